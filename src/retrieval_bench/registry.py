@@ -1,0 +1,164 @@
+"""Names to things: methods, datasets, metrics, backends. A registry is a dict with a decorator and good errors.
+
+A specification is a name with options, `sift:words=4096`. Options are the keyword parameters of the registered
+function; their annotations (int, float, bool, str, Literal) say how the text is read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from retrieval_bench.core import BenchError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered thing. `family` groups methods (local, hash, ...); `facts` holds what the kind adds."""
+
+    name: str
+    build: Callable[..., Any]
+    about: str
+    family: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """The keyword-only parameters that a specification may set, with their defaults."""
+        parameters = inspect.signature(self.build).parameters.values()
+        return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+class Registry:
+    """`@METHODS("sift", about="...", family="local")` on a function registers it; `METHODS["sift"]` is its Entry."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+        self._provided: dict[str, Entry] = {}
+        self._providers: list[Callable[[], Iterable[Entry]]] = []
+
+    def __call__(self, name: str, *, about: str, family: str = "", **facts: Any) -> Callable[[Callable], Callable]:
+        def register(build: Callable) -> Callable:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._entries[name] = Entry(name, build, about, family, facts)
+            return build
+
+        return register
+
+    def more(self, provider: Callable[[], Iterable[Entry]]) -> Callable[[], Iterable[Entry]]:
+        """Register a function that yields further entries; it runs only when a name is not found or all are listed."""
+        self._providers.append(provider)
+        return provider
+
+    def _all(self) -> dict[str, Entry]:
+        while self._providers:
+            self._provided.update({entry.name: entry for entry in self._providers.pop()()})
+        return self._provided | self._entries
+
+    def __getitem__(self, name: str) -> Entry:
+        entry = self._entries.get(name) or self._all().get(name)
+        if entry is None:
+            raise BenchError(unknown(self.kind, name, self._all(), hint="`python -m benchmark list` shows them all"))
+        return entry
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self._all()
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._all().values())
+
+    def own(self) -> list[Entry]:
+        """The entries registered by decorator, without those that providers add (all of torchvision, say)."""
+        return list(self._entries.values())
+
+
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> str:
+    """The sentence for a name that does not exist, with the closest that does."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    sentence = f"unknown {kind} {name!r}"
+    if close:
+        return f"{sentence}; did you mean {close[0]!r}?"
+    if len(known) <= 20:
+        return f"{sentence}; known are {', '.join(known) or 'none'}"
+    return f"{sentence}; {hint}" if hint else sentence
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A name with the options that were given, read and typed: `str(spec)` is the canonical way to write it."""
+
+    entry: Entry
+    options: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return ":".join([self.entry.name, *(f"{key}={_write(value)}" for key, value in self.options.items())])
+
+    def build(self, *args: Any) -> Any:
+        return self.entry.build(*args, **self.options)
+
+
+def parse(registry: Registry, text: str) -> Spec:
+    """Read `name[:key=value]...`; options come out typed and in the order of the function's signature."""
+    name, *pairs = text.strip().split(":")
+    entry = registry[name.strip()]
+    given: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not key or not value:
+            raise BenchError(f"{registry.kind} {text!r}: {pair!r} is not an option; write {entry.name}:key=value")
+        if key in given:
+            raise BenchError(f"{registry.kind} {text!r}: option {key!r} is given twice")
+        given[key] = value
+    allowed = entry.options
+    hints = get_type_hints(entry.build)
+    for key in given:
+        if key not in allowed:
+            raise BenchError(unknown(f"option of {entry.name}", key, allowed))
+    options = {key: _read(entry.name, key, given[key], hints.get(key, str)) for key in allowed if key in given}
+    return Spec(entry, options)
+
+
+def _read(owner: str, key: str, text: str, hint: Any) -> Any:
+    if get_origin(hint) is Literal:
+        allowed = get_args(hint)
+        for value in allowed:
+            if str(value) == text:
+                return value
+        raise BenchError(f"{owner}: {key}={text!r} is not one of {', '.join(map(str, allowed))}")
+    if hint is bool:
+        words = {
+            "true": True,
+            "yes": True,
+            "on": True,
+            "1": True,
+            "false": False,
+            "no": False,
+            "off": False,
+            "0": False,
+        }
+        if text.lower() not in words:
+            raise BenchError(f"{owner}: {key}={text!r} is neither true nor false")
+        return words[text.lower()]
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            kind = "a whole number" if hint is int else "a number"
+            raise BenchError(f"{owner}: {key}={text!r} is not {kind}") from None
+    return text
+
+
+def _write(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+EXTRACTORS = Registry("method")
+DATASETS = Registry("dataset")
+METRICS = Registry("metric")
+BACKENDS = Registry("backend")
