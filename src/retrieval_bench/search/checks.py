@@ -1,0 +1,80 @@
+"""What every backend asks of its arguments: one BenchError each, naming the argument, the value and what is allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from retrieval_bench.core import DISTANCES, BenchError, Distance
+from retrieval_bench.registry import unknown
+
+
+def check_distance(distance: Distance) -> Distance:
+    if distance not in DISTANCES:
+        raise BenchError(unknown("distance", distance, DISTANCES))
+    return distance
+
+
+def check_k(k: Any) -> int:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise BenchError(f"k is {k!r}; it must be a whole number, at least 1")
+    return int(k)
+
+
+def check_matrix(name: str, array: Any, distance: Distance, dim: int | None = None) -> np.ndarray:
+    """The argument as a two-dimensional array of a dtype that the distance can use; values are not looked at."""
+    array = np.asarray(array)
+    if array.ndim != 2:
+        hint = f"; a single row is {name}[None]" if array.ndim == 1 else ""
+        raise BenchError(f"{name} has shape {array.shape}; it must have two dimensions, (rows, columns){hint}")
+    if distance == "hamming" and array.dtype != np.uint8:
+        raise BenchError(f"{name} is {array.dtype}; hamming takes packed uint8 codes (np.packbits of the bits, axis=1)")
+    if distance != "hamming" and array.dtype.kind not in "fiu":
+        raise BenchError(f"{name} is {array.dtype}; {distance} takes real numbers (float16/32/64 or integers)")
+    if array.shape[1] < 1:
+        raise BenchError(f"{name} has shape {array.shape}; it needs at least one column")
+    if dim is not None and array.shape[1] != dim:
+        raise BenchError(f"{name} has {array.shape[1]} columns but the gallery has {dim}; they must agree")
+    return array
+
+
+def check_finite(name: str, finite: np.ndarray, first: int = 0) -> None:
+    """finite: (rows,) bool, does each row hold finite float32 values only; `first` is the row that it begins with."""
+    if not finite.all():
+        raise BenchError(
+            f"{name} row {first + int(np.argmin(finite))} holds NaN, inf or a value that float32 cannot hold; "
+            "all values must be finite"
+        )
+
+
+def check_range(distance: Distance, query_norm: float, gallery_norm: float) -> None:
+    """The largest lengths among queries and gallery: no partial sum in float32 may overflow.
+
+    By Cauchy-Schwarz none exceeds |q||x| for the inner product, nor (|q| + |x|)^2 for the euclidean distance.
+    """
+    bounds = {"inner_product": query_norm * gallery_norm, "euclidean": (query_norm + gallery_norm) ** 2}
+    if bounds.get(distance, 0.0) > float(np.finfo(np.float32).max) / 2:
+        raise BenchError(
+            f"vectors of length {max(query_norm, gallery_norm):.3g} overflow float32 under {distance}; "
+            "scale queries and gallery down by the same factor, or use cosine"
+        )
+
+
+def check_exclude(exclude: Any, q: int, n: int) -> np.ndarray:
+    """(q, m) int64; m is 0 where nothing is excluded."""
+    if exclude is None:
+        return np.empty((q, 0), np.int64)
+    rows = np.asarray(exclude)
+    if rows.dtype.kind not in "iu":
+        raise BenchError(f"exclude is {rows.dtype}; it must hold gallery rows as integers, -1 for none")
+    if rows.ndim not in (1, 2) or len(rows) != q:
+        raise BenchError(f"exclude has shape {rows.shape}; it must be ({q},) or ({q}, m), one line for each query")
+    outside = np.argwhere((rows < -1) | (rows >= n))
+    if len(outside):
+        place = tuple(outside[0])
+        raise BenchError(
+            f"exclude names row {rows[place]} for query {place[0]}; the gallery has {n} rows, counted from 0, "
+            "and -1 stands for none"
+        )
+    return np.ascontiguousarray(rows if rows.ndim == 2 else rows[:, None], np.int64)

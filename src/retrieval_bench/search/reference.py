@@ -1,0 +1,75 @@
+"""Exact search in plain NumPy float64: slow, obvious, and the meaning of what the kernels compute."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retrieval_bench.core import Distance, Ranking, Searcher
+from retrieval_bench.registry import BACKENDS
+from retrieval_bench.search.checks import (
+    check_distance,
+    check_exclude,
+    check_finite,
+    check_k,
+    check_matrix,
+    check_range,
+)
+
+
+class NumpyIndex:
+    """Keeps the gallery as it is and ranks all of it for each query. Arguments and errors as in ExactIndex."""
+
+    def __init__(self, gallery: np.ndarray, distance: Distance = "cosine") -> None:
+        self.distance = check_distance(distance)
+        self.gallery = _exact_values("gallery", check_matrix("gallery", gallery, distance), distance)
+        self.bytes = self.gallery.nbytes
+
+    def __call__(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
+        queries = check_matrix("queries", queries, self.distance, self.gallery.shape[1])
+        queries = _exact_values("queries", queries, self.distance)
+        check_range(self.distance, _largest_norm(queries), _largest_norm(self.gallery))
+        k = check_k(k)
+        exclude = check_exclude(exclude, len(queries), len(self.gallery))
+        indices = np.full((len(queries), k), -1, np.int64)
+        distances = np.full((len(queries), k), np.inf, np.float32)
+        for query, vector in enumerate(queries):
+            to_all = distances_to_all(vector, self.gallery, self.distance).astype(np.float32)
+            allowed = np.setdiff1d(np.arange(len(self.gallery)), exclude[query])
+            # A stable sort of ascending rows: equal distances stay in the order of their rows.
+            nearest = allowed[np.argsort(to_all[allowed], kind="stable")][:k]
+            indices[query, : len(nearest)] = nearest
+            distances[query, : len(nearest)] = to_all[nearest]
+        return Ranking(indices, distances)
+
+
+def distances_to_all(query: np.ndarray, gallery: np.ndarray, distance: Distance) -> np.ndarray:
+    """(d,) and (n, d) -> (n,) float64."""
+    if distance == "hamming":
+        return np.unpackbits(query ^ gallery, axis=1).sum(axis=1).astype(np.float64)
+    if distance == "euclidean":
+        return np.sqrt(((gallery - query) ** 2).sum(axis=1))
+    product = (gallery * query).sum(axis=1)
+    if distance == "inner_product":
+        return 0.0 - product
+    norms = np.sqrt((gallery**2).sum(axis=1)) * np.sqrt((query**2).sum())
+    similarity = np.divide(product, norms, out=np.zeros(len(gallery)), where=norms > 0)
+    return np.maximum(1.0 - similarity, 0.0)
+
+
+def _exact_values(name: str, array: np.ndarray, distance: Distance) -> np.ndarray:
+    """The float32 values that the kernels see, as float64; codes stay uint8."""
+    if distance == "hamming":
+        return array
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    check_finite(name, np.isfinite(array).all(axis=1))
+    return array.astype(np.float64)
+
+
+def _largest_norm(rows: np.ndarray) -> float:
+    return float(np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1)).max(initial=0.0))
+
+
+@BACKENDS("numpy", about="exact search in plain NumPy float64, for checking the others; slow")
+def numpy(gallery: np.ndarray, distance: Distance = "cosine") -> Searcher:
+    return NumpyIndex(gallery, distance)

@@ -1,0 +1,353 @@
+"""Exact search against its NumPy twin, FAISS and scikit-learn, on inputs full of ties, zeros and edges."""
+
+import importlib.util
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+import retrieval_bench
+from retrieval_bench.core import DISTANCES, BenchError, Distance, Ranking
+from retrieval_bench.registry import BACKENDS
+from retrieval_bench.search import index, kernels
+from retrieval_bench.search.index import ExactIndex, topk, warm_up
+from retrieval_bench.search.reference import NumpyIndex
+
+VECTOR_DISTANCES = ("cosine", "euclidean", "inner_product")
+EXACT_ON_INTEGERS = ("euclidean", "inner_product", "hamming")
+
+
+def small_integers(rng: np.random.Generator, rows: int, dim: int, distance: Distance) -> np.ndarray:
+    """Few values, so that equal distances are everywhere and float32 sums are exact."""
+    if distance == "hamming":
+        return rng.integers(0, 4, (rows, dim), dtype=np.uint8)
+    return rng.integers(-1, 2, (rows, dim)).astype(np.float32)
+
+
+def assert_equal(found: Ranking, expected: Ranking) -> None:
+    assert found.indices.dtype == np.int64
+    assert found.distances.dtype == np.float32
+    assert_array_equal(found.distances, expected.distances)
+    assert_array_equal(found.indices, expected.indices)
+
+
+def assert_nearest(found: Ranking, all_distances: np.ndarray, tolerance: float) -> None:
+    """Right up to float32 rounding: all_distances is (q, n) float64; rows nearer than rounding may change places."""
+    k = found.indices.shape[1]
+    for indices, distances, truth in zip(found.indices, found.distances, all_distances, strict=True):
+        assert len(np.unique(indices)) == k
+        np.testing.assert_allclose(distances, truth[indices], atol=tolerance)
+        np.testing.assert_allclose(distances, np.sort(truth)[:k], atol=tolerance)
+        assert (np.diff(distances) >= 0).all()
+        equal = np.diff(distances) == 0
+        assert (np.diff(indices)[equal] > 0).all()
+
+
+@st.composite
+def tied_searches(draw: st.DrawFn) -> tuple[Distance, np.ndarray, np.ndarray, int, np.ndarray | None]:
+    distance = draw(st.sampled_from(EXACT_ON_INTEGERS))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n = draw(st.sampled_from([0, 1, 2, 3, 17, 255, 256, 257, 512, 700]))
+    q = draw(st.sampled_from([0, 1, 3, 4, 5, 15, 16, 17, 33]))
+    dim = draw(st.one_of(st.integers(1, 9), st.sampled_from([31, 64, 65])))
+    k = draw(st.sampled_from([1, 2, 10, max(n - 1, 1), max(n, 1), n + 3]))
+    exclude = None
+    if draw(st.booleans()):
+        shape = draw(st.sampled_from([(q,), (q, 1), (q, 3)]))
+        exclude = rng.integers(-1, n, shape) if n else np.full(shape, -1)
+    gallery = small_integers(rng, n, dim, distance)
+    gallery[: n // 3] = gallery[n - n // 3 :]  # duplicates, far apart
+    gallery[n // 2 : n // 2 + 1] = 0
+    return distance, small_integers(rng, q, dim, distance), gallery, k, exclude
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(tied_searches())
+def test_ties_everywhere_equal_the_twin_exactly(search):
+    distance, queries, gallery, k, exclude = search
+    expected = NumpyIndex(gallery, distance)(queries, k, exclude)
+    assert_equal(topk(queries, gallery, k, distance, exclude), expected)
+
+
+@pytest.mark.parametrize("distance", VECTOR_DISTANCES)
+@pytest.mark.parametrize(("q", "n", "dim", "k"), [(7, 900, 130, 20), (3, 300, 1, 300), (20, 600, 257, 599)])
+def test_real_values_agree_with_the_twin_within_rounding(distance, q, n, dim, k):
+    rng = np.random.default_rng(3)
+    gallery, queries = rng.standard_normal((n, dim)), rng.standard_normal((q, dim))
+    gallery[n // 2] = 0
+    whole = NumpyIndex(gallery, distance)(queries, n)
+    truth = np.empty((q, n))
+    np.put_along_axis(truth, whole.indices, whole.distances.astype(np.float64), axis=1)
+    lengths = np.linalg.norm(queries, axis=1).max() * np.linalg.norm(gallery, axis=1).max()
+    scale = {"cosine": 1.0, "inner_product": lengths, "euclidean": truth.max()}[distance]
+    assert_nearest(topk(queries, gallery, k, distance), truth, tolerance=5e-7 * scale)
+
+
+def test_agrees_with_faiss():
+    faiss = pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    gallery, queries = rng.standard_normal((1500, 48), np.float32), rng.standard_normal((40, 48), np.float32)
+    for flat, distance in ((faiss.IndexFlatIP(48), "inner_product"), (faiss.IndexFlatL2(48), "euclidean")):
+        flat.add(gallery)
+        theirs, indices = flat.search(queries, 1500)
+        theirs = -theirs if distance == "inner_product" else np.sqrt(theirs)
+        truth = np.empty((40, 1500))
+        np.put_along_axis(truth, indices, theirs.astype(np.float64), axis=1)
+        assert_nearest(topk(queries, gallery, 10, distance), truth, tolerance=2e-5)
+    codes, asked = rng.integers(0, 256, (1500, 8), dtype=np.uint8), rng.integers(0, 256, (40, 8), dtype=np.uint8)
+    binary = faiss.IndexBinaryFlat(64)
+    binary.add(codes)
+    theirs, indices = binary.search(asked, 1500)
+    truth = np.empty((40, 1500))
+    np.put_along_axis(truth, indices, theirs.astype(np.float64), axis=1)
+    assert_nearest(topk(asked, codes, 25, "hamming"), truth, tolerance=0)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_agrees_with_scikit_learn(distance):
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(1)
+    gallery, queries = rng.standard_normal((700, 33)), rng.standard_normal((21, 33))
+    gallery[5] = 0
+    truth = metrics.pairwise_distances(queries, gallery, metric=distance)
+    assert_nearest(topk(queries, gallery, 50, distance), truth, tolerance=2e-6)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("k", [1, 10, 900])
+def test_same_bits_for_every_thread_count_and_batch(monkeypatch, distance, k):
+    rng = np.random.default_rng(5)
+    gallery, queries = rng.standard_normal((2000, 37), np.float32), rng.standard_normal((35, 37), np.float32)
+    gallery[900:1800] = gallery[:900]
+    if distance == "hamming":
+        gallery, queries = (np.packbits(array > 0, axis=1) for array in (gallery, queries))
+    exclude = rng.integers(-1, 2000, (35, 2))
+    searcher = ExactIndex(gallery, distance)
+    expected = searcher.search(queries, k, exclude)
+    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    for threads in (1, 2, 3, 7, 64):
+        monkeypatch.setattr(numba, "get_num_threads", lambda threads=threads: threads)
+        assert_equal(searcher.search(queries, k, exclude), expected)
+    for size in (1, 2, 17):
+        parts = [searcher.search(queries[i : i + size], k, exclude[i : i + size]) for i in range(0, 35, size)]
+        together = Ranking(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("indices", "distances")))
+        assert_equal(together, expected)
+    monkeypatch.setattr(index, "_SCRATCH_BYTES", 1)  # one query after the other
+    assert_equal(searcher.search(queries, k, exclude), expected)
+    monkeypatch.setattr(index, "_ROWS_AT_ONCE", kernels.PANEL)  # the gallery panel by panel
+    assert_equal(ExactIndex(gallery, distance).search(queries, k, exclude), expected)
+
+
+def test_numba_thread_count_is_respected_and_left_alone(monkeypatch):
+    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    started = []
+    pool = index.ThreadPoolExecutor
+    monkeypatch.setattr(index, "ThreadPoolExecutor", lambda workers: started.append(workers) or pool(workers))
+    gallery = np.random.default_rng(0).standard_normal((2000, 8), np.float32)
+    before = numba.get_num_threads()
+    try:
+        for threads in {1, numba.config.NUMBA_NUM_THREADS}:
+            numba.set_num_threads(threads)
+            started.clear()
+            topk(gallery[:2], gallery, 3)
+            assert started == ([threads - 1] if threads > 1 else [])
+            assert numba.get_num_threads() == threads
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_two_python_threads_may_search_one_index(monkeypatch):
+    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    rng = np.random.default_rng(0)
+    searcher = ExactIndex(rng.standard_normal((3000, 16), np.float32))
+    queries = rng.standard_normal((8, 50, 16), np.float32)
+    expected = [searcher.search(part, 9) for part in queries]
+    with ThreadPoolExecutor(4) as pool:
+        for found, right in zip(pool.map(lambda part: searcher.search(part, 9), queries), expected, strict=True):
+            assert_equal(found, right)
+
+
+def test_order_of_arrival_does_not_matter():
+    """Nearest last: each newcomer beats the limit, so the room for candidates is cleared out again and again."""
+    gallery = np.arange(5000, 0, -1, dtype=np.float32)[:, None]
+    for k in (1, 7, 1000, 5000):
+        for rows in (gallery, gallery[::-1]):
+            found = topk(np.zeros((1, 1)), rows, k, "euclidean")
+            assert_array_equal(found.distances[0], np.arange(1, k + 1, dtype=np.float32))
+            assert_array_equal(rows[found.indices[0], 0], found.distances[0])
+
+
+def test_all_equal_gallery_ranks_by_row():
+    for distance in DISTANCES:
+        gallery = np.full((1000, 5), 7, np.uint8 if distance == "hamming" else np.float32)
+        found = topk(gallery[:3], gallery, 300, distance)
+        assert_array_equal(found.indices, np.tile(np.arange(300), (3, 1)))
+
+
+def test_zero_vectors_have_cosine_distance_one():
+    vectors = np.array([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+    found = topk(vectors, vectors, 3, "cosine")
+    assert_array_equal(found.indices, [[0, 1, 2], [1, 0, 2], [2, 0, 1]])
+    assert_array_equal(found.distances, [[1, 1, 1], [0, 1, 2], [0, 1, 2]])
+
+
+def test_cosine_of_itself_is_never_negative():
+    vectors = np.random.default_rng(0).standard_normal((500, 67))
+    found = topk(vectors, vectors, 1)
+    assert_array_equal(found.indices[:, 0], np.arange(500))
+    assert (found.distances >= 0).all()
+    assert (found.distances < 1e-6).all()
+
+
+def test_cosine_of_huge_and_tiny_lengths():
+    vectors = np.array([[3e38, 3e38], [1e-40, 0.0], [0.0, 2e-42]], np.float32)
+    found = topk(vectors, vectors, 3, "cosine")
+    assert_array_equal(found.indices[:, 0], [0, 1, 2])
+    np.testing.assert_allclose(found.distances[1], [0, 1 - np.sqrt(0.5), 1], atol=1e-6)
+
+
+def test_inner_product_of_zero_ties_with_zero():
+    """-0.0 and +0.0 are one distance: the lower row comes first whatever the signs."""
+    found = topk([[1.0, -1.0]], [[0.0, 0.0], [1.0, 1.0], [-0.0, 0.0], [-1.0, -1.0]], 4, "inner_product")
+    assert_array_equal(found.indices, [[0, 1, 2, 3]])
+    assert not np.signbit(found.distances).any()
+
+
+def test_near_duplicates_of_large_norm_keep_their_order():
+    """|q|^2 + |x|^2 - 2qx in float32 would return noise here."""
+    rng = np.random.default_rng(0)
+    query = rng.standard_normal((1, 256)) * 1000
+    order = rng.permutation(400)
+    gallery = query + rng.standard_normal((1, 256)) * 0.1 * (1 + order[:, None])
+    found = topk(query, gallery, 400, "euclidean")
+    assert_array_equal(order[found.indices[0]], np.arange(400))
+
+
+def test_excluded_rows_are_never_found():
+    gallery = np.random.default_rng(0).standard_normal((300, 8), np.float32)
+    everyone = topk(gallery, gallery, 300)
+    others = topk(gallery, gallery, 300, exclude=np.arange(300))
+    assert_array_equal(others.indices[:, -1], np.full(300, -1))
+    assert np.isinf(others.distances[:, -1]).all()
+    for query in range(300):
+        left = everyone.indices[query][everyone.indices[query] != query]
+        assert_array_equal(others.indices[query, :-1], left)
+
+
+def test_excluding_all_rows_leaves_padding():
+    found = topk(np.ones((2, 3)), np.ones((4, 3)), 2, exclude=np.tile(np.arange(4), (2, 1)))
+    assert_array_equal(found.indices, np.full((2, 2), -1))
+
+
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own()])
+def test_empty_sides(backend):
+    for distance in DISTANCES:
+        rows = np.ones((3, 4), np.uint8)
+        search = BACKENDS[backend].build(rows, distance)
+        assert search(rows[:0], 2).indices.shape == (0, 2)
+        found = BACKENDS[backend].build(rows[:0], distance)(rows, 2)
+        assert_array_equal(found.indices, np.full((3, 2), -1))
+        assert_array_equal(found.distances, np.full((3, 2), np.inf))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, np.uint8, np.int64])
+def test_dense_dtypes(dtype):
+    rows = np.random.default_rng(0).integers(0, 5, (40, 6)).astype(dtype)
+    for distance in VECTOR_DISTANCES:
+        assert_equal(topk(rows, rows, 7, distance), topk(rows.astype(np.float32), rows.astype(np.float32), 7, distance))
+
+
+def test_arguments_of_any_layout_are_read_and_not_written(tmp_path):
+    rng = np.random.default_rng(0)
+    plain = rng.standard_normal((600, 20), np.float32)
+    expected = topk(plain[:5], plain, 4)
+    strided = np.zeros((1200, 40), np.float32)[::2, ::2]
+    strided[:] = plain
+    np.save(tmp_path / "gallery.npy", plain)
+    for gallery in (strided, np.asfortranarray(plain), plain.astype(">f4"), np.load(tmp_path / "gallery.npy", "r")):
+        before = gallery.copy()
+        gallery.flags.writeable = False
+        assert_equal(topk(gallery[:5], gallery, 4), expected)
+        assert_array_equal(gallery, before)
+
+
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own()])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"queries": np.ones(3)}, r"queries has shape \(3,\).*queries\[None\]"),
+        ({"gallery": np.ones((2, 3, 4))}, r"gallery has shape \(2, 3, 4\)"),
+        ({"queries": np.ones((2, 4))}, "queries has 4 columns but the gallery has 3"),
+        ({"gallery": np.ones((2, 0)), "queries": np.ones((2, 0))}, "at least one column"),
+        ({"gallery": np.ones((2, 3), complex)}, "gallery is complex128"),
+        ({"gallery": np.ones((2, 3), bool)}, "gallery is bool"),
+        ({"queries": np.full((2, 3), "x")}, "queries is <U1"),
+        ({"gallery": np.ones((2, 3)), "distance": "hamming"}, "gallery is float64; hamming takes packed uint8"),
+        ({"distance": "cosin"}, "did you mean 'cosine'"),
+        ({"k": 0}, "k is 0"),
+        ({"k": 2.0}, r"k is 2\.0"),
+        ({"k": True}, "k is True"),
+        ({"gallery": np.array([[0, 0, 0], [0, np.nan, 0]])}, "gallery row 1 holds NaN"),
+        ({"queries": np.array([[0, 0, 0], [0, -np.inf, 0]])}, "queries row 1 holds NaN, inf"),
+        ({"queries": np.full((1, 3), 1e300)}, "queries row 0 .*float32 cannot hold"),
+        ({"exclude": np.zeros(2)}, "exclude is float64"),
+        ({"exclude": np.zeros(1, int)}, r"exclude has shape \(1,\)"),
+        ({"exclude": np.array([0, 5])}, "exclude names row 5 for query 1; the gallery has 5 rows"),
+        ({"exclude": np.array([[0], [-2]])}, "exclude names row -2 for query 1"),
+        ({"distance": "euclidean", "queries": np.full((2, 3), 1e19)}, "overflow float32 under euclidean"),
+        ({"distance": "inner_product", "gallery": np.full((5, 3), 3e38)}, "overflow float32 under inner_product"),
+    ],
+)
+def test_refused_at_the_door(backend, change, sentence):
+    given = {"queries": np.ones((2, 3)), "gallery": np.ones((5, 3)), "k": 1, "distance": "cosine", "exclude": None}
+    given |= change
+    with pytest.raises(BenchError, match=sentence):
+        BACKENDS[backend].build(given["gallery"], given["distance"])(given["queries"], given["k"], given["exclude"])
+
+
+def test_bad_row_is_named_beyond_the_first_block(monkeypatch):
+    monkeypatch.setattr(index, "_ROWS_AT_ONCE", kernels.PANEL)
+    gallery = np.ones((1000, 2))
+    gallery[777, 1] = np.nan
+    with pytest.raises(BenchError, match="gallery row 777 "):
+        ExactIndex(gallery)
+
+
+def test_sizes_of_an_index():
+    searcher = ExactIndex(np.ones((257, 10)))
+    assert (len(searcher), searcher.dim) == (257, 10)
+    assert searcher.bytes == 2 * kernels.PANEL * 12 * 4  # two panels, dimensions in fours, float32
+    assert ExactIndex(np.ones((257, 9), np.uint8), "hamming").bytes == 2 * kernels.PANEL * 2 * 8
+
+
+def test_public_names_and_warm_up():
+    assert retrieval_bench.topk is topk
+    assert retrieval_bench.ExactIndex is ExactIndex
+    for distance in DISTANCES:
+        warm_up(distance)
+    compiled = len(kernels.scan_vectors.signatures), len(kernels.scan_bits.signatures)
+    read_only = np.ones((300, 3), np.float32)
+    read_only.flags.writeable = False
+    topk(read_only[::2], read_only, 300, exclude=np.zeros((150, 2), np.int32))
+    assert compiled == (len(kernels.scan_vectors.signatures), len(kernels.scan_bits.signatures)) == (1, 1)
+
+
+def test_kernels_load_where_nothing_can_be_cached(monkeypatch):
+    real = numba.njit
+
+    def njit(*args, **options):
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(*args, **options)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    spec = importlib.util.spec_from_file_location("uncached_kernels", kernels.__file__)
+    uncached = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "uncached_kernels", uncached)
+    spec.loader.exec_module(uncached)
+    assert_array_equal(uncached.norms(np.array([[3, 4], [0, 0]], np.float32)), [5, 0])
