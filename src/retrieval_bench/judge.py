@@ -1,0 +1,98 @@
+"""From rankings to judgements: everything here can be recomputed from saved rankings and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from retrieval_bench.core import Judged, Ranking, Searcher
+
+FULL_LIMIT = 50_000  # a larger gallery is not ranked whole: that costs a sort of it for every query
+_BLOCK_BYTES = 64 << 20  # what the ranking of the whole gallery by one block of queries may occupy
+
+
+def judge(
+    expected: np.ndarray,
+    gallery_labels: np.ndarray,
+    ranking: Ranking,
+    n_relevant: np.ndarray,
+    relevant_ranks: np.ndarray | None = None,
+) -> Judged:
+    """Look up the labels of what was found.
+
+    expected: (q,) labels of the queries; gallery_labels: (n,); n_relevant: (q,) from `count_relevant`, all above 0.
+    relevant_ranks: (q, max n_relevant) from `rank_gallery`.
+    Raises ValueError where a query has nothing relevant (leave it out and count it) or relevant items lack a rank.
+    """
+    n_relevant = np.asarray(n_relevant, np.int64)
+    if (n_relevant < 1).any():
+        raise ValueError(f"query {np.argmax(n_relevant < 1)} has nothing relevant in the gallery; leave it out first")
+    if relevant_ranks is not None and ((relevant_ranks >= 0).sum(axis=1) != n_relevant).any():
+        raise ValueError("relevant_ranks does not hold a rank for every relevant item")
+    padded = np.append(np.asarray(gallery_labels, np.int64), -1)  # row -1, which pads, finds label -1
+    return Judged(np.asarray(expected, np.int64), padded[ranking.indices], n_relevant, relevant_ranks)
+
+
+def count_relevant(
+    query_labels: np.ndarray, gallery_labels: np.ndarray, exclude: np.ndarray | None = None
+) -> np.ndarray:
+    """(q,) int64: gallery items with each query's label, without the rows in `exclude` ((q,) or (q, m), -1 none)."""
+    labels = np.asarray(query_labels, np.int64)
+    counts = np.bincount(gallery_labels, minlength=int(labels.max(initial=0)) + 1)[labels].astype(np.int64)
+    if exclude is not None:
+        rows = np.sort(np.asarray(exclude, np.int64).reshape(len(labels), -1), axis=1)
+        repeated = np.zeros(rows.shape, bool)
+        repeated[:, 1:] = rows[:, 1:] == rows[:, :-1]
+        counts -= ((np.asarray(gallery_labels)[rows] == labels[:, None]) & (rows >= 0) & ~repeated).sum(axis=1)
+    return counts
+
+
+def rank_gallery(
+    search: Searcher,
+    queries: np.ndarray,
+    query_labels: np.ndarray,
+    gallery_labels: np.ndarray,
+    depth: int,
+    exclude: np.ndarray | None = None,
+    full_limit: int = FULL_LIMIT,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Ranking, np.ndarray | None]:
+    """The `depth` nearest of each query, and the ranks of everything relevant, in one pass over blocks of queries.
+
+    search: a backend that holds the features of the gallery in the order of `gallery_labels`.
+    exclude: (q,) or (q, m) gallery rows hidden from each query; they take no rank.
+    full_limit: a larger gallery is searched to `depth` only, and the second result is None.
+    progress: called after each block with the number of queries that are done.
+    Returns the ranking, (q, depth), and (q, max n_relevant) int64 ranks from 0, ascending, padded with -1 behind.
+    """
+    n, q = len(gallery_labels), len(queries)
+    whole = n <= full_limit
+    k = max(n, depth) if whole else depth
+    block = max(1, _BLOCK_BYTES // (12 * k))  # 12: int64 index and float32 distance
+    indices = np.empty((q, depth), np.int64)
+    distances = np.empty((q, depth), np.float32)
+    owners, ranks = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for start in range(0, q, block):
+        rows = slice(start, min(start + block, q))
+        found = search(queries[rows], k, None if exclude is None else exclude[rows])
+        indices[rows], distances[rows] = found.indices[:, :depth], found.distances[:, :depth]
+        if whole:
+            padded = np.append(gallery_labels, -1)
+            relevant = padded[found.indices] == np.asarray(query_labels)[rows, None]
+            owner, rank = np.nonzero(relevant)
+            owners.append(owner + start)
+            ranks.append(rank)
+        if progress:
+            progress(rows.stop)
+    ranking = Ranking(indices, distances)
+    return ranking, _side_by_side(np.concatenate(owners), np.concatenate(ranks), q) if whole else None
+
+
+def _side_by_side(owners: np.ndarray, values: np.ndarray, q: int) -> np.ndarray:
+    """Values grouped by ascending owner -> one row for each of q owners, padded with -1 behind."""
+    counts = np.bincount(owners, minlength=q)
+    table = np.full((q, counts.max(initial=0)), -1, np.int64)
+    position = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table[owners, position] = values
+    return table
