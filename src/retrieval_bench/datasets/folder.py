@@ -1,0 +1,147 @@
+"""Anybody's images: one folder per label, split by content, or three folders that are split already."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from retrieval_bench.core import SPLITS, BenchError, Dataset, Split
+from retrieval_bench.datasets.splits import content_split, divide, observations, parse_shares, some
+from retrieval_bench.images import SUFFIXES, ImageFiles, printable
+from retrieval_bench.registry import DATASETS
+
+LAYOUT = "expected is <root>/<label>/*.jpg, or <root>/{train,gallery,query}/<label>/*.jpg with train optional"
+OTHER_SPLIT_NAMES = {"train", "val", "valid", "validation", "dev", "test"}
+
+
+@DATASETS("folder", about="your own images: <root>/<label>/*, or split already: <root>/{train,gallery,query}/<label>/*")
+def folder(root: Path | None, *, split: str = "70/15/15") -> Dataset:
+    """Read a folder of images; the folders' names are the labels.
+
+    Without folders called gallery and query, each file's split follows from the sha256 of its content and nothing else
+    (`split` gives the percent for train/gallery/query). What that promises:
+
+    - adding, removing or renaming images moves no other image, and copies of one file share a split;
+    - every label is divided in the same proportions, up to chance: of n images about 15 % +- 36 %/sqrt(n) are queries.
+      Exact quotas per label are not promised, since an image would have to move whenever its label grows. A label with
+      few images may thus lack gallery or queries; it stays, a notice says how many do, and split=0/50/50 or a layout of
+      your own helps.
+
+    Files are taken from subfolders of a label too. Links are followed. A name with an image's suffix that is no image
+    (a directory, a dangling link, HTML) becomes a bad image, which screening reports; hidden files and other suffixes
+    are ignored and counted in a notice.
+    """
+    shares = parse_shares(split)
+    if root is None:
+        raise BenchError(f"dataset folder needs --data-root; {LAYOUT}")
+    if not root.is_dir():
+        raise BenchError(f"dataset folder: {printable(root)} is not a directory; {LAYOUT}")
+    ready = _is_split_already(root)
+    files, notices = _scan(root, SPLITS if ready else ("",))
+    if not files:
+        raise BenchError(f"dataset folder: no {'/'.join(SUFFIXES)} in a label's folder of {printable(root)}; {LAYOUT}")
+
+    images = ImageFiles([file.path for file in files])
+    if ready:
+        assigned = [file.split for file in files]
+    else:
+        assigned = [content_split(images.digest(row), shares) for row in range(len(images))]
+        for name in ("gallery", "query"):
+            if name not in assigned:
+                raise BenchError(
+                    f"dataset folder: none of the {len(files)} images in {printable(root)} fell to {name} with "
+                    f"split={split}; add images, give {name} a larger share (folder:split=0/50/50), or divide them "
+                    "yourself into <root>/{train,gallery,query}/<label>/"
+                )
+    label_names = sorted({file.label for file in files})
+    index = {label: number for number, label in enumerate(label_names)}
+    whole = Split(
+        ids=tuple(printable(file.path.relative_to(root)).replace(os.sep, "/") for file in files),
+        labels=np.array([index[file.label] for file in files], np.int64),
+        images=images,
+    )
+    splits = divide(whole, assigned)
+    dataset = Dataset(
+        name="folder",
+        train=splits["train"],
+        gallery=splits["gallery"],
+        query=splits["query"],
+        label_names=tuple(label_names),
+        notices=tuple(notices),
+    )
+    return dataset.with_splits({}, observations(dataset))
+
+
+class _File(NamedTuple):
+    path: Path
+    label: str
+    split: str  # "" where the content decides
+
+
+def _is_split_already(root: Path) -> bool:
+    names = set(_subfolders(root))
+    if {"gallery", "query"} <= names:
+        return True
+    if names & {"gallery", "query"} or (names and names <= OTHER_SPLIT_NAMES):
+        raise BenchError(
+            f"dataset folder: the folders {some(names)} in {printable(root)} look like splits, not labels, "
+            f"but gallery and query must both be there; {LAYOUT}"
+        )
+    return False
+
+
+def _scan(root: Path, tops: Sequence[str]) -> tuple[list[_File], list[str]]:
+    """The images of all labels below root/top, for each top that is there, and notices of what was passed over."""
+    files: list[_File] = []
+    empty: list[str] = []
+    ignored: Counter[str] = Counter()
+    for top in tops:
+        if not (root / top).is_dir():
+            continue
+        loose = (name for name in _names(root / top) if not os.path.isdir(root / top / name))
+        ignored.update("outside a label's folder" for name in loose if not name.startswith("."))
+        for name in _subfolders(root / top):
+            paths = list(_image_paths(root / top / name, ignored, above=(os.path.realpath(root),)))
+            files += [_File(path, printable(name), top) for path in paths]
+            if not paths:
+                empty.append(printable(Path(top, name)))
+    notices = []
+    if empty:
+        notices.append(f"{len(empty)} label folders hold no image: {some(empty)}")
+    if "" not in tops and (beside := set(_subfolders(root)) - set(tops)):
+        notices.append(f"folders beside {', '.join(tops)} are ignored: {some(beside)}")
+    if ignored:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
+        notices.append(f"{ignored.total()} files are ignored: {kinds}")
+    return files, notices
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError as error:
+        raise BenchError(f"dataset folder: {printable(directory)} cannot be listed: {error.strerror}") from None
+
+
+def _subfolders(directory: Path) -> list[str]:
+    return [name for name in _names(directory) if not name.startswith(".") and os.path.isdir(directory / name)]
+
+
+def _image_paths(directory: Path, ignored: Counter[str], above: tuple[str, ...]) -> Iterator[Path]:
+    """Everything below that is named like an image, in order of name; the rest is counted in `ignored`."""
+    above = (*above, os.path.realpath(directory))
+    for name in _names(directory):
+        path = directory / name
+        if name.startswith("."):
+            ignored["hidden"] += 1
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
+        elif not os.path.isdir(path):
+            ignored[printable(path.suffix.lower()) or "without a suffix"] += 1
+        elif os.path.realpath(path) not in above:  # a link to a folder above would go round for ever
+            yield from _image_paths(path, ignored, above)

@@ -1,0 +1,194 @@
+"""The embedded dataset: 100 products, 12 pictures each, drawn by our own code from a seed; no download.
+
+Ten categories of ten products (`shop/look.py`), one catalogue and eleven phone shots of each (`shop/camera.py`). Views
+1-4 are for training, the catalogue shot and views 5-7 make the gallery, views 8-11 are the queries, so that every query
+has 4 relevant items. View parameters are drawn per view without regard to the split and kept as attributes.
+
+The pixels are the same on every machine: `shop/drawing.py` says how, a golden digest in the tests says that. Rendering
+takes seconds; the result is cached on disk and belongs to the source code that drew it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from retrieval_bench.core import BenchError, Dataset, Split
+from retrieval_bench.datasets.shop.camera import Camera, Parameters
+from retrieval_bench.datasets.shop.look import CATEGORIES, looks
+from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.registry import DATASETS
+
+VERSION = 1
+"""Raise it when the pixels change on purpose; results before and after are not comparable."""
+
+VIEWS = 12
+PARTS: dict[str, tuple[int, ...]] = {"train": (1, 2, 3, 4), "gallery": (0, 5, 6, 7), "query": (8, 9, 10, 11)}
+CACHE_VARIABLE = "RETRIEVAL_BENCH_CACHE"
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """All pictures, product by product, view by view.
+
+    encoded: lossless PNG bytes. digests: sha256 over shape and pixels, which no PNG library can change.
+    attributes: name -> (n,) array of view parameters as rendered.
+    """
+
+    encoded: list[bytes]
+    digests: list[str]
+    attributes: dict[str, np.ndarray]
+
+
+@DATASETS("products", about="embedded: 100 rendered products, catalogue and phone views, every view parameter known")
+def products(root: Path | None, *, seed: int = 0) -> Dataset:
+    """The dataset of one seed. `root` is not used: nothing is read from outside. Raises BenchError for a bad seed."""
+    if not 0 <= seed < 2**32:
+        raise BenchError(f"products: seed={seed} is outside 0..{2**32 - 1}; choose a seed in this range")
+    pictures = _cached(seed)
+    goods = looks(seed)
+    splits = {}
+    for part, views in PARTS.items():
+        rows = [product * VIEWS + view for product in range(len(goods)) for view in views]
+        owners = [goods[row // VIEWS] for row in rows]
+        attributes = {name: column[rows] for name, column in pictures.attributes.items()}
+        attributes["differs_by"] = np.array([look.differs_by for look in owners])
+        splits[part] = Split(
+            ids=tuple(
+                f"{part}/{look.category}/{look.name}/view-{row % VIEWS:02d}.png"
+                for look, row in zip(owners, rows, strict=True)
+            ),
+            labels=np.array(rows, np.int64) // VIEWS,
+            images=ImageBytes([pictures.encoded[row] for row in rows], [pictures.digests[row] for row in rows]),
+            categories=np.array([CATEGORIES.index(look.category) for look in owners], np.int64),
+            attributes=attributes,
+        )
+    return Dataset(
+        name="products",
+        train=splits["train"],
+        gallery=splits["gallery"],
+        query=splits["query"],
+        label_names=tuple(look.name for look in goods),
+        category_names=CATEGORIES,
+    )
+
+
+def render_all(seed: int, progress: Callable[[int, int], None] | None = None) -> Pictures:
+    """Draw everything, on all cores that numpy's released lock can use; progress(done, total) after each product."""
+    camera = Camera(seed)
+    total = len(camera.looks) * VIEWS
+
+    def shoot(product: int) -> list[tuple[bytes, str, Parameters]]:
+        out = []
+        for view in range(VIEWS):
+            pixels, parameters = camera.photo(product, view)
+            out.append((encode_png(pixels), pixel_digest(pixels), parameters))
+        return out
+
+    shots: list[tuple[bytes, str, Parameters]] = []
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for done in pool.map(shoot, range(len(camera.looks))):
+            shots += done
+            if progress is not None:
+                progress(len(shots), total)
+    names = shots[0][2]
+    return Pictures(
+        encoded=[png for png, _, _ in shots],
+        digests=[digest for _, digest, _ in shots],
+        attributes={name: np.array([parameters[name] for _, _, parameters in shots]) for name in names},
+    )
+
+
+def pixel_digest(pixels: np.ndarray) -> str:
+    """sha256 (hex) over the shape and the pixels of an (h, w, 3) uint8 picture."""
+    return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def _cached(seed: int) -> Pictures:
+    directory = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("retrieval_bench")
+    path = Path(directory) / f"products-{VERSION}-{seed}.npz"
+    pictures = _load(path, seed)
+    if pictures is None:
+        pictures = _render_watched(seed)
+        _save(pictures, path, seed)
+    return pictures
+
+
+def _source() -> str:
+    """sha256 over the renderer's own source, so that a cache never outlives the code that drew it."""
+    here = Path(__file__)
+    digest = hashlib.sha256()
+    for file in (here, *sorted((here.parent / "shop").glob("*.py"))):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _seal(arrays: dict[str, np.ndarray], seed: int) -> str:
+    digest = hashlib.sha256(f"{_source()} {seed} ".encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()
+
+
+def _load(path: Path, seed: int) -> Pictures | None:
+    """What the file holds, or None where it is missing, damaged or of other code or seed: then it is drawn again."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if str(arrays.pop("seal")) != _seal(arrays, seed):
+            return None
+    except Exception:  # a damaged archive raises whatever its first wrong byte leads to, in zipfile, zlib or numpy
+        return None
+    ends = np.cumsum(arrays.pop("lengths")).tolist()
+    everything = arrays.pop("encoded").data
+    encoded = [bytes(everything[start:end]) for start, end in pairwise([0, *ends])]
+    return Pictures(encoded, arrays.pop("digests").tolist(), arrays)
+
+
+def _save(pictures: Pictures, path: Path, seed: int) -> None:
+    """Write all at once or not at all; a directory that cannot be written only means drawing again next time."""
+    arrays: dict[str, np.ndarray] = {
+        "encoded": np.frombuffer(b"".join(pictures.encoded), np.uint8),
+        "lengths": np.array([len(png) for png in pictures.encoded], np.int64),
+        "digests": np.array(pictures.digests),
+        **pictures.attributes,
+    }
+    seal = np.array(_seal(arrays, seed))
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.savez(file, seal=seal, **arrays)  # type: ignore[arg-type]
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _render_watched(seed: int) -> Pictures:
+    """`render_all`, with a bar on stderr where somebody is looking."""
+    if not sys.stderr.isatty():
+        return render_all(seed)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("drawing products"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        return render_all(seed, lambda done, total: bar.update(task, completed=done, total=total))

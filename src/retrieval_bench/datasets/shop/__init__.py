@@ -1,0 +1,1 @@
+"""The studio behind the `products` dataset: draws the goods and photographs them, the same on every machine."""

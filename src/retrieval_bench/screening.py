@@ -1,0 +1,111 @@
+"""Find the images that cannot be used before anything is computed, and stop where they are too many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval_bench.core import BadImage, BenchError, Dataset, Images
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One image that is left out. `reason` is countable, `detail` one sentence about this image."""
+
+    split: str
+    id: str
+    reason: str
+    detail: str
+
+
+def screen(
+    dataset: Dataset,
+    sizes: MutableMapping[str, Size] | None = None,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Dataset, tuple[Skipped, ...]]:
+    """Decode every image once; return the dataset without the bad ones, and these, in order of split and row.
+
+    sizes: digest -> (height, width) of images known to be whole, so that a second run decodes nothing; what is found
+        is added. It holds for one DECODER_VERSION only.
+    threads: how many images are decoded at a time.
+    progress: called in this thread with (contents checked, contents in all); an image that is in several splits, or
+        twice in one, is one content.
+    Raises BenchError where what is left is no dataset.
+    """
+    sizes = {} if sizes is None else sizes
+    everything = [(split.images, row) for split in dataset.splits.values() for row in range(len(split))]
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        digests = list(pool.map(lambda image: image[0].digest(image[1]), everything))
+        contents = dict(zip(digests, everything, strict=True))
+        pending = [digest for digest in contents if digest not in sizes]
+        bad: dict[str, BadImage] = {}
+        done = len(contents) - len(pending)
+        for digest, found in zip(pending, pool.map(lambda digest: _size(*contents[digest]), pending), strict=True):
+            if isinstance(found, BadImage):
+                bad[digest] = found
+            else:
+                sizes[digest] = found
+            done += 1
+            if progress is not None:
+                progress(done, len(contents))
+    return _without(dataset, digests, bad) if bad else (dataset, ())
+
+
+def refuse_too_many(skipped: Sequence[Skipped], total: int, share: float) -> None:
+    """Raise BenchError when more than `share` (0..1) of `total` images were skipped."""
+    if len(skipped) > round(share * total, 6):  # 0.29 * 100 is a little less than 29
+        raise BenchError(
+            f"{len(skipped)} of {total} images cannot be used ({_summary(skipped)}), more than --max-bad {share:g} "
+            f"allows; repair or remove them, or raise it; {_first(skipped)}"
+        )
+
+
+def _size(images: Images, row: int) -> Size | BadImage:
+    try:
+        height, width = images[row].shape[:2]
+    except BadImage as bad:
+        return bad
+    return height, width
+
+
+def _without(dataset: Dataset, digests: list[str], bad: dict[str, BadImage]) -> tuple[Dataset, tuple[Skipped, ...]]:
+    remaining = iter(digests)
+    skipped: list[Skipped] = []
+    kept = {}
+    for name, split in dataset.splits.items():
+        rows = []
+        for row, item in enumerate(split.ids):
+            found = bad.get(next(remaining))
+            if found is None:
+                rows.append(row)
+            else:
+                skipped.append(Skipped(name, item, found.reason, found.detail))
+        kept[name] = split.take(rows)
+    notices = []
+    lost = np.setdiff1d(dataset.gallery.labels, kept["gallery"].labels)
+    for label in np.intersect1d(lost, kept["query"].labels):
+        name = dataset.label_names[int(label)]
+        notices.append(f"label {name!r} lost all its gallery images to screening; its queries have nothing to find")
+    try:
+        return dataset.with_splits(kept, notices), tuple(skipped)
+    except BenchError as error:
+        raise BenchError(
+            f"{error}; {len(skipped)} images were left out as bad ({_summary(skipped)}); {_first(skipped)}"
+        ) from None
+
+
+def _summary(skipped: Sequence[Skipped]) -> str:
+    """3 damaged, 1 empty file"""
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(bad.reason for bad in skipped).most_common())
+
+
+def _first(skipped: Sequence[Skipped], shown: int = 3) -> str:
+    listed = ", ".join(f"{bad.id} ({bad.reason})" for bad in skipped[:shown])
+    return f"the first: {listed}"

@@ -1,0 +1,244 @@
+"""Anybody's folder of images: split by content, or split already."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nasty import not_utf8_name, photo, shop, write_all_bad
+
+from retrieval_bench.core import BenchError, Dataset
+from retrieval_bench.datasets.folder import folder
+from retrieval_bench.registry import DATASETS, parse
+from retrieval_bench.screening import screen
+
+
+def where(dataset: Dataset) -> dict[str, str]:
+    """id -> split"""
+    return {item: name for name, split in dataset.splits.items() for item in split.ids}
+
+
+def test_labels_are_the_folders_and_every_image_is_in_one_split(tmp_path: Path) -> None:
+    dataset = folder(shop(tmp_path, {"mug": 40, "bag": 40}))
+    assert dataset.label_names == ("bag", "mug")
+    assert len(where(dataset)) == sum(map(len, dataset.splits.values())) == 80
+    for split in dataset.splits.values():
+        assert all(dataset.label_names[label] in item for item, label in zip(split.ids, split.labels, strict=True))
+        assert list(split.ids) == sorted(split.ids)
+        assert split.labels.dtype == np.int64
+        assert split.images[0].shape == (40, 60, 3)
+    assert dataset.notices == ()
+
+
+def test_the_registry_reads_the_option(tmp_path: Path) -> None:
+    shop(tmp_path, {"a": 10, "b": 10})
+    dataset = parse(DATASETS, "folder:split=0/50/50").build(tmp_path)
+    assert len(dataset.train) == 0
+    assert any("no train image" in notice for notice in dataset.notices)
+    with pytest.raises(BenchError, match="sum to 100"):
+        folder(tmp_path, split="70/30")
+
+
+def test_adding_removing_renaming_moves_no_other_image(tmp_path: Path) -> None:
+    shop(tmp_path, {"mug": 30, "bag": 30})
+    before = where(folder(tmp_path))
+    for seed in range(100, 140):
+        photo(tmp_path / "mug" / f"new{seed}.png", seed)
+        photo(tmp_path / "shoe" / f"new{seed}.png", seed + 100)
+    after = where(folder(tmp_path))
+    assert {item: after[item] for item in before} == before
+    for item in list(before)[::3]:
+        (tmp_path / item).unlink()
+    rest = where(folder(tmp_path))
+    assert {item: after[item] for item in rest} == rest
+    (tmp_path / "bag").rename(tmp_path / "sack")
+    renamed = where(folder(tmp_path))
+    assert {item.replace("bag/", "sack/"): name for item, name in rest.items()} == renamed
+
+
+def test_copies_share_a_split_whatever_their_name_and_label(tmp_path: Path) -> None:
+    shop(tmp_path, {"mug": 30, "bag": 30})
+    for path in sorted((tmp_path / "mug").iterdir()):
+        (tmp_path / "bag" / f"copy_of_{path.name}").write_bytes(path.read_bytes())
+    dataset = folder(tmp_path)
+    split = where(dataset)
+    assert all(split[item.replace("bag/copy_of_", "mug/")] == name for item, name in split.items())
+    assert dataset.notices == ()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(old=st.sets(st.integers(0, 10**6), min_size=30, max_size=40), new=st.sets(st.integers(0, 10**6), max_size=10))
+def test_stability_over_arbitrary_contents(tmp_path_factory, old: set[int], new: set[int]) -> None:
+    root = tmp_path_factory.mktemp("any")
+
+    def write(numbers: set[int]) -> None:
+        for number in numbers:
+            path = root / f"label{number % 2}" / f"{number}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(str(number).encode())
+
+    write(old | {0, 1})
+    before = where(folder(root, split="34/33/33"))
+    write(new)
+    after = where(folder(root, split="34/33/33"))
+    assert {item: after[item] for item in before} == before
+
+
+def test_a_layout_that_is_split_already(tmp_path: Path) -> None:
+    shop(tmp_path / "train", {"a": 2, "b": 1})
+    photo(tmp_path / "gallery/a/deep/er/x.jpg", 10)
+    photo(tmp_path / "gallery/b/y.JPG", 11)
+    photo(tmp_path / "query/b/y.jpg", 12)
+    photo(tmp_path / "extra/c/z.jpg", 13)
+    dataset = folder(tmp_path)
+    assert dataset.gallery.ids == ("gallery/a/deep/er/x.jpg", "gallery/b/y.JPG")
+    assert dataset.query.ids == ("query/b/y.jpg",)
+    assert len(dataset.train) == 3
+    assert dataset.label_names == ("a", "b")
+    assert dataset.notices == (
+        "folders beside train, gallery, query are ignored: 'extra'",
+        "1 labels have gallery images but no query: 'a'",
+    )
+
+
+@pytest.mark.parametrize("with_folder", [False, True])
+def test_train_may_be_absent_or_empty(tmp_path: Path, with_folder: bool) -> None:
+    photo(tmp_path / "gallery/a/x.jpg", 0)
+    photo(tmp_path / "gallery/b/x.jpg", 1)
+    photo(tmp_path / "query/a/x.jpg", 2)
+    photo(tmp_path / "query/b/x.jpg", 3)
+    if with_folder:
+        (tmp_path / "train").mkdir()
+    dataset = folder(tmp_path)
+    assert len(dataset.train) == 0
+    assert [notice for notice in dataset.notices if "no train image" in notice] == list(dataset.notices)
+
+
+def test_a_query_without_a_gallery_class_loads_and_is_noticed(tmp_path: Path) -> None:
+    photo(tmp_path / "gallery/a/x.jpg", 0)
+    photo(tmp_path / "query/a/x.jpg", 1)
+    photo(tmp_path / "query/b/x.jpg", 2)
+    dataset = folder(tmp_path)
+    assert dataset.label_names == ("a", "b")
+    assert any("1 queries have nothing to find" in notice for notice in dataset.notices)
+
+
+def test_a_query_that_is_in_the_gallery_byte_for_byte_is_noticed(tmp_path: Path) -> None:
+    for item in ("gallery/a/x.jpg", "query/a/y.jpg"):
+        photo(tmp_path / item, 0)
+    photo(tmp_path / "gallery/b/x.jpg", 1)
+    photo(tmp_path / "train/b/x.jpg", 1)
+    assert any("1 query images are byte for byte" in notice for notice in folder(tmp_path).notices)
+
+
+def test_an_empty_class_is_left_out_and_named(tmp_path: Path) -> None:
+    shop(tmp_path, {"mug": 30, "bag": 30})
+    (tmp_path / "shoe").mkdir()
+    dataset = folder(tmp_path)
+    assert dataset.label_names == ("bag", "mug")
+    assert dataset.notices == ("1 label folders hold no image: 'shoe'",)
+
+
+def test_what_is_no_image_is_ignored_and_counted(tmp_path: Path) -> None:
+    shop(tmp_path, {"mug": 30, "bag": 30})
+    for name in (".hidden.jpg", "notes.txt", "more.TXT", "Makefile", "sub/.DS_Store"):
+        (tmp_path / "mug" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "mug" / name).touch()
+    (tmp_path / "readme.md").touch()
+    (tmp_path / ".cache").mkdir()
+    photo(tmp_path / ".cache" / "x.jpg")
+    photo(tmp_path / "loose.jpg")
+    dataset = folder(tmp_path)
+    assert len(where(dataset)) == 60
+    assert dataset.notices == ("7 files are ignored: 2 .txt, 2 hidden, 2 outside a label's folder, 1 without a suffix",)
+
+
+def test_bad_files_are_left_to_screening(tmp_path: Path) -> None:
+    shop(tmp_path, {"mug": 40, "bag": 40})
+    reasons = write_all_bad(tmp_path / "mug")
+    dataset = folder(tmp_path)
+    assert len(where(dataset)) == 80 + len(reasons)
+    screened, skipped = screen(dataset)
+    assert {bad.id: bad.reason for bad in skipped} == {f"mug/{name}": reason for name, reason in reasons.items()}
+    assert len(where(screened)) == 80
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    shop(tmp_path, {"mug": 30, "bag": 30})
+    label = tmp_path / os.fsdecode(b"th\xe9")
+    label.mkdir()
+    not_utf8_name(label)
+    dataset = folder(tmp_path)
+    assert "th\\xe9/caf\\xe9.jpg" in where(dataset)
+    assert "th\\xe9" in dataset.label_names
+    assert len(dataset.fingerprint) == 64
+    assert screen(dataset)[1] == ()
+
+
+def test_links_are_followed_and_circles_are_not(tmp_path: Path) -> None:
+    shop(tmp_path / "elsewhere", {"mug": 30})
+    root = shop(tmp_path / "root", {"bag": 30})
+    (root / "mug").symlink_to(tmp_path / "elsewhere" / "mug")
+    (root / "bag" / "one.png").symlink_to(tmp_path / "elsewhere" / "mug" / "mug_000.png")
+    (root / "bag" / "up").symlink_to(root)
+    (root / "bag" / "self").symlink_to(root / "bag")
+    dataset = folder(root)
+    assert len([item for item in where(dataset) if item.startswith("mug/")]) == 30
+    assert "bag/one.png" in where(dataset)
+    assert not any("self" in item or "up" in item for item in where(dataset))
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may list everything")
+def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
+    shop(tmp_path, {"mug": 30, "bag": 30})
+    (tmp_path / "mug").chmod(0)
+    try:
+        with pytest.raises(BenchError, match="mug cannot be listed: Permission denied"):
+            folder(tmp_path)
+    finally:
+        (tmp_path / "mug").chmod(0o700)
+
+
+def test_without_a_root() -> None:
+    with pytest.raises(BenchError, match="needs --data-root; expected is <root>/<label>"):
+        folder(None)
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.touch, Path.mkdir])
+def test_a_root_that_is_missing_or_a_file_or_empty(tmp_path: Path, make) -> None:
+    make(tmp_path / "root")
+    with pytest.raises(BenchError, match="<root>/<label>") as caught:
+        folder(tmp_path / "root")
+    assert str(tmp_path / "root") in str(caught.value)
+
+
+def test_images_without_label_folders(tmp_path: Path) -> None:
+    photo(tmp_path / "x.jpg")
+    with pytest.raises(BenchError, match=r"no \.jpg/.* in a label's folder"):
+        folder(tmp_path)
+
+
+def test_one_class(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="labelled 'mug'; a comparison needs at least two labels"):
+        folder(shop(tmp_path, {"mug": 60}))
+
+
+def test_too_few_images_for_every_split_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"none of the 2 images .* fell to .*split=0/50/50"):
+        folder(shop(tmp_path, {"mug": 1, "bag": 1}))
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("train", "val", "test"), ("gallery", "a"), ("train", "query")])
+def test_folders_that_look_like_splits_are_not_taken_for_labels(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        shop(tmp_path / name, {"mug": 3, "bag": 3})
+    with pytest.raises(BenchError, match="look like splits"):
+        folder(tmp_path)
+
+
+def test_a_label_may_be_called_train(tmp_path: Path) -> None:
+    assert folder(shop(tmp_path, {"train": 30, "tram": 30})).label_names == ("train", "tram")

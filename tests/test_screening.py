@@ -1,0 +1,166 @@
+"""Bad images are found once, left out, listed, and too many of them stop the run."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nasty import photo, picture, write_all_bad
+
+from retrieval_bench.core import BadImage, BenchError, Dataset, Split
+from retrieval_bench.images import ImageFiles, encode_png
+from retrieval_bench.screening import Skipped, refuse_too_many, screen
+
+
+class Counted:
+    """Images that count how often each content is decoded; contents that start with "bad" are."""
+
+    def __init__(self, contents: list[str], decoded: list[str]) -> None:
+        self.contents = contents
+        self.decoded = decoded
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        self.decoded.append(self.contents[row])
+        if self.contents[row].startswith("bad"):
+            raise BadImage("damaged", f"{self.contents[row]} is damaged")
+        return np.zeros((3, 4, 3), np.uint8)
+
+    def read(self, row: int) -> bytes:
+        return self.contents[row].encode()
+
+    def digest(self, row: int) -> str:
+        return self.contents[row]
+
+    def take(self, rows: list[int]) -> Counted:
+        return Counted([self.contents[row] for row in rows], self.decoded)
+
+
+def a_dataset(decoded: list[str], **contents: list[str]) -> Dataset:
+    """Contents end in the digit of their label; ids are split/row."""
+    splits = {}
+    for name in ("train", "gallery", "query"):
+        held = contents[name]
+        labels = np.array([int(content[-1]) for content in held], np.int64)
+        splits[name] = Split(tuple(f"{name}/{row}" for row in range(len(held))), labels, Counted(held, decoded))
+    return Dataset("test", **splits, label_names=("a", "b", "c"))
+
+
+def test_a_good_dataset_stays_itself() -> None:
+    dataset = a_dataset([], train=[], gallery=["x0", "x1"], query=["y0", "y1"])
+    assert screen(dataset) == (dataset, ())
+
+
+def test_bad_images_are_left_out_of_every_split_and_decoded_once() -> None:
+    decoded: list[str] = []
+    both = ["x0", "bad0", "x1", "x0"]
+    dataset = a_dataset(decoded, train=both, gallery=both, query=["bad1", "y1"])
+    screened, skipped = screen(dataset, threads=2)
+    assert sorted(decoded) == ["bad0", "bad1", "x0", "x1", "y1"]
+    assert skipped == (
+        Skipped("train", "train/1", "damaged", "bad0 is damaged"),
+        Skipped("gallery", "gallery/1", "damaged", "bad0 is damaged"),
+        Skipped("query", "query/0", "damaged", "bad1 is damaged"),
+    )
+    assert screened.gallery.ids == ("gallery/0", "gallery/2", "gallery/3")
+    assert screened.train.labels.tolist() == [0, 1, 0]
+    assert screened.query.ids == ("query/1",)
+    assert screened.notices == ()
+
+
+def test_a_second_run_decodes_only_what_was_bad() -> None:
+    decoded: list[str] = []
+    dataset = a_dataset(decoded, train=["x0"], gallery=["x0", "x1", "bad1"], query=["y0"])
+    sizes: dict[str, tuple[int, int]] = {}
+    first = screen(dataset, sizes)
+    assert sizes == {"x0": (3, 4), "x1": (3, 4), "y0": (3, 4)}
+    decoded.clear()
+    second = screen(dataset, sizes)
+    assert decoded == ["bad1"]
+    assert first[1] == second[1]
+    assert first[0].fingerprint == second[0].fingerprint
+
+
+def test_progress_ends_at_the_number_of_contents_in_the_calling_thread() -> None:
+    calls: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        calls.append((done, total))
+
+    dataset = a_dataset([], train=["x0"], gallery=["x0", "x1"], query=["y0", "bad1"])
+    screen(dataset, {"x1": (3, 4)}, 2, progress)
+    assert calls == [(2, 4), (3, 4), (4, 4)]
+
+
+def test_a_label_that_lost_its_gallery_is_noticed() -> None:
+    dataset = a_dataset([], train=[], gallery=["x0", "bad1", "bad-2", "x2"], query=["y0", "y1", "y2"])
+    screened, skipped = screen(dataset)
+    assert len(skipped) == 2
+    assert screened.notices == ("label 'b' lost all its gallery images to screening; its queries have nothing to find",)
+
+
+@pytest.mark.parametrize(
+    ("gallery", "query", "sentence"),
+    [(["bad0", "bad1"], ["x0"], "the gallery split holds no image"), (["x0", "bad1"], ["y0"], "labelled 'a'")],
+)
+def test_where_no_dataset_is_left_the_bad_images_are_named(gallery: list[str], query: list[str], sentence: str) -> None:
+    with pytest.raises(BenchError, match=sentence) as caught:
+        screen(a_dataset([], train=[], gallery=gallery, query=query))
+    assert "damaged" in str(caught.value)
+    assert "gallery/" in str(caught.value)
+
+
+def test_our_own_bugs_keep_their_traceback() -> None:
+    dataset = a_dataset([], train=[], gallery=["x0", "x1"], query=["y0"])
+    dataset.query.images.contents.clear()  # type: ignore[attr-defined]
+    with pytest.raises(IndexError):
+        screen(dataset)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_real_files_of_every_bad_kind(tmp_path: Path, threads: int) -> None:
+    reasons = write_all_bad(tmp_path)
+    names = [*sorted(reasons), "good.png", "other.png"]
+    photo(tmp_path / "good.png", 0)
+    photo(tmp_path / "other.png", 1)
+    (tmp_path / "query.png").write_bytes(encode_png(picture(2)))
+    labels = np.arange(len(names)) % 2
+    held = Split(tuple(names), labels, ImageFiles([tmp_path / name for name in names]))
+    query = Split(("query.png",), np.array([0]), ImageFiles([tmp_path / "query.png"]))
+    screened, skipped = screen(Dataset("test", held.take([]), held, query, ("a", "b")), threads=threads)
+    assert {bad.id: bad.reason for bad in skipped} == reasons
+    assert [bad.id for bad in skipped] == sorted(reasons)
+    assert all(bad.detail for bad in skipped)
+    assert screened.gallery.ids == ("good.png", "other.png")
+
+
+def test_links_that_dangle_each_say_where_to(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jpg").symlink_to(f"{name}-gone.jpg")
+    photo(tmp_path / "good.png")
+    paths = [tmp_path / name for name in ("good.png", "one.jpg", "two.jpg")]
+    held = Split(("good", "one", "two"), np.array([0, 1, 1]), ImageFiles(paths))
+    query = Split(("query",), np.array([1]), ImageFiles([photo(tmp_path / "q.png", 1)]))
+    _, skipped = screen(Dataset("test", held.take([]), held, query, ("a", "b")))
+    assert [bad.detail for bad in skipped] == ["it points to one-gone.jpg", "it points to two-gone.jpg"]
+
+
+def test_one_percent_is_allowed_and_more_is_refused() -> None:
+    bad = [Skipped("gallery", f"g/{i}", reason, "...") for i, reason in enumerate(["damaged", "damaged", "empty file"])]
+    refuse_too_many([], 0, 0.0)
+    refuse_too_many(bad[:1], 100, 0.01)
+    refuse_too_many(bad, 3, 1.0)
+    with pytest.raises(BenchError) as caught:
+        refuse_too_many(bad, 299, 0.01)
+    assert str(caught.value) == (
+        "3 of 299 images cannot be used (2 damaged, 1 empty file), more than --max-bad 0.01 allows; "
+        "repair or remove them, or raise it; the first: g/0 (damaged), g/1 (damaged), g/2 (empty file)"
+    )
+    with pytest.raises(BenchError):
+        refuse_too_many(bad[:1], 99, 0.01)
+    refuse_too_many(bad[:1] * 29, 100, 0.29)  # where 0.29 * 100 < 29
