@@ -1,0 +1,65 @@
+"""Two controls that bracket every table: `random` should score near chance, `oracle` exactly 1."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from retrieval_bench.core import Distance, Extractor, Setup, Split
+from retrieval_bench.registry import EXTRACTORS
+
+DIMENSIONS = 64
+
+
+@dataclass(eq=False)
+class RandomControl:
+    """A random vector for each image, drawn from a hash of its pixels: the same image always has the same one."""
+
+    seed: int
+    distance: Distance = "cosine"
+
+    def fit(self, train: Split) -> Self:
+        return self
+
+    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """n images -> (n, 64) float32, normally distributed."""
+        rows = np.empty((len(images), DIMENSIONS), np.float32)
+        for row, image in enumerate(images):
+            digest = hashlib.sha256(f"{self.seed} {image.shape} ".encode() + image.tobytes()).digest()
+            rows[row] = np.random.default_rng(int.from_bytes(digest, "big")).standard_normal(DIMENSIONS, np.float32)
+        return rows
+
+
+@dataclass(eq=False)
+class Oracle:
+    """Sees the labels: equal labels have equal codes, different labels different ones."""
+
+    distance: Distance = "hamming"
+
+    def fit(self, train: Split) -> Self:
+        return self
+
+    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        raise TypeError("the oracle needs labels, which images do not carry: call transform_split(split)")
+
+    def transform_split(self, split: Split) -> np.ndarray:
+        """n labels -> (n, 8) packed uint8: splitmix64 of the label, a bijection, so no two labels share a code."""
+        mixed = split.labels.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+        return mixed.astype("<u8").view(np.uint8).reshape(-1, 8)
+
+
+@EXTRACTORS("random", family="control", about="a random vector an image: what chance gives")
+def random(setup: Setup) -> Extractor:
+    return RandomControl(setup.seed)
+
+
+@EXTRACTORS("oracle", family="control", about="sees the labels: the highest score there is")
+def oracle(setup: Setup) -> Extractor:
+    return Oracle()

@@ -1,0 +1,245 @@
+"""Where a network's weights come from: a directory, torch's cache, torchvision's download, or nowhere.
+
+A file is loaded with `weights_only=True`, so it can hold numbers and no code, and its sha256 goes into the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import queue
+import re
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from retrieval_bench.core import BenchError
+
+DIRECTORY_VARIABLE = "RETRIEVAL_BENCH_WEIGHTS"
+PROBE_SECONDS = 4.0
+"""A host that has not answered by then counts as unreachable, for the rest of the process."""
+STALL_SECONDS = 30.0
+"""A download that delivers nothing for so long is given up."""
+
+log = logging.getLogger("retrieval_bench")
+_unreachable: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A state dict on disk.
+
+    source: where it comes from, for the record: never a path of this machine. sha256: of the file, hex.
+    recipe: the key of `urls` (see `find`) that this file is by its name; None for a file that torchvision did not make.
+    """
+
+    path: Path
+    source: str
+    sha256: str
+    recipe: str | None
+
+
+def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | None:
+    """The weights of `network` under a policy; None: none, start from random numbers.
+
+    urls: name of a training recipe -> where torchvision offers its weights, the preferred one first.
+    policy: "random" looks for nothing. A directory is searched for `<network>*.pth` or `.pt`; else the directory in
+        RETRIEVAL_BENCH_WEIGHTS; then torch's cache; then the first url is downloaded into torch's cache and its hash
+        checked. When all fail, "pretrained" raises BenchError, and "auto" and a directory log one warning.
+    Raises BenchError also for a directory that does not exist and for a file that is not what its name promises.
+    """
+    if policy == "random":
+        return None
+    import torch
+
+    directory = _directory(policy)
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    for folder, kind in ((directory, "weights directory"), (cache, "torch's cache")):
+        best = next(_candidates(folder, network, urls), None) if folder is not None and folder.is_dir() else None
+        if best is not None:
+            path, recipe = best
+            return _checked(path, f"{path.name} from {kind}", recipe)
+    preferred, url = next(iter(urls.items()))
+    try:
+        return _checked(_download(url, cache), url, preferred)
+    except OSError as error:
+        where = "in the weights directory nor in torch's cache" if directory else "in torch's cache"
+        missing = f"{network}: no weights {where}, and {url} cannot be had ({error})"
+    advice = f"fetch that file, put it into a directory DIR and pass --weights DIR (or set {DIRECTORY_VARIABLE}=DIR)"
+    if policy == "pretrained":
+        raise BenchError(f"{missing}; {advice}")
+    log.warning("%s, so this network is UNTRAINED and its figures say nothing about %s; %s", missing, network, advice)
+    return None
+
+
+def load(file: WeightsFile) -> dict[str, Any]:
+    """The state dict of a file: parameter name -> tensor on the CPU. Raises BenchError where it is damaged."""
+    import torch
+
+    try:
+        state = torch.load(file.path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises UnpicklingError, RuntimeError, EOFError, KeyError, ... on damage
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise BenchError(
+            f"weights file {file.path.name} cannot be read as a state dict ({type(error).__name__}: {reason}); "
+            "remove it or replace it by a good copy"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise BenchError(
+            f"weights file {file.path.name} is no plain state dict (parameter name -> tensor); save one with "
+            "torch.save(network.state_dict(), file)"
+        )
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise BenchError(f"weights file {file.path.name}: {broken[0]} holds NaN or inf; replace it by a good copy")
+    return state
+
+
+def fill(network: Any, state: dict[str, Any], file: WeightsFile, ignore: tuple[str, ...]) -> None:
+    """Copy a state dict into a torch network; every key and shape must fit. Raises BenchError with the first misfit.
+
+    Keys that start with `ignore` are dropped from `state` in place: a copy would lose the layers' format versions,
+    which torch keeps in an attribute of the dict.
+    """
+    for name in [name for name in state if name.startswith(ignore)]:
+        del state[name]
+    expected = network.state_dict()
+    for name, value in state.items():
+        if name in expected and value.shape != expected[name].shape:
+            found, wanted = tuple(value.shape), tuple(expected[name].shape)
+            raise BenchError(f"weights file {file.path.name}: {name} has shape {found}, this network needs {wanted}")
+    try:
+        misfits = network.load_state_dict(state, strict=False)
+    except ValueError as error:  # MNASNet without its format version
+        raise BenchError(f"weights file {file.path.name} does not fit this network: {error}") from None
+    for names, what in ((misfits.missing_keys, "lacks"), (misfits.unexpected_keys, "holds the unknown")):
+        if names:
+            raise BenchError(
+                f"weights file {file.path.name} {what} {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}; "
+                "it belongs to another network or wraps its state dict"
+            )
+
+
+def state_sha256(state: Mapping[str, Any]) -> str:
+    """sha256 over names, shapes, dtypes and values of a state dict: what identifies a random initialisation."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _directory(policy: str) -> Path | None:
+    if policy not in ("auto", "pretrained"):
+        origin, text = "weights", policy
+    elif os.environ.get(DIRECTORY_VARIABLE):
+        origin, text = DIRECTORY_VARIABLE, os.environ[DIRECTORY_VARIABLE]
+    else:
+        return None
+    if not Path(text).is_dir():
+        others = "auto, pretrained, random or " if origin == "weights" else ""
+        raise BenchError(f"{origin}={text!r} is not a directory; it must be {others}a directory that exists")
+    return Path(text)
+
+
+def _candidates(folder: Path, network: str, urls: Mapping[str, str]) -> Iterator[tuple[Path, str | None]]:
+    """Files for this network, the best first: torchvision's own by name, then `<network>*.pth` and `.pt`."""
+    for recipe, url in urls.items():
+        official = folder / _file_name(url)
+        if official.is_file():
+            yield official, recipe
+    # vgg16_bn-6c64b313.pth is not for vgg16: after the name comes no letter, digit or underscore.
+    ours = re.compile(rf"{re.escape(network)}(?!\w).*\.(pth|pt)")
+    for path in sorted(folder.iterdir()):
+        if ours.fullmatch(path.name) and path.is_file():
+            yield path, None
+
+
+def _file_name(url: str) -> str:
+    return urlsplit(url).path.rpartition("/")[2]
+
+
+def _hash_prefix(name: str) -> str:
+    """resnet18-f37072fd.pth -> "f37072fd", the first digits of the file's sha256; "" where a name has none."""
+    found = re.search(r"-([0-9a-f]{8,})\.", name)
+    return found[1] if found else ""
+
+
+def _checked(path: Path, source: str, recipe: str | None) -> WeightsFile:
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BenchError(f"weights file {path.name} cannot be read: {error.strerror}") from None
+    if recipe is not None and not sha256.startswith(_hash_prefix(path.name)):
+        raise BenchError(
+            f"weights file {path.name} is damaged: its sha256 begins with {sha256[:8]}; remove it, "
+            "or rename it if it is meant to differ from torchvision's"
+        )
+    return WeightsFile(path, source, sha256, recipe)
+
+
+def _download(url: str, folder: Path) -> Path:
+    """Fetch into torch's cache. Raises OSError with a short reason."""
+    import torch
+
+    _probe(url)
+    name = _file_name(url)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _socket_timeout(STALL_SECONDS):
+            torch.hub.download_url_to_file(
+                url, str(folder / name), hash_prefix=_hash_prefix(name), progress=sys.stderr.isatty()
+            )
+    except (RuntimeError, HTTPException) as error:  # RuntimeError: the hash does not fit
+        raise OSError(str(error)) from None
+    return folder / name
+
+
+def _probe(url: str) -> None:
+    """Raise OSError, within PROBE_SECONDS, where the file is not offered or its host not reachable."""
+    host = urlsplit(url).netloc
+    if host in _unreachable:
+        raise OSError(_unreachable[host])
+    answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            with urlopen(Request(url, method="HEAD"), timeout=PROBE_SECONDS):
+                answer.put(None)
+        except (OSError, HTTPException) as error:
+            answer.put(error)
+
+    # In a thread, as the look-up of a host's name knows no time limit.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        error = answer.get(timeout=PROBE_SECONDS)
+    except queue.Empty:
+        error = TimeoutError(f"no answer in {PROBE_SECONDS:.0f} seconds")
+    if isinstance(error, HTTPError):
+        error.close()
+        raise OSError(f"HTTP {error.code} {error.reason}")
+    if error is not None:
+        _unreachable[host] = f"{host} is not reachable: {getattr(error, 'reason', error)}"
+        raise OSError(_unreachable[host])
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

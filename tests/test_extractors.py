@@ -1,0 +1,189 @@
+"""The contract of core.Extractor, over every registered method and one network that the provider adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import pytest
+
+import retrieval_bench.extractors  # noqa: F401 - registers the methods
+from retrieval_bench.core import DISTANCES, BenchError, Extractor, Setup, Split
+from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.timing import pinned
+
+SETUP = Setup(seed=0, weights="random")
+FAMILIES = {"local", "gradient", "hash", "color", "control", "deep"}
+METHODS = [entry.name for entry in EXTRACTORS.own() if entry.name != "oracle"] + ["mobilenet_v3_small"]
+
+pytestmark = pytest.mark.parametrize("method", METHODS)
+
+
+def scene(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
+    """(height, width, 3) uint8: coloured rectangles and a little noise: structure for every method."""
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
+    for _ in range(25):
+        top, left = rng.integers(0, height - 8), rng.integers(0, width - 8)
+        image[top : top + rng.integers(4, 40), left : left + rng.integers(4, 40)] = rng.integers(0, 256, 3)
+    return np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
+
+
+def blank(height: int, width: int, value: int = 128) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def nasty() -> list[np.ndarray]:
+    """Read-only, as the runner may hand out shared arrays."""
+    grey = np.repeat(scene(90)[:, :, :1], 3, axis=2)
+    images = [
+        scene(91),
+        blank(64, 64),
+        blank(50, 70, 0),
+        blank(1, 1, 255),
+        scene(92, 10, 2000),
+        scene(93, 2000, 10),
+        blank(1, 5000, 7),
+        grey,
+        scene(94)[:, ::-1],  # not contiguous
+        scene(95, 33, 47),
+        scene(91),
+    ]
+    for image in images:
+        image.setflags(write=False)
+    return images
+
+
+def split_of(images: list[np.ndarray]) -> Split:
+    n = len(images)
+    return Split(
+        tuple(f"{row}.png" for row in range(n)), np.arange(n) % 3, ImageBytes([encode_png(image) for image in images])
+    )
+
+
+def build(method: str, setup: Setup = SETUP) -> Extractor:
+    return EXTRACTORS[method].build(setup)
+
+
+@cache
+def train() -> Split:
+    return split_of([scene(seed) for seed in range(12)])
+
+
+@cache
+def fitted(method: str) -> Extractor:
+    return build(method).fit(train())
+
+
+@cache
+def expected(method: str) -> np.ndarray:
+    features = fitted(method).transform(nasty())
+    features.setflags(write=False)
+    return features
+
+
+@pytest.fixture(autouse=True)
+def one_thread_a_library() -> Iterator[None]:
+    """As the runner extracts; torch's sums depend on how many threads share one image."""
+    import torch  # noqa: F401  pinned() leaves alone what is not loaded
+
+    with pinned(1):
+        yield
+
+
+def test_the_entry_says_what_it_is(method: str) -> None:
+    entry = EXTRACTORS[method]
+    assert entry.family in FAMILIES
+    assert 10 < len(entry.about) < 90
+    assert build(method).distance in DISTANCES
+
+
+def test_shape_dtype_and_finite_rows_for_nasty_images(method: str) -> None:
+    features = expected(method)
+    assert features.shape[0] == len(nasty())
+    assert features.ndim == 2
+    assert features.shape[1] > 0
+    assert features.dtype == (np.uint8 if fitted(method).distance == "hamming" else np.float32)
+    assert np.isfinite(features).all()
+
+
+def test_structured_images_get_different_features(method: str) -> None:
+    if method == "mobilenet_v3_small":
+        pytest.skip("random weights may map two images to one vector")
+    features = expected(method)
+    assert features[0].any()
+    assert (features[0] != features[9]).any()
+
+
+def test_no_image_gives_no_row(method: str) -> None:
+    assert fitted(method).transform([]).shape == (0, expected(method).shape[1])
+
+
+def test_a_row_depends_on_its_image_alone(method: str) -> None:
+    images = nasty()
+    order = np.random.default_rng(3).permutation(len(images))
+    permuted = fitted(method).transform([images[row] for row in order])
+    np.testing.assert_array_equal(permuted, expected(method)[order])
+    for row, image in enumerate(images):
+        np.testing.assert_array_equal(fitted(method).transform([image])[0], expected(method)[row])
+    np.testing.assert_array_equal(expected(method)[0], expected(method)[-1])
+
+
+def test_threads_may_transform_at_once(method: str) -> None:
+    images = nasty()
+    with ThreadPoolExecutor(3) as pool:
+        batches = list(pool.map(lambda _: fitted(method).transform(images), range(3)))
+    for features in batches:
+        np.testing.assert_array_equal(features, expected(method))
+
+
+def test_images_are_left_as_they_were(method: str) -> None:
+    images = [image.copy() for image in nasty()]
+    fitted(method).transform(images)
+    for image, before in zip(images, nasty(), strict=True):
+        np.testing.assert_array_equal(image, before)
+
+
+def test_fit_returns_self(method: str) -> None:
+    extractor = build(method)
+    assert extractor.fit(train()) is extractor
+
+
+def test_the_same_seed_gives_the_same_features(method: str) -> None:
+    np.testing.assert_array_equal(build(method).fit(train()).transform(nasty()), expected(method))
+
+
+def test_what_is_learned_can_be_saved_and_restored(method: str) -> None:
+    restored = build(method)
+    for name in getattr(restored, "learned", ()):
+        array = getattr(fitted(method), name)
+        assert isinstance(array, np.ndarray)
+        setattr(restored, name, array.copy())
+    np.testing.assert_array_equal(restored.transform(nasty()), expected(method))
+
+
+def test_one_training_image_is_enough(method: str) -> None:
+    features = build(method).fit(split_of([scene(1)])).transform(nasty())
+    assert np.isfinite(features).all()
+    assert features[0].any() or method == "mobilenet_v3_small"
+
+
+def test_training_images_without_structure_are_refused_or_harmless(method: str) -> None:
+    try:
+        extractor = build(method).fit(split_of([blank(40, 40), blank(1, 1)]))
+    except BenchError as error:
+        assert method in str(error)  # noqa: PT017 - refusing is one of two right answers
+    else:
+        assert np.isfinite(extractor.transform(nasty())).all()
+
+
+def test_numpy_and_torch_random_state_is_left_alone(method: str) -> None:
+    import torch
+
+    state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    build(method).fit(train()).transform(nasty()[:1])
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_state)

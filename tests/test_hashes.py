@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval_bench.core import BenchError, Setup
+from retrieval_bench.extractors import hashes
+from retrieval_bench.registry import EXTRACTORS, parse
+
+REFERENCE: dict[str, Callable[..., Any]] = {
+    "phash": imagehash.phash,
+    "dhash": imagehash.dhash,
+    "ahash": imagehash.average_hash,
+    "whash": imagehash.whash,
+}
+
+pytestmark = pytest.mark.parametrize("name", REFERENCE)
+
+
+def pictures() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    pictures = []
+    for height, width in [(1, 1), (7, 9), (64, 64), (100, 37), (33, 300)] * 6:
+        coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        pictures.append(np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)))
+    return [*pictures, np.zeros((20, 20, 3), np.uint8), rng.integers(0, 256, (50, 60, 3), dtype=np.uint8)]
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_the_bits_are_those_of_imagehash(name: str, size: int) -> None:
+    codes = parse(EXTRACTORS, f"{name}:size={size}").build(Setup()).transform(pictures())
+    assert codes.shape == (32, size * size // 8)
+    for code, picture in zip(codes, pictures(), strict=True):
+        wanted = REFERENCE[name](Image.fromarray(picture), hash_size=size)
+        np.testing.assert_array_equal(np.unpackbits(code).reshape(size, size), wanted.hash)
+
+
+def test_the_distance_of_packed_codes_is_that_of_imagehash(name: str) -> None:
+    codes = EXTRACTORS[name].build(Setup()).transform(pictures())
+    reference = [REFERENCE[name](Image.fromarray(picture)) for picture in pictures()]
+    for row in range(len(codes) - 1):
+        bits = np.unpackbits(codes[row] ^ codes[row + 1]).sum()
+        assert bits == reference[row] - reference[row + 1]
+
+
+def test_bits_that_fill_no_byte_are_padded_with_zeros(name: str) -> None:
+    if name == "whash":
+        pytest.skip("its sizes are powers of 2")
+    codes = parse(EXTRACTORS, f"{name}:size=3").build(Setup()).transform(pictures())
+    assert codes.shape == (32, 2)
+    assert not np.unpackbits(codes, axis=1)[:, 9:].any()
+
+
+@pytest.mark.parametrize("size", [-8, 0, 1, 65, 128])
+def test_a_size_out_of_range_is_refused(name: str, size: int) -> None:
+    with pytest.raises(BenchError, match=f"{name}: size={size} "):
+        EXTRACTORS[name].build(Setup(), size=size)
+
+
+def test_whash_takes_powers_of_two_only(name: str) -> None:
+    if name != "whash":
+        assert EXTRACTORS[name].build(Setup(), size=12).transform(pictures()[:1]).shape == (1, 18)
+        return
+    with pytest.raises(BenchError, match="power of 2"):
+        hashes.whash(Setup(), size=12)
