@@ -1,0 +1,182 @@
+"""The feature store: content-addressed, safe to delete, never trusted.
+
+Features are filed per image under what they were made by (`recipe`): decoder, extractor code, options, library
+versions, weights and the training set. One SQLite file holds the features of one recipe; one .npz holds what `fit`
+learned. Every value carries a checksum: a damaged entry is a miss, never a crash and never a wrong number. A store that
+cannot be written serves what it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import sqlite3
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+log = logging.getLogger("retrieval_bench")
+
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "opencv-python-headless",
+    "opencv-python",
+    "scikit-learn",
+    "Pillow",
+    "ImageHash",
+    "torch",
+    "torchvision",
+)
+_CHECKSUM_BYTES = 16
+_DTYPES = ("uint8", "int32", "float32")
+
+
+def cache_root() -> Path:
+    """RETRIEVAL_BENCH_CACHE, else the user's cache directory."""
+    return Path(os.environ.get("RETRIEVAL_BENCH_CACHE") or platformdirs.user_cache_dir("retrieval_bench"))
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of all that can change a feature or a time."""
+    versions = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def code_version(*files: str | os.PathLike[str]) -> str:
+    """sha256 over these source files, so that a cache entry never outlives the code that made it."""
+    digest = hashlib.sha256()
+    for file in sorted({Path(file) for file in files}):
+        digest.update(f"{file.name}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def recipe_key(recipe: Mapping[str, Any]) -> str:
+    """sha256 of a recipe: a JSON-able mapping of everything that a feature depends on besides its image."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+class FeatureCache:
+    """The store below one directory; `FeatureCache(None)` keeps nothing and finds nothing (`--no-cache`)."""
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+        self._told: set[str] = set()
+
+    def get(self, key: str, digests: Iterable[str]) -> dict[str, np.ndarray]:
+        """digest -> stored 1-D array, for those that are stored and whole."""
+        wanted = sorted(set(digests))
+        found: dict[str, np.ndarray] = {}
+
+        def read(shelf: sqlite3.Connection) -> None:
+            for start in range(0, len(wanted), 500):
+                some = wanted[start : start + 500]
+                marks = ",".join("?" * len(some))
+                for digest, blob in shelf.execute(f"SELECT digest, blob FROM features WHERE digest IN ({marks})", some):
+                    value = _unpack(digest, blob)
+                    if value is not None:
+                        found[digest] = value
+
+        self._with_shelf(key, read, write=False)
+        return found
+
+    def put(self, key: str, features: Mapping[str, np.ndarray]) -> None:
+        """Store 1-D arrays by digest, all or none; says once that it cannot, then stays silent."""
+        rows = [(digest, _pack(digest, value)) for digest, value in features.items()]
+
+        def write(shelf: sqlite3.Connection) -> None:
+            shelf.execute("CREATE TABLE IF NOT EXISTS features (digest TEXT PRIMARY KEY, blob BLOB)")
+            with shelf:
+                shelf.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+
+        self._with_shelf(key, write, write=True)
+
+    def get_fit(self, key: str) -> dict[str, np.ndarray] | None:
+        """What `fit` learned, by attribute name; None when it is not stored or not whole."""
+        path = self._path("fits", key, ".npz")
+        if path is None or not path.exists():
+            return None
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            self._tell(f"cache: {path.name} is damaged ({error}); learning it again")
+            return None
+
+    def put_fit(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        path = self._path("fits", key, ".npz")
+        if path is None:
+            return
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+            os.replace(unfinished, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            self._tell(f"cache: {self.root} cannot be written ({error.strerror}); going on without storing")
+
+    def _path(self, kind: str, key: str, suffix: str) -> Path | None:
+        return None if self.root is None else self.root / kind / key[:2] / f"{key}{suffix}"
+
+    def _with_shelf(self, key: str, work: Callable[[sqlite3.Connection], None], *, write: bool) -> None:
+        """Do something with the SQLite file of one recipe; whatever goes wrong there ends the work, not the run."""
+        path = self._path("features", key, ".sqlite")
+        if path is None or not (write or path.exists()):
+            return
+        try:
+            if write:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            mode = "rwc" if write else "ro"
+            with contextlib.closing(
+                sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
+            ) as shelf:
+                work(shelf)
+        except sqlite3.OperationalError as error:
+            self._tell(f"cache: {path} is out of reach ({error}); going on without it")
+        except sqlite3.DatabaseError as error:
+            self._tell(f"cache: {path} is damaged ({error}); its features are computed again")
+            with contextlib.suppress(OSError):
+                path.unlink()
+        except OSError as error:
+            self._tell(f"cache: {self.root} cannot be written ({error.strerror}); going on without storing")
+
+    def _tell(self, sentence: str) -> None:
+        if sentence not in self._told:
+            self._told.add(sentence)
+            log.warning("%s", sentence)
+
+
+def _pack(digest: str, value: np.ndarray) -> bytes:
+    if value.ndim != 1 or value.dtype.name not in _DTYPES:
+        raise ValueError(f"the cache takes 1-D arrays of {', '.join(_DTYPES)}, not {value.dtype} {value.shape}")
+    body = bytes([_DTYPES.index(value.dtype.name)]) + value.tobytes()
+    return _checksum(digest, body) + body
+
+
+def _unpack(digest: str, blob: bytes) -> np.ndarray | None:
+    check, body = blob[:_CHECKSUM_BYTES], blob[_CHECKSUM_BYTES:]
+    if not body or check != _checksum(digest, body) or body[0] >= len(_DTYPES):
+        return None
+    return np.frombuffer(body, _DTYPES[body[0]], offset=1)
+
+
+def _checksum(digest: str, body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES, key=digest.encode()[:64]).digest()

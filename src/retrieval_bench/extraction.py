@@ -1,0 +1,128 @@
+"""Images to features over all cores, through the cache: what is stored is not computed, what is computed is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval_bench.cache import FeatureCache
+from retrieval_bench.core import BenchError, Distance, Extractor, Images, Split
+
+CHUNK = 8
+"""Images a worker takes at once: small enough for an even finish, large enough that handing over costs nothing."""
+
+_STORE_EVERY = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Extracted:
+    """features: (n, d) float32 or (n, bytes) uint8; `computed` and `from_cache` count distinct images."""
+
+    features: np.ndarray
+    computed: int
+    from_cache: int
+
+
+def extract(
+    extractor: Extractor,
+    split: Split,
+    *,
+    threads: int,
+    cache: FeatureCache,
+    key: str,
+    progress: Callable[[int, int], None],
+) -> Extracted:
+    """Features of a whole split, row by row. An image that occurs twice is computed once."""
+    if hasattr(extractor, "transform_split"):
+        features = checked(extractor.transform_split(split), len(split), extractor.distance)
+        return Extracted(features, len(split), 0)
+    digests = [split.images.digest(row) for row in range(len(split))]
+    first_row = {digest: row for row, digest in reversed(list(enumerate(digests)))}
+    known = cache.get(key, first_row)
+    from_cache = len(known)
+    missing = [row for digest, row in first_row.items() if digest not in known]
+    unstored: dict[str, np.ndarray] = {}
+    progress(len(first_row) - len(missing), len(first_row))
+    try:
+        for rows, features in _in_chunks(extractor, split.images, missing, threads):
+            unstored |= {digests[row]: vector for row, vector in zip(rows, features, strict=True)}
+            if len(unstored) >= _STORE_EVERY:
+                cache.put(key, unstored)
+                known |= unstored
+                unstored = {}
+            progress(len(known) + len(unstored), len(first_row))
+    finally:
+        if unstored:
+            cache.put(key, unstored)
+            known |= unstored
+    widths = {vector.shape for vector in known.values()}
+    if len(widths) > 1:
+        raise ValueError(f"features of different shapes: {sorted(widths)}")
+    return Extracted(np.stack([known[digest] for digest in digests]), len(missing), from_cache)
+
+
+class Watched:
+    """The same images; `seen(n)` is called after the n-th was decoded, which shows how far a `fit` has come."""
+
+    def __init__(self, images: Images, seen: Callable[[int], None]) -> None:
+        self._images = images
+        self._seen = seen
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        decoded = self._images[row]
+        self._count += 1
+        self._seen(self._count)
+        return decoded
+
+    def read(self, row: int) -> bytes:
+        return self._images.read(row)
+
+    def digest(self, row: int) -> str:
+        return self._images.digest(row)
+
+    def take(self, rows: Sequence[int]) -> Images:
+        return self._images.take(rows)
+
+
+def _in_chunks(
+    extractor: Extractor, images: Images, rows: Sequence[int], threads: int
+) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    """(rows, features) in the order in which they finish; at most two chunks per worker are under way."""
+
+    def work(some: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
+        decoded = [images[row] for row in some]
+        return some, checked(extractor.transform(decoded), len(some), extractor.distance)
+
+    chunks = iter([rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)])
+    under_way: set[Future[tuple[Sequence[int], np.ndarray]]] = set()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="extract")
+    try:
+        for chunk in chunks:
+            under_way.add(pool.submit(work, chunk))
+            if len(under_way) >= 2 * threads:
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while under_way:
+            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def checked(features: np.ndarray, n: int, distance: Distance) -> np.ndarray:
+    """What came out of an extractor, contiguous; an error when it breaks its contract."""
+    wanted = np.uint8 if distance == "hamming" else np.float32
+    if features.ndim != 2 or len(features) != n or features.dtype != wanted:
+        raise ValueError(
+            f"the extractor returned {features.dtype} {features.shape}, expected {np.dtype(wanted)} ({n}, d)"
+        )
+    if not np.isfinite(features).all():
+        raise BenchError("the extractor returned NaN or infinite features; a describable image must give finite ones")
+    return np.ascontiguousarray(features)

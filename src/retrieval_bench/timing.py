@@ -1,0 +1,175 @@
+"""The only clock: latencies with percentiles, thread pools pinned and read back, peak memory.
+
+Measured like an instrument: warm-up first, `perf_counter_ns`, and a percentile is given only where the number of
+samples carries it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+from threadpoolctl import threadpool_info, threadpool_limits
+
+PERCENTILES = (50, 95, 99)
+
+
+@dataclass(frozen=True)
+class Time:
+    """One measured figure. value None means "n/a": n samples cannot carry it."""
+
+    value: float | None
+    unit: str
+    n: int | None = None
+
+
+class Stopwatch:
+    """`with Stopwatch() as watch: ...` then `watch.seconds`."""
+
+    seconds: float = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        self._start = time.perf_counter_ns()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.seconds = (time.perf_counter_ns() - self._start) / 1e9
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, which a container or taskset can make fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+def percentiles(name: str, samples_ns: Sequence[int]) -> dict[str, Time]:
+    """{"<name>_p50": Time(ms), ...}: the p-th percentile needs at least one sample beyond it, n (1 - p) >= 1."""
+    n = len(samples_ns)
+    times = {}
+    for p in PERCENTILES:
+        carried = n * (100 - p) >= 100
+        value = float(np.percentile(samples_ns, p)) / 1e6 if carried else None
+        times[f"{name}_p{p}"] = Time(value, "ms", n)
+    return times
+
+
+def latencies(
+    phases: Sequence[tuple[str, Callable]], n: int, *, warm_up: int = 3, budget_s: float = 8.0
+) -> dict[str, Time]:
+    """Walk items 0..n-1 one at a time through all phases; percentiles of each phase and of the whole, end to end.
+
+    phases: (name, function) pairs; the first function takes the item's number, each next one what the last returned.
+    budget_s: stop early after this many seconds, so that a slow method costs no more; n in the result says how far.
+    """
+
+    def walk(item: int) -> list[int]:
+        ticks = [time.perf_counter_ns()]
+        value: object = item
+        for _, phase in phases:
+            value = phase(value)
+            ticks.append(time.perf_counter_ns())
+        return ticks
+
+    for item in range(min(warm_up, n)):
+        walk(item)
+    spans: list[list[int]] = []
+    start = time.perf_counter_ns()
+    for item in range(n):
+        spans.append(walk(item))
+        if time.perf_counter_ns() - start > budget_s * 1e9:
+            break
+    ticks = np.asarray(spans, np.int64).reshape(-1, len(phases) + 1)
+    times: dict[str, Time] = {}
+    for column, (name, _) in enumerate(phases):
+        times |= percentiles(name, (ticks[:, column + 1] - ticks[:, column]).tolist())
+    return times | percentiles("end_to_end", (ticks[:, -1] - ticks[:, 0]).tolist())
+
+
+@contextlib.contextmanager
+def pinned(threads: int) -> Iterator[dict[str, int]]:
+    """Set BLAS, OpenMP, torch, Numba and OpenCV to `threads`, yield what each reads back, restore them all after.
+
+    A library that is not loaded yet is left alone: it is neither imported nor pinned here.
+    """
+    if threads < 1:
+        raise ValueError(f"threads={threads}")
+    numba, cv2, torch = (sys.modules.get(name) for name in ("numba", "cv2", "torch"))
+    before: list[Callable[[], object]] = []
+    with threadpool_limits(threads):
+        try:
+            if numba is not None:
+                was = numba.get_num_threads()
+                before.append(lambda: numba.set_num_threads(was))
+                numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+            if cv2 is not None:
+                cv2_was = cv2.getNumThreads()
+                before.append(lambda: cv2.setNumThreads(cv2_was))
+                cv2.setNumThreads(threads)
+            if torch is not None:
+                torch_was = torch.get_num_threads()
+                before.append(lambda: torch.set_num_threads(torch_was))
+                torch.set_num_threads(threads)
+            yield thread_counts()
+        finally:
+            for restore in before:
+                restore()
+
+
+def thread_counts() -> dict[str, int]:
+    """Thread-pool sizes as the loaded libraries report them."""
+    counts: dict[str, int] = {}
+    for pool in threadpool_info():
+        name = f"{pool['user_api']}:{pool['prefix']}"
+        counts[name] = max(counts.get(name, 0), pool["num_threads"])
+    numba, cv2, torch = (sys.modules.get(name) for name in ("numba", "cv2", "torch"))
+    if numba is not None:
+        counts["numba"] = numba.get_num_threads()
+    if cv2 is not None:
+        counts["opencv"] = cv2.getNumThreads()
+    if torch is not None:
+        counts["torch"] = torch.get_num_threads()
+    return dict(sorted(counts.items()))
+
+
+class PeakMemory:
+    """Highest resident set of this process while the block runs, sampled: `with PeakMemory() as peak: ...; peak.mib`.
+
+    Sampled rather than read from getrusage, whose maximum covers the whole life of the process and would charge every
+    method with the hungriest one before it.
+    """
+
+    def __init__(self, every_s: float = 0.02) -> None:
+        self._every_s = every_s
+        self._process = psutil.Process()
+        self._peak = 0
+        self._stop = threading.Event()
+
+    @property
+    def mib(self) -> float:
+        return self._peak / 2**20
+
+    def _sample(self) -> None:
+        self._peak = max(self._peak, self._process.memory_info().rss)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._every_s):
+            self._sample()
+
+    def __enter__(self) -> PeakMemory:
+        self._sample()
+        self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._sample()
