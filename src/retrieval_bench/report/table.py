@@ -1,0 +1,186 @@
+"""The table of a record, as data; and that data as terminal text, Markdown or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from retrieval_bench.results import Record, Row
+
+NOT_AVAILABLE = "n/a"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `rank` says what is dropped first where the terminal is narrow: the highest goes first."""
+
+    head: str
+    means: str
+    cell: Callable[[Row], str]
+    rank: int
+
+
+def columns(record: Record) -> list[Column]:
+    """What a table shows: quality at the largest k, cost of one query, size, and what was spent before."""
+    most = max(record.settings.k)
+    nearest = min(record.settings.k)
+    shown = [
+        _score("accuracy", "nearest neighbour has the query's label", 0),
+        _score(f"macro_f1@{nearest}", f"F1 of the {nearest}-NN prediction, mean over labels", 2),
+        _score(f"recall@{most}", f"fraction of the relevant images found among the first {most}", 1),
+        _score(f"f1@{most}", f"harmonic mean of precision@{most} and recall@{most}", 5),
+        _score("map@r", "mean average precision over the first R, R = number of relevant images", 1),
+        _time("end_to_end_p50", "query ms", "decode + extract + search of one query, median", 0),
+        _time("end_to_end_p95", "p95", "the same, 95th percentile", 4),
+        _time("search_p50", "search ms", "search alone, one query, median", 6),
+        _time("extract_throughput", "images/s", "decode + extract on all threads", 3),
+        Column("B/image", "bytes that one image occupies in the gallery", _bytes, 2),
+        _time("fit", "fit s", "learning from train; n/a when it came from the cache", 7),
+        _time("peak_memory", "peak MiB", "highest resident memory of the process during the quality pass", 8),
+    ]
+    return [column for column in shown if "@" not in column.head or column.head in record.ceilings]
+
+
+def _score(name: str, means: str, rank: int) -> Column:
+    return Column(name, means, lambda row: f"{row.scores[name]:.3f}" if name in row.scores else NOT_AVAILABLE, rank)
+
+
+def _time(name: str, head: str, means: str, rank: int) -> Column:
+    def cell(row: Row) -> str:
+        figure = row.times.get(name)
+        return NOT_AVAILABLE if figure is None or figure.value is None else three_digits(figure.value)
+
+    return Column(head, means, cell, rank)
+
+
+def _bytes(row: Row) -> str:
+    return NOT_AVAILABLE if row.features is None else f"{row.features.bytes_per_image:,}"
+
+
+def three_digits(value: float) -> str:
+    """About three significant digits and never an exponent: 0.0123, 1.23, 12.3, 1,234."""
+    size = abs(value)
+    if size >= 100:
+        return f"{value:,.0f}"
+    digits = 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
+    return f"{value:.{digits}f}"
+
+
+def caption(record: Record) -> list[str]:
+    """The sentences below a table: what was left out, what failed, how high a number can get."""
+    data, settings = record.dataset, record.settings
+    lines = [
+        (
+            f"{data.name}: {data.labels} labels; train {data.images['train']:,}, gallery {data.images['gallery']:,}, "
+            f"query {data.images['query']:,} images; seed {settings.seed}; {settings.threads} threads; "
+            f"fingerprint {data.fingerprint[:12]}"
+        )
+    ]
+    heads = {column.head for column in columns(record)}
+    low = [f"{name} {ceiling:.3f}" for name, ceiling in record.ceilings.items() if ceiling < 1 and name in heads]
+    if low:
+        lines.append(f"A perfect ranking reaches {', '.join(low)} here, and 1.000 elsewhere.")
+    if any("[untrained]" in row.method for row in record.rows):
+        lines.append("[untrained] = seeded random weights: this network has learned nothing.")
+    lines += data.notices
+    if data.skipped:
+        lines.append(f"{len(data.skipped)} unusable images skipped; they are listed in the record.")
+    if record.status == "interrupted":
+        lines.append("The run was interrupted: methods that had not finished are missing.")
+    lines += [f"{row.method} failed: {row.error.sentence}" for row in record.rows if row.error is not None]
+    return lines
+
+
+def grid(record: Record, shown: list[Column]) -> list[list[str]]:
+    """Rows of cells below "method"; a failed method shows so in its first cell."""
+    rows = []
+    for row in record.rows:
+        cells = [column.cell(row) for column in shown]
+        if row.status == "failed":
+            cells = ["failed", *([""] * (len(shown) - 1))]
+        rows.append([row.method, *cells])
+    return rows
+
+
+def terminal(record: Record, width: int | None = None, color: bool = False) -> str:
+    """The table for a terminal of `width` columns; the least needed columns go first, and a line says so."""
+    shown = columns(record)
+    hidden: list[str] = []
+    while width is not None and len(shown) > 1 and _width(record, shown) > width:
+        drop = max(shown, key=lambda column: (column.rank, shown.index(column)))
+        shown.remove(drop)
+        hidden.append(drop.head)
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("method", no_wrap=True, style="bold")
+    for column in shown:
+        table.add_column(column.head, justify="right", no_wrap=True)
+    for cells in grid(record, shown):
+        table.add_row(*(Text(cell) for cell in cells))
+    buffer = io.StringIO()
+    console = Console(
+        file=buffer,
+        width=max(_width(record, shown), width or 0),
+        force_terminal=color,
+        color_system="auto" if color else None,
+        highlight=False,
+    )
+    console.print(table)
+    below = Console(file=buffer, width=width or 120, force_terminal=color, highlight=False)
+    for line in caption(record):
+        below.print(Text(line, style="dim" if color else ""))
+    if hidden:
+        below.print(Text(f"Too narrow for: {', '.join(reversed(hidden))} (`show --format csv` has all).", style="dim"))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def _width(record: Record, shown: list[Column]) -> int:
+    lines = [["method", *(column.head for column in shown)], *grid(record, shown)]
+    return sum(max(len(line[place]) for line in lines) + 3 for place in range(len(lines[0])))
+
+
+def markdown(record: Record) -> str:
+    """The same table as GitHub Markdown, with what each column means."""
+    shown = columns(record)
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    lines = [line(["method", *(column.head for column in shown)]), line(["---", *["---:"] * len(shown)])]
+    lines += [line(cells) for cells in grid(record, shown)]
+    lines += ["", *(f"{sentence}  " for sentence in caption(record)), ""]
+    lines += [f"- **{column.head}**: {column.means}" for column in shown]
+    return "\n".join(lines) + "\n"
+
+
+def tidy_csv(record: Record) -> str:
+    """Everything that is known of every row, one column each, full precision; empty where there is no value."""
+    scores = list(dict.fromkeys(name for row in record.rows for name in row.scores))
+    times = list(dict.fromkeys(name for row in record.rows for name in row.times))
+    sizes = ["distance", "dim", "dtype", "bytes_per_image", "index_bytes", "zero_rows"]
+    units = {name: figure.unit for row in record.rows for name, figure in row.times.items()}
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    heads = [f"{name} [{units[name]}]" for name in times]
+    writer.writerow(["method", "family", "status", *scores, *heads, *sizes, "error"])
+    for row in record.rows:
+        figures = [row.times[name].value if name in row.times else None for name in times]
+        facts = [None] * len(sizes) if row.features is None else [getattr(row.features, name) for name in sizes]
+        error = row.error.sentence if row.error else ""
+        cells = [
+            row.method,
+            row.family,
+            row.status,
+            *(row.scores.get(name) for name in scores),
+            *figures,
+            *facts,
+            error,
+        ]
+        writer.writerow(["" if cell is None else cell for cell in cells])
+    return buffer.getvalue()

@@ -1,0 +1,313 @@
+"""The record of a run: its schema, its birth certificate, and how it is saved and loaded.
+
+A record is a folder: `run.json` (this schema) and `rankings.npz` (which gallery rows each query found, from which every
+metric can be recomputed). Tables are derived from it and never edited.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from retrieval_bench import __version__
+from retrieval_bench.core import BenchError
+
+SCHEMA_VERSION: Literal[1] = 1
+RUN_FILE = "run.json"
+RANKINGS_FILE = "rankings.npz"
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class TimeFigure(Model):
+    """value None: n samples cannot carry this percentile."""
+
+    value: float | None
+    unit: str
+    n: int | None = None
+
+
+class Features(Model):
+    """What the method makes of an image and what that occupies."""
+
+    distance: str
+    dim: int
+    dtype: str
+    bytes_per_image: int
+    index_bytes: int
+    zero_rows: int
+    computed: int
+    from_cache: int
+    fit: Literal["nothing to learn", "learned", "from cache"]
+    learned_from: str | None
+
+
+class Failure(Model):
+    kind: str
+    sentence: str
+    traceback: str | None = None
+
+
+class Row(Model):
+    """One method on one dataset; `method` is the name with its mark, e.g. "resnet50[untrained]"."""
+
+    method: str
+    family: str
+    status: Literal["ok", "failed"]
+    scores: dict[str, float] = {}
+    times: dict[str, TimeFigure] = {}
+    params: dict[str, Any] = {}
+    weights: dict[str, Any] | None = None
+    features: Features | None = None
+    error: Failure | None = None
+
+
+class Skipped(Model):
+    split: str
+    id: str
+    reason: str
+    detail: str
+
+
+class DatasetFacts(Model):
+    name: str
+    spec: str
+    root: str | None
+    fingerprint: str
+    images: dict[str, int]
+    labels: int
+    categories: int
+    leave_one_out: bool
+    queries_left_out: int
+    skipped: tuple[Skipped, ...]
+    notices: tuple[str, ...]
+
+
+class Settings(Model):
+    methods: tuple[str, ...]
+    k: tuple[int, ...]
+    seed: int
+    weights: str
+    device: str
+    threads: int
+    limit: int | None
+    backend: str
+    depth: int
+
+
+class Environment(Model):
+    version: str
+    commit: str | None
+    dirty: bool | None
+    python: str
+    libraries: dict[str, str]
+    system: str
+    machine: str
+    processor: str
+    cores: int
+    memory_gib: float
+    gpu: str | None
+    thread_counts: dict[str, int]
+
+
+class MetricFacts(Model):
+    """What a metric's name means."""
+
+    about: str
+    definition: str
+    short: str
+    at_k: bool
+    per_query: bool
+    whole_ranking: bool
+    higher_is_better: bool
+
+
+class Rankings(Model):
+    file: str
+    sha256: str
+
+
+class Record(Model):
+    """`ceilings`: what a perfect ranking scores on this dataset, by metric name with cutoff."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Literal["finished", "interrupted", "running"]
+    created: str
+    command: tuple[str, ...]
+    dataset: DatasetFacts
+    settings: Settings
+    environment: Environment
+    metrics: dict[str, MetricFacts]
+    ceilings: dict[str, float]
+    rows: tuple[Row, ...]
+    rankings: Rankings | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def now() -> str:
+    """UTC, to the second, ISO 8601."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def environment(libraries: Mapping[str, str], thread_counts: Mapping[str, int], gpu: str | None) -> Environment:
+    """Where this run is taking place."""
+    commit, dirty = _commit()
+    return Environment(
+        version=__version__,
+        commit=commit,
+        dirty=dirty,
+        python=platform.python_version(),
+        libraries=dict(libraries),
+        system=f"{platform.system()} {platform.release()}",
+        machine=platform.machine(),
+        processor=_processor(),
+        cores=psutil.cpu_count() or 1,
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        gpu=gpu,
+        thread_counts=dict(thread_counts),
+    )
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """Commit and dirty flag of the checkout this package runs from; (None, None) for an installed wheel."""
+    home = Path(__file__).resolve().parents[2]
+    if not (home / ".git").exists():
+        return None, None
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=home, capture_output=True, text=True, check=True, timeout=20).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain", "--untracked-files=no").strip())
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: beside it first, then in one rename."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place with --out") from None
+
+
+def save(record: Record, folder: Path, arrays: Mapping[str, np.ndarray]) -> Record:
+    """Write both files; the record that is returned names the rankings' sha256. The same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    content = buffer.getvalue()
+    stamp = Rankings(file=RANKINGS_FILE, sha256=hashlib.sha256(content).hexdigest())
+    record = record.model_copy(update={"rankings": stamp})
+    write_whole(folder / RANKINGS_FILE, content)
+    write_whole(folder / RUN_FILE, record.to_json().encode())
+    return record
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move an earlier record in `folder` to `earlier/<its time>/`, so that no finished run is lost; where it went."""
+    files = [folder / name for name in (RUN_FILE, RANKINGS_FILE) if (folder / name).exists()]
+    if not files:
+        return None
+    taken = datetime.fromtimestamp(files[0].stat().st_mtime, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    home = folder / "earlier" / taken
+    number = 1
+    while home.exists():
+        number += 1
+        home = folder / "earlier" / f"{taken}-{number}"
+    try:
+        home.mkdir(parents=True)
+        for file in files:
+            os.replace(file, home / file.name)
+    except OSError as error:
+        raise BenchError(f"{folder}: the earlier record cannot be set aside ({error.strerror}); use --out") from None
+    return home
+
+
+def run_file(path: Path) -> Path:
+    """A record may be named by its folder or by its run.json."""
+    return path / RUN_FILE if path.is_dir() else path
+
+
+def load(path: Path) -> Record:
+    """Read and validate a record; BenchError says what is wrong with it and where."""
+    file = run_file(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BenchError(f"{file}: no such record; name a run.json or the folder that holds it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"{file}: cannot be read as a record ({error})") from None
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BenchError(
+            f"{file}: not JSON ({error.msg} in line {error.lineno}); it was cut short or is no record"
+        ) from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BenchError(
+            f"{file}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; "
+            "run again, or use the version of retrieval_bench that wrote it"
+        )
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the top"
+        raise BenchError(
+            f"{file}: not a valid record: {first['msg']} at {where}; run again to get a whole one"
+        ) from None
+
+
+def load_rankings(path: Path, record: Record) -> dict[str, np.ndarray]:
+    """The arrays that belong to this record; BenchError when they are missing or are not the ones it names."""
+    file = run_file(path).with_name(RANKINGS_FILE)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise BenchError(f"{file}: cannot be read ({error.strerror}); the record needs it") from None
+    if record.rankings is None or hashlib.sha256(content).hexdigest() != record.rankings.sha256:
+        raise BenchError(f"{file}: not the rankings that {RUN_FILE} beside it names; keep the two together")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def find_row(rows: Iterable[Row], method: str) -> Row | None:
+    return next((row for row in rows if row.method == method), None)
+
+
+def command_line() -> tuple[str, ...]:
+    """The command that repeats this run, without the path of the interpreter."""
+    program = "retrieval-bench" if Path(sys.argv[0]).name == "retrieval-bench" else "python -m benchmark"
+    return (program, *sys.argv[1:])

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pytest
+from records import failed, record, row
+
+from retrieval_bench.core import NotComparable
+from retrieval_bench.diff import diff
+from retrieval_bench.report.verdict import as_data, lines
+from retrieval_bench.results import TimeFigure
+
+SCORES = {"accuracy": 0.5, "map@r": 0.4}
+
+
+def moved(by: float, name: str = "accuracy", fit: str = "nothing to learn"):
+    features = row().features
+    assert features is not None
+    return row("sift", scores=SCORES | {name: SCORES[name] + by}, features=features.model_copy(update={"fit": fit}))
+
+
+def test_a_record_is_the_same_as_itself() -> None:
+    one = record(row(), row("hog"))
+    verdict = diff(one, one)
+    assert verdict.passed
+    assert all(change.delta == 0 for change in verdict.quality)
+    assert "same: 2 methods" in lines(verdict)[0]
+
+
+@pytest.mark.parametrize("by", [0.03, -0.03])
+@pytest.mark.parametrize("name", ["accuracy", "map@r"])
+def test_what_moves_beyond_the_tolerance_fails_in_either_direction(by: float, name: str) -> None:
+    verdict = diff(record(moved(0)), record(moved(by, name)), tolerance=0.02)
+    assert not verdict.passed
+    assert [(change.name, round(change.delta, 6)) for change in verdict.moved] == [(name, by)]
+    assert f"sift: {name}" in "\n".join(lines(verdict))
+
+
+def test_what_moves_within_the_tolerance_passes_up_to_the_edge() -> None:
+    assert diff(record(moved(0)), record(moved(0.02)), tolerance=0.02).passed
+    assert not diff(record(moved(0)), record(moved(0.021)), tolerance=0.02).passed
+
+
+@pytest.mark.parametrize("fit", ["learned", "from cache"])
+def test_rows_that_learn_have_their_own_tolerance(fit: str) -> None:
+    before, after = record(moved(0, fit=fit)), record(moved(0.05, fit=fit))
+    assert diff(before, after, tolerance=0.02, learned_tolerance=0.06).passed
+    assert not diff(before, after, tolerance=0.02, learned_tolerance=0.04).passed
+    assert not diff(record(moved(0)), record(moved(0.05)), tolerance=0.02, learned_tolerance=0.06).passed
+
+
+def test_a_missing_row_fails_and_an_added_one_is_named() -> None:
+    verdict = diff(record(row("sift"), row("hog")), record(row("sift"), row("orb")))
+    assert not verdict.passed
+    assert verdict.broken == ("hog is missing in the second record",)
+    assert verdict.added == ("orb",)
+
+
+def test_a_row_that_fails_now_fails_the_diff() -> None:
+    verdict = diff(record(row("vgg16")), record(failed("vgg16", "no weights")))
+    assert not verdict.passed
+    assert "no weights" in verdict.broken[0]
+
+
+def test_a_row_that_failed_before_and_fails_again_is_no_news() -> None:
+    assert diff(record(failed()), record(failed())).passed
+
+
+def test_a_metric_that_is_gone_fails() -> None:
+    verdict = diff(record(row(scores=SCORES)), record(row(scores={"accuracy": 0.5})))
+    assert verdict.broken == ("sift has no map@r in the second record",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"dataset": {"fingerprint": "cd" * 32}}, "fingerprint"),
+        ({"dataset": {"name": "other"}}, "the dataset differs"),
+        ({"dataset": {"queries_left_out": 3}}, "queries left out"),
+        ({"settings": {"k": (1, 5)}}, "k differs"),
+        ({"settings": {"limit": 10}}, "the limit"),
+        ({"settings": {"backend": "numpy"}}, "the backend"),
+    ],
+)
+def test_other_conditions_are_not_comparable(changes: dict, what: str) -> None:
+    with pytest.raises(NotComparable, match=what):
+        diff(record(row()), record(row(), **changes))
+
+
+def test_another_definition_is_not_comparable() -> None:
+    one = record(row())
+    changed = one.metrics["accuracy"].model_copy(update={"definition": "something else"})
+    with pytest.raises(NotComparable, match="accuracy is defined differently"):
+        diff(one, one.model_copy(update={"metrics": {"accuracy": changed}}))
+
+
+def test_other_weights_are_not_comparable() -> None:
+    one = record(row("resnet18", weights={"source": "a.pth", "sha256": "1"}))
+    other = record(row("resnet18", weights={"source": "a.pth", "sha256": "2"}))
+    with pytest.raises(NotComparable, match="resnet18 has other weights"):
+        diff(one, other)
+
+
+def test_random_weights_are_held_together_by_their_seed() -> None:
+    def untrained(source: str, sha256: str):
+        return record(row("resnet18[untrained]", weights={"source": source, "sha256": sha256}))
+
+    assert diff(untrained("seed 0", "1"), untrained("seed 0", "2")).passed
+    with pytest.raises(NotComparable):
+        diff(untrained("seed 0", "1"), untrained("seed 1", "1"))
+
+
+def test_speed_is_shown_between_equal_machines_only_and_never_judged() -> None:
+    slow = row(times={"search_p50": TimeFigure(value=10.0, unit="ms")})
+    fast = row(times={"search_p50": TimeFigure(value=1.0, unit="ms")})
+    verdict = diff(record(fast), record(slow))
+    assert verdict.passed
+    assert [change.ratio for change in verdict.speed] == [10.0]
+    elsewhere = diff(record(fast), record(slow, environment={"processor": "another"}))
+    assert elsewhere.speed == ()
+    assert "not compared" in lines(elsewhere)[-1]
+    threads = diff(record(fast), record(slow, settings={"threads": 1}))
+    assert threads.speed == ()
+
+
+def test_a_verdict_is_plain_data() -> None:
+    import json
+
+    content = json.loads(json.dumps(as_data(diff(record(moved(0)), record(moved(0.5))))))
+    assert content["passed"] is False
+    assert content["moved"][0]["name"] == "accuracy"

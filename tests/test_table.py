@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from records import failed, record, row
+
+from retrieval_bench.report import table
+from retrieval_bench.results import Skipped
+
+
+def test_terminal_shows_every_method_and_figure() -> None:
+    text = table.terminal(record(row("sift"), row("resnet50[untrained]")))
+    head, *rest = text.splitlines()
+    assert head.split()[:2] == ["method", "accuracy"]
+    (line,) = (line for line in rest if line.startswith("sift"))
+    assert {"0.500", "0.450", "0.750", "0.375", "12.3", "1,234", "4,096", "n/a"} <= set(line.split())
+    assert any(line.startswith("resnet50[untrained] ") for line in rest)
+    assert "this network has learned nothing" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
+def test_terminal_fits_and_says_what_it_left_out(width: int) -> None:
+    text = table.terminal(record(row("sift"), row("mobilenet_v3_small[untrained]")), width)
+    assert max(map(len, text.splitlines())) <= max(width, 45)
+    assert "accuracy" in text
+    if width < 100:
+        assert "Too narrow for" in text
+
+
+def test_a_failed_method_is_a_row_and_a_sentence() -> None:
+    text = table.terminal(record(row(), failed("vgg16", "no weights for vgg16")))
+    assert "failed" in next(line for line in text.splitlines() if line.startswith("vgg16"))
+    assert "vgg16 failed: no weights for vgg16" in text
+
+
+def test_the_ceiling_of_a_metric_is_told() -> None:
+    assert "A perfect ranking reaches f1@10 0.571 here" in table.terminal(record(row()))
+
+
+def test_what_was_left_out_is_told() -> None:
+    skipped = (Skipped(split="query", id="a.jpg", reason="damaged", detail="x"),)
+    dataset = {"skipped": skipped, "notices": ("3 of 13 queries left out",)}
+    text = table.terminal(record(row(), dataset=dataset, status="interrupted"))
+    assert "1 unusable images skipped" in text
+    assert "3 of 13 queries left out" in text
+    assert "interrupted" in text
+
+
+def test_hostile_names_neither_style_nor_break_a_table() -> None:
+    hostile = "[bold]x|y[/bold]"
+    assert hostile in table.terminal(record(row(hostile)))
+    line = next(line for line in table.markdown(record(row(hostile))).splitlines() if "bold" in line)
+    assert line.count("|") - line.count("\\|") == table.markdown(record(row())).splitlines()[0].count("|")
+
+
+def test_markdown_explains_its_columns() -> None:
+    text = table.markdown(record(row()))
+    for head in text.splitlines()[0].strip("| ").split(" | ")[1:]:
+        assert f"- **{head}**: " in text
+
+
+def test_csv_is_complete_and_in_full_precision() -> None:
+    rows = list(csv.DictReader(io.StringIO(table.tidy_csv(record(row(), failed())))))
+    assert rows[0]["accuracy"] == "0.5"
+    assert rows[0]["end_to_end_p50 [ms]"] == "12.345"
+    assert rows[0]["end_to_end_p95 [ms]"] == ""
+    assert rows[0]["bytes_per_image"] == "4096"
+    assert rows[1]["status"] == "failed"
+    assert rows[1]["error"] == "no weights"
+    assert rows[1]["accuracy"] == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0.0000"), (0.01234, "0.0123"), (0.1234, "0.123"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1,234")],
+)
+def test_figures_have_three_digits_and_no_exponent(value: float, text: str) -> None:
+    assert table.three_digits(value) == text
