@@ -1,0 +1,397 @@
+"""`python -m benchmark` and `retrieval-bench`. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retrieval_bench import __version__
+from retrieval_bench.core import BenchError, NotComparable
+from retrieval_bench.diff import LEARNED_TOLERANCE, TOLERANCE, diff
+
+if TYPE_CHECKING:
+    from retrieval_bench.registry import Entry, Registry, Spec
+    from retrieval_bench.results import Record, Row
+    from retrieval_bench.trial import Plan
+
+FINE, GATE_FAILED, USER_MISTAKE, NOT_COMPARABLE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+app = typer.Typer(
+    name="retrieval-bench",
+    help="Which image-retrieval method, at what cost, on my images? Runs classical, hash and deep methods on the same "
+    "splits and shows accuracy, recall, F1 and latency side by side.",
+    epilog="Exit codes: 0 fine; 1 a gate failed; 2 your mistake; 3 not comparable; 4 some methods failed, the others "
+    "are saved; 130 interrupted, what was finished is kept.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data = typer.Typer(help="Get datasets ready and look at them.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Format(StrEnum):
+    table = "table"
+    md = "md"
+    csv = "csv"
+    json = "json"
+
+
+class Kind(StrEnum):
+    methods = "methods"
+    datasets = "datasets"
+    metrics = "metrics"
+    backends = "backends"
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
+    """Register a command; its return value is the exit code, and a user's mistake is one sentence on stderr."""
+
+    def register(function: Callable[..., int | None]) -> Callable[..., None]:
+        @group.command(name)
+        @functools.wraps(function)
+        def guarded(*args: Any, **options: Any) -> None:
+            try:
+                code = function(*args, **options) or FINE
+            except NotComparable as error:
+                typer.echo(str(error), err=True)
+                code = NOT_COMPARABLE
+            except BenchError as error:
+                typer.echo(f"error: {error}", err=True)
+                code = USER_MISTAKE
+            except KeyboardInterrupt:
+                typer.echo("interrupted; what was finished is kept", err=True)
+                code = INTERRUPTED
+            raise typer.Exit(code)
+
+        return guarded
+
+    return register
+
+
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", metavar="PATH", help="Where the dataset lies: a folder, or a manifest file."),
+]
+
+
+@command(app, "run")
+def run_command(
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="a,b[:key=value...]",
+            help="Methods, comma-separated, with options. Default: one of each family and the controls "
+            "(sift, hog, phash, color, resnet18, random, oracle). Any torchvision classification network works.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str,
+        typer.Option(metavar="NAME[:key=value...]", help="products (embedded), folder, manifest, grocery."),
+    ] = "products",
+    data_root: DataRoot = None,
+    k: Annotated[
+        str | None, typer.Option("--k", metavar="1,5,10", help="Cutoffs of the metrics. Default 1,5,10.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes vocabularies, samples and random weights.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the record goes. Default results/<dataset>/.")
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|pretrained|random|DIR",
+            help="Networks' weights. auto: a file in RETRIEVAL_BENCH_WEIGHTS or torch's cache, else a download, else "
+            "random and marked [untrained]. pretrained: fail instead of random. DIR: look there first.",
+        ),
+    ] = "auto",
+    device: Annotated[Device, typer.Option(help="Where networks run.")] = Device.auto,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores this process may use.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most N images in each split, evenly over labels.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="What finds the nearest; see `list backends`.")] = "exact",
+    max_bad: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Stop when more than this share of the images is unusable.")
+    ] = 0.01,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every feature anew and store none.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier record in DIR instead of keeping it in DIR/earlier.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, run nothing.")] = (
+        False
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record alone on stdout.")] = False,
+) -> int:
+    """Run methods on a dataset: accuracy, recall, F1, latency and cost of each, on the same splits."""
+    from benchmark.display import Display
+    from retrieval_bench import runner, trial
+    from retrieval_bench.cache import FeatureCache, cache_root
+    from retrieval_bench.registry import BACKENDS, DATASETS, parse
+    from retrieval_bench.results import write_whole
+    from retrieval_bench.timing import usable_cores
+
+    specs = runner.unique(_methods(methods or ",".join(runner.DEFAULT_METHODS)))
+    plan = trial.Plan(
+        methods=specs,
+        dataset=parse(DATASETS, dataset),
+        root=data_root,
+        k=None if k is None else _cutoffs(k),
+        seed=seed,
+        weights=_weights(weights),
+        device=runner.resolve_device(device.value, specs),
+        threads=threads or usable_cores(),
+        limit=limit,
+        backend=BACKENDS[backend].name,
+        max_bad=max_bad,
+        cache=FeatureCache(None if no_cache else cache_root()),
+    )
+    folder = out or Path("results") / plan.dataset.entry.name
+    if folder.exists() and not folder.is_dir():
+        raise BenchError(f"--out {folder}: a file of this name exists; name a folder")
+    if dry_run:
+        return _dry_run(plan, folder, as_json)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill keeps what was finished, as Ctrl-C does
+    with Display() as display:
+        record = runner.run(
+            plan,
+            folder,
+            overwrite=overwrite,
+            progress=display,
+            on_row=lambda row: display.say(_one_line(row)),
+        )
+        display.say(f"record: {folder / 'run.json'}")
+    write_whole(folder / "table.md", _formatted(record, Format.md).encode())
+    write_whole(folder / "table.csv", _formatted(record, Format.csv).encode())
+    typer.echo(_formatted(record, Format.json if as_json else Format.table), nl=False)
+    return SOME_FAILED if any(row.status == "failed" for row in record.rows) else FINE
+
+
+def _methods(text: str) -> tuple[Spec, ...]:
+    from retrieval_bench.registry import EXTRACTORS, parse
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise BenchError("--methods names no method; write e.g. --methods sift,resnet50")
+    return tuple(parse(EXTRACTORS, name) for name in names)
+
+
+def _cutoffs(text: str) -> tuple[int, ...]:
+    try:
+        values = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise BenchError(f"--k {text!r}: write whole numbers with commas, e.g. --k 1,5,10") from None
+    if values[0] < 1:
+        raise BenchError(f"--k {text!r}: every cutoff must be at least 1")
+    return tuple(values)
+
+
+def _weights(text: str) -> str:
+    words = ("auto", "pretrained", "random")
+    if text not in words and not Path(text).is_dir():
+        raise BenchError(f"--weights {text!r} is no folder and not one of {', '.join(words)}")
+    return text
+
+
+def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
+    from retrieval_bench import trial
+
+    dataset = trial.load(plan)
+    facts = {
+        "dataset": str(plan.dataset),
+        "images": {name: len(split) for name, split in dataset.splits.items()},
+        "labels": len(dataset.label_names),
+        "fingerprint": dataset.fingerprint,
+        "methods": [str(spec) for spec in plan.methods],
+        "k": plan.k or trial.DEFAULT_K,
+        "seed": plan.seed,
+        "weights": plan.weights,
+        "device": plan.device,
+        "threads": plan.threads,
+        "backend": plan.backend,
+        "cache": "off" if plan.cache.root is None else str(plan.cache.root),
+        "out": str(folder),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        typer.echo("Would run (nothing was run):")
+        for name, value in facts.items():
+            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            if isinstance(value, dict):
+                shown = ", ".join(f"{key} {count:,}" for key, count in value.items())
+            typer.echo(f"  {name:12} {shown}")
+    return FINE
+
+
+def _one_line(row: Row) -> str:
+    if row.status == "failed":
+        return f"{row.method}: failed"
+    latency = row.times.get("end_to_end_p50")
+    cost = "" if latency is None or latency.value is None else f", {latency.value:.1f} ms a query"
+    return f"{row.method}: accuracy {row.scores['accuracy']:.3f}{cost}"
+
+
+def _formatted(record: Record, form: Format) -> str:
+    from retrieval_bench.report import table
+
+    if form is Format.json:
+        return record.to_json()
+    if form is Format.md:
+        return table.markdown(record)
+    if form is Format.csv:
+        return table.tidy_csv(record)
+    if sys.stdout.isatty():
+        return table.terminal(record, shutil.get_terminal_size().columns, color="NO_COLOR" not in os.environ)
+    return table.terminal(record)
+
+
+@command(app, "list")
+def list_command(
+    kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, with options and definitions, as JSON.")] = False,
+) -> None:
+    """List methods, datasets, metrics and backends, one line each."""
+    from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, METRICS
+
+    registries: dict[Kind, Registry] = {
+        Kind.methods: EXTRACTORS,
+        Kind.datasets: DATASETS,
+        Kind.metrics: METRICS,
+        Kind.backends: BACKENDS,
+    }
+    chosen = {key: value for key, value in registries.items() if kind in (None, key)}
+    if as_json:
+        everything = {key.value: [_described(entry) for entry in registry] for key, registry in chosen.items()}
+        typer.echo(json.dumps(everything, indent=1))
+        return
+    for key, registry in chosen.items():
+        own = registry.own()
+        typer.echo(f"{key.value}:")
+        for entry in own:
+            typer.echo(f"  {entry.name:16} {entry.about}{_options(entry)}")
+        further = [entry.name for entry in registry if entry not in own]
+        if further:
+            typer.echo(f"  and {len(further)} torchvision networks by name: {_wrapped(further)}")
+        typer.echo("")
+
+
+def _options(entry: Entry) -> str:
+    options = [f"{name}={parameter.default}" for name, parameter in entry.options.items()]
+    return f" [{', '.join(options)}]" if options else ""
+
+
+def _wrapped(names: Iterable[str]) -> str:
+    import textwrap
+
+    return "\n" + textwrap.fill(", ".join(names), 110, initial_indent="    ", subsequent_indent="    ")
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    options = {name: parameter.default for name, parameter in entry.options.items()}
+    return {"name": entry.name, "family": entry.family, "about": entry.about, "options": options, **entry.facts}
+
+
+@command(app, "show")
+def show_command(
+    record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
+    form: Annotated[Format, typer.Option("--format", help="csv has every figure.")] = Format.table,
+) -> None:
+    """Show the table of a record again, from its file."""
+    from retrieval_bench.results import load
+
+    typer.echo(_formatted(load(record), form), nl=False)
+
+
+@command(app, "diff")
+def diff_command(
+    before: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
+    after: Annotated[Path, typer.Argument(help="The record to hold against it.")],
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Largest change of a quality number, up or down, that is still the same.")
+    ] = TOLERANCE,
+    learned_tolerance: Annotated[
+        float, typer.Option(min=0.0, help="The same for methods that learn from train, which vary more.")
+    ] = LEARNED_TOLERANCE,
+    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON.")] = False,
+) -> int:
+    """Compare two records: exit 0 same, 1 moved or missing, 3 not comparable."""
+    from retrieval_bench.report import verdict as shown
+    from retrieval_bench.results import load
+
+    verdict = diff(load(before), load(after), tolerance, learned_tolerance)
+    if as_json:
+        typer.echo(json.dumps(shown.as_data(verdict), indent=1))
+    else:
+        typer.echo("\n".join(shown.lines(verdict)))
+    return FINE if verdict.passed else GATE_FAILED
+
+
+@command(data, "prepare")
+def prepare_command(
+    name: Annotated[str, typer.Argument(metavar="NAME[:key=value...]", help="A dataset; see `list datasets`.")],
+    data_root: DataRoot = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Write a contact sheet: a glance at what is in it.")
+    ] = None,
+) -> None:
+    """Load (or render) a dataset, check it, and say what is in it."""
+    from benchmark.display import Display
+    from retrieval_bench.datasets.sheet import contact_sheet
+    from retrieval_bench.registry import DATASETS, parse
+
+    spec = parse(DATASETS, name)
+    with Display():
+        dataset = spec.build(data_root)
+        typer.echo(f"{spec}: {len(dataset.label_names)} labels, {len(dataset.category_names)} categories")
+        for part, split in dataset.splits.items():
+            known = f"; known of each: {', '.join(split.attributes)}" if split.attributes else ""
+            typer.echo(f"  {part:8} {len(split):7,} images{known}")
+        typer.echo(f"  fingerprint {dataset.fingerprint}")
+        for notice in dataset.notices:
+            typer.echo(f"  note: {notice}")
+        if sheet is not None:
+            contact_sheet(dataset, sheet)
+            typer.echo(f"  contact sheet: {sheet}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    import retrieval_bench.datasets
+    import retrieval_bench.extractors
+    import retrieval_bench.metrics
+    import retrieval_bench.search  # noqa: F401  importing the packages fills the registries that names are looked up in
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="retrieval-bench" if Path(sys.argv[0]).name == "retrieval-bench" else "python -m benchmark")
+
+
+if __name__ == "__main__":
+    main()

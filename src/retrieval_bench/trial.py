@@ -1,0 +1,119 @@
+"""What is to be run, and the data made ready for it: loaded once, screened, and the same for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from retrieval_bench.cache import FeatureCache, recipe_key
+from retrieval_bench.core import BenchError, Dataset
+from retrieval_bench.datasets.splits import limit as limited
+from retrieval_bench.images import DECODER_VERSION
+from retrieval_bench.judge import count_relevant
+from retrieval_bench.registry import Spec
+from retrieval_bench.screening import Skipped, refuse_too_many, screen
+
+DEFAULT_K = (1, 5, 10)
+MIN_DEPTH = 100
+"""Ranks kept per query in rankings.npz, at least."""
+
+Progress = Callable[[str, int, int], None]
+"""progress(what, done, total): called often; whoever shows it decides how often."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The progress that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run. k None: DEFAULT_K, as far as the gallery carries it."""
+
+    methods: tuple[Spec, ...]
+    dataset: Spec
+    root: Path | None = None
+    k: tuple[int, ...] | None = None
+    seed: int = 0
+    weights: str = "auto"
+    device: str = "cpu"
+    threads: int = 1
+    limit: int | None = None
+    backend: str = "exact"
+    max_bad: float = 0.01
+    cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A dataset made ready: broken images gone, queries without an answer gone, everything counted.
+
+    exclude: (q,) int64, each query's own gallery row where the dataset is leave-one-out; else None.
+    """
+
+    dataset: Dataset
+    fingerprint: str
+    skipped: tuple[Skipped, ...]
+    left_out: int
+    k: tuple[int, ...]
+    depth: int
+    n_relevant: np.ndarray
+    exclude: np.ndarray | None
+
+
+def load(plan: Plan) -> Dataset:
+    """The dataset as it is on disk, limited to `plan.limit` images a split."""
+    dataset: Dataset = plan.dataset.build(plan.root)
+    return limited(dataset, plan.limit) if plan.limit is not None else dataset
+
+
+def prepare(plan: Plan, progress: Progress = silent) -> Trial:
+    """Load, decode everything once to find what is broken, and set aside queries that nothing can answer."""
+    dataset = load(plan)
+    total = sum(len(split) for split in dataset.splits.values())
+    dataset, skipped = _screened(dataset, plan, progress)
+    refuse_too_many(skipped, total, plan.max_bad)
+    fingerprint = dataset.fingerprint
+
+    exclude = _own_rows(dataset) if dataset.leave_one_out else None
+    n_relevant = count_relevant(dataset.query.labels, dataset.gallery.labels, exclude)
+    answerable = np.flatnonzero(n_relevant)
+    left_out = len(dataset.query) - len(answerable)
+    if not len(answerable):
+        raise BenchError(f"dataset {dataset.name}: no query has an image of its label in the gallery; nothing to find")
+    notices = []
+    if left_out:
+        notices.append(f"{left_out} of {len(dataset.query)} queries left out: nothing in the gallery has their label")
+        dataset = dataset.with_splits({"query": dataset.query.take(answerable)})
+        exclude = None if exclude is None else exclude[answerable]
+    n_relevant = n_relevant[answerable]
+
+    reachable = len(dataset.gallery) - (1 if dataset.leave_one_out else 0)
+    k = plan.k or tuple(k for k in DEFAULT_K if k <= reachable)
+    if max(k) > reachable:
+        raise BenchError(f"--k {max(k)} is more than the {reachable} gallery images that a query can find; lower it")
+    if plan.k is None and k != DEFAULT_K:
+        notices.append(
+            f"k is {', '.join(map(str, k))}: the gallery holds only {reachable} images that a query can find"
+        )
+    depth = min(len(dataset.gallery), max(*k, int(n_relevant.max()), MIN_DEPTH))
+    dataset = dataset.with_splits({}, notices)
+    return Trial(dataset, fingerprint, skipped, left_out, k, depth, n_relevant, exclude)
+
+
+def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset, tuple[Skipped, ...]]:
+    """Screen through the cache: an image that was once decoded whole is not decoded again."""
+    key = recipe_key({"kind": "size", "decoder": DECODER_VERSION})
+    digests = {split.images.digest(row) for split in dataset.splits.values() for row in range(len(split))}
+    known = {digest: (int(size[0]), int(size[1])) for digest, size in plan.cache.get(key, digests).items()}
+    sizes = dict(known)
+    result = screen(dataset, sizes, plan.threads, lambda done, total: progress("checking images", done, total))
+    plan.cache.put(key, {digest: np.array(sizes[digest], np.int32) for digest in sizes.keys() - known.keys()})
+    return result
+
+
+def _own_rows(dataset: Dataset) -> np.ndarray:
+    row_of = {item: row for row, item in enumerate(dataset.gallery.ids)}
+    return np.array([row_of.get(item, -1) for item in dataset.query.ids], np.int64)

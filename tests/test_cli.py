@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from records import record, row
+from shop import picture
+from typer.testing import CliRunner, Result
+
+from benchmark.cli import app
+from retrieval_bench.results import load, save
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETRIEVAL_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """A folder that is split already: 4 labels, 3 images of each in every split."""
+    for first, part in enumerate(("train", "gallery", "query")):
+        for label in range(4):
+            folder = tmp_path / "shelf" / part / f"product-{label}"
+            folder.mkdir(parents=True)
+            for number in range(3):
+                Image.fromarray(picture(label, 100 * first + number)).save(folder / f"{number}.png")
+    return tmp_path / "shelf"
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def run(shelf: Path, out: Path, *words: object) -> Result:
+    return call("run", "--dataset", "folder", "--data-root", shelf, "--out", out, "--k", "1,3", *words)
+
+
+def test_help_names_every_command_and_flag() -> None:
+    text = call("--help").stdout
+    for name in ("run", "list", "show", "diff", "data", "130"):
+        assert name in text
+    text = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner(env={"COLUMNS": "200"}).invoke(app, ["run", "--help"]).stdout)
+    flags = "methods dataset data-root k seed out weights device threads limit no-cache overwrite dry-run json backend"
+    for flag in flags.split():
+        assert f"--{flag}" in text
+
+
+def test_a_run_prints_the_table_and_writes_the_record(shelf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run(shelf, out, "--methods", "color,phash,oracle")
+    assert result.exit_code == 0, result.stderr
+    saved = load(out)
+    assert [row.method for row in saved.rows] == ["color", "phash", "oracle"]
+    assert result.stdout.splitlines()[0].startswith("method")
+    assert "oracle" in result.stdout
+    assert "color: accuracy" in result.stderr
+    assert {path.name for path in out.iterdir()} == {"run.json", "rankings.npz", "table.md", "table.csv"}
+    for form in ("table", "md", "csv", "json"):
+        assert call("show", out, "--format", form).stdout.strip()
+    assert call("show", out).stdout == result.stdout
+    assert (out / "table.md").read_text() == call("show", out / "run.json", "--format", "md").stdout
+
+
+def test_json_is_the_record_alone(shelf: Path, tmp_path: Path) -> None:
+    result = run(shelf, tmp_path / "out", "--methods", "color", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == json.loads((tmp_path / "out" / "run.json").read_text())
+
+
+def test_dry_run_runs_nothing(shelf: Path, tmp_path: Path) -> None:
+    result = run(shelf, tmp_path / "out", "--methods", "color,sift:words=64", "--dry-run")
+    assert result.exit_code == 0
+    assert "sift:words=64" in result.stdout
+    assert "train 12, gallery 12, query 12" in result.stdout
+    assert not (tmp_path / "out").exists()
+    content = json.loads(run(shelf, tmp_path / "out", "--methods", "color", "--dry-run", "--json").stdout)
+    assert content["images"] == {"train": 12, "gallery": 12, "query": 12}
+
+
+def test_some_failed_is_exit_4_and_the_others_are_saved(shelf: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "squeezenet1_1.pth").write_bytes(b"not weights")
+    result = run(shelf, tmp_path / "out", "--methods", "squeezenet1_1,color", "--weights", weights)
+    assert result.exit_code == 4
+    assert [row.status for row in load(tmp_path / "out").rows] == ["failed", "ok"]
+    assert "squeezenet1_1 failed" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--methods", "sfit"], "did you mean 'sift'"),
+        (["--methods", "resnet5O"], "did you mean 'resnet50'"),
+        (["--methods", "sift:word=3"], "did you mean 'words'"),
+        (["--methods", " , "], "names no method"),
+        (["--dataset", "grocerry"], "did you mean 'grocery'"),
+        (["--backend", "exakt"], "did you mean 'exact'"),
+        (["--k", "1,x"], "write whole numbers"),
+        (["--k", "0"], "at least 1"),
+        (["--weights", "pretraind"], "is no folder and not one of"),
+        (["--dataset", "folder"], "--data-root"),
+        (["--dataset", "folder", "--data-root", "nowhere"], "nowhere"),
+        (["--device", "gpu"], "gpu"),
+        (["--limit", "0"], "--limit"),
+        (["--methds", "sift"], "--methods"),
+    ],
+)
+def test_the_users_mistakes_are_exit_2_and_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:
+    result = call("run", "--out", tmp_path / "out", *words)
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_an_unknown_command_gets_the_closest() -> None:
+    result = call("shwo")
+    assert result.exit_code == 2
+    assert "show" in result.stderr
+
+
+def test_k_beyond_the_gallery_is_exit_2(shelf: Path, tmp_path: Path) -> None:
+    result = call("run", "--dataset", "folder", "--data-root", shelf, "--k", "500", "--methods", "color")
+    assert result.exit_code == 2
+    assert "--k 500 is more than the 12 gallery images" in result.stderr
+
+
+def test_an_out_that_is_a_file_is_exit_2(shelf: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    result = run(shelf, tmp_path / "out", "--methods", "color")
+    assert result.exit_code == 2
+    assert "name a folder" in result.stderr
+
+
+def test_a_query_class_that_the_gallery_lacks_is_counted(shelf: Path, tmp_path: Path) -> None:
+    for image in (shelf / "gallery" / "product-2").iterdir():
+        image.unlink()
+    result = run(shelf, tmp_path / "out", "--methods", "oracle")
+    assert result.exit_code == 0
+    assert load(tmp_path / "out").dataset.queries_left_out == 3
+    assert "3 of 12 queries left out" in result.stdout
+
+
+def test_too_many_bad_images_are_exit_2_unless_allowed(shelf: Path, tmp_path: Path) -> None:
+    bad = shelf / "query" / "product-1" / "1.png"
+    bad.write_bytes(b"<!doctype html>")
+    result = run(shelf, tmp_path / "out", "--methods", "color")
+    assert result.exit_code == 2
+    assert "1 not an image" in result.stderr
+    result = run(shelf, tmp_path / "out", "--methods", "color", "--max-bad", "0.1")
+    assert result.exit_code == 0
+    assert [item.id for item in load(tmp_path / "out").dataset.skipped] == ["query/product-1/1.png"]
+
+
+def test_a_cache_that_cannot_be_written_costs_a_sentence(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RETRIEVAL_BENCH_CACHE", str(tmp_path / "file"))
+    result = run(shelf, tmp_path / "out", "--methods", "color,phash")
+    assert result.exit_code == 0
+    assert result.stderr.count("cannot be written") == 1
+
+
+def test_no_cache_computes_anew(shelf: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        run(shelf, tmp_path / "out", "--methods", "color", "--no-cache")
+        features = load(tmp_path / "out").rows[0].features
+        assert features is not None
+        assert (features.computed, features.from_cache) == (24, 0)
+
+
+def test_diff_exit_codes(tmp_path: Path) -> None:
+    same, moved, other = (tmp_path / name for name in ("same", "moved", "other"))
+    save(record(row(scores={"accuracy": 0.5})), same, {})
+    save(record(row(scores={"accuracy": 0.65})), moved, {})
+    save(record(row(), dataset={"fingerprint": "cd" * 32}), other, {})
+    assert call("diff", same, same).exit_code == 0
+    result = call("diff", same, moved)
+    assert result.exit_code == 1
+    assert "accuracy 0.5000 -> 0.6500" in result.stdout
+    assert call("diff", same, moved, "--learned-tolerance", "0.2").exit_code == 0
+    result = call("diff", same, other)
+    assert result.exit_code == 3
+    assert "not comparable" in result.stderr
+    result = call("diff", same, tmp_path / "nothing")
+    assert result.exit_code == 2
+    assert "no such record" in result.stderr
+    assert json.loads(call("diff", same, moved, "--json").stdout)["passed"] is False
+
+
+def test_list_names_everything() -> None:
+    text = call("list").stdout
+    for name in ("sift", "phash", "resnet50", "grocery", "map@r", "exact"):
+        assert re.search(rf"\b{name}\b", text), name
+    content = json.loads(call("list", "--json").stdout)
+    assert content.keys() == {"methods", "datasets", "metrics", "backends"}
+    assert all(entry["about"] for entries in content.values() for entry in entries)
+    assert "sift" not in call("list", "metrics").stdout
+    assert call("list", "metrcs").exit_code == 2
+
+
+def test_data_prepare_says_what_is_there(shelf: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    result = call("data", "prepare", "folder", "--data-root", shelf, "--sheet", sheet)
+    assert result.exit_code == 0
+    assert "4 labels" in result.stdout
+    assert "12 images" in result.stdout
+    with Image.open(sheet) as picture_of_all:
+        assert picture_of_all.size[0] > 100
+
+
+def test_the_version() -> None:
+    assert call("--version").stdout.strip() == "0.1.0"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_exit_130_and_keeps_what_was_finished(number: int, shelf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["run", "--dataset", "folder", "--data-root", shelf, "--out", out, "--k", "1,3", "--threads", "1"]
+    words += ["--methods", "color,vgg16,vgg19,vgg13", "--weights", "random"]
+    command = [sys.executable, "-m", "benchmark", *map(str, words)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        deadline = time.monotonic() + 120
+        for line in process.stderr:
+            if "vgg16: starting" in line:
+                break
+            assert time.monotonic() < deadline
+        process.send_signal(number)
+        out_text, error_text = process.communicate(timeout=120)
+    assert process.returncode == 130, error_text
+    assert "interrupted" in error_text
+    assert "Traceback" not in error_text
+    assert out_text == ""
+    saved = load(out)
+    assert saved.status == "interrupted"
+    assert [one.method for one in saved.rows] == ["color"]

@@ -1,0 +1,59 @@
+"""Documentation is a test: what exists is named where people look, and what is named exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmark.cli import app
+from retrieval_bench import datasets, extractors, metrics, search
+from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, METRICS, Registry
+
+REGISTERED = (datasets, extractors, metrics, search)  # importing them fills the registries
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("registry", [EXTRACTORS, DATASETS, METRICS, BACKENDS], ids=lambda registry: registry.kind)
+def test_the_readme_names_every_entry(registry: Registry) -> None:
+    coded = set(re.findall(r"`([^`\n]+)`", README))
+    for entry in registry.own():
+        name = f"{entry.name}@k" if entry.facts.get("at_k") else entry.name
+        assert name in coded, f"README.md does not name {registry.kind} `{name}`"
+
+
+def test_every_entry_says_what_it_is_in_one_line() -> None:
+    for registry in (EXTRACTORS, DATASETS, METRICS, BACKENDS):
+        for entry in registry.own():
+            assert 5 < len(entry.about) <= 120, entry.name
+            assert "\n" not in entry.about
+
+
+def test_every_flag_has_help_and_the_readme_invents_none() -> None:
+    import typer
+
+    commands = typer.main.get_command(app).commands
+    leaves = [*commands.values(), *commands["data"].commands.values()]
+    flags = {"--help"}
+    for leaf in leaves:
+        assert leaf.help or leaf.name == "data"
+        for parameter in leaf.params:
+            assert getattr(parameter, "help", None), f"{leaf.name} {parameter.name} has no help"
+            flags |= set(parameter.opts)
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert used <= flags
+
+
+def test_every_file_the_map_names_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", text):
+        assert (ROOT / "src" / "retrieval_bench" / name).exists() or (ROOT / name).exists(), name
+
+
+def test_the_default_chores_exist() -> None:
+    chores = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert {"bench", "test", "check", "smoke", "kernel", "clean"} <= set(chores)
+    for chore in re.findall(r"\bmake (\w+)", README):
+        assert chore in chores

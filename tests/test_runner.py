@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from methods import Centred, MeanColor, spec
+from shop import shop
+
+import retrieval_bench.extractors
+from retrieval_bench import metrics
+from retrieval_bench.cache import FeatureCache
+from retrieval_bench.core import BenchError, Dataset, Ranking, Split
+from retrieval_bench.images import ImageBytes
+from retrieval_bench.judge import judge
+from retrieval_bench.registry import EXTRACTORS, Entry, Spec, parse
+from retrieval_bench.results import Record, load, load_rankings
+from retrieval_bench.runner import DEFAULT_METHODS, resolve_device, run, unique
+from retrieval_bench.trial import Plan, prepare
+
+assert retrieval_bench.extractors  # importing it fills the registry
+
+
+class Broken(MeanColor):
+    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        raise RuntimeError("out of luck")
+
+
+class Interrupted(MeanColor):
+    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        raise KeyboardInterrupt
+
+
+class Marked(MeanColor):
+    mark = "untrained"
+    weights = {"source": "random initialisation, seed 0", "sha256": "00"}  # noqa: RUF012
+
+
+def plan(dataset: Dataset, *methods: Spec | str, **changes: Any) -> Plan:
+    specs = tuple(parse(EXTRACTORS, method) if isinstance(method, str) else method for method in methods)
+    source = Spec(Entry(dataset.name, lambda root: dataset, "for tests"), {})
+    return Plan(**({"methods": specs, "dataset": source, "threads": 2} | changes))
+
+
+def recomputed(folder: Path, record: Record) -> dict[str, dict[str, float]]:
+    """All scores, from the saved files alone."""
+    arrays = load_rankings(folder, record)
+    scores = {}
+    for row in record.rows:
+        if row.status == "ok":
+            found = {name: arrays[f"{row.method}/{name}"] for name in ("indices", "distances", "relevant_ranks")}
+            judged = judge(
+                arrays["query_labels"],
+                arrays["gallery_labels"],
+                Ranking(found["indices"], found["distances"]),
+                arrays["n_relevant"],
+                found["relevant_ranks"],
+            )
+            scores[row.method] = metrics.scores(judged, record.settings.k)
+    return scores
+
+
+def test_a_run_from_data_to_record(tmp_path: Path) -> None:
+    data = shop(5, 4)
+    rows = []
+    record = run(plan(data, "color", "phash", "random", "oracle"), tmp_path, on_row=rows.append)
+    assert record.status == "finished"
+    assert [row.method for row in record.rows] == ["color", "phash", "random", "oracle"]
+    assert [row.status for row in record.rows] == ["ok"] * 4
+    assert tuple(rows) == record.rows
+    assert load(tmp_path) == record
+    assert record.dataset.fingerprint == data.fingerprint
+    assert record.dataset.images == {"train": 20, "gallery": 20, "query": 20}
+
+    scores = {row.method: row.scores for row in record.rows}
+    assert scores["oracle"] == record.ceilings
+    assert scores["oracle"]["accuracy"] == scores["oracle"]["map"] == 1.0
+    assert scores["oracle"]["f1@10"] == pytest.approx(2 * 0.4 * 1 / 1.4)
+    assert scores["random"]["accuracy"] < 0.6 < scores["color"]["accuracy"]
+    assert recomputed(tmp_path, record) == scores
+
+
+def test_every_time_is_told_with_its_count(tmp_path: Path) -> None:
+    (row,) = run(plan(shop(5, 4), "color"), tmp_path).rows
+    for phase in ("decode", "extract", "search", "end_to_end"):
+        assert row.times[f"{phase}_p50"].value > 0
+        assert row.times[f"{phase}_p95"].n == 20
+        assert row.times[f"{phase}_p99"].value is None
+    for name in ("load", "jit", "index_build", "search_throughput", "extract_throughput", "peak_memory"):
+        assert row.times[name].value >= 0, name
+    assert row.features is not None
+    assert row.features.bytes_per_image == 4 * row.features.dim
+    assert row.features.index_bytes > 0
+
+
+def test_the_oracle_is_never_timed(tmp_path: Path) -> None:
+    (row,) = run(plan(shop(), "oracle"), tmp_path).rows
+    assert "extract_p50" not in row.times
+
+
+def test_thread_counts_do_not_change_a_bit(tmp_path: Path) -> None:
+    data = shop(5, 4)
+    contents = []
+    for threads in (1, 2):
+        folder = tmp_path / str(threads)
+        run(plan(data, "sift:words=16", "hog", "color", "phash", "random", "oracle", threads=threads), folder)
+        contents.append((folder / "rankings.npz").read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_a_failing_method_is_a_row_and_the_others_finish(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = run(plan(shop(), spec("broken", Broken), spec("mean", MeanColor)), tmp_path)
+    broken, mean = record.rows
+    assert (broken.status, mean.status) == ("failed", "ok")
+    assert broken.error is not None
+    assert broken.error.sentence == "RuntimeError: out of luck"
+    assert "in transform" in (broken.error.traceback or "")
+    assert "broken failed: RuntimeError: out of luck" in caplog.text
+    assert recomputed(tmp_path, record).keys() == {"mean"}
+
+
+def test_an_interrupt_keeps_what_was_finished(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(shop(), spec("mean", MeanColor), spec("stop", Interrupted), spec("late", MeanColor)), tmp_path)
+    record = load(tmp_path)
+    assert record.status == "interrupted"
+    assert [row.method for row in record.rows] == ["mean"]
+    assert recomputed(tmp_path, record).keys() == {"mean"}
+
+
+def test_an_interrupt_before_anything_finished_leaves_the_earlier_record_alone(tmp_path: Path) -> None:
+    before = run(plan(shop(), spec("mean", MeanColor)), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(shop(), spec("stop", Interrupted)), tmp_path)
+    assert load(tmp_path) == before
+
+
+def test_an_earlier_record_is_kept_unless_it_is_to_be_overwritten(tmp_path: Path) -> None:
+    first = run(plan(shop(), spec("mean", MeanColor)), tmp_path)
+    run(plan(shop(), spec("mean", MeanColor), seed=1), tmp_path)
+    (earlier,) = (tmp_path / "earlier").iterdir()
+    assert load(earlier) == first
+    run(plan(shop(), spec("mean", MeanColor), seed=2), tmp_path, overwrite=True)
+    assert len(list((tmp_path / "earlier").iterdir())) == 1
+    assert load(tmp_path).settings.seed == 2
+
+
+def test_the_second_run_computes_no_feature_and_learns_nothing(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+    data = shop(5, 4)
+    Centred.fits = 0
+    methods = (spec("centred", Centred), spec("mean", MeanColor))
+    first = run(plan(data, *methods, cache=cache), tmp_path / "1")
+    second = run(plan(data, *methods, cache=cache), tmp_path / "2")
+    assert Centred.fits == 1
+    assert [row.features.computed for row in first.rows] == [40, 40]
+    assert [(row.features.computed, row.features.from_cache) for row in second.rows] == [(0, 40), (0, 40)]
+    assert [row.features.fit for row in second.rows] == ["from cache", "nothing to learn"]
+    assert second.rows[0].times["fit"].value is None
+    assert second.rows[0].times["extract_p50"].value > 0
+    assert (tmp_path / "1" / "rankings.npz").read_bytes() == (tmp_path / "2" / "rankings.npz").read_bytes()
+
+
+def test_features_learned_from_other_images_are_not_taken(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+    data = shop(5, 4)
+    run(plan(data, spec("centred", Centred), cache=cache), tmp_path / "1")
+    other = data.with_splits({"train": data.train.take(range(7))})
+    (row,) = run(plan(other, spec("centred", Centred), cache=cache), tmp_path / "2").rows
+    assert (row.features.fit, row.features.from_cache) == ("learned", 0)
+
+
+def test_a_method_that_learns_needs_train(tmp_path: Path) -> None:
+    data = shop()
+    bare = data.with_splits({"train": data.train.take([])})
+    learns, does_not = run(plan(bare, spec("centred", Centred), spec("mean", MeanColor)), tmp_path).rows
+    assert does_not.status == "ok"
+    assert learns.error is not None
+    assert "learns from train images and this dataset has none" in learns.error.sentence
+
+
+def test_the_mark_is_part_of_the_name_everywhere(tmp_path: Path) -> None:
+    record = run(plan(shop(), spec("net", Marked)), tmp_path)
+    assert record.rows[0].method == "net[untrained]"
+    assert record.rows[0].weights == Marked.weights
+    assert "net[untrained]/indices" in load_rankings(tmp_path, record)
+
+
+def spoiled(data: Dataset, rows: Sequence[int], part: str = "query") -> Dataset:
+    split = data.splits[part]
+    encoded = [b"<html>404</html>" if row in rows else split.images.read(row) for row in range(len(split))]
+    return data.with_splits({part: Split(split.ids, split.labels, ImageBytes(encoded), split.categories)})
+
+
+def test_bad_images_are_skipped_counted_and_listed(tmp_path: Path) -> None:
+    data = spoiled(shop(5, 4), [3, 7])
+    record = run(plan(data, "color", max_bad=0.05), tmp_path)
+    assert record.dataset.images["query"] == 18
+    assert [item.id for item in record.dataset.skipped] == [data.query.ids[3], data.query.ids[7]]
+    assert {item.reason for item in record.dataset.skipped} == {"not an image"}
+    assert record.rows[0].status == "ok"
+
+
+def test_too_many_bad_images_stop_the_run(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"2 of 60 images cannot be used .*--max-bad"):
+        run(plan(spoiled(shop(5, 4), [3, 7]), "color"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_queries_without_an_answer_are_left_out_and_counted(tmp_path: Path) -> None:
+    data = shop(5, 4)
+    gallery = data.gallery.take(np.flatnonzero(data.gallery.labels != 2))
+    record = run(plan(data.with_splits({"gallery": gallery}), "oracle"), tmp_path)
+    assert record.dataset.queries_left_out == 4
+    assert record.rows[0].scores["accuracy"] == 1.0
+    assert any("4 of 20 queries left out" in notice for notice in record.dataset.notices)
+
+
+def test_a_gallery_that_answers_nothing_is_refused() -> None:
+    data = shop(6, 2)
+    parts = {
+        "gallery": data.gallery.take(np.flatnonzero(data.gallery.labels < 3)),
+        "query": data.query.take(np.flatnonzero(data.query.labels >= 3)),
+    }
+    with pytest.raises(BenchError, match="no query has an image of its label"):
+        prepare(plan(data.with_splits(parts), "color"))
+
+
+def test_k_beyond_the_gallery() -> None:
+    data = shop(2, 3)
+    with pytest.raises(BenchError, match="--k 7 is more than the 6 gallery images"):
+        prepare(plan(data, "color", k=(1, 7)))
+    trial = prepare(plan(data, "color"))
+    assert trial.k == (1, 5)
+    assert any("k is 1, 5" in notice for notice in trial.dataset.notices)
+
+
+def names(data: Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return data.label_names, data.category_names
+
+
+def test_leave_one_out_never_finds_itself(tmp_path: Path) -> None:
+    data = shop(4, 3)
+    both = Dataset("loo", data.train, data.gallery, data.gallery, *names(data), leave_one_out=True)
+    record = run(plan(both, spec("mean", MeanColor), "oracle"), tmp_path)
+    arrays = load_rankings(tmp_path, record)
+    own = np.arange(len(data.gallery))
+    for method in ("mean", "oracle"):
+        indices = arrays[f"{method}/indices"]
+        assert not (indices == own[:, None]).any()
+        assert (np.sort(indices, axis=1)[:, 0] == -1).all()
+    assert arrays["n_relevant"].tolist() == [2] * 12
+    assert record.rows[1].scores["map"] == 1.0
+    assert recomputed(tmp_path, record)["mean"] == record.rows[0].scores
+
+
+def test_leave_one_out_may_not_ask_for_the_whole_gallery() -> None:
+    data = shop(2, 3)
+    both = Dataset("loo", data.train, data.gallery, data.gallery, *names(data), leave_one_out=True)
+    with pytest.raises(BenchError, match="--k 6 is more than the 5 gallery images"):
+        prepare(plan(both, "color", k=(6,)))
+
+
+def test_the_limit_is_part_of_the_record(tmp_path: Path) -> None:
+    record = run(plan(shop(5, 4), "color", limit=10), tmp_path)
+    assert record.settings.limit == 10
+    assert record.dataset.images == {"train": 10, "gallery": 10, "query": 10}
+    assert record.dataset.fingerprint != shop(5, 4).fingerprint
+
+
+def test_methods_named_twice_run_once() -> None:
+    specs = tuple(parse(EXTRACTORS, name) for name in ("color", "phash", "color"))
+    assert [str(one) for one in unique(specs)] == ["color", "phash"]
+
+
+def test_the_default_line_up_has_one_of_each_family_and_the_controls() -> None:
+    families = [parse(EXTRACTORS, name).entry.family for name in DEFAULT_METHODS]
+    assert families == ["local", "gradient", "hash", "color", "deep", "control", "control"]
+
+
+def test_device() -> None:
+    specs = (parse(EXTRACTORS, "color"),)
+    assert resolve_device("auto", specs) == resolve_device("cpu", specs) == "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        with pytest.raises(BenchError, match="sees no CUDA device"):
+            resolve_device("cuda", specs)
+        assert resolve_device("auto", (parse(EXTRACTORS, "resnet18"),)) == "cpu"
