@@ -10,6 +10,8 @@ import pytest
 from benchmark.cli import app
 from retrieval_bench import datasets, extractors, metrics, search
 from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, METRICS, Registry
+from retrieval_bench.report import table
+from retrieval_bench.results import load
 
 REGISTERED = (datasets, extractors, metrics, search)  # importing them fills the registries
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +24,12 @@ def test_the_readme_names_every_entry(registry: Registry) -> None:
     for entry in registry.own():
         name = f"{entry.name}@k" if entry.facts.get("at_k") else entry.name
         assert name in coded, f"README.md does not name {registry.kind} `{name}`"
+
+
+def test_the_readme_shows_the_table_of_the_reference_record() -> None:
+    shown = re.search(r"<!-- table -->\n```\n(.*?)```\n<!-- /table -->", README, re.S)
+    assert shown is not None
+    assert shown[1] == table.terminal(load(ROOT / "results" / "reference" / "products"))
 
 
 def test_every_entry_says_what_it_is_in_one_line() -> None:
