@@ -31,9 +31,10 @@ MAY_IMPORT = {
     "diff": {"core", "results"},
     "report": {"core", "results", "diff", "report"},
     "trial": {"cache", "core", "datasets", "images", "judge", "registry", "screening"},
+    "recording": {"cache", "core", "judge", "metrics", "results", "timing", "trial"},
     "runner": {
         *("cache", "core", "extraction", "extractors", "images", "judge", "metrics"),
-        *("registry", "results", "search", "timing", "trial"),
+        *("recording", "registry", "results", "search", "timing", "trial"),
     },
 }
 

@@ -17,27 +17,13 @@ import numpy as np
 
 from retrieval_bench import extractors, metrics
 from retrieval_bench.cache import FeatureCache, code_version, library_versions, recipe_key
-from retrieval_bench.core import BenchError, Extractor, Judged, Ranking, Searcher, Setup, Split
+from retrieval_bench.core import BenchError, Extractor, Ranking, Searcher, Setup, Split
 from retrieval_bench.extraction import Watched, checked, extract
 from retrieval_bench.images import DECODER_VERSION
-from retrieval_bench.judge import FULL_LIMIT, judge, rank_gallery
+from retrieval_bench.judge import judge, rank_gallery
+from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_row
 from retrieval_bench.registry import BACKENDS, Spec
-from retrieval_bench.results import (
-    DatasetFacts,
-    Failure,
-    Features,
-    MetricFacts,
-    Record,
-    Row,
-    Settings,
-    TimeFigure,
-    command_line,
-    environment,
-    now,
-    save,
-    set_aside,
-)
-from retrieval_bench.results import Skipped as SkippedFacts
+from retrieval_bench.results import Failure, Features, Record, Row, TimeFigure, save, set_aside
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.timing import PeakMemory, Stopwatch, Time, latencies, pinned
 from retrieval_bench.trial import Plan, Progress, Trial, prepare, silent
@@ -68,16 +54,16 @@ def run(
 ) -> Record:
     """Prepare, evaluate each method, and save after each; an interrupt leaves a record of what was finished."""
     trial = prepare(plan, progress)
-    record = _blank_record(plan, trial)
-    arrays = _common_arrays(trial)
+    record = blank_record(plan, trial)
+    arrays = common_arrays(trial)
     fresh = not overwrite
     try:
         for spec in plan.methods:
             log.info("%s: starting", spec)
             outcome = evaluate(spec, plan, trial, progress)
             if outcome.ranking is not None:
-                arrays |= _ranking_arrays(outcome)
-            record = record.model_copy(update={"rows": (*record.rows, outcome.row)})
+                arrays |= ranking_arrays(outcome.row.method, outcome.ranking, outcome.relevant_ranks)
+            record = with_row(record, outcome.row, plan.threads)
             if fresh:
                 earlier = set_aside(out)
                 if earlier is not None:
@@ -273,90 +259,6 @@ def _measure(
 
 def _zero_rows(features: np.ndarray) -> int:
     return int((~features.any(axis=1)).sum())
-
-
-def _blank_record(plan: Plan, trial: Trial) -> Record:
-    data = trial.dataset
-    facts = DatasetFacts(
-        name=data.name,
-        spec=str(plan.dataset),
-        root=None if plan.root is None else str(plan.root),
-        fingerprint=trial.fingerprint,
-        images={name: len(split) for name, split in data.splits.items()},
-        labels=len(data.label_names),
-        categories=len(data.category_names),
-        leave_one_out=data.leave_one_out,
-        queries_left_out=trial.left_out,
-        skipped=tuple(SkippedFacts(**asdict(item)) for item in trial.skipped),
-        notices=data.notices,
-    )
-    settings = Settings(
-        methods=tuple(map(str, plan.methods)),
-        k=trial.k,
-        seed=plan.seed,
-        weights=plan.weights,
-        device=plan.device,
-        threads=plan.threads,
-        limit=plan.limit,
-        backend=plan.backend,
-        depth=trial.depth,
-    )
-    with pinned(plan.threads) as counts:
-        where = environment(library_versions(), counts, _gpu(plan.device))
-    return Record(
-        status="running",
-        created=now(),
-        command=command_line(),
-        dataset=facts,
-        settings=settings,
-        environment=where,
-        metrics={name: MetricFacts(**about) for name, about in metrics.describe().items()},
-        ceilings=metrics.scores(_perfect(trial), trial.k),
-        rows=(),
-    )
-
-
-def _perfect(trial: Trial) -> Judged:
-    """What an oracle's ranking would be judged as: all relevant items first. Its scores are the metrics' ceilings."""
-    ranks = np.arange(max(trial.depth, int(trial.n_relevant.max())))
-    relevant = ranks[None, :] < trial.n_relevant[:, None]
-    expected = trial.dataset.query.labels
-    retrieved = np.where(relevant, expected[:, None], -1)[:, : trial.depth]
-    relevant_ranks = np.where(relevant, ranks, -1)[:, : int(trial.n_relevant.max())]
-    whole = len(trial.dataset.gallery) <= FULL_LIMIT
-    return Judged(expected, retrieved, trial.n_relevant, relevant_ranks if whole else None)
-
-
-def _common_arrays(trial: Trial) -> dict[str, np.ndarray]:
-    data = trial.dataset
-    arrays = {
-        "gallery_ids": np.array(data.gallery.ids),
-        "gallery_labels": data.gallery.labels,
-        "query_ids": np.array(data.query.ids),
-        "query_labels": data.query.labels,
-        "n_relevant": trial.n_relevant,
-    }
-    return arrays if trial.exclude is None else arrays | {"exclude": trial.exclude}
-
-
-def _ranking_arrays(outcome: Outcome) -> dict[str, np.ndarray]:
-    ranking, method = outcome.ranking, outcome.row.method
-    assert ranking is not None
-    arrays = {
-        f"{method}/indices": ranking.indices.astype(np.int32),
-        f"{method}/distances": ranking.distances,
-    }
-    if outcome.relevant_ranks is not None:
-        arrays[f"{method}/relevant_ranks"] = outcome.relevant_ranks.astype(np.int32)
-    return arrays
-
-
-def _gpu(device: str) -> str | None:
-    if device != "cuda":
-        return None
-    import torch
-
-    return str(torch.cuda.get_device_name())
 
 
 def resolve_device(wanted: str, methods: tuple[Spec, ...]) -> str:

@@ -1,0 +1,113 @@
+"""From a run to its record: the blank form, filled in before the first method, and the arrays that go with it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+
+from retrieval_bench import metrics
+from retrieval_bench.cache import library_versions
+from retrieval_bench.core import Judged, Ranking
+from retrieval_bench.judge import FULL_LIMIT
+from retrieval_bench.results import (
+    DatasetFacts,
+    MetricFacts,
+    Record,
+    Row,
+    Settings,
+    Skipped,
+    command_line,
+    environment,
+    now,
+)
+from retrieval_bench.timing import pinned
+from retrieval_bench.trial import Plan, Trial
+
+
+def blank_record(plan: Plan, trial: Trial) -> Record:
+    """The record of a run in which no method has finished yet."""
+    data = trial.dataset
+    facts = DatasetFacts(
+        name=data.name,
+        spec=str(plan.dataset),
+        root=None if plan.root is None else str(plan.root),
+        fingerprint=trial.fingerprint,
+        images={name: len(split) for name, split in data.splits.items()},
+        labels=len(data.label_names),
+        categories=len(data.category_names),
+        leave_one_out=data.leave_one_out,
+        queries_left_out=trial.left_out,
+        skipped=tuple(Skipped(**asdict(item)) for item in trial.skipped),
+        notices=data.notices,
+    )
+    settings = Settings(
+        methods=tuple(map(str, plan.methods)),
+        k=trial.k,
+        seed=plan.seed,
+        weights=plan.weights,
+        device=plan.device,
+        threads=plan.threads,
+        limit=plan.limit,
+        backend=plan.backend,
+        depth=trial.depth,
+    )
+    where = environment(library_versions(), thread_counts={}, gpu=_gpu(plan.device))
+    return Record(
+        status="running",
+        created=now(),
+        command=command_line(),
+        dataset=facts,
+        settings=settings,
+        environment=where,
+        metrics={name: MetricFacts(**about) for name, about in metrics.describe().items()},
+        ceilings=metrics.scores(_perfect(trial), trial.k),
+        rows=(),
+    )
+
+
+def _perfect(trial: Trial) -> Judged:
+    """What an oracle's ranking would be judged as: all relevant items first. Its scores are the metrics' ceilings."""
+    ranks = np.arange(max(trial.depth, int(trial.n_relevant.max())))
+    relevant = ranks[None, :] < trial.n_relevant[:, None]
+    expected = trial.dataset.query.labels
+    retrieved = np.where(relevant, expected[:, None], -1)[:, : trial.depth]
+    relevant_ranks = np.where(relevant, ranks, -1)[:, : int(trial.n_relevant.max())]
+    whole = len(trial.dataset.gallery) <= FULL_LIMIT
+    return Judged(expected, retrieved, trial.n_relevant, relevant_ranks if whole else None)
+
+
+def common_arrays(trial: Trial) -> dict[str, np.ndarray]:
+    """What all methods share: ids and labels of gallery and queries, and how many items each query should find."""
+    data = trial.dataset
+    arrays = {
+        "gallery_ids": np.array(data.gallery.ids),
+        "gallery_labels": data.gallery.labels,
+        "query_ids": np.array(data.query.ids),
+        "query_labels": data.query.labels,
+        "n_relevant": trial.n_relevant,
+    }
+    return arrays if trial.exclude is None else arrays | {"exclude": trial.exclude}
+
+
+def ranking_arrays(method: str, ranking: Ranking, relevant_ranks: np.ndarray | None) -> dict[str, np.ndarray]:
+    """What one method found: indices and distances (q, depth), and the ranks of all relevant items where known."""
+    arrays = {f"{method}/indices": ranking.indices.astype(np.int32), f"{method}/distances": ranking.distances}
+    if relevant_ranks is not None:
+        arrays[f"{method}/relevant_ranks"] = relevant_ranks.astype(np.int32)
+    return arrays
+
+
+def with_row(record: Record, row: Row, threads: int) -> Record:
+    """The record with one more row, and with the thread counts of the libraries that are loaded by now."""
+    with pinned(threads) as counts:
+        where = record.environment.model_copy(update={"thread_counts": counts})
+    return record.model_copy(update={"rows": (*record.rows, row), "environment": where})
+
+
+def _gpu(device: str) -> str | None:
+    if device != "cuda":
+        return None
+    import torch
+
+    return str(torch.cuda.get_device_name())
