@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -28,10 +29,12 @@ class Display:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            auto_refresh=False,  # no thread of its own, which would disturb what is being timed
             disable=not self.console.is_terminal,
         )
         self._handler = _ConsoleHandler(self.console)
         self._what = ""
+        self._shown_at = 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """total 0: how long it takes is not known."""
@@ -40,7 +43,11 @@ class Display:
             for task in self._bar.task_ids:
                 self._bar.remove_task(task)
             self._bar.add_task(what, total=total or None)
+            self._shown_at = 0.0
         self._bar.update(self._bar.task_ids[0], completed=done, total=total or None)
+        if time.monotonic() - self._shown_at > 0.1:
+            self._bar.refresh()
+            self._shown_at = time.monotonic()
 
     def say(self, sentence: str) -> None:
         self.console.print(Text(sentence), soft_wrap=True)

@@ -221,16 +221,12 @@ def _measure(
     n = min(TIMED_QUERIES, len(query))
     sample = np.random.default_rng(plan.seed).permutation(len(query))[:n]
     own = None if trial.exclude is None else trial.exclude[sample]
-    progress(f"{name}: timing", 0, 0)
     times: dict[str, Time] = {}
 
     with pinned(plan.threads):
-        all_of_it = Stopwatch()
-        rounds = 0
-        with all_of_it:
+        with Stopwatch() as searching:
             searcher(features, k, trial.exclude)
-            rounds += 1
-        times["search_throughput"] = Time(len(features) * rounds / all_of_it.seconds, "queries/s", len(features))
+        times["search_throughput"] = Time(len(features) / searching.seconds, "queries/s", len(features))
         if hasattr(extractor, "transform_split"):
             return times  # it looks at labels: there is nothing to time
 
@@ -242,7 +238,7 @@ def _measure(
             ("extract", lambda image: checked(extractor.transform([image]), 1, extractor.distance)),
             ("search", find),
         )
-        times |= latencies(phases, n)
+        times |= latencies(phases, n, progress=lambda done, total: progress(f"{name}: timing", done, total))
 
     with pinned(1), Stopwatch() as extracting:
         extract(

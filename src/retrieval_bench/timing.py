@@ -62,12 +62,18 @@ def percentiles(name: str, samples_ns: Sequence[int]) -> dict[str, Time]:
 
 
 def latencies(
-    phases: Sequence[tuple[str, Callable]], n: int, *, warm_up: int = 3, budget_s: float = 8.0
+    phases: Sequence[tuple[str, Callable]],
+    n: int,
+    *,
+    warm_up: int = 3,
+    budget_s: float = 8.0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Time]:
     """Walk items 0..n-1 one at a time through all phases; percentiles of each phase and of the whole, end to end.
 
     phases: (name, function) pairs; the first function takes the item's number, each next one what the last returned.
     budget_s: stop early after this many seconds, so that a slow method costs no more; n in the result says how far.
+    progress: called between items, outside of what is timed.
     """
 
     def walk(item: int) -> list[int]:
@@ -84,6 +90,7 @@ def latencies(
     start = time.perf_counter_ns()
     for item in range(n):
         spans.append(walk(item))
+        progress(item + 1, n)
         if time.perf_counter_ns() - start > budget_s * 1e9:
             break
     ticks = np.asarray(spans, np.int64).reshape(-1, len(phases) + 1)
