@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import shutil
 import signal
 import sys
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -16,22 +19,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval_bench import __version__
-from retrieval_bench.core import BenchError, NotComparable
+from retrieval_bench.core import BenchError, NotComparable, printable
 from retrieval_bench.diff import LEARNED_TOLERANCE, TOLERANCE, diff
 
 if TYPE_CHECKING:
+    from retrieval_bench.core import Dataset
     from retrieval_bench.registry import Entry, Registry, Spec
     from retrieval_bench.results import Record, Row
     from retrieval_bench.trial import Plan
 
-FINE, GATE_FAILED, USER_MISTAKE, NOT_COMPARABLE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+FINE, GATE_FAILED, USER_MISTAKE, NOT_COMPARABLE, SOME_FAILED, OUR_BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 
 app = typer.Typer(
     name="retrieval-bench",
     help="Which image-retrieval method, at what cost, on my images? Runs classical, hash and deep methods on the same "
     "splits and shows accuracy, recall, F1 and latency side by side.",
     epilog="Exit codes: 0 fine; 1 a gate failed; 2 your mistake; 3 not comparable; 4 some methods failed, the others "
-    "are saved; 130 interrupted, what was finished is kept.",
+    "are saved; 70 our bug; 130 interrupted, what was finished is kept.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -69,6 +73,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None
         def guarded(*args: Any, **options: Any) -> None:
             try:
                 code = function(*args, **options) or FINE
+                sys.stdout.flush()
             except NotComparable as error:
                 typer.echo(str(error), err=True)
                 code = NOT_COMPARABLE
@@ -78,6 +83,9 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None
             except KeyboardInterrupt:
                 typer.echo("interrupted; what was finished is kept", err=True)
                 code = INTERRUPTED
+            except Exception:
+                traceback.print_exc()
+                code = OUR_BUG
             raise typer.Exit(code)
 
         return guarded
@@ -109,7 +117,9 @@ def run_command(
     k: Annotated[
         str | None, typer.Option("--k", metavar="1,5,10", help="Cutoffs of the metrics. Default 1,5,10.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes vocabularies, samples and random weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Fixes vocabularies, samples and random weights.")
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the record goes. Default results/<dataset>/.")
     ] = None,
@@ -134,9 +144,9 @@ def run_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier record in DIR instead of keeping it in DIR/earlier.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, run nothing.")] = (
-        False
-    ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check data and methods, say what would run, run nothing.")
+    ] = (False),
     as_json: Annotated[bool, typer.Option("--json", help="Print the record alone on stdout.")] = False,
 ) -> int:
     """Run methods on a dataset: accuracy, recall, F1, latency and cost of each, on the same splits."""
@@ -144,19 +154,17 @@ def run_command(
     from retrieval_bench import runner, trial
     from retrieval_bench.cache import FeatureCache, cache_root
     from retrieval_bench.registry import BACKENDS, DATASETS, parse
-    from retrieval_bench.results import write_whole
-    from retrieval_bench.timing import usable_cores
 
-    specs = runner.unique(_methods(methods or ",".join(runner.DEFAULT_METHODS)))
+    specs = runner.unique(_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
     plan = trial.Plan(
         methods=specs,
         dataset=parse(DATASETS, dataset),
         root=data_root,
         k=None if k is None else _cutoffs(k),
         seed=seed,
-        weights=_weights(weights),
+        weights=_weights(weights, specs),
         device=runner.resolve_device(device.value, specs),
-        threads=threads or usable_cores(),
+        threads=_threads(threads),
         limit=limit,
         backend=BACKENDS[backend].name,
         max_bad=max_bad,
@@ -168,7 +176,8 @@ def run_command(
     if dry_run:
         return _dry_run(plan, folder, as_json)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill keeps what was finished, as Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):  # a polite kill keeps what was finished, as Ctrl-C does
+        signal.signal(number, _stop_once)
     with Display() as display:
         record = runner.run(
             plan,
@@ -177,11 +186,20 @@ def run_command(
             progress=display,
             on_row=lambda row: display.say(_one_line(row)),
         )
-        display.say(f"record: {folder / 'run.json'}")
-    write_whole(folder / "table.md", _formatted(record, Format.md).encode())
-    write_whole(folder / "table.csv", _formatted(record, Format.csv).encode())
-    typer.echo(_formatted(record, Format.json if as_json else Format.table), nl=False)
+        display.say(f"record: {printable(folder / 'run.json')}")
+    say(_formatted(record, Format.json if as_json else Format.table), nl=False)
     return SOME_FAILED if any(row.status == "failed" for row in record.rows) else FINE
+
+
+def say(text: str, nl: bool = True) -> None:
+    """Print on stdout. A reader that went away (`| head`) has what it wanted; a full disk is one sentence."""
+    try:
+        typer.echo(text, nl=nl)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise BenchError(f"standard output cannot be written ({error.strerror})") from None
 
 
 def _methods(text: str) -> tuple[Spec, ...]:
@@ -203,41 +221,68 @@ def _cutoffs(text: str) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _weights(text: str) -> str:
+def _weights(text: str, specs: tuple[Spec, ...]) -> str:
+    from retrieval_bench.weights import weights_directories
+
     words = ("auto", "pretrained", "random")
     if text not in words and not Path(text).is_dir():
         raise BenchError(f"--weights {text!r} is no folder and not one of {', '.join(words)}")
+    if any(spec.entry.family == "deep" for spec in specs):
+        weights_directories(text)
     return text
 
 
-def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
-    from retrieval_bench import trial
+def _threads(wanted: int | None) -> int:
+    from retrieval_bench.timing import usable_cores
 
-    dataset = trial.load(plan)
+    cores = usable_cores()
+    if wanted is not None and wanted > cores:
+        typer.echo(f"--threads {wanted}: this process may use {cores} cores; going on with {cores}", err=True)
+    return min(wanted or cores, cores)
+
+
+def _stop_once(number: int, frame: object) -> None:
+    """Interrupt the run, once: what comes after the first signal must not break the saving that it starts."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
+    from benchmark.display import Display
+    from retrieval_bench import runner
+
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise BenchError(f"--out {printable(folder)}: cannot be written; name another")
+    with Display() as display:
+        trial = runner.check(plan, display)
+    dataset = trial.dataset
     facts = {
         "dataset": str(plan.dataset),
         "images": {name: len(split) for name, split in dataset.splits.items()},
         "labels": len(dataset.label_names),
-        "fingerprint": dataset.fingerprint,
+        "fingerprint": trial.fingerprint,
+        "skipped": len(trial.skipped),
         "methods": [str(spec) for spec in plan.methods],
-        "k": plan.k or trial.DEFAULT_K,
+        "k": trial.k,
         "seed": plan.seed,
         "weights": plan.weights,
         "device": plan.device,
         "threads": plan.threads,
         "backend": plan.backend,
-        "cache": "off" if plan.cache.root is None else str(plan.cache.root),
-        "out": str(folder),
+        "cache": "off" if plan.cache.root is None else printable(plan.cache.root),
+        "out": printable(folder),
     }
     if as_json:
-        typer.echo(json.dumps(facts, indent=1))
+        say(json.dumps(facts, indent=1))
     else:
-        typer.echo("Would run (nothing was run):")
+        say("Would run (nothing was run):")
         for name, value in facts.items():
             shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
             if isinstance(value, dict):
                 shown = ", ".join(f"{key} {count:,}" for key, count in value.items())
-            typer.echo(f"  {name:12} {shown}")
+            say(f"  {name:12} {shown}")
     return FINE
 
 
@@ -280,17 +325,17 @@ def list_command(
     chosen = {key: value for key, value in registries.items() if kind in (None, key)}
     if as_json:
         everything = {key.value: [_described(entry) for entry in registry] for key, registry in chosen.items()}
-        typer.echo(json.dumps(everything, indent=1))
+        say(json.dumps(everything, indent=1))
         return
     for key, registry in chosen.items():
         own = registry.own()
-        typer.echo(f"{key.value}:")
+        say(f"{key.value}:")
         for entry in own:
-            typer.echo(f"  {entry.name:16} {entry.about}{_options(entry)}")
+            say(f"  {entry.name:16} {entry.about}{_options(entry)}")
         further = [entry.name for entry in registry if entry not in own]
         if further:
-            typer.echo(f"  and {len(further)} torchvision networks by name: {_wrapped(further)}")
-        typer.echo("")
+            say(f"  and {len(further)} torchvision networks by name: {_wrapped(further)}")
+        say("")
 
 
 def _options(entry: Entry) -> str:
@@ -317,7 +362,7 @@ def show_command(
     """Show the table of a record again, from its file."""
     from retrieval_bench.results import load
 
-    typer.echo(_formatted(load(record), form), nl=False)
+    say(_formatted(load(record), form), nl=False)
 
 
 @command(app, "diff")
@@ -338,9 +383,9 @@ def diff_command(
 
     verdict = diff(load(before), load(after), tolerance, learned_tolerance)
     if as_json:
-        typer.echo(json.dumps(shown.as_data(verdict), indent=1))
+        say(json.dumps(shown.as_data(verdict), indent=1))
     else:
-        typer.echo("\n".join(shown.lines(verdict)))
+        say("\n".join(shown.lines(verdict)))
     return FINE if verdict.passed else GATE_FAILED
 
 
@@ -352,29 +397,36 @@ def prepare_command(
         Path | None, typer.Option(metavar="FILE.png", help="Write a contact sheet: a glance at what is in it.")
     ] = None,
 ) -> None:
-    """Load (or render) a dataset, check it, and say what is in it."""
+    """Load (or render) a dataset, decode every image once, and say what is in it."""
     from benchmark.display import Display
     from retrieval_bench.datasets.sheet import contact_sheet
     from retrieval_bench.registry import DATASETS, parse
+    from retrieval_bench.screening import screen
+    from retrieval_bench.timing import usable_cores
 
     spec = parse(DATASETS, name)
-    with Display():
-        dataset = spec.build(data_root)
-        typer.echo(f"{spec}: {len(dataset.label_names)} labels, {len(dataset.category_names)} categories")
+    with Display() as display:
+        dataset: Dataset = spec.build(data_root)
+        dataset, skipped = screen(
+            dataset, threads=usable_cores(), progress=lambda done, total: display("checking images", done, total)
+        )
+        say(f"{spec}: {len(dataset.label_names)} labels, {len(dataset.category_names)} categories")
         for part, split in dataset.splits.items():
             known = f"; known of each: {', '.join(split.attributes)}" if split.attributes else ""
-            typer.echo(f"  {part:8} {len(split):7,} images{known}")
-        typer.echo(f"  fingerprint {dataset.fingerprint}")
+            say(f"  {part:8} {len(split):7,} images{known}")
+        say(f"  fingerprint {dataset.fingerprint}")
         for notice in dataset.notices:
-            typer.echo(f"  note: {notice}")
+            say(f"  note: {notice}")
+        for reason, count in Counter(bad.reason for bad in skipped).most_common():
+            say(f"  unusable: {count} {reason}, e.g. {next(bad.id for bad in skipped if bad.reason == reason)}")
         if sheet is not None:
             contact_sheet(dataset, sheet)
-            typer.echo(f"  contact sheet: {sheet}")
+            say(f"  contact sheet: {sheet}")
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -390,6 +442,9 @@ def options(
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another one
     app(prog_name="retrieval-bench" if Path(sys.argv[0]).name == "retrieval-bench" else "python -m benchmark")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from types import TracebackType
 
@@ -30,7 +31,7 @@ class Display:
             console=self.console,
             transient=True,
             auto_refresh=False,  # no thread of its own, which would disturb what is being timed
-            disable=not self.console.is_terminal,
+            disable=not sys.stderr.isatty(),  # FORCE_COLOR makes a log colourful, not a terminal
         )
         self._handler = _ConsoleHandler(self.console)
         self._what = ""

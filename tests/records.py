@@ -88,6 +88,7 @@ def record(*rows: Row, **changes: Any) -> Record:
         "memory_gib": 16.0,
         "gpu": None,
         "thread_counts": {},
+        "allocator": "as the system sets it",
     } | changes.pop("environment", {})
     about = MetricFacts(
         about="x",
@@ -97,6 +98,7 @@ def record(*rows: Row, **changes: Any) -> Record:
         per_query=True,
         whole_ranking=False,
         higher_is_better=True,
+        has_ceiling=True,
     )
     fields: dict[str, Any] = {
         "status": "finished",

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "recording": {"cache", "core", "judge", "metrics", "results", "timing", "trial"},
     "runner": {
         *("cache", "core", "extraction", "extractors", "images", "judge", "metrics"),
-        *("recording", "registry", "results", "search", "timing", "trial"),
+        *("recording", "registry", "report", "results", "search", "timing", "trial"),
     },
 }
 

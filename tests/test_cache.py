@@ -74,6 +74,36 @@ def test_a_flipped_bit_is_a_miss(tmp_path: Path) -> None:
     assert set(cache.get(KEY, ["a", "b"])) == {"b"}
 
 
+def test_rows_of_other_types_are_misses(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    cache.put(KEY, {"a": np.arange(5, dtype=np.float32), "b": np.arange(5, dtype=np.float32)})
+    with sqlite3.connect(shelf_of(tmp_path)) as shelf:
+        shelf.execute("UPDATE features SET blob = 7 WHERE digest = 'a'")
+    shelf.close()
+    assert set(cache.get(KEY, ["a", "b"])) == {"b"}
+
+
+def test_no_flipped_bit_crashes_or_gives_another_value(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    value = {"words_": np.arange(12, dtype=np.float32).reshape(3, 4)}
+    cache.put(KEY, {"a": np.arange(5, dtype=np.float32)})
+    cache.put_fit(KEY, value)
+    (fit,) = tmp_path.glob("fits/*/*.npz")
+    shelf = shelf_of(tmp_path)
+    rng = np.random.default_rng(0)
+    for path in (fit, shelf):
+        whole = path.read_bytes()
+        for place in rng.integers(0, len(whole), 150):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << rng.integers(8))]) + whole[place + 1 :])
+            other = FeatureCache(tmp_path)
+            learned = other.get_fit(KEY)
+            if learned is not None and "words_" in learned:
+                np.testing.assert_array_equal(learned["words_"], value["words_"])
+            for stored in other.get(KEY, ["a"]).values():
+                np.testing.assert_array_equal(stored, np.arange(5))
+        path.write_bytes(whole)
+
+
 def test_a_value_filed_under_another_image_is_a_miss(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     cache.put(KEY, {"a": np.arange(5, dtype=np.float32)})

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from benchmark.cli import app
 from retrieval_bench.results import load, save
+from retrieval_bench.timing import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -106,6 +107,9 @@ def test_some_failed_is_exit_4_and_the_others_are_saved(shelf: Path, tmp_path: P
         (["--methods", "resnet5O"], "did you mean 'resnet50'"),
         (["--methods", "sift:word=3"], "did you mean 'words'"),
         (["--methods", " , "], "names no method"),
+        (["--methods", ""], "names no method"),
+        (["--data-root", "my_shop"], "products is rendered and reads nothing from my_shop"),
+        (["--seed", "5000000000"], "--seed"),
         (["--dataset", "grocerry"], "did you mean 'grocery'"),
         (["--backend", "exakt"], "did you mean 'exact'"),
         (["--k", "1,x"], "write whole numbers"),
@@ -130,6 +134,56 @@ def test_an_unknown_command_gets_the_closest() -> None:
     result = call("shwo")
     assert result.exit_code == 2
     assert "show" in result.stderr
+
+
+def test_a_weights_variable_that_points_nowhere_is_exit_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETRIEVAL_BENCH_WEIGHTS", str(tmp_path / "gone"))
+    result = call("run", "--methods", "resnet18", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "RETRIEVAL_BENCH_WEIGHTS=" in result.stderr
+
+
+def test_more_threads_than_cores_are_not_claimed(shelf: Path, tmp_path: Path) -> None:
+    result = run(shelf, tmp_path / "out", "--methods", "color", "--threads", "3000")
+    assert result.exit_code == 0
+    assert "going on with" in result.stderr
+    assert load(tmp_path / "out").settings.threads == usable_cores()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_paths_that_are_not_utf_8_reach_the_record(shelf: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    shelf.rename(odd)
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/out\xe9")
+    result = call("run", "--dataset", "folder", "--data-root", odd, "--out", out, "--k", "1", "--methods", "color")
+    assert result.exit_code == 0, result.stderr
+    assert (load(Path(out)).dataset.root or "").endswith("caf\\xe9")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_a_reader_that_goes_away_changes_no_exit_code(tmp_path: Path) -> None:
+    save(record(row(scores={"accuracy": 0.5})), tmp_path / "a", {})
+    save(record(row(scores={"accuracy": 0.9})), tmp_path / "b", {})
+    command = f"{sys.executable} -m benchmark diff {tmp_path / 'a'} {tmp_path / 'b'} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    full = f"{sys.executable} -m benchmark show {tmp_path / 'a'} > /dev/full"
+    done = subprocess.run(["bash", "-c", full], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard output cannot be written")
+
+
+def test_a_terminal_without_box_characters_gets_the_table(tmp_path: Path) -> None:
+    save(record(row()), tmp_path / "a", {})
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark", "show", str(tmp_path / "a")],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+    )
+    assert b"sift" in done.stdout
 
 
 def test_k_beyond_the_gallery_is_exit_2(shelf: Path, tmp_path: Path) -> None:
@@ -218,9 +272,22 @@ def test_data_prepare_says_what_is_there(shelf: Path, tmp_path: Path) -> None:
     result = call("data", "prepare", "folder", "--data-root", shelf, "--sheet", sheet)
     assert result.exit_code == 0
     assert "4 labels" in result.stdout
+    assert "unusable" not in result.stdout
     assert "12 images" in result.stdout
     with Image.open(sheet) as picture_of_all:
         assert picture_of_all.size[0] > 100
+
+
+def test_data_prepare_counts_what_cannot_be_used(shelf: Path) -> None:
+    (shelf / "train" / "product-0" / "0.png").write_bytes(b"")
+    result = call("data", "prepare", "folder", "--data-root", shelf)
+    assert "unusable: 1 empty file, e.g. train/product-0/0.png" in result.stdout
+
+
+def test_dry_run_finds_what_the_run_would_refuse(shelf: Path, tmp_path: Path) -> None:
+    assert run(shelf, tmp_path / "out", "--methods", "sift:words=0", "--dry-run").exit_code == 2
+    (shelf / "train" / "product-0" / "0.png").write_bytes(b"")
+    assert run(shelf, tmp_path / "out", "--methods", "color", "--dry-run").exit_code == 2
 
 
 def test_the_version() -> None:

@@ -57,11 +57,24 @@ def test_a_missing_row_fails_and_an_added_one_is_named() -> None:
 def test_a_row_that_fails_now_fails_the_diff() -> None:
     verdict = diff(record(row("vgg16")), record(failed("vgg16", "no weights")))
     assert not verdict.passed
-    assert "no weights" in verdict.broken[0]
+    assert verdict.broken == ("vgg16 failed in the second record",)
 
 
-def test_a_row_that_failed_before_and_fails_again_is_no_news() -> None:
-    assert diff(record(failed()), record(failed())).passed
+def test_two_failures_are_not_the_same_result() -> None:
+    verdict = diff(record(failed()), record(failed()))
+    assert verdict.broken == ("vgg16 failed in the first and the second record",)
+    assert not verdict.passed
+
+
+def test_a_row_that_failed_before_is_not_held_against_its_weights() -> None:
+    now = row("vgg16", weights={"source": "a", "sha256": "1", "recipe": "V1"})
+    assert diff(record(failed()), record(now)).broken == ("vgg16 failed in the first record",)
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted"])
+def test_a_run_that_did_not_finish_never_passes(status: str) -> None:
+    assert not diff(record(row()), record(row(), status=status)).passed
+    assert not diff(record(row(), status=status), record(row())).passed
 
 
 def test_a_metric_that_is_gone_fails() -> None:
@@ -77,6 +90,7 @@ def test_a_metric_that_is_gone_fails() -> None:
         ({"dataset": {"queries_left_out": 3}}, "queries left out"),
         ({"settings": {"k": (1, 5)}}, "k differs"),
         ({"settings": {"limit": 10}}, "the limit"),
+        ({"settings": {"seed": 1}}, "the seed"),
         ({"settings": {"backend": "numpy"}}, "the backend"),
     ],
 )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmark.cli import app
 from retrieval_bench import datasets, extractors, metrics, search
+from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, METRICS, Registry
 from retrieval_bench.report import table
 from retrieval_bench.results import load
@@ -30,6 +32,24 @@ def test_the_readme_shows_the_table_of_the_reference_record() -> None:
     shown = re.search(r"<!-- table -->\n```\n(.*?)```\n<!-- /table -->", README, re.S)
     assert shown is not None
     assert shown[1] == table.terminal(load(ROOT / "results" / "reference" / "products"))
+
+
+def test_the_readme_examples_run(tmp_path: Path) -> None:
+    extractor, library = (block for block in re.findall(r"```python\n(.*?)```", README, re.S)[::-1])
+    scope: dict[str, object] = {"__name__": "readme"}
+    before = set(EXTRACTORS._entries)
+    try:
+        exec(compile(extractor, "README.md", "exec"), scope)
+        method = EXTRACTORS["mean-color"].build(Setup(), power=0.5)
+    finally:
+        for name in set(EXTRACTORS._entries) - before:
+            del EXTRACTORS._entries[name]
+    image = np.full((4, 4, 3), 255, np.uint8)
+    assert isinstance(method, Extractor)
+    assert method.transform([image]).tolist() == [[1.0, 1.0, 1.0]]
+    exec(compile(library.replace("100_000", "1_000"), "README.md", "exec"), scope)
+    assert scope["found"].indices.shape == (5, 10)
+    assert not (scope["found"].indices == np.arange(5)[:, None]).any()
 
 
 def test_every_entry_says_what_it_is_in_one_line() -> None:

@@ -124,7 +124,7 @@ def test_a_query_without_a_gallery_class_loads_and_is_noticed(tmp_path: Path) ->
     photo(tmp_path / "query/b/x.jpg", 2)
     dataset = folder(tmp_path)
     assert dataset.label_names == ("a", "b")
-    assert any("1 queries have nothing to find" in notice for notice in dataset.notices)
+    assert any("1 labels have queries but no gallery image" in notice for notice in dataset.notices)
 
 
 def test_a_query_that_is_in_the_gallery_byte_for_byte_is_noticed(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_one_image_in_train_and_gallery(tmp_path: Path) -> None:
 def test_a_query_class_that_the_gallery_lacks_loads(tmp_path: Path) -> None:
     photo(tmp_path / "e.png", 20)
     dataset = manifest(written(tmp_path, GOOD + "e.png,shoe,query\n"))
-    assert any("1 queries have nothing to find" in notice for notice in dataset.notices)
+    assert any("1 labels have queries but no gallery image" in notice for notice in dataset.notices)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from retrieval_bench.core import Judged, Ranking
 from retrieval_bench.judge import count_relevant, judge
-from retrieval_bench.metrics import describe, left_out, per_query, scores
+from retrieval_bench.metrics import ceilings, describe, left_out, per_query, scores
 from retrieval_bench.registry import METRICS
+from retrieval_bench.results import MetricFacts
 
 KS = (1, 3, 10)
 
@@ -217,6 +218,16 @@ def test_per_query_values_average_to_the_scores():
         assert flat[name] == values.mean()
 
 
+def test_ceilings_are_the_scores_of_a_perfect_ranking_without_the_votes():
+    perfect = Judged(
+        np.array([1, 2]), np.array([[1, 1, -1], [2, -1, -1]]), np.array([2, 1]), np.array([[0, 1], [0, -1]])
+    )
+    highest = ceilings(perfect, [1, 3])
+    assert highest.keys() == {name for name in scores(perfect, [1, 3]) if not name.startswith(("knn", "macro"))}
+    assert highest["f1@3"] == pytest.approx((2 * 2 / (3 + 2) + 2 * 1 / (3 + 1)) / 2)
+    assert highest["map@r"] == highest["accuracy"] == 1.0
+
+
 def test_a_metric_sees_each_query_alone():
     judged, _ = random_case(1)
     rows = np.array([3, 3, 0, 17])
@@ -263,7 +274,7 @@ def test_no_query_has_no_score(by_hand):
 @pytest.mark.parametrize("entry", METRICS.own(), ids=lambda entry: entry.name)
 def test_contract(entry):
     facts = describe()[entry.name]
-    assert set(facts) == {"about", "definition", "short", "at_k", "per_query", "whole_ranking", "higher_is_better"}
+    assert set(facts) == set(MetricFacts.model_fields)
     assert facts["definition"]
     assert facts["higher_is_better"] is True
     assert list(inspect.signature(entry.build).parameters) == ["judged", "k"]

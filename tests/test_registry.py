@@ -38,6 +38,7 @@ def test_the_canonical_name_does_not_depend_on_the_order_of_options() -> None:
     ("text", "sentence"),
     [
         ("sifd", "unknown method 'sifd'; did you mean 'sift'"),
+        ("SIFT", "did you mean 'sift'"),
         ("zzzz", "unknown method 'zzzz'; known are phash, sift"),
         ("", "unknown method ''"),
         ("sift:wrods=4", "unknown option of sift 'wrods'; did you mean 'words'"),

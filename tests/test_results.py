@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from retrieval_bench.core import BenchError
 from retrieval_bench.results import (
     RANKINGS_FILE,
     RUN_FILE,
+    claimed,
     environment,
     load,
     load_rankings,
@@ -69,6 +72,16 @@ def damaged(change: str) -> bytes:
         return b"\xff\xfe\x00"
     if change == "version":
         content["schema_version"] = 99
+    if change == "true version":
+        content["schema_version"] = True
+    if change == "deep":
+        return b"[" * 100_000
+    if change == "long number":
+        return b'{"schema_version": ' + b"1" * 5000 + b"}"
+    if change == "no gallery count":
+        del content["dataset"]["images"]["gallery"]
+    if change == "no k":
+        content["settings"]["k"] = []
     if change == "type":
         content["rows"][0]["scores"]["accuracy"] = "high"
     if change == "extra":
@@ -86,6 +99,11 @@ def damaged(change: str) -> bytes:
         ("binary", "cannot be read as a record"),
         ("list", "schema_version is None"),
         ("version", "schema_version is 99"),
+        ("true version", "schema_version is True"),
+        ("deep", "not JSON"),
+        ("long number", "not JSON"),
+        ("no gallery count", "at dataset.images.gallery"),
+        ("no k", "at settings.k"),
         ("type", "at rows.0.scores.accuracy"),
         ("extra", "at rows.0.speed"),
         ("missing", "at settings.seed"),
@@ -141,8 +159,51 @@ def test_earlier_records_are_set_aside_and_stay_whole(tmp_path: Path) -> None:
     assert not (tmp_path / RUN_FILE).exists()
 
 
+def test_an_earlier_record_is_set_aside_with_its_tables(tmp_path: Path) -> None:
+    first = save(record(row()), tmp_path, ARRAYS, {"table.md": "first"})
+    save(record(row(), settings={"seed": 1}), tmp_path, ARRAYS, {"table.md": "second"}, keep_earlier=True)
+    (home,) = (tmp_path / "earlier").iterdir()
+    assert load(home) == first
+    assert (home / "table.md").read_text() == "first"
+    assert (tmp_path / "table.md").read_text() == "second"
+
+
+def test_a_record_that_cannot_be_serialised_leaves_the_earlier_one_alone(tmp_path: Path) -> None:
+    first = save(record(row()), tmp_path, ARRAYS)
+    broken = record(row(params={"x": "\udce9"}))
+    with pytest.raises(UnicodeEncodeError):
+        save(broken, tmp_path, ARRAYS, keep_earlier=True)
+    assert load(tmp_path) == first
+    load_rankings(tmp_path, first)
+
+
+def test_a_folder_is_claimed_by_one_run_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b"
+    with claimed(out), pytest.raises(BenchError, match=f"another run .process {os.getpid()}. is writing"), claimed(out):
+        pass
+    assert not out.exists()
+
+
+def test_the_claim_of_a_killed_run_is_taken_over(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    (tmp_path / ".lock").write_text(str(gone.pid))
+    with claimed(tmp_path):
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchError, match="cannot be written"), claimed(tmp_path / "file" / "out"):
+        pass
+    (tmp_path / "out" / "table.md").mkdir(parents=True)
+    with pytest.raises(BenchError, match=r"table\.md is a folder there"), claimed(tmp_path / "out"):
+        pass
+
+
 def test_the_environment_names_this_machine() -> None:
-    here = environment({"numpy": np.__version__}, {"numba": 1}, None)
+    here = environment({"numpy": np.__version__}, None, "an allocator")
     assert here.cores == os.cpu_count()
     assert here.libraries["numpy"] == np.__version__
     assert here.memory_gib > 0.1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from methods import Centred, MeanColor, spec
 from shop import shop
 
 import retrieval_bench.extractors
-from retrieval_bench import metrics
+from retrieval_bench import metrics, runner
 from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import BenchError, Dataset, Ranking, Split
 from retrieval_bench.images import ImageBytes
-from retrieval_bench.judge import judge
-from retrieval_bench.registry import EXTRACTORS, Entry, Spec, parse
-from retrieval_bench.results import Record, load, load_rankings
-from retrieval_bench.runner import DEFAULT_METHODS, resolve_device, run, unique
+from retrieval_bench.judge import judge, rank_gallery
+from retrieval_bench.registry import BACKENDS, EXTRACTORS, Entry, Spec, parse
+from retrieval_bench.results import ImageCounts, Record, load, load_rankings
+from retrieval_bench.runner import DEFAULT_METHODS, check, resolve_device, run, unique
 from retrieval_bench.trial import Plan, prepare
 
 assert retrieval_bench.extractors  # importing it fills the registry
@@ -72,10 +72,11 @@ def test_a_run_from_data_to_record(tmp_path: Path) -> None:
     assert tuple(rows) == record.rows
     assert load(tmp_path) == record
     assert record.dataset.fingerprint == data.fingerprint
-    assert record.dataset.images == {"train": 20, "gallery": 20, "query": 20}
+    assert record.dataset.images == ImageCounts(train=20, gallery=20, query=20)
 
     scores = {row.method: row.scores for row in record.rows}
-    assert scores["oracle"] == record.ceilings
+    assert {name: scores["oracle"][name] for name in record.ceilings} == record.ceilings
+    assert not any(name.startswith(("knn", "macro")) for name in record.ceilings)
     assert scores["oracle"]["accuracy"] == scores["oracle"]["map"] == 1.0
     assert scores["oracle"]["f1@10"] == pytest.approx(2 * 0.4 * 1 / 1.4)
     assert scores["random"]["accuracy"] < 0.6 < scores["color"]["accuracy"]
@@ -88,7 +89,15 @@ def test_every_time_is_told_with_its_count(tmp_path: Path) -> None:
         assert row.times[f"{phase}_p50"].value > 0
         assert row.times[f"{phase}_p95"].n == 20
         assert row.times[f"{phase}_p99"].value is None
-    for name in ("load", "jit", "index_build", "search_throughput", "extract_throughput", "peak_memory"):
+    for name in (
+        "load",
+        "jit",
+        "index_build",
+        "search_throughput",
+        "extract_throughput",
+        "peak_memory",
+        "added_memory",
+    ):
         assert row.times[name].value >= 0, name
     assert row.features is not None
     assert row.features.bytes_per_image == 4 * row.features.dim
@@ -188,6 +197,99 @@ def test_the_mark_is_part_of_the_name_everywhere(tmp_path: Path) -> None:
     assert "net[untrained]/indices" in load_rankings(tmp_path, record)
 
 
+def test_the_record_holds_every_option_and_what_was_read_back(tmp_path: Path) -> None:
+    record = run(plan(shop(), "phash", "color", threads=1), tmp_path)
+    assert record.rows[0].params == {"size": 8}
+    assert record.environment.thread_counts["numba"] == 1
+    assert record.environment.thread_counts["opencv"] == 1
+    assert record.environment.allocator
+
+
+def test_options_given_or_by_default_share_the_cache(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+    run(plan(shop(), "phash", cache=cache), tmp_path / "1")
+    (row,) = run(plan(shop(), "phash:size=8", cache=cache), tmp_path / "2").rows
+    assert (row.method, row.features.computed) == ("phash:size=8", 0)
+
+
+def test_other_preprocessing_of_the_same_weights_is_not_taken_from_the_cache(tmp_path: Path) -> None:
+    def network(recipe: str) -> type:
+        weights = {"source": "a.pth", "sha256": "00", "recipe": recipe}
+        return type("Network", (MeanColor,), {"weights": weights})
+
+    cache = FeatureCache(tmp_path / "cache")
+    computed = []
+    for recipe in ("V1", "V2", "V1"):
+        (row,) = run(plan(shop(), spec("net", network(recipe)), cache=cache), tmp_path / "out").rows
+        computed.append(row.features.computed)
+    assert computed == [24, 24, 0]
+
+
+def test_numba_is_pinned_from_the_first_method_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
+
+    seen = []
+    monkeypatch.setattr(
+        runner,
+        "rank_gallery",
+        lambda *args, **more: seen.append(numba.get_num_threads()) or rank_gallery(*args, **more),
+    )
+    run(plan(shop(), "phash", threads=1), tmp_path)
+    assert seen == [1]
+
+
+def test_single_queries_are_masked_with_their_own_row(tmp_path: Path) -> None:
+    data = shop(4, 3)
+    both = Dataset("loo", data.train, data.gallery, data.gallery, *names(data), leave_one_out=True)
+    asked: list[tuple[bytes, list[int]]] = []
+
+    @BACKENDS("spy", about="remembers what it was asked")
+    def spy(gallery: np.ndarray, distance: str):
+        class Spy:
+            bytes = 0
+
+            def __call__(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
+                if len(queries) == 1:
+                    asked.append((queries.tobytes(), np.asarray(exclude).ravel().tolist()))
+                return BACKENDS["exact"].build(gallery, distance)(queries, k, exclude)
+
+        return Spy()
+
+    try:
+        run(plan(both, spec("mean", MeanColor), backend="spy"), tmp_path)
+    finally:
+        del BACKENDS._entries["spy"]
+    features = MeanColor().transform([data.gallery.images[row] for row in range(12)])
+    row_of = {feature.tobytes(): row for row, feature in enumerate(features)}
+    assert len(asked) >= 12
+    assert all(mask == [row_of[query]] for query, mask in asked)
+
+
+def test_a_large_chunk_is_given_whole(tmp_path: Path) -> None:
+    class Wide(MeanColor):
+        chunk = 100
+        sizes: ClassVar[list[int]] = []
+
+        def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+            self.sizes.append(len(images))
+            return super().transform(images)
+
+    run(plan(shop(5, 4), spec("wide", Wide)), tmp_path)
+    assert Wide.sizes[:2] == [20, 20]
+
+
+def test_check_finds_what_a_run_would_refuse() -> None:
+    data = shop()
+    bare = data.with_splits({"train": data.train.take([])})
+    with pytest.raises(BenchError, match="this dataset has none"):
+        check(plan(bare, "hog"))
+    with pytest.raises(BenchError, match="words=0"):
+        check(plan(data, "sift:words=0"))
+    with pytest.raises(BenchError, match="cannot be used"):
+        check(plan(spoiled(data, [3, 7]), "color"))
+    assert check(plan(data, "color", "sift")).fingerprint == data.fingerprint
+
+
 def spoiled(data: Dataset, rows: Sequence[int], part: str = "query") -> Dataset:
     split = data.splits[part]
     encoded = [b"<html>404</html>" if row in rows else split.images.read(row) for row in range(len(split))]
@@ -197,7 +299,7 @@ def spoiled(data: Dataset, rows: Sequence[int], part: str = "query") -> Dataset:
 def test_bad_images_are_skipped_counted_and_listed(tmp_path: Path) -> None:
     data = spoiled(shop(5, 4), [3, 7])
     record = run(plan(data, "color", max_bad=0.05), tmp_path)
-    assert record.dataset.images["query"] == 18
+    assert record.dataset.images.query == 18
     assert [item.id for item in record.dataset.skipped] == [data.query.ids[3], data.query.ids[7]]
     assert {item.reason for item in record.dataset.skipped} == {"not an image"}
     assert record.rows[0].status == "ok"
@@ -266,7 +368,7 @@ def test_leave_one_out_may_not_ask_for_the_whole_gallery() -> None:
 def test_the_limit_is_part_of_the_record(tmp_path: Path) -> None:
     record = run(plan(shop(5, 4), "color", limit=10), tmp_path)
     assert record.settings.limit == 10
-    assert record.dataset.images == {"train": 10, "gallery": 10, "query": 10}
+    assert record.dataset.images == ImageCounts(train=10, gallery=10, query=10)
     assert record.dataset.fingerprint != shop(5, 4).fingerprint
 
 

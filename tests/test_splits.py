@@ -97,7 +97,7 @@ def test_nothing_odd_gives_no_notice() -> None:
 def test_what_is_odd_is_noticed() -> None:
     no_train, no_gallery, no_query = observations(a_dataset([], [0, 1, 3], [0, 0, 2, 2]))
     assert "no train image" in no_train
-    assert "1 labels have queries but no gallery image, so 2 queries" in no_gallery
+    assert "1 labels have queries but no gallery image" in no_gallery
     assert "'label2'" in no_gallery
     assert "2 labels have gallery images but no query: 'label1', 'label3'" in no_query
 

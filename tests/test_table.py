@@ -36,16 +36,21 @@ def test_a_failed_method_is_a_row_and_a_sentence() -> None:
 
 
 def test_the_ceiling_of_a_metric_is_told() -> None:
-    assert "A perfect ranking reaches f1@10 0.571 here" in table.terminal(record(row()))
+    assert "A perfect ranking reaches f1@10 0.571 here." in table.terminal(record(row()))
 
 
 def test_what_was_left_out_is_told() -> None:
     skipped = (Skipped(split="query", id="a.jpg", reason="damaged", detail="x"),)
     dataset = {"skipped": skipped, "notices": ("3 of 13 queries left out",)}
-    text = table.terminal(record(row(), dataset=dataset, status="interrupted"))
+    text = table.terminal(record(row(), dataset=dataset))
     assert "1 unusable images skipped" in text
     assert "3 of 13 queries left out" in text
-    assert "interrupted" in text
+    assert "did not finish" not in text
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted"])
+def test_a_run_that_did_not_finish_says_so(status: str) -> None:
+    assert "The run did not finish" in table.terminal(record(row(), status=status))
 
 
 def test_hostile_names_neither_style_nor_break_a_table() -> None:

@@ -83,6 +83,8 @@ def test_peak_memory_sees_what_was_freed_again() -> None:
         fresh.write(b"x" * len(fresh))
         time.sleep(0.1)
     assert busy.mib >= quiet.mib + 30
+    assert 30 < busy.added_mib < 120
+    assert quiet.added_mib < 10
 
 
 def test_stopwatch() -> None:

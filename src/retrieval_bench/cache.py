@@ -15,8 +15,6 @@ import json
 import logging
 import os
 import sqlite3
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +38,9 @@ LIBRARIES = (
     "torchvision",
 )
 _CHECKSUM_BYTES = 16
+_NOT_THE_FILES_FAULT = tuple(
+    f"SQLITE_{word}" for word in ("BUSY", "LOCKED", "CANTOPEN", "READONLY", "FULL", "PERM", "IOERR")
+)
 _DTYPES = ("uint8", "int32", "float32")
 
 
@@ -88,7 +89,7 @@ class FeatureCache:
                 some = wanted[start : start + 500]
                 marks = ",".join("?" * len(some))
                 for digest, blob in shelf.execute(f"SELECT digest, blob FROM features WHERE digest IN ({marks})", some):
-                    value = _unpack(digest, blob)
+                    value = _unpack(digest, blob) if isinstance(digest, str) and isinstance(blob, bytes) else None
                     if value is not None:
                         found[digest] = value
 
@@ -114,7 +115,7 @@ class FeatureCache:
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # a damaged zip raises nearly anything, NotImplementedError among it
             self._tell(f"cache: {path.name} is damaged ({error}); learning it again")
             return None
 
@@ -149,9 +150,10 @@ class FeatureCache:
                 sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
             ) as shelf:
                 work(shelf)
-        except sqlite3.OperationalError as error:
-            self._tell(f"cache: {path} is out of reach ({error}); going on without it")
         except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorname", "").startswith(_NOT_THE_FILES_FAULT):
+                self._tell(f"cache: {path} is out of reach ({error}); going on without it")
+                return
             self._tell(f"cache: {path} is damaged ({error}); its features are computed again")
             with contextlib.suppress(OSError):
                 path.unlink()

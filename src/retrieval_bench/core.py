@@ -6,6 +6,7 @@ Nothing here knows about files, networks or tables; numpy is the only import bey
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,6 +36,11 @@ class BadImage(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as text that any encoder takes: bytes that are not UTF-8 become \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -217,6 +223,7 @@ class Extractor(Protocol):
     learned: tuple of attribute names (numpy arrays) that `fit` sets; the cache saves and restores them.
         Absent or empty: the method learns nothing from train.
     fit_images: how many training images `fit` reads at most; without it, all of them. Progress is counted by it.
+    chunk: how many images `transform` likes to be given at once; without it, a few.
     mark: e.g. "untrained"; the method is then called "resnet50[untrained]" everywhere.
     weights: {"source": ..., "sha256": ...} of the network's weights, for the record.
     transform_split: (split) -> features, for controls that may look at labels (the oracle); used in place of

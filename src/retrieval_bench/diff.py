@@ -79,13 +79,16 @@ def diff(
     speed: list[Change] = []
     broken: list[str] = []
     same_machine = _machine(before) == _machine(after)
+    for place, record in (("first", before), ("second", after)):
+        if record.status != "finished":
+            broken.append(f"the {place} record is of a run that did not finish")
     for old in before.rows:
         new = find_row(after.rows, old.method)
         if new is None:
             broken.append(f"{old.method} is missing in the second record")
-        elif new.status == "failed" and old.status == "ok":
-            sentence = new.error.sentence if new.error else "no reason recorded"
-            broken.append(f"{old.method} failed in the second record: {sentence}")
+        elif "failed" in (old.status, new.status):
+            places = [place for place, row in (("first", old), ("second", new)) if row.status == "failed"]
+            broken.append(f"{old.method} failed in the {' and the '.join(places)} record")
         else:
             _refuse_other_weights(old, new)
             learns = old.features is not None and old.features.fit != "nothing to learn"
@@ -102,6 +105,7 @@ def _refuse_false_comparison(before: Record, after: Record) -> None:
         "the dataset": (before.dataset.name, after.dataset.name),
         "the dataset's fingerprint": (before.dataset.fingerprint[:16], after.dataset.fingerprint[:16]),
         "k": (before.settings.k, after.settings.k),
+        "the seed": (before.settings.seed, after.settings.seed),
         "the limit": (before.settings.limit, after.settings.limit),
         "the queries left out": (before.dataset.queries_left_out, after.dataset.queries_left_out),
         "the backend": (before.settings.backend, after.settings.backend),
@@ -118,7 +122,8 @@ def _refuse_other_weights(old: Row, new: Row) -> None:
     def identity(row: Row) -> Any:
         weights = row.weights or {}
         # Random weights differ in the last bit between processors; their source line holds the seed.
-        return weights.get("source") if "[untrained]" in row.method else weights.get("sha256")
+        known = "source" if "[untrained]" in row.method else "sha256"
+        return f"{weights.get(known)}, {weights.get('recipe')}" if weights else None
 
     if identity(old) != identity(new):
         raise NotComparable(f"not comparable: {old.method} has other weights ({identity(old)} and {identity(new)})")

@@ -12,7 +12,10 @@ from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import BenchError, Distance, Extractor, Images, Split
 
 CHUNK = 8
-"""Images a worker takes at once: small enough for an even finish, large enough that handing over costs nothing."""
+"""Images a worker takes at once, unless the extractor names its own `chunk`.
+
+Small enough for an even finish, large enough that handing over costs nothing.
+"""
 
 _STORE_EVERY = 256
 
@@ -100,7 +103,8 @@ def _in_chunks(
         decoded = [images[row] for row in some]
         return some, checked(extractor.transform(decoded), len(some), extractor.distance)
 
-    chunks = iter([rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)])
+    size = getattr(extractor, "chunk", CHUNK)
+    chunks = iter([rows[start : start + size] for start in range(0, len(rows), size)])
     under_way: set[Future[tuple[Sequence[int], np.ndarray]]] = set()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="extract")
     try:

@@ -24,7 +24,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from retrieval_bench.core import BadImage
+from retrieval_bench.core import BadImage, printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -134,11 +134,6 @@ def _scaled_grey(image: Image.Image) -> np.ndarray:
         low, high = 0.0, 65535.0
     scaled = (grey - low) * (255.0 / (high - low)) if high > low else np.zeros_like(grey)
     return np.repeat(np.rint(scaled).astype(np.uint8)[:, :, None], 3, axis=2)
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    """A path as text that any encoder takes: bytes that are not UTF-8 become \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class ImageFiles:

@@ -34,6 +34,17 @@ def per_query(judged: Judged, ks: Iterable[int]) -> dict[str, np.ndarray]:
     return {name: entry.build(judged, k) for name, entry, k in _all(judged, ks) if entry.facts["per_query"]}
 
 
+def ceilings(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
+    """The scores of a perfect ranking, given as `judged`, for the metrics that have a ceiling.
+
+    A vote has none: behind the relevant items come others, and which ones decides what is predicted where k exceeds R.
+    """
+    if not len(judged):
+        raise ValueError("no query to judge")
+    having = [one for one in _all(judged, ks) if one[1].facts["has_ceiling"]]
+    return {name: float(np.mean(entry.build(judged, k))) for name, entry, k in having}
+
+
 def left_out(judged: Judged) -> dict[str, str]:
     """Metrics that cannot be had from these judgements, with the reason."""
     if judged.relevant_ranks is not None:
@@ -69,6 +80,7 @@ def _metric(
     at_k: bool = True,
     per_query: bool = True,
     whole_ranking: bool = False,
+    has_ceiling: bool = True,
 ) -> Any:
     return METRICS(
         name,
@@ -79,6 +91,7 @@ def _metric(
         per_query=per_query,
         whole_ranking=whole_ranking,
         higher_is_better=True,
+        has_ceiling=has_ceiling,
     )
 
 
@@ -200,6 +213,7 @@ def mrr(judged: Judged, k: None = None) -> np.ndarray:
     "1 where the most frequent label among the first k is the query's; "
     "between equally frequent labels the one whose first item is nearest wins; padding does not vote",
     "kNN",
+    has_ceiling=False,
 )
 def knn_accuracy(judged: Judged, k: int) -> np.ndarray:
     return (_vote(judged, k) == judged.expected).astype(np.float64)
@@ -212,20 +226,34 @@ _MACRO = (
 
 
 @_metric(
-    "macro_precision", "k-NN vote: precision per label, averaged", _MACRO.format("precision"), "mP", per_query=False
+    "macro_precision",
+    "k-NN vote: precision per label, averaged",
+    _MACRO.format("precision"),
+    "mP",
+    per_query=False,
+    has_ceiling=False,
 )
 def macro_precision(judged: Judged, k: int) -> float:
     right, predicted, _ = _confusion(judged, k)
     return float(np.mean(right / np.maximum(predicted, 1)))
 
 
-@_metric("macro_recall", "k-NN vote: recall per label, averaged", _MACRO.format("recall"), "mR", per_query=False)
+@_metric(
+    "macro_recall",
+    "k-NN vote: recall per label, averaged",
+    _MACRO.format("recall"),
+    "mR",
+    per_query=False,
+    has_ceiling=False,
+)
 def macro_recall(judged: Judged, k: int) -> float:
     right, _, expected = _confusion(judged, k)
     return float(np.mean(right / expected))
 
 
-@_metric("macro_f1", "k-NN vote: F1 per label, averaged", _MACRO.format("F1"), "mF1", per_query=False)
+@_metric(
+    "macro_f1", "k-NN vote: F1 per label, averaged", _MACRO.format("F1"), "mF1", per_query=False, has_ceiling=False
+)
 def macro_f1(judged: Judged, k: int) -> float:
     right, predicted, expected = _confusion(judged, k)
     return float(np.mean(2.0 * right / (predicted + expected)))

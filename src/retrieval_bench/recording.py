@@ -8,10 +8,11 @@ import numpy as np
 
 from retrieval_bench import metrics
 from retrieval_bench.cache import library_versions
-from retrieval_bench.core import Judged, Ranking
+from retrieval_bench.core import Judged, Ranking, printable
 from retrieval_bench.judge import FULL_LIMIT
 from retrieval_bench.results import (
     DatasetFacts,
+    ImageCounts,
     MetricFacts,
     Record,
     Row,
@@ -25,16 +26,16 @@ from retrieval_bench.timing import pinned
 from retrieval_bench.trial import Plan, Trial
 
 
-def blank_record(plan: Plan, trial: Trial) -> Record:
+def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:
     """The record of a run in which no method has finished yet."""
     data = trial.dataset
     facts = DatasetFacts(
         name=data.name,
         spec=str(plan.dataset),
-        root=None if plan.root is None else str(plan.root),
+        root=None if plan.root is None else printable(plan.root),
         fingerprint=trial.fingerprint,
-        images={name: len(split) for name, split in data.splits.items()},
-        labels=len(data.label_names),
+        images=ImageCounts(train=len(data.train), gallery=len(data.gallery), query=len(data.query)),
+        labels=len(np.union1d(data.gallery.labels, data.query.labels)),
         categories=len(data.category_names),
         leave_one_out=data.leave_one_out,
         queries_left_out=trial.left_out,
@@ -45,14 +46,14 @@ def blank_record(plan: Plan, trial: Trial) -> Record:
         methods=tuple(map(str, plan.methods)),
         k=trial.k,
         seed=plan.seed,
-        weights=plan.weights,
+        weights=printable(plan.weights),
         device=plan.device,
         threads=plan.threads,
         limit=plan.limit,
         backend=plan.backend,
         depth=trial.depth,
     )
-    where = environment(library_versions(), thread_counts={}, gpu=_gpu(plan.device))
+    where = environment(library_versions(), _gpu(plan.device), allocator)
     return Record(
         status="running",
         created=now(),
@@ -61,7 +62,7 @@ def blank_record(plan: Plan, trial: Trial) -> Record:
         settings=settings,
         environment=where,
         metrics={name: MetricFacts(**about) for name, about in metrics.describe().items()},
-        ceilings=metrics.scores(_perfect(trial), trial.k),
+        ceilings=metrics.ceilings(_perfect(trial), trial.k),
         rows=(),
     )
 

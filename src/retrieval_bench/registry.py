@@ -80,10 +80,11 @@ class Registry:
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> str:
     """The sentence for a name that does not exist, with the closest that does."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    folded = {one.casefold(): one for one in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     sentence = f"unknown {kind} {name!r}"
     if close:
-        return f"{sentence}; did you mean {close[0]!r}?"
+        return f"{sentence}; did you mean {folded[close[0]]!r}?"
     if len(known) <= 20:
         return f"{sentence}; known are {', '.join(known) or 'none'}"
     return f"{sentence}; {hint}" if hint else sentence
@@ -98,6 +99,11 @@ class Spec:
 
     def __str__(self) -> str:
         return ":".join([self.entry.name, *(f"{key}={_write(value)}" for key, value in self.options.items())])
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """Every option with the value it has here, given or default."""
+        return {name: self.options.get(name, parameter.default) for name, parameter in self.entry.options.items()}
 
     def build(self, *args: Any) -> Any:
         return self.entry.build(*args, **self.options)

@@ -10,25 +10,33 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retrieval_bench import __version__
-from retrieval_bench.core import BenchError
+from retrieval_bench.core import BenchError, printable
+
+log = logging.getLogger("retrieval_bench")
 
 SCHEMA_VERSION: Literal[1] = 1
 RUN_FILE = "run.json"
 RANKINGS_FILE = "rankings.npz"
+LOCK_FILE = ".lock"
+TABLE_FILES = ("table.md", "table.csv")
+
+
+Fitted = Literal["nothing to learn", "learned", "from cache"]
 
 
 class Model(BaseModel):
@@ -54,7 +62,7 @@ class Features(Model):
     zero_rows: int
     computed: int
     from_cache: int
-    fit: Literal["nothing to learn", "learned", "from cache"]
+    fit: Fitted
     learned_from: str | None
 
 
@@ -85,12 +93,20 @@ class Skipped(Model):
     detail: str
 
 
+class ImageCounts(Model):
+    train: int
+    gallery: int
+    query: int
+
+
 class DatasetFacts(Model):
+    """labels: how many are in play, in the gallery or among the queries."""
+
     name: str
     spec: str
     root: str | None
     fingerprint: str
-    images: dict[str, int]
+    images: ImageCounts
     labels: int
     categories: int
     leave_one_out: bool
@@ -101,7 +117,7 @@ class DatasetFacts(Model):
 
 class Settings(Model):
     methods: tuple[str, ...]
-    k: tuple[int, ...]
+    k: tuple[int, ...] = Field(min_length=1)
     seed: int
     weights: str
     device: str
@@ -124,6 +140,7 @@ class Environment(Model):
     memory_gib: float
     gpu: str | None
     thread_counts: dict[str, int]
+    allocator: str
 
 
 class MetricFacts(Model):
@@ -136,6 +153,7 @@ class MetricFacts(Model):
     per_query: bool
     whole_ranking: bool
     higher_is_better: bool
+    has_ceiling: bool
 
 
 class Rankings(Model):
@@ -144,7 +162,7 @@ class Rankings(Model):
 
 
 class Record(Model):
-    """`ceilings`: what a perfect ranking scores on this dataset, by metric name with cutoff."""
+    """`ceilings`: what a perfect ranking scores on this dataset, by metric name with cutoff; votes have none."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     status: Literal["finished", "interrupted", "running"]
@@ -167,8 +185,8 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def environment(libraries: Mapping[str, str], thread_counts: Mapping[str, int], gpu: str | None) -> Environment:
-    """Where this run is taking place."""
+def environment(libraries: Mapping[str, str], gpu: str | None, allocator: str) -> Environment:
+    """Where this run is taking place. The thread counts are read back later, when the libraries are loaded."""
     commit, dirty = _commit()
     return Environment(
         version=__version__,
@@ -182,7 +200,8 @@ def environment(libraries: Mapping[str, str], thread_counts: Mapping[str, int], 
         cores=psutil.cpu_count() or 1,
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
         gpu=gpu,
-        thread_counts=dict(thread_counts),
+        thread_counts={},
+        allocator=allocator,
     )
 
 
@@ -222,21 +241,72 @@ def write_whole(path: Path, content: bytes) -> None:
         raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place with --out") from None
 
 
-def save(record: Record, folder: Path, arrays: Mapping[str, np.ndarray]) -> Record:
-    """Write both files; the record that is returned names the rankings' sha256. The same arrays give the same bytes."""
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make sure, before any work, that a record can be written to `folder` and that no other run is writing there."""
+    made = not folder.exists()
+    lock = folder / LOCK_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _take(lock)
+    except OSError as error:
+        raise BenchError(f"--out {printable(folder)}: cannot be written ({error.strerror}); name another") from None
+    try:
+        for name in (RUN_FILE, RANKINGS_FILE, *TABLE_FILES):
+            if (folder / name).is_dir():
+                raise BenchError(f"--out {printable(folder)}: {name} is a folder there; name another")
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        if made:
+            with contextlib.suppress(OSError):  # it is not empty, as it should be
+                folder.rmdir()
+
+
+def _take(lock: Path) -> None:
+    try:
+        with lock.open("x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        owner = lock.read_text(errors="replace")
+        if owner.isdecimal() and psutil.pid_exists(int(owner)):
+            raise BenchError(
+                f"--out {printable(lock.parent)}: another run (process {owner}) is writing there; "
+                f"wait for it, name another, or remove {LOCK_FILE} if that is no run"
+            ) from None
+        lock.unlink()  # its run was killed
+        _take(lock)
+
+
+def save(
+    record: Record,
+    folder: Path,
+    arrays: Mapping[str, np.ndarray],
+    tables: Mapping[str, str] | None = None,
+    keep_earlier: bool = False,
+) -> Record:
+    """Write all files of a record; the record that is returned names the rankings' sha256.
+
+    The same arrays give the same bytes. tables: file name -> text, derived from the record.
+    keep_earlier: set aside what lies in `folder` first. All is serialised before anything there is touched.
+    """
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     content = buffer.getvalue()
     stamp = Rankings(file=RANKINGS_FILE, sha256=hashlib.sha256(content).hexdigest())
     record = record.model_copy(update={"rankings": stamp})
-    write_whole(folder / RANKINGS_FILE, content)
-    write_whole(folder / RUN_FILE, record.to_json().encode())
+    files = {RANKINGS_FILE: content, RUN_FILE: record.to_json().encode()}
+    files |= {name: text.encode() for name, text in (tables or {}).items()}
+    if keep_earlier:
+        set_aside(folder)
+    for name, whole in files.items():
+        write_whole(folder / name, whole)
     return record
 
 
 def set_aside(folder: Path) -> Path | None:
     """Move an earlier record in `folder` to `earlier/<its time>/`, so that no finished run is lost; where it went."""
-    files = [folder / name for name in (RUN_FILE, RANKINGS_FILE) if (folder / name).exists()]
+    files = [folder / name for name in (RUN_FILE, RANKINGS_FILE, *TABLE_FILES) if (folder / name).exists()]
     if not files:
         return None
     taken = datetime.fromtimestamp(files[0].stat().st_mtime, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
@@ -251,6 +321,7 @@ def set_aside(folder: Path) -> Path | None:
             os.replace(file, home / file.name)
     except OSError as error:
         raise BenchError(f"{folder}: the earlier record cannot be set aside ({error.strerror}); use --out") from None
+    log.info("the earlier record of %s is kept in %s", printable(folder), printable(home))
     return home
 
 
@@ -270,12 +341,10 @@ def load(path: Path) -> Record:
         raise BenchError(f"{file}: cannot be read as a record ({error})") from None
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BenchError(
-            f"{file}: not JSON ({error.msg} in line {error.lineno}); it was cut short or is no record"
-        ) from None
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{file}: not JSON ({error}); it was cut short or is no record") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise BenchError(
             f"{file}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; "
             "run again, or use the version of retrieval_bench that wrote it"
@@ -310,4 +379,4 @@ def find_row(rows: Iterable[Row], method: str) -> Row | None:
 def command_line() -> tuple[str, ...]:
     """The command that repeats this run, without the path of the interpreter."""
     program = "retrieval-bench" if Path(sys.argv[0]).name == "retrieval-bench" else "python -m benchmark"
-    return (program, *sys.argv[1:])
+    return (program, *map(printable, sys.argv[1:]))

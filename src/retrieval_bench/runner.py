@@ -18,14 +18,15 @@ import numpy as np
 from retrieval_bench import extractors, metrics
 from retrieval_bench.cache import FeatureCache, code_version, library_versions, recipe_key
 from retrieval_bench.core import BenchError, Extractor, Ranking, Searcher, Setup, Split
-from retrieval_bench.extraction import Watched, checked, extract
+from retrieval_bench.extraction import Extracted, Watched, checked, extract
 from retrieval_bench.images import DECODER_VERSION
 from retrieval_bench.judge import judge, rank_gallery
 from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_row
 from retrieval_bench.registry import BACKENDS, Spec
-from retrieval_bench.results import Failure, Features, Record, Row, TimeFigure, save, set_aside
+from retrieval_bench.report.table import derived
+from retrieval_bench.results import Failure, Features, Fitted, Record, Row, TimeFigure, claimed, save
 from retrieval_bench.search.index import warm_up
-from retrieval_bench.timing import PeakMemory, Stopwatch, Time, latencies, pinned
+from retrieval_bench.timing import PeakMemory, Stopwatch, Time, latencies, pinned, release_memory, steady_allocator
 from retrieval_bench.trial import Plan, Progress, Trial, prepare, silent
 
 log = logging.getLogger("retrieval_bench")
@@ -52,119 +53,143 @@ def run(
     progress: Progress = silent,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Record:
-    """Prepare, evaluate each method, and save after each; an interrupt leaves a record of what was finished."""
-    trial = prepare(plan, progress)
-    record = blank_record(plan, trial)
-    arrays = common_arrays(trial)
-    fresh = not overwrite
-    try:
-        for spec in plan.methods:
-            log.info("%s: starting", spec)
-            outcome = evaluate(spec, plan, trial, progress)
-            if outcome.ranking is not None:
-                arrays |= ranking_arrays(outcome.row.method, outcome.ranking, outcome.relevant_ranks)
-            record = with_row(record, outcome.row, plan.threads)
-            if fresh:
-                earlier = set_aside(out)
-                if earlier is not None:
-                    log.info("the earlier record of %s is kept in %s", out, earlier)
-                fresh = False
-            record = save(record, out, arrays)
-            on_row(outcome.row)
-    except KeyboardInterrupt:
-        if record.rows:
-            save(record.model_copy(update={"status": "interrupted"}), out, arrays)
-        raise
-    return save(record.model_copy(update={"status": "finished"}), out, arrays)
+    """Prepare, evaluate each method, and save after each; an interrupt leaves a record of what was finished.
+
+    Fixes the allocator's thresholds for the life of the process (see timing.steady_allocator).
+    """
+    with claimed(out):
+        allocator = steady_allocator()
+        trial = prepare(plan, progress)
+        record = blank_record(plan, trial, allocator)
+        arrays = common_arrays(trial)
+        keep_earlier = not overwrite
+        try:
+            for spec in plan.methods:
+                log.info("%s: starting", spec)
+                outcome = evaluate(spec, plan, trial, progress)
+                if outcome.ranking is not None:
+                    arrays |= ranking_arrays(outcome.row.method, outcome.ranking, outcome.relevant_ranks)
+                record = with_row(record, outcome.row, plan.threads)
+                record = save(record, out, arrays, derived(record), keep_earlier)
+                keep_earlier = False
+                on_row(outcome.row)
+        except KeyboardInterrupt:
+            if record.rows:
+                record = record.model_copy(update={"status": "interrupted"})
+                save(record, out, arrays, derived(record), keep_earlier)
+            raise
+        record = record.model_copy(update={"status": "finished"})
+        return save(record, out, arrays, derived(record))
 
 
 def evaluate(spec: Spec, plan: Plan, trial: Trial, progress: Progress = silent) -> Outcome:
     """One method, from building it to its row. Whatever goes wrong becomes a failed row, never the end of the run."""
-    name, extractor = str(spec), None
+    name = str(spec)
     try:
-        with Stopwatch() as loading:
-            extractor = spec.build(Setup(plan.seed, plan.weights, plan.device))
-        name = _display_name(spec, extractor)
-        return _evaluate(name, spec, extractor, loading.seconds, plan, trial, progress)
+        release_memory()
+        with PeakMemory() as memory:
+            with Stopwatch() as loading:
+                extractor: Extractor = spec.build(Setup(plan.seed, plan.weights, plan.device))
+            name = display_name(spec, extractor)
+            found = _quality(name, spec, extractor, plan, trial, progress)
+        times = {
+            "load": Time(loading.seconds, "s"),
+            **found.times,
+            "peak_memory": Time(memory.mib, "MiB"),
+            "added_memory": Time(memory.added_mib, "MiB"),
+            **_measure(name, extractor, found, plan, trial, progress),
+        }
+        row = Row(
+            method=name,
+            family=spec.entry.family,
+            status="ok",
+            scores=found.scores,
+            times={what: TimeFigure(**asdict(figure)) for what, figure in times.items()},
+            params=spec.resolved,
+            weights=getattr(extractor, "weights", None),
+            features=found.features,
+        )
+        return Outcome(row, found.ranking, found.relevant_ranks)
     except BenchError as error:
         failure = Failure(kind="BenchError", sentence=str(error))
     except Exception as error:
         sentence = f"{type(error).__name__}: {error}"
         failure = Failure(kind=type(error).__name__, sentence=sentence, traceback=traceback.format_exc())
     log.error("%s failed: %s", name, failure.sentence)
-    row = Row(method=name, family=spec.entry.family, status="failed", params=dict(spec.options), error=failure)
-    return Outcome(row)
+    return Outcome(Row(method=name, family=spec.entry.family, status="failed", params=spec.resolved, error=failure))
 
 
-def _display_name(spec: Spec, extractor: Extractor) -> str:
+def display_name(spec: Spec, extractor: Extractor) -> str:
+    """The method's name with its mark: "resnet50[untrained]"."""
     mark = getattr(extractor, "mark", "")
     return f"{spec}[{mark}]" if mark else str(spec)
 
 
-def _evaluate(
-    name: str, spec: Spec, extractor: Extractor, load_s: float, plan: Plan, trial: Trial, progress: Progress
-) -> Outcome:
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What the quality pass leaves behind. query_features: (q, d); searcher holds the gallery's."""
+
+    scores: dict[str, float]
+    features: Features
+    times: dict[str, Time]
+    ranking: Ranking
+    relevant_ranks: np.ndarray | None
+    searcher: Searcher
+    query_features: np.ndarray
+
+
+def _quality(name: str, spec: Spec, extractor: Extractor, plan: Plan, trial: Trial, progress: Progress) -> _Found:
+    """Learn, extract, search for all queries at once, and judge; features may come from the cache."""
     data = trial.dataset
-    times: dict[str, Time] = {"load": Time(load_s, "s")}
+    with pinned(1):  # one thread a library, one worker a core: images are the unit of parallel work
+        recipe = _recipe(spec, extractor, plan)
+        fitted, fit_s = _fit(extractor, recipe, data.train, plan, name, progress)
+        learned_from = data.train.content if fitted != "nothing to learn" else None
+        key = recipe_key(recipe | {"kind": "features", "learned_from": learned_from})
 
-    with PeakMemory() as memory:
-        with pinned(1):  # one thread a library, one worker a core: images are the unit of parallel work
-            recipe = _recipe(spec, extractor, plan)
-            fitted, fit_s = _fit(extractor, recipe, data.train, plan, name, progress)
-            times["fit"] = Time(fit_s, "s")
-            learned_from = data.train.content if fitted != "nothing to learn" else None
-            key = recipe_key(recipe | {"kind": "features", "learned_from": learned_from})
+        def extracted(split: Split, part: str) -> Extracted:
+            def show(done: int, total: int) -> None:
+                progress(f"{name}: {part}", done, total)
 
-            def features_of(split: Split, part: str) -> Any:
-                def show(done: int, total: int) -> None:
-                    progress(f"{name}: {part}", done, total)
+            return extract(extractor, split, threads=plan.threads, cache=plan.cache, key=key, progress=show)
 
-                return extract(extractor, split, threads=plan.threads, cache=plan.cache, key=key, progress=show)
+        gallery, query = extracted(data.gallery, "gallery"), extracted(data.query, "queries")
 
-            gallery, query = features_of(data.gallery, "gallery"), features_of(data.query, "queries")
-        with pinned(plan.threads):
-            with Stopwatch() as compiling:
-                warm_up(extractor.distance)
-            with Stopwatch() as building:
-                searcher: Searcher = BACKENDS[plan.backend].build(gallery.features, extractor.distance)
-            times |= {"jit": Time(compiling.seconds, "s"), "index_build": Time(building.seconds, "s")}
-            ranking, relevant_ranks = rank_gallery(
-                searcher,
-                query.features,
-                data.query.labels,
-                data.gallery.labels,
-                trial.depth,
-                exclude=trial.exclude,
-                progress=lambda done: progress(f"{name}: ranking", done, len(data.query)),
-            )
-            judged = judge(data.query.labels, data.gallery.labels, ranking, trial.n_relevant, relevant_ranks)
-            scores = metrics.scores(judged, trial.k)
-    times["peak_memory"] = Time(memory.mib, "MiB")
-
-    times |= _measure(extractor, searcher, query.features, plan, trial, name, progress)
+    with Stopwatch() as compiling:  # before pinning, which leaves a library that is not loaded alone
+        warm_up(extractor.distance)
+    with pinned(plan.threads):
+        with Stopwatch() as building:
+            searcher: Searcher = BACKENDS[plan.backend].build(gallery.features, extractor.distance)
+        ranking, relevant_ranks = rank_gallery(
+            searcher,
+            query.features,
+            data.query.labels,
+            data.gallery.labels,
+            trial.depth,
+            exclude=trial.exclude,
+            progress=lambda done: progress(f"{name}: ranking", done, len(data.query)),
+        )
+    judged = judge(data.query.labels, data.gallery.labels, ranking, trial.n_relevant, relevant_ranks)
+    bits = extractor.distance == "hamming"
     features = Features(
         distance=extractor.distance,
-        dim=gallery.features.shape[1] * (8 if extractor.distance == "hamming" else 1),
-        dtype="bit" if extractor.distance == "hamming" else str(gallery.features.dtype),
+        dim=gallery.features.shape[1] * (8 if bits else 1),
+        dtype="bit" if bits else str(gallery.features.dtype),
         bytes_per_image=int(gallery.features[0].nbytes),
         index_bytes=int(searcher.bytes),
-        zero_rows=0 if extractor.distance == "hamming" else _zero_rows(gallery.features) + _zero_rows(query.features),
+        zero_rows=0 if bits else _zero_rows(gallery.features) + _zero_rows(query.features),
         computed=gallery.computed + query.computed,
         from_cache=gallery.from_cache + query.from_cache,
-        fit=fitted,  # type: ignore[arg-type]
+        fit=fitted,
         learned_from=learned_from,
     )
-    row = Row(
-        method=name,
-        family=spec.entry.family,
-        status="ok",
-        scores=scores,
-        times={what: TimeFigure(**asdict(figure)) for what, figure in times.items()},
-        params=dict(spec.options),
-        weights=getattr(extractor, "weights", None),
-        features=features,
-    )
-    return Outcome(row, ranking, relevant_ranks)
+    times = {
+        "fit": Time(fit_s, "s"),
+        "jit": Time(compiling.seconds, "s"),
+        "index_build": Time(building.seconds, "s"),
+    }
+    scores = metrics.scores(judged, trial.k)
+    return _Found(scores, features, times, ranking, relevant_ranks, searcher, query.features)
 
 
 def _recipe(spec: Spec, extractor: Extractor, plan: Plan) -> dict[str, Any]:
@@ -172,11 +197,12 @@ def _recipe(spec: Spec, extractor: Extractor, plan: Plan) -> dict[str, Any]:
     own = Path(spec.entry.build.__code__.co_filename)
     sources = [*Path(extractors.__file__).parent.glob("*.py"), *([own] if own.is_file() else [])]
     return {
-        "method": str(spec),
+        "method": spec.entry.name,
+        "options": spec.resolved,
         "seed": plan.seed,
         "device": plan.device,
         "distance": extractor.distance,
-        "weights": (getattr(extractor, "weights", None) or {}).get("sha256"),
+        "weights": getattr(extractor, "weights", None),
         "decoder": DECODER_VERSION,
         "code": code_version(*sources),
         "libraries": library_versions(),
@@ -185,14 +211,13 @@ def _recipe(spec: Spec, extractor: Extractor, plan: Plan) -> dict[str, Any]:
 
 def _fit(
     extractor: Extractor, recipe: Mapping[str, Any], train: Split, plan: Plan, name: str, progress: Progress
-) -> tuple[str, float | None]:
+) -> tuple[Fitted, float | None]:
     """Learn from train, or take from the cache what was learned from the same images; (how, seconds it took now)."""
     learned: tuple[str, ...] = getattr(extractor, "learned", ())
     if not learned:
         extractor.fit(train)
         return "nothing to learn", None
-    if not len(train):
-        raise BenchError(f"{name} learns from train images and this dataset has none; add a train split or drop {name}")
+    _refuse_empty(train, name)
     key = recipe_key(dict(recipe) | {"kind": "fit", "learned_from": train.content})
     stored = plan.cache.get_fit(key)
     if stored is not None and set(stored) == set(learned):
@@ -207,37 +232,40 @@ def _fit(
     return "learned", fitting.seconds
 
 
+def _refuse_empty(train: Split, name: str) -> None:
+    if not len(train):
+        raise BenchError(f"{name} learns from train images and this dataset has none; add a train split or drop {name}")
+
+
 def _measure(
-    extractor: Extractor,
-    searcher: Searcher,
-    features: np.ndarray,
-    plan: Plan,
-    trial: Trial,
-    name: str,
-    progress: Progress,
+    name: str, extractor: Extractor, found: _Found, plan: Plan, trial: Trial, progress: Progress
 ) -> dict[str, Time]:
     """The time pass: single queries one after the other, then throughput. Nothing here comes from the cache."""
-    query, k = trial.dataset.query, max(trial.k)
+    query, k, exclude = trial.dataset.query, max(trial.k), trial.exclude
     n = min(TIMED_QUERIES, len(query))
     sample = np.random.default_rng(plan.seed).permutation(len(query))[:n]
-    own = None if trial.exclude is None else trial.exclude[sample]
     times: dict[str, Time] = {}
 
     with pinned(plan.threads):
         with Stopwatch() as searching:
-            searcher(features, k, trial.exclude)
-        times["search_throughput"] = Time(len(features) / searching.seconds, "queries/s", len(features))
+            found.searcher(found.query_features, k, exclude)
+        times["search_throughput"] = Time(len(query) / searching.seconds, "queries/s", len(query))
         if hasattr(extractor, "transform_split"):
             return times  # it looks at labels: there is nothing to time
 
-        def find(feature: np.ndarray, item: int = 0) -> Ranking:
-            return searcher(feature, k, None if own is None else own[item : item + 1])
+        def decode(item: int) -> tuple[int, np.ndarray]:
+            row = int(sample[item])
+            return row, query.images[row]
 
-        phases = (
-            ("decode", lambda item: query.images[int(sample[item])]),
-            ("extract", lambda image: checked(extractor.transform([image]), 1, extractor.distance)),
-            ("search", find),
-        )
+        def describe(decoded: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
+            row, image = decoded
+            return row, checked(extractor.transform([image]), 1, extractor.distance)
+
+        def find(described: tuple[int, np.ndarray]) -> Ranking:
+            row, feature = described
+            return found.searcher(feature, k, None if exclude is None else exclude[row : row + 1])
+
+        phases = (("decode", decode), ("extract", describe), ("search", find))
         times |= latencies(phases, n, progress=lambda done, total: progress(f"{name}: timing", done, total))
 
     with pinned(1), Stopwatch() as extracting:
@@ -247,7 +275,7 @@ def _measure(
             threads=plan.threads,
             cache=FeatureCache(None),
             key="",
-            progress=lambda done, total: None,
+            progress=lambda done, total: progress(f"{name}: throughput", done, total),
         )
     times["extract_throughput"] = Time(n / extracting.seconds, "images/s", n)
     return times
@@ -255,6 +283,17 @@ def _measure(
 
 def _zero_rows(features: np.ndarray) -> int:
     return int((~features.any(axis=1)).sum())
+
+
+def check(plan: Plan, progress: Progress = silent) -> Trial:
+    """All that can go wrong before the first feature: the data, and every method but networks, which may download."""
+    trial = prepare(plan, progress)
+    for spec in plan.methods:
+        if spec.entry.family != "deep":
+            extractor = spec.build(Setup(plan.seed, plan.weights, plan.device))
+            if getattr(extractor, "learned", ()):
+                _refuse_empty(trial.dataset.train, str(spec))
+    return trial
 
 
 def resolve_device(wanted: str, methods: tuple[Spec, ...]) -> str:

@@ -53,7 +53,7 @@ def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | No
     """The weights of `network` under a policy; None: none, start from random numbers.
 
     urls: name of a training recipe -> where torchvision offers its weights, the preferred one first.
-    policy: "random" looks for nothing. A directory is searched for `<network>*.pth` or `.pt`; else the directory in
+    policy: "random" looks for nothing. A directory is searched for `<network>*.pth` or `.pt`; then the directory in
         RETRIEVAL_BENCH_WEIGHTS; then torch's cache; then the first url is downloaded into torch's cache and its hash
         checked. When all fail, "pretrained" raises BenchError, and "auto" and a directory log one warning.
     Raises BenchError also for a directory that does not exist and for a file that is not what its name promises.
@@ -62,10 +62,10 @@ def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | No
         return None
     import torch
 
-    directory = _directory(policy)
+    directories = weights_directories(policy)
     cache = Path(torch.hub.get_dir()) / "checkpoints"
-    for folder, kind in ((directory, "weights directory"), (cache, "torch's cache")):
-        best = next(_candidates(folder, network, urls), None) if folder is not None and folder.is_dir() else None
+    for folder, kind in (*((one, "weights directory") for one in directories), (cache, "torch's cache")):
+        best = next(_candidates(folder, network, urls), None) if folder.is_dir() else None
         if best is not None:
             path, recipe = best
             return _checked(path, f"{path.name} from {kind}", recipe)
@@ -73,7 +73,7 @@ def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | No
     try:
         return _checked(_download(url, cache), url, preferred)
     except OSError as error:
-        where = "in the weights directory nor in torch's cache" if directory else "in torch's cache"
+        where = "in the weights directory nor in torch's cache" if directories else "in torch's cache"
         missing = f"{network}: no weights {where}, and {url} cannot be had ({error})"
     advice = f"fetch that file, put it into a directory DIR and pass --weights DIR (or set {DIRECTORY_VARIABLE}=DIR)"
     if policy == "pretrained":
@@ -140,17 +140,18 @@ def state_sha256(state: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _directory(policy: str) -> Path | None:
-    if policy not in ("auto", "pretrained"):
-        origin, text = "weights", policy
-    elif os.environ.get(DIRECTORY_VARIABLE):
-        origin, text = DIRECTORY_VARIABLE, os.environ[DIRECTORY_VARIABLE]
-    else:
-        return None
-    if not Path(text).is_dir():
-        others = "auto, pretrained, random or " if origin == "weights" else ""
-        raise BenchError(f"{origin}={text!r} is not a directory; it must be {others}a directory that exists")
-    return Path(text)
+def weights_directories(policy: str) -> list[Path]:
+    """Where a policy looks before torch's cache; BenchError for a directory that does not exist."""
+    if policy == "random":
+        return []
+    named = [] if policy in ("auto", "pretrained") else [("--weights", policy)]
+    if os.environ.get(DIRECTORY_VARIABLE):
+        named.append((DIRECTORY_VARIABLE, os.environ[DIRECTORY_VARIABLE]))
+    for origin, text in named:
+        if not Path(text).is_dir():
+            others = "auto, pretrained, random or " if origin == "--weights" else ""
+            raise BenchError(f"{origin}={text!r} is not a directory; it must be {others}a directory that exists")
+    return [Path(text) for _, text in named]
 
 
 def _candidates(folder: Path, network: str, urls: Mapping[str, str]) -> Iterator[tuple[Path, str | None]]:

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from retrieval_bench.core import BenchError, Dataset, Split
+from retrieval_bench.core import BenchError, Dataset, Split, printable
 from retrieval_bench.datasets.shop.camera import Camera, Parameters
 from retrieval_bench.datasets.shop.look import CATEGORIES, looks
 from retrieval_bench.images import ImageBytes, encode_png
@@ -52,7 +52,12 @@ class Pictures:
 
 @DATASETS("products", about="embedded: 100 rendered products, catalogue and phone views, every view parameter known")
 def products(root: Path | None, *, seed: int = 0) -> Dataset:
-    """The dataset of one seed. `root` is not used: nothing is read from outside. Raises BenchError for a bad seed."""
+    """The dataset of one seed. Raises BenchError for a bad seed, and for a `root`: nothing is read."""
+    if root is not None:
+        raise BenchError(
+            f"products is rendered and reads nothing from {printable(root)}; drop --data-root, "
+            "or say --dataset folder (or manifest, grocery) to read it"
+        )
     if not 0 <= seed < 2**32:
         raise BenchError(f"products: seed={seed} is outside 0..{2**32 - 1}; choose a seed in this range")
     pictures = _cached(seed)

@@ -58,11 +58,8 @@ def observations(dataset: Dataset) -> tuple[str, ...]:
     names = dataset.label_names
     held, asked = (set(split.labels.tolist()) for split in (dataset.gallery, dataset.query))
     if asked - held:
-        lost = int(np.isin(dataset.query.labels, list(asked - held)).sum())
-        notices.append(
-            f"{len(asked - held)} labels have queries but no gallery image, so {lost} queries have nothing to find "
-            f"and will be left out: {some(names[label] for label in asked - held)}"
-        )
+        unanswered = some(names[label] for label in asked - held)
+        notices.append(f"{len(asked - held)} labels have queries but no gallery image: {unanswered}")
     if held - asked:
         unasked = some(names[label] for label in held - asked)
         notices.append(f"{len(held - asked)} labels have gallery images but no query: {unasked}")

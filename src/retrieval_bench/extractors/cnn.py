@@ -37,6 +37,10 @@ class PenultimateFeatures:
     mark: str
     distance: Distance = "cosine"
 
+    @property
+    def chunk(self) -> int:
+        return 1 if self.device == "cpu" else CUDA_BATCH
+
     def fit(self, train: Split) -> Self:
         return self
 
@@ -49,7 +53,7 @@ class PenultimateFeatures:
         import torch
 
         rows = np.empty((len(images), self.dimensions), np.float32)
-        step = 1 if self.device == "cpu" else CUDA_BATCH
+        step = self.chunk
         with torch.inference_mode():
             for start in range(0, len(images), step):
                 inputs = [self.preprocess(_middle(image)) for image in images[start : start + step]]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from retrieval_bench.results import Record, Row
+from retrieval_bench.results import TABLE_FILES, Record, Row
 
 NOT_AVAILABLE = "n/a"
 
@@ -43,9 +43,10 @@ def columns(record: Record) -> list[Column]:
         _time("extract_throughput", "images/s", "decode + extract on all threads", 3),
         Column("B/image", "bytes that one image occupies in the gallery", _bytes, 2),
         _time("fit", "fit s", "learning from train; n/a when it came from the cache", 7),
-        _time("peak_memory", "peak MiB", "highest resident memory of the process during the quality pass", 8),
+        _time("added_memory", "+ MiB", "resident memory that loading, learning, extracting and ranking added", 8),
     ]
-    return [column for column in shown if "@" not in column.head or column.head in record.ceilings]
+    known = {name for row in record.rows for name in row.scores}
+    return [column for column in shown if "@" not in column.head or column.head in known]
 
 
 def _score(name: str, means: str, rank: int) -> Column:
@@ -78,22 +79,22 @@ def caption(record: Record) -> list[str]:
     data, settings = record.dataset, record.settings
     lines = [
         (
-            f"{data.name}: {data.labels} labels; train {data.images['train']:,}, gallery {data.images['gallery']:,}, "
-            f"query {data.images['query']:,} images; seed {settings.seed}; {settings.threads} threads; "
+            f"{data.name}: {data.labels} labels; train {data.images.train:,}, gallery {data.images.gallery:,}, "
+            f"query {data.images.query:,} images; seed {settings.seed}; {settings.threads} threads; "
             f"fingerprint {data.fingerprint[:12]}"
         )
     ]
     heads = {column.head for column in columns(record)}
     low = [f"{name} {ceiling:.3f}" for name, ceiling in record.ceilings.items() if ceiling < 1 and name in heads]
     if low:
-        lines.append(f"A perfect ranking reaches {', '.join(low)} here, and 1.000 elsewhere.")
+        lines.append(f"A perfect ranking reaches {', '.join(low)} here.")
     if any("[untrained]" in row.method for row in record.rows):
         lines.append("[untrained] = seeded random weights: this network has learned nothing.")
     lines += data.notices
     if data.skipped:
         lines.append(f"{len(data.skipped)} unusable images skipped; they are listed in the record.")
-    if record.status == "interrupted":
-        lines.append("The run was interrupted: methods that had not finished are missing.")
+    if record.status != "finished":
+        lines.append("The run did not finish: methods are missing.")
     lines += [f"{row.method} failed: {row.error.sentence}" for row in record.rows if row.error is not None]
     return lines
 
@@ -138,6 +139,11 @@ def terminal(record: Record, width: int | None = None, color: bool = False) -> s
     if hidden:
         below.print(Text(f"Too narrow for: {', '.join(reversed(hidden))} (`show --format csv` has all).", style="dim"))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def derived(record: Record) -> dict[str, str]:
+    """File name -> text of the tables that lie beside a record."""
+    return dict(zip(TABLE_FILES, (markdown(record), tidy_csv(record)), strict=True))
 
 
 def _width(record: Record, shown: list[Column]) -> int:
