@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +36,11 @@ def test_the_readme_shows_the_table_of_the_reference_record() -> None:
     assert shown[1] == table.terminal(load(ROOT / "results" / "reference" / "products"))
 
 
-def test_the_readme_examples_run(tmp_path: Path) -> None:
+def test_the_readme_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
     extractor, library = (block for block in re.findall(r"```python\n(.*?)```", README, re.S)[::-1])
-    scope: dict[str, object] = {"__name__": "readme"}
+    module = types.ModuleType("readme")
+    monkeypatch.setitem(sys.modules, "readme", module)  # where dataclass looks annotations up
+    scope = vars(module)
     before = set(EXTRACTORS._entries)
     try:
         exec(compile(extractor, "README.md", "exec"), scope)
