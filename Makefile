@@ -30,8 +30,8 @@ smoke: $(READY)  ## the default line-up with random weights, held against the co
 reference: $(READY)  ## make the committed reference anew; say in the commit why a number moved
 	$(BIN)/python -m benchmark run --weights random --no-cache --overwrite --out results/reference/products
 
-kernel: $(READY)  ## the top-k kernel against its peers
-	$(BIN)/python -m pytest --benchmark-only $(ARGS)
+kernel: $(READY)  ## the top-k kernel against its peers, in one table
+	$(BIN)/python -m benchmark.kernel $(ARGS)
 
 clean:
 	rm -rf .venv .smoke .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist

@@ -1,93 +1,47 @@
-"""Time of exact search against its peers: `pytest --benchmark-only tests/test_kernel_benchmark.py`.
+"""Every shape and every rival of the contest as a benchmark: `pytest --benchmark-only tests/test_kernel_benchmark.py`.
 
-Skipped in a normal run (`--benchmark-skip` in pyproject.toml, which `--benchmark-only` overrides).
-Every peer gets the same number of threads; results are checked before they are timed.
+Skipped in a normal run (`--benchmark-skip` in pyproject.toml, which `--benchmark-only` overrides). One group a shape;
+each rival at its fastest setting, all on the same number of threads, results checked before they are timed.
+`python -m benchmark.kernel` measures the same with interleaved rounds: where ratios are wanted, take those.
 """
 
-import numba
-import numpy as np
+import functools
+
 import pytest
-from threadpoolctl import threadpool_limits
 
-from retrieval_bench.search.index import ExactIndex
+from retrieval_bench.contest import race, rivals
+from retrieval_bench.contest.shapes import ALL, Shape
+from retrieval_bench.timing import pinned, usable_cores
 
-VECTORS = [(1, 100_000, 512, 10), (16, 100_000, 512, 10), (1000, 50_000, 512, 10), (2485, 2_640, 512, 10)]
-CODES = [(1, 1_000_000, 8, 10), (1000, 100_000, 8, 10)]
-
-
-def name(shape: tuple[int, int, int, int]) -> str:
-    return "{}x{}x{}-k{}".format(*shape)
+RIVALS = rivals.rivals()
+PAIRS = [pytest.param(shape, name, id=f"{shape.key}-{name}") for shape in ALL for name in RIVALS]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def same_threads():
-    import faiss
-    import torch
-
-    threads = numba.get_num_threads()
-    before = torch.get_num_threads(), faiss.omp_get_max_threads()
-    torch.set_num_threads(threads)
-    faiss.omp_set_num_threads(threads)
-    with threadpool_limits(threads, user_api="blas"):
+    tiny = Shape(1, 300, 64)
+    for rival in RIVALS.values():  # a library must be loaded before its threads can be pinned
+        rival(tiny, *tiny.data())
+    with pinned(usable_cores()):
         yield
-    torch.set_num_threads(before[0])
-    faiss.omp_set_num_threads(before[1])
+    searched.cache_clear()
 
 
-def search_exact(gallery, k):
-    index = ExactIndex(gallery, "inner_product")
-    return lambda queries: index.search(queries, k).indices
+@functools.lru_cache(maxsize=1)  # pairs come shape by shape; one gallery at a time is in memory
+def searched(shape: Shape):
+    queries, gallery = shape.data()
+    return queries, gallery, RIVALS[race.REFERENCE](shape, queries, gallery)[""]()
 
 
-def search_numpy(gallery, k):
-    def search(queries):
-        similarity = queries @ gallery.T
-        nearest = np.argpartition(-similarity, k, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(similarity, nearest, axis=1), axis=1)
-        return np.take_along_axis(nearest, order, axis=1)
-
-    return search
-
-
-def search_torch(gallery, k):
-    import torch
-
-    ours = torch.from_numpy(gallery).T
-    return lambda queries: torch.topk(torch.from_numpy(queries) @ ours, k).indices.numpy()
-
-
-def search_faiss(gallery, k):
-    import faiss
-
-    index = faiss.IndexFlatIP(gallery.shape[1])
-    index.add(gallery)
-    return lambda queries: index.search(queries, k)[1]
-
-
-@pytest.mark.parametrize("shape", VECTORS, ids=name)
-@pytest.mark.parametrize("build", [search_exact, search_numpy, search_torch, search_faiss])
-def test_vectors(benchmark, shape, build):
-    q, n, dim, k = shape
-    rng = np.random.default_rng(0)
-    gallery, queries = rng.standard_normal((n, dim), np.float32), rng.standard_normal((q, dim), np.float32)
-    benchmark.group = name(shape)
-    search = build(gallery, k)
-    few = queries[:50]
-    assert (search(few) == np.argsort(-(few.astype(float) @ gallery.T), axis=1)[:, :k]).mean() > 0.99
-    benchmark(search, queries)
-
-
-@pytest.mark.parametrize("shape", CODES, ids=name)
-@pytest.mark.parametrize("peer", ["exact", "faiss"])
-def test_codes(benchmark, shape, peer):
-    import faiss
-
-    q, n, width, k = shape
-    rng = np.random.default_rng(0)
-    gallery, queries = rng.integers(0, 256, (n, width), np.uint8), rng.integers(0, 256, (q, width), np.uint8)
-    benchmark.group = f"hamming {name(shape)}"
-    index, flat = ExactIndex(gallery, "hamming"), faiss.IndexBinaryFlat(8 * width)
-    flat.add(gallery)
-    few = queries[:50]
-    assert (index.search(few, k).distances == flat.search(few, k)[0]).all()
-    benchmark((lambda: index.search(queries, k)) if peer == "exact" else (lambda: flat.search(queries, k)))
+@pytest.mark.parametrize(("shape", "name"), PAIRS)
+def test_search(benchmark, shape, name):
+    queries, gallery, reference = searched(shape)
+    settings = RIVALS[name](shape, queries, gallery)
+    if not settings:
+        pytest.skip(f"{name} does not take part")
+    times, why = race.try_out(name, settings, reference, queries, gallery)
+    assert why is None
+    fastest = min(times, key=times.get)
+    benchmark.group = shape.key
+    benchmark.extra_info["setting"] = fastest
+    benchmark.pedantic(settings[fastest], setup=race.wait_until_quiet, rounds=5, warmup_rounds=1)

@@ -1,7 +1,5 @@
 """Exact search against its NumPy twin, FAISS and scikit-learn, on inputs full of ties, zeros and edges."""
 
-import importlib.util
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -15,6 +13,7 @@ import retrieval_bench
 from retrieval_bench.core import DISTANCES, BenchError, Distance, Ranking
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.search import index, kernels
+from retrieval_bench.search.checks import check_radius
 from retrieval_bench.search.index import ExactIndex, topk, warm_up
 from retrieval_bench.search.reference import NumpyIndex
 
@@ -146,8 +145,8 @@ def test_same_bits_for_every_thread_count_and_batch(monkeypatch, distance, k):
 def test_numba_thread_count_is_respected_and_left_alone(monkeypatch):
     monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
     started = []
-    pool = index.ThreadPoolExecutor
-    monkeypatch.setattr(index, "ThreadPoolExecutor", lambda workers: started.append(workers) or pool(workers))
+    pool = index._pool
+    monkeypatch.setattr(index, "_pool", lambda process, workers: started.append(workers) or pool(process, workers))
     gallery = np.random.default_rng(0).standard_normal((2000, 8), np.float32)
     before = numba.get_num_threads()
     try:
@@ -321,8 +320,9 @@ def test_bad_row_is_named_beyond_the_first_block(monkeypatch):
 def test_sizes_of_an_index():
     searcher = ExactIndex(np.ones((257, 10)))
     assert (len(searcher), searcher.dim) == (257, 10)
-    assert searcher.bytes == 2 * kernels.PANEL * 12 * 4  # two panels, dimensions in fours, float32
-    assert ExactIndex(np.ones((257, 9), np.uint8), "hamming").bytes == 2 * kernels.PANEL * 2 * 8
+    assert searcher.bytes == 9 * kernels.PANEL * 10 * 4  # nine panels, float32
+    assert ExactIndex(np.ones((257, 9), np.uint8), "hamming").bytes == 9 * kernels.PANEL * 2 * 8
+    assert searcher.build_seconds > 0
 
 
 def test_public_names_and_warm_up():
@@ -330,24 +330,140 @@ def test_public_names_and_warm_up():
     assert retrieval_bench.ExactIndex is ExactIndex
     for distance in DISTANCES:
         warm_up(distance)
-    compiled = len(kernels.scan_vectors.signatures), len(kernels.scan_bits.signatures)
-    read_only = np.ones((300, 3), np.float32)
-    read_only.flags.writeable = False
-    topk(read_only[::2], read_only, 300, exclude=np.zeros((150, 2), np.int32))
-    assert compiled == (len(kernels.scan_vectors.signatures), len(kernels.scan_bits.signatures)) == (1, 1)
 
 
-def test_kernels_load_where_nothing_can_be_cached(monkeypatch):
-    real = numba.njit
+def test_every_batch_shape_shares_out_the_same_answer(monkeypatch):
+    """Few queries share out the gallery, many are shared out themselves."""
+    rng = np.random.default_rng(6)
+    gallery, queries = rng.integers(-3, 4, (3000, 6)).astype(np.float32), rng.integers(-3, 4, (400, 6))
+    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    for distance in VECTOR_DISTANCES:
+        searcher = ExactIndex(gallery, distance)
+        monkeypatch.setattr(numba, "get_num_threads", lambda: 1)
+        expected = searcher.search(queries, 11)
+        monkeypatch.setattr(numba, "get_num_threads", lambda: 3)
+        for least in (1, 10_000):
+            monkeypatch.setattr(index, "_BLOCKS_PER_THREAD", least)
+            assert_equal(searcher.search(queries, 11), expected)
 
-    def njit(*args, **options):
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return real(*args, **options)
 
-    monkeypatch.setattr(numba, "njit", njit)
-    spec = importlib.util.spec_from_file_location("uncached_kernels", kernels.__file__)
-    uncached = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "uncached_kernels", uncached)
-    spec.loader.exec_module(uncached)
-    assert_array_equal(uncached.norms(np.array([[3, 4], [0, 0]], np.float32)), [5, 0])
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_gallery_on_disk_gives_the_bits_of_one_in_memory(monkeypatch, tmp_path, distance, dtype):
+    rng = np.random.default_rng(7)
+    gallery, queries = rng.standard_normal((1000, 21)).astype(dtype), rng.standard_normal((37, 21))
+    gallery[600:] = gallery[:400]
+    if distance == "hamming":
+        gallery, queries = (np.packbits(rows > 0, axis=1) for rows in (gallery, queries))
+    exclude = rng.integers(-1, 1000, (37, 2))
+    monkeypatch.setattr(index, "_ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(index, "_FILE_BYTES", 1)  # sixteen pieces
+    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    for order in "CF":
+        np.save(tmp_path / "gallery.npy", np.asarray(gallery, order=order))
+        on_disk = ExactIndex.from_npy(tmp_path / "gallery.npy", distance)
+        assert (len(on_disk), on_disk.bytes) == (1000, 0)
+        in_memory = ExactIndex(gallery, distance)
+        for k in (1, 10, 1000, 1005):
+            assert_equal(on_disk.search(queries, k, exclude), in_memory.search(queries, k, exclude))
+        radius = float(np.median(in_memory.search(queries, 20).distances))
+        for found, expected in zip(
+            on_disk.search_radius(queries, radius, exclude),
+            in_memory.search_radius(queries, radius, exclude),
+            strict=True,
+        ):
+            assert_array_equal(found, expected)
+
+
+def test_files_that_are_no_gallery(tmp_path):
+    (tmp_path / "text.npy").write_text("hello")
+    np.savez(tmp_path / "several.npz", a=np.ones(3))
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    bad = np.ones((300, 2))
+    bad[123, 1] = np.nan
+    np.save(tmp_path / "nan.npy", bad)
+    for name in ("none.npy", "text.npy", "several.npz", "objects.npy"):
+        with pytest.raises(BenchError, match=name):
+            ExactIndex.from_npy(tmp_path / name)
+    searcher = ExactIndex.from_npy(tmp_path / "nan.npy")
+    with pytest.raises(BenchError, match="gallery row 123 holds NaN"):
+        searcher.search(np.ones((1, 2)), 1)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(tied_searches(), st.sampled_from([-np.inf, -1, 0, 0.5, 1, 2, 3.7, 1e30, np.inf]), st.sampled_from([1, 1000]))
+def test_radius_finds_all_that_a_full_ranking_finds(search, radius, room):
+    distance, queries, gallery, _, exclude = search
+    everything = NumpyIndex(gallery, distance)(queries, max(len(gallery), 1), exclude)
+    before = index._FOUND_AT_ONCE
+    index._FOUND_AT_ONCE = room
+    try:
+        found = ExactIndex(gallery, distance).search_radius(queries, radius, exclude)
+    finally:
+        index._FOUND_AT_ONCE = before
+    assert found.offsets.shape == (len(queries) + 1,)
+    assert (found.offsets[0], found.offsets[-1]) == (0, len(found.indices))
+    for query, (rows, distances) in enumerate(zip(everything.indices, everything.distances, strict=True)):
+        near = (distances <= radius) & (rows >= 0)
+        part = slice(found.offsets[query], found.offsets[query + 1])
+        assert_array_equal(found.indices[part], rows[near])
+        assert_array_equal(found.distances[part], distances[near])
+
+
+@pytest.mark.parametrize("distance", VECTOR_DISTANCES)
+def test_radius_agrees_with_search_to_the_bit(monkeypatch, distance):
+    rng = np.random.default_rng(8)
+    gallery, queries = rng.standard_normal((3000, 33), np.float32), rng.standard_normal((130, 33), np.float32)
+    searcher = ExactIndex(gallery, distance)
+    ranked = searcher.search(queries, 100)
+    radius = float(ranked.distances[3, 50])  # met exactly by one row
+    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(index, "_SCRATCH_BYTES", 20_000)
+    found = searcher.search_radius(queries, radius)
+    part = slice(found.offsets[3], found.offsets[4])
+    assert_array_equal(found.indices[part], ranked.indices[3, :51])
+    assert_array_equal(found.distances[part], ranked.distances[3, :51])
+    for query in range(130):
+        few = (ranked.distances[query] <= radius).sum()
+        size = found.offsets[query + 1] - found.offsets[query]
+        assert size == few or few == 100 <= size
+
+
+@pytest.mark.parametrize("radius", [float("nan"), "near", None, True])
+def test_radius_refused_at_the_door(radius):
+    with pytest.raises(BenchError, match="radius is"):
+        ExactIndex(np.ones((2, 2))).search_radius(np.ones((1, 2)), radius)
+
+
+def test_radius_between_two_float32_values_is_not_rounded_up():
+    assert check_radius(np.float64(np.float32(0.1)) - 1e-12) < np.float32(0.1)
+    assert check_radius(1e300) == np.inf or check_radius(1e300) == np.finfo(np.float32).max
+
+
+def test_scan_of_codes_finds_the_same():
+    rng = np.random.default_rng(9)
+    gallery, queries = rng.standard_normal((2000, 40), np.float32), rng.standard_normal((9, 40), np.float32)
+    for distance in VECTOR_DISTANCES:
+        expected = ExactIndex(gallery, distance)
+        for scan in ("int8", "auto"):
+            codes = ExactIndex(gallery, distance, scan=scan)
+            assert_equal(codes.search(queries, 12), expected.search(queries, 12))
+            for ours, theirs in zip(
+                codes.search_radius(queries, 1.0), expected.search_radius(queries, 1.0), strict=True
+            ):
+                assert_array_equal(ours, theirs)
+    with pytest.raises(BenchError, match="hamming"):
+        ExactIndex(np.ones((2, 2), np.uint8), "hamming", scan="int8")
+    with pytest.raises(BenchError, match="scan"):
+        ExactIndex(np.ones((2, 2)), scan="int4")
+
+
+@pytest.mark.parametrize("kernel", ["avx512", "avx2", "neon", "plain"])
+def test_near_duplicates_at_a_ten_thousandth_keep_their_order_at_every_width(kernel):
+    rng = np.random.default_rng(10)
+    query = rng.standard_normal((1, 128)).astype(np.float32) * 1e4
+    order = rng.permutation(500)
+    direction = rng.standard_normal((1, 128))
+    gallery = query * (1 + 1e-4 * (1 + order[:, None] / 50) * direction)
+    found = ExactIndex(gallery, "euclidean", kernel=kernel).search(np.repeat(query, 13, axis=0), 20)
+    assert_array_equal(order[found.indices], np.tile(np.arange(20), (13, 1)))

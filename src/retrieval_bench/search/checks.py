@@ -22,6 +22,15 @@ def check_k(k: Any) -> int:
     return int(k)
 
 
+def check_radius(radius: Any) -> np.float32:
+    """The largest float32 that does not exceed the radius."""
+    if isinstance(radius, bool) or not isinstance(radius, int | float | np.integer | np.floating) or radius != radius:
+        raise BenchError(f"radius is {radius!r}; it must be a number, in the unit of the distance")
+    with np.errstate(over="ignore"):
+        limit = np.float32(radius)
+    return np.nextafter(limit, np.float32(-np.inf)) if float(limit) > float(radius) else limit
+
+
 def check_matrix(name: str, array: Any, distance: Distance, dim: int | None = None) -> np.ndarray:
     """The argument as a two-dimensional array of a dtype that the distance can use; values are not looked at."""
     array = np.asarray(array)

@@ -7,31 +7,61 @@ Distances, all float32 and all small where near:
 - inner_product: the negated product.
 - hamming: the number of differing bits.
 
-Results are exact, and the same to the last bit for every thread count and however queries are grouped into calls.
-Equal distances rank by gallery row; "equal" means the float32 values that are returned.
+Results are exact, and the same to the last bit for every thread count, vector width and however queries are grouped
+into calls. Equal distances rank by gallery row; "equal" means the float32 values that are returned.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Ranking, Searcher
-from retrieval_bench.registry import BACKENDS
+from retrieval_bench.registry import BACKENDS, unknown
 from retrieval_bench.search.checks import (
     check_distance,
     check_exclude,
     check_finite,
     check_k,
     check_matrix,
+    check_radius,
     check_range,
 )
 
-_ROWS_AT_ONCE = 16_384  # gallery rows converted and packed at a time: the only copy beside the index itself
-_SCRATCH_BYTES = 64 << 20  # what the candidates of one batch of queries may occupy
+if TYPE_CHECKING:
+    from retrieval_bench.search import kernels
+    from retrieval_bench.search.emit import Kernel
+
+Scan = Literal["float32", "int8", "auto"]
+
+_ROWS_AT_ONCE = 4096  # gallery rows converted and packed at a time: the only copy beside the index itself
+_FILE_BYTES = 64 << 20  # what the packed piece of a gallery on disk may occupy
+_SCRATCH_BYTES = 48 << 20  # what the queries of one batch and their candidates may occupy
 _WORK_PER_THREAD = 10_000_000  # multiply-adds; below this, starting a thread costs more than it saves
+_WORDS_COST = 5  # a word of bits against a multiply-add
+_BLOCKS_PER_THREAD = 8  # blocks of queries; from here on, threads share out the queries instead of the gallery
+_PARTS_PER_THREAD = 4  # of shared-out queries, so that a thread that is held up leaves some to the others
+_FOUND_AT_ONCE = 1 << 16  # neighbours within a radius that a thread writes down before it hands them over
+
+
+class Neighbours(NamedTuple):
+    """All rows within a radius, in the way of a sparse matrix in CSR form.
+
+    offsets: (q + 1,) int64; the neighbours of query i are indices[offsets[i] : offsets[i + 1]], the nearest first.
+    indices: (total,) int64 gallery rows. distances: (total,) float32.
+    """
+
+    offsets: np.ndarray
+    indices: np.ndarray
+    distances: np.ndarray
 
 
 def topk(
@@ -45,37 +75,90 @@ class ExactIndex:
     """A gallery packed for exact search.
 
     gallery: (n, d) of any float or integer dtype for cosine, euclidean and inner_product (computed in float32); (n,
-        bytes) packed uint8 for hamming. Non-contiguous, read-only and memory-mapped arrays are read in blocks and never
-        written to. n may be 0; then every result is padding.
+        bytes) packed uint8 for hamming. Never written to. n may be 0; then every result is padding.
     distance: one of cosine, euclidean, inner_product, hamming.
+    scan: "float32" reads the vectors themselves. "int8" reads codes of a quarter of the size and settles in float32 who
+        may be among the nearest; it finds the same, to the last bit. "auto" takes the quicker one for each search, by
+        certified.choose, and holds both from the first search on that wants the vectors.
+    kernel: "avx512", "avx2", "neon" or "plain"; by default RETRIEVAL_BENCH_KERNEL or what the processor can do.
 
-    dim: columns of the gallery. bytes: what the index occupies; the gallery itself is not kept.
+    dim: columns of the gallery. bytes: what the index occupies. build_seconds: what packing took.
+
+    Copies made: the index is one float32 copy of the gallery (uint64 words for hamming, 8 bytes at least), rows filled
+    up to a multiple of 32. While it is built, up to 4096 rows more for each thread, where the gallery is not float32 in
+    C order. The gallery itself is not kept. Memory-mapped arrays are read once, from front to back.
     Raises BenchError for NaN, inf, and any other shape, dtype or distance.
     """
 
-    def __init__(self, gallery: np.ndarray, distance: Distance = "cosine") -> None:
+    _piece: _Piece | None  # None where the gallery stays on disk, or is held as codes
+    _certified: Any
+
+    def __init__(
+        self,
+        gallery: np.ndarray,
+        distance: Distance = "cosine",
+        *,
+        scan: Scan = "float32",
+        kernel: str | None = None,
+    ) -> None:
+        started = time.perf_counter()
+        self._open(check_matrix("gallery", gallery, check_distance(distance)), distance, kernel)
+        self._scan = scan
+        if _use_codes(scan, self._n, self.dim, distance):
+            from retrieval_bench.search.certified import CertifiedIndex
+
+            self._certified = CertifiedIndex(gallery, distance, kernel=kernel)
+        else:
+            self._piece = piece = self._packed(0, self._n)
+            self._bytes = piece.panels.nbytes + (piece.starts.nbytes if distance == "euclidean" else 0)
+        self._gallery = np.empty((0, self.dim), np.uint8)  # not kept
+        self.build_seconds = time.perf_counter() - started
+
+    @classmethod
+    def from_npy(
+        cls, path: str | os.PathLike[str], distance: Distance = "cosine", *, kernel: str | None = None
+    ) -> Self:
+        """An index over a gallery in a .npy file that stays on disk: for galleries larger than memory.
+
+        Each search reads the file from front to back and packs 64 MiB at a time, so put many queries into one call.
+        Results equal those of the index in memory, bit for bit. Values are checked while searching. The file must not
+        change meanwhile. `bytes` is 0.
+        """
+        started = time.perf_counter()
+        try:
+            gallery = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise BenchError(f"{os.fspath(path)} cannot be read as a .npy array: {error}") from error
+        if not isinstance(gallery, np.ndarray):
+            raise BenchError(f"{os.fspath(path)} holds several arrays; save the gallery alone, with np.save")
+        index = cls.__new__(cls)
+        index._open(check_matrix("gallery", gallery, check_distance(distance)), distance, kernel)
+        index.build_seconds = time.perf_counter() - started
+        return index
+
+    def _open(self, gallery: np.ndarray, distance: Distance, kernel: str | None) -> None:
         from retrieval_bench.search import kernels
 
-        self.distance = check_distance(distance)
-        gallery = check_matrix("gallery", gallery, distance)
         if len(gallery) > kernels.MOST_ROWS:
             raise BenchError(f"gallery has {len(gallery)} rows; at most {kernels.MOST_ROWS} are supported")
-        self._n = len(gallery)
+        self.distance = distance
         self.dim = int(gallery.shape[1])
-        panels = -(-self._n // kernels.PANEL)
-        if distance == "hamming":
-            self._panels = np.zeros((panels, -(-self.dim // 8), kernels.PANEL), np.uint64)
-        else:
-            self._panels = np.zeros((panels, _round_up(self.dim, kernels.STEP), kernels.PANEL), np.float32)
-        self._largest_norm = 0.0
-        for start in range(0, self._n, _ROWS_AT_ONCE):
-            rows, norm = self._prepared("gallery", gallery[start : start + _ROWS_AT_ONCE], start)
-            kernels.pack(rows, self._panels[start // kernels.PANEL :])
-            self._largest_norm = max(self._largest_norm, norm)
-        self.bytes = self._panels.nbytes
+        self.kernel = kernel_for(kernel).name
+        self._engine = kernels.engine(kernel_for(kernel), distance)
+        self._n = len(gallery)
+        self._width = -(-self.dim // 8) if distance == "hamming" else self.dim
+        self._value = np.dtype(np.uint64 if distance == "hamming" else np.float32)
+        self._gallery = gallery
+        self._piece = self._certified = None
+        self._bytes = 0
+        self.build_seconds = 0.0
 
     def __len__(self) -> int:
         return self._n
+
+    @property
+    def bytes(self) -> int:
+        return self._bytes if self._certified is None else int(self._certified.bytes)
 
     def search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
         """The k nearest gallery rows of each query.
@@ -85,85 +168,396 @@ class ExactIndex:
         exclude: (q,) or (q, m) gallery rows that query i must not find, -1 for none.
         Runs on `numba.get_num_threads()` threads, fewer where there is little to do.
         """
+        from retrieval_bench.search import kernels
+
+        if self._certified is not None:
+            return self._certified_search(queries, k, exclude)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
-        exclude = check_exclude(exclude, len(queries), self._n)
+        hidden = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
         ranking = Ranking(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
         found = min(k, self._n)
-        batch = _SCRATCH_BYTES // (24 * found + 1024)  # bytes per query: room for 2k keys, and k more sorted
-        for start in range(0, len(queries), max(batch, 1)):
-            batch_rows = slice(start, start + max(batch, 1))
-            rows, norm = self._prepared("queries", queries[batch_rows], start)
-            check_range(self.distance, norm, self._largest_norm)
-            if found:
-                indices, distances = self._nearest(rows, found, exclude[batch_rows])
-                ranking.indices[batch_rows, :found] = indices
-                ranking.distances[batch_rows, :found] = distances
+        for batch in self._batches(len(queries), 24 * found + 1024):
+            shares, threads = self._shared_out(queries, batch, hidden)
+            parts = [_Nearest(self._engine, share, found, self._n) for share in shares]
+            self._scan_all(parts, threads)
+            for rows, keys in _merged(parts, found):
+                ranking.indices[rows, :found], ranking.distances[rows, :found] = kernels.unpack(keys)
         return ranking
 
     __call__ = search
 
-    def _nearest(self, queries: np.ndarray, k: int, exclude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Each thread finds the k nearest in its own stretch of the gallery; sorting the keys of all merges them."""
+    def _certified_search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None) -> Ranking:
+        from retrieval_bench.search.certified import choose
+
+        quicker = "int8" if self._scan == "int8" else choose(len(queries), self._n, self.dim, check_k(k))
+        index = self._certified if quicker == "int8" else self._certified.float32()
+        return index.search(queries, k, exclude)  # type: ignore[no-any-return]
+
+    def search_radius(self, queries: np.ndarray, radius: float, exclude: np.ndarray | None = None) -> Neighbours:
+        """All gallery rows at a distance of `radius` or less, each query's nearest first, equal ones by row.
+
+        queries, exclude: as for `search`. radius: a number in the unit of the distance, compared with the float32
+        values that are returned. Memory grows with what is found, by 20 bytes a neighbour, and about three times that
+        while it is sorted. Always scans the vectors in float32.
+        """
+        if self._certified is not None:
+            return self._certified.float32().search_radius(queries, radius, exclude)
+        queries = check_matrix("queries", queries, self.distance, self.dim)
+        limit = check_radius(radius)
+        hidden = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
+        counts, indices, distances = [], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        for batch in self._batches(len(queries), 1024):
+            shares, threads = self._shared_out(queries, batch, hidden)
+            parts = [_Within(self._engine, share, limit) for share in shares]
+            self._scan_all(parts, threads)
+            found = [np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True)]
+            owners, rows, near = found
+            order = np.lexsort((rows, near, owners))
+            counts.append(np.bincount(owners, minlength=batch.stop - batch.start))
+            indices.append(rows[order])
+            distances.append(near[order])
+        offsets = np.zeros(len(queries) + 1, np.int64)
+        if counts:
+            np.cumsum(np.concatenate(counts), out=offsets[1:])
+        return Neighbours(offsets, np.concatenate(indices), np.concatenate(distances))
+
+    def _batches(self, q: int, bytes_each: int) -> Iterator[slice]:
+        """Queries that are worked on together: as many as _SCRATCH_BYTES hold, each with its packed copy."""
+        size = max(1, _SCRATCH_BYTES // (bytes_each + self._width * self._value.itemsize))
+        for start in range(0, q, size):
+            yield slice(start, min(start + size, q))
+
+    def _shared_out(self, queries: np.ndarray, batch: slice, hidden: np.ndarray) -> tuple[list[_Share], int]:
+        """Many queries: each thread takes some; few: each takes stretches of the gallery. -> (shares, threads)."""
         import numba
 
+        q, most = batch.stop - batch.start, self._engine.kernel.blocks[-1]
+        work = q * self._n * self._width * (_WORDS_COST if self.distance == "hamming" else 1)
+        threads = max(1, min(numba.get_num_threads(), work // _WORK_PER_THREAD))
+        blocks = -(-q // most)
+        if blocks >= _BLOCKS_PER_THREAD * threads:
+            parts = min(blocks // _BLOCKS_PER_THREAD, _PARTS_PER_THREAD * threads) if threads > 1 else 1
+            bounds = [batch.start + min(q, most * (blocks * part // parts)) for part in range(parts + 1)]
+            alone = [_Queries(self, queries, slice(a, b), hidden) for a, b in pairwise(bounds)]
+            return [_Share(some, batch.start, False) for some in alone], threads
+        shared = _Queries(self, queries, batch, hidden)
+        shared.prepare()
+        return [_Share(shared, batch.start, True)] * threads, threads
+
+    def _scan_all(self, scans: Sequence[_Scan], threads: int) -> None:
+        """Every scan meets the whole gallery: alone, or together with those who have the same queries."""
+        for piece in self._pieces():
+            stretches = iter(piece.cut(threads))  # threads take turns: whoever is held up leaves more to the others
+            _on_threads(
+                [
+                    functools.partial(scan.scan, piece, stretches if scan.share.together else iter([piece]))
+                    for scan in scans
+                ],
+                threads,
+            )
+
+    def _pieces(self) -> Iterator[_Piece]:
+        """The packed gallery: in one piece where it is in memory, else read from the file."""
+        if self._piece is not None:
+            yield self._piece
+            return
+        step = max(1, _FILE_BYTES // (self._width * self._value.itemsize))
+        step = -(-step // _ROWS_AT_ONCE) * _ROWS_AT_ONCE
+        for first in range(0, self._n, step):
+            yield self._packed(first, min(first + step, self._n))
+
+    def _packed(self, first: int, last: int) -> _Piece:
+        """Gallery rows from `first` up to `last` in panels; first is a multiple of _ROWS_AT_ONCE."""
         from retrieval_bench.search import kernels
 
-        q = len(exclude)
-        exclude = np.concatenate([exclude, np.full((len(queries) - q, exclude.shape[1]), -1)])
-        work = len(queries) * self._panels.size
-        threads = max(1, min(numba.get_num_threads(), len(self._panels), work // _WORK_PER_THREAD))
-        bounds = [len(self._panels) * part // threads for part in range(threads + 1)]
+        n = last - first
+        panels = _aligned((-(-n // kernels.PANEL), self._width, kernels.PANEL), self._value)
+        starts = np.zeros((len(panels) if self.distance == "euclidean" else 1, kernels.PANEL), np.float32)
 
-        def scan(begin: int, end: int) -> np.ndarray:
-            first = begin * kernels.PANEL
-            n = min(end * kernels.PANEL, self._n) - first
-            return kernels.scan(self.distance, queries, self._panels[begin:end], first, n, k, exclude)
+        def pack(begin: int, end: int) -> float:
+            largest = 0.0
+            for row in range(begin, end, _ROWS_AT_ONCE):
+                part = slice(row // kernels.PANEL, -(-min(row + _ROWS_AT_ONCE, end) // kernels.PANEL))
+                block = self._gallery[first + row : first + min(row + _ROWS_AT_ONCE, end)]
+                lengths = _into(self, "gallery", block, first + row, panels[part])
+                if self.distance == "euclidean":
+                    self._engine.starts(lengths, self._width, starts[part])
+                largest = max(largest, float(lengths.max(initial=0.0)))
+            return largest
 
-        if threads == 1:
-            keys = scan(*bounds)
-        else:
-            # Python threads around kernels that release the GIL, in place of Numba's own: no threading layer that a
-            # fork or a second caller could upset. The calling thread takes the last stretch itself.
-            with ThreadPoolExecutor(threads - 1) as pool:
-                *others, last = pairwise(bounds)
-                running = [pool.submit(scan, *stretch) for stretch in others]
-                parts = [scan(*last), *(task.result() for task in running)]
-            keys = np.concatenate(parts, axis=1)
-        return kernels.unpack(np.sort(keys[:q], axis=1)[:, :k])
+        import numba
 
-    def _prepared(self, name: str, block: np.ndarray, first: int) -> tuple[np.ndarray, float]:
-        """A padded copy as the kernels want it (uint64 words; float32, of unit length for cosine) and the largest norm.
+        blocks = -(-n // _ROWS_AT_ONCE)
+        threads = max(1, min(numba.get_num_threads(), blocks, panels.size // _WORK_PER_THREAD))
+        bounds = [min(n, blocks * part // threads * _ROWS_AT_ONCE) for part in range(threads + 1)]
+        largest = _on_threads([functools.partial(pack, begin, end) for begin, end in pairwise(bounds)])
+        return _Piece(panels, starts, first, n, max(largest))
 
-        first: the row of the argument that the block begins with, for the error.
-        """
+
+class _Piece(NamedTuple):
+    """n gallery rows from `first` on, as kernels.scan takes them; largest: the greatest length among them."""
+
+    panels: np.ndarray
+    starts: np.ndarray
+    first: int
+    n: int
+    largest: float
+
+    def cut(self, threads: int) -> list[_Piece]:
+        """Stretches of panels, ascending: some for each thread, of a megabyte at least; or one for each."""
+        from retrieval_bench.search.kernels import PANEL
+
+        count = max(threads, min(self.panels.nbytes >> 20, 16 * threads)) if threads > 1 else 1
+        bounds = [len(self.panels) * part // count for part in range(count + 1)]
+        return [
+            self._replace(
+                panels=self.panels[begin:end],
+                starts=self.starts[begin:end] if len(self.starts) == len(self.panels) else self.starts,
+                first=self.first + begin * PANEL,
+                n=min(end * PANEL, self.n) - begin * PANEL,
+            )
+            for begin, end in pairwise(bounds)
+            if begin < end
+        ]
+
+
+class _Queries:
+    """Some rows of the argument `queries`, packed when they are needed (on the thread that needs them)."""
+
+    def __init__(self, index: ExactIndex, queries: np.ndarray, rows: slice, hidden: np.ndarray) -> None:
+        self._index, self._block, self.rows = index, queries[rows], rows
+        self.hidden = hidden[rows]
+        self.kind: int
+        self.largest = -1.0
+
+    def prepare(self) -> None:
         from retrieval_bench.search import kernels
 
-        width = self._panels.shape[1]
-        if self.distance == "hamming":
-            words = np.zeros((len(block), width), np.uint64)
-            words.view(np.uint8)[:, : self.dim] = block
-            return words, 0.0
-        vectors = np.zeros((_round_up(len(block), kernels.STEP), width), np.float32)
-        with np.errstate(over="ignore"):
-            vectors[: len(block), : self.dim] = block
-        norms = kernels.norms(vectors)
-        check_finite(name, np.isfinite(norms), first)
-        if self.distance == "cosine":
-            kernels.normalise(vectors, norms)
-        return vectors, float(norms.max(initial=0.0))
+        if self.largest >= 0:
+            return
+        index = self._index
+        q, dim, blocks = len(self._block), index._width, index._engine.kernel.blocks
+        whole, most = q // blocks[-1], blocks[-1]
+        last = next((size for size in blocks if size >= q - whole * most), 0) if q > whole * most else 0
+        self.packed = _aligned((dim * (whole * most + last),), index._value)
+        cut = dim * whole * most
+        lengths = np.zeros(whole * most + last)
+        for flat, begin, end, lanes in (
+            (self.packed[:cut], 0, whole * most, most),
+            (self.packed[cut:], whole * most, q, last),
+        ):
+            if end > begin:
+                panels = flat.reshape(-1, dim, lanes)
+                some = _into(index, "queries", self._block[begin:end], self.rows.start + begin, panels)
+                lengths[begin : begin + len(some)] = some
+        self.kind = kernels.KINDS[index.distance]
+        self.squares = lengths[:q] ** 2
+        self.padded = len(lengths)
+        self.largest = float(lengths.max(initial=0.0))
 
 
-def warm_up(distance: Distance = "cosine") -> None:
-    """Compile, or load from Numba's cache, all that a search by this distance needs, on a tiny gallery."""
-    dtype = np.uint8 if distance == "hamming" else np.float32
-    topk(np.ones((1, 8), dtype), np.ones((2, 8), dtype), 1, distance)
+class _Share(NamedTuple):
+    """What one thread does: `queries` against all of the gallery, or, together with others, against some of it.
+
+    base: row at which the batch of queries begins.
+    """
+
+    queries: _Queries
+    base: int
+    together: bool
+
+
+class _Scan:
+    """What one thread remembers from piece to piece of the gallery."""
+
+    def __init__(self, engine: kernels.Engine, share: _Share) -> None:
+        self._engine, self.share = engine, share
+
+    def scan(self, piece: _Piece, stretches: Iterator[_Piece]) -> None:
+        raise NotImplementedError
+
+    def _begin(self, piece: _Piece) -> None:
+        from retrieval_bench.search import kernels
+
+        queries = self.share.queries
+        queries.prepare()
+        check_range(queries._index.distance, queries.largest, piece.largest)
+        if not hasattr(self, "gates"):
+            bits = queries.kind == kernels.HAMMING
+            most = self._engine.kernel.blocks[-1]
+            # Whatever fills up the last block is never near: nothing is below -inf, or below 0 bits.
+            self.gates = np.full(queries.padded, 0 if bits else -np.inf, np.int64 if bits else np.float32)
+            self.gates[: len(queries.hidden)] = kernels.NO_LIMIT if bits else np.inf
+            self.scratch = (
+                np.empty((most, kernels.PANEL), self.gates.dtype),
+                np.zeros(most, np.uint64),
+            )
+
+
+class _Nearest(_Scan):
+    """The k nearest."""
+
+    def __init__(self, engine: kernels.Engine, share: _Share, k: int, n: int) -> None:
+        from retrieval_bench.search import kernels
+
+        super().__init__(engine, share)
+        q = len(share.queries.hidden)
+        self.k = k
+        room = k if k <= kernels.FEW else min(2 * k, n)
+        self.keys = np.empty((q, room), np.uint64)
+        self.counts, self.limits = np.zeros(q, np.int64), np.full(q, np.inf, np.float32)
+
+    def scan(self, piece: _Piece, stretches: Iterator[_Piece]) -> None:
+        self._begin(piece)
+        queries = self.share.queries
+        for mine in stretches:
+            self._engine.scan(
+                *(queries.kind, queries.packed, queries.squares, mine.panels, mine.starts, mine.first, mine.n),
+                *(self.k, queries.hidden, self.keys, self.counts, self.limits, self.gates, *self.scratch),
+            )
+
+    def smallest(self) -> np.ndarray:
+        return self._engine.smallest(self.keys, self.counts, self.k)
+
+
+class _Within(_Scan):
+    """All within a radius."""
+
+    def __init__(self, engine: kernels.Engine, share: _Share, radius: np.float32) -> None:
+        super().__init__(engine, share)
+        self.radius = radius
+        self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def scan(self, piece: _Piece, stretches: Iterator[_Piece]) -> None:
+        self._begin(piece)
+        queries = self.share.queries
+        q, most = len(queries.hidden), self._engine.kernel.blocks[-1]
+        room = max(_FOUND_AT_ONCE, most * piece.panels.shape[2])
+        rows, near, owners = np.empty(room, np.int64), np.empty(room, np.float32), np.empty(room, np.int64)
+        radii = np.full(q, self.radius, np.float32)
+        offset = queries.rows.start - self.share.base
+        for mine in stretches:
+            step, steps = 0, -(-q // most) * len(mine.panels)
+            while step < steps:
+                step, found = self._engine.collect(
+                    *(queries.kind, queries.packed, queries.squares, mine.panels, mine.starts, mine.first, mine.n),
+                    *(step, queries.hidden, radii, rows, near, owners, self.gates, *self.scratch),
+                )
+                self._found.append((owners[:found] + offset, rows[:found].copy(), near[:found].copy()))
+
+    def found(self) -> tuple[np.ndarray, ...]:
+        """(query of the batch, gallery row, distance) of all."""
+        nothing = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+        return tuple(np.concatenate(column) for column in zip(nothing, *self._found, strict=True))
+
+
+def _merged(parts: list[_Nearest], k: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """(queries, their k smallest keys, sorted): sorting the keys of all who had the same queries merges them."""
+    if parts[0].share.together:
+        keys = np.concatenate([part.smallest() for part in parts], axis=1)
+        yield parts[0].share.queries.rows, np.sort(keys, axis=1)[:, :k]
+    else:
+        for part in parts:
+            yield part.share.queries.rows, np.sort(part.smallest(), axis=1)
+
+
+@functools.cache
+def _pool(process: int, workers: int) -> ThreadPoolExecutor:
+    """Threads that stay: on a busy machine, a new one begins too late to help. A forked child gets its own."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="retrieval_bench-search")
+
+
+def _on_threads(tasks: Sequence[Callable[[], Any]], threads: int | None = None) -> list[Any]:
+    """The results in order; of several errors, the first task's. threads: at most so many, by default one a task.
+
+    Python threads around kernels that release the GIL, in place of Numba's own: no threading layer that a fork or a
+    second caller could upset. The calling thread works too. Each takes the next task when it is done with its last.
+    """
+    threads = min(len(tasks), threads or len(tasks))
+    if threads == 1:
+        return [task() for task in tasks]
+    results: list[Any] = [None] * len(tasks)
+    errors: dict[int, BenchError] = {}
+    waiting = iter(enumerate(tasks))  # taking the next is one step under the GIL
+
+    def work() -> None:
+        for number, task in waiting:
+            try:
+                results[number] = task()
+            except BenchError as error:
+                errors[number] = error
+
+    pool = _pool(os.getpid(), threads - 1)
+    running = [pool.submit(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        for worker in running:
+            if not worker.cancel():  # one that has not begun has nothing left to do
+                worker.result()
+    if errors:
+        raise errors[min(errors)]
+    return results
+
+
+def _into(index: ExactIndex, name: str, block: np.ndarray, first: int, panels: np.ndarray) -> np.ndarray:
+    """Fill zeroed panels with the rows as the kernels want them (of unit length for cosine) -> (rows,) lengths.
+
+    first: the row of the argument that the block begins with, for the error.
+    """
+    if index.distance == "hamming":
+        words = np.zeros((len(block), index._width), np.uint64)
+        words.view(np.uint8)[:, : index.dim] = block
+        index._engine.pack(words, panels)
+        return np.zeros(len(block))
+    with np.errstate(over="ignore"):
+        block = np.require(block, np.float32, ["C", "A"])
+    index._engine.pack(block, panels)
+    lengths = np.empty(panels.shape[0] * panels.shape[2])
+    index._engine.lengths(panels, lengths)
+    check_finite(name, np.isfinite(lengths[: len(block)]), first)
+    if index.distance == "cosine":
+        index._engine.normalise(panels, lengths)
+    return lengths
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin at a cache line: a vector of 16 lanes then touches one line, not two."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + 64, np.uint8)
+    skip = -memory.ctypes.data % 64
+    return memory[skip : skip + size].view(dtype).reshape(shape)
+
+
+def kernel_for(name: str | None = None) -> Kernel:
+    """The kernel of that name, or of RETRIEVAL_BENCH_KERNEL, or the one that this processor runs fastest."""
+    from retrieval_bench.search import emit
+
+    wanted = name if name is not None else os.environ.get(emit.KERNEL_VARIABLE) or None
+    if wanted is not None and wanted not in emit.KERNELS:
+        raise BenchError(unknown("kernel" if name is not None else emit.KERNEL_VARIABLE, wanted, list(emit.KERNELS)))
+    return emit.choose(name)[0]
+
+
+def _use_codes(scan: str, n: int, dim: int, distance: str) -> bool:
+    """Whether CertifiedIndex answers in place of the float32 engine."""
+    if scan not in ("float32", "int8", "auto"):
+        raise BenchError(unknown("scan", scan, ("float32", "int8", "auto")))
+    if scan == "auto" and distance != "hamming":
+        from retrieval_bench.search.certified import choose
+
+        return choose(1, n, dim, 1) == "int8"  # else no search is quicker by codes
+    return scan == "int8"
+
+
+def warm_up(distance: Distance = "cosine", kernel: str | None = None) -> None:
+    """Compile, or load from the cache on disk, all that a search by this distance can need; nothing compiles later."""
+    from retrieval_bench.search import kernels
+
+    kernels.engine(kernel_for(kernel), check_distance(distance))
 
 
 @BACKENDS("exact", about="exact search in compiled code on all threads; the same bits every time")
 def exact(gallery: np.ndarray, distance: Distance = "cosine") -> Searcher:
     return ExactIndex(gallery, distance)
-
-
-def _round_up(number: int, step: int) -> int:
-    return -(-number // step) * step

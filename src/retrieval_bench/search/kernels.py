@@ -1,253 +1,412 @@
-"""The compiled inner room of exact search: it takes checked, packed arrays and returns sortable keys.
+"""The compiled inner room of exact search: it takes checked arrays and returns sortable keys.
 
-The gallery lies in panels, `[dim][PANEL rows]`, so that one dimension of PANEL rows is one stretch of memory and the
-loop over them becomes vector instructions. Every distance is summed over the dimensions in ascending order, one fused
-multiply-add after the other, whatever query, thread or batch it belongs to: results are the same to the last bit.
+The gallery lies in panels, `[dim][PANEL rows]`, so that one dimension of PANEL rows is one stretch of memory; queries
+lie in blocks, `[dim][queries]`, in the same way. The innermost loops (emit.py) compare one block with one panel and
+answer with a mask: for nearly all panels, nobody is near enough, and nothing else happens. Two levels of blocking keep
+the data close: a group of panels that fits the second-level cache is visited by all blocks before the next group is
+fetched, and the block in use stays in the first-level cache.
+
+Every distance is summed over the dimensions in ascending order, one fused multiply-add after the other, whatever query,
+thread, block or vector width it belongs to: results are the same to the last bit.
 
 A candidate is one uint64 key, the distance in the upper half and the gallery row in the lower half, written so that
 keys order like (distance, row). Keys of one query are all different: sorting them obeys the law of ties by itself.
 
-All kernels stay in this file: Numba's cache on disk notices a change of this file only, not of a callee elsewhere.
+**Euclidean.** The distance is *defined* by the differences, sqrt(sum (q - x)^2); found by s = q.x - |x|^2/2, at half
+the cost, since |q - x|^2 = |q|^2 - 2s. In float32, s is off by rounding; a row is passed over only where no rounding
+could have hidden a neighbour, and all others are settled by the definition. With u = 2^-24 and g = D u / (1 - D u):
+- D fused multiply-adds from a start b err by at most g (|b| + |q||x|) + D 2^-150 (Higham, Accuracy and Stability,
+  3.1), and |q||x| <= (|q|^2 + |x|^2) / 2. So with |b| <= |x|^2/2, s >= exact - g |x|^2 - g |q|^2/2 - D 2^-150, and
+  starting from b = -|x|^2/2 + g |x|^2 (rounded up) leaves g |q|^2/2 to allow for: `_starts`.
+- The definition in float32 is at least sqrt(T (1 - g')) with g' for D + 4 in place of D, T being the true square, so
+  who is nearer than a limit L has T < L^2 / (1 - 2 (D + 4) u) + D 2^-148, and s > (|q|^2 - that) / 2 - g |q|^2/2
+  - D 2^-149: `_gate`.
+Near-duplicates of large norm pass in crowds and are settled; that is slower and never wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numba import types
 
-PANEL = 256  # gallery rows side by side; a panel of 512 dimensions is 512 KiB and stays in the second-level cache
-BLOCK = 16  # queries that share a visit to a panel; a multiple of STEP
-STEP = 4  # queries, and dimensions, that the innermost loop handles at once; arrays are padded to a multiple
+from retrieval_bench.search import emit, jit
+from retrieval_bench.search.emit import PANEL as PANEL
+from retrieval_bench.search.emit import Kernel, lowest_bit
+
+GROUP_BYTES = 512 << 10  # panels that all blocks visit before the next are fetched: half a second-level cache
 
 EMPTY = np.uint64(2**64 - 1)  # sorts behind every real key
 MOST_ROWS = 2**32 - 1  # a row number has half a key
 
-COSINE, EUCLIDEAN, INNER_PRODUCT = 0, 1, 2
+COSINE, EUCLIDEAN, INNER_PRODUCT, HAMMING = 0, 1, 2, 3
+KINDS = {"cosine": COSINE, "euclidean": EUCLIDEAN, "inner_product": INNER_PRODUCT, "hamming": HAMMING}
+
+_U = 2.0**-24  # the largest relative error of one rounding in float32
+FEW = 16  # up to so many neighbours are kept sorted; more wait in a room that is cleared out now and then
+NO_LIMIT = 2**62  # more bits than anything differs in
+
+_inner = numba.njit(nogil=True, error_model="numpy")  # compiled as a part of what calls it
+# The same, copied into the caller: a call hands over each array in seven registers, as costly as a panel of 64 bits.
+_inlined = numba.njit(nogil=True, error_model="numpy", forceinline=True)
 
 
-def _compiled(function: Callable) -> Any:
-    """Numba-compile without the GIL, kept on disk where a cache directory is writable.
+class Engine(NamedTuple):
+    """The compiled functions for one distance and one vector width.
 
-    "contract" allows fused multiply-adds; the order of the additions stays as written.
+    pack(rows, panels): (m, d) rows, C order, into (ceil(m / lanes), d, lanes) zeroed panels; read-only rows will do.
+    lengths(panels, out): Euclidean lengths of all rows of (p, d, lanes) into (p * lanes,) float64; NaN or inf exactly
+        where a row holds one. normalise(panels, lengths) divides by them in place; zero rows stay zero.
+    starts(lengths, dim, out): what the sums of the euclidean scan start from, (p, PANEL) float32; see the module.
+    scan, collect: below. smallest(keys, counts, k): (q, <= k) keys of the nearest, sorted, EMPTY where there are fewer.
     """
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither NUMBA_CACHE_DIR, nor __pycache__, nor the user's cache directory can be written
-        return numba.njit(**options)(function)
+
+    kernel: Kernel
+    pack: Callable
+    lengths: Callable
+    normalise: Callable
+    starts: Callable
+    scan: Callable
+    collect: Callable
+    smallest: Callable
 
 
-@_compiled
-def norms(rows: np.ndarray) -> np.ndarray:
-    """(n, d) float32 -> (n,) float64 Euclidean lengths; NaN or inf exactly where a row holds one."""
-    lengths = np.empty(len(rows), np.float64)
-    for row in range(len(rows)):
-        total = 0.0
-        for value in rows[row]:
-            total += np.float64(value) * np.float64(value)
-        lengths[row] = np.sqrt(total)
-    return lengths
+def engine(kernel: Kernel, distance: str) -> Engine:
+    """Compiled, or loaded from the cache on disk, at the first call."""
+    make = _bits if distance == "hamming" else _vectors
+    key = kernel.name, make
+    if key not in _engines:
+        with jit.announced():
+            if key not in _engines:  # another thread may have been quicker
+                _engines[key] = make(kernel)
+    return _engines[key]
 
 
-@_compiled
-def normalise(rows: np.ndarray, lengths: np.ndarray) -> None:
-    """Divide each row by its length, in place; zero rows stay zero."""
-    for row in range(len(rows)):
-        if lengths[row] > 0.0:
-            for column in range(rows.shape[1]):
-                rows[row, column] = np.float32(rows[row, column] / lengths[row])
+_engines: dict[tuple[str, Callable], Engine] = {}
 
 
-@_compiled
-def pack(rows: np.ndarray, panels: np.ndarray) -> None:
-    """Copy (n, d) rows into (ceil(n / PANEL), >= d, PANEL) zeroed panels."""
-    for start in range(0, len(rows), 16):  # sixteen rows at a time: whole cache lines are written
-        stop = min(start + 16, len(rows))
-        for column in range(rows.shape[1]):
-            for row in range(start, stop):
-                panels[row // PANEL, column, row % PANEL] = rows[row, column]
+def _vectors(kernel: Kernel) -> Engine:
+    square = emit.differences(kernel)
+    near = _of_size(kernel.blocks, [emit.products(kernel, size) for size in kernel.blocks])
 
-
-def scan(
-    distance: str, queries: np.ndarray, panels: np.ndarray, first: int, n: int, k: int, exclude: np.ndarray
-) -> np.ndarray:
-    """`scan_vectors` or `scan_bits`, by the name of the distance."""
-    if distance == "hamming":
-        return scan_bits(queries, panels, first, n, k, exclude)
-    kind = {"cosine": COSINE, "euclidean": EUCLIDEAN, "inner_product": INNER_PRODUCT}[distance]
-    return scan_vectors(kind, queries, panels, first, n, k, exclude)
-
-
-@_compiled
-def scan_vectors(
-    kind: int, queries: np.ndarray, panels: np.ndarray, first: int, n: int, k: int, exclude: np.ndarray
-) -> np.ndarray:
-    """The k nearest of the `n` gallery rows from `first` on, by a float distance.
-
-    kind: COSINE (queries and rows of unit length), EUCLIDEAN or INNER_PRODUCT.
-    queries: (q, d) float32; q and d multiples of STEP, padded with zeros.
-    panels: (ceil(n / PANEL), d, PANEL) float32.
-    exclude: (q, m) int64 gallery rows that query i must not find, -1 for none.
-    Returns (q, min(k, n)) uint64 keys of the nearest, in no order, EMPTY where there are fewer.
-    """
-    tile = np.empty((BLOCK, PANEL), np.float32)
-    keys, counts, limits = _nothing_found(len(queries), k, n)
-    one = np.float32(1.0) if kind == COSINE else np.float32(0.0)
-    floor = np.float32(0.0) if kind == COSINE else np.float32(-np.inf)
-    for panel in range(len(panels)):
-        row, valid = first + panel * PANEL, min(PANEL, n - panel * PANEL)
-        for start in range(0, len(queries), BLOCK):
-            part = slice(start, min(start + BLOCK, len(queries)))
-            block = queries[part]
-            if kind == EUCLIDEAN:
-                _square_differences(block, panels[panel], tile)
-                for r in range(len(block)):
+    @_inlined
+    def compare(kind, size, block, panels, panel, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
+        one = np.float32(1.0) if kind == COSINE else np.float32(0.0)
+        # 0 - x and not -x: an inner product of 0 has distance +0, whose bits are those of any other 0
+        floor = np.float32(0.0) if kind == COSINE else np.float32(-np.inf)
+        line = panel if kind == EUCLIDEAN else 0
+        anyone = near(size, block, panels, panel, starts, line, gates, tile, masks, one, floor)
+        if kind == EUCLIDEAN and anyone != np.uint64(0):
+            left = anyone
+            while left != np.uint64(0):
+                r = lowest_bit(left)
+                left &= left - np.uint64(1)
+                s = lowest_bit(left) if left != np.uint64(0) else r
+                left &= left - np.uint64(1)
+                square(block, r, s, panels, panel, tile)
+                for lane in range(PANEL):
+                    tile[r, lane] = np.sqrt(tile[r, lane])
+                if s != r:
                     for lane in range(PANEL):
-                        tile[r, lane] = np.sqrt(tile[r, lane])
-            else:
-                _inner_products(block, panels[panel], tile)
-                for r in range(len(block)):
-                    for lane in range(PANEL):
-                        # 0 - x and not -x: an inner product of 0 has distance +0, whose bits are those of any other 0
-                        tile[r, lane] = max(one - tile[r, lane], floor)
-            _keep_nearest(tile, row, valid, exclude[part], k, keys[part], counts[part], limits[part])
-    return _k_smallest(keys, counts, k, n)
+                        tile[s, lane] = np.sqrt(tile[s, lane])
+        return anyone
+
+    @_inner
+    def gate(kind, limit, square, dim):  # type: ignore[no-untyped-def]
+        return _gate(limit, square, dim) if kind == EUCLIDEAN else limit
+
+    return _engine(kernel, "vectors", types.float32, types.float32, compare, gate)
 
 
-@_compiled
-def scan_bits(queries: np.ndarray, panels: np.ndarray, first: int, n: int, k: int, exclude: np.ndarray) -> np.ndarray:
-    """The same for the Hamming distance: (q, words) queries and (.., words, PANEL) panels of uint64, any q."""
-    tile = np.empty((BLOCK, PANEL), np.float32)
-    keys, counts, limits = _nothing_found(len(queries), k, n)
+def _bits(kernel: Kernel) -> Engine:
+    blocks = (1, 2, 4, 4)
+    near = _of_size_bits([emit.bit_differences(kernel, size) for size in blocks[:3]])
+
+    @_inlined
+    def compare(kind, size, block, panels, panel, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
+        return near(size, block, panels, panel, gates, tile, masks)
+
+    @_inner
+    def gate(kind, limit, square, dim):  # type: ignore[no-untyped-def]
+        return np.int64(np.ceil(limit)) if limit < np.float32(NO_LIMIT) else np.int64(NO_LIMIT)
+
+    return _engine(replace(kernel, blocks=blocks), "bits", types.uint64, types.int64, compare, gate)
+
+
+def _of_size(blocks: tuple[int, ...], loops: list) -> Any:
+    """One function out of four: the inner loop that is made for `size` queries."""
+    a, b, c = blocks[:3]
+    near_a, near_b, near_c, near_d = loops
+
+    @_inlined
+    def near(  # type: ignore[no-untyped-def]
+        size, block, panels, panel, starts, line, gates, tile, masks, one, floor
+    ):
+        if size == a:
+            return near_a(block, panels, panel, starts, line, gates, tile, masks, one, floor)
+        if size == b:
+            return near_b(block, panels, panel, starts, line, gates, tile, masks, one, floor)
+        if size == c:
+            return near_c(block, panels, panel, starts, line, gates, tile, masks, one, floor)
+        return near_d(block, panels, panel, starts, line, gates, tile, masks, one, floor)
+
+    return near
+
+
+def _of_size_bits(loops: list) -> Any:
+    near_1, near_2, near_4 = loops
+
+    @_inlined
+    def near(size, block, panels, panel, gates, tile, masks):  # type: ignore[no-untyped-def]
+        if size == 1:
+            return near_1(block, panels, panel, gates, tile, masks)
+        if size == 2:
+            return near_2(block, panels, panel, gates, tile, masks)
+        return near_4(block, panels, panel, gates, tile, masks)
+
+    return near
+
+
+def _engine(kernel: Kernel, name: str, value: Any, comparable: Any, compare: Any, gate: Any) -> Engine:
+    """value: what rows and queries consist of; comparable: the type in which the inner loop compares."""
+    a, b, c, most = kernel.blocks
+
+    @_inlined
+    def size_for(count):  # type: ignore[no-untyped-def]
+        return a if count <= a else b if count <= b else c if count <= c else most
+
+    def scan(  # type: ignore[no-untyped-def]
+        kind, queries, squares, panels, starts, first, n, k, hidden, keys, counts, limits, gates, tile, masks
+    ):
+        """Add to `keys` what is among the k nearest, as far as the `n` gallery rows from `first` on are concerned.
+
+        queries: blocks of `most` queries, and a last one of a size in kernel.blocks, one after the other: flat, each
+            (dim, size). squares: (q,) float64 squared lengths, for EUCLIDEAN.
+        panels: (ceil(n / PANEL), dim, PANEL). starts: (.., PANEL), one line for each panel for EUCLIDEAN, else zeros.
+        hidden: (q, m) gallery rows that query i must not find, each line ascending, -1 for none.
+        keys (q, room), counts, limits (q,): what is known so far, and the distance to beat. room: k up to FEW; else
+            more than k, or all rows of the gallery. gates: the limits as the inner loop compares them, of the queries
+            that fill up the last block too, for whom they are out of reach.
+        tile (most, PANEL), masks (most,): scratch.
+        """
+        dim, q = panels.shape[1], len(counts)
+        group = max(1, GROUP_BYTES // (panels.itemsize * PANEL * dim))
+        for begin in range(0, len(panels), group):
+            end = min(begin + group, len(panels))
+            for some in range(0, q, most):
+                size = size_for(q - some)
+                block = queries[some * dim : (some + size) * dim].reshape((dim, size))
+                open_ = gates[some : some + size]
+                for panel in range(begin, end):
+                    anyone = compare(kind, size, block, panels, panel, starts, open_, tile, masks)
+                    while anyone != np.uint64(0):
+                        r = lowest_bit(anyone)
+                        anyone &= anyone - np.uint64(1)
+                        query, row = some + r, panel * PANEL
+                        mask = masks[r] & _lowest(n - row)
+                        _admit(query, mask, first + row, r, tile, hidden, k, keys, counts, limits)
+                        gates[query] = gate(kind, limits[query], squares[query], dim)
+
+    def collect(  # type: ignore[no-untyped-def]
+        kind, queries, squares, panels, starts, first, n, at, hidden, radii, rows, distances, owners, gates, tile, masks
+    ):
+        """All within the radius, from step `at` on until the room runs out -> (next step, number found).
+
+        radii: (q,) float32. rows (int64), distances (float32), owners (int64, the query): room for what is found, at
+        least most * PANEL. A step is one block and one panel; `steps` says how many there are.
+        """
+        dim, q = panels.shape[1], len(radii)
+        blocks = -(-q // most)
+        found = 0
+        for query in range(q):
+            gates[query] = gate(kind, np.nextafter(radii[query], np.float32(np.inf)), squares[query], dim)
+        while at < blocks * len(panels) and found + most * PANEL <= len(rows):
+            panel, some = at // blocks, at % blocks * most
+            size = size_for(q - some)
+            block = queries[some * dim : (some + size) * dim].reshape((dim, size))
+            row = panel * PANEL
+            anyone = compare(kind, size, block, panels, panel, starts, gates[some : some + size], tile, masks)
+            while anyone != np.uint64(0):
+                r = lowest_bit(anyone)
+                anyone &= anyone - np.uint64(1)
+                query, mask = some + r, masks[r] & _lowest(n - row)
+                while mask != np.uint64(0):
+                    lane = lowest_bit(mask)
+                    mask &= mask - np.uint64(1)
+                    distance = np.float32(tile[r, lane])
+                    if distance <= radii[query] and not _contains(hidden[query], first + row + lane):
+                        rows[found], distances[found], owners[found] = first + row + lane, distance, query
+                        found += 1
+            at += 1
+        return at, found
+
+    integer, real = types.int64, types.float64
+    panels, keys, counts = array(value, 3), array(types.uint64, 2), array(integer, 1)
+    gallery = (panels, array(types.float32, 2), integer, integer)
+    floats, hidden = array(types.float32, 1), array(integer, 2)
+    scratch = (array(comparable, 1), array(comparable, 2), array(types.uint64, 1))
+    lengths = array(real, 1)
+
+    def once(function: Any, signature: Any) -> Any:
+        return jit.compiled(function, signature, name)
+
+    return Engine(
+        kernel,
+        once(_pack, types.none(types.Array(value, 2, "C", readonly=True), panels)),
+        once(_lengths, types.none(panels, lengths)),
+        once(_normalise, types.none(panels, lengths)),
+        once(_starts, types.none(lengths, integer, array(types.float32, 2))),
+        jit.compiled(
+            scan,
+            types.none(integer, array(value, 1), lengths, *gallery, integer, hidden, keys, counts, floats, *scratch),
+            f"{name}-{kernel.name}",
+        ),
+        jit.compiled(
+            collect,
+            types.UniTuple(integer, 2)(
+                *(integer, array(value, 1), lengths, *gallery, integer, hidden, floats),
+                *(counts, floats, counts, *scratch),
+            ),
+            f"{name}-{kernel.name}",
+        ),
+        once(_smallest, keys(keys, counts, integer)),
+    )
+
+
+def array(kind: Any, dimensions: int) -> Any:
+    return types.Array(kind, dimensions, "C")
+
+
+def _pack(rows: np.ndarray, panels: np.ndarray) -> None:
+    lanes, dim = panels.shape[2], rows.shape[1]
+    for first in range(0, len(rows), lanes):
+        panel = first // lanes
+        for begin in range(0, dim, 16):  # sixteen columns at a time: a cache line of each row, all of it used
+            for row in range(first, min(first + lanes, len(rows))):
+                for column in range(begin, min(begin + 16, dim)):
+                    panels[panel, column, row - first] = rows[row, column]
+
+
+def _lengths(panels: np.ndarray, out: np.ndarray) -> None:
+    lanes = panels.shape[2]
     for panel in range(len(panels)):
-        row, valid = first + panel * PANEL, min(PANEL, n - panel * PANEL)
-        for start in range(0, len(queries), BLOCK):
-            part = slice(start, min(start + BLOCK, len(queries)))
-            _differing_bits(queries[part], panels[panel], tile)
-            _keep_nearest(tile, row, valid, exclude[part], k, keys[part], counts[part], limits[part])
-    return _k_smallest(keys, counts, k, n)
+        total = out[panel * lanes : (panel + 1) * lanes]
+        total[:] = 0.0
+        for column in range(panels.shape[1]):
+            values = panels[panel, column]
+            for lane in range(lanes):
+                total[lane] += np.float64(values[lane]) * np.float64(values[lane])
+        for lane in range(lanes):
+            total[lane] = np.sqrt(total[lane])
 
 
-@_compiled
-def _inner_products(block: np.ndarray, panel: np.ndarray, tile: np.ndarray) -> None:
-    """tile[r, lane] = sum over d of block[r, d] * panel[d, lane], for four queries and four dimensions at a time.
+def _normalise(panels: np.ndarray, lengths: np.ndarray) -> None:
+    lanes = panels.shape[2]
+    divisors = np.empty(lanes, np.float64)
+    for panel in range(len(panels)):
+        for lane in range(lanes):
+            length = lengths[panel * lanes + lane]
+            divisors[lane] = length if length > 0.0 else 1.0
+        for column in range(panels.shape[1]):
+            values = panels[panel, column]
+            for lane in range(lanes):
+                values[lane] = np.float32(values[lane] / divisors[lane])
 
-    The sixteen query values stay in registers while the loop over the lanes, which becomes vector code, reads each
-    panel value once for four queries and each sum once for four dimensions.
+
+def _starts(lengths: np.ndarray, dim: int, out: np.ndarray) -> None:
+    error = _error(dim)
+    for row in range(len(lengths)):
+        square = lengths[row] * lengths[row]
+        start = error * 1.0001 * square - square / 2 if error < 0.25 else square
+        out[row // PANEL, row % PANEL] = np.nextafter(np.float32(start), np.float32(np.inf))
+
+
+@_inner
+def _error(dim):  # type: ignore[no-untyped-def]
+    """What `dim` fused multiply-adds, one after the other, can err by: relative to the sum of all terms' sizes."""
+    return dim * _U / (1.0 - dim * _U) if dim * _U < 0.125 else 0.25
+
+
+@_inner
+def _gate(limit, square, dim):  # type: ignore[no-untyped-def]
+    """What -s of a row must be below for the row to matter: see the module."""
+    error = _error(dim + 4)
+    if limit == np.float32(np.inf) or error >= 0.25:
+        return np.float32(np.inf)
+    tiny = (dim + 4) * 2.0**-148
+    farthest = np.float64(limit) * np.float64(limit) / (1.0 - 2.0 * (dim + 4) * _U) + tiny
+    least = (square - farthest) / 2 - 1.0001 * error * square / 2 - 1e-15 * farthest - tiny
+    return np.nextafter(np.float32(-least), np.float32(np.inf))
+
+
+@_inner
+def _lowest(count):  # type: ignore[no-untyped-def]
+    """A uint64 whose lowest `count` bits are set, PANEL of them at most: the rows of a panel that are no padding."""
+    return (np.uint64(1) << np.uint64(min(count, PANEL))) - np.uint64(1)
+
+
+@_inner
+def _contains(ascending, row):  # type: ignore[no-untyped-def]
+    low, high = 0, len(ascending)
+    while low < high:
+        middle = (low + high) // 2
+        if ascending[middle] < row:
+            low = middle + 1
+        else:
+            high = middle
+    return low < len(ascending) and ascending[low] == row
+
+
+@_inner
+def _admit(query, mask, row, r, tile, hidden, k, keys, counts, limits):  # type: ignore[no-untyped-def]
+    """Add the rows of the mask to the keys of the query; tile[r, lane] is the distance to row + lane.
+
+    Up to FEW neighbours are kept sorted. For more, the room is twice k, or a little more: each clearing-out costs a
+    pass over the room and is paid for by the k newcomers before it, so that a candidate costs the same at k = 1 and at
+    k = n.
     """
-    tile[: len(block)] = 0.0
-    for d in range(0, panel.shape[0], STEP):
-        for r in range(0, len(block), STEP):
-            a0, a1, a2, a3 = block[r, d], block[r, d + 1], block[r, d + 2], block[r, d + 3]
-            b0, b1, b2, b3 = block[r + 1, d], block[r + 1, d + 1], block[r + 1, d + 2], block[r + 1, d + 3]
-            c0, c1, c2, c3 = block[r + 2, d], block[r + 2, d + 1], block[r + 2, d + 2], block[r + 2, d + 3]
-            e0, e1, e2, e3 = block[r + 3, d], block[r + 3, d + 1], block[r + 3, d + 2], block[r + 3, d + 3]
-            for lane in range(PANEL):
-                x0, x1, x2, x3 = panel[d, lane], panel[d + 1, lane], panel[d + 2, lane], panel[d + 3, lane]
-                tile[r, lane] = tile[r, lane] + a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
-                tile[r + 1, lane] = tile[r + 1, lane] + b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
-                tile[r + 2, lane] = tile[r + 2, lane] + c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
-                tile[r + 3, lane] = tile[r + 3, lane] + e0 * x0 + e1 * x1 + e2 * x2 + e3 * x3
-
-
-@_compiled
-def _square_differences(block: np.ndarray, panel: np.ndarray, tile: np.ndarray) -> None:
-    """tile[r, lane] = sum over d of (block[r, d] - panel[d, lane])^2.
-
-    Taken from the differences and not from |q|^2 + |x|^2 - 2qx, which loses near-duplicates of large norm.
-    """
-    tile[: len(block)] = 0.0
-    for d in range(0, panel.shape[0], STEP):
-        for r in range(len(block)):
-            q0, q1, q2, q3 = block[r, d], block[r, d + 1], block[r, d + 2], block[r, d + 3]
-            for lane in range(PANEL):
-                d0, d1 = q0 - panel[d, lane], q1 - panel[d + 1, lane]
-                d2, d3 = q2 - panel[d + 2, lane], q3 - panel[d + 3, lane]
-                tile[r, lane] = tile[r, lane] + d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3
-
-
-@_compiled
-def _differing_bits(block: np.ndarray, panel: np.ndarray, tile: np.ndarray) -> None:
-    """tile[r, lane] = number of bits in which block[r] and panel[:, lane] differ; exact up to 2^24."""
-    tile[: len(block)] = 0.0
-    for word in range(panel.shape[0]):
-        for r in range(len(block)):
-            query = block[r, word]
-            for lane in range(PANEL):
-                tile[r, lane] += np.float32(_count_bits(query ^ panel[word, lane]))
-
-
-@_compiled
-def _count_bits(word: np.uint64) -> np.uint64:
-    """Bits set in a word, by adding neighbours (Warren, Hacker's Delight, 5-1); LLVM knows it as one instruction."""
-    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
-
-
-@_compiled
-def _nothing_found(q: int, k: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per query: room for keys, how many are in it, and the distance that a newcomer must beat."""
-    # Room for twice k: each clearing-out costs a pass over the room and is paid for by the k newcomers before it,
-    # so that a candidate costs the same at k = 1 and at k = n.
-    room = min(2 * k + 32, n)
-    return np.empty((q, room), np.uint64), np.zeros(q, np.int64), np.full(q, np.inf, np.float32)
-
-
-@_compiled
-def _keep_nearest(
-    tile: np.ndarray,
-    row: int,
-    valid: int,
-    exclude: np.ndarray,
-    k: int,
-    keys: np.ndarray,
-    counts: np.ndarray,
-    limits: np.ndarray,
-) -> None:
-    """Add to `keys` what may still be among the k nearest; tile[r, lane] is the distance of query r to row + lane.
-
-    valid: lanes that hold a row; those behind them are the padding of the last panel.
-    """
-    bits = tile.view(np.uint32)
-    for r in range(len(keys)):
-        distances, limit = tile[r], limits[r]
-        for hidden in exclude[r]:
-            if row <= hidden < row + PANEL:
-                distances[hidden - row] = np.inf
+    limit, count = limits[query], counts[query]
+    while mask != np.uint64(0):
+        lane = lowest_bit(mask)
+        mask &= mask - np.uint64(1)
+        distance = np.float32(tile[r, lane])
         # Rows arrive in ascending order, so a newcomer at the limit itself loses the tie.
-        nearer = 0
-        for lane in range(PANEL):
-            nearer += distances[lane] < limit
-        if nearer == 0:  # nearly always, after the first panels
-            continue
-        found, count = keys[r], counts[r]
-        for lane in range(valid):
-            if distances[lane] < limit:
-                if count == len(found):
-                    _bring_smallest_forward(found, count, k)
-                    count = k
-                    limit = _key_distance(found[k - 1])
-                    if distances[lane] >= limit:
-                        continue
-                found[count] = _key(bits[r, lane], row + lane)
-                count += 1
-        counts[r], limits[r] = count, limit
+        if distance < limit and not _contains(hidden[query], row + lane):
+            if k <= FEW:
+                key, place = _key(distance, row + lane), min(count, k - 1)
+                while place > 0 and keys[query, place - 1] > key:
+                    keys[query, place] = keys[query, place - 1]
+                    place -= 1
+                keys[query, place] = key
+                count = min(count + 1, k)
+                if count == k:
+                    limit = _key_distance(keys[query, k - 1])
+                continue
+            if count == keys.shape[1]:
+                _bring_smallest_forward(keys[query], count, k)
+                count = k
+                limit = _key_distance(keys[query, k - 1])
+                if distance >= limit:
+                    continue
+            keys[query, count] = _key(distance, row + lane)
+            count += 1
+    counts[query], limits[query] = count, limit
 
 
-@_compiled
-def _key(bits: np.uint32, row: int) -> np.uint64:
-    """(bits of a float32 distance, row) as an integer of the same order: negative floats are mirrored."""
+@_inner
+def _key(distance, row):  # type: ignore[no-untyped-def]
+    """(float32 distance, row) as an integer of the same order: negative floats are mirrored."""
+    bits = np.float32(distance).view(np.uint32)
     ordered = bits ^ np.uint32(0xFFFFFFFF) if bits >> np.uint32(31) else bits ^ np.uint32(0x80000000)
     return (np.uint64(ordered) << np.uint64(32)) | np.uint64(row)
 
 
-@_compiled
-def _key_distance(key: np.uint64) -> np.float32:
+@_inner
+def _key_distance(key):  # type: ignore[no-untyped-def]
     ordered = np.uint32(key >> np.uint64(32))
     bits = ordered ^ np.uint32(0x80000000) if ordered >> np.uint32(31) else ordered ^ np.uint32(0xFFFFFFFF)
     return np.uint32(bits).view(np.float32)
@@ -265,8 +424,8 @@ def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, distances
 
 
-@_compiled
-def _bring_smallest_forward(keys: np.ndarray, count: int, k: int) -> None:
+@_inner
+def _bring_smallest_forward(keys, count, k):  # type: ignore[no-untyped-def]
     """Reorder keys[:count] so that the k smallest stand in front and the k-th smallest at k - 1 (Hoare's FIND).
 
     Keys are all different, so the middle of three is a pivot that both scans stop at.
@@ -293,10 +452,8 @@ def _bring_smallest_forward(keys: np.ndarray, count: int, k: int) -> None:
             return
 
 
-@_compiled
-def _k_smallest(keys: np.ndarray, counts: np.ndarray, k: int, n: int) -> np.ndarray:
-    width = min(k, n)
-    nearest = np.full((len(keys), width), EMPTY, np.uint64)
+def _smallest(keys: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
+    nearest = np.full((len(keys), k), EMPTY, np.uint64)
     for query in range(len(keys)):
         count = counts[query]
         if count > k:

@@ -1,0 +1,142 @@
+"""A whole contest: pin the threads, race every shape, judge the targets."""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrieval_bench.contest import report
+from retrieval_bench.contest.memory import extra_memory
+from retrieval_bench.contest.peaks import peaks
+from retrieval_bench.contest.race import Neighbours, Progress, Result, race
+from retrieval_bench.contest.rivals import rivals
+from retrieval_bench.contest.shapes import Shape, by_gallery_size, chosen
+from retrieval_bench.contest.targets import Verdict, verdicts
+from retrieval_bench.core import BenchError
+from retrieval_bench.results import environment, now
+from retrieval_bench.timing import pinned, usable_cores
+
+LIBRARIES = ("numpy", "numba", "torch", "faiss-cpu", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """only: comma-separated patterns of shape names, None for all. threads: None for every usable core."""
+
+    only: str | None = None
+    rounds: int = 5
+    threads: int | None = None
+    quick: bool = False
+    memory: bool = False
+
+    @property
+    def patience_s(self) -> float:
+        return 0.0 if self.quick else 2.0
+
+
+@dataclass
+class Contest:
+    plan: Plan
+    threads: int
+    results: list[Result]
+    others: float | None
+    extra_mib: dict[str, float] = field(default_factory=dict)
+    thread_counts: dict[str, int] = field(default_factory=dict)
+    started: str = field(default_factory=now)
+
+    @property
+    def wrong(self) -> bool:
+        return any(result.wrong for result in self.results)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        return verdicts(self.results, self.extra_mib)
+
+    def lines(self) -> list[str]:
+        below = report.footer(self.results, self.verdicts, self.threads, self.others, self.plan.quick)
+        return [*report.table(self.results), "", *below]
+
+    def as_data(self) -> dict[str, Any]:
+        versions = {}
+        for library in LIBRARIES:
+            try:
+                versions[library] = importlib.metadata.version(library)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return report.as_data(
+            self.results,
+            [] if self.plan.quick else self.verdicts,
+            started=self.started,
+            plan=asdict(self.plan),
+            threads=self.threads,
+            others=self.others,
+            extra_mib=self.extra_mib,
+            environment=environment(versions, None, "as the system sets it").model_dump(mode="json")
+            | {"thread_counts": self.thread_counts},
+        )
+
+    def plot(self, file: Path, progress: Progress | None, say: Callable[[str], None] | None) -> None:
+        """Race again, over gallery sizes, and draw: one panel for single queries and one for batches of 100."""
+        from retrieval_bench.contest.plot import draw
+
+        largest = 10_000 if self.plan.quick else 1_000_000
+        panels = {
+            f"{queries} quer{'y' if queries == 1 else 'ies'}": _raced(
+                by_gallery_size(queries, largest=largest),
+                self.plan.rounds,
+                self.threads,
+                progress,
+                say,
+                self.plan.patience_s,
+            )[0]
+            for queries in (1, 100)
+        }
+        draw(panels, file)
+
+
+def run(
+    plan: Plan | None = None, progress: Progress | None = None, say: Callable[[str], None] | None = None
+) -> Contest:
+    """progress(what, done, total) is called often, say(sentence) once a shape."""
+    plan = plan or Plan()
+    cores = usable_cores()
+    if plan.threads is not None and plan.threads > cores:
+        raise BenchError(f"threads is {plan.threads}; this process may use {cores}: more would measure their quarrel")
+    threads = plan.threads or cores
+    shapes = chosen(plan.only, plan.quick)
+    started = now()
+    with Neighbours() as others:
+        results, counts = _raced(shapes, plan.rounds, threads, progress, say, plan.patience_s)
+    extra: dict[str, float] = {}
+    if plan.memory:
+        extra = extra_memory(threads, shapes[0]) if plan.quick else extra_memory(threads)
+    return Contest(plan, threads, results, others.share, extra, counts, started)
+
+
+def _raced(
+    shapes: Sequence[Shape],
+    rounds: int,
+    threads: int,
+    progress: Progress | None,
+    say: Callable[[str], None] | None,
+    patience_s: float,
+) -> tuple[list[Result], dict[str, int]]:
+    """The results, and the thread counts that the libraries read back while they ran."""
+    entrants = rivals()
+    for tiny in (Shape(2, 300, 16), Shape(1, 300, 64, bits=True)):
+        # Compiles our kernels, and loads the peers' libraries before their thread pools are pinned: one that is not
+        # loaded cannot be.
+        race(tiny, entrants, rounds=1, patience_s=0.0)
+    results = []
+    with pinned(threads) as counts:
+        top = peaks(threads)
+        for shape in shapes:
+            results.append(race(shape, entrants, rounds, top, patience_s, progress))
+            gc.collect()  # indexes that sit in reference cycles: the next shape needs their memory
+            if say is not None:
+                say(report.progress_line(results[-1]))
+    return results, counts

@@ -1,0 +1,253 @@
+"""Who searches: this package's engines and their peers, each at its best setting.
+
+A rival is a function (shape, queries, gallery) that builds what it needs and returns its settings: a dict of a name to
+a search, a function without arguments that returns (rows, distances or None), nearest first. Where it knows more than
+one sensible setting the race tries all and keeps the fastest. It returns {} where it does not take part. Unit vectors
+are searched by inner product (for unit vectors the order of every distance), codes by Hamming distance.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from retrieval_bench.contest.shapes import Shape
+from retrieval_bench.core import Distance
+
+
+class Found(NamedTuple):
+    """rows: (q, k) integers; distances: (q, k) -product or differing bits, or None where the search gives none."""
+
+    rows: np.ndarray
+    distances: np.ndarray | None
+
+
+Search = Callable[[], Found]
+Rival = Callable[[Shape, np.ndarray, np.ndarray], dict[str, Search]]
+
+OURS = ("float32", "int8")
+PEERS = ("numpy", "torch", "faiss", "sklearn")
+
+# A whole product of queries and gallery does not stay in a cache, and beyond some size not in memory: numpy and torch
+# are also tried on as many queries at a time as give a product of this size, written into the same memory each time.
+PRODUCT_BYTES = {"blocks of 16 MiB": 16 << 20, "blocks of 128 MiB": 128 << 20}
+LARGEST_PRODUCT = 1 << 30  # bytes; larger ones are computed in blocks only
+
+
+def rivals() -> dict[str, Rival]:
+    """All by name, ours first; libraries that are not installed are left out."""
+    every: dict[str, tuple[str, Rival]] = {
+        "float32": ("numba", ours_float32),
+        "int8": ("numba", ours_int8),
+        "numpy": ("numpy", search_numpy),
+        "torch": ("torch", search_torch),
+        "faiss": ("faiss", search_faiss),
+        "sklearn": ("sklearn", search_sklearn),
+    }
+    return {name: rival for name, (library, rival) in every.items() if importlib.util.find_spec(library)}
+
+
+def ours_float32(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
+    return {"": _ours(_float32_index(gallery, "hamming" if shape.bits else "inner_product"), queries, shape.k)}
+
+
+def ours_int8(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
+    build = None if shape.bits else certified_index()
+    return {} if build is None else {"": _ours(build(gallery, "inner_product"), queries, shape.k)}
+
+
+def certified_index() -> Callable[[np.ndarray, Distance], Any] | None:
+    """What builds the index that scans int8 codes and settles in float32; None where there is none yet."""
+    from retrieval_bench.search.index import ExactIndex
+
+    engine: Any = ExactIndex
+    if "scan" in inspect.signature(engine).parameters:
+        return functools.partial(engine, scan="int8")
+    if importlib.util.find_spec("retrieval_bench.search.certified"):
+        module = importlib.import_module("retrieval_bench.search.certified")
+        return getattr(module, "CertifiedIndex", None)
+    return None
+
+
+def _float32_index(gallery: np.ndarray, distance: Distance) -> Any:
+    from retrieval_bench.search.index import ExactIndex
+
+    engine: Any = ExactIndex
+    if distance != "hamming" and "scan" in inspect.signature(engine).parameters:
+        return engine(gallery, distance, scan="float32")
+    return engine(gallery, distance)
+
+
+def _ours(index: Any, queries: np.ndarray, k: int) -> Search:
+    def search() -> Found:
+        ranking = index.search(queries, k)
+        return Found(ranking.indices, ranking.distances)
+
+    return search
+
+
+def search_numpy(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
+    """BLAS product, argpartition, and a sort of the k; for codes xor and bit counts, one query only."""
+    if shape.bits:
+        return (
+            {"": lambda: _numpy_codes(queries, gallery, shape.k)} if shape.queries == 1 and shape.dim % 64 == 0 else {}
+        )
+    negated = -queries  # so that the k smallest are wanted, and the whole product need not be negated
+
+    def search(block: int) -> Found:
+        product = np.empty((min(block, len(queries)), len(gallery)), np.float32)
+        parts = []
+        for start in range(0, len(queries), block):
+            part = negated[start : start + block]
+            parts.append(_k_smallest(np.matmul(part, gallery.T, out=product[: len(part)]), shape.k))
+        rows, distances = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Found(rows, distances)
+
+    settings: dict[str, Search] = {}
+    if shape.queries == 1:  # a matrix-vector product
+        settings["whole"] = lambda: _k_smallest((gallery @ negated[0])[None], shape.k)
+    elif 4 * shape.queries * shape.rows <= LARGEST_PRODUCT:
+        settings["whole"] = lambda: _k_smallest(negated @ gallery.T, shape.k)
+    for name, block in _blocks(shape):
+        settings[name] = functools.partial(search, block)
+    return settings
+
+
+def _k_smallest(distances: np.ndarray, k: int) -> Found:
+    nearest = np.argpartition(distances, k - 1, axis=1)[:, :k]
+    values = np.take_along_axis(distances, nearest, axis=1)
+    order = np.argsort(values, axis=1)
+    return Found(np.take_along_axis(nearest, order, axis=1), np.take_along_axis(values, order, axis=1))
+
+
+def _numpy_codes(queries: np.ndarray, gallery: np.ndarray, k: int) -> Found:
+    bits = np.bitwise_count(gallery.view(np.uint64) ^ queries.view(np.uint64))
+    return _k_smallest(bits.sum(axis=1, dtype=np.uint16)[None], k)
+
+
+def search_torch(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
+    """matmul and topk on the CPU; torch has no bit count."""
+    if shape.bits:
+        return {}
+    import torch
+
+    asked, transposed = torch.from_numpy(queries), torch.from_numpy(gallery).T
+
+    def found(best: Any) -> Found:
+        return Found(best.indices.numpy(), -best.values.numpy())
+
+    def whole() -> Found:
+        with torch.inference_mode():
+            return found(torch.topk(asked @ transposed, shape.k))
+
+    def search(block: int) -> Found:
+        with torch.inference_mode():
+            product = torch.empty((min(block, len(asked)), len(gallery)))
+            parts = []
+            for start in range(0, len(asked), block):
+                part = asked[start : start + block]
+                scores = torch.matmul(part, transposed, out=product[: len(part)])
+                parts.append(found(torch.topk(scores, shape.k)))
+        rows, distances = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Found(rows, distances)
+
+    settings: dict[str, Search] = {}
+    if 4 * shape.queries * shape.rows <= LARGEST_PRODUCT:
+        settings["whole"] = whole
+    for name, block in _blocks(shape):
+        settings[name] = functools.partial(search, block)
+    return settings
+
+
+def _blocks(shape: Shape) -> Iterator[tuple[str, int]]:
+    """Settings of numpy and torch that go through the queries in blocks; none where one block would hold them all."""
+    for name, size in PRODUCT_BYTES.items():
+        block = max(1, size // (4 * shape.rows))
+        if block < shape.queries:
+            yield name, block
+
+
+def search_faiss(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
+    """IndexFlatIP with and without BLAS (it decides by a threshold); IndexBinaryFlat with and without a heap."""
+    faiss: Any = importlib.import_module("faiss")
+    faiss.omp_set_num_threads(_openmp_threads())
+    if shape.bits:
+        binary = faiss.IndexBinaryFlat(shape.dim)
+        binary.add(gallery)
+
+        threads = _openmp_threads()
+
+        def search_codes(heap: bool, batch: int, workers: int) -> Found:
+            binary.use_heap, binary.query_batch_size = heap, batch
+            faiss.omp_set_num_threads(workers)  # it shares out queries: for one query the others only wait
+            try:
+                distances, rows = binary.search(queries, shape.k)
+            finally:
+                faiss.omp_set_num_threads(threads)
+            return Found(rows, distances)
+
+        return {
+            f"{'heap' if heap else 'counting'}, {batch} queries at a time, threads: {workers}": functools.partial(
+                search_codes, heap, batch, workers
+            )
+            for heap in (True, False)
+            for batch in ((32, 500) if shape.queries > 32 else (32,))
+            for workers in sorted({threads, 1 if shape.queries == 1 else threads})
+        }
+    index = faiss.IndexFlatIP(shape.dim)
+    index.add(gallery)
+    default = faiss.cvar.distance_compute_blas_threshold, faiss.cvar.distance_compute_blas_database_bs
+
+    def search(threshold: int, rows_at_once: int) -> Found:
+        faiss.cvar.distance_compute_blas_threshold, faiss.cvar.distance_compute_blas_database_bs = (
+            threshold,
+            rows_at_once,
+        )
+        try:
+            products, rows = index.search(queries, shape.k)
+        finally:
+            faiss.cvar.distance_compute_blas_threshold, faiss.cvar.distance_compute_blas_database_bs = default
+        return Found(rows, -products)
+
+    return {
+        "as it comes": functools.partial(search, *default),
+        "BLAS": functools.partial(search, 1, default[1]),
+        "BLAS, 4,096 rows at a time": functools.partial(search, 1, 4096),
+        "no BLAS": functools.partial(search, 2**31 - 1, default[1]),
+    }
+
+
+def search_sklearn(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
+    """ArgKmin, what NearestNeighbors(algorithm="brute") runs, but with the gallery's norms computed beforehand."""
+    if shape.bits:
+        return {}
+    from sklearn.metrics._pairwise_distances_reduction import ArgKmin
+
+    norms = np.einsum("nd,nd->n", gallery, gallery, dtype=np.float64)
+
+    def search(strategy: str) -> Found:
+        rows = ArgKmin.compute(
+            queries,
+            gallery,
+            shape.k,
+            metric="sqeuclidean",
+            metric_kwargs={"Y_norm_squared": norms},
+            strategy=strategy,
+            return_distance=False,
+        )
+        return Found(rows, None)
+
+    return {strategy: functools.partial(search, strategy) for strategy in ("parallel_on_X", "parallel_on_Y")}
+
+
+def _openmp_threads() -> int:
+    """What the caller pinned all pools to; FAISS has its own count beside that of its OpenMP library."""
+    import numba
+
+    return int(numba.get_num_threads())

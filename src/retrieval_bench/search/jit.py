@@ -1,0 +1,160 @@
+"""Compiling the kernels: once per machine, kept on disk under a key that cannot go stale, and nothing by surprise.
+
+Numba's own cache (`cache=True`) watches one source file and writes beside it. The kernels are made of several files and
+for several vector widths, so here the cache directory is named after everything that the machine code depends on: the
+sources of this package, the versions of Python, Numba and llvmlite, Numba's settings and the processor. A change of any
+of them is another directory. Where no directory can be written, nothing is cached.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+
+from retrieval_bench.cache import cache_root
+
+log = logging.getLogger("retrieval_bench")
+NOTICE_AFTER = 2.0  # seconds of compiling before it is said what takes so long
+
+# One thread compiles at a time; a fork waits for it, so that no child is born with the lock held.
+lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+
+
+def directory() -> Path:
+    """Where the compiled kernels of this machine belong; it need not exist."""
+    return cache_root() / "kernels" / _fingerprint()
+
+
+@functools.cache
+def _fingerprint() -> str:
+    sources = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        sources.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    try:
+        features = str(sorted(llvmlite.binding.get_host_cpu_features().items()))
+    except RuntimeError:
+        features = "unknown"
+    settings = sorted(
+        (name, value) for name, value in os.environ.items() if name.startswith("NUMBA_") and "THREAD" not in name
+    )
+    parts = (
+        *(sources.hexdigest(), platform.python_version(), numba.__version__, llvmlite.__version__),
+        *(platform.machine(), llvmlite.binding.get_host_cpu_name(), features, str(settings)),
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+@functools.cache
+def writable(place: Path) -> bool:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError:
+        return False
+    return True
+
+
+def compiled(function: Callable, signature: Any, variant: str = "") -> Any:
+    """Numba-compile for one signature, without the GIL; from the cache on disk where it is there.
+
+    variant: tells apart functions that one factory makes, e.g. "avx512". Later calls with other types are errors:
+    nothing is ever compiled in passing. No fast-math: what is written is what is computed, in that order.
+    """
+    with announced():
+        dispatcher = lazily(function, variant)
+        dispatcher.compile(signature)
+        dispatcher.disable_compile()
+    return dispatcher
+
+
+def lazily(function: Callable, variant: str = "") -> Any:
+    """The same, compiled at the first call for the types that it is called with."""
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    if writable(directory()):
+        function.__qualname__ = f"{function.__name__}-{variant}" if variant else function.__name__
+        dispatcher._cache = _Cache(function)
+    return dispatcher
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """Hold the compiler, and say so where it takes long; what is compiled together goes into one `with`."""
+    with lock:
+        if _depth:  # already timed by a `with` around this one
+            yield
+            return
+        _depth.append(1)
+        timer = threading.Timer(NOTICE_AFTER, log.info, ["compiling the search kernels (once per machine)"])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            _depth.pop()
+
+
+_depth: list[int] = []
+
+
+class _Locator(_CacheLocator):  # type: ignore[misc]
+    """Our directory; its name is the stamp."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @classmethod
+    def from_function(cls, function: Callable, file: str) -> _Locator:
+        return cls(function.__qualname__)
+
+    def get_cache_path(self) -> str:
+        return str(directory())
+
+    def get_source_stamp(self) -> str:
+        return _fingerprint()
+
+    def get_disambiguator(self) -> str:
+        return "1"
+
+
+class _CacheFiles(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_Locator,)
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache of one function, except that nothing on disk, broken or full, can stop a search."""
+
+    _impl_class = _CacheFiles
+
+    def _index_key(self, signature: Any, codegen: Any) -> Any:
+        # Numba would add a hash of the closure, which differs in each process where it holds intrinsics.
+        return signature, codegen.magic_tuple(), self._py_func.__qualname__
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        try:
+            return super().load_overload(signature, target)
+        except Exception as error:
+            log.debug("compiled kernel in %s cannot be used: %r", self.cache_path, error)
+            return None
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        try:
+            super().save_overload(signature, result)
+        except OSError as error:
+            log.debug("compiled kernel not kept in %s: %r", self.cache_path, error)

@@ -1,0 +1,305 @@
+"""Vectors as signed bytes with a proven error: what the certified scan knows of a row without reading its floats.
+
+A vector x is kept as x^ = s c: one float32 scale s and codes c, whole numbers from -127 to 127. What is lost is
+measured and not estimated: e = |x - x^|, computed in float64 and rounded up. A query can have a second layer of codes
+for what the first leaves over, q^ = s c + t r with t = s / 254, which makes its own error 254 times smaller.
+
+**The bound.** Wanted: a number U that the float32 engine's value f of <q, x> can't exceed. Write |.| for the Euclidean
+length, u = 2^-24 for the unit roundoff of float32, d for the number of dimensions.
+
+1. The engine adds d products in a fixed order with one rounding each. Its value obeys |f - <q,x>| <= g |q| |x| with
+   g = d u / (1 - d u) (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. 2002, section 3.1, equation 3.5,
+   with Cauchy-Schwarz for sum |q_i x_i|), and d 2^-150 more where sums are so small that they lose bits to underflow.
+2. <q,x> = <q^,x^> + <q - q^, x> + <q^, x - x^>. By Cauchy-Schwarz the last two are at most e_q |x| and |q^| e_x.
+3. <q^,x^> = s_x (s_q <c_q,c_x> + t_q <r_q,c_x>). Both products of codes are integers below 2^31 for d <= MOST_DIM, so
+   they are exact. The rest of the expression is evaluated in float32 as p = (s_q float(i) + t_q float(j)) s_x, at most
+   five roundings on any path, the sum with the margin below included: it is wrong by at most 8 u A |x^|, where
+   A = |s_q c_q| + |t_q r_q| bounds both parts (ibid., lemma 3.1), and |x^| <= |x| + e_x.
+4. So f <= p + b |x| + c e_x with b = e_q + g |q| + 8 u A and c = |q^| + 8 u A. The margin b |x| + c e_x + h_x is again
+   evaluated in float32, with at most four roundings and all terms but h of one sign: b and c are made 16 u larger and
+   rounded up, h is made 8 u |h| larger.
+5. h_x is 0 for products. The euclidean distance has |q - x|^2 = |q|^2 - 2 (<q,x> - |x|^2 / 2), so h_x = -|x|^2 / 2,
+   rounded up, turns U into an upper bound of what is subtracted, and |q|^2 - 2 U into a lower bound of the square.
+6. Underflow: scales are 0 or from 2^-90 to 2^45, so nothing overflows and float(i) s_q does not underflow; each other
+   product and sum loses at most 2^-150. The limit that U is compared with (`lower_limit`) is lowered by more than that.
+
+A row whose scale is outside that range gets e = inf: U is then inf or NaN, and both count as a candidate. Such a query
+is not scanned at all. Neither can make a result wrong, only slow.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from retrieval_bench.search import jit
+from retrieval_bench.search.kernels import array
+
+ROWS = 32  # gallery rows side by side in a panel
+FOUR = 4  # dimensions that one instruction multiplies and adds; codes are padded to a multiple
+MOST_DIM = 2**17  # 127 * 127 * 2^17 < 2^31: integer sums can't overflow
+LEAST_SCALE, MOST_SCALE = 2.0**-90, 2.0**45
+
+SCALE, ERROR, LENGTH, SHIFT = 0, 1, 2, 3  # the lines of `facts`
+FIRST, SECOND, PER_LENGTH, PER_ERROR, LIMIT = 0, 1, 2, 3, 4  # the lines of `terms`
+
+_U = 2.0**-24
+_TINY = 2.0**-149
+
+
+_inner = numba.njit(nogil=True, error_model="numpy")  # compiled as a part of what calls it
+# The same where only a bound on rounding matters, not its bits: sums may be added in any order, so in vectors.
+_any_order = numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+
+
+@functools.cache
+def quantiser() -> tuple[Any, Any]:
+    """`quantise_rows` and `quantise_queries`, compiled."""
+    f32, f64, i64 = types.float32, types.float64, types.int64
+    rows = types.Array(f32, 2, "C", readonly=True)
+    with jit.announced():
+        return (
+            jit.compiled(quantise_rows, types.none(rows, types.boolean, array(types.uint8, 4), array(f32, 3))),
+            jit.compiled(
+                quantise_queries,
+                types.Tuple((array(types.int8, 4), array(types.int32, 2), array(f32, 3), array(f64, 1)))(
+                    array(f32, 2), i64, i64
+                ),
+            ),
+        )
+
+
+@functools.cache
+def preparer() -> Any:
+    """`prepare`, compiled."""
+    return jit.compiled(prepare, types.none(array(types.float32, 2), types.boolean, array(types.float64, 1)))
+
+
+def prepare(rows: np.ndarray, to_unit: bool, lengths: np.ndarray) -> None:
+    """The Euclidean lengths of (n, d) float32 rows, and the rows divided by them, in place, where `to_unit`.
+
+    The same steps, so the same bits, as `lengths` and `normalise` of kernels.py, which want panels.
+    lengths: (n,) float64, NaN or inf exactly where a row holds one.
+    """
+    n, d = rows.shape
+    for first in range(0, n, 4):  # four sums side by side: each addition waits for the one before it in its own sum
+        a, b = first, min(first + 1, n - 1)
+        c, e = min(first + 2, n - 1), min(first + 3, n - 1)
+        ta, tb, tc, te = 0.0, 0.0, 0.0, 0.0
+        for i in range(d):
+            ta += np.float64(rows[a, i]) * np.float64(rows[a, i])
+            tb += np.float64(rows[b, i]) * np.float64(rows[b, i])
+            tc += np.float64(rows[c, i]) * np.float64(rows[c, i])
+            te += np.float64(rows[e, i]) * np.float64(rows[e, i])
+        lengths[a], lengths[b], lengths[c], lengths[e] = np.sqrt(ta), np.sqrt(tb), np.sqrt(tc), np.sqrt(te)
+    if to_unit:
+        for row in range(n):
+            if lengths[row] > 0.0:
+                for i in range(d):
+                    rows[row, i] = np.float32(np.float64(rows[row, i]) / lengths[row])
+
+
+def quantise_rows(rows: np.ndarray, with_squares: bool, codes: np.ndarray, facts: np.ndarray) -> None:
+    """Fill the panels of (n, d) float32 rows; n need not fill the last panel.
+
+    with_squares: for the euclidean distance, where SHIFT is -|x|^2 / 2.
+    codes: (panels, ceil(d / 4), ROWS, 4) uint8; code + 128, so that an instruction that takes one unsigned and one
+        signed factor can use them; dimensions past d, and lanes without a row, hold code 0.
+    facts: (panels, 4, ROWS) float32, the lines SCALE, ERROR, LENGTH and SHIFT of each row; lanes without a row have a
+        SHIFT of -inf, which makes them candidates for nobody.
+    """
+    n, d = rows.shape
+    slack = 1.0 + (d + 8) * 2.0**-51  # the float64 sums below are wrong by less than this
+    line = np.zeros(codes.shape[1] * FOUR, np.int8)
+    for panel in range(len(codes)):
+        codes[panel] = 128
+        facts[panel] = 0.0
+        for lane in range(ROWS):
+            row = panel * ROWS + lane
+            if row >= n:
+                facts[panel, SHIFT, lane] = -np.inf
+                continue
+            scale = _scale(rows[row])
+            lost, square = _coded(rows[row], scale, line)
+            facts[panel, SCALE, lane] = scale
+            facts[panel, ERROR, lane] = _up(np.sqrt(lost) * slack)
+            if scale == np.float32(0.0) and square > 0.0:
+                facts[panel, ERROR, lane] = np.inf
+            facts[panel, LENGTH, lane] = _up(np.sqrt(square) * slack)
+            if with_squares:
+                facts[panel, SHIFT, lane] = -_down(0.5 * square / slack * (1.0 - 8.0 * _U))
+            for step in range(codes.shape[1]):
+                for j in range(FOUR):
+                    codes[panel, step, lane, j] = np.uint8(np.int32(line[step * FOUR + j]) + 128)
+
+
+@_any_order
+def _coded(values: np.ndarray, scale: np.float32, line: np.ndarray) -> tuple[float, float]:
+    """Write the codes of (d,) values to line -> sum of (value - scale * code)^2, sum of value^2."""
+    inverse = np.float32(1.0) / scale if scale > np.float32(0.0) else np.float32(0.0)
+    lost, square = 0.0, 0.0
+    for i in range(len(values)):
+        code = min(max(np.rint(values[i] * inverse), np.float32(-127.0)), np.float32(127.0))
+        line[i] = np.int8(code)
+        left = np.float64(values[i]) - np.float64(scale) * np.float64(code)
+        lost += left * left
+        square += np.float64(values[i]) * np.float64(values[i])
+    return lost, square
+
+
+@_any_order
+def _coded_twice(values: np.ndarray, first: np.float32, second: np.float32, line: np.ndarray, finer: np.ndarray) -> Any:
+    """The same in two layers -> sums of (value - coded)^2, value^2, coded^2, (first layer)^2, (second layer)^2."""
+    inverse = 1.0 / np.float64(first) if first > np.float32(0.0) else 0.0
+    inverse2 = 1.0 / np.float64(second) if second > np.float32(0.0) else 0.0
+    lost, square, known, part, rest = 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(len(values)):
+        value = np.float64(values[i])
+        code = min(max(np.rint(value * inverse), -127.0), 127.0)
+        coarse = np.float64(first) * code
+        code2 = min(max(np.rint((value - coarse) * inverse2), -127.0), 127.0)
+        fine = np.float64(second) * code2
+        line[i], finer[i] = np.int8(code), np.int8(code2)
+        left = value - (coarse + fine)
+        lost += left * left
+        square += value * value
+        known += (coarse + fine) * (coarse + fine)
+        part += coarse * coarse
+        rest += fine * fine
+    return lost, square, known, part, rest
+
+
+def quantise_queries(
+    queries: np.ndarray, together: int, layers: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Codes of (q, d) float32 queries, `together` in a block, with one or two layers of codes each.
+
+    Returns
+    codes: (blocks, ceil(d / 4), layers * together, 4) int8; the second layer stands behind the first.
+    starts: (blocks, layers * together) int32, -128 * (sum of codes): what a sum starts from because rows are + 128.
+    terms: (blocks, 5, together) float32: FIRST = s_q, SECOND = t_q, PER_LENGTH = b, PER_ERROR = c of the module's
+        derivation, and LIMIT, the threshold: -inf, or +inf for queries that can't be scanned and for padding.
+    squares: (q,) float64, a lower bound of |q|^2.
+    """
+    q, d = queries.shape
+    blocks, steps = (q + together - 1) // together, (d + FOUR - 1) // FOUR
+    codes = np.zeros((blocks, steps, layers * together, FOUR), np.int8)
+    starts = np.zeros((blocks, layers * together), np.int32)
+    terms = np.zeros((blocks, 5, together), np.float32)
+    terms[:, LIMIT] = np.inf
+    squares = np.empty(q, np.float64)
+    slack = 1.0 + (d + 8) * 2.0**-51
+    gamma = d * _U / (1.0 - d * _U)
+    line, finer = np.zeros(steps * FOUR, np.int8), np.zeros(steps * FOUR, np.int8)
+    for query in range(q):
+        block, lane = query // together, query % together
+        values = queries[query]
+        first = _scale(values)
+        second = first / np.float32(254.0) if layers == 2 else np.float32(0.0)
+        lost, square, known, part, rest = _coded_twice(values, first, second, line, finer)
+        for step in range(steps):
+            for j in range(FOUR):
+                codes[block, step, lane, j] = line[step * FOUR + j]
+        starts[block, lane] = -128 * _total(line)
+        if layers == 2:
+            for step in range(steps):
+                for j in range(FOUR):
+                    codes[block, step, together + lane, j] = finer[step * FOUR + j]
+            starts[block, together + lane] = -128 * _total(finer)
+        squares[query] = square / slack
+        if first == np.float32(0.0) and square > 0.0:
+            continue  # out of the range of scales: LIMIT stays +inf
+        lengths = (np.sqrt(part) + np.sqrt(rest)) * slack
+        grown = slack * (1.0 + 16.0 * _U)
+        terms[block, FIRST, lane] = first
+        terms[block, SECOND, lane] = second
+        terms[block, PER_LENGTH, lane] = _up((np.sqrt(lost) + gamma * np.sqrt(square) + 8.0 * _U * lengths) * grown)
+        terms[block, PER_ERROR, lane] = _up((np.sqrt(known) + 8.0 * _U * lengths) * grown)
+        terms[block, LIMIT, lane] = -np.inf
+    return codes, starts, terms, squares
+
+
+@_inner
+def lower_limit(euclidean: bool, cosine: bool, distance: np.float32, square: float, d: int) -> np.float32:
+    """T: a row whose U is below it has a distance strictly greater than `distance`, the k-th best so far.
+
+    cosine: f < 1 - D (1 + 2u) gives 1 - f > D / (1 - u), so the engine's rounded 1 - f, if not its clamp at 0, is > D.
+    inner_product: the engine's 0 - f is exact.
+    euclidean: the engine's sum of squares S and its root are within (1 +- (d + 3) u) of the real ones, to first order
+        (every term is positive), so |q|^2 - 2 U > D^2 (1 + 2 (d + 8) u) + tiny is enough.
+    square: at most |q|^2. The last line takes off what underflow may have cost, and rounds down.
+    """
+    if distance == np.inf:
+        return np.float32(-np.inf)
+    reached = np.float64(distance)
+    if euclidean:
+        limit = 0.5 * (square - reached * reached * (1.0 + 2.0 * (d + 8) * _U)) - (d + 64) * 32.0 * _TINY
+        limit -= (square + reached * reached) * 2.0**-50
+    elif cosine:
+        limit = 1.0 - reached * (1.0 + 2.0 * _U) - 2.0**-50
+    else:
+        limit = -reached
+    return np.float32(limit - abs(limit) * 2.0 * _U - (d + 64) * _TINY)
+
+
+@_inner
+def lower_bound(upper: np.float32, margin: float, shift: np.float32, d: int) -> float:
+    """L: f + h_x is at least this where its bound U is `upper`; -inf where U says nothing.
+
+    margin: b |x| + c e_x. It covers each of the errors once, so U can't be more than twice the margin above f + h; its
+    own rounding is below 64 u of it, and |x|^2 / 2 in h was rounded up by less than 32 u of it.
+    """
+    low = np.float64(upper) - 2.0 * margin * (1.0 + 64.0 * _U) - 32.0 * _U * abs(np.float64(shift)) - (d + 64) * _TINY
+    return low if low >= -(2.0**126) else -np.inf
+
+
+@_inner
+def upper_distance(euclidean: bool, cosine: bool, low: float, square: float, d: int) -> np.float32:
+    """At least the engine's distance of a row with this L: the steps from f to the distance are monotone.
+
+    square: at most |q|^2, and less than it by a factor of d 2^-50 at most.
+    """
+    if low == -np.inf:
+        return np.float32(np.inf)
+    if euclidean:
+        most = max(square * (1.0 + (d + 16) * 2.0**-50) - 2.0 * low, 0.0) + square * 2.0**-49
+        most = most * (1.0 + 2.0 * (d + 8) * _U) + (d + 64) * _TINY
+        return _up(np.sqrt(most) * (1.0 + 2.0 * _U))
+    rounded = np.float32(low - abs(low) * 2.0 * _U - _TINY)
+    if cosine:
+        return max(np.float32(1.0) - rounded, np.float32(0.0))
+    return np.float32(0.0) - rounded
+
+
+@_inner
+def _scale(values: np.ndarray) -> np.float32:
+    """The largest magnitude over 127; 0 if that is outside the safe range (or 0 itself)."""
+    largest = np.float32(0.0)
+    for value in values:
+        largest = max(largest, abs(value))
+    scale = largest / np.float32(127.0)
+    return scale if LEAST_SCALE <= scale <= MOST_SCALE else np.float32(0.0)
+
+
+@_inner
+def _total(codes: np.ndarray) -> Any:
+    total = np.int64(0)
+    for code in codes:
+        total += np.int64(code)
+    return total
+
+
+@_inner
+def _up(value: float) -> np.float32:
+    """A float32 not below the float64 value, which must not be negative."""
+    return np.float32(value * (1.0 + 2.0 * _U) + _TINY)
+
+
+@_inner
+def _down(value: float) -> np.float32:
+    """A float32 not above the float64 value, and not below 0."""
+    return np.float32(max(value * (1.0 - 2.0 * _U) - _TINY, 0.0))

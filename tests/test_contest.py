@@ -1,0 +1,319 @@
+"""The contest: its checks catch wrong results, its targets are judged as written, and it runs. No time is judged."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmark.kernel import app
+from retrieval_bench.contest import contest, memory, plot, race, report, rivals, targets
+from retrieval_bench.contest.agreement import disagreement, true_distances
+from retrieval_bench.contest.contest import Contest, Plan
+from retrieval_bench.contest.peaks import WIDTHS, Peaks, emitted_multiply_adds, plain_multiply_adds, read_all
+from retrieval_bench.contest.race import Result
+from retrieval_bench.contest.rivals import Found
+from retrieval_bench.contest.shapes import ALL, BATCHES, CODES, SINGLES, Shape, by_gallery_size, chosen
+from retrieval_bench.core import BenchError
+from retrieval_bench.timing import pinned
+
+VECTORS, BITS = Shape(6, 400, 24, k=7), Shape(6, 400, 64, k=7, bits=True)
+
+
+def searched(shape: Shape) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Queries, gallery, and the rows and distances of the k nearest, by the obvious way."""
+    queries, gallery = shape.data(seed=1)
+    everything = np.tile(np.arange(shape.rows), (shape.queries, 1))
+    rows = np.argsort(true_distances(queries, gallery, everything), axis=1, kind="stable")[:, : shape.k]
+    return queries, gallery, rows, true_distances(queries, gallery, rows)
+
+
+@pytest.mark.parametrize("shape", [VECTORS, BITS], ids=["vectors", "codes"])
+def test_the_right_answer_is_accepted_and_wrong_ones_are_named(shape):
+    queries, gallery, rows, distances = searched(shape)
+    assert disagreement(queries, gallery, rows, rows, distances) is None
+    assert disagreement(queries, gallery, rows, rows, None) is None
+
+    def judged(change, expected=rows, distances=None):
+        changed = rows.copy()
+        change(changed)
+        return disagreement(queries, gallery, changed, expected, distances) or ""
+
+    far = int(true_distances(queries[2:3], gallery, np.arange(shape.rows)[None]).argmax())
+    assert judged(lambda found: found[2].__setitem__(-1, far)) == "query 2 misses a nearer row"
+    assert judged(lambda found: found[3].__setitem__([0, -1], rows[3][[-1, 0]])) == "query 3 is not in order"
+    assert judged(lambda found: found[4].__setitem__(1, rows[4][0])) == "query 4 finds a row twice"
+    assert "outside the gallery" in judged(lambda found: found[5].__setitem__(0, shape.rows))
+    assert "outside the gallery" in judged(lambda found: found[5].__setitem__(0, -1))
+    assert "shape" in (disagreement(queries, gallery, rows[:, :-1], rows, None) or "")
+    off = distances.copy()
+    off[1, 3] += 1 if shape.bits else 1e-4
+    assert judged(lambda found: None, distances=off) == "query 1 gives a wrong distance"
+    poor = rows.copy()
+    poor[0, -1] = int(true_distances(queries[:1], gallery, np.arange(shape.rows)[None]).argmax())
+    assert "expectation is wrong" in judged(lambda found: None, expected=poor)
+
+
+def test_rows_that_rounding_cannot_tell_apart_may_change_places():
+    gallery = np.zeros((5, 2), np.float32)
+    gallery[:, 0] = [1, 1 - 1e-7, 0.5, 0.4, 1]
+    queries = np.array([[1, 0]], np.float32)
+    for found in ([0, 1, 4], [4, 0, 1], [1, 4, 0]):
+        assert disagreement(queries, gallery, np.array([found]), np.array([[0, 4, 1]]), None) is None
+    codes = np.array([[0], [1], [2], [4], [255]], np.uint8)  # one bit differs in three of them: any two will do
+    zero = np.zeros((1, 1), np.uint8)
+    assert disagreement(zero, codes, np.array([[0, 3, 1]]), np.array([[0, 1, 2]]), None) is None
+    assert "misses" in (disagreement(zero, codes, np.array([[0, 3, 4]]), np.array([[0, 1, 2]]), None) or "")
+
+
+def test_judged_in_parts_it_is_the_same(monkeypatch):
+    queries, gallery, rows, distances = searched(VECTORS)
+    monkeypatch.setattr("retrieval_bench.contest.agreement._VALUES_AT_ONCE", 1)
+    assert disagreement(queries, gallery, rows, rows, distances) is None
+    rows = rows.copy()
+    rows[4, 0] = rows[4, 1]
+    assert disagreement(queries, gallery, rows, searched(VECTORS)[2], None) == "query 4 finds a row twice"
+
+
+@pytest.fixture
+def on_one_thread(monkeypatch):
+    """Nobody waits for a second core that other tests may be using."""
+    for library in ("torch", "faiss", "sklearn.neighbors"):
+        pytest.importorskip(library)
+    monkeypatch.setattr(race, "_QUIET_AT_MOST_S", 0.0)
+    with pinned(1):
+        yield
+
+
+@pytest.mark.parametrize("shape", [Shape(40, 700, 33, k=5), Shape(1, 700, 128), BITS, Shape(1, 500, 64, bits=True)])
+def test_every_rival_finds_the_same_at_every_setting(monkeypatch, on_one_thread, shape):
+    monkeypatch.setattr(rivals, "PRODUCT_BYTES", {"small": 3 * 4 * shape.rows})
+    queries, gallery = shape.data()
+    reference = rivals.ours_float32(shape, queries, gallery)[""]()
+    for name, rival in rivals.rivals().items():
+        settings = rival(shape, queries, gallery)
+        if not settings:
+            assert shape.bits or name == "int8"
+            continue
+        _, why = race.try_out(name, settings, reference, queries, gallery, patience_s=0.0)
+        assert why is None, name
+        if name == "numpy" and shape.queries == 40:
+            assert set(settings) == {"whole", "small"}
+
+
+def test_who_is_wrong_is_named_and_not_timed():
+    def truth(shape, queries, gallery):
+        rows, distances = searched(shape)[2:]
+        return {"": lambda: Found(rows, distances.astype(np.float32))}
+
+    def one_bit_off(shape, queries, gallery):
+        rows, distances = searched(shape)[2:]
+        return {"": lambda: Found(rows, np.nextafter(distances.astype(np.float32), np.float32(2)))}
+
+    def forgetful(shape, queries, gallery):
+        rows = searched(shape)[2]
+        return {"good": lambda: Found(rows, None), "bad": lambda: Found(np.roll(rows, 1, axis=1), None)}
+
+    def elsewhere(shape, queries, gallery):
+        return {}
+
+    class SameData(Shape):
+        def data(self, seed=1):
+            return super().data(seed)
+
+    entrants = {"float32": truth, "int8": one_bit_off, "numpy": truth, "torch": forgetful, "faiss": elsewhere}
+    result = race.race(
+        SameData(6, 400, 24, k=7), entrants, rounds=2, peaks=Peaks(lambda: 1e9, lambda: 2e9), patience_s=0
+    )
+    assert result.wrong == {
+        "int8": "not identical to float32: distances differ",
+        "torch": "bad: query 0 is not in order",
+    }
+    assert {name: len(times) for name, times in result.samples_ms.items()} == {"float32": 2, "numpy": 2}
+    assert result.peak_flops == [1e9, 1e9]
+    assert result.best_peer == "numpy"
+    lines = Contest(Plan(), 1, [result], 0.5).lines()
+    assert "wrong" in lines[2]
+    assert "WRONG: 6 x 400 x 24: int8: not identical to float32: distances differ" in lines
+    assert any("Take the figures with care" in line for line in lines)
+
+
+def test_nobody_left_to_time():
+    def lost(shape, queries, gallery):
+        return {"": lambda: Found(np.zeros((shape.queries, shape.k), np.int64), None)}
+
+    assert race.race(VECTORS, {}, rounds=1).samples_ms == {}
+    alone = race.race(VECTORS, {"float32": lost}, rounds=1)
+    assert alone.wrong == {"float32": "query 0 finds a row twice"}
+    assert any("wrong" in line for line in Contest(Plan(), 1, [alone], None).lines())
+
+
+def result(shape: Shape, flops: float = 1e12, read: float = 1e11, **ms: float) -> Result:
+    return Result(shape, {name: [time] for name, time in ms.items()}, peak_flops=[flops], peak_read=[read])
+
+
+def test_figures_of_a_result():
+    one = Result(Shape(10, 1000, 50), {"float32": [1.0, 9.0, 2.0], "numpy": [8.0], "faiss": [5.0]})
+    assert (one.ms("float32"), one.ms("torch"), one.best_peer) == (2.0, None, "faiss")
+    assert one.ratio("float32") == 2.5
+    assert one.ratio_of_fastest("float32") == 5.0
+    assert one.ratio("int8") is None
+    assert one.flops() == 2 * 10 * 1000 * 50 / 2e-3
+    assert one.read() == 4 * 1000 * 50 / 2e-3
+    assert one.share_of_flops() is None
+    codes = result(Shape(1, 1000, 64, bits=True), float32=1.0)
+    assert codes.flops() is None
+    assert codes.read() == 8000 / 1e-3
+    assert codes.ratio("float32") is None
+
+
+def verdict(results: list[Result], what: str, extra: dict[str, float] | None = None) -> targets.Verdict:
+    (found,) = [verdict for verdict in targets.verdicts(results, extra) if verdict.what == what]
+    return found
+
+
+def test_every_shape_must_reach_the_target():
+    what = "float32, every batch of the first proof"
+    good = [result(shape, float32=1.0, numpy=3.0, faiss=2.0) for shape in BATCHES]
+    assert verdict(good, what).met is True
+    assert verdict(good[1:], what).met is None  # one shape was not measured: nothing to say
+    bad = [*good[:-1], result(BATCHES[-1], float32=1.2, numpy=2.0)]
+    assert verdict(bad, what).met is False
+    assert verdict(bad, what).figure == f"1.67 at {BATCHES[-1].name}"
+    assert verdict(bad[-1:], what).met is False  # one below the mark is enough, whatever the others are
+    assert verdict([], what).met is None
+    assert verdict([], what).figure == "not measured"
+
+
+def test_the_mean_is_geometric_and_needs_all_batches():
+    what = "float32, their geometric mean"
+    ratios = [1.5, 2.0, 4.0, 3.0, 3.0, 6.0]
+    batches = [result(shape, float32=1.0, numpy=ratio) for shape, ratio in zip(BATCHES, ratios, strict=True)]
+    assert targets.geometric_mean([1.0, 4.0]) == 2.0
+    found = verdict(batches, what)
+    assert (found.met, found.figure) == (True, f"{np.prod(ratios) ** (1 / 6):.2f}")
+    assert verdict(batches[:-1], what).met is None
+    assert verdict([result(shape, float32=1.0, numpy=2.0) for shape in BATCHES], what).met is False
+
+
+def test_shares_of_the_peaks():
+    shape = Shape(1000, 50_000, 512)
+    needed = shape.flops / 1e12 * 1e3  # ms at the peak of 1e12
+    assert verdict([result(shape, float32=needed / 0.851)], "float32, share of the multiply-add peak").met is True
+    assert verdict([result(shape, float32=needed / 0.849)], "float32, share of the multiply-add peak").met is False
+    assert verdict([result(shape, float32=needed / 1.5)], "float32, share of the multiply-add peak").met is None
+    shape = SINGLES[0]
+    needed = shape.gallery_bytes / 1e11 * 1e3
+    assert verdict([result(shape, float32=needed / 0.901)], "float32, share of the read peak").met is True
+    found = verdict([result(shape, float32=needed / 0.5)], "float32, share of the read peak")
+    assert (found.met, found.asked, found.figure) == (False, ">= 90.0 %", "50.0 %")
+
+
+def test_int8_hamming_and_memory():
+    assert {shape.key for shape in targets.LARGE_BATCHES} == {
+        *("1000x50000x512-k10", "1000x20000x2048-k10", "2485x2640x512-k10", "100x50000x768-k10")
+    }
+    singles = [result(shape, float32=4.0, int8=1.0, faiss=3.0) for shape in targets.ONE_QUERY]
+    assert verdict(singles, "int8, one query").met is True
+    assert verdict(singles, "float32, one query").met is False
+    codes = [result(shape, float32=1.0, faiss=1.4) for shape in CODES]
+    assert verdict(codes, "hamming, every shape").met is False
+    assert verdict([], "float32, memory above gallery and index", {"float32": 63.9}).met is True
+    assert verdict([], "float32, memory above gallery and index", {"float32": 64.0}).met is False
+    assert len(targets.verdicts([])) == len(targets.TARGETS)  # memory is judged only where it was measured
+
+
+def test_the_table_has_a_line_a_shape_and_a_star_at_the_best_peer():
+    shown = [
+        result(SINGLES[0], float32=4.0, int8=1.0, numpy=5.0, faiss=3.0),
+        result(CODES[0], float32=1.0, faiss=1234.5),
+    ]
+    head, rule, first, second = report.table(shown)
+    assert len(set(map(len, (head, rule, first)))) == 1
+    assert head.split()[5:11] == ["k", "float32", "int8", "numpy", "faiss", "x"]
+    assert first.split()[5:] == [
+        *("10", "4.00", "1.00", "5.00", "3.00*", "0.750", "3.00", "25.6", "3", "%", "51.2", "51", "%", "-", "-")
+    ]
+    assert "1,234*" in second
+    assert " - " in second
+
+
+def test_choosing_shapes():
+    assert chosen(None) == list(ALL)
+    assert {shape.queries for shape in chosen("1x*, hamming-1x*")} == {1}
+    assert len(chosen("hamming*")) == 4
+    assert all(shape.rows <= 10_000 for shape in chosen(None, quick=True))
+    with pytest.raises(BenchError, match=r"no shape matches '7x\*'; there are: 1x100000x512-k10"):
+        chosen("7x*")
+    assert [shape.rows for shape in by_gallery_size(100, largest=10_000)] == [1000, 3162, 10_000]
+    assert len({shape.key for shape in ALL}) == len(ALL) == 15
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_emitted_loop_equals_its_plain_twin(width):
+    for steps in (1, 7):
+        assert emitted_multiply_adds(width)(steps) == plain_multiply_adds(width, steps)[:, 0].sum()
+
+
+def test_the_read_loop_reads_everything():
+    words = np.random.default_rng(0).integers(0, 2**63, 1003, dtype=np.uint64)
+    assert read_all(words) == np.bitwise_xor.reduce(words)
+
+
+def test_labels_keep_their_order_and_their_distance():
+    spread = plot._spread({"a": 10.0, "b": 10.1, "c": 10.2, "d": 500.0}, gap=1.5)
+    assert list(spread) == ["a", "b", "c", "d"]
+    heights = np.array(list(spread.values()))
+    assert (heights[1:] / heights[:-1] > 0.99 * 1.5).all()
+
+
+@pytest.fixture
+def without_peaks(monkeypatch):
+    """The read loop would fill 512 MiB."""
+    monkeypatch.setattr(contest, "peaks", lambda threads: Peaks(lambda: 5e11, lambda: 5e10))
+
+
+def test_quick_from_end_to_end(without_peaks, monkeypatch, tmp_path):
+    monkeypatch.setattr(race, "_QUIET_AT_MOST_S", 0.0)
+    file = tmp_path / "times.json"
+    options = ["--quick", "--rounds", "1", "--threads", "1", "--only", "16x*,hamming-1x*x64-*", "--json", str(file)]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert "1 x 1,000 x 256" in done.stdout
+    assert "hamming 1 x 10,000 x 64" in done.stdout
+    assert "no target is judged" in done.stdout
+    data = json.loads(file.read_text(encoding="utf-8"))
+    assert [shape["name"] for shape in data["shapes"]] == ["1x1000x256-k10", "hamming-1x10000x64-k10"]
+    assert data["threads"] == data["environment"]["thread_counts"]["numba"] == 1
+    assert data["targets"] == []
+    assert set(data["shapes"][0]["median_ms"]) >= {"float32", "numpy", "torch", "sklearn"}
+
+
+def test_the_plot_is_drawn(without_peaks, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(race, "_QUIET_AT_MOST_S", 0.0)
+    monkeypatch.setattr(contest, "rivals", lambda: {"float32": rivals.ours_float32, "numpy": rivals.search_numpy})
+    file = tmp_path / "new folder" / "sizes.png"
+    options = ["--quick", "--rounds", "1", "--only", "1x*", "--plot", str(file)]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_memory_is_measured_in_a_fresh_process():
+    figures = memory.extra_memory(1, Shape(3, 2_000, 16))
+    assert 0 <= figures["float32"] < 200
+
+
+def test_mistakes_are_one_sentence(without_peaks, tmp_path):
+    for options, sentence in (
+        (["--only", "nothing"], "no shape matches 'nothing'"),
+        (["--threads", "4096"], "threads is 4096"),
+    ):
+        done = CliRunner().invoke(app, options)
+        assert done.exit_code == 2
+        assert sentence in done.stderr
+    (tmp_path / "file").touch()
+    panels = {"1 query": [result(shape, float32=1.0) for shape in by_gallery_size(1)]}
+    with pytest.raises(BenchError, match="cannot be written"):
+        plot.draw(panels, tmp_path / "file" / "a.png")
