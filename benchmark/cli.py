@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -9,11 +10,13 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -176,15 +179,13 @@ def run_command(
     if dry_run:
         return _dry_run(plan, folder, as_json)
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # a polite kill keeps what was finished, as Ctrl-C does
-        signal.signal(number, _stop_once)
-    with Display() as display:
+    with _interruptible(), Display() as display:
         record = runner.run(
             plan,
             folder,
             overwrite=overwrite,
-            progress=display,
-            on_row=lambda row: display.say(_one_line(row)),
+            progress=_stoppable(display),
+            on_row=_stoppable(lambda row: display.say(_one_line(row))),
         )
         display.say(f"record: {printable(folder / 'run.json')}")
     say(_formatted(record, Format.json if as_json else Format.table), nl=False)
@@ -241,11 +242,46 @@ def _threads(wanted: int | None) -> int:
     return min(wanted or cores, cores)
 
 
-def _stop_once(number: int, frame: object) -> None:
-    """Interrupt the run, once: what comes after the first signal must not break the saving that it starts."""
+_stopping = threading.Event()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """A polite kill keeps what was finished, as Ctrl-C does."""
+    before = {number: signal.signal(number, _stop_once) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop_once(number: int, frame: FrameType | None) -> None:
+    """Interrupt the run, once: what comes after the first signal must not break the saving that it starts.
+
+    Python prints and drops an exception that is raised in a destructor. There only the event is set, and the run ends
+    at its next step.
+    """
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
+    _stopping.set()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_filename.endswith(("weakref.py", "_weakrefset.py")):
+            return
+        frame = frame.f_back
     raise KeyboardInterrupt
+
+
+def _stoppable(shown: Callable[..., None]) -> Callable[..., None]:
+    """The same callback, which the run calls often, and which ends the run when a signal has come."""
+
+    def call(*args: Any) -> None:
+        if _stopping.is_set():
+            raise KeyboardInterrupt
+        shown(*args)
+
+    return call
 
 
 def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
@@ -387,6 +423,16 @@ def diff_command(
     else:
         say("\n".join(shown.lines(verdict)))
     return FINE if verdict.passed else GATE_FAILED
+
+
+@command(app, "doctor")
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """What the search engine found on this machine: processor features, the kernel chosen, threads, its cache."""
+    from retrieval_bench.search import doctor
+
+    say(json.dumps(doctor.report(), indent=1) if as_json else "\n".join(doctor.lines()))
 
 
 @command(data, "prepare")

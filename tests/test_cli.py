@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from records import record, row
 from shop import picture
 from typer.testing import CliRunner, Result
 
+from benchmark import cli
 from benchmark.cli import app
 from retrieval_bench.results import load, save
 from retrieval_bench.timing import usable_cores
@@ -292,6 +294,34 @@ def test_dry_run_finds_what_the_run_would_refuse(shelf: Path, tmp_path: Path) ->
 
 def test_the_version() -> None:
     assert call("--version").stdout.strip() == "0.1.0"
+
+
+def test_an_interrupt_that_python_drops_still_ends_the_run(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_stopping", stopping := threading.Event())
+    monkeypatch.setattr(cli, "_one_line", lambda row: (stopping.set(), row.method)[1])
+    result = run(shelf, tmp_path / "out", "--methods", "color,phash,ahash")
+    assert result.exit_code == 130
+    saved = load(tmp_path / "out")
+    assert (saved.status, [one.method for one in saved.rows]) == ("interrupted", ["color"])
+
+
+def test_a_signal_in_a_destructor_is_not_raised_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_stopping", stopping := threading.Event())
+    reached = []
+
+    class Dies:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            reached.append(True)
+
+    with cli._interruptible():
+        Dies()
+    assert reached == [True]
+    assert stopping.is_set()
+    with cli._interruptible(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
