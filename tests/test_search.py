@@ -13,6 +13,7 @@ import retrieval_bench
 from retrieval_bench.core import DISTANCES, BenchError, Distance, Ranking
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.search import index, kernels
+from retrieval_bench.search import threads as search_threads
 from retrieval_bench.search.checks import check_radius
 from retrieval_bench.search.index import ExactIndex, topk, warm_up
 from retrieval_bench.search.reference import NumpyIndex
@@ -145,8 +146,13 @@ def test_same_bits_for_every_thread_count_and_batch(monkeypatch, distance, k):
 def test_numba_thread_count_is_respected_and_left_alone(monkeypatch):
     monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
     started = []
-    pool = index._pool
-    monkeypatch.setattr(index, "_pool", lambda process, workers: started.append(workers) or pool(process, workers))
+    pool = search_threads._pool
+
+    def watched(process, workers):
+        started.append(workers)
+        return pool(process, workers)
+
+    monkeypatch.setattr(search_threads, "_pool", watched)
     gallery = np.random.default_rng(0).standard_normal((2000, 8), np.float32)
     before = numba.get_num_threads()
     try:

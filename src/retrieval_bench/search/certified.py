@@ -624,7 +624,7 @@ class CertifiedIndex:
 
         Many queries are dealt out to the threads; of few, each thread scans its own stretch of the gallery.
         """
-        from retrieval_bench.search.index import _on_threads
+        from retrieval_bench.search.threads import on_threads
 
         q, budget = len(queries), settle_budget(self._n, k)
         together, layers = (1, 2) if q < FEW_QUERIES else (TOGETHER, 1)
@@ -659,7 +659,7 @@ class CertifiedIndex:
             return keys, settled
 
         bounds = [total * share // threads for share in range(threads + 1)]
-        parts = _on_threads([partial(part, *stretch) for stretch in pairwise(bounds)])
+        parts = on_threads([partial(part, *stretch) for stretch in pairwise(bounds)])
         if by_query:
             keys, counts = (np.concatenate(each) for each in zip(*parts, strict=True))
         else:

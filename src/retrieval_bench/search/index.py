@@ -17,8 +17,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -35,6 +34,7 @@ from retrieval_bench.search.checks import (
     check_radius,
     check_range,
 )
+from retrieval_bench.search.threads import on_threads
 
 if TYPE_CHECKING:
     from retrieval_bench.search import kernels
@@ -245,11 +245,11 @@ class ExactIndex:
         shared.prepare()
         return [_Share(shared, batch.start, True)] * threads, threads
 
-    def _scan_all(self, scans: Sequence[_Scan], threads: int) -> None:
+    def _scan_all(self, scans: Sequence[_Nearest] | Sequence[_Within], threads: int) -> None:
         """Every scan meets the whole gallery: alone, or together with those who have the same queries."""
         for piece in self._pieces():
             stretches = iter(piece.cut(threads))  # threads take turns: whoever is held up leaves more to the others
-            _on_threads(
+            on_threads(
                 [
                     functools.partial(scan.scan, piece, stretches if scan.share.together else iter([piece]))
                     for scan in scans
@@ -291,7 +291,7 @@ class ExactIndex:
         blocks = -(-n // _ROWS_AT_ONCE)
         threads = max(1, min(numba.get_num_threads(), blocks, panels.size // _WORK_PER_THREAD))
         bounds = [min(n, blocks * part // threads * _ROWS_AT_ONCE) for part in range(threads + 1)]
-        largest = _on_threads([functools.partial(pack, begin, end) for begin, end in pairwise(bounds)])
+        largest = on_threads([functools.partial(pack, begin, end) for begin, end in pairwise(bounds)])
         return _Piece(panels, starts, first, n, max(largest))
 
 
@@ -373,9 +373,6 @@ class _Scan:
 
     def __init__(self, engine: kernels.Engine, share: _Share) -> None:
         self._engine, self.share = engine, share
-
-    def scan(self, piece: _Piece, stretches: Iterator[_Piece]) -> None:
-        raise NotImplementedError
 
     def _begin(self, piece: _Piece) -> None:
         from retrieval_bench.search import kernels
@@ -460,45 +457,6 @@ def _merged(parts: list[_Nearest], k: int) -> Iterator[tuple[slice, np.ndarray]]
     else:
         for part in parts:
             yield part.share.queries.rows, np.sort(part.smallest(), axis=1)
-
-
-@functools.cache
-def _pool(process: int, workers: int) -> ThreadPoolExecutor:
-    """Threads that stay: on a busy machine, a new one begins too late to help. A forked child gets its own."""
-    return ThreadPoolExecutor(workers, thread_name_prefix="retrieval_bench-search")
-
-
-def _on_threads(tasks: Sequence[Callable[[], Any]], threads: int | None = None) -> list[Any]:
-    """The results in order; of several errors, the first task's. threads: at most so many, by default one a task.
-
-    Python threads around kernels that release the GIL, in place of Numba's own: no threading layer that a fork or a
-    second caller could upset. The calling thread works too. Each takes the next task when it is done with its last.
-    """
-    threads = min(len(tasks), threads or len(tasks))
-    if threads == 1:
-        return [task() for task in tasks]
-    results: list[Any] = [None] * len(tasks)
-    errors: dict[int, BenchError] = {}
-    waiting = iter(enumerate(tasks))  # taking the next is one step under the GIL
-
-    def work() -> None:
-        for number, task in waiting:
-            try:
-                results[number] = task()
-            except BenchError as error:
-                errors[number] = error
-
-    pool = _pool(os.getpid(), threads - 1)
-    running = [pool.submit(work) for _ in range(threads - 1)]
-    try:
-        work()
-    finally:
-        for worker in running:
-            if not worker.cancel():  # one that has not begun has nothing left to do
-                worker.result()
-    if errors:
-        raise errors[min(errors)]
-    return results
 
 
 def _into(index: ExactIndex, name: str, block: np.ndarray, first: int, panels: np.ndarray) -> np.ndarray:
