@@ -47,7 +47,7 @@ def test_every_number_of_queries_and_rows(name, distance):
     rng = np.random.default_rng(1)
     kind = np.uint8 if distance == "hamming" else np.float32
     queries = rng.integers(0, 50, (20, 9)).astype(kind)
-    for n in (1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97):
+    for n in (1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 128, 129, 300):
         gallery = rng.integers(0, 50, (n, 9)).astype(kind)
         for q in range(1, 21):
             both(gallery, queries[:q], 5, distance, name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from retrieval_bench.search.threads import on_threads
 from retrieval_bench.timing import Stopwatch
 
 # A fused multiply-add takes four or five cycles and two begin in each: eight to ten sums must be under way at once.
@@ -41,12 +41,11 @@ class Peaks:
 @functools.cache
 def peaks(threads: int) -> Peaks:
     """Compiles, takes the fastest vector width, and keeps 512 MiB of memory for the rest of the process."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="peak")
     stretches = np.array_split(np.ones(READ_BYTES // 8, np.uint64), threads)
 
     def rate(amount: int, work: Callable[[Any], object], parts: Sequence[Any]) -> float:
         with Stopwatch() as watch:
-            list(pool.map(work, parts))
+            on_threads([functools.partial(work, part) for part in parts])
         return amount / watch.seconds
 
     def multiply(width: int) -> float:

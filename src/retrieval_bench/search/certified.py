@@ -40,7 +40,7 @@ from retrieval_bench.search.checks import (
     check_matrix,
     check_range,
 )
-from retrieval_bench.search.emit import lowest_bit, multiply_add
+from retrieval_bench.search.emit import borrowed, lowest_bit, multiply_add
 from retrieval_bench.search.kernels import (
     COSINE,
     EMPTY,
@@ -245,21 +245,6 @@ def tile_of(how: str, together: int) -> Any:
     return tile
 
 
-@intrinsic
-def _borrowed(typing, values):  # type: ignore[no-untyped-def]
-    """The same array without its reference count, which would be updated, atomically, wherever the array is mentioned.
-
-    Whoever called the compiled function holds on to the array until it returns.
-    """
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        view = context.make_array(signature.args[0])(context, builder, arguments[0])
-        view.meminfo, view.parent = view.meminfo.type(None), view.parent.type(None)
-        return view._getvalue()
-
-    return values(values), code
-
-
 # --- the scan --------------------------------------------------------------------------------------------------------
 
 
@@ -287,18 +272,12 @@ def scanner(how: str, together: int) -> Any:
         settled: (q,) int64, filled with the number of rows settled, or -1 for queries that exceeded the budget or
             could not be scanned: their keys mean nothing.
         waiting, worst, counts, upper, masks, at: scratch, see `CertifiedIndex._scratch`.
-        least, most: panels of the first chunk and of the largest.
-        room: how many candidates may wait to be settled.
-        keys: (q, k) uint64, filled in no order, EMPTY where there are fewer.
-        settled: (q,) int64, filled with the number of rows settled, or -1 for queries that exceeded the budget or
-            could not be scanned: their keys mean nothing.
-        waiting, worst, counts, upper, masks, at: scratch, see `CertifiedIndex._scratch`.
         """
-        queries, codes, starts, terms = _borrowed(queries), _borrowed(codes), _borrowed(starts), _borrowed(terms)
-        squares, panels, facts, rows = _borrowed(squares), _borrowed(panels), _borrowed(facts), _borrowed(rows)
-        exclude, keys, settled = _borrowed(exclude), _borrowed(keys), _borrowed(settled)
-        waiting, worst, counts = _borrowed(waiting), _borrowed(worst), _borrowed(counts)
-        upper, masks, at = _borrowed(upper), _borrowed(masks), _borrowed(at)
+        queries, codes, starts, terms = borrowed(queries), borrowed(codes), borrowed(starts), borrowed(terms)
+        squares, panels, facts, rows = borrowed(squares), borrowed(panels), borrowed(facts), borrowed(rows)
+        exclude, keys, settled = borrowed(exclude), borrowed(keys), borrowed(settled)
+        waiting, worst, counts = borrowed(waiting), borrowed(worst), borrowed(counts)
+        upper, masks, at = borrowed(upper), borrowed(masks), borrowed(at)
         together, blocks, group = terms.shape[2], len(codes), len(waiting) // terms.shape[2]
         keys[:] = EMPTY
         settled[:] = 0

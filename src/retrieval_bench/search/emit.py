@@ -30,6 +30,7 @@ PANEL = 32  # gallery rows side by side, whatever the kernel: two vectors of 16 
 # How far ahead of the multiply-adds the panels are fetched from memory, in bytes. The processor itself does not look
 # past the dozens of multiply-adds in flight: without this, eight queries wait for memory as if they did not compute.
 PREFETCH = 16384
+PREFETCH_SIDE = 2048  # the same where several panels are read side by side
 
 F32 = ir.FloatType()
 I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
@@ -236,78 +237,122 @@ def count_bits(context: Any, word: Any) -> Any:
     return types.int64(types.uint64), code
 
 
-def products(kernel: Kernel, queries: int) -> Any:
-    """The loop that finds, among the PANEL rows of one panel, those that are near to any of `queries` queries.
+@intrinsic
+def take(context: Any, ticket: Any, count: Any) -> Any:
+    """Add count to ticket[0], an int64, in one step that no other thread can come between -> what it was before."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(address(context, builder, signature.args[0], arguments[0]), I64.as_pointer())
+        return builder.atomic_rmw("add", place, arguments[1], "monotonic")
+
+    return types.int64(ticket, types.int64), code
+
+
+@intrinsic
+def borrowed(context: Any, values: Any) -> Any:
+    """The same array without its reference count, which would be updated, atomically, wherever the array is mentioned.
+
+    Whoever called the compiled function holds on to the array until it returns.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        view.meminfo, view.parent = view.meminfo.type(None), view.parent.type(None)
+        return view._getvalue()
+
+    return values(values), code
+
+
+def products(kernel: Kernel, queries: int, side: int = 1) -> Any:
+    """The loop that finds, among the PANEL rows of each panel, those that are near to any of `queries` queries.
 
     Returns near(block, panels, panel, bias, line, limits, tile, masks, one, floor) -> uint64:
     block: (dim, queries) float32, the queries side by side.
-    panels: (p, dim, PANEL) float32, of which `panel` is compared.
-    bias: (lines, PANEL) float32, what the sums start from; `line` of it is used.
+    panels: (p, dim, PANEL) float32, of which `side` are compared, from `panel` on. More than one, for a single query,
+        because the memory hands out several stretches at once more quickly than one.
+    bias: (lines, PANEL) float32, what the sums start from; `line` of it is used, for the next panel the next if there
+        is one for each.
     The distance of query r and row l is max(one - (bias[line, l] + sum over d of block[d, r] * panels[panel, d, l]),
     floor), summed in ascending order of d. Bit l of masks[r] is set where it is below limits[r], and bit r of the
-    result where masks[r] is not 0. tile[r, l] and masks[r] are written only where the result is not 0.
+    result where masks[r] is not 0. tile[r, l] and masks[r] are written only where the result is not 0. With several
+    panels, r counts those, and limits[0] is the limit of all.
     """
-    return _products_plain(queries) if kernel.lanes == 1 else _products_emitted(queries, kernel.lanes, kernel.vectors)
+    assert queries == 1 or side == 1
+    if kernel.lanes == 1:
+        return _products_plain(queries, side)
+    return _products_emitted(queries, side, kernel.lanes, kernel.vectors)
 
 
-def _products_plain(queries: int) -> Any:
+def _products_plain(queries: int, side: int) -> Any:
     @numba.njit(nogil=True, error_model="numpy")
     def near(block, panels, panel, bias, line, limits, tile, masks, one, floor):  # type: ignore[no-untyped-def]
-        for r in range(queries):
-            for lane in range(PANEL):
-                tile[r, lane] = bias[line, lane]
-        for d in range(len(block)):
-            for r in range(queries):
-                value = block[d, r]
-                for lane in range(PANEL):
-                    tile[r, lane] = multiply_add(value, panels[panel, d, lane], tile[r, lane])
         anyone = np.uint64(0)
-        for r in range(queries):
-            mask = np.uint64(0)
-            for lane in range(PANEL):
-                distance = max(one - tile[r, lane], floor)
-                tile[r, lane] = distance
-                mask |= np.uint64(distance < limits[r]) << np.uint64(lane)
-            masks[r] = mask
-            anyone |= np.uint64(mask != np.uint64(0)) << np.uint64(r)
+        for s in range(side):
+            start = bias[line + s if len(bias) > 1 else line]
+            for r in range(s, s + queries):
+                for lane in range(PANEL):
+                    tile[r, lane] = start[lane]
+            for d in range(len(block)):
+                for r in range(queries):
+                    value = block[d, r]
+                    for lane in range(PANEL):
+                        tile[s + r, lane] = multiply_add(value, panels[panel + s, d, lane], tile[s + r, lane])
+            for r in range(queries):
+                mask = np.uint64(0)
+                for lane in range(PANEL):
+                    distance = max(one - tile[s + r, lane], floor)
+                    tile[s + r, lane] = distance
+                    mask |= np.uint64(distance < limits[r]) << np.uint64(lane)
+                masks[s + r] = mask
+                anyone |= np.uint64(mask != np.uint64(0)) << np.uint64(s + r)
         return anyone
 
     return near
 
 
-def _products_emitted(queries: int, lanes: int, vectors: int) -> Any:
+def _products_emitted(queries: int, side: int, lanes: int, vectors: int) -> Any:
     row, rows = vector(F32, lanes), lanes * vectors  # a vector of one dimension; gallery rows in registers at a time
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, panels, panel, bias, line, limits, tile, masks, one, floor = arguments
+        lines = length(context, builder, signature.args[3], bias)
         block, panels, bias, limits, tile, masks = (
             address(context, builder, signature.args[place], arguments[place]) for place in (0, 1, 3, 5, 6, 7)
         )
         dim = length(context, builder, signature.args[0], arguments[0])
-        panels = builder.add(panels, builder.mul(builder.mul(panel, dim), number(4 * PANEL)))
+        panel_bytes = builder.mul(dim, number(4 * PANEL))
+        panels = builder.add(panels, builder.mul(panel, panel_bytes))
         bias = builder.add(bias, builder.mul(line, number(4 * PANEL)))
+        next_line = builder.select(builder.icmp_signed(">", lines, number(1)), number(4 * PANEL), number(0))
+        offsets, biases = [panels], [bias]  # of each panel
+        for _ in range(1, side):
+            offsets.append(builder.add(offsets[-1], panel_bytes))
+            biases.append(builder.add(biases[-1], next_line))
         one, floor = broadcast(builder, one, lanes), broadcast(builder, floor, lanes)
-        found = [number(0)] * queries
+        found = [number(0)] * (queries * side)
         for first in range(0, PANEL, rows):  # 32 rows at a time with avx512: once
             columns = [first + lanes * v for v in range(vectors)]
-            start = [load(builder, row, bias, 4 * column) for column in columns]
+            start = [[load(builder, row, bias, 4 * column) for column in columns] for bias in biases]
 
             def one_dimension(d: Any, sums: Any, columns: Any = columns) -> Any:
                 values = builder.add(block, builder.mul(d, number(4 * queries)))
-                there = builder.add(panels, builder.mul(d, number(4 * PANEL)))
-                x = [load(builder, row, there, 4 * column) for column in columns]
-                for column in range(columns[0], columns[0] + rows, 16):  # 16 float32 are one cache line
-                    prefetch(builder, there, PREFETCH + 4 * column)
                 new = []
-                for r in range(queries):
-                    value = broadcast(builder, load(builder, F32, values, 4 * r), lanes)
-                    new += [fma(builder, value, x[v], sums[r * vectors + v]) for v in range(vectors)]
+                for s in range(side):
+                    there = builder.add(offsets[s], builder.mul(d, number(4 * PANEL)))
+                    x = [load(builder, row, there, 4 * column) for column in columns]
+                    for column in range(columns[0], columns[0] + rows, 16):  # 16 float32 are one cache line
+                        prefetch(builder, there, (PREFETCH if side == 1 else PREFETCH_SIDE) + 4 * column)
+                    for r in range(queries):
+                        value = broadcast(builder, load(builder, F32, values, 4 * r), lanes)
+                        place = (s + r) * vectors
+                        new += [fma(builder, value, x[v], sums[place + v]) for v in range(vectors)]
                 return new
 
-            sums = counted_loop(builder, dim, start * queries, one_dimension)
+            initial = [value for panel in start for _ in range(queries) for value in panel]
+            sums = counted_loop(builder, dim, initial, one_dimension)
 
-            for r in range(queries):
-                limit = broadcast(builder, load(builder, F32, limits, 4 * r), lanes)
+            for r in range(queries * side):
+                limit = broadcast(builder, load(builder, F32, limits, 4 * r if side == 1 else 0), lanes)
                 for v, column in enumerate(columns):
                     distance = builder.fsub(one, sums[r * vectors + v])
                     distance = builder.select(builder.fcmp_ordered(">", distance, floor), distance, floor)
@@ -315,11 +360,11 @@ def _products_emitted(queries: int, lanes: int, vectors: int) -> Any:
                     bits = lane_bits(builder, builder.fcmp_ordered("<", distance, limit))
                     found[r] = builder.or_(found[r], builder.shl(bits, number(column)))
         anyone = number(0)
-        for r in range(queries):
+        for r in range(queries * side):
             hit = builder.zext(builder.icmp_unsigned("!=", found[r], number(0)), I64)
             anyone = builder.or_(anyone, builder.shl(hit, number(r)))
         with builder.if_then(builder.icmp_unsigned("!=", anyone, number(0)), likely=False):
-            for r in range(queries):
+            for r in range(queries * side):
                 store(builder, found[r], masks, 8 * r)
         return anyone
 
@@ -400,39 +445,41 @@ def _differences_emitted(lanes: int) -> Any:
     return square
 
 
-def bit_differences(kernel: Kernel, queries: int) -> Any:
+def bit_differences(kernel: Kernel, queries: int, side: int = 1) -> Any:
     """The loop of `products` for bits.
 
     Returns near(block, panels, panel, limits, tile, masks) -> uint64. block: (words, queries) uint64; panels:
     (p, words, PANEL) uint64; limits: (queries,) int64. tile[r, l] (int64) is the number of bits in which query r and
     row l differ. Bit l of masks[r] is set where it is below limits[r], and bit r of the result where masks[r] is not 0;
-    tile and masks are written only where the result is not 0.
+    tile and masks are written only where the result is not 0. With several panels, r counts those.
     """
-    return _bits_plain(queries) if kernel.lanes == 1 else _bits_emitted(queries, kernel.lanes // 2)
+    assert queries == 1 or side == 1
+    return _bits_plain(queries, side) if kernel.lanes == 1 else _bits_emitted(queries, side, kernel.lanes // 2)
 
 
-def _bits_plain(queries: int) -> Any:
+def _bits_plain(queries: int, side: int) -> Any:
     @numba.njit(nogil=True, error_model="numpy")
     def near(block, panels, panel, limits, tile, masks):  # type: ignore[no-untyped-def]
         anyone = np.uint64(0)
-        for r in range(queries):
-            mask = np.uint64(0)
-            for lane in range(PANEL):
-                differing = 0
-                for word in range(len(block)):
-                    differing += count_bits(block[word, r] ^ panels[panel, word, lane])
-                tile[r, lane] = differing
-                mask |= np.uint64(differing < limits[r]) << np.uint64(lane)
-            masks[r] = mask
-            anyone |= np.uint64(mask != np.uint64(0)) << np.uint64(r)
+        for s in range(side):
+            for r in range(queries):
+                mask = np.uint64(0)
+                for lane in range(PANEL):
+                    differing = 0
+                    for word in range(len(block)):
+                        differing += count_bits(block[word, r] ^ panels[panel + s, word, lane])
+                    tile[s + r, lane] = differing
+                    mask |= np.uint64(differing < limits[r]) << np.uint64(lane)
+                masks[s + r] = mask
+                anyone |= np.uint64(mask != np.uint64(0)) << np.uint64(s + r)
         return anyone
 
     return near
 
 
-def _bits_emitted(queries: int, lanes: int) -> Any:
+def _bits_emitted(queries: int, side: int, lanes: int) -> Any:
     row = vector(I64, lanes)
-    vectors = min(4, PANEL // lanes)  # four queries x four vectors of sums fit into 16 registers
+    vectors = min(4, PANEL // lanes)  # four queries, or panels, x four vectors of sums fit into 16 registers
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, panels, panel, limits, tile, masks = arguments
@@ -440,28 +487,32 @@ def _bits_emitted(queries: int, lanes: int) -> Any:
             address(context, builder, signature.args[place], arguments[place]) for place in (0, 1, 3, 4, 5)
         )
         words = length(context, builder, signature.args[0], arguments[0])
-        panels = builder.add(panels, builder.mul(builder.mul(panel, words), number(8 * PANEL)))
-        nearer: list[list[Any]] = [[] for _ in range(queries)]  # per query: (first row, which of `lanes` rows)
+        panel_bytes = builder.mul(words, number(8 * PANEL))
+        offsets = [builder.add(panels, builder.mul(panel, panel_bytes))]  # of each panel
+        for _ in range(1, side):
+            offsets.append(builder.add(offsets[-1], panel_bytes))
+        nearer: list[list[Any]] = [[] for _ in range(queries * side)]  # for each: (first row, which of `lanes` rows)
         for first in range(0, PANEL, lanes * vectors):
             columns = [first + lanes * v for v in range(vectors)]
 
             def one_word(word: Any, sums: Any, columns: Any = columns) -> Any:
                 values = builder.add(block, builder.mul(word, number(8 * queries)))
-                there = builder.add(panels, builder.mul(word, number(8 * PANEL)))
-                x = [load(builder, row, there, 8 * column) for column in columns]
-                for column in range(columns[0], columns[0] + lanes * vectors, 8):  # 8 words are one cache line
-                    prefetch(builder, there, PREFETCH + 8 * column)
                 new = []
-                for r in range(queries):
-                    value = broadcast(builder, load(builder, I64, values, 8 * r), lanes)
-                    for v in range(vectors):
-                        bits = call(builder, f"llvm.ctpop.v{lanes}i64", row, [builder.xor(value, x[v])])
-                        new.append(builder.add(sums[r * vectors + v], bits))
+                for s in range(side):
+                    there = builder.add(offsets[s], builder.mul(word, number(8 * PANEL)))
+                    x = [load(builder, row, there, 8 * column) for column in columns]
+                    for column in range(columns[0], columns[0] + lanes * vectors, 8):  # 8 words are one cache line
+                        prefetch(builder, there, PREFETCH + 8 * column)
+                    for r in range(queries):
+                        value = broadcast(builder, load(builder, I64, values, 8 * r), lanes)
+                        for v in range(vectors):
+                            bits = call(builder, f"llvm.ctpop.v{lanes}i64", row, [builder.xor(value, x[v])])
+                            new.append(builder.add(sums[(s + r) * vectors + v], bits))
                 return new
 
-            sums = counted_loop(builder, words, [zeros(row)] * (queries * vectors), one_word)
-            for r in range(queries):
-                limit = broadcast(builder, load(builder, I64, limits, 8 * r), lanes)
+            sums = counted_loop(builder, words, [zeros(row)] * (queries * side * vectors), one_word)
+            for r in range(queries * side):
+                limit = broadcast(builder, load(builder, I64, limits, 8 * r if side == 1 else 0), lanes)
                 for v, column in enumerate(columns):
                     total = sums[r * vectors + v]
                     nearer[r].append((column, total, builder.icmp_signed("<", total, limit)))

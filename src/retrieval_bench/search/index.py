@@ -248,10 +248,10 @@ class ExactIndex:
     def _scan_all(self, scans: Sequence[_Nearest] | Sequence[_Within], threads: int) -> None:
         """Every scan meets the whole gallery: alone, or together with those who have the same queries."""
         for piece in self._pieces():
-            stretches = iter(piece.cut(threads))  # threads take turns: whoever is held up leaves more to the others
+            shared = _Turns(piece, threads)
             on_threads(
                 [
-                    functools.partial(scan.scan, piece, stretches if scan.share.together else iter([piece]))
+                    functools.partial(scan.scan, piece, shared if scan.share.together else _Turns(piece, 1))
                     for scan in scans
                 ],
                 threads,
@@ -304,22 +304,16 @@ class _Piece(NamedTuple):
     n: int
     largest: float
 
-    def cut(self, threads: int) -> list[_Piece]:
-        """Stretches of panels, ascending: some for each thread, of a megabyte at least; or one for each."""
-        from retrieval_bench.search.kernels import PANEL
 
-        count = max(threads, min(self.panels.nbytes >> 20, 16 * threads)) if threads > 1 else 1
-        bounds = [len(self.panels) * part // count for part in range(count + 1)]
-        return [
-            self._replace(
-                panels=self.panels[begin:end],
-                starts=self.starts[begin:end] if len(self.starts) == len(self.panels) else self.starts,
-                first=self.first + begin * PANEL,
-                n=min(end * PANEL, self.n) - begin * PANEL,
-            )
-            for begin, end in pairwise(bounds)
-            if begin < end
-        ]
+class _Turns:
+    """Who scans which panels of a piece: threads take turns, so that whoever is held up leaves more to the others.
+
+    ticket: (1,) int64, the next panel to be taken. step: how many are taken at a time; a megabyte at least.
+    """
+
+    def __init__(self, piece: _Piece, threads: int) -> None:
+        turns = max(threads, min(piece.panels.nbytes >> 20, 16 * threads)) if threads > 1 else 1
+        self.ticket, self.step = np.zeros(1, np.int64), -(-len(piece.panels) // turns)
 
 
 class _Queries:
@@ -405,14 +399,14 @@ class _Nearest(_Scan):
         self.keys = np.empty((q, room), np.uint64)
         self.counts, self.limits = np.zeros(q, np.int64), np.full(q, np.inf, np.float32)
 
-    def scan(self, piece: _Piece, stretches: Iterator[_Piece]) -> None:
+    def scan(self, piece: _Piece, turns: _Turns) -> None:
         self._begin(piece)
         queries = self.share.queries
-        for mine in stretches:
-            self._engine.scan(
-                *(queries.kind, queries.packed, queries.squares, mine.panels, mine.starts, mine.first, mine.n),
-                *(self.k, queries.hidden, self.keys, self.counts, self.limits, self.gates, *self.scratch),
-            )
+        self._engine.scan(
+            *(queries.kind, queries.packed, queries.squares, piece.panels, piece.starts, piece.first, piece.n),
+            *(turns.ticket, turns.step, self.k, queries.hidden, self.keys, self.counts, self.limits),
+            *(self.gates, *self.scratch),
+        )
 
     def smallest(self) -> np.ndarray:
         return self._engine.smallest(self.keys, self.counts, self.k)
@@ -426,22 +420,22 @@ class _Within(_Scan):
         self.radius = radius
         self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def scan(self, piece: _Piece, stretches: Iterator[_Piece]) -> None:
+    def scan(self, piece: _Piece, turns: _Turns) -> None:
         self._begin(piece)
         queries = self.share.queries
-        q, most = len(queries.hidden), self._engine.kernel.blocks[-1]
-        room = max(_FOUND_AT_ONCE, most * piece.panels.shape[2])
+        most_at_once = self._engine.kernel.blocks[-1] * piece.panels.shape[2]
+        room = max(_FOUND_AT_ONCE, most_at_once)
         rows, near, owners = np.empty(room, np.int64), np.empty(room, np.float32), np.empty(room, np.int64)
-        radii = np.full(q, self.radius, np.float32)
+        radii = np.full(len(queries.hidden), self.radius, np.float32)
         offset = queries.rows.start - self.share.base
-        for mine in stretches:
-            step, steps = 0, -(-q // most) * len(mine.panels)
-            while step < steps:
-                step, found = self._engine.collect(
-                    *(queries.kind, queries.packed, queries.squares, mine.panels, mine.starts, mine.first, mine.n),
-                    *(step, queries.hidden, radii, rows, near, owners, self.gates, *self.scratch),
-                )
-                self._found.append((owners[:found] + offset, rows[:found].copy(), near[:found].copy()))
+        at, found = np.zeros(2, np.int64), room
+        while found + most_at_once > room:
+            found = self._engine.collect(
+                *(queries.kind, queries.packed, queries.squares, piece.panels, piece.starts, piece.first, piece.n),
+                *(turns.ticket, turns.step, at, queries.hidden, radii, rows, near, owners),
+                *(self.gates, *self.scratch),
+            )
+            self._found.append((owners[:found] + offset, rows[:found].copy(), near[:found].copy()))
 
     def found(self) -> tuple[np.ndarray, ...]:
         """(query of the batch, gallery row, distance) of all."""
