@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 import retrieval_bench
 from retrieval_bench.core import DISTANCES, BenchError, Distance, Ranking
 from retrieval_bench.registry import BACKENDS
-from retrieval_bench.search import index, kernels
+from retrieval_bench.search import index, kernels, scans
 from retrieval_bench.search import threads as search_threads
 from retrieval_bench.search.checks import check_radius
 from retrieval_bench.search.index import ExactIndex, topk, warm_up
@@ -401,12 +401,12 @@ def test_files_that_are_no_gallery(tmp_path):
 def test_radius_finds_all_that_a_full_ranking_finds(search, radius, room):
     distance, queries, gallery, _, exclude = search
     everything = NumpyIndex(gallery, distance)(queries, max(len(gallery), 1), exclude)
-    before = index._FOUND_AT_ONCE
-    index._FOUND_AT_ONCE = room
+    before = scans.FOUND_AT_ONCE
+    scans.FOUND_AT_ONCE = room
     try:
         found = ExactIndex(gallery, distance).search_radius(queries, radius, exclude)
     finally:
-        index._FOUND_AT_ONCE = before
+        scans.FOUND_AT_ONCE = before
     assert found.offsets.shape == (len(queries) + 1,)
     assert (found.offsets[0], found.offsets[-1]) == (0, len(found.indices))
     for query, (rows, distances) in enumerate(zip(everything.indices, everything.distances, strict=True)):

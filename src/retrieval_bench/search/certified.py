@@ -676,12 +676,7 @@ class CertifiedIndex:
         from retrieval_bench.search.index import ExactIndex
 
         if self._float32 is None:
-            # For cosine the rows kept here have their unit length, to the bit: they must not be divided again. The
-            # panels of an inner product are the rows as they are.
-            raw: Distance = "inner_product" if self.distance == "cosine" else self.distance
-            index = ExactIndex(np.asarray(self._rows), raw, kernel=self.kernel)
-            index.distance = self.distance
-            self._float32 = index
+            self._float32 = ExactIndex.of_prepared(np.asarray(self._rows), self.distance, self.kernel)
         return self._float32
 
     def _prepared(self, name: str, block: np.ndarray, first: int) -> tuple[np.ndarray, float]:

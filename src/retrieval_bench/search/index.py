@@ -14,7 +14,6 @@ into calls. Equal distances rank by gallery row; "equal" means the float32 value
 from __future__ import annotations
 
 import functools
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -28,16 +27,14 @@ from retrieval_bench.registry import BACKENDS, unknown
 from retrieval_bench.search.checks import (
     check_distance,
     check_exclude,
-    check_finite,
     check_k,
     check_matrix,
     check_radius,
-    check_range,
 )
+from retrieval_bench.search.scans import Layout, Nearest, Piece, Queries, Share, Turns, Within, aligned, fill, merged
 from retrieval_bench.search.threads import on_threads
 
 if TYPE_CHECKING:
-    from retrieval_bench.search import kernels
     from retrieval_bench.search.emit import Kernel
 
 Scan = Literal["float32", "int8", "auto"]
@@ -49,7 +46,6 @@ _WORK_PER_THREAD = 10_000_000  # multiply-adds; below this, starting a thread co
 _WORDS_COST = 5  # a word of bits against a multiply-add
 _BLOCKS_PER_THREAD = 8  # blocks of queries; from here on, threads share out the queries instead of the gallery
 _PARTS_PER_THREAD = 4  # of shared-out queries, so that a thread that is held up leaves some to the others
-_FOUND_AT_ONCE = 1 << 16  # neighbours within a radius that a thread writes down before it hands them over
 
 
 class Neighbours(NamedTuple):
@@ -90,7 +86,7 @@ class ExactIndex:
     Raises BenchError for NaN, inf, and any other shape, dtype or distance.
     """
 
-    _piece: _Piece | None  # None where the gallery stays on disk, or is held as codes
+    _piece: Piece | None  # None where the gallery stays on disk, or is held as codes
     _certified: Any
 
     def __init__(
@@ -109,10 +105,20 @@ class ExactIndex:
 
             self._certified = CertifiedIndex(gallery, distance, kernel=kernel)
         else:
-            self._piece = piece = self._packed(0, self._n)
-            self._bytes = piece.panels.nbytes + (piece.starts.nbytes if distance == "euclidean" else 0)
+            self._pack_all()
         self._gallery = np.empty((0, self.dim), np.uint8)  # not kept
         self.build_seconds = time.perf_counter() - started
+
+    @classmethod
+    def of_prepared(cls, rows: np.ndarray, distance: Distance, kernel: str | None = None) -> Self:
+        """An index over float32 rows that need no more preparing: for cosine they have unit length already, to the bit,
+        and are not divided again."""
+        index = cls.__new__(cls)
+        index._open(rows, distance, kernel)
+        index._prepared = True
+        index._pack_all()
+        index._gallery = np.empty((0, index.dim), np.uint8)
+        return index
 
     @classmethod
     def from_npy(
@@ -144,14 +150,24 @@ class ExactIndex:
         self.distance = distance
         self.dim = int(gallery.shape[1])
         self.kernel = kernel_for(kernel).name
-        self._engine = kernels.engine(kernel_for(kernel), distance)
         self._n = len(gallery)
-        self._width = -(-self.dim // 8) if distance == "hamming" else self.dim
-        self._value = np.dtype(np.uint64 if distance == "hamming" else np.float32)
+        bits = distance == "hamming"
+        self._layout = Layout(
+            distance,
+            kernels.engine(kernel_for(kernel), distance),
+            self.dim,
+            -(-self.dim // 8) if bits else self.dim,
+            np.dtype(np.uint64 if bits else np.float32),
+        )
         self._gallery = gallery
+        self._prepared = False
         self._piece = self._certified = None
         self._bytes = 0
         self.build_seconds = 0.0
+
+    def _pack_all(self) -> None:
+        self._piece = piece = self._packed(0, self._n)
+        self._bytes = piece.panels.nbytes + (piece.starts.nbytes if self.distance == "euclidean" else 0)
 
     def __len__(self) -> int:
         return self._n
@@ -179,9 +195,9 @@ class ExactIndex:
         found = min(k, self._n)
         for batch in self._batches(len(queries), 24 * found + 1024):
             shares, threads = self._shared_out(queries, batch, hidden)
-            parts = [_Nearest(self._engine, share, found, self._n) for share in shares]
+            parts = [Nearest(share, found, self._n) for share in shares]
             self._scan_all(parts, threads)
-            for rows, keys in _merged(parts, found):
+            for rows, keys in merged(parts, found):
                 ranking.indices[rows, :found], ranking.distances[rows, :found] = kernels.unpack(keys)
         return ranking
 
@@ -209,7 +225,7 @@ class ExactIndex:
         counts, indices, distances = [], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         for batch in self._batches(len(queries), 1024):
             shares, threads = self._shared_out(queries, batch, hidden)
-            parts = [_Within(self._engine, share, limit) for share in shares]
+            parts = [Within(share, limit) for share in shares]
             self._scan_all(parts, threads)
             found = [np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True)]
             owners, rows, near = found
@@ -224,55 +240,55 @@ class ExactIndex:
 
     def _batches(self, q: int, bytes_each: int) -> Iterator[slice]:
         """Queries that are worked on together: as many as _SCRATCH_BYTES hold, each with its packed copy."""
-        size = max(1, _SCRATCH_BYTES // (bytes_each + self._width * self._value.itemsize))
+        size = max(1, _SCRATCH_BYTES // (bytes_each + self._layout.width * self._layout.value.itemsize))
         for start in range(0, q, size):
             yield slice(start, min(start + size, q))
 
-    def _shared_out(self, queries: np.ndarray, batch: slice, hidden: np.ndarray) -> tuple[list[_Share], int]:
+    def _shared_out(self, queries: np.ndarray, batch: slice, hidden: np.ndarray) -> tuple[list[Share], int]:
         """Many queries: each thread takes some; few: each takes stretches of the gallery. -> (shares, threads)."""
         import numba
 
-        q, most = batch.stop - batch.start, self._engine.kernel.blocks[-1]
-        work = q * self._n * self._width * (_WORDS_COST if self.distance == "hamming" else 1)
+        q, most = batch.stop - batch.start, self._layout.engine.kernel.blocks[-1]
+        work = q * self._n * self._layout.width * (_WORDS_COST if self.distance == "hamming" else 1)
         threads = max(1, min(numba.get_num_threads(), work // _WORK_PER_THREAD))
         blocks = -(-q // most)
         if blocks >= _BLOCKS_PER_THREAD * threads:
             parts = min(blocks // _BLOCKS_PER_THREAD, _PARTS_PER_THREAD * threads) if threads > 1 else 1
             bounds = [batch.start + min(q, most * (blocks * part // parts)) for part in range(parts + 1)]
-            alone = [_Queries(self, queries, slice(a, b), hidden) for a, b in pairwise(bounds)]
-            return [_Share(some, batch.start, False) for some in alone], threads
-        shared = _Queries(self, queries, batch, hidden)
+            alone = [Queries(self._layout, queries, slice(a, b), hidden) for a, b in pairwise(bounds)]
+            return [Share(some, batch.start, False) for some in alone], threads
+        shared = Queries(self._layout, queries, batch, hidden)
         shared.prepare()
-        return [_Share(shared, batch.start, True)] * threads, threads
+        return [Share(shared, batch.start, True)] * threads, threads
 
-    def _scan_all(self, scans: Sequence[_Nearest] | Sequence[_Within], threads: int) -> None:
+    def _scan_all(self, scans: Sequence[Nearest] | Sequence[Within], threads: int) -> None:
         """Every scan meets the whole gallery: alone, or together with those who have the same queries."""
         for piece in self._pieces():
-            shared = _Turns(piece, threads)
+            shared = Turns(piece, threads)
             on_threads(
                 [
-                    functools.partial(scan.scan, piece, shared if scan.share.together else _Turns(piece, 1))
+                    functools.partial(scan.scan, piece, shared if scan.share.together else Turns(piece, 1))
                     for scan in scans
                 ],
                 threads,
             )
 
-    def _pieces(self) -> Iterator[_Piece]:
+    def _pieces(self) -> Iterator[Piece]:
         """The packed gallery: in one piece where it is in memory, else read from the file."""
         if self._piece is not None:
             yield self._piece
             return
-        step = max(1, _FILE_BYTES // (self._width * self._value.itemsize))
+        step = max(1, _FILE_BYTES // (self._layout.width * self._layout.value.itemsize))
         step = -(-step // _ROWS_AT_ONCE) * _ROWS_AT_ONCE
         for first in range(0, self._n, step):
             yield self._packed(first, min(first + step, self._n))
 
-    def _packed(self, first: int, last: int) -> _Piece:
+    def _packed(self, first: int, last: int) -> Piece:
         """Gallery rows from `first` up to `last` in panels; first is a multiple of _ROWS_AT_ONCE."""
         from retrieval_bench.search import kernels
 
         n = last - first
-        panels = _aligned((-(-n // kernels.PANEL), self._width, kernels.PANEL), self._value)
+        panels = aligned((-(-n // kernels.PANEL), self._layout.width, kernels.PANEL), self._layout.value)
         starts = np.zeros((len(panels) if self.distance == "euclidean" else 1, kernels.PANEL), np.float32)
 
         def pack(begin: int, end: int) -> float:
@@ -280,9 +296,9 @@ class ExactIndex:
             for row in range(begin, end, _ROWS_AT_ONCE):
                 part = slice(row // kernels.PANEL, -(-min(row + _ROWS_AT_ONCE, end) // kernels.PANEL))
                 block = self._gallery[first + row : first + min(row + _ROWS_AT_ONCE, end)]
-                lengths = _into(self, "gallery", block, first + row, panels[part])
+                lengths = fill(self._layout, "gallery", block, first + row, panels[part], prepared=self._prepared)
                 if self.distance == "euclidean":
-                    self._engine.starts(lengths, self._width, starts[part])
+                    self._layout.engine.starts(lengths, self._layout.width, starts[part])
                 largest = max(largest, float(lengths.max(initial=0.0)))
             return largest
 
@@ -292,194 +308,7 @@ class ExactIndex:
         threads = max(1, min(numba.get_num_threads(), blocks, panels.size // _WORK_PER_THREAD))
         bounds = [min(n, blocks * part // threads * _ROWS_AT_ONCE) for part in range(threads + 1)]
         largest = on_threads([functools.partial(pack, begin, end) for begin, end in pairwise(bounds)])
-        return _Piece(panels, starts, first, n, max(largest))
-
-
-class _Piece(NamedTuple):
-    """n gallery rows from `first` on, as kernels.scan takes them; largest: the greatest length among them."""
-
-    panels: np.ndarray
-    starts: np.ndarray
-    first: int
-    n: int
-    largest: float
-
-
-class _Turns:
-    """Who scans which panels of a piece: threads take turns, so that whoever is held up leaves more to the others.
-
-    ticket: (1,) int64, the next panel to be taken. step: how many are taken at a time; a megabyte at least.
-    """
-
-    def __init__(self, piece: _Piece, threads: int) -> None:
-        turns = max(threads, min(piece.panels.nbytes >> 20, 16 * threads)) if threads > 1 else 1
-        self.ticket, self.step = np.zeros(1, np.int64), -(-len(piece.panels) // turns)
-
-
-class _Queries:
-    """Some rows of the argument `queries`, packed when they are needed (on the thread that needs them)."""
-
-    def __init__(self, index: ExactIndex, queries: np.ndarray, rows: slice, hidden: np.ndarray) -> None:
-        self._index, self._block, self.rows = index, queries[rows], rows
-        self.hidden = hidden[rows]
-        self.kind: int
-        self.largest = -1.0
-
-    def prepare(self) -> None:
-        from retrieval_bench.search import kernels
-
-        if self.largest >= 0:
-            return
-        index = self._index
-        q, dim, blocks = len(self._block), index._width, index._engine.kernel.blocks
-        whole, most = q // blocks[-1], blocks[-1]
-        last = next((size for size in blocks if size >= q - whole * most), 0) if q > whole * most else 0
-        self.packed = _aligned((dim * (whole * most + last),), index._value)
-        cut = dim * whole * most
-        lengths = np.zeros(whole * most + last)
-        for flat, begin, end, lanes in (
-            (self.packed[:cut], 0, whole * most, most),
-            (self.packed[cut:], whole * most, q, last),
-        ):
-            if end > begin:
-                panels = flat.reshape(-1, dim, lanes)
-                some = _into(index, "queries", self._block[begin:end], self.rows.start + begin, panels)
-                lengths[begin : begin + len(some)] = some
-        self.kind = kernels.KINDS[index.distance]
-        self.squares = lengths[:q] ** 2
-        self.padded = len(lengths)
-        self.largest = float(lengths.max(initial=0.0))
-
-
-class _Share(NamedTuple):
-    """What one thread does: `queries` against all of the gallery, or, together with others, against some of it.
-
-    base: row at which the batch of queries begins.
-    """
-
-    queries: _Queries
-    base: int
-    together: bool
-
-
-class _Scan:
-    """What one thread remembers from piece to piece of the gallery."""
-
-    def __init__(self, engine: kernels.Engine, share: _Share) -> None:
-        self._engine, self.share = engine, share
-
-    def _begin(self, piece: _Piece) -> None:
-        from retrieval_bench.search import kernels
-
-        queries = self.share.queries
-        queries.prepare()
-        check_range(queries._index.distance, queries.largest, piece.largest)
-        if not hasattr(self, "gates"):
-            bits = queries.kind == kernels.HAMMING
-            most = self._engine.kernel.blocks[-1]
-            # Whatever fills up the last block is never near: nothing is below -inf, or below 0 bits.
-            self.gates = np.full(queries.padded, 0 if bits else -np.inf, np.int64 if bits else np.float32)
-            self.gates[: len(queries.hidden)] = kernels.NO_LIMIT if bits else np.inf
-            self.scratch = (
-                np.empty((most, kernels.PANEL), self.gates.dtype),
-                np.zeros(most, np.uint64),
-            )
-
-
-class _Nearest(_Scan):
-    """The k nearest."""
-
-    def __init__(self, engine: kernels.Engine, share: _Share, k: int, n: int) -> None:
-        from retrieval_bench.search import kernels
-
-        super().__init__(engine, share)
-        q = len(share.queries.hidden)
-        self.k = k
-        room = k if k <= kernels.FEW else min(2 * k, n)
-        self.keys = np.empty((q, room), np.uint64)
-        self.counts, self.limits = np.zeros(q, np.int64), np.full(q, np.inf, np.float32)
-
-    def scan(self, piece: _Piece, turns: _Turns) -> None:
-        self._begin(piece)
-        queries = self.share.queries
-        self._engine.scan(
-            *(queries.kind, queries.packed, queries.squares, piece.panels, piece.starts, piece.first, piece.n),
-            *(turns.ticket, turns.step, self.k, queries.hidden, self.keys, self.counts, self.limits),
-            *(self.gates, *self.scratch),
-        )
-
-    def smallest(self) -> np.ndarray:
-        return self._engine.smallest(self.keys, self.counts, self.k)
-
-
-class _Within(_Scan):
-    """All within a radius."""
-
-    def __init__(self, engine: kernels.Engine, share: _Share, radius: np.float32) -> None:
-        super().__init__(engine, share)
-        self.radius = radius
-        self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-
-    def scan(self, piece: _Piece, turns: _Turns) -> None:
-        self._begin(piece)
-        queries = self.share.queries
-        most_at_once = self._engine.kernel.blocks[-1] * piece.panels.shape[2]
-        room = max(_FOUND_AT_ONCE, most_at_once)
-        rows, near, owners = np.empty(room, np.int64), np.empty(room, np.float32), np.empty(room, np.int64)
-        radii = np.full(len(queries.hidden), self.radius, np.float32)
-        offset = queries.rows.start - self.share.base
-        at, found = np.zeros(2, np.int64), room
-        while found + most_at_once > room:
-            found = self._engine.collect(
-                *(queries.kind, queries.packed, queries.squares, piece.panels, piece.starts, piece.first, piece.n),
-                *(turns.ticket, turns.step, at, queries.hidden, radii, rows, near, owners),
-                *(self.gates, *self.scratch),
-            )
-            self._found.append((owners[:found] + offset, rows[:found].copy(), near[:found].copy()))
-
-    def found(self) -> tuple[np.ndarray, ...]:
-        """(query of the batch, gallery row, distance) of all."""
-        nothing = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-        return tuple(np.concatenate(column) for column in zip(nothing, *self._found, strict=True))
-
-
-def _merged(parts: list[_Nearest], k: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """(queries, their k smallest keys, sorted): sorting the keys of all who had the same queries merges them."""
-    if parts[0].share.together:
-        keys = np.concatenate([part.smallest() for part in parts], axis=1)
-        yield parts[0].share.queries.rows, np.sort(keys, axis=1)[:, :k]
-    else:
-        for part in parts:
-            yield part.share.queries.rows, np.sort(part.smallest(), axis=1)
-
-
-def _into(index: ExactIndex, name: str, block: np.ndarray, first: int, panels: np.ndarray) -> np.ndarray:
-    """Fill zeroed panels with the rows as the kernels want them (of unit length for cosine) -> (rows,) lengths.
-
-    first: the row of the argument that the block begins with, for the error.
-    """
-    if index.distance == "hamming":
-        words = np.zeros((len(block), index._width), np.uint64)
-        words.view(np.uint8)[:, : index.dim] = block
-        index._engine.pack(words, panels)
-        return np.zeros(len(block))
-    with np.errstate(over="ignore"):
-        block = np.require(block, np.float32, ["C", "A"])
-    index._engine.pack(block, panels)
-    lengths = np.empty(panels.shape[0] * panels.shape[2])
-    index._engine.lengths(panels, lengths)
-    check_finite(name, np.isfinite(lengths[: len(block)]), first)
-    if index.distance == "cosine":
-        index._engine.normalise(panels, lengths)
-    return lengths
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros that begin at a cache line: a vector of 16 lanes then touches one line, not two."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.zeros(size + 64, np.uint8)
-    skip = -memory.ctypes.data % 64
-    return memory[skip : skip + size].view(dtype).reshape(shape)
+        return Piece(panels, starts, first, n, max(largest))
 
 
 def kernel_for(name: str | None = None) -> Kernel:
