@@ -351,11 +351,23 @@ def array(kind: Any, dimensions: int) -> Any:
 def _pack(rows: np.ndarray, panels: np.ndarray) -> None:
     lanes, dim = panels.shape[2], rows.shape[1]
     for first in range(0, len(rows), lanes):
-        panel = first // lanes
+        panel, last = panels[first // lanes], min(first + lanes, len(rows))
         for begin in range(0, dim, 16):  # sixteen columns at a time: a cache line of each row, all of it used
-            for row in range(first, min(first + lanes, len(rows))):
+            row = first
+            if begin + 16 <= dim:
+                while row + 4 <= last:  # written out for four rows, which the compiler turns into exchanged vectors
+                    a, b, c, d = rows[row], rows[row + 1], rows[row + 2], rows[row + 3]
+                    lane = row - first
+                    for column in range(begin, begin + 16):
+                        panel[column, lane] = a[column]
+                        panel[column, lane + 1] = b[column]
+                        panel[column, lane + 2] = c[column]
+                        panel[column, lane + 3] = d[column]
+                    row += 4
+            while row < last:
                 for column in range(begin, min(begin + 16, dim)):
-                    panels[panel, column, row - first] = rows[row, column]
+                    panel[column, row - first] = rows[row, column]
+                row += 1
 
 
 def _lengths(panels: np.ndarray, out: np.ndarray) -> None:
