@@ -608,29 +608,22 @@ class CertifiedIndex:
         q, budget = len(queries), settle_budget(self._n, k)
         together, layers = (1, 2) if q < FEW_QUERIES else (TOGETHER, 1)
         scan, (_, quantise_queries) = scanner(self.inner_loop, together), quantiser()
-        codes, starts, terms, squares = quantise_queries(queries, together, layers)
-        work = q * self._codes.size
-        threads = max(1, min(numba.get_num_threads(), work // _WORK_PER_THREAD))
-        by_query = len(codes) >= 4 * threads
-        total = len(codes) if by_query else len(self._codes)
+        threads = max(1, min(numba.get_num_threads(), q * self._codes.size // _WORK_PER_THREAD))
+        blocks = -(-q // together)
+        by_query = blocks >= 4 * threads
+        total = blocks if by_query else len(self._codes)
         threads = max(1, min(threads, total))
+        shared = None if by_query else quantise_queries(queries, together, layers)
 
         def part(begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-            blocks, panels = (slice(begin, end), slice(None)) if by_query else (slice(None), slice(begin, end))
             lines = slice(begin * together, end * together) if by_query else slice(None)
-            first = 0 if by_query else begin * ROWS
-            scratch = self._scratch(together, -(-len(queries[lines]) // together), k)
-            q = len(queries[lines])
-            keys, settled = np.empty((q, k), np.uint64), np.empty(q, np.int64)
+            panels, first = (slice(None), 0) if by_query else (slice(begin, end), begin * ROWS)
+            mine = queries[lines]
+            codes, starts, terms, squares = shared or quantise_queries(mine, together, layers)
+            scratch = self._scratch(together, len(codes), k)
+            keys, settled = np.empty((len(mine), k), np.uint64), np.empty(len(mine), np.int64)
             scan(
-                KINDS[self.distance],
-                *(
-                    queries[lines],
-                    codes[blocks],
-                    starts[blocks],
-                    terms[blocks] if by_query else terms.copy(),
-                    squares[lines],
-                ),
+                *(KINDS[self.distance], mine, codes, starts, terms.copy() if shared else terms, squares),
                 *(self._codes[panels], self._facts[panels], self._rows, first),
                 *(k, exclude[lines], budget, *scratch[:3], keys, settled, *scratch[3:]),
             )
