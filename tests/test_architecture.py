@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "timing": {"core"},
     "cache": {"core"},
     "weights": {"core"},
+    "pixels": {"core"},
     "screening": {"core", "images"},
     "datasets": {"core", "registry", "images", "cache", "datasets"},
     "extractors": {"core", "registry", "images", "weights", "search", "extractors"},
@@ -31,11 +32,11 @@ MAY_IMPORT = {
     "extraction": {"core", "cache"},
     "diff": {"core", "results"},
     "report": {"core", "results", "diff", "report"},
-    "trial": {"cache", "core", "datasets", "images", "judge", "registry", "screening"},
+    "trial": {"cache", "core", "datasets", "images", "judge", "pixels", "registry", "screening"},
     "recording": {"cache", "core", "judge", "metrics", "results", "timing", "trial"},
     "runner": {
         *("cache", "core", "extraction", "extractors", "images", "judge", "metrics"),
-        *("recording", "registry", "report", "results", "search", "timing", "trial"),
+        *("pixels", "recording", "registry", "report", "results", "search", "timing", "trial"),
     },
 }
 

@@ -21,6 +21,7 @@ from retrieval_bench.core import BenchError, Extractor, Ranking, Searcher, Setup
 from retrieval_bench.extraction import Extracted, Watched, checked, extract
 from retrieval_bench.images import DECODER_VERSION
 from retrieval_bench.judge import judge, rank_gallery
+from retrieval_bench.pixels import fresh
 from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_row
 from retrieval_bench.registry import BACKENDS, Spec
 from retrieval_bench.report.table import derived
@@ -242,6 +243,7 @@ def _measure(
 ) -> dict[str, Time]:
     """The time pass: single queries one after the other, then throughput. Nothing here comes from the cache."""
     query, k, exclude = trial.dataset.query, max(trial.k), trial.exclude
+    query = replace(query, images=fresh(query.images))
     n = min(TIMED_QUERIES, len(query))
     sample = np.random.default_rng(plan.seed).permutation(len(query))[:n]
     times: dict[str, Time] = {}

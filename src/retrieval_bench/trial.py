@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from retrieval_bench.core import BenchError, Dataset
 from retrieval_bench.datasets.splits import limit as limited
 from retrieval_bench.images import DECODER_VERSION
 from retrieval_bench.judge import count_relevant
+from retrieval_bench.pixels import DecodedOnce, PixelStore
 from retrieval_bench.registry import Spec
 from retrieval_bench.screening import Skipped, refuse_too_many, screen
 
@@ -71,7 +72,7 @@ def load(plan: Plan) -> Dataset:
 
 def prepare(plan: Plan, progress: Progress = silent) -> Trial:
     """Load, decode everything once to find what is broken, and set aside queries that nothing can answer."""
-    dataset = load(plan)
+    dataset = _decoded_once(load(plan))
     total = sum(len(split) for split in dataset.splits.values())
     dataset, skipped = _screened(dataset, plan, progress)
     refuse_too_many(skipped, total, plan.max_bad)
@@ -101,6 +102,14 @@ def prepare(plan: Plan, progress: Progress = silent) -> Trial:
     depth = min(len(dataset.gallery), max(*k, int(n_relevant.max()), MIN_DEPTH))
     dataset = dataset.with_splits({}, notices)
     return Trial(dataset, fingerprint, skipped, left_out, k, depth, n_relevant, exclude)
+
+
+def _decoded_once(dataset: Dataset) -> Dataset:
+    """The same dataset; its splits share one store of pixels, which also serves images that are in several of them."""
+    store = PixelStore()
+    return dataset.with_splits(
+        {name: replace(split, images=DecodedOnce(split.images, store)) for name, split in dataset.splits.items()}
+    )
 
 
 def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset, tuple[Skipped, ...]]:

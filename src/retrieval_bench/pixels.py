@@ -1,0 +1,119 @@
+"""Images that are decoded once for all methods: their pixels wait in a nameless file until the run is over.
+
+Not in memory, since photos are large and methods are many; the system keeps of the file what fits. Who measures how
+long decoding takes asks for the images themselves (`fresh`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_bench.core import Images
+
+log = logging.getLogger("retrieval_bench")
+
+MOST_BYTES = 8 << 30
+"""What the file may grow to, if so much is free twice over. Images beyond it are decoded whenever they are wanted."""
+
+
+class PixelStore:
+    """Pixels by digest. Safe to use from several threads.
+
+    directory: where the file lies; by default that of temporary files. It has no name, so nothing is left behind,
+    however the process ends. A full disk ends the storing, not the run.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES, directory: str | None = None) -> None:
+        self._most, self._directory = most_bytes, directory
+        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self._file: int | None = None
+        self._end = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def get(self, digest: str) -> np.ndarray | None:
+        """(h, w, 3) uint8, a copy of one's own; None where it is not there."""
+        place = self._places.get(digest)
+        if place is None or self._file is None:
+            return None
+        start, shape = place
+        pixels = np.empty(shape, np.uint8)
+        try:
+            read = os.preadv(self._file, [pixels.reshape(-1).data], start)
+        except OSError as error:
+            log.debug("stored pixels cannot be read: %s", error)
+            return None
+        return pixels if read == pixels.nbytes else None
+
+    def put(self, digest: str, pixels: np.ndarray) -> None:
+        with self._lock:
+            if digest in self._places or self._end + pixels.nbytes > self._most or not self._opened():
+                return
+            try:
+                written = os.pwrite(self._file or 0, np.ascontiguousarray(pixels).data, self._end)
+            except OSError as error:
+                log.debug("pixels are not kept from here on: %s", error)
+                self._most = 0
+                return
+            if written == pixels.nbytes:
+                self._places[digest] = self._end, pixels.shape
+                self._end += written
+
+    def _opened(self) -> bool:
+        if self._file is not None:
+            return True
+        if not hasattr(os, "preadv"):  # Windows
+            self._most = 0
+            return False
+        try:
+            self._file, path = tempfile.mkstemp(prefix="retrieval_bench-pixels-", dir=self._directory)
+            os.unlink(path)
+            self._most = min(self._most, shutil.disk_usage(os.path.dirname(path)).free // 2)
+        except OSError as error:
+            log.debug("pixels are not kept: %s", error)
+            self._most = 0
+            return False
+        weakref.finalize(self, os.close, self._file)
+        return self._most > 0
+
+
+class DecodedOnce:
+    """The same images; what has been decoded is taken from the store. Implements `core.Images`."""
+
+    def __init__(self, images: Images, store: PixelStore) -> None:
+        self.images, self._store = images, store
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        digest = self.images.digest(row)
+        pixels = self._store.get(digest)
+        if pixels is None:
+            pixels = self.images[row]
+            self._store.put(digest, pixels)
+        return pixels
+
+    def read(self, row: int) -> bytes:
+        return self.images.read(row)
+
+    def digest(self, row: int) -> str:
+        return self.images.digest(row)
+
+    def take(self, rows: Sequence[int]) -> DecodedOnce:
+        return DecodedOnce(self.images.take(rows), self._store)
+
+
+def fresh(images: Images) -> Images:
+    """The images themselves, decoded at every access."""
+    return images.images if isinstance(images, DecodedOnce) else images
