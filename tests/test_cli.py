@@ -287,7 +287,7 @@ def test_data_prepare_counts_what_cannot_be_used(shelf: Path) -> None:
 
 
 def test_dry_run_finds_what_the_run_would_refuse(shelf: Path, tmp_path: Path) -> None:
-    assert run(shelf, tmp_path / "out", "--methods", "sift:words=0", "--dry-run").exit_code == 2
+    assert run(shelf, tmp_path / "out", "--methods", "sift:words=-1", "--dry-run").exit_code == 2
     (shelf / "train" / "product-0" / "0.png").write_bytes(b"")
     assert run(shelf, tmp_path / "out", "--methods", "color", "--dry-run").exit_code == 2
 

@@ -283,8 +283,8 @@ def test_check_finds_what_a_run_would_refuse() -> None:
     bare = data.with_splits({"train": data.train.take([])})
     with pytest.raises(BenchError, match="this dataset has none"):
         check(plan(bare, "hog"))
-    with pytest.raises(BenchError, match="words=0"):
-        check(plan(data, "sift:words=0"))
+    with pytest.raises(BenchError, match="words=-1"):
+        check(plan(data, "sift:words=-1"))
     with pytest.raises(BenchError, match="cannot be used"):
         check(plan(spoiled(data, [3, 7]), "color"))
     assert check(plan(data, "color", "sift")).fingerprint == data.fingerprint

@@ -49,11 +49,13 @@ class Setup:
 
     weights: "auto", "pretrained", "random" or a directory that holds state dicts.
     device: "cpu" or "cuda" (already resolved, never "auto").
+    threads: Python threads that `fit` may use; what is learned must not depend on it.
     """
 
     seed: int = 0
     weights: str = "auto"
     device: str = "cpu"
+    threads: int = 1
 
 
 class Images(Protocol):
@@ -226,6 +228,8 @@ class Extractor(Protocol):
     chunk: how many images `transform` likes to be given at once; without it, a few.
     mark: e.g. "untrained"; the method is then called "resnet50[untrained]" everywhere.
     weights: {"source": ..., "sha256": ...} of the network's weights, for the record.
+    serial: True where the work on one image is too small to be divided: while single queries are timed, too, BLAS and
+        OpenCV then keep to one thread (two that wait for each other took 50 ms over what one does in 5).
     transform_split: (split) -> features, for controls that may look at labels (the oracle); used in place of
         `transform`, never cached and never timed.
     """

@@ -90,7 +90,7 @@ def evaluate(spec: Spec, plan: Plan, trial: Trial, progress: Progress = silent) 
         release_memory()
         with PeakMemory() as memory:
             with Stopwatch() as loading:
-                extractor: Extractor = spec.build(Setup(plan.seed, plan.weights, plan.device))
+                extractor: Extractor = spec.build(Setup(plan.seed, plan.weights, plan.device, plan.threads))
             name = display_name(spec, extractor)
             found = _quality(name, spec, extractor, plan, trial, progress)
         times = {
@@ -248,7 +248,7 @@ def _measure(
     sample = np.random.default_rng(plan.seed).permutation(len(query))[:n]
     times: dict[str, Time] = {}
 
-    with pinned(plan.threads):
+    with pinned(plan.threads, 1 if getattr(extractor, "serial", False) else None):
         with Stopwatch() as searching:
             found.searcher(found.query_features, k, exclude)
         times["search_throughput"] = Time(len(query) / searching.seconds, "queries/s", len(query))
@@ -292,7 +292,7 @@ def check(plan: Plan, progress: Progress = silent) -> Trial:
     trial = prepare(plan, progress)
     for spec in plan.methods:
         if spec.entry.family != "deep":
-            extractor = spec.build(Setup(plan.seed, plan.weights, plan.device))
+            extractor = spec.build(Setup(plan.seed, plan.weights, plan.device, plan.threads))
             if getattr(extractor, "learned", ()):
                 _refuse_empty(trial.dataset.train, str(spec))
     return trial

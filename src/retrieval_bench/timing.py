@@ -103,16 +103,18 @@ def latencies(
 
 
 @contextlib.contextmanager
-def pinned(threads: int) -> Iterator[dict[str, int]]:
+def pinned(threads: int, small: int | None = None) -> Iterator[dict[str, int]]:
     """Set BLAS, OpenMP, torch, Numba and OpenCV to `threads`, yield what each reads back, restore them all after.
 
-    A library that is not loaded yet is left alone: it is neither imported nor pinned here.
+    small: for BLAS and OpenCV, where their share of the work is too small to be divided. A library that is not loaded
+    yet is left alone: it is neither imported nor pinned here.
     """
     if threads < 1:
         raise ValueError(f"threads={threads}")
     numba, cv2, torch = (sys.modules.get(name) for name in ("numba", "cv2", "torch"))
     before: list[Callable[[], object]] = []
-    with threadpool_limits(threads):
+    small = threads if small is None else small
+    with threadpool_limits({"blas": small, "openmp": threads}):
         try:
             if numba is not None:
                 was = numba.get_num_threads()
@@ -121,7 +123,7 @@ def pinned(threads: int) -> Iterator[dict[str, int]]:
             if cv2 is not None:
                 cv2_was = cv2.getNumThreads()
                 before.append(lambda: cv2.setNumThreads(cv2_was))
-                cv2.setNumThreads(threads)
+                cv2.setNumThreads(small)
             if torch is not None:
                 torch_was = torch.get_num_threads()
                 before.append(lambda: torch.set_num_threads(torch_was))

@@ -1,36 +1,22 @@
-"""Histograms of oriented gradients (Dalal and Triggs, CVPR 2005), their blocks in a bag of visual words."""
+"""Histograms of oriented gradients (Dalal and Triggs, CVPR 2005): dense blocks, encoded, or the whole image as one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, Self
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Extractor, Setup
-from retrieval_bench.extractors.aggregate import BagOfWords, whole
-from retrieval_bench.extractors.grey import grey
+from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.extractors.gradients import cell_histograms
+from retrieval_bench.extractors.local import Described, local_features, nothing
+from retrieval_bench.extractors.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS
 
 EPS = 1e-5
-
-
-def hog_cells(luma: np.ndarray, *, cell: int, orientations: int = 9) -> np.ndarray:
-    """(h, w) float, any range -> (h // cell, w // cell, orientations) float64: mean gradient magnitude per direction.
-
-    Central differences, 0 at the border; unsigned directions, each pixel votes for one bin of one cell.
-    """
-    rows, columns = luma.shape[0] // cell, luma.shape[1] // cell
-    dy, dx = np.zeros(luma.shape), np.zeros(luma.shape)
-    dy[1:-1] = luma[2:] - luma[:-2]
-    dx[:, 1:-1] = luma[:, 2:] - luma[:, :-2]
-    dy, dx = dy[: rows * cell, : columns * cell], dx[: rows * cell, : columns * cell]
-    direction = np.rad2deg(np.arctan2(dy, dx)) % 180
-    bins = np.minimum((direction * (orientations / 180)).astype(np.int64), orientations - 1)
-    cells = (np.arange(rows * cell) // cell)[:, None] * columns + np.arange(columns * cell) // cell
-    votes = np.bincount(
-        (cells * orientations + bins).ravel(), np.hypot(dy, dx).ravel(), minlength=rows * columns * orientations
-    )
-    return votes.reshape(rows, columns, orientations) / cell**2
+ORIENTATIONS = 9
 
 
 def hog_blocks(cells: np.ndarray, *, block: int) -> np.ndarray:
@@ -50,20 +36,79 @@ def _unit(blocks: np.ndarray) -> np.ndarray:
     return blocks / np.sqrt((blocks**2).sum(axis=(2, 3, 4), keepdims=True) + EPS**2)
 
 
-def dense_hog(image: np.ndarray, *, side: int, cell: int, block: int) -> np.ndarray:
-    """(h, w, 3) uint8 RGB -> (n, block * block * 9) int16 whole blocks (see aggregate.py); flat blocks are left out."""
-    blocks = hog_blocks(hog_cells(grey(image, side).astype(np.float64), cell=cell), block=block)
-    return whole(blocks.reshape(-1, block * block * 9))
+def dense_hog(image: np.ndarray, *, sides: tuple[int, ...], cell: int, block: int) -> Described:
+    """(h, w, 3) uint8 RGB -> Described, d = block * block * 9: the blocks of the image at several sizes; flat blocks
+    are left out."""
+    found = []
+    for side in sides:
+        blocks = hog_blocks(cell_histograms(shrunk(image, side).astype(np.float64), cell, ORIENTATIONS), block=block)
+        rows, columns = blocks.shape[:2]
+        down, across = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+        centres = np.stack([down.ravel() / max(rows - 1, 1), across.ravel() / max(columns - 1, 1)], axis=1) - 0.5
+        flat = blocks.reshape(rows * columns, block * block * ORIENTATIONS)
+        seen = flat.any(axis=1)
+        found.append((flat[seen].astype(np.float32), centres[seen].astype(np.float32)))
+    descriptors, places = (np.concatenate(each) for each in zip(*found, strict=True))
+    return Described(descriptors, places) if len(descriptors) else nothing(block * block * ORIENTATIONS)
 
 
-@EXTRACTORS("hog", family="gradient", about="dense HOG blocks, bag of visual words with idf")
+@dataclass(eq=False)
+class WholeImageHog:
+    """All blocks of the image, resized to side x side pixels, one after the other."""
+
+    side: int
+    cell: int
+    block: int
+    distance: Distance = "cosine"
+    serial: ClassVar[bool] = True
+
+    def fit(self, train: Split) -> Self:
+        return self
+
+    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """n images -> (n, blocks * blocks * block * block * 9) float32; a uniform image is a zero row."""
+        import cv2
+
+        rows = []
+        for image in images:
+            square = cv2.resize(image, (self.side, self.side), interpolation=cv2.INTER_AREA).astype(np.float64)
+            blocks = hog_blocks(cell_histograms(square, self.cell, ORIENTATIONS), block=self.block)
+            rows.append(blocks.ravel().astype(np.float32))
+        return np.stack(rows)
+
+
+@EXTRACTORS("hog", family="gradient", about="dense HOG blocks at several sizes, VLAD")
 def hog(
-    setup: Setup, *, words: int = 1024, side: int = 256, cell: int = 8, block: int = 2, fit_images: int = 1000
+    setup: Setup,
+    *,
+    encode: str = "vlad",
+    words: int = 256,
+    side: int = 256,
+    cell: int = 8,
+    block: int = 3,
+    reduce: int = 32,
+    place: float = 0.25,
+    whiten: int = 0,
+    soft: int = 1,
+    fit_images: int = 1000,
 ) -> Extractor:
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 
-    options = {"words": words, "side": side, "cell": cell, "block": block, "fit_images": fit_images}
-    for option, value in options.items():
+    for option, value in {"side": side, "cell": cell, "block": block}.items():
         if value < 1:
             raise BenchError(f"hog: {option}={value} must be at least 1")
-    return BagOfWords("hog", partial(dense_hog, side=side, cell=cell, block=block), words, fit_images, setup.seed)
+    if encode == "global":
+        if side < cell * block:
+            raise BenchError(f"hog: side={side} holds no block of {block} x {block} cells of {cell} pixels; raise side")
+        return WholeImageHog(side, cell, block)
+    sides = (side, round(side / 1.5), round(side / 2.25))
+    return local_features(
+        *("hog", setup, partial(dense_hog, sides=sides, cell=cell, block=block)),
+        encode=encode,
+        words=words,
+        reduce=reduce,
+        place=place,
+        whiten=whiten,
+        soft=soft,
+        fit_images=fit_images,
+    )

@@ -87,7 +87,10 @@ def lazily(function: Callable, variant: str = "") -> Any:
     """The same, compiled at the first call for the types that it is called with."""
     dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
     if writable(directory()):
-        function.__qualname__ = f"{function.__name__}-{variant}" if variant else function.__name__
+        source = Path(function.__code__.co_filename)
+        foreign = source.parent != Path(__file__).parent  # not part of the directory's name
+        stamp = hashlib.sha256(source.read_bytes()).hexdigest()[:16] if foreign and source.is_file() else ""
+        function.__qualname__ = "-".join(part for part in (function.__name__, variant, stamp) if part)
         dispatcher._cache = _Cache(function)
     return dispatcher
 
