@@ -159,7 +159,7 @@ def test_principal_axes_are_those_of_scikit_learn(n, d):
 def test_principal_axes_of_little():
     for rows in (np.ones((5, 3), np.float32), np.ones((1, 3), np.float32), np.eye(3, dtype=np.float32)[:2]):
         mean, axes = principal_axes(rows, 8, whiten=0.5)
-        assert axes.shape == (3, 1)
+        assert axes.shape == ((3, 1) if np.ptp(rows, axis=0).any() else (3, 3))
         assert np.isfinite(projected(rows, mean, axes)).all()
 
 

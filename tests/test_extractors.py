@@ -16,7 +16,7 @@ from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.timing import pinned
 
 SETUP = Setup(seed=0, weights="random")
-FAMILIES = {"local", "gradient", "hash", "color", "control", "deep"}
+FAMILIES = {"local", "gradient", "texture", "hash", "color", "control", "deep"}
 METHODS = [entry.name for entry in EXTRACTORS.own() if entry.name != "oracle"] + ["mobilenet_v3_small"]
 
 pytestmark = pytest.mark.parametrize("method", METHODS)

@@ -1,119 +1,88 @@
+"""The `hog` method; the kernel below it is tested in test_gradients.py."""
+
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 from skimage.feature import hog as skimage_hog
 
 from retrieval_bench.core import BenchError, Setup
-from retrieval_bench.extractors.gradients import cell_histograms
-from retrieval_bench.extractors.hog import dense_hog, hog_blocks
+from retrieval_bench.extractors.hog import dense_hog, opponent_cells
 from retrieval_bench.registry import EXTRACTORS, parse
 
-
-@pytest.mark.parametrize(
-    ("height", "width", "cell", "block", "orientations"),
-    [(64, 64, 8, 2, 9), (50, 83, 8, 2, 9), (60, 40, 6, 3, 9), (48, 48, 8, 1, 12), (41, 97, 4, 4, 7)],
-)
-@pytest.mark.parametrize("kind", ["noise", "smooth", "blank"])
-def test_blocks_equal_scikit_image(
-    height: int, width: int, cell: int, block: int, orientations: int, kind: str
-) -> None:
-    grey = np.random.default_rng(height).integers(0, 256, (height, width)).astype(np.float64)
-    if kind == "smooth":
-        grey = np.cumsum(np.cumsum(grey - grey.mean(), axis=0), axis=1)
-    elif kind == "blank":
-        grey[:] = 77
-    ours = hog_blocks(cell_histograms(grey[..., None], cell, orientations), block=block)
-    theirs = skimage_hog(grey, orientations, (cell, cell), (block, block), block_norm="L2-Hys", feature_vector=False)
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+OPTIONS = {"side": 256, "cells": (8,), "block": 2, "opponent": True}
 
 
-def test_blocks_of_a_colour_image_equal_scikit_image() -> None:
-    colour = np.random.default_rng(0).integers(0, 256, (70, 51, 3)).astype(np.float64)
-    ours = hog_blocks(cell_histograms(colour, 8, 9), block=2)
-    theirs = skimage_hog(colour, 9, (8, 8), (2, 2), block_norm="L2-Hys", feature_vector=False, channel_axis=-1)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def plain_histograms(channels: np.ndarray, cell: int, orientations: int) -> np.ndarray:
-    """The slow obvious twin: pixel after pixel, with an arctangent."""
-    height, width = channels.shape[:2]
-    out = np.zeros((height // cell, width // cell, orientations))
-    for row in range(out.shape[0] * cell):
-        for column in range(out.shape[1] * cell):
-            gradients = []
-            for channel in channels.transpose(2, 0, 1):
-                dx = channel[row, column + 1] - channel[row, column - 1] if 0 < column < width - 1 else 0.0
-                dy = channel[row + 1, column] - channel[row - 1, column] if 0 < row < height - 1 else 0.0
-                gradients.append((dx, dy))
-            dx, dy = max(gradients, key=lambda gradient: np.hypot(*gradient))  # the first of equal ones
-            angle = np.degrees(np.arctan2(dy, dx)) % 180
-            out[row // cell, column // cell, int(angle // (180 / orientations)) % orientations] += np.hypot(dx, dy)
-    return out / cell**2
+def test_the_global_descriptor_is_scikit_images() -> None:
+    image = noise(96, 96)
+    (row,) = parse(EXTRACTORS, "hog:encode=global:side=96:cell=8:block=2").build(Setup()).transform([image])
+    expected = skimage_hog(image, 9, (8, 8), (2, 2), channel_axis=2)
+    np.testing.assert_allclose(row, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_histograms_equal_their_plain_twin(channels: int) -> None:
-    image = np.random.default_rng(1).normal(size=(37, 29, channels))
-    np.testing.assert_allclose(cell_histograms(image, 7, 8), plain_histograms(image, 7, 8), rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 400), (300, 200)])
+def test_the_global_descriptor_of_a_plain_image_is_zero(shape: tuple[int, int]) -> None:
+    method = parse(EXTRACTORS, "hog:encode=global:side=64").build(Setup())
+    rows = method.transform([np.full((*shape, 3), 90, np.uint8), noise(50, 60)])
+    assert not rows[0].any()
+    assert rows[1].any()
+    assert np.isfinite(rows).all()
 
 
-def test_a_vertical_edge_votes_for_one_direction() -> None:
-    grey = np.zeros((16, 16))
-    grey[:, 8:] = 100.0
-    cells = cell_histograms(grey[..., None], 8, 9)
-    # The gradient of an edge between columns 7 and 8 is 100 in both, over 8 rows, and points along x: direction 0.
-    np.testing.assert_array_equal(cells[:, :, 0], np.full((2, 2), 8 * 100 / 64))
-    assert not cells[:, :, 1:].any()
+def test_opponent_cells_of_a_grey_image_hold_brightness_alone() -> None:
+    grey = np.repeat(noise(32, 32)[:, :, :1], 3, axis=2)
+    cells = opponent_cells(grey, 8, opponent=True).reshape(4, 4, 3, 9)
+    np.testing.assert_allclose(cells[:, :, :2], 0, atol=1e-4)
+    assert (cells[:, :, 2].sum(axis=2) > 1).all()
 
 
-def count(image: np.ndarray, *sides: int) -> int:
-    return len(dense_hog(image, sides=sides, cell=8, block=2).descriptors)
+def test_equal_brightness_hides_an_edge_from_grey_and_not_from_opponent_colours() -> None:
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:, :8], image[:, 8:] = (200, 0, 100), (0, 200, 100)
+    cells = opponent_cells(image, 8, opponent=True).reshape(2, 2, 3, 9)
+    assert (cells[:, :, 0, 0] > 10).all()
+    assert not cells[:, :, 2].any()
 
 
 def test_an_image_smaller_than_a_block_has_no_descriptor() -> None:
-    tiny = np.random.default_rng(0).integers(0, 256, (15, 40, 3), dtype=np.uint8)
-    assert dense_hog(tiny, sides=(256,), cell=8, block=2).descriptors.shape == (0, 36)
-    assert count(np.repeat(tiny, 2, axis=0), 256) == 2 * 4
+    tiny = noise(15, 40)
+    assert dense_hog(tiny, **OPTIONS).descriptors.shape == (0, 108)
+    assert dense_hog(np.repeat(tiny, 2, axis=0), **OPTIONS).descriptors.shape == (2 * 4, 108)
+    assert dense_hog(tiny, **(OPTIONS | {"opponent": False})).descriptors.shape == (0, 36)
 
 
-def test_blocks_have_length_one_and_flat_ones_are_left_out() -> None:
+def test_blocks_are_unit_vectors_and_flat_ones_are_left_out() -> None:
     image = np.full((64, 64, 3), 50, np.uint8)
-    image[:20, :20] = np.random.default_rng(0).integers(0, 256, (20, 20, 3))
-    found = dense_hog(image, sides=(256,), cell=8, block=2)
-    assert len(found.descriptors) == 3 * 3
-    assert np.linalg.norm(found.descriptors, axis=1) == pytest.approx(1, abs=1e-4)
-    assert found.places.min() == -0.5
+    image[:20, :20] = noise(20, 20)
+    found = dense_hog(image, **OPTIONS)
+    assert found.descriptors.dtype == found.places.dtype == np.float32
+    assert found.descriptors.shape == (3 * 3, 108)
+    np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, rtol=0.01)
     assert found.places.max() < 0
 
 
-def test_a_large_image_is_shrunk_and_a_small_one_is_not_enlarged() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8)
-    assert count(image, 64) == 3 * 7
-    assert count(image, 1000) == 7 * 15
-    assert count(image, 64, 1000) == 3 * 7 + 7 * 15
+def test_each_size_of_cell_adds_its_blocks_and_a_large_image_is_shrunk() -> None:
+    image = noise(64, 128)
+    assert len(dense_hog(image, **(OPTIONS | {"cells": (8, 16)})).descriptors) == 7 * 15 + 3 * 7
+    assert len(dense_hog(image, **(OPTIONS | {"side": 64})).descriptors) == 3 * 7
 
 
-def test_the_whole_image_as_one_descriptor() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8)
-    method = parse(EXTRACTORS, "hog:encode=global:side=64:cell=8:block=3").build(Setup())
-    found = method.transform([image, np.full((5, 9, 3), 7, np.uint8)])
-    square = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
-    peer = skimage_hog(square, 9, (8, 8), (3, 3), block_norm="L2-Hys", channel_axis=-1)
-    np.testing.assert_allclose(found[0], peer, atol=1e-5)
-    assert not found[1].any(), "a uniform image is a zero row"
-    with pytest.raises(BenchError, match="side=16 holds no block"):
-        parse(EXTRACTORS, "hog:encode=global:side=16").build(Setup())
+def test_places_are_the_centres_of_the_blocks() -> None:
+    places = dense_hog(noise(32, 64), **OPTIONS).places.reshape(3, 7, 2)
+    np.testing.assert_allclose(places[0, 0], (8 / 32 - 0.5, 8 / 64 - 0.5))
+    np.testing.assert_allclose(places[1, 3], (0, 0), atol=1e-7)
 
 
-def test_unknown_encoders_are_refused() -> None:
-    with pytest.raises(BenchError, match="hog: encode=bows is not one of bow, vlad, fisher"):
-        parse(EXTRACTORS, "hog:encode=bows").build(Setup())
-
-
-@pytest.mark.parametrize("option", ["side", "cell", "block", "fit_images"])
+@pytest.mark.parametrize("option", ["side", "cell", "scales", "block", "fit_images"])
 def test_options_below_one_are_refused(option: str) -> None:
     with pytest.raises(BenchError, match=f"hog: {option}=0"):
         EXTRACTORS["hog"].build(Setup(), **{option: 0})
+
+
+def test_a_side_that_holds_no_block_is_refused() -> None:
+    with pytest.raises(BenchError, match="raise side"):
+        EXTRACTORS["hog"].build(Setup(), encode="global", side=10, cell=6, block=2)

@@ -1,85 +1,82 @@
-"""Colour: local Lab statistics in a Fisher vector, or one histogram of the whole image."""
+"""Colour: what local patches look like in Lab, in one Fisher vector (Clinchant et al., ImageEval 2007)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Self
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
-from retrieval_bench.extractors.grid import CELLS, joined, patches
+from retrieval_bench.core import BenchError, Extractor, Setup
+from retrieval_bench.extractors.histograms import color_histogram
 from retrieval_bench.extractors.local import Described, local_features
 from retrieval_bench.extractors.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS
 
+SIDE = 2
+"""Cells along each side of a patch: four tell left from right and up from down, which one does not; sixteen gain
+nothing and take four times as long."""
+
 
 def lab_statistics(image: np.ndarray, *, side: int, cells: tuple[int, ...], step: int) -> Described:
-    """(h, w, 3) uint8 RGB -> Described, d = 96: mean and standard deviation of L, a and b, over 100, in the cells of a
-    patch (Clinchant et al., ImageEval 2007). A plain patch counts as well: its colour is what it has to say."""
+    """(h, w, 3) uint8 RGB -> Described, d = 24: mean and standard deviation of L, a and b, over 100, in the 2 x 2 cells
+    of every patch.
+
+    cells: pixels of a cell, one patch size each. step: pixels from patch to patch. A plain patch counts as well: its
+    colour is what it has to say. An image smaller than a patch is continued beyond its border.
+    """
     import cv2
 
-    pixels = shrunk(image, side).astype(np.float32) / np.float32(255)
-    lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB) / np.float32(100)
-    parts = []
+    pixels = shrunk(image, side)
+    short = [max(SIDE * max(cells) - length, 0) for length in pixels.shape[:2]]
+    pixels = cv2.copyMakeBorder(pixels, 0, short[0], 0, short[1], cv2.BORDER_REPLICATE)
+    lab = cv2.cvtColor(pixels.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2LAB) / np.float32(100)
+    height, width = lab.shape[:2]
+    described, places = [], []
     for cell in cells:
-        mean, square = (cv2.boxFilter(values, -1, (cell, cell)) for values in (lab, lab * lab))
-        deviation = np.sqrt(np.maximum(square - mean * mean, 0))
-        parts.append(patches(np.dstack([mean, deviation]), cell, step))
-    descriptors, places = joined(parts)
-    return Described(descriptors.reshape(len(descriptors), CELLS * CELLS * 6), places)
+        # anchor (0, 0): the box that begins at a pixel is found at that pixel.
+        mean, square = (
+            cv2.boxFilter(values, -1, (cell, cell), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
+            for values in (lab, lab * lab)
+        )
+        statistics = np.dstack([mean, np.sqrt(np.maximum(square - mean * mean, 0))])
+        tops, lefts = (np.arange(0, length - SIDE * cell + 1, step) for length in (height, width))
+        parts = [
+            statistics[down : down + tops[-1] + 1 : step, across : across + lefts[-1] + 1 : step]
+            for down in (0, cell)
+            for across in (0, cell)
+        ]
+        described.append(np.concatenate(parts, axis=2).reshape(-1, 6 * SIDE * SIDE))
+        centres = ((start + cell) / length - 0.5 for start, length in ((tops, height), (lefts, width)))
+        places.append(np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2))
+    return Described(np.concatenate(described), np.concatenate(places).astype(np.float32))
 
 
-@dataclass(eq=False)
-class HsvHistogram:
-    """Joint histogram of hue, saturation and value with this many bins each (Swain and Ballard, IJCV 1991),
-    square-rooted so that cosine is the Hellinger kernel."""
-
-    hues: int
-    saturations: int
-    values: int
-    distance: Distance = "cosine"
-
-    def fit(self, train: Split) -> Self:
-        return self
-
-    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """n images -> (n, hues * saturations * values) float32: square roots of the shares of all pixels, norm 1."""
-        import cv2
-
-        size = self.hues * self.saturations * self.values
-        roots = np.zeros((len(images), size), np.float32)
-        for row, image in enumerate(images):
-            hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL).reshape(-1, 3).astype(np.int64)
-            hue, saturation, value = (hsv * (self.hues, self.saturations, self.values) >> 8).T
-            counts = np.bincount((hue * self.saturations + saturation) * self.values + value, minlength=size)
-            roots[row] = np.sqrt(counts / len(hsv))
-        return roots
-
-
-@EXTRACTORS("color", family="color", about="local Lab statistics, Fisher vector")
+@EXTRACTORS("color", family="color", about="local Lab statistics, Fisher vector, whitened")
 def color(
     setup: Setup,
     *,
     encode: str = "fisher",
-    words: int = 0,
-    side: int = 192,
-    step: int = 8,
-    reduce: int = 48,
-    place: float = 0.5,
-    whiten: int = 0,
+    words: int = 128,
+    side: int = 128,
+    cell: int = 4,
+    scales: int = 3,
+    step: int = 4,
+    reduce: int = 24,
+    place: float = 0.0,
+    whiten: int = 512,
     soft: int = 1,
     fit_images: int = 1000,
 ) -> Extractor:
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 
-    for option, value in {"side": side, "step": step}.items():
+    if encode == "histogram":
+        return color_histogram("color", "hsv", {"hues": 24, "saturations": 8, "values": 4}, levels=1)
+    for option, value in {"side": side, "cell": cell, "scales": scales, "step": step}.items():
         if value < 1:
             raise BenchError(f"color: {option}={value} must be at least 1")
+    cells = tuple(cell * 2**scale for scale in range(scales))
     return local_features(
-        *("color", setup, partial(lab_statistics, side=side, cells=(4, 6, 8), step=step)),
+        *("color", setup, partial(lab_statistics, side=side, cells=cells, step=step)),
         encode=encode,
         words=words,
         reduce=reduce,
@@ -87,14 +84,5 @@ def color(
         whiten=whiten,
         soft=soft,
         fit_images=fit_images,
+        level=1.0,
     )
-
-
-@EXTRACTORS("hsv", family="color", about="HSV histogram, Hellinger kernel")
-def hsv(setup: Setup, *, hues: int = 24, saturations: int = 8, values: int = 4) -> Extractor:
-    import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
-
-    for option, count in {"hues": hues, "saturations": saturations, "values": values}.items():
-        if not 1 <= count <= 256:
-            raise BenchError(f"hsv: {option}={count} is not between 1 and 256")
-    return HsvHistogram(hues, saturations, values)

@@ -1,58 +1,218 @@
-"""The compiled core of HOG: histograms of oriented gradients in cells (Dalal and Triggs, CVPR 2005)."""
+"""Histograms of oriented gradients (Dalal and Triggs, CVPR 2005) in compiled code, equal to scikit-image's `hog`.
+
+The direction of a gradient needs no arctangent: its bin is the number of bin borders that lie at or before it, and a
+cross product tells on which side of a border a vector lies. That is a handful of multiplications a pixel, which the
+processor does for many pixels at once.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+import hashlib
+import math
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+BlockNorm = Literal["L1", "L1-sqrt", "L2", "L2-Hys"]
+BLOCK_NORMS: tuple[BlockNorm, ...] = get_args(BlockNorm)
+EPS = 1e-5
 
-def cell_histograms(channels: np.ndarray, cell: int, orientations: int) -> np.ndarray:
-    """(h, w, c) float64, any range -> (h // cell, w // cell, orientations) float64: mean gradient length by direction.
 
-    Central differences, 0 at the border; of several channels, at each pixel the one whose gradient is longest (the
-    first of equal ones). Directions are unsigned: bin b of o takes angles from b 180/o up to (b + 1) 180/o degrees.
+def hog(
+    image: np.ndarray,
+    orientations: int = 9,
+    pixels_per_cell: tuple[int, int] = (8, 8),
+    cells_per_block: tuple[int, int] = (3, 3),
+    block_norm: BlockNorm = "L2-Hys",
+    transform_sqrt: bool = False,
+    feature_vector: bool = True,
+    *,
+    channel_axis: int | None = None,
+) -> np.ndarray:
+    """scikit-image's `hog`, argument by argument, in float64 whatever the dtype of the image.
+
+    image: (h, w) or, with channel_axis, (h, w, channels) in any order of axes; any real range, not negative with
+        transform_sqrt. Of several channels the one with the largest gradient votes, the first of equals.
+    Returns (h // cell - block + 1, w // cell - block + 1, block, block, orientations) float64, rows before columns, or
+        the same raveled. Raises ValueError where the image has fewer cells than a block.
     """
-    out = np.zeros((channels.shape[0] // cell, channels.shape[1] // cell, orientations))
-    angles = np.arange(1, orientations) * (np.pi / orientations)
-    _compiled()(np.ascontiguousarray(channels), cell, np.cos(angles), np.sin(angles), out)
-    return out
+    cells = hog_cells(image, orientations, pixels_per_cell, transform_sqrt, channel_axis=channel_axis)
+    blocks = hog_blocks(cells, cells_per_block, block_norm)
+    if not blocks.size:
+        rows, columns = (cell * block for cell, block in zip(pixels_per_cell, cells_per_block, strict=True))
+        raise ValueError(f"the image is too small: a block of cells takes {rows} rows and {columns} columns")
+    return blocks.ravel() if feature_vector else blocks
+
+
+def hog_cells(
+    image: np.ndarray,
+    orientations: int = 9,
+    pixels_per_cell: tuple[int, int] = (8, 8),
+    transform_sqrt: bool = False,
+    *,
+    channel_axis: int | None = None,
+) -> np.ndarray:
+    """An image as in `hog` -> (h // cell, w // cell, orientations) float64: mean gradient magnitude per direction.
+
+    Central differences, 0 at the border; unsigned directions; each pixel votes for one bin of one cell. Pixels beyond
+    the last whole cell vote for nothing. An image smaller than a cell has no cells: shape (0, ...) or (., 0, .).
+    """
+    if image.ndim != (2 if channel_axis is None else 3):
+        raise ValueError(f"an image of {image.ndim} axes with channel_axis={channel_axis}")
+    if orientations < 1 or min(pixels_per_cell) < 1:
+        raise ValueError(f"orientations={orientations} and pixels_per_cell={pixels_per_cell} must be at least 1")
+    planes = image[:, :, None] if channel_axis is None else np.moveaxis(image, channel_axis, -1)
+    kind = np.uint8 if planes.dtype == np.uint8 else np.float64
+    planes = np.ascontiguousarray(planes, kind)
+    rows, columns = (length // cell for length, cell in zip(planes.shape, pixels_per_cell, strict=False))
+    cells = np.zeros((rows, columns, orientations))
+    _kernels()[kind](planes, transform_sqrt, *pixels_per_cell, *borders(orientations), cells)
+    return cells
+
+
+def hog_blocks(
+    cells: np.ndarray, cells_per_block: tuple[int, int] = (3, 3), block_norm: BlockNorm = "L2-Hys"
+) -> np.ndarray:
+    """(r, c, o) float64 cells -> (r - block + 1, c - block + 1, block, block, o) float64, each block normalised.
+
+    L1: v / (|v|_1 + eps). L1-sqrt: its square root. L2: v / sqrt(|v|_2^2 + eps^2). L2-Hys: L2, clipped at 0.2, L2.
+    eps is 1e-5: a block without gradients stays 0. Empty where there are fewer cells than a block.
+    """
+    if block_norm not in BLOCK_NORMS:
+        raise ValueError(f"block_norm={block_norm!r} is none of {', '.join(BLOCK_NORMS)}")
+    if min(cells_per_block) < 1:
+        raise ValueError(f"cells_per_block={cells_per_block} must be at least 1")
+    rows, columns, orientations = cells.shape
+    high, wide = cells_per_block
+    blocks = np.empty((max(rows - high + 1, 0), max(columns - wide + 1, 0), high, wide, orientations))
+    _kernels()["blocks"](np.ascontiguousarray(cells, np.float64), BLOCK_NORMS.index(block_norm), blocks)
+    return blocks
 
 
 @functools.cache
-def _compiled() -> Any:
+def borders(orientations: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of the borders between the bins, 180 / orientations degrees apart; (orientations - 1,) each.
+
+    Borders at 45, 90 and 135 degrees are exact, because gradients of whole numbers lie on them.
+    """
+    degrees = [180 * border / orientations for border in range(1, orientations)]
+    half = math.sqrt(0.5)
+    exact = {45.0: (half, half), 90.0: (0.0, 1.0), 135.0: (-half, half)}
+    pairs = [exact.get(angle) or (math.cos(math.radians(angle)), math.sin(math.radians(angle))) for angle in degrees]
+    table = np.array(pairs, np.float64).reshape(-1, 2).T.copy()
+    table.setflags(write=False)
+    return table[0], table[1]
+
+
+@functools.cache
+def _kernels() -> dict[Any, Any]:
+    """The compiled kernels; from the second time on a machine they come from the cache on disk."""
     from numba import types
 
     from retrieval_bench.search import jit
 
-    f64, i64 = types.float64, types.int64
-    one, three = types.Array(f64, 1, "C"), types.Array(f64, 3, "C")
-    read_only = types.Array(f64, 3, "C", readonly=True)
-    return jit.compiled(_accumulate, types.none(read_only, i64, one, one, three))
+    # This file is none of those that the search's cache watches, so that its digest goes into the name.
+    variant = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+
+    def array(dtype: Any, ndim: int, readonly: bool = False) -> Any:
+        return types.Array(dtype, ndim, "C", readonly=readonly)
+
+    table = array(types.float64, 1, readonly=True)
+    kernels: dict[Any, Any] = {}
+    for kind, dtype in ((np.uint8, types.uint8), (np.float64, types.float64)):
+        planes = array(dtype, 3, readonly=True)
+        sizes = (types.boolean, types.int64, types.int64)
+        signature = types.void(planes, *sizes, table, table, array(types.float64, 3))
+        kernels[kind] = jit.compiled(_vote, signature, variant)
+    signature = types.void(array(types.float64, 3), types.int64, array(types.float64, 5))
+    kernels["blocks"] = jit.compiled(_normalise, signature, variant)
+    return kernels
 
 
-def _accumulate(channels: np.ndarray, cell: int, cosines: np.ndarray, sines: np.ndarray, out: np.ndarray) -> None:
-    """cosines, sines: of the angles between bins. The bin is the number of those angles that the gradient, turned into
-    the upper half plane, lies at or beyond: that is the sign of a cross product, and no arctangent is needed."""
-    height, width, count = channels.shape
-    for row in range(out.shape[0] * cell):
-        for column in range(out.shape[1] * cell):
-            best, dx, dy = -1.0, 0.0, 0.0
-            for channel in range(count):
-                x, y = 0.0, 0.0
-                if 0 < column < width - 1:
-                    x = channels[row, column + 1, channel] - channels[row, column - 1, channel]
-                if 0 < row < height - 1:
-                    y = channels[row + 1, column, channel] - channels[row - 1, column, channel]
-                if x * x + y * y > best:
-                    best, dx, dy = x * x + y * y, x, y
-            if best <= 0.0:
-                continue
-            if dy < 0.0 or (dy == 0.0 and dx < 0.0):
-                dx, dy = -dx, -dy
-            place = 0
-            for edge in range(len(cosines)):
-                place += int(cosines[edge] * dy - sines[edge] * dx >= 0.0)
-            out[row // cell, column // cell, place] += np.sqrt(best)
-    out /= cell * cell
+def _vote(
+    planes: np.ndarray, root: bool, high: int, wide: int, cosines: np.ndarray, sines: np.ndarray, cells: np.ndarray
+) -> None:
+    """(h, w, channels): cells += votes, in place. Every long loop runs along a row, so that it becomes vector code."""
+    height, width, channels = planes.shape
+    rows, columns, orientations = cells.shape
+    used = columns * wide
+    lines = np.zeros((3, channels, width))  # line y lies at y % 3, each channel by itself
+    along, across, length = np.empty(used), np.empty(used), np.empty(used)
+    bins = np.empty(used, np.int64)
+    share = 1.0 / (high * wide)
+    ready = 0
+    for y in range(rows * high):
+        while ready < min(y + 2, height):
+            for channel in range(channels):
+                line = lines[ready % 3, channel]
+                for x in range(width):
+                    line[x] = planes[ready, x, channel]
+                if root:
+                    for x in range(width):
+                        line[x] = math.sqrt(line[x])
+            ready += 1
+        length[:] = -1.0
+        vertical = 1.0 if 0 < y < height - 1 else 0.0
+        for channel in range(channels):
+            above, here, below = lines[(y + 2) % 3, channel], lines[y % 3, channel], lines[(y + 1) % 3, channel]
+            for x in range(1, min(used, width - 1)):
+                dx = here[x + 1] - here[x - 1]
+                dy = (below[x] - above[x]) * vertical
+                square = dx * dx + dy * dy
+                larger = square > length[x]
+                length[x] = square if larger else length[x]
+                along[x] = dx if larger else along[x]
+                across[x] = dy if larger else across[x]
+            for x in (0, width - 1):
+                dy = (below[x] - above[x]) * vertical
+                if x < used and dy * dy > length[x]:
+                    length[x], along[x], across[x] = dy * dy, 0.0, dy
+        for x in range(used):
+            # Opposite directions are one: turned into the half plane from 0 to, not including, 180 degrees.
+            sign = -1.0 if (across[x] < 0) | ((across[x] == 0) & (along[x] < 0)) else 1.0
+            along[x] *= sign
+            across[x] *= sign
+            length[x] = math.sqrt(length[x]) * share
+            bins[x] = 0
+        for border in range(orientations - 1):
+            cosine, sine = cosines[border], sines[border]
+            for x in range(used):
+                bins[x] += 1 if cosine * across[x] - sine * along[x] >= 0 else 0
+        for column in range(columns):
+            votes = cells[y // high, column]
+            for x in range(column * wide, (column + 1) * wide):
+                votes[bins[x]] += length[x]
+
+
+def _normalise(cells: np.ndarray, norm: int, blocks: np.ndarray) -> None:
+    rows, columns, high, wide, orientations = blocks.shape
+    for row in range(rows):
+        for column in range(columns):
+            block = blocks[row, column]
+            total = 0.0
+            for i in range(high):
+                for j in range(wide):
+                    for k in range(orientations):
+                        value = cells[row + i, column + j, k]
+                        block[i, j, k] = value
+                        total += value if norm < 2 else value * value
+            scale = 1.0 / (total + 1e-5) if norm < 2 else 1.0 / math.sqrt(total + 1e-10)
+            total = 0.0
+            for i in range(high):
+                for j in range(wide):
+                    for k in range(orientations):
+                        value = block[i, j, k] * scale
+                        if norm == 1:
+                            value = math.sqrt(value)
+                        elif norm == 3:
+                            value = min(value, 0.2)
+                            total += value * value
+                        block[i, j, k] = value
+            if norm == 3:
+                scale = 1.0 / math.sqrt(total + 1e-10)
+                for i in range(high):
+                    for j in range(wide):
+                        for k in range(orientations):
+                            block[i, j, k] *= scale

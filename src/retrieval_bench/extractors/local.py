@@ -48,6 +48,7 @@ class LocalFeatures:
 
     describe: what finds the descriptors of one image.
     reduce: principal components that are kept of a descriptor; 0 keeps it as it is.
+    level: how far these are whitened, 0 to 1; 1 suits statistics of different kinds, as those of colour.
     place: weight of row and column, which are put beside the descriptor; 0 leaves them out.
     whiten: principal components that are kept of the encoded vector, half whitened; 0 keeps it as it is.
     fit_images: at most this many training images, drawn by `seed`, are read.
@@ -62,6 +63,7 @@ class LocalFeatures:
     fit_images: int
     seed: int
     threads: int = 1
+    level: float = 0.0
     distance: Distance = "cosine"
     serial: ClassVar[bool] = True
 
@@ -89,7 +91,7 @@ class LocalFeatures:
             )
         if self.reduce:
             stacked = np.concatenate([image.descriptors for image in sampled])
-            self.reduce_mean_, self.reduce_axes_ = principal_axes(stacked, self.reduce)
+            self.reduce_mean_, self.reduce_axes_ = principal_axes(stacked, self.reduce, self.level)
         learned = self.encoder.fit([self._reduced(image) for image in sampled], self.seed)
         for name, array in learned.items():
             setattr(self, f"{name}_", array)
@@ -108,18 +110,15 @@ class LocalFeatures:
                 encoded = whitened if encoded.any() else np.zeros_like(whitened)
             rows.append(encoded)
         if not rows:
-            return np.empty((0, self._width()), np.float32)
+            nothing_seen = self.encoder.encode(np.empty((0, 0), np.float32), self._arrays())
+            return np.empty((0, self.whiten_axes_.shape[1] if self.whiten else len(nothing_seen)), np.float32)
         return np.stack(rows)
 
-    def _width(self) -> int:
-        if self.whiten:
-            return int(self.whiten_axes_.shape[1])
-        learned = {name: getattr(self, f"{name}_") for name in self.encoder.learned}
-        return len(self.encoder.encode(np.empty((0, 0), np.float32), learned))
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, f"{name}_") for name in self.encoder.learned}
 
     def _encoded(self, image: np.ndarray) -> np.ndarray:
-        learned = {name: getattr(self, f"{name}_") for name in self.encoder.learned}
-        return self.encoder.encode(self._reduced(self.describe(image)), learned)
+        return self.encoder.encode(self._reduced(self.describe(image)), self._arrays())
 
     def _reduced(self, found: Described) -> np.ndarray:
         descriptors = found.descriptors
@@ -155,6 +154,7 @@ def local_features(
     whiten: int,
     soft: int,
     fit_images: int,
+    level: float = 0.0,
 ) -> Extractor:
     """LocalFeatures from the options that all methods of this kind share; 0 words are the encoder's own number."""
     for option, value, least in (
@@ -171,5 +171,5 @@ def local_features(
     if encode not in encoders:
         raise BenchError(f"{name}: encode={encode} is not one of {', '.join(encoders)}")
     return LocalFeatures(
-        name, describe, encoders[encode](), reduce, place, whiten, fit_images, setup.seed, setup.threads
+        name, describe, encoders[encode](), reduce, place, whiten, fit_images, setup.seed, setup.threads, level
     )

@@ -10,12 +10,15 @@ def principal_axes(rows: np.ndarray, dims: int, whiten: float = 0.0) -> tuple[np
 
     whiten: each axis is divided by the standard deviation along it, to this power: 0 leaves lengths as they are, 1
     whitens (Jegou and Chum, ECCV 2012), 0.5 goes half the way. Axes along which nothing varies are left out; the sign
-    of an axis is such that its largest entry is positive.
+    of an axis is such that its largest entry is positive. Where all rows are equal nothing is known of the axes: then
+    the first coordinates are kept as they are.
     """
     rows = rows.astype(np.float64)
     mean = rows.mean(axis=0)
     centred = rows - mean
     n, d = centred.shape
+    if not centred.any():
+        return np.zeros(d, np.float32), np.eye(d, min(dims, d), dtype=np.float32)
     if d <= n:
         variances, axes = np.linalg.eigh(centred.T @ centred / n)
     else:  # the same axes from the smaller of the two products
@@ -24,12 +27,12 @@ def principal_axes(rows: np.ndarray, dims: int, whiten: float = 0.0) -> tuple[np
         axes /= np.maximum(np.linalg.norm(axes, axis=0), 1e-300)
     order = np.argsort(-variances, kind="stable")[: min(dims, max(n - 1, 1))]
     kept = order[variances[order] > 1e-10 * max(float(variances[order[0]]), 1e-300)]
-    if not len(kept):  # all rows are equal
-        kept = order[:1]
     axes = axes[:, kept]
     axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1.0, 1.0)
     deviations = np.sqrt(np.maximum(variances[kept], 1e-20))
-    return mean.astype(np.float32), (axes / deviations**whiten).astype(np.float32)
+    # In one order in memory, whichever way they were found: products go by it in their last bits, and the cache
+    # gives back this order.
+    return mean.astype(np.float32), np.ascontiguousarray(axes / deviations**whiten, np.float32)
 
 
 def projected(rows: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
