@@ -27,7 +27,8 @@ from retrieval_bench.diff import LEARNED_TOLERANCE, TOLERANCE, diff
 
 if TYPE_CHECKING:
     from retrieval_bench.core import Dataset
-    from retrieval_bench.registry import Entry, Registry, Spec
+    from retrieval_bench.method import Method
+    from retrieval_bench.registry import Entry, Registry
     from retrieval_bench.results import Record, Row
     from retrieval_bench.trial import Plan
 
@@ -62,6 +63,8 @@ class Format(StrEnum):
 
 class Kind(StrEnum):
     methods = "methods"
+    joins = "joins"
+    steps = "steps"
     datasets = "datasets"
     metrics = "metrics"
     backends = "backends"
@@ -158,15 +161,15 @@ def run_command(
     from retrieval_bench.cache import FeatureCache, cache_root
     from retrieval_bench.registry import BACKENDS, DATASETS, parse
 
-    specs = runner.unique(_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
+    chosen = runner.unique(_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
     plan = trial.Plan(
-        methods=specs,
+        methods=chosen,
         dataset=parse(DATASETS, dataset),
         root=data_root,
         k=None if k is None else _cutoffs(k),
         seed=seed,
-        weights=_weights(weights, specs),
-        device=runner.resolve_device(device.value, specs),
+        weights=_weights(weights, chosen),
+        device=runner.resolve_device(device.value, chosen),
         threads=_threads(threads),
         limit=limit,
         backend=BACKENDS[backend].name,
@@ -203,13 +206,13 @@ def say(text: str, nl: bool = True) -> None:
         raise BenchError(f"standard output cannot be written ({error.strerror})") from None
 
 
-def _methods(text: str) -> tuple[Spec, ...]:
-    from retrieval_bench.registry import EXTRACTORS, parse
+def _methods(text: str) -> tuple[Method, ...]:
+    from retrieval_bench.method import parse_method
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise BenchError("--methods names no method; write e.g. --methods sift,resnet50")
-    return tuple(parse(EXTRACTORS, name) for name in names)
+    return tuple(parse_method(name) for name in names)
 
 
 def _cutoffs(text: str) -> tuple[int, ...]:
@@ -222,13 +225,13 @@ def _cutoffs(text: str) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _weights(text: str, specs: tuple[Spec, ...]) -> str:
+def _weights(text: str, methods: tuple[Method, ...]) -> str:
     from retrieval_bench.weights import weights_directories
 
     words = ("auto", "pretrained", "random")
     if text not in words and not Path(text).is_dir():
         raise BenchError(f"--weights {text!r} is no folder and not one of {', '.join(words)}")
-    if any(spec.entry.family == "deep" for spec in specs):
+    if any(method.deep for method in methods):
         weights_directories(text)
     return text
 
@@ -300,7 +303,7 @@ def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
         "labels": len(dataset.label_names),
         "fingerprint": trial.fingerprint,
         "skipped": len(trial.skipped),
-        "methods": [str(spec) for spec in plan.methods],
+        "methods": [str(method) for method in plan.methods],
         "k": trial.k,
         "seed": plan.seed,
         "weights": plan.weights,
@@ -349,11 +352,13 @@ def list_command(
     kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, with options and definitions, as JSON.")] = False,
 ) -> None:
-    """List methods, datasets, metrics and backends, one line each."""
-    from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, METRICS
+    """List methods, how they are joined and re-ranked, datasets, metrics and backends, one line each."""
+    from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, JOINS, METRICS, STEPS
 
     registries: dict[Kind, Registry] = {
         Kind.methods: EXTRACTORS,
+        Kind.joins: JOINS,
+        Kind.steps: STEPS,
         Kind.datasets: DATASETS,
         Kind.metrics: METRICS,
         Kind.backends: BACKENDS,
@@ -483,6 +488,7 @@ def options(
     import retrieval_bench.datasets
     import retrieval_bench.extractors
     import retrieval_bench.metrics
+    import retrieval_bench.pipeline
     import retrieval_bench.search  # noqa: F401  importing the packages fills the registries that names are looked up in
 
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from retrieval_bench.core import Distance, Setup, Split
+from retrieval_bench.method import Method
 from retrieval_bench.registry import Entry, Spec
 
 
@@ -42,10 +43,10 @@ class Centred(MeanColor):
         return super().transform(images) - self.mean_
 
 
-def spec(name: str, build: Any, **options: Any) -> Spec:
+def spec(name: str, build: Any, **options: Any) -> Method:
     """A method for a Plan; `build` is a class without parameters or a function of Setup."""
 
     def builder(setup: Setup, **given: Any) -> Any:
         return build() if isinstance(build, type) else build(setup)
 
-    return Spec(Entry(name, builder, "for tests", "test"), options)
+    return Method((Spec(Entry(name, builder, "for tests", "test"), options),))

@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 
 from benchmark.cli import app
-from retrieval_bench import datasets, extractors, metrics, search
+from retrieval_bench import datasets, extractors, metrics, pipeline, search
 from retrieval_bench.core import Extractor, Setup
-from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, METRICS, Registry
+from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, JOINS, METRICS, STEPS, Registry
 from retrieval_bench.report import table
 from retrieval_bench.results import load
 
-REGISTERED = (datasets, extractors, metrics, search)  # importing them fills the registries
+REGISTERED = (datasets, extractors, metrics, pipeline, search)  # importing them fills the registries
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("registry", [EXTRACTORS, DATASETS, METRICS, BACKENDS], ids=lambda registry: registry.kind)
+ALL = (EXTRACTORS, JOINS, STEPS, DATASETS, METRICS, BACKENDS)
+
+
+@pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)
 def test_the_readme_names_every_entry(registry: Registry) -> None:
     coded = set(re.findall(r"`([^`\n]+)`", README))
     for entry in registry.own():
@@ -57,7 +60,7 @@ def test_the_readme_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_entry_says_what_it_is_in_one_line() -> None:
-    for registry in (EXTRACTORS, DATASETS, METRICS, BACKENDS):
+    for registry in ALL:
         for entry in registry.own():
             assert 5 < len(entry.about) <= 120, entry.name
             assert "\n" not in entry.about

@@ -20,6 +20,25 @@ def case(seed: int = 0, q: int = 23, n: int = 90):
     return gallery, labels.astype(np.int64), gallery[own], labels[own].astype(np.int64), own
 
 
+def ties_by_loop(ranking, ranks):
+    """For each of the ranks of each query: where the items at its distance begin, and how many they are."""
+    starts, sizes = [], []
+    for rows, distances, asked in zip(ranking.indices, ranking.distances, ranks, strict=True):
+        real = [distance for row, distance in zip(rows, distances, strict=True) if row >= 0]
+        starts.append([real.index(real[rank]) for rank in asked])
+        sizes.append([real.count(real[rank]) for rank in asked])
+    return starts, sizes
+
+
+def assert_rows(table, rows):
+    """Ragged rows, side by side, padded with -1 behind."""
+    assert table.dtype == np.int64
+    assert table.shape == (len(rows), max(map(len, rows)))
+    for row, right in zip(table, rows, strict=True):
+        assert row[: len(right)].tolist() == right
+        assert (row[len(right) :] == -1).all()
+
+
 def ranks_by_loop(search, queries, query_labels, gallery_labels, exclude=None):
     found = search(queries, len(gallery_labels), exclude)
     ranks = []
@@ -30,24 +49,25 @@ def ranks_by_loop(search, queries, query_labels, gallery_labels, exclude=None):
 
 @pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own()])
 @pytest.mark.parametrize("hide", [False, True])
-def test_ranks_of_everything_relevant(monkeypatch, backend, hide):
+def test_ranks_and_ties_of_everything_relevant(monkeypatch, backend, hide):
     gallery, labels, queries, query_labels, own = case()
     search = BACKENDS[backend].build(gallery, "euclidean")
     exclude = own if hide else None
     expected = ranks_by_loop(search, queries, query_labels, labels, exclude)
     counts = count_relevant(query_labels, labels, exclude)
     assert_array_equal(counts, [len(ranks) for ranks in expected])
+    starts, sizes = ties_by_loop(search(queries, len(gallery), exclude), expected)
+    assert max(map(max, sizes)) > 3
+    assert min(map(min, sizes)) == 1
     for block_bytes in (module._BLOCK_BYTES, 12 * len(gallery) * 4, 1):
         monkeypatch.setattr(module, "_BLOCK_BYTES", block_bytes)
         done = []
-        ranking, ranks = rank_gallery(search, queries, query_labels, labels, 7, exclude, progress=done.append)
+        ranking, relevant = rank_gallery(search, queries, query_labels, labels, 7, exclude, progress=done.append)
         assert_array_equal(ranking.indices, search(queries, 7, exclude).indices)
         assert_array_equal(ranking.distances, search(queries, 7, exclude).distances)
-        assert ranks.dtype == np.int64
-        assert ranks.shape == (len(queries), counts.max())
-        for row, right in zip(ranks, expected, strict=True):
-            assert row[: len(right)].tolist() == right
-            assert (row[len(right) :] == -1).all()
+        assert_rows(relevant.ranks, expected)
+        assert_rows(relevant.tie_starts, starts)
+        assert_rows(relevant.tie_sizes, sizes)
         assert done[-1] == len(queries)
         assert done == sorted(set(done))
     assert len(done) == len(queries)
@@ -55,12 +75,29 @@ def test_ranks_of_everything_relevant(monkeypatch, backend, hide):
 
 def test_depth_beyond_the_gallery_is_padded():
     gallery, labels, queries, query_labels, own = case(n=30)
-    ranking, ranks = rank_gallery(ExactIndex(gallery), queries, query_labels, labels, 50, own)
+    ranking, relevant = rank_gallery(ExactIndex(gallery), queries, query_labels, labels, 50, own)
     assert ranking.indices.shape == (23, 50)
     assert (ranking.indices[:, 29:] == -1).all()
     assert np.isinf(ranking.distances[:, 29:]).all()
     assert (ranking.indices[:, :29] >= 0).all()
-    assert ranks.max() <= 28
+    assert relevant.ranks.max() <= 28
+    starts, sizes = ties_by_loop(ranking, [row[row >= 0] for row in relevant.ranks])
+    assert_rows(relevant.tie_starts, starts)
+    assert_rows(relevant.tie_sizes, sizes)
+
+
+def test_padding_is_equal_to_nothing():
+    """A distance may overflow to inf, where padding lies; the next query's first item is no tie of it, either."""
+    inf, padded = np.inf, [[0, 1, 2, 3, 4], [1, 0, 2, -1, -1], [2, 1, -1, -1, -1]]
+    distances = np.array([[inf, inf, inf, inf, inf], [0, inf, inf, inf, inf], [inf, inf, inf, inf, inf]], np.float32)
+
+    def search(queries, k, exclude=None):
+        return Ranking(np.array(padded), distances)
+
+    _, relevant = rank_gallery(search, np.zeros((3, 1)), np.array([7, 7, 7]), np.array([7, 8, 7, 7, 8]), 5)
+    assert_rows(relevant.ranks, [[0, 2, 3], [1, 2], [0]])
+    assert_rows(relevant.tie_starts, [[0, 0, 0], [1, 1], [0]])
+    assert_rows(relevant.tie_sizes, [[5, 5, 5], [2, 2], [2]])
 
 
 def test_large_gallery_is_searched_to_depth_only():
@@ -71,8 +108,8 @@ def test_large_gallery_is_searched_to_depth_only():
         asked.append(k)
         return ExactIndex(gallery).search(queries, k, exclude)
 
-    ranking, ranks = rank_gallery(search, queries, query_labels, labels, 7, full_limit=len(gallery) - 1)
-    assert ranks is None
+    ranking, relevant = rank_gallery(search, queries, query_labels, labels, 7, full_limit=len(gallery) - 1)
+    assert relevant is None
     assert asked == [7]
     assert ranking.indices.shape == (23, 7)
     assert rank_gallery(search, queries, query_labels, labels, 7, full_limit=len(gallery))[1] is not None
@@ -80,9 +117,9 @@ def test_large_gallery_is_searched_to_depth_only():
 
 def test_no_queries():
     gallery, labels, queries, query_labels, _ = case()
-    ranking, ranks = rank_gallery(ExactIndex(gallery), queries[:0], query_labels[:0], labels, 3)
+    ranking, relevant = rank_gallery(ExactIndex(gallery), queries[:0], query_labels[:0], labels, 3)
     assert ranking.indices.shape == (0, 3)
-    assert ranks.shape == (0, 0)
+    assert relevant.ranks.shape == relevant.tie_starts.shape == relevant.tie_sizes.shape == (0, 0)
     assert count_relevant(query_labels[:0], labels).shape == (0,)
 
 

@@ -12,10 +12,11 @@ from shop import shop
 import retrieval_bench.extractors
 from retrieval_bench import metrics, runner
 from retrieval_bench.cache import FeatureCache
-from retrieval_bench.core import BenchError, Dataset, Ranking, Split
+from retrieval_bench.core import BenchError, Dataset, Distance, Ranking, Split
 from retrieval_bench.images import ImageBytes
 from retrieval_bench.judge import judge, rank_gallery
-from retrieval_bench.registry import BACKENDS, EXTRACTORS, Entry, Spec, parse
+from retrieval_bench.method import Method, parse_method
+from retrieval_bench.registry import BACKENDS, Entry, Spec
 from retrieval_bench.results import ImageCounts, Record, load, load_rankings
 from retrieval_bench.runner import DEFAULT_METHODS, check, resolve_device, run, unique
 from retrieval_bench.trial import Plan, prepare
@@ -39,7 +40,7 @@ class Marked(MeanColor):
 
 
 def plan(dataset: Dataset, *methods: Spec | str, **changes: Any) -> Plan:
-    specs = tuple(parse(EXTRACTORS, method) if isinstance(method, str) else method for method in methods)
+    specs = tuple(parse_method(method) if isinstance(method, str) else method for method in methods)
     source = Spec(Entry(dataset.name, lambda root: dataset, "for tests"), {})
     return Plan(**({"methods": specs, "dataset": source, "threads": 2} | changes))
 
@@ -373,21 +374,139 @@ def test_the_limit_is_part_of_the_record(tmp_path: Path) -> None:
 
 
 def test_methods_named_twice_run_once() -> None:
-    specs = tuple(parse(EXTRACTORS, name) for name in ("color", "phash", "color"))
+    specs = tuple(parse_method(name) for name in ("color", "phash", "color"))
     assert [str(one) for one in unique(specs)] == ["color", "phash"]
 
 
 def test_the_default_line_up_has_one_of_each_family_and_the_controls() -> None:
-    families = [parse(EXTRACTORS, name).entry.family for name in DEFAULT_METHODS]
+    families = [parse_method(name).family for name in DEFAULT_METHODS]
     assert families == ["local", "gradient", "hash", "color", "deep", "control", "control"]
 
 
 def test_device() -> None:
-    specs = (parse(EXTRACTORS, "color"),)
+    specs = (parse_method("color"),)
     assert resolve_device("auto", specs) == resolve_device("cpu", specs) == "cpu"
     import torch
 
     if not torch.cuda.is_available():
         with pytest.raises(BenchError, match="sees no CUDA device"):
             resolve_device("cuda", specs)
-        assert resolve_device("auto", (parse(EXTRACTORS, "resnet18"),)) == "cpu"
+        assert resolve_device("auto", (parse_method("resnet18"),)) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("method", "arrays"),
+    [
+        ("color+hsv", ["vector"]),
+        ("color+phash+concat:dims=6", ["vector"]),
+        ("color+phash+rrf", ["color", "phash"]),
+        ("moments+hsv+vote", ["moments", "hsv"]),
+        ("phash+qe=2", ["vector"]),
+        ("color+reciprocal=5:k1=3", ["vector"]),
+        ("hsv+phash+verify=4+reciprocal=5:k1=3", ["vector", "verify=4"]),
+    ],
+)
+def test_joined_and_reranked_methods_are_rows_like_any_other(tmp_path: Path, method: str, arrays: list[str]) -> None:
+    record = run(plan(shop(4, 3), method), tmp_path)
+    (row,) = record.rows
+    assert (row.method, row.status) == (method, "ok"), row.error
+    assert row.scores["accuracy"] > 0.4
+    assert recomputed(tmp_path, record) == {method: row.scores}
+    for name in (
+        "decode_p50",
+        "extract_p50",
+        "search_p50",
+        "end_to_end_p50",
+        "extract_throughput",
+        "search_throughput",
+    ):
+        assert row.times[name].value > 0
+    assert row.features is not None
+    members = [part for part in row.parts if "=" not in part.name or ":" in part.name]
+    assert row.family == ("fusion" if len(members) > 1 else row.family)
+    if arrays == ["vector"]:
+        assert row.features.dtype == ("bit" if method.startswith("phash") else "float32")
+    else:
+        assert row.features.bytes_per_image >= sum(part.bytes_per_image for part in row.parts if part.name in arrays)
+    if any(part.weight for part in row.parts):
+        assert sum(part.weight for part in row.parts if part.weight is not None) == pytest.approx(1)
+
+
+def test_a_join_takes_what_its_members_left_in_the_cache(tmp_path: Path) -> None:
+    data = shop(4, 3)
+    cached = {"cache": FeatureCache(tmp_path / "cache")}
+    run(plan(data, "color", "hsv", **cached), tmp_path / "a")
+    (row,) = run(plan(data, "color+hsv", **cached), tmp_path / "b").rows
+    assert row.features is not None
+    assert row.features.computed == 24  # both of train, which nobody wanted when they ran alone
+    (again,) = run(plan(data, "color+hsv", **cached), tmp_path / "c").rows
+    assert again.features is not None
+    assert again.features.computed == 0
+    assert again.scores == row.scores
+
+
+def test_a_member_that_fails_is_named_and_takes_only_its_row_down(tmp_path: Path) -> None:
+    broken = Method((*parse_method("hsv").members, *spec("broken", Refusing).members))
+    record = run(plan(shop(), broken, "hsv"), tmp_path)
+    failed, fine = record.rows
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert "broken, which is part of it, failed: the extractor returned NaN" in failed.error.sentence
+    assert fine.status == "ok"
+
+
+class Refusing(MeanColor):
+    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        return np.full((len(images), 3), np.nan, np.float32)
+
+
+def test_members_that_see_nothing_are_counted_apart(tmp_path: Path) -> None:
+    blank = Method((*parse_method("hsv").members, *spec("blank", Blank).members))
+    (row,) = run(plan(shop(), blank), tmp_path).rows
+    assert row.status == "ok"
+    assert row.features is not None
+    assert row.features.zero_rows == 0
+    assert {part.name: part.zero_rows for part in row.parts} == {"hsv": 0, "blank": 24}
+    assert row.scores["accuracy"] > 0.4
+
+
+class Blank(MeanColor):
+    distance: Distance = "cosine"
+
+    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        return np.zeros((len(images), 3), np.float32)
+
+
+def test_marks_of_members_are_shown(tmp_path: Path) -> None:
+    marked = Method(
+        (*parse_method("hsv").members, *spec("net", MarkedBlank).members), steps=parse_method("hsv+qe").steps
+    )
+    (row,) = run(plan(shop(), marked), tmp_path).rows
+    assert row.method == "hsv+net[untrained]+qe"
+    assert row.weights == MarkedBlank.weights
+
+
+class MarkedBlank(Blank):
+    mark = "untrained"
+    weights = {"source": "random initialisation, seed 0", "sha256": "00"}  # noqa: RUF012
+
+
+def test_what_cannot_be_joined_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="oracle sees the labels and cannot be joined"):
+        check(plan(shop(), "hsv+oracle"))
+    (row,) = run(plan(shop(), "moments+hsv"), tmp_path).rows
+    assert row.error is not None
+    assert "join it by +concat, +rrf or +vote" in row.error.sentence
+
+
+def test_ties_are_told_where_equal_distances_decide(tmp_path: Path) -> None:
+    record = run(plan(shop(4, 3), "phash:size=2", "random"), tmp_path)
+    tied, free = record.rows
+    assert free.ties == {}
+    for name, ties in tied.ties.items():
+        assert ties.worst - 1e-12 <= ties.expected <= ties.best + 1e-12
+        assert ties.worst - 1e-12 <= tied.scores[name] <= ties.best + 1e-12
+    assert tied.ties["accuracy"].best > tied.ties["accuracy"].worst
+    arrays = load_rankings(tmp_path, record)
+    assert (arrays["phash:size=2/tie_sizes"] > 1).any()
+    assert "random/tie_sizes" not in arrays

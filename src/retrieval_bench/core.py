@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, Protocol, Self, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
 
 import numpy as np
 
@@ -230,6 +230,8 @@ class Extractor(Protocol):
     weights: {"source": ..., "sha256": ...} of the network's weights, for the record.
     serial: True where the work on one image is too small to be divided: while single queries are timed, too, BLAS and
         OpenCV then keep to one thread (two that wait for each other took 50 ms over what one does in 5).
+    searcher: (gallery features) -> Searcher, for features that no backend compares, such as several codes an image; the
+        runner then uses it in place of the backend.
     transform_split: (split) -> features, for controls that may look at labels (the oracle); used in place of
         `transform`, never cached and never timed.
     """
@@ -241,6 +243,30 @@ class Extractor(Protocol):
 
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """n images -> (n, d) float32 for cosine, euclidean, inner_product; (n, bytes) packed uint8 for hamming."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Several features of the same n images, by name: what a method searches with that takes more than one array.
+
+    arrays: name -> (n, ...) array. A slice or an array of rows selects the same rows of each.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Bundle:
+        return Bundle({name: array[rows] for name, array in self.arrays.items()})
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+Rows = np.ndarray | Bundle
+"""What is searched for and in: one array, or a Bundle of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +288,7 @@ class Searcher(Protocol):
     def bytes(self) -> int:
         """What the index itself occupies."""
 
-    def __call__(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
+    def __call__(self, queries: Any, k: int, exclude: np.ndarray | None = None) -> Ranking:
         """exclude: (q,) or (q, m) int64 gallery rows that query i must not find; -1 stands for none."""
 
 

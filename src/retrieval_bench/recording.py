@@ -9,7 +9,7 @@ import numpy as np
 from retrieval_bench import metrics
 from retrieval_bench.cache import library_versions
 from retrieval_bench.core import Judged, Ranking, printable
-from retrieval_bench.judge import FULL_LIMIT
+from retrieval_bench.judge import FULL_LIMIT, Relevant
 from retrieval_bench.results import (
     DatasetFacts,
     ImageCounts,
@@ -91,12 +91,16 @@ def common_arrays(trial: Trial) -> dict[str, np.ndarray]:
     return arrays if trial.exclude is None else arrays | {"exclude": trial.exclude}
 
 
-def ranking_arrays(method: str, ranking: Ranking, relevant_ranks: np.ndarray | None) -> dict[str, np.ndarray]:
-    """What one method found: indices and distances (q, depth), and the ranks of all relevant items where known."""
-    arrays = {f"{method}/indices": ranking.indices.astype(np.int32), f"{method}/distances": ranking.distances}
-    if relevant_ranks is not None:
-        arrays[f"{method}/relevant_ranks"] = relevant_ranks.astype(np.int32)
-    return arrays
+def ranking_arrays(row: Row, ranking: Ranking, relevant: Relevant | None) -> dict[str, np.ndarray]:
+    """What one method found: indices and distances (q, depth), the ranks of all relevant items where known, and the
+    ties these are part of where any decides something."""
+    arrays = {"indices": ranking.indices.astype(np.int32), "distances": ranking.distances}
+    if relevant is not None:
+        arrays["relevant_ranks"] = relevant.ranks.astype(np.int32)
+        if row.ties:
+            arrays["tie_starts"] = relevant.tie_starts.astype(np.int32)
+            arrays["tie_sizes"] = relevant.tie_sizes.astype(np.int32)
+    return {f"{row.method}/{name}": array for name, array in arrays.items()}
 
 
 def with_row(record: Record, row: Row, threads: int) -> Record:

@@ -1,7 +1,8 @@
 """Names to things: methods, datasets, metrics, backends. A registry is a dict with a decorator and good errors.
 
 A specification is a name with options, `sift:words=4096`. Options are the keyword parameters of the registered
-function; their annotations (int, float, bool, str, Literal) say how the text is read.
+function; their annotations (int, float, bool, str, Literal) say how the text is read. Where the entry has a fact
+`main`, that option may follow the name at once: `verify=100`.
 """
 
 from __future__ import annotations
@@ -98,7 +99,10 @@ class Spec:
     options: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return ":".join([self.entry.name, *(f"{key}={_write(value)}" for key, value in self.options.items())])
+        main = self.entry.facts.get("main", "")
+        name = f"{self.entry.name}={_write(self.options[main])}" if main in self.options else self.entry.name
+        others = {key: value for key, value in self.options.items() if key != main}
+        return ":".join([name, *(f"{key}={_write(value)}" for key, value in others.items())])
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -112,7 +116,13 @@ class Spec:
 def parse(registry: Registry, text: str) -> Spec:
     """Read `name[:key=value]...`; options come out typed and in the order of the function's signature."""
     name, *pairs = text.strip().split(":")
-    entry = registry[name.strip()]
+    name, equals, value = (part.strip() for part in name.partition("="))
+    entry = registry[name]
+    main = entry.facts.get("main")
+    if equals and main is None:
+        raise BenchError(f"{registry.kind} {text!r}: {name} takes no value; write {name}:key=value for an option")
+    if equals:
+        pairs = [f"{main}={value}", *pairs]
     given: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
@@ -167,4 +177,6 @@ def _write(value: Any) -> str:
 EXTRACTORS = Registry("method")
 DATASETS = Registry("dataset")
 METRICS = Registry("metric")
+JOINS = Registry("way to join methods")
+STEPS = Registry("re-ranking step")
 BACKENDS = Registry("backend")

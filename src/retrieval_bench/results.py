@@ -66,6 +66,25 @@ class Features(Model):
     learned_from: str | None
 
 
+class Ties(Model):
+    """What the order of equal distances can make of a metric: its worst, mean and best value over all orders."""
+
+    worst: float
+    expected: float
+    best: float
+
+
+class PartFacts(Model):
+    """One part of a method that has several. weight: what it counts where similarities are added up."""
+
+    name: str
+    weight: float | None
+    bytes_per_image: int
+    zero_rows: int
+    fit: Fitted
+    weights: dict[str, Any] | None
+
+
 class Failure(Model):
     kind: str
     sentence: str
@@ -73,16 +92,21 @@ class Failure(Model):
 
 
 class Row(Model):
-    """One method on one dataset; `method` is the name with its mark, e.g. "resnet50[untrained]"."""
+    """One method on one dataset; `method` is the name with its mark, e.g. "resnet50[untrained]".
+
+    ties: by metric, for rows in which equal distances decide anything; see ties.py.
+    """
 
     method: str
     family: str
     status: Literal["ok", "failed"]
     scores: dict[str, float] = {}
+    ties: dict[str, Ties] = {}
     times: dict[str, TimeFigure] = {}
     params: dict[str, Any] = {}
     weights: dict[str, Any] | None = None
     features: Features | None = None
+    parts: tuple[PartFacts, ...] = ()
     error: Failure | None = None
 
 

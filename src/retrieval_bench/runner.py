@@ -17,16 +17,19 @@ import numpy as np
 
 from retrieval_bench import extractors, metrics
 from retrieval_bench.cache import FeatureCache, code_version, library_versions, recipe_key
-from retrieval_bench.core import BenchError, Extractor, Ranking, Searcher, Setup, Split
+from retrieval_bench.core import BenchError, Ranking, Rows, Searcher, Setup, Split
 from retrieval_bench.extraction import Extracted, Watched, checked, extract
+from retrieval_bench.fusion import LEARN_FROM
 from retrieval_bench.images import DECODER_VERSION
-from retrieval_bench.judge import judge, rank_gallery
+from retrieval_bench.judge import Relevant, judge, rank_gallery
+from retrieval_bench.method import Method
+from retrieval_bench.pipeline import Part, Pipeline
 from retrieval_bench.pixels import fresh
 from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_row
-from retrieval_bench.registry import BACKENDS, Spec
 from retrieval_bench.report.table import derived
-from retrieval_bench.results import Failure, Features, Fitted, Record, Row, TimeFigure, claimed, save
+from retrieval_bench.results import Failure, Features, Fitted, PartFacts, Record, Row, Ties, TimeFigure, claimed, save
 from retrieval_bench.search.index import warm_up
+from retrieval_bench.ties import tie_bounds
 from retrieval_bench.timing import PeakMemory, Stopwatch, Time, latencies, pinned, release_memory, steady_allocator
 from retrieval_bench.trial import Plan, Progress, Trial, prepare, silent
 
@@ -43,7 +46,7 @@ class Outcome:
 
     row: Row
     ranking: Ranking | None = None
-    relevant_ranks: np.ndarray | None = None
+    relevant: Relevant | None = None
 
 
 def run(
@@ -65,11 +68,11 @@ def run(
         arrays = common_arrays(trial)
         keep_earlier = not overwrite
         try:
-            for spec in plan.methods:
-                log.info("%s: starting", spec)
-                outcome = evaluate(spec, plan, trial, progress)
+            for method in plan.methods:
+                log.info("%s: starting", method)
+                outcome = evaluate(method, plan, trial, progress)
                 if outcome.ranking is not None:
-                    arrays |= ranking_arrays(outcome.row.method, outcome.ranking, outcome.relevant_ranks)
+                    arrays |= ranking_arrays(outcome.row, outcome.ranking, outcome.relevant)
                 record = with_row(record, outcome.row, plan.threads)
                 record = save(record, out, arrays, derived(record), keep_earlier)
                 keep_earlier = False
@@ -83,127 +86,244 @@ def run(
         return save(record, out, arrays, derived(record))
 
 
-def evaluate(spec: Spec, plan: Plan, trial: Trial, progress: Progress = silent) -> Outcome:
+def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = silent) -> Outcome:
     """One method, from building it to its row. Whatever goes wrong becomes a failed row, never the end of the run."""
-    name = str(spec)
+    name = str(method)
     try:
         release_memory()
         with PeakMemory() as memory:
             with Stopwatch() as loading:
-                extractor: Extractor = spec.build(Setup(plan.seed, plan.weights, plan.device, plan.threads))
-            name = display_name(spec, extractor)
-            found = _quality(name, spec, extractor, plan, trial, progress)
+                pipeline = Pipeline(method, Setup(plan.seed, plan.weights, plan.device, plan.threads), plan.backend)
+            name = pipeline.name
+            found = _quality(pipeline, plan, trial, progress)
         times = {
             "load": Time(loading.seconds, "s"),
             **found.times,
             "peak_memory": Time(memory.mib, "MiB"),
             "added_memory": Time(memory.added_mib, "MiB"),
-            **_measure(name, extractor, found, plan, trial, progress),
+            **_measure(pipeline, found, plan, trial, progress),
         }
         row = Row(
             method=name,
-            family=spec.entry.family,
+            family=method.family,
             status="ok",
             scores=found.scores,
+            ties=found.ties,
             times={what: TimeFigure(**asdict(figure)) for what, figure in times.items()},
-            params=spec.resolved,
-            weights=getattr(extractor, "weights", None),
+            params=method.resolved,
+            weights=pipeline.weights,
             features=found.features,
+            parts=found.parts,
         )
-        return Outcome(row, found.ranking, found.relevant_ranks)
+        return Outcome(row, found.ranking, found.relevant)
     except BenchError as error:
         failure = Failure(kind="BenchError", sentence=str(error))
     except Exception as error:
         sentence = f"{type(error).__name__}: {error}"
         failure = Failure(kind=type(error).__name__, sentence=sentence, traceback=traceback.format_exc())
     log.error("%s failed: %s", name, failure.sentence)
-    return Outcome(Row(method=name, family=spec.entry.family, status="failed", params=spec.resolved, error=failure))
-
-
-def display_name(spec: Spec, extractor: Extractor) -> str:
-    """The method's name with its mark: "resnet50[untrained]"."""
-    mark = getattr(extractor, "mark", "")
-    return f"{spec}[{mark}]" if mark else str(spec)
+    return Outcome(Row(method=name, family=method.family, status="failed", params=method.resolved, error=failure))
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """What the quality pass leaves behind. query_features: (q, d); searcher holds the gallery's."""
+    """What the quality pass leaves behind; searcher holds what is known of the gallery."""
 
     scores: dict[str, float]
+    ties: dict[str, Ties]
     features: Features
+    parts: tuple[PartFacts, ...]
     times: dict[str, Time]
     ranking: Ranking
-    relevant_ranks: np.ndarray | None
+    relevant: Relevant | None
     searcher: Searcher
-    query_features: np.ndarray
+    queries: Rows
 
 
-def _quality(name: str, spec: Spec, extractor: Extractor, plan: Plan, trial: Trial, progress: Progress) -> _Found:
+@dataclass(frozen=True, eq=False)
+class _Extracted:
+    """One part of a method on all splits that it was wanted on. fit_s None: nothing was learned now."""
+
+    fitted: Fitted
+    fit_s: float | None
+    learned_from: str | None
+    splits: dict[str, Extracted]
+
+    @property
+    def computed(self) -> int:
+        return sum(split.computed for split in self.splits.values())
+
+    @property
+    def from_cache(self) -> int:
+        return sum(split.from_cache for split in self.splits.values())
+
+
+def _quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) -> _Found:
     """Learn, extract, search for all queries at once, and judge; features may come from the cache."""
-    data = trial.dataset
+    data, name = trial.dataset, pipeline.name
+    wanted = {"gallery": data.gallery, "query": data.query}
     with pinned(1):  # one thread a library, one worker a core: images are the unit of parallel work
-        recipe = _recipe(spec, extractor, plan)
-        fitted, fit_s = _fit(extractor, recipe, data.train, plan, name, progress)
-        learned_from = data.train.content if fitted != "nothing to learn" else None
-        key = recipe_key(recipe | {"kind": "features", "learned_from": learned_from})
-
-        def extracted(split: Split, part: str) -> Extracted:
-            def show(done: int, total: int) -> None:
-                progress(f"{name}: {part}", done, total)
-
-            return extract(extractor, split, threads=plan.threads, cache=plan.cache, key=key, progress=show)
-
-        gallery, query = extracted(data.gallery, "gallery"), extracted(data.query, "queries")
-
+        extracted = [_extracted(part, pipeline, wanted, plan, data.train, progress) for part in pipeline.parts]
+        joined_s = None
+        if pipeline.join_learns:
+            joined_s = _fit_join(pipeline, extracted, plan, data.train, progress)
     with Stopwatch() as compiling:  # before pinning, which leaves a library that is not loaded alone
-        warm_up(extractor.distance)
+        warm_up(pipeline.distance)
     with pinned(plan.threads):
+        gallery, queries = (
+            pipeline.rows([part.splits[split].features for part in extracted]) for split in ("gallery", "query")
+        )
         with Stopwatch() as building:
-            searcher: Searcher = BACKENDS[plan.backend].build(gallery.features, extractor.distance)
-        ranking, relevant_ranks = rank_gallery(
+            searcher = pipeline.searcher(gallery)
+        ranking, relevant = rank_gallery(
             searcher,
-            query.features,
+            queries,
             data.query.labels,
             data.gallery.labels,
             trial.depth,
             exclude=trial.exclude,
             progress=lambda done: progress(f"{name}: ranking", done, len(data.query)),
         )
-    judged = judge(data.query.labels, data.gallery.labels, ranking, trial.n_relevant, relevant_ranks)
-    bits = extractor.distance == "hamming"
-    features = Features(
-        distance=extractor.distance,
-        dim=gallery.features.shape[1] * (8 if bits else 1),
-        dtype="bit" if bits else str(gallery.features.dtype),
-        bytes_per_image=int(gallery.features[0].nbytes),
-        index_bytes=int(searcher.bytes),
-        zero_rows=0 if bits else _zero_rows(gallery.features) + _zero_rows(query.features),
-        computed=gallery.computed + query.computed,
-        from_cache=gallery.from_cache + query.from_cache,
-        fit=fitted,
-        learned_from=learned_from,
+    judged = judge(
+        data.query.labels, data.gallery.labels, ranking, trial.n_relevant, None if relevant is None else relevant.ranks
     )
+    fits = [part.fit_s for part in extracted] + [joined_s]
     times = {
-        "fit": Time(fit_s, "s"),
+        "fit": Time(None if all(spent is None for spent in fits) else sum(spent or 0.0 for spent in fits), "s"),
         "jit": Time(compiling.seconds, "s"),
         "index_build": Time(building.seconds, "s"),
     }
-    scores = metrics.scores(judged, trial.k)
-    return _Found(scores, features, times, ranking, relevant_ranks, searcher, query.features)
+    return _Found(
+        metrics.scores(judged, trial.k),
+        _ties(trial, relevant),
+        _features(pipeline, gallery, queries, searcher, extracted, data.train),
+        _parts(pipeline, extracted),
+        times,
+        ranking,
+        relevant,
+        searcher,
+        queries,
+    )
 
 
-def _recipe(spec: Spec, extractor: Extractor, plan: Plan) -> dict[str, Any]:
+def _ties(trial: Trial, relevant: Relevant | None) -> dict[str, Ties]:
+    """What equal distances leave open; empty where they decide nothing."""
+    if relevant is None:
+        return {}
+    bounds = tie_bounds(trial.n_relevant, relevant.tie_starts, relevant.tie_sizes, trial.k)
+    if all(bound.best - bound.worst < 1e-9 for bound in bounds.values()):
+        return {}
+    return {name: Ties(**bound._asdict()) for name, bound in bounds.items()}
+
+
+def _extracted(
+    part: Part, pipeline: Pipeline, wanted: Mapping[str, Split], plan: Plan, train: Split, progress: Progress
+) -> _Extracted:
+    """What one part makes of these splits, after learning what it has to learn."""
+    name = part.name if pipeline.method.plain else f"{pipeline.name}: {part.name}"
+    recipe = _recipe(part, plan)
+    try:
+        fitted, fit_s = _fit(part, recipe, train, plan, name, progress)
+        learned_from = train.content if fitted != "nothing to learn" else None
+        key = recipe_key(recipe | {"kind": "features", "learned_from": learned_from})
+
+        def extracted(split: Split, what: str) -> Extracted:
+            def show(done: int, total: int) -> None:
+                progress(f"{name}: {what}", done, total)
+
+            return extract(part.extractor, split, threads=plan.threads, cache=plan.cache, key=key, progress=show)
+
+        splits = {what: extracted(split, "queries" if what == "query" else what) for what, split in wanted.items()}
+    except BenchError as error:
+        if pipeline.method.plain:
+            raise
+        raise BenchError(f"{part.name}, which is part of it, failed: {error}") from None
+    return _Extracted(fitted, fit_s, learned_from, splits)
+
+
+def _fit_join(
+    pipeline: Pipeline, extracted: list[_Extracted], plan: Plan, train: Split, progress: Progress
+) -> float | None:
+    """Let the join learn from a sample of train; the seconds that took, without extracting what others know already."""
+    _refuse_empty(train, pipeline.name)
+    rows = np.sort(np.random.default_rng(plan.seed).permutation(len(train))[:LEARN_FROM])
+    sample = train.take(rows)
+    features = []
+    for part, done in zip(pipeline.members, extracted, strict=False):
+        again = _extracted(part, pipeline, {"train": sample}, plan, train, progress)
+        features.append(again.splits["train"].features)
+        done.splits["train"] = again.splits["train"]
+    with pinned(plan.threads), Stopwatch() as joining:
+        pipeline.fit_join(features, sample.labels)
+    return joining.seconds
+
+
+def _features(
+    pipeline: Pipeline,
+    gallery: Rows,
+    queries: Rows,
+    searcher: Searcher,
+    extracted: list[_Extracted],
+    train: Split,
+) -> Features:
+    """What the method keeps of an image, all parts together; zero rows are those in which no part saw anything."""
+    arrays = [gallery] if isinstance(gallery, np.ndarray) else list(gallery.arrays.values())
+    one = len(arrays) == 1
+    bits = pipeline.distance == "hamming" and one
+    learned = {part.learned_from for part in extracted if part.learned_from is not None}
+    if pipeline.join_learns:
+        learned.add(train.content)
+    fits = {part.fitted for part in extracted}
+    return Features(
+        distance=pipeline.distance,
+        dim=sum(array.shape[1] * (8 if array.dtype == np.uint8 and (bits or not one) else 1) for array in arrays),
+        dtype=" + ".join(dict.fromkeys("bit" if array.dtype == np.uint8 else str(array.dtype) for array in arrays)),
+        bytes_per_image=sum(int(array[0].nbytes) for array in arrays),
+        index_bytes=int(searcher.bytes),
+        zero_rows=0 if pipeline.distance == "hamming" else _zero_rows(gallery) + _zero_rows(queries),
+        computed=sum(part.computed for part in extracted),
+        from_cache=sum(part.from_cache for part in extracted),
+        fit="learned"
+        if "learned" in fits or pipeline.join_learns
+        else "from cache"
+        if "from cache" in fits
+        else "nothing to learn",
+        learned_from=min(learned, default=None),
+    )
+
+
+def _parts(pipeline: Pipeline, extracted: list[_Extracted]) -> tuple[PartFacts, ...]:
+    """Nothing for a method of one part, which its row describes already."""
+    if pipeline.method.plain:
+        return ()
+    weights = {} if pipeline.join is None else pipeline.join.weights
+    facts = []
+    for part, done in zip(pipeline.parts, extracted, strict=True):
+        both = [done.splits[split].features for split in ("gallery", "query")]
+        facts.append(
+            PartFacts(
+                name=part.name,
+                weight=weights.get(part.name),
+                bytes_per_image=int(both[0][0].nbytes),
+                zero_rows=sum(_zero_rows(features) for features in both),
+                fit=done.fitted,
+                weights=getattr(part.extractor, "weights", None),
+            )
+        )
+    return tuple(facts)
+
+
+def _recipe(part: Part, plan: Plan) -> dict[str, Any]:
     """All that a feature depends on besides its image and what was learned."""
-    own = Path(spec.entry.build.__code__.co_filename)
+    own = Path(part.spec.entry.build.__code__.co_filename)
     sources = [*Path(extractors.__file__).parent.glob("*.py"), *([own] if own.is_file() else [])]
     return {
-        "method": spec.entry.name,
-        "options": spec.resolved,
+        "method": part.spec.entry.name,
+        "options": part.spec.resolved,
         "seed": plan.seed,
         "device": plan.device,
-        "distance": extractor.distance,
-        "weights": getattr(extractor, "weights", None),
+        "distance": part.extractor.distance,
+        "weights": getattr(part.extractor, "weights", None),
         "decoder": DECODER_VERSION,
         "code": code_version(*sources),
         "libraries": library_versions(),
@@ -211,14 +331,17 @@ def _recipe(spec: Spec, extractor: Extractor, plan: Plan) -> dict[str, Any]:
 
 
 def _fit(
-    extractor: Extractor, recipe: Mapping[str, Any], train: Split, plan: Plan, name: str, progress: Progress
+    part: Part, recipe: Mapping[str, Any], train: Split, plan: Plan, name: str, progress: Progress
 ) -> tuple[Fitted, float | None]:
     """Learn from train, or take from the cache what was learned from the same images; (how, seconds it took now)."""
+    extractor = part.extractor
     learned: tuple[str, ...] = getattr(extractor, "learned", ())
     if not learned:
         extractor.fit(train)
         return "nothing to learn", None
-    _refuse_empty(train, name)
+    _refuse_empty(train, part.name)
+    if all(hasattr(extractor, attribute) for attribute in learned):
+        return "from cache", None  # learned a moment ago, for another split
     key = recipe_key(dict(recipe) | {"kind": "fit", "learned_from": train.content})
     stored = plan.cache.get_fit(key)
     if stored is not None and set(stored) == set(learned):
@@ -238,69 +361,76 @@ def _refuse_empty(train: Split, name: str) -> None:
         raise BenchError(f"{name} learns from train images and this dataset has none; add a train split or drop {name}")
 
 
-def _measure(
-    name: str, extractor: Extractor, found: _Found, plan: Plan, trial: Trial, progress: Progress
-) -> dict[str, Time]:
+def _measure(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progress: Progress) -> dict[str, Time]:
     """The time pass: single queries one after the other, then throughput. Nothing here comes from the cache."""
-    query, k, exclude = trial.dataset.query, max(trial.k), trial.exclude
+    name, query, k, exclude = pipeline.name, trial.dataset.query, max(trial.k), trial.exclude
     query = replace(query, images=fresh(query.images))
     n = min(TIMED_QUERIES, len(query))
     sample = np.random.default_rng(plan.seed).permutation(len(query))[:n]
     times: dict[str, Time] = {}
 
-    with pinned(plan.threads, 1 if getattr(extractor, "serial", False) else None):
+    with pinned(plan.threads, 1 if pipeline.serial else None):
+        some = sample if hasattr(found.searcher, "queries_at_once") else np.arange(len(query))
         with Stopwatch() as searching:
-            found.searcher(found.query_features, k, exclude)
-        times["search_throughput"] = Time(len(query) / searching.seconds, "queries/s", len(query))
-        if hasattr(extractor, "transform_split"):
-            return times  # it looks at labels: there is nothing to time
+            found.searcher(found.queries[some], k, None if exclude is None else exclude[some])
+        times["search_throughput"] = Time(len(some) / searching.seconds, "queries/s", len(some))
+        if pipeline.sees_labels:
+            return times  # there is nothing to time
 
         def decode(item: int) -> tuple[int, np.ndarray]:
             row = int(sample[item])
             return row, query.images[row]
 
-        def describe(decoded: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
+        def describe(decoded: tuple[int, np.ndarray]) -> tuple[int, Rows]:
             row, image = decoded
-            return row, checked(extractor.transform([image]), 1, extractor.distance)
+            return row, pipeline.rows(
+                [checked(part.extractor.transform([image]), 1, part.extractor.distance) for part in pipeline.parts]
+            )
 
-        def find(described: tuple[int, np.ndarray]) -> Ranking:
-            row, feature = described
-            return found.searcher(feature, k, None if exclude is None else exclude[row : row + 1])
+        def find(described: tuple[int, Rows]) -> Ranking:
+            row, features = described
+            return found.searcher(features, k, None if exclude is None else exclude[row : row + 1])
 
         phases = (("decode", decode), ("extract", describe), ("search", find))
         times |= latencies(phases, n, progress=lambda done, total: progress(f"{name}: timing", done, total))
 
     with pinned(1), Stopwatch() as extracting:
-        extract(
-            extractor,
-            query.take(sample),
-            threads=plan.threads,
-            cache=FeatureCache(None),
-            key="",
-            progress=lambda done, total: progress(f"{name}: throughput", done, total),
-        )
+        for part in pipeline.parts:
+            extract(
+                part.extractor,
+                query.take(sample),
+                threads=plan.threads,
+                cache=FeatureCache(None),
+                key="",
+                progress=lambda done, total: progress(f"{name}: throughput", done, total),
+            )
     times["extract_throughput"] = Time(n / extracting.seconds, "images/s", n)
     return times
 
 
-def _zero_rows(features: np.ndarray) -> int:
-    return int((~features.any(axis=1)).sum())
+def _zero_rows(rows: Rows) -> int:
+    """Rows in which there is nothing, in none of the arrays."""
+    arrays = [rows] if isinstance(rows, np.ndarray) else list(rows.arrays.values())
+    seen = np.zeros(len(rows), bool)
+    for array in arrays:
+        seen |= array.any(axis=1)
+    return int((~seen).sum())
 
 
 def check(plan: Plan, progress: Progress = silent) -> Trial:
     """All that can go wrong before the first feature: the data, and every method but networks, which may download."""
     trial = prepare(plan, progress)
-    for spec in plan.methods:
-        if spec.entry.family != "deep":
-            extractor = spec.build(Setup(plan.seed, plan.weights, plan.device, plan.threads))
-            if getattr(extractor, "learned", ()):
-                _refuse_empty(trial.dataset.train, str(spec))
+    for method in plan.methods:
+        if not method.deep:
+            pipeline = Pipeline(method, Setup(plan.seed, plan.weights, plan.device, plan.threads), plan.backend)
+            if pipeline.learns:
+                _refuse_empty(trial.dataset.train, str(method))
     return trial
 
 
-def resolve_device(wanted: str, methods: tuple[Spec, ...]) -> str:
+def resolve_device(wanted: str, methods: tuple[Method, ...]) -> str:
     """ "auto" is the GPU where there is one and a network to run on it; torch is not loaded for anything else."""
-    if wanted == "cpu" or (wanted == "auto" and not any(spec.entry.family == "deep" for spec in methods)):
+    if wanted == "cpu" or (wanted == "auto" and not any(method.deep for method in methods)):
         return "cpu"
     import torch
 
@@ -311,6 +441,6 @@ def resolve_device(wanted: str, methods: tuple[Spec, ...]) -> str:
     return "cpu"
 
 
-def unique(specs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+def unique(methods: tuple[Method, ...]) -> tuple[Method, ...]:
     """The methods without repeats, in order."""
-    return tuple({str(spec): spec for spec in specs}.values())
+    return tuple({str(method): method for method in methods}.values())

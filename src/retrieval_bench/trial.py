@@ -13,6 +13,7 @@ from retrieval_bench.core import BenchError, Dataset
 from retrieval_bench.datasets.splits import limit as limited
 from retrieval_bench.images import DECODER_VERSION
 from retrieval_bench.judge import count_relevant
+from retrieval_bench.method import Method
 from retrieval_bench.pixels import DecodedOnce, PixelStore
 from retrieval_bench.registry import Spec
 from retrieval_bench.screening import Skipped, refuse_too_many, screen
@@ -33,7 +34,7 @@ def silent(what: str, done: int, total: int) -> None:
 class Plan:
     """What is to be run. k None: DEFAULT_K, as far as the gallery carries it."""
 
-    methods: tuple[Spec, ...]
+    methods: tuple[Method, ...]
     dataset: Spec
     root: Path | None = None
     k: tuple[int, ...] | None = None

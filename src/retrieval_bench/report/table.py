@@ -15,6 +15,8 @@ from rich.text import Text
 from retrieval_bench.results import TABLE_FILES, Record, Row
 
 NOT_AVAILABLE = "n/a"
+TOLD_FROM = 0.005
+"""What ties must leave open of the accuracy to be told below the table; the record has it all."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ def caption(record: Record) -> list[str]:
         lines.append(f"A perfect ranking reaches {', '.join(low)} here.")
     if any("[untrained]" in row.method for row in record.rows):
         lines.append("[untrained] = seeded random weights: this network has learned nothing.")
+    lines += [
+        f"{row.method}: equal distances leave accuracy open between {ties.worst:.3f} and {ties.best:.3f}, "
+        f"{ties.expected:.3f} on average."
+        for row in record.rows
+        if (ties := row.ties.get("accuracy")) is not None and ties.best - ties.worst >= TOLD_FROM
+    ]
     lines += data.notices
     if data.skipped:
         lines.append(f"{len(data.skipped)} unusable images skipped; they are listed in the record.")
@@ -170,11 +178,13 @@ def tidy_csv(record: Record) -> str:
     scores = list(dict.fromkeys(name for row in record.rows for name in row.scores))
     times = list(dict.fromkeys(name for row in record.rows for name in row.times))
     sizes = ["distance", "dim", "dtype", "bytes_per_image", "index_bytes", "zero_rows"]
+    tied = list(dict.fromkeys(name for row in record.rows for name in row.ties))
     units = {name: figure.unit for row in record.rows for name, figure in row.times.items()}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     heads = [f"{name} [{units[name]}]" for name in times]
-    writer.writerow(["method", "family", "status", *scores, *heads, *sizes, "error"])
+    tie_heads = [f"{name} ties {end}" for name in tied for end in ("worst", "expected", "best")]
+    writer.writerow(["method", "family", "status", *scores, *tie_heads, *heads, *sizes, "error"])
     for row in record.rows:
         figures = [row.times[name].value if name in row.times else None for name in times]
         facts = [None] * len(sizes) if row.features is None else [getattr(row.features, name) for name in sizes]
@@ -184,6 +194,11 @@ def tidy_csv(record: Record) -> str:
             row.family,
             row.status,
             *(row.scores.get(name) for name in scores),
+            *(
+                getattr(row.ties[name], end) if name in row.ties else None
+                for name in tied
+                for end in ("worst", "expected", "best")
+            ),
             *figures,
             *facts,
             error,

@@ -1,0 +1,84 @@
+"""What the command line calls a method: `sift`, `sift+color`, `sift+color+rrf`, `sift:words=128+verify=100+qe=10`.
+
+Extractors come first; two and more of them are joined. Then, where it is not the default, how they are joined; then
+what re-ranks the result, in the order in which it is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from retrieval_bench.core import BenchError
+from retrieval_bench.registry import EXTRACTORS, JOINS, STEPS, Spec, parse, unknown
+
+DEFAULT_JOIN = "scores"
+
+
+@dataclass(frozen=True)
+class Method:
+    """members: at least one extractor. join: None where one stands alone, or where the default is meant."""
+
+    members: tuple[Spec, ...]
+    join: Spec | None = None
+    steps: tuple[Spec, ...] = ()
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self._specs))
+
+    @property
+    def _specs(self) -> tuple[Spec, ...]:
+        return (*self.members, *(() if self.join is None else (self.join,)), *self.steps)
+
+    @property
+    def plain(self) -> bool:
+        """One extractor and nothing more."""
+        return len(self._specs) == 1
+
+    @property
+    def family(self) -> str:
+        return self.members[0].entry.family if len(self.members) == 1 else "fusion"
+
+    @property
+    def deep(self) -> bool:
+        """A network is among the members."""
+        return any(member.entry.family == "deep" for member in self.members)
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """Every option with its value; by part where there are several."""
+        if self.plain:
+            return self.members[0].resolved
+        return {str(spec): spec.resolved for spec in self._specs}
+
+
+def parse_method(text: str) -> Method:
+    """Read one method. BenchError says which part of it is wrong, and why."""
+    members: list[Spec] = []
+    join: Spec | None = None
+    steps: list[Spec] = []
+    for part in text.split("+"):
+        name = part.partition(":")[0].partition("=")[0].strip()
+        if not name:
+            raise BenchError(f"method {text!r}: a name is missing beside a +; write e.g. sift+color or sift+verify=100")
+        if name in STEPS:
+            steps.append(parse(STEPS, part))
+        elif name in JOINS:
+            if join is not None or steps:
+                raise BenchError(f"method {text!r}: {name} must come once, after the methods and before re-ranking")
+            join = parse(JOINS, part)
+        elif name not in EXTRACTORS:
+            known = [*(entry.name for registry in (EXTRACTORS, JOINS, STEPS) for entry in registry)]
+            raise BenchError(unknown("method", name, known, hint="`python -m benchmark list` shows them all"))
+        elif join is not None or steps:
+            raise BenchError(f"method {text!r}: {name} must stand before what joins or re-ranks")
+        else:
+            members.append(parse(EXTRACTORS, part))
+    if not members:
+        raise BenchError(f"method {text!r} names nothing to extract; write e.g. sift+{text}")
+    twice = {str(one) for one in members if members.count(one) > 1}
+    if twice:
+        raise BenchError(f"method {text!r}: {min(twice)} is in it twice; name each once")
+    if join is not None and len(members) == 1:
+        raise BenchError(f"method {text!r}: {join.entry.name} joins several methods and here is one; add another")
+    return Method(tuple(members), join, tuple(steps))

@@ -1,0 +1,161 @@
+"""A method made ready to run: the extractors it needs, how their features become what is searched, and the search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import retrieval_bench.reranking  # noqa: F401 - registers the steps
+from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Rows, Searcher, Setup
+from retrieval_bench.fusion import VECTOR, Join, Member
+from retrieval_bench.method import DEFAULT_JOIN, Method
+from retrieval_bench.registry import BACKENDS, JOINS, Spec
+from retrieval_bench.reranking.step import Step
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One extractor of a method. spec: what it was built from; of a re-ranking step where it is that step's."""
+
+    spec: Spec
+    extractor: Extractor
+
+    @property
+    def name(self) -> str:
+        """The part's name with its mark: "resnet50[untrained]"."""
+        mark = getattr(self.extractor, "mark", "")
+        return f"{self.spec}[{mark}]" if mark else str(self.spec)
+
+
+class Pipeline:
+    """members: the parts that are compared. helpers: what re-ranking needs besides.
+
+    join: None where there is one member.
+    """
+
+    def __init__(self, method: Method, setup: Setup, backend: str) -> None:
+        self.method = method
+        self.members = [Part(spec, spec.build(setup)) for spec in method.members]
+        self.join: Join | None = None
+        if len(self.members) > 1:
+            self.join = (JOINS[DEFAULT_JOIN] if method.join is None else method.join.entry).build(
+                **({} if method.join is None else method.join.options)
+            )
+            for part in self.members:
+                self._refuse_what_cannot_be_joined(part)
+        self.steps: list[tuple[Spec, Step]] = [(spec, spec.build()) for spec in method.steps]
+        self.helpers = [Part(spec, step.extractor) for spec, step in self.steps if step.extractor is not None]
+        self._backend = backend
+
+    @property
+    def name(self) -> str:
+        others = [*([] if self.method.join is None else [self.method.join]), *self.method.steps]
+        return "+".join([*(part.name for part in self.members), *map(str, others)])
+
+    @property
+    def parts(self) -> list[Part]:
+        return [*self.members, *self.helpers]
+
+    @property
+    def distance(self) -> Distance:
+        return self.members[0].extractor.distance if self.join is None else self.join.distance
+
+    @property
+    def serial(self) -> bool:
+        return any(getattr(part.extractor, "serial", False) for part in self.parts)
+
+    @property
+    def sees_labels(self) -> bool:
+        return any(hasattr(part.extractor, "transform_split") for part in self.parts)
+
+    @property
+    def learns(self) -> bool:
+        """Something is learned from train, by a part or by the join."""
+        return any(getattr(part.extractor, "learned", ()) for part in self.parts) or self.join_learns
+
+    @property
+    def join_learns(self) -> bool:
+        return self.join is not None and self.join.learns
+
+    @property
+    def weights(self) -> dict[str, Any] | None:
+        """Of the network; where there are several, each field names them one after the other."""
+        known = [weights for part in self.parts if (weights := getattr(part.extractor, "weights", None))]
+        if len(known) < 2:
+            return known[0] if known else None
+        fields = dict.fromkeys(field for weights in known for field in weights)
+        return {field: " + ".join(str(weights.get(field)) for weights in known) for field in fields}
+
+    def fit_join(self, features: Sequence[np.ndarray], labels: np.ndarray) -> None:
+        """features: of each member, of the same training images; at most LEARN_FROM."""
+        if self.join is not None:
+            self.join.fit(self._named(features), labels)
+
+    def rows(self, features: Sequence[np.ndarray]) -> Rows:
+        """What is searched for or in, from the features of each part, of the same images."""
+        members, helpers = features[: len(self.members)], features[len(self.members) :]
+        if self.join is None and not self.steps:
+            return members[0]
+        arrays = {VECTOR: members[0]} if self.join is None else self.join.combine(self._named(members))
+        return Bundle({**arrays, **{part.name: array for part, array in zip(self.helpers, helpers, strict=True)}})
+
+    def searcher(self, gallery: Rows) -> Searcher:
+        """Over what `rows` made of the gallery."""
+        if not isinstance(gallery, Bundle):
+            return self._search_of(VECTOR, gallery)
+        if self.join is None:
+            searcher: Searcher = _Of(VECTOR, self._search_of(VECTOR, gallery.arrays[VECTOR]))
+        elif VECTOR in gallery.arrays:
+            searcher = _Of(VECTOR, self.join.searcher(gallery, self._search_of))
+        else:
+            names = {part.name for part in self.members}
+            own = Bundle({name: array for name, array in gallery.arrays.items() if name in names})
+            searcher = self.join.searcher(own, self._search_of)
+        for spec, step in self.steps:
+            searcher = step.searcher(searcher, gallery, self.distance, str(spec))
+        return searcher
+
+    def _search_of(self, name: str, features: np.ndarray) -> Searcher:
+        """The search of one array: by the part's own searcher, or by the backend."""
+        of = {part.name: part.extractor for part in self.members}
+        extractor = self.members[0].extractor if self.join is None else of.get(name)
+        if extractor is None:
+            return BACKENDS[self._backend].build(features, self.distance)
+        own = getattr(extractor, "searcher", None)
+        return own(features) if own is not None else BACKENDS[self._backend].build(features, extractor.distance)
+
+    def _named(self, features: Sequence[np.ndarray]) -> list[Member]:
+        return [
+            Member(part.name, part.extractor.distance, array)
+            for part, array in zip(self.members, features, strict=True)
+        ]
+
+    def _refuse_what_cannot_be_joined(self, part: Part) -> None:
+        if hasattr(part.extractor, "transform_split"):
+            raise BenchError(f"{self.method}: {part.name} sees the labels and cannot be joined with anything; drop it")
+        if hasattr(part.extractor, "searcher") and self.join_learns:
+            raise BenchError(
+                f"{self.method}: {part.name} is compared in a way of its own, not as a vector; join it by +rrf or +vote"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Of:
+    """A searcher of one of the arrays of a bundle."""
+
+    name: str
+    inner: Searcher
+
+    @property
+    def bytes(self) -> int:
+        return self.inner.bytes
+
+    def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Any:
+        return self.inner(queries.arrays[self.name], k, exclude)
+
+
+def nbytes(rows: Rows) -> int:
+    return int(rows.nbytes)

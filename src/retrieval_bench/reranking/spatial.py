@@ -1,0 +1,72 @@
+"""Spatial verification: how many keypoints of two images agree on one map from one image to the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Ranking, Searcher
+from retrieval_bench.extractors.keypoints import KeypointBlocks
+from retrieval_bench.registry import STEPS
+from retrieval_bench.reranking.step import Step, reordered
+
+
+@dataclass(eq=False)
+class Spatial:
+    """shortlist: items that are verified. least: inliers below which a map may be chance and counts as none."""
+
+    shortlist: int
+    least: int
+    ratio: float
+    extractor: Extractor | None
+
+    def searcher(self, inner: Searcher, gallery: Bundle, distance: Distance, own: str) -> Searcher:
+        return SpatialSearcher(inner, gallery.arrays[own], own, self)
+
+
+@dataclass(eq=False)
+class SpatialSearcher:
+    inner: Searcher
+    blocks: np.ndarray
+    own: str
+    step: Spatial
+    queries_at_once: int = 32
+
+    @property
+    def bytes(self) -> int:
+        return self.inner.bytes + self.blocks.nbytes
+
+    def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Ranking:
+        import numba
+
+        from retrieval_bench.verification import verify_many
+
+        shortlist = min(self.step.shortlist, len(self.blocks))
+        found = self.inner(queries, max(k, shortlist), exclude)
+        inliers = verify_many(
+            queries.arrays[self.own],
+            self.blocks,
+            found.indices[:, :shortlist],
+            threads=numba.get_num_threads(),
+            ratio=self.step.ratio,
+        )
+        scores = np.where(inliers >= self.step.least, 1 / (1.0 + inliers), 1.0)
+        result = reordered(found, scores)
+        return Ranking(result.indices[:, :k], result.distances[:, :k])
+
+
+@STEPS("verify", about="SIFT matches that agree on one map re-rank the first 100", main="shortlist")
+def verify(
+    *,
+    shortlist: int = 100,
+    least: int = 5,
+    ratio: float = 0.8,
+    keypoints: int = 256,
+    side: int = 320,
+) -> Step:
+    if shortlist < 1 or least < 1 or not 0 < ratio <= 1:
+        raise BenchError(
+            f"verify: shortlist={shortlist} and least={least} must be at least 1, ratio={ratio} above 0 and at most 1"
+        )
+    return Spatial(shortlist, least, ratio, KeypointBlocks(side, keypoints))

@@ -1,0 +1,228 @@
+"""Re-ranking: expansion against its formula, k-reciprocal against dense matrices, and what all steps must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import retrieval_bench.reranking  # noqa: F401 - registers the steps
+from retrieval_bench.core import BenchError, Bundle, Distance, Ranking, Searcher
+from retrieval_bench.extractors.keypoints import KeypointBlocks
+from retrieval_bench.registry import BACKENDS, STEPS
+from retrieval_bench.reranking.step import reordered
+from tests.test_extractors import blank, scene
+
+DISTANCES: tuple[Distance, ...] = ("cosine", "inner_product", "euclidean", "hamming")
+
+
+class Vectors:
+    """The search of the arrays called "vector"."""
+
+    bytes = 0
+
+    def __init__(self, gallery: np.ndarray, distance: Distance) -> None:
+        self.inner: Searcher = BACKENDS["numpy"].build(gallery, distance)
+
+    def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Ranking:
+        return self.inner(queries.arrays["vector"], k, exclude)
+
+
+def features(n: int, distance: Distance, seed: int) -> np.ndarray:
+    """Five clusters."""
+    rng = np.random.default_rng(seed)
+    points = np.random.default_rng(7).standard_normal((5, 16))[np.arange(n) % 5] + 0.8 * rng.standard_normal((n, 16))
+    return np.packbits(points > 0, axis=1) if distance == "hamming" else points.astype(np.float32)
+
+
+def stepped(name: str, gallery: np.ndarray, distance: Distance, **options: float) -> Searcher:
+    step = STEPS[name].build(**options)
+    return step.searcher(Vectors(gallery, distance), Bundle({"vector": gallery}), distance, name)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("name", ["qe", "reciprocal"])
+@pytest.mark.parametrize("k", [1, 7, 40, 45])
+def test_every_step_gives_a_whole_ranking(name: str, distance: Distance, k: int) -> None:
+    gallery, queries = features(40, distance, 1), features(12, distance, 2)
+    options = {"alpha": 0.0} if name == "qe" and distance == "euclidean" else {}
+    search = stepped(name, gallery, distance, **options)
+    found = search(Bundle({"vector": queries}), k)
+    assert found.indices.shape == found.distances.shape == (12, k)
+    assert found.distances.dtype == np.float32
+    assert (np.diff(found.distances[:, :40], axis=1) >= 0).all()
+    assert np.isinf(found.distances[:, 40:]).all()
+    assert (found.indices[:, 40:] == -1).all()
+    for row in found.indices[:, :40]:
+        assert len(set(row.tolist())) == min(k, 40)
+    for row in range(12):  # each query by itself, and the first k of more
+        alone = search(Bundle({"vector": queries[row : row + 1]}), 40)
+        assert_array_equal(alone.indices[0, : min(k, 40)], found.indices[row, :40])
+
+
+@pytest.mark.parametrize("name", ["qe", "reciprocal"])
+def test_a_hidden_row_is_never_found(name: str) -> None:
+    gallery = features(30, "cosine", 1)
+    found = stepped(name, gallery, "cosine")(Bundle({"vector": gallery}), 30, np.arange(30))
+    assert not (found.indices == np.arange(30)[:, None]).any()
+    assert (found.indices[:, -1] == -1).all()
+
+
+@pytest.mark.parametrize("distance", ["cosine", "inner_product"])
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
+def test_expansion_searches_with_the_weighed_mean(distance: Distance, alpha: float) -> None:
+    gallery, queries = features(40, distance, 1), features(6, distance, 2)
+    found = stepped("qe", gallery, distance, n=4, alpha=alpha)(Bundle({"vector": queries}), 40)
+    for row, query in enumerate(queries.astype(np.float64)):
+        length = np.linalg.norm if distance == "cosine" else lambda vector: 1.0
+        held = [item.astype(np.float64) / length(item) for item in gallery]
+        query = query / length(query)
+        near = sorted(range(40), key=lambda item: -float(held[item] @ query))[:4]
+        own = 1.0 if distance == "cosine" else query @ query
+        mean = query + sum(max(held[item] @ query / own, 0) ** alpha * held[item] for item in near)
+        order = sorted(range(40), key=lambda item: -float(held[item] @ mean))
+        assert found.indices[row].tolist() == order
+
+
+def test_expanded_bits_are_those_of_the_majority() -> None:
+    gallery, queries = features(40, "hamming", 1), features(6, "hamming", 2)
+    found = stepped("qe", gallery, "hamming", n=4, alpha=0)(Bundle({"vector": queries}), 40)
+    first = BACKENDS["numpy"].build(gallery, "hamming")(queries, 4)
+    for row in range(6):
+        votes = np.unpackbits(gallery[first.indices[row]], axis=1).sum(axis=0) + np.unpackbits(queries[row])
+        expanded = np.packbits(votes * 2 > 5)  # five vote: never even
+        again = BACKENDS["numpy"].build(gallery, "hamming")(expanded[None], 40)
+        assert_array_equal(found.indices[row], again.indices[0])
+
+
+def test_expansion_moves_towards_the_cluster() -> None:
+    """What is wanted of it: neighbours of neighbours."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 10
+    centres = rng.standard_normal((10, 32))
+    gallery = (centres[labels] + 1.4 * rng.standard_normal((200, 32))).astype(np.float32)
+    queries = (centres[labels[:50]] + 1.4 * rng.standard_normal((50, 32))).astype(np.float32)
+
+    def precision(search: Searcher) -> float:
+        return float((labels[search(Bundle({"vector": queries}), 20).indices] == labels[:50, None]).mean())
+
+    before = precision(Vectors(gallery, "cosine"))
+    assert precision(stepped("qe", gallery, "cosine", n=5)) > before + 0.02
+    assert precision(stepped("reciprocal", gallery, "cosine")) > before + 0.02
+
+
+def test_reciprocal_is_that_of_dense_matrices() -> None:
+    """Zhong et al., step by step, for one query and the whole gallery, over (n, n) matrices."""
+    n, k1, k2, share = 50, 8, 3, 0.3
+    gallery, queries = features(n, "cosine", 1), features(5, "cosine", 2)
+    found = stepped("reciprocal", gallery, "cosine", shortlist=n, k1=k1, k2=k2, share=share)(
+        Bundle({"vector": queries}), n
+    )
+    searcher = BACKENDS["numpy"].build(gallery, "cosine")
+    near = searcher(gallery, k1, np.arange(n))
+
+    def mutual(indices: Sequence[int], distances: Sequence[float], among: int) -> set[int]:
+        return {
+            int(one)
+            for one, distance in zip(indices[:among], distances[:among], strict=True)
+            if distance <= near.distances[one][among - 1]
+        }
+
+    def encoded(indices: np.ndarray, distances: np.ndarray, own: int | None) -> np.ndarray:
+        first = mutual(indices, distances, k1)
+        wider = set(first)
+        for one in first:
+            theirs = mutual(near.indices[one], near.distances[one], k1 // 2)
+            if len(theirs & first) >= 2 / 3 * len(theirs):
+                wider |= theirs
+        vector = np.zeros(n)
+        spread = max(float(distances[k1 - 1] - distances[0]), 1e-12)
+        for one in wider:
+            place = np.flatnonzero(indices[:k1] == one)
+            relative = (float(distances[place[0]]) - float(distances[0])) / spread if len(place) else 1.0
+            vector[one] = np.exp(-relative)
+        if own is not None:
+            vector[own] = 1.0
+        return vector / max(vector.sum(), 1e-12)
+
+    encodings = np.stack([encoded(near.indices[row], near.distances[row], row) for row in range(n)])
+    averaged = np.stack([encodings[[row, *near.indices[row, : k2 - 1]]].mean(axis=0) for row in range(n)])
+    first = searcher(queries, n)
+    for row in range(5):
+        indices, distances = first.indices[row], first.distances[row]
+        own = np.concatenate([encoded(indices, distances, None)[None], averaged[indices[: k2 - 1]]]).mean(axis=0)
+        smaller, larger = np.minimum(own, averaged).sum(axis=1), np.maximum(own, averaged).sum(axis=1)
+        jaccard = (1 - smaller / larger)[indices]
+        scores = (1 - share) * jaccard + share * distances / distances.max()
+        order = np.argsort(scores, kind="stable")
+        assert_allclose(np.sort(scores), found.distances[row], atol=2e-4)
+        assert_allclose(scores[order], scores[[list(indices).index(one) for one in found.indices[row]]], atol=1e-6)
+
+
+def test_reordering_keeps_what_is_behind_and_what_is_equal() -> None:
+    ranking = Ranking(np.array([[4, 2, 7, 1, -1], [3, 5, -1, -1, -1]]), np.zeros((2, 5), np.float32))
+    result = reordered(ranking, np.array([[0.5, 0.1, 0.5], [0.9, 0.2, 0.0]]))
+    assert result.indices.tolist() == [[2, 4, 7, 1, -1], [5, 3, -1, -1, -1]]
+    assert (np.diff(result.distances[0, :4]) > 0).all()
+    assert np.isinf(result.distances[0, 4])
+    assert np.isinf(result.distances[1, 2:]).all()
+
+
+def turned(image: np.ndarray, degrees: float) -> np.ndarray:
+    import cv2
+
+    height, width = image.shape[:2]
+    around = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 0.9)
+    return np.asarray(cv2.warpAffine(image, around, (width, height), borderValue=(255, 255, 255)))
+
+
+def test_verification_puts_the_turned_copy_first() -> None:
+    pictures = [scene(seed, 200, 260) for seed in range(12)]
+    queries = [turned(picture, 40) for picture in pictures]
+    blocks = KeypointBlocks()
+    rng = np.random.default_rng(0)
+    gallery = Bundle({"vector": rng.standard_normal((12, 8)).astype(np.float32), "verify": blocks.transform(pictures)})
+    asked = Bundle({"vector": rng.standard_normal((12, 8)).astype(np.float32), "verify": blocks.transform(queries)})
+    step = STEPS["verify"].build()
+    search = step.searcher(Vectors(gallery.arrays["vector"], "cosine"), gallery, "cosine", "verify")
+    assert_array_equal(search(asked, 12).indices[:, 0], np.arange(12))
+    assert_array_equal(search(asked, 1).indices[:, 0], np.arange(12))
+    assert search.bytes == gallery.arrays["verify"].nbytes
+
+
+def test_where_nothing_is_verified_the_order_stays() -> None:
+    blocks = KeypointBlocks().transform([blank(40, 40)] * 9)
+    vectors = features(9, "cosine", 1)
+    rows = Bundle({"vector": vectors, "verify": blocks})
+    inner = Vectors(vectors, "cosine")
+    search = STEPS["verify"].build(shortlist=5).searcher(inner, rows, "cosine", "verify")
+    assert_array_equal(search(rows, 9).indices, inner(rows, 9).indices)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("qe", {"n": 0}),
+        ("qe", {"alpha": -1.0}),
+        ("reciprocal", {"shortlist": 0}),
+        ("reciprocal", {"k1": 0}),
+        ("reciprocal", {"share": 1.5}),
+        ("verify", {"shortlist": 0}),
+        ("verify", {"ratio": 0.0}),
+        ("verify", {"least": 0}),
+    ],
+)
+def test_options_out_of_range_are_refused(name: str, options: dict[str, float]) -> None:
+    with pytest.raises(BenchError, match=f"^{name}: "):
+        STEPS[name].build(**options)
+
+
+def test_expansion_needs_vectors_and_similarities() -> None:
+    codes = Bundle({"sift": features(9, "cosine", 1), "color": features(9, "cosine", 2)})
+    with pytest.raises(BenchError, match=r"\+qe needs one vector an image"):
+        STEPS["qe"].build().searcher(Vectors(codes.arrays["sift"], "cosine"), codes, "inner_product", "qe")
+    rows = features(9, "euclidean", 1)
+    with pytest.raises(BenchError, match=r"write \+qe:alpha=0"):
+        STEPS["qe"].build().searcher(Vectors(rows, "euclidean"), Bundle({"vector": rows}), "euclidean", "qe")
