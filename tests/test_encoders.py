@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from retrieval_bench.extractors.bow import BagOfWords
 from retrieval_bench.extractors.encoders import power_law, unit
-from retrieval_bench.extractors.fisher import Fisher, learn_mixture, responsibilities
+from retrieval_bench.extractors.fisher import NEGLIGIBLE, Fisher, gathered, learn_mixture, log_shares
 from retrieval_bench.extractors.pca import principal_axes, projected
 from retrieval_bench.extractors.vlad import Vlad
 from retrieval_bench.extractors.words import Vocabulary, learn_words
@@ -102,14 +102,42 @@ def test_vlad_is_the_sum_of_differences_from_the_nearest_word(intra):
     assert_allclose(found, wanted / np.linalg.norm(wanted), atol=1e-4)
 
 
-def test_responsibilities_are_those_of_scikit_learn():
+def shares_of(rows: np.ndarray, *mixture: np.ndarray) -> np.ndarray:
+    """(n, g): the slow, obvious twin of what the compiled loop makes of the logarithms."""
+    logs = log_shares(rows, *mixture).astype(np.float64)
+    shares = np.exp(logs - logs.max(axis=1, keepdims=True))
+    shares[shares < NEGLIGIBLE] = 0
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def test_shares_are_those_of_scikit_learn():
     weights, means, variances = learn_mixture(descriptors(500), 6, seed=0)
     peer = GaussianMixture(6, covariance_type="diag")
     peer.weights_, peer.means_, peer.covariances_ = (a.astype(np.float64) for a in (weights, means, variances))
     peer.weights_ /= peer.weights_.sum()
     peer.precisions_cholesky_ = 1 / np.sqrt(peer.covariances_)
     rows = descriptors(60, 8)
-    assert_allclose(responsibilities(rows, weights, means, variances), peer.predict_proba(rows), atol=2e-4)
+    assert_allclose(shares_of(rows, weights, means, variances), peer.predict_proba(rows), atol=5e-4)
+
+
+@pytest.mark.parametrize(("n", "d", "g"), [(1, 1, 1), (300, 12, 1), (300, 3, 40), (70, 33, 9)])
+def test_what_is_gathered_is_the_sum_over_shares(n, d, g):
+    rng = np.random.default_rng(n + d)
+    rows = rng.standard_normal((n, d)).astype(np.float32)
+    mixture = (rng.dirichlet(np.ones(g)), rng.standard_normal((g, d)), rng.uniform(0.1, 2, (g, d)))
+    weights, means, variances = (array.astype(np.float32) for array in mixture)
+    shares = shares_of(rows, weights, means, variances)
+    mass, first, second = gathered(rows, weights, means, variances)
+    assert_allclose(mass, shares.sum(axis=0), rtol=1e-4, atol=1e-4)
+    assert_allclose(first, shares.T @ rows, rtol=1e-3, atol=1e-3)
+    assert_allclose(second, shares.T @ (rows.astype(np.float64) ** 2), rtol=1e-3, atol=1e-3)
+
+
+def test_a_mixture_does_not_depend_on_the_threads():
+    rows = np.random.default_rng(0).standard_normal((9000, 6)).astype(np.float32)
+    one, three = (learn_mixture(rows, 7, seed=0, threads=threads) for threads in (1, 3))
+    for a, b in zip(one, three, strict=True):
+        assert_array_equal(a, b)
 
 
 def test_mixture_is_as_likely_as_that_of_scikit_learn():
@@ -131,8 +159,7 @@ def test_fisher_vector_is_the_gradient_of_the_likelihood():
     learned = encoder.fit([descriptors(400)], seed=0)
     weights, means, variances = (learned[name].astype(np.float64) for name in encoder.learned)
     rows = descriptors(25, 9)
-    shares = responsibilities(rows, *(learned[name] for name in encoder.learned))
-    shares = np.where(shares < 1e-4, 0, shares)
+    shares = shares_of(rows, *(learned[name] for name in encoder.learned))
     by_means, by_deviations = np.zeros_like(means), np.zeros_like(means)
     for row, share in zip(rows.astype(np.float64), shares, strict=True):
         for g in range(len(means)):

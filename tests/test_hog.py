@@ -7,6 +7,7 @@ import pytest
 from skimage.feature import hog as skimage_hog
 
 from retrieval_bench.core import BenchError, Setup
+from retrieval_bench.extractors.gradients import hog_cells
 from retrieval_bench.extractors.hog import dense_hog, opponent_cells
 from retrieval_bench.registry import EXTRACTORS, parse
 
@@ -35,7 +36,7 @@ def test_the_global_descriptor_of_a_plain_image_is_zero(shape: tuple[int, int]) 
 
 def test_opponent_cells_of_a_grey_image_hold_brightness_alone() -> None:
     grey = np.repeat(noise(32, 32)[:, :, :1], 3, axis=2)
-    cells = opponent_cells(grey, 8, opponent=True).reshape(4, 4, 3, 9)
+    cells = opponent_cells(grey, (8,), opponent=True)[0].reshape(4, 4, 3, 9)
     np.testing.assert_allclose(cells[:, :, :2], 0, atol=1e-4)
     assert (cells[:, :, 2].sum(axis=2) > 1).all()
 
@@ -43,9 +44,16 @@ def test_opponent_cells_of_a_grey_image_hold_brightness_alone() -> None:
 def test_equal_brightness_hides_an_edge_from_grey_and_not_from_opponent_colours() -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     image[:, :8], image[:, 8:] = (200, 0, 100), (0, 200, 100)
-    cells = opponent_cells(image, 8, opponent=True).reshape(2, 2, 3, 9)
+    cells = opponent_cells(image, (8,), opponent=True)[0].reshape(2, 2, 3, 9)
     assert (cells[:, :, 0, 0] > 10).all()
     assert not cells[:, :, 2].any()
+
+
+@pytest.mark.parametrize("shape", [(96, 120), (77, 53), (11, 40)])
+def test_large_cells_are_what_their_pixels_vote_for(shape: tuple[int, int]) -> None:
+    image = noise(*shape)
+    for cell, cells in zip((8, 12), opponent_cells(image, (8, 12), opponent=False), strict=True):
+        np.testing.assert_allclose(cells, hog_cells(image, 9, (cell, cell), channel_axis=2), atol=1e-9)
 
 
 def test_an_image_smaller_than_a_block_has_no_descriptor() -> None:

@@ -110,6 +110,7 @@ def slow_verify(query_row: np.ndarray, candidate_row: np.ndarray, ratio: float =
 @pytest.fixture(scope="module")
 def rows() -> dict[str, np.ndarray]:
     """Rows of keypoints of one scene, of its views, of other scenes, and of what is nasty."""
+    verification.warm_up()
     image = scene(0)
     images = {"itself": image, **{name: view(image, *how) for name, how in VIEWS.items()}}
     images |= {f"other {seed}": scene(seed) for seed in range(1, 7)}
@@ -234,6 +235,25 @@ def test_a_line_needs_no_fit() -> None:
 def test_equal_descriptors_do_not_pass_the_ratio_test() -> None:
     same = invented(12, 6)._replace(descriptors=np.full((12, 128), 40, np.uint8))
     assert count(pack(same, 12), pack(same, 12)) == 0
+
+
+@pytest.mark.parametrize("n", [5, 6, 7])
+def test_what_fills_up_a_group_is_nobodys_nearest(n: int) -> None:
+    faint, strong = invented(20, 8), invented(n, 9)
+    faint = faint._replace(descriptors=faint.descriptors // 64)
+    strong = strong._replace(descriptors=strong.descriptors // 4 + 190)
+    query, candidate = pack(faint, 20), pack(strong, 20)
+    assert count(query, candidate, ratio=1.0) == slow_verify(query, candidate, 1.0) > 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 2**32 - 1))
+def test_any_bytes_are_counted(n: int, m: int, seed: int) -> None:
+    query, candidate = np.random.default_rng(seed).integers(0, 256, (2, width(20)), dtype=np.uint8)
+    for row, number in ((query, n), (candidate, m)):
+        row[:2] = number, 0
+        row[2 + 4 : 2 + 8 * 5 : 8] = row[2 + 5 : 2 + 8 * 5 : 8] = 0  # scales that pack would not write
+    assert 0 <= count(query, candidate, ratio=1.0, tolerance=100.0) <= min(n, m)
 
 
 def test_maps_out_of_bounds_do_not_count() -> None:

@@ -27,7 +27,7 @@ class BagOfWords:
     power: float = 0.5
     learned: ClassVar[tuple[str, ...]] = ("words", "idf", "spread")
 
-    def fit(self, images: Sequence[np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    def fit(self, images: Sequence[np.ndarray], seed: int, threads: int = 1) -> dict[str, np.ndarray]:
         stacked = np.concatenate(images)
         vocabulary = Vocabulary(learn_words(stacked, self.words, seed))
         nearest = vocabulary.nearest(stacked)

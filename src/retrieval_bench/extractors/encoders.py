@@ -19,8 +19,11 @@ class Encoder(Protocol):
 
     learned: ClassVar[tuple[str, ...]]
 
-    def fit(self, images: Sequence[np.ndarray], seed: int) -> dict[str, np.ndarray]:
-        """images: for each training image a sample of its descriptors, (n, d) float32; n may be 0, but not for all."""
+    def fit(self, images: Sequence[np.ndarray], seed: int, threads: int = 1) -> dict[str, np.ndarray]:
+        """images: for each training image a sample of its descriptors, (n, d) float32; n may be 0, but not for all.
+
+        threads: Python threads that may be used; the result does not depend on them.
+        """
 
     def encode(self, descriptors: np.ndarray, learned: Learned) -> np.ndarray:
         """(n, d) float32 -> (D,) float32 of length 1; all zeros where n is 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,19 +13,33 @@ import numpy as np
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.gradients import hog_blocks, hog_cells
 from retrieval_bench.extractors.local import Described, local_features, nothing
-from retrieval_bench.extractors.resize import OPPONENT, shrunk
+from retrieval_bench.extractors.resize import opponent_planes, shrunk
 from retrieval_bench.registry import EXTRACTORS
 
 ORIENTATIONS = 9
 
 
-def opponent_cells(image: np.ndarray, cell: int, opponent: bool) -> np.ndarray:
-    """(h, w, 3) uint8 RGB -> (h // cell, w // cell, o) float64 cells: of each opponent colour, o = 27, or of the colour
-    whose gradient is the largest at the pixel, as Dalal and Triggs have it, o = 9."""
+def opponent_cells(image: np.ndarray, cells: tuple[int, ...], opponent: bool) -> list[np.ndarray]:
+    """(h, w, 3) uint8 RGB -> for each size of cell, (h // cell, w // cell, o) float64: of each opponent colour, o = 27,
+    or of the colour whose gradient is the largest at the pixel, as Dalal and Triggs have it, o = 9.
+
+    Large cells are made of small ones, of the size that divides all, so that each pixel votes once.
+    """
+    common = math.gcd(*cells)
     if not opponent:
-        return hog_cells(image, ORIENTATIONS, (cell, cell), channel_axis=2)
-    channels = np.moveaxis(image.astype(np.float32) @ OPPONENT.T, 2, 0)
-    return np.concatenate([hog_cells(channel, ORIENTATIONS, (cell, cell)) for channel in channels], axis=2)
+        small = hog_cells(image, ORIENTATIONS, (common, common), channel_axis=2)
+    else:
+        planes = opponent_planes(image)
+        small = np.concatenate([hog_cells(plane, ORIENTATIONS, (common, common)) for plane in planes], axis=2)
+    return [merged(small, cell // common) for cell in cells]
+
+
+def merged(cells: np.ndarray, times: int) -> np.ndarray:
+    """(r, c, o) -> (r // times, c // times, o): the means of times x times cells."""
+    rows, columns = cells.shape[0] // times, cells.shape[1] // times
+    used = cells[: rows * times, : columns * times].reshape(rows, times, columns, times, cells.shape[2])
+    means: np.ndarray = used.mean(axis=(1, 3))
+    return means
 
 
 def dense_hog(image: np.ndarray, *, side: int, cells: tuple[int, ...], block: int, opponent: bool) -> Described:
@@ -33,8 +48,8 @@ def dense_hog(image: np.ndarray, *, side: int, cells: tuple[int, ...], block: in
     pixels = shrunk(image, side)
     depth = block * block * ORIENTATIONS * (3 if opponent else 1)
     found = [nothing(depth)]
-    for cell in cells:
-        blocks = hog_blocks(opponent_cells(pixels, cell, opponent), (block, block))
+    for cell, votes in zip(cells, opponent_cells(pixels, cells, opponent), strict=True):
+        blocks = hog_blocks(votes, (block, block))
         rows, columns = blocks.shape[:2]
         down, across = (
             (np.arange(count) + block / 2) * cell / length - 0.5

@@ -92,7 +92,7 @@ class LocalFeatures:
         if self.reduce:
             stacked = np.concatenate([image.descriptors for image in sampled])
             self.reduce_mean_, self.reduce_axes_ = principal_axes(stacked, self.reduce, self.level)
-        learned = self.encoder.fit([self._reduced(image) for image in sampled], self.seed)
+        learned = self.encoder.fit([self._reduced(image) for image in sampled], self.seed, self.threads)
         for name, array in learned.items():
             setattr(self, f"{name}_", array)
         if self.whiten:

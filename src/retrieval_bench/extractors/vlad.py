@@ -23,7 +23,7 @@ class Vlad:
     power: float = 0.5
     learned: ClassVar[tuple[str, ...]] = ("words",)
 
-    def fit(self, images: Sequence[np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    def fit(self, images: Sequence[np.ndarray], seed: int, threads: int = 1) -> dict[str, np.ndarray]:
         return {"words": learn_words(np.concatenate(images), self.words, seed)}
 
     def encode(self, descriptors: np.ndarray, learned: Learned) -> np.ndarray:

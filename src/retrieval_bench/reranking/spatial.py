@@ -11,6 +11,11 @@ from retrieval_bench.extractors.keypoints import KeypointBlocks
 from retrieval_bench.registry import STEPS
 from retrieval_bench.reranking.step import Step, reordered
 
+FEWEST = 5
+"""Inliers that say something: fewer are found in images that have nothing in common, and count as none. On Grocery's
+validation photos verification without this bound loses a quarter of the accuracy (0.365 where 0.483 was); with any from
+4 to 10 it gains 0.03 and more."""
+
 
 @dataclass(eq=False)
 class Spatial:
@@ -22,6 +27,9 @@ class Spatial:
     extractor: Extractor | None
 
     def searcher(self, inner: Searcher, gallery: Bundle, distance: Distance, own: str) -> Searcher:
+        from retrieval_bench.verification import warm_up
+
+        warm_up()
         return SpatialSearcher(inner, gallery.arrays[own], own, self)
 
 
@@ -60,7 +68,7 @@ class SpatialSearcher:
 def verify(
     *,
     shortlist: int = 100,
-    least: int = 5,
+    least: int = FEWEST,
     ratio: float = 0.8,
     keypoints: int = 256,
     side: int = 320,
