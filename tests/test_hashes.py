@@ -6,10 +6,11 @@ from typing import Any
 import imagehash
 import numpy as np
 import pytest
+from pictures import flat_pictures, photos, pictures
 from PIL import Image
 
+import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import BenchError, Setup
-from retrieval_bench.extractors import hashes
 from retrieval_bench.registry import EXTRACTORS, parse
 
 REFERENCE: dict[str, Callable[..., Any]] = {
@@ -22,22 +23,27 @@ REFERENCE: dict[str, Callable[..., Any]] = {
 pytestmark = pytest.mark.parametrize("name", REFERENCE)
 
 
-def pictures() -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    pictures = []
-    for height, width in [(1, 1), (7, 9), (64, 64), (100, 37), (33, 300)] * 6:
-        coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-        pictures.append(np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)))
-    return [*pictures, np.zeros((20, 20, 3), np.uint8), rng.integers(0, 256, (50, 60, 3), dtype=np.uint8)]
+def assert_bits_of_imagehash(name: str, size: int, images: list[np.ndarray]) -> None:
+    codes = parse(EXTRACTORS, f"{name}:size={size}").build(Setup()).transform(images)
+    assert codes.shape == (len(images), size * size // 8)
+    for code, image in zip(codes, images, strict=True):
+        wanted = REFERENCE[name](Image.fromarray(image), hash_size=size)
+        np.testing.assert_array_equal(np.unpackbits(code).reshape(size, size), wanted.hash)
+
+
+@pytest.mark.parametrize("size", [4, 8, 16, 32])
+def test_the_bits_are_those_of_imagehash(name: str, size: int) -> None:
+    assert_bits_of_imagehash(name, size, pictures())
 
 
 @pytest.mark.parametrize("size", [8, 16])
-def test_the_bits_are_those_of_imagehash(name: str, size: int) -> None:
-    codes = parse(EXTRACTORS, f"{name}:size={size}").build(Setup()).transform(pictures())
-    assert codes.shape == (32, size * size // 8)
-    for code, picture in zip(codes, pictures(), strict=True):
-        wanted = REFERENCE[name](Image.fromarray(picture), hash_size=size)
-        np.testing.assert_array_equal(np.unpackbits(code).reshape(size, size), wanted.hash)
+def test_so_they_are_where_blocks_are_equal(name: str, size: int) -> None:
+    assert_bits_of_imagehash(name, size, flat_pictures())
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_so_they_are_for_photos(name: str, size: int) -> None:
+    assert_bits_of_imagehash(name, size, photos(40))
 
 
 def test_the_distance_of_packed_codes_is_that_of_imagehash(name: str) -> None:
@@ -67,4 +73,17 @@ def test_whash_takes_powers_of_two_only(name: str) -> None:
         assert EXTRACTORS[name].build(Setup(), size=12).transform(pictures()[:1]).shape == (1, 18)
         return
     with pytest.raises(BenchError, match="power of 2"):
-        hashes.whash(Setup(), size=12)
+        EXTRACTORS[name].build(Setup(), size=12)
+
+
+def test_whash_asks_the_library_only_where_sums_are_equal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name != "whash":
+        pytest.skip("for whash")
+    asked = []
+    whole = imagehash.whash
+    monkeypatch.setattr(imagehash, "whash", lambda image, **options: asked.append(image) or whole(image, **options))
+    extractor = EXTRACTORS[name].build(Setup())
+    extractor.transform([pictures()[-1]])
+    assert not asked
+    extractor.transform([np.zeros((20, 20, 3), np.uint8)])
+    assert len(asked) == 1

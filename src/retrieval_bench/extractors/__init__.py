@@ -1,5 +1,33 @@
 """Methods: one file a family, found through the EXTRACTORS registry. Importing this package registers them all."""
 
-from retrieval_bench.extractors import cnn, color, controls, hashes, histograms, hog, lbp, moments, sift
+from retrieval_bench.extractors import (
+    blockmean,
+    cnn,
+    color,
+    colorhash,
+    controls,
+    hashes,
+    histograms,
+    hog,
+    lbp,
+    moments,
+    segments,
+    sift,
+    whash,
+)
 
-__all__ = ["cnn", "color", "controls", "hashes", "histograms", "hog", "lbp", "moments", "sift"]
+__all__ = [
+    "blockmean",
+    "cnn",
+    "color",
+    "colorhash",
+    "controls",
+    "hashes",
+    "histograms",
+    "hog",
+    "lbp",
+    "moments",
+    "segments",
+    "sift",
+    "whash",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -12,57 +13,59 @@ from PIL import Image
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.registry import EXTRACTORS
 
+MAX_SIZE = 64
+
 
 @dataclass(eq=False)
 class ImageHash:
-    """compute: imagehash's function. size: the hash has size * size bits."""
+    """bits_of: one image, (h, w, 3) uint8 -> its bits, a bool array of any shape with n_bits entries."""
 
-    compute: Callable[..., Any]
-    size: int
+    bits_of: Callable[[np.ndarray], np.ndarray]
+    n_bits: int
     distance: Distance = "hamming"
 
     def fit(self, train: Split) -> Self:
         return self
 
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """n images -> (n, ceil(size * size / 8)) packed uint8, first bit highest; the last byte is padded with 0."""
-        bits = np.zeros((len(images), self.size * self.size), bool)
+        """n images -> (n, ceil(n_bits / 8)) packed uint8, first bit highest; the last byte is padded with 0."""
+        bits = np.zeros((len(images), self.n_bits), bool)
         for row, image in enumerate(images):
-            bits[row] = self.compute(Image.fromarray(image), hash_size=self.size).hash.ravel()
+            bits[row] = self.bits_of(image).ravel()
         return np.packbits(bits, axis=1)
+
+
+def checked_size(name: str, size: int) -> int:
+    if not 2 <= size <= MAX_SIZE:
+        raise BenchError(f"{name}: size={size} is not between 2 and {MAX_SIZE}; a hash has size * size bits")
+    return size
+
+
+def _of_imagehash(compute: Callable[..., Any], size: int) -> ImageHash:
+    """compute: imagehash's function. size: the hash has size * size bits."""
+    return ImageHash(partial(_bits, compute, size), size * size)
+
+
+def _bits(compute: Callable[..., Any], size: int, image: np.ndarray) -> np.ndarray:
+    return compute(Image.fromarray(image), hash_size=size).hash
 
 
 @EXTRACTORS("phash", family="hash", about="64 bits: signs of low DCT frequencies against their median")
 def phash(setup: Setup, *, size: int = 8) -> Extractor:
     import imagehash
 
-    return ImageHash(imagehash.phash, _checked("phash", size))
+    return _of_imagehash(imagehash.phash, checked_size("phash", size))
 
 
 @EXTRACTORS("dhash", family="hash", about="64 bits: is each pixel darker than its right neighbour, at 9 x 8 pixels")
 def dhash(setup: Setup, *, size: int = 8) -> Extractor:
     import imagehash
 
-    return ImageHash(imagehash.dhash, _checked("dhash", size))
+    return _of_imagehash(imagehash.dhash, checked_size("dhash", size))
 
 
 @EXTRACTORS("ahash", family="hash", about="64 bits: is each pixel brighter than the mean, at 8 x 8 pixels")
 def ahash(setup: Setup, *, size: int = 8) -> Extractor:
     import imagehash
 
-    return ImageHash(imagehash.average_hash, _checked("ahash", size))
-
-
-@EXTRACTORS("whash", family="hash", about="64 bits: low Haar wavelet coefficients against their median")
-def whash(setup: Setup, *, size: int = 8) -> Extractor:
-    import imagehash
-
-    if size & (size - 1):
-        raise BenchError(f"whash: size={size} must be a power of 2, as wavelets halve")
-    return ImageHash(imagehash.whash, _checked("whash", size))
-
-
-def _checked(name: str, size: int) -> int:
-    if not 2 <= size <= 64:
-        raise BenchError(f"{name}: size={size} is not between 2 and 64; a hash has size * size bits")
-    return size
+    return _of_imagehash(imagehash.average_hash, checked_size("ahash", size))
