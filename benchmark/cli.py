@@ -65,6 +65,7 @@ class Kind(StrEnum):
     methods = "methods"
     joins = "joins"
     steps = "steps"
+    heads = "heads"
     datasets = "datasets"
     metrics = "metrics"
     backends = "backends"
@@ -120,6 +121,13 @@ def run_command(
         typer.Option(metavar="NAME[:key=value...]", help="products (embedded), folder, manifest, grocery."),
     ] = "products",
     data_root: DataRoot = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="svm,knn,...",
+            help="Classifiers that learn from train on every method's features: knn, svm, logistic, tree, mlp.",
+        ),
+    ] = None,
     k: Annotated[
         str | None, typer.Option("--k", metavar="1,5,10", help="Cutoffs of the metrics. Default 1,5,10.")
     ] = None,
@@ -166,6 +174,7 @@ def run_command(
         methods=chosen,
         dataset=parse(DATASETS, dataset),
         root=data_root,
+        heads=() if heads is None else _heads(heads),
         k=None if k is None else _cutoffs(k),
         seed=seed,
         weights=_weights(weights, chosen),
@@ -192,7 +201,11 @@ def run_command(
         )
         display.say(f"record: {printable(folder / 'run.json')}")
     say(_formatted(record, Format.json if as_json else Format.table), nl=False)
-    return SOME_FAILED if any(row.status == "failed" for row in record.rows) else FINE
+    return SOME_FAILED if any(row.status == "failed" or _failed_heads(row) for row in record.rows) else FINE
+
+
+def _failed_heads(row: Row) -> bool:
+    return any(head.error is not None for head in row.heads.values())
 
 
 def say(text: str, nl: bool = True) -> None:
@@ -213,6 +226,15 @@ def _methods(text: str) -> tuple[Method, ...]:
     if not names:
         raise BenchError("--methods names no method; write e.g. --methods sift,resnet50")
     return tuple(parse_method(name) for name in names)
+
+
+def _heads(text: str) -> tuple[str, ...]:
+    from retrieval_bench.registry import HEADS
+
+    names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise BenchError(f"--heads {text!r} names no head; write e.g. --heads svm,knn")
+    return tuple(HEADS[name].name for name in names)
 
 
 def _cutoffs(text: str) -> tuple[int, ...]:
@@ -304,6 +326,7 @@ def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
         "fingerprint": trial.fingerprint,
         "skipped": len(trial.skipped),
         "methods": [str(method) for method in plan.methods],
+        "heads": plan.heads or "none",
         "k": trial.k,
         "seed": plan.seed,
         "weights": plan.weights,
@@ -352,13 +375,14 @@ def list_command(
     kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, with options and definitions, as JSON.")] = False,
 ) -> None:
-    """List methods, how they are joined and re-ranked, datasets, metrics and backends, one line each."""
-    from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, JOINS, METRICS, STEPS
+    """List methods, how they are joined and re-ranked, classifiers, datasets, metrics and backends, one line each."""
+    from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, HEADS, JOINS, METRICS, STEPS
 
     registries: dict[Kind, Registry] = {
         Kind.methods: EXTRACTORS,
         Kind.joins: JOINS,
         Kind.steps: STEPS,
+        Kind.heads: HEADS,
         Kind.datasets: DATASETS,
         Kind.metrics: METRICS,
         Kind.backends: BACKENDS,
@@ -487,6 +511,7 @@ def options(
 ) -> None:
     import retrieval_bench.datasets
     import retrieval_bench.extractors
+    import retrieval_bench.heads
     import retrieval_bench.metrics
     import retrieval_bench.pipeline
     import retrieval_bench.search  # noqa: F401  importing the packages fills the registries that names are looked up in

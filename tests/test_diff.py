@@ -6,7 +6,7 @@ from records import failed, record, row
 from retrieval_bench.core import NotComparable
 from retrieval_bench.diff import diff
 from retrieval_bench.report.verdict import as_data, lines
-from retrieval_bench.results import TimeFigure
+from retrieval_bench.results import HeadFacts, TimeFigure
 
 SCORES = {"accuracy": 0.5, "map@r": 0.4}
 
@@ -45,6 +45,16 @@ def test_rows_that_learn_have_their_own_tolerance(fit: str) -> None:
     assert diff(before, after, tolerance=0.02, learned_tolerance=0.06).passed
     assert not diff(before, after, tolerance=0.02, learned_tolerance=0.04).passed
     assert not diff(record(moved(0)), record(moved(0.05)), tolerance=0.02, learned_tolerance=0.06).passed
+
+
+def test_a_classifier_is_held_like_any_other_figure() -> None:
+    def with_svm(accuracy: float):
+        return row("sift", heads={"svm": HeadFacts(scores={"accuracy": accuracy})})
+
+    assert diff(record(with_svm(0.6)), record(with_svm(0.6))).passed
+    verdict = diff(record(with_svm(0.6)), record(with_svm(0.7)))
+    assert [(change.name, round(change.delta, 6)) for change in verdict.moved] == [("svm accuracy", 0.1)]
+    assert diff(record(with_svm(0.6)), record(row("sift"))).broken == ("sift has no svm accuracy in the second record",)
 
 
 def test_a_missing_row_fails_and_an_added_one_is_named() -> None:

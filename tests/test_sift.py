@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import pytest
 
 from retrieval_bench.core import BenchError, Setup, Split
-from retrieval_bench.extractors import local
 from retrieval_bench.extractors.bow import BagOfWords
 from retrieval_bench.extractors.dense import dense_sift, direction_maps
 from retrieval_bench.extractors.local import Described, LocalFeatures
@@ -147,7 +148,7 @@ def test_what_is_learned_does_not_depend_on_threads(name: str) -> None:
         np.testing.assert_array_equal(getattr(one, attribute), getattr(two, attribute))
 
 
-def test_fit_reads_no_more_images_than_asked_and_samples_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_reads_no_more_images_than_asked_and_samples_each() -> None:
     seen: list[int] = []
 
     def describe(image: np.ndarray) -> Described:
@@ -156,10 +157,9 @@ def test_fit_reads_no_more_images_than_asked_and_samples_each(monkeypatch: pytes
         return Described(rng.normal(size=(20, 4)).astype(np.float32), np.zeros((20, 2), np.float32))
 
     def method(seed: int) -> LocalFeatures:
-        return LocalFeatures("toy", describe, BagOfWords(64), 0, 0.0, 0, fit_images=8, seed=seed)
+        return LocalFeatures("toy", describe, BagOfWords(64), 0, 0.0, 0, fit_images=8, seed=seed, sample=40)
 
     train = split_of([pixels(level) for level in range(30)])
-    monkeypatch.setattr(local, "SAMPLE", 40)
     fitted = method(5).fit(train)
     assert len(seen) == len(set(seen)) == 8
     assert seen == sorted(seen)
@@ -190,7 +190,46 @@ def test_a_view_is_nearer_to_its_own_scene_than_to_others() -> None:
     np.testing.assert_array_equal(similar.argmax(axis=1), np.arange(8))
 
 
-@pytest.mark.parametrize("option", ["words", "side", "keypoints", "fit_images", "reduce", "whiten"])
+@pytest.mark.parametrize("encode", ["bow", "vlad", "fisher"])
+def test_power_damps_bursts(encode: str) -> None:
+    """At 1 the vector is the counts or gradients themselves, at 0.5 their roots: one follows from the other."""
+    scenes = [blobs(seed) for seed in range(6)]
+    rooted, plain = (
+        parse(EXTRACTORS, f"sift:encode={encode}:words=8:power={power}").build(Setup()).fit(split_of(scenes))
+        for power in (0.5, 1)
+    )
+    weight = plain.idf_ if encode == "bow" else 1
+    undone = rooted.transform(scenes) / weight
+    undone = np.sign(undone) * undone**2 * weight
+    undone /= np.linalg.norm(undone, axis=1, keepdims=True)
+    np.testing.assert_allclose(undone, plain.transform(scenes), atol=1e-5)
+
+
+def test_the_sample_bounds_what_is_learned_from() -> None:
+    scenes = [blobs(seed) for seed in range(6)]
+    learned_from: list[int] = []
+
+    class Counting(BagOfWords):
+        def fit(self, images: Sequence[np.ndarray], seed: int, threads: int = 1) -> dict[str, np.ndarray]:
+            learned_from.append(sum(map(len, images)))
+            return super().fit(images, seed, threads)
+
+    describe = EXTRACTORS["sift"].build(Setup()).describe
+    for sample in (60, 600):
+        LocalFeatures("toy", describe, Counting(8), 0, 0.0, 0, fit_images=6, seed=0, sample=sample).fit(
+            split_of(scenes)
+        )
+    assert learned_from[0] == 60
+    assert 60 < learned_from[1] <= 600
+
+
+@pytest.mark.parametrize("power", [0, -1, 1.5])
+def test_a_power_that_is_none_is_refused(power: float) -> None:
+    with pytest.raises(BenchError, match=r"must be above 0 and at most 1"):
+        EXTRACTORS["sift"].build(Setup(), power=power)
+
+
+@pytest.mark.parametrize("option", ["words", "side", "keypoints", "fit_images", "sample", "reduce", "whiten"])
 def test_options_below_one_are_refused(option: str) -> None:
     with pytest.raises(BenchError, match=f"sift: {option}=-1"):
         EXTRACTORS["sift"].build(Setup(), **{option: -1})

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 from records import failed, record, row
 
 from retrieval_bench.report import table
-from retrieval_bench.results import Skipped
+from retrieval_bench.results import HeadFacts, Skipped, TimeFigure
 
 
 def test_terminal_shows_every_method_and_figure() -> None:
@@ -64,6 +65,19 @@ def test_markdown_explains_its_columns() -> None:
     text = table.markdown(record(row()))
     for head in text.splitlines()[0].strip("| ").split(" | ")[1:]:
         assert f"- **{head}**: " in text
+
+
+def test_heads_have_their_columns() -> None:
+    svm = HeadFacts(scores={"accuracy": 0.625, "macro_f1": 0.6125}, times={"fit": TimeFigure(value=2.5, unit="s")})
+    refused = HeadFacts(error="hog keeps no vector")
+    one = record(row("sift", heads={"svm": svm}), row("hog", heads={"svm": refused}), settings={"heads": ("svm",)})
+    text = table.terminal(one)
+    assert re.search(r"map@r +svm +svm f1 ", text.splitlines()[0])
+    assert {"0.625", "0.613"} <= set(next(line for line in text.splitlines() if line.startswith("sift")).split())
+    assert "No svm: hog keeps no vector." in text
+    sift, hog = csv.DictReader(io.StringIO(table.tidy_csv(one)))
+    assert (sift["svm accuracy"], sift["svm macro_f1"], sift["svm fit [s]"]) == ("0.625", "0.6125", "2.5")
+    assert hog["svm accuracy"] == ""
 
 
 def test_csv_is_complete_and_in_full_precision() -> None:

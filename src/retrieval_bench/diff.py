@@ -130,16 +130,19 @@ def _refuse_other_weights(old: Row, new: Row) -> None:
 
 
 def _changes(old: Row, new: Row, allowed: float) -> list[Change]:
-    return [
-        Change(old.method, name, old.scores[name], new.scores[name], allowed=allowed)
-        for name in old.scores
-        if name in new.scores
-    ]
+    before, after = _quality(old), _quality(new)
+    return [Change(old.method, name, before[name], after[name], allowed=allowed) for name in before if name in after]
+
+
+def _quality(row: Row) -> dict[str, float]:
+    """Every quality figure of a row; a classifier's as "svm accuracy"."""
+    heads = {f"{head} {name}": value for head, facts in row.heads.items() for name, value in facts.scores.items()}
+    return row.scores | heads
 
 
 def _lost(old: Row, new: Row) -> list[str]:
-    gone = [name for name in old.scores if name not in new.scores]
-    return [f"{old.method} has no {', '.join(gone)} in the second record"] if gone else []
+    gone = _quality(old).keys() - _quality(new).keys()
+    return [f"{old.method} has no {', '.join(sorted(gone))} in the second record"] if gone else []
 
 
 def _times(old: Row, new: Row) -> list[Change]:

@@ -102,6 +102,21 @@ class Pipeline:
         arrays = {VECTOR: members[0]} if self.join is None else self.join.combine(self._named(members))
         return Bundle({**arrays, **{part.name: array for part, array in zip(self.helpers, helpers, strict=True)}})
 
+    @property
+    def unclassifiable(self) -> str | None:
+        """Why no classifier can learn from this method: there is not one vector an image; else None."""
+        if self.sees_labels:
+            return f"{self.name} sees the labels: a classifier would only read them off"
+        if self.join is not None and not self.join.learns:
+            return f"{self.name} keeps no single vector for a classifier to learn from; join by +concat or +scores"
+        if any(hasattr(part.extractor, "searcher") for part in self.members):
+            return f"{self.name} is compared in a way of its own; a classifier takes plain vectors or bits"
+        return None
+
+    def vectors(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        """What a classifier learns from: (n, d) of the members' features, joined. Re-ranking plays no part in it."""
+        return features[0] if self.join is None else self.join.combine(self._named(features))[VECTOR]
+
     def searcher(self, gallery: Rows) -> Searcher:
         """Over what `rows` made of the gallery."""
         if not isinstance(gallery, Bundle):

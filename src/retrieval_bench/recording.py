@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
 
 from retrieval_bench import metrics
 from retrieval_bench.cache import library_versions
+from retrieval_bench.classification import Classified
 from retrieval_bench.core import Judged, Ranking, printable
 from retrieval_bench.judge import FULL_LIMIT, Relevant
 from retrieval_bench.results import (
@@ -44,6 +46,7 @@ def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:
     )
     settings = Settings(
         methods=tuple(map(str, plan.methods)),
+        heads=plan.heads,
         k=trial.k,
         seed=plan.seed,
         weights=printable(plan.weights),
@@ -91,15 +94,19 @@ def common_arrays(trial: Trial) -> dict[str, np.ndarray]:
     return arrays if trial.exclude is None else arrays | {"exclude": trial.exclude}
 
 
-def ranking_arrays(row: Row, ranking: Ranking, relevant: Relevant | None) -> dict[str, np.ndarray]:
-    """What one method found: indices and distances (q, depth), the ranks of all relevant items where known, and the
-    ties these are part of where any decides something."""
+def ranking_arrays(
+    row: Row, ranking: Ranking, relevant: Relevant | None, heads: Mapping[str, Classified]
+) -> dict[str, np.ndarray]:
+    """What one method found: indices and distances (q, depth), the ranks of all relevant items where known, the ties
+    these are part of where any decides something, and what each head made of the queries."""
     arrays = {"indices": ranking.indices.astype(np.int32), "distances": ranking.distances}
     if relevant is not None:
         arrays["relevant_ranks"] = relevant.ranks.astype(np.int32)
         if row.ties:
             arrays["tie_starts"] = relevant.tie_starts.astype(np.int32)
             arrays["tie_sizes"] = relevant.tie_sizes.astype(np.int32)
+    for head, classified in heads.items():
+        arrays |= {f"heads/{head}/{name}": array for name, array in classified.arrays.items()}
     return {f"{row.method}/{name}": array for name, array in arrays.items()}
 
 

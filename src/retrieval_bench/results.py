@@ -85,6 +85,19 @@ class PartFacts(Model):
     weights: dict[str, Any] | None
 
 
+class HeadFacts(Model):
+    """A classifier learned on this method's features.
+
+    scores: see heads.judge_head. chosen: what it settled on, on train. times: `fit`, and `predict_p50` and so on, of
+    the features of one query. error: why there are none, in one sentence.
+    """
+
+    scores: dict[str, float] = {}
+    times: dict[str, TimeFigure] = {}
+    chosen: dict[str, Any] = {}
+    error: str | None = None
+
+
 class Failure(Model):
     kind: str
     sentence: str
@@ -107,6 +120,7 @@ class Row(Model):
     weights: dict[str, Any] | None = None
     features: Features | None = None
     parts: tuple[PartFacts, ...] = ()
+    heads: dict[str, HeadFacts] = {}
     error: Failure | None = None
 
 
@@ -141,6 +155,7 @@ class DatasetFacts(Model):
 
 class Settings(Model):
     methods: tuple[str, ...]
+    heads: tuple[str, ...] = ()
     k: tuple[int, ...] = Field(min_length=1)
     seed: int
     weights: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from retrieval_bench import extractors, metrics
 from retrieval_bench.cache import FeatureCache, code_version, library_versions, recipe_key
+from retrieval_bench.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.core import BenchError, Ranking, Rows, Searcher, Setup, Split
 from retrieval_bench.extraction import Extracted, Watched, checked, extract
 from retrieval_bench.fusion import LEARN_FROM
@@ -47,6 +48,7 @@ class Outcome:
     row: Row
     ranking: Ranking | None = None
     relevant: Relevant | None = None
+    heads: Mapping[str, Classified] = field(default_factory=dict)
 
 
 def run(
@@ -72,7 +74,7 @@ def run(
                 log.info("%s: starting", method)
                 outcome = evaluate(method, plan, trial, progress)
                 if outcome.ranking is not None:
-                    arrays |= ranking_arrays(outcome.row, outcome.ranking, outcome.relevant)
+                    arrays |= ranking_arrays(outcome.row, outcome.ranking, outcome.relevant, outcome.heads)
                 record = with_row(record, outcome.row, plan.threads)
                 record = save(record, out, arrays, derived(record), keep_earlier)
                 keep_earlier = False
@@ -103,6 +105,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             "added_memory": Time(memory.added_mib, "MiB"),
             **_measure(pipeline, found, plan, trial, progress),
         }
+        heads = _heads(pipeline, found, plan, trial, progress)
         row = Row(
             method=name,
             family=method.family,
@@ -114,8 +117,9 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             weights=pipeline.weights,
             features=found.features,
             parts=found.parts,
+            heads={head: done.facts for head, done in heads.items()},
         )
-        return Outcome(row, found.ranking, found.relevant)
+        return Outcome(row, found.ranking, found.relevant, heads)
     except BenchError as error:
         failure = Failure(kind="BenchError", sentence=str(error))
     except Exception as error:
@@ -127,7 +131,10 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """What the quality pass leaves behind; searcher holds what is known of the gallery."""
+    """What the quality pass leaves behind; searcher holds what is known of the gallery.
+
+    lessons: vectors of train and queries, where classifiers learn from the one and are judged on the other.
+    """
 
     scores: dict[str, float]
     ties: dict[str, Ties]
@@ -138,6 +145,7 @@ class _Found:
     relevant: Relevant | None
     searcher: Searcher
     queries: Rows
+    lessons: tuple[np.ndarray, np.ndarray] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +170,12 @@ def _quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) -
     """Learn, extract, search for all queries at once, and judge; features may come from the cache."""
     data, name = trial.dataset, pipeline.name
     wanted = {"gallery": data.gallery, "query": data.query}
+    learning = bool(plan.heads) and pipeline.unclassifiable is None and len(data.train) > 0
     with pinned(1):  # one thread a library, one worker a core: images are the unit of parallel work
-        extracted = [_extracted(part, pipeline, wanted, plan, data.train, progress) for part in pipeline.parts]
+        extracted = []
+        for part in pipeline.parts:
+            lessons = {"train": data.train} if learning and part in pipeline.members else {}
+            extracted.append(_extracted(part, pipeline, wanted | lessons, plan, data.train, progress))
         joined_s = None
         if pipeline.join_learns:
             joined_s = _fit_join(pipeline, extracted, plan, data.train, progress)
@@ -203,7 +215,14 @@ def _quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) -
         relevant,
         searcher,
         queries,
+        _lessons(pipeline, extracted) if learning else None,
     )
+
+
+def _lessons(pipeline: Pipeline, extracted: list[_Extracted]) -> tuple[np.ndarray, np.ndarray]:
+    members = extracted[: len(pipeline.members)]
+    train, query = (pipeline.vectors([part.splits[split].features for part in members]) for split in ("train", "query"))
+    return train, query
 
 
 def _ties(trial: Trial, relevant: Relevant | None) -> dict[str, Ties]:
@@ -228,12 +247,18 @@ def _extracted(
         key = recipe_key(recipe | {"kind": "features", "learned_from": learned_from})
 
         def extracted(split: Split, what: str) -> Extracted:
+            for other, done in splits.items():
+                if wanted[other].content == split.content:
+                    return Extracted(done.features, 0, 0)
+
             def show(done: int, total: int) -> None:
                 progress(f"{name}: {what}", done, total)
 
             return extract(part.extractor, split, threads=plan.threads, cache=plan.cache, key=key, progress=show)
 
-        splits = {what: extracted(split, "queries" if what == "query" else what) for what, split in wanted.items()}
+        splits: dict[str, Extracted] = {}
+        for what, split in wanted.items():
+            splits[what] = extracted(split, "queries" if what == "query" else what)
     except BenchError as error:
         if pipeline.method.plain:
             raise
@@ -250,9 +275,11 @@ def _fit_join(
     sample = train.take(rows)
     features = []
     for part, done in zip(pipeline.members, extracted, strict=False):
-        again = _extracted(part, pipeline, {"train": sample}, plan, train, progress)
-        features.append(again.splits["train"].features)
-        done.splits["train"] = again.splits["train"]
+        if "train" in done.splits:
+            features.append(done.splits["train"].features[rows])
+        else:
+            done.splits.update(_extracted(part, pipeline, {"train": sample}, plan, train, progress).splits)
+            features.append(done.splits["train"].features)
     with pinned(plan.threads), Stopwatch() as joining:
         pipeline.fit_join(features, sample.labels)
     return joining.seconds
@@ -406,6 +433,32 @@ def _measure(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progre
             )
     times["extract_throughput"] = Time(n / extracting.seconds, "images/s", n)
     return times
+
+
+def _heads(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progress: Progress) -> dict[str, Classified]:
+    """What each classifier learns from this method's features of train."""
+    train, query = trial.dataset.train, trial.dataset.query
+    if not plan.heads or pipeline.sees_labels:
+        return {}
+
+    def learn() -> tuple[Learnable, Learnable]:
+        if pipeline.unclassifiable is not None:
+            raise BenchError(pipeline.unclassifiable)
+        if found.lessons is None:
+            raise BenchError(f"classifiers learn from train and {trial.dataset.name} has none; add a train split")
+        rows = unseen(train, query)
+        bits = pipeline.distance == "hamming"
+        known, asked = found.lessons
+        return Learnable(known[rows], train.labels[rows], bits), Learnable(asked, query.labels, bits)
+
+    return classify_all(
+        plan.heads,
+        learn,
+        seed=plan.seed,
+        threads=plan.threads,
+        timed=np.random.default_rng(plan.seed).permutation(len(query))[:TIMED_QUERIES].tolist(),
+        progress=lambda head, done, total: progress(f"{pipeline.name}: {head}", done, total),
+    )
 
 
 def _zero_rows(rows: Rows) -> int:

@@ -32,11 +32,12 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run. k None: DEFAULT_K, as far as the gallery carries it."""
+    """What is to be run. k None: DEFAULT_K, as far as the gallery carries it. heads: names of HEADS."""
 
     methods: tuple[Method, ...]
     dataset: Spec
     root: Path | None = None
+    heads: tuple[str, ...] = ()
     k: tuple[int, ...] | None = None
     seed: int = 0
     weights: str = "auto"

@@ -8,7 +8,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Extractor, Setup
 from retrieval_bench.extractors.histograms import color_histogram
-from retrieval_bench.extractors.local import Described, local_features
+from retrieval_bench.extractors.local import SAMPLE, Described, local_features
 from retrieval_bench.extractors.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS
 
@@ -65,7 +65,9 @@ def color(
     place: float = 0.0,
     whiten: int = 512,
     soft: int = 1,
+    power: float = 0.5,
     fit_images: int = 1000,
+    sample: int = SAMPLE,
 ) -> Extractor:
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 
@@ -83,6 +85,8 @@ def color(
         place=place,
         whiten=whiten,
         soft=soft,
+        power=power,
         fit_images=fit_images,
+        sample=sample,
         level=1.0,
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.gradients import hog_blocks, hog_cells
-from retrieval_bench.extractors.local import Described, local_features, nothing
+from retrieval_bench.extractors.local import SAMPLE, Described, local_features, nothing
 from retrieval_bench.extractors.resize import opponent_planes, shrunk
 from retrieval_bench.registry import EXTRACTORS
 
@@ -104,7 +104,9 @@ def hog(
     place: float = 0.0,
     whiten: int = 0,
     soft: int = 1,
+    power: float = 0.5,
     fit_images: int = 1000,
+    sample: int = SAMPLE,
 ) -> Extractor:
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 
@@ -124,5 +126,7 @@ def hog(
         place=place,
         whiten=whiten,
         soft=soft,
+        power=power,
         fit_images=fit_images,
+        sample=sample,
     )

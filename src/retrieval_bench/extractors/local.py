@@ -20,7 +20,7 @@ from retrieval_bench.extractors.vlad import Vlad
 _T = TypeVar("_T")
 
 SAMPLE = 150_000
-"""Descriptors that are learned from, at most: an equal share of each training image that is read."""
+"""Descriptors that are learned from: what bounds the memory of learning, however many images there are."""
 
 HALF = 0.5
 """How far the encoded vectors are whitened: half the way did better than all of it on validation queries."""
@@ -52,6 +52,7 @@ class LocalFeatures:
     place: weight of row and column, which are put beside the descriptor; 0 leaves them out.
     whiten: principal components that are kept of the encoded vector, half whitened; 0 keeps it as it is.
     fit_images: at most this many training images, drawn by `seed`, are read.
+    sample: about so many descriptors are learned from, an equal share of each image that is read.
     """
 
     name: str
@@ -64,6 +65,7 @@ class LocalFeatures:
     seed: int
     threads: int = 1
     level: float = 0.0
+    sample: int = SAMPLE
     distance: Distance = "cosine"
     serial: ClassVar[bool] = True
 
@@ -76,7 +78,7 @@ class LocalFeatures:
     def fit(self, train: Split) -> Self:
         rng = np.random.default_rng(self.seed)
         rows = np.sort(rng.permutation(len(train))[: self.fit_images])
-        each = -(-SAMPLE // len(rows))
+        each = -(-self.sample // len(rows))
 
         def sample(row: int, image: np.ndarray) -> Described:
             found = self.describe(image)
@@ -153,23 +155,31 @@ def local_features(
     place: float,
     whiten: int,
     soft: int,
+    power: float,
     fit_images: int,
+    sample: int,
     level: float = 0.0,
 ) -> Extractor:
-    """LocalFeatures from the options that all methods of this kind share; 0 words are the encoder's own number."""
+    """LocalFeatures from the options that all methods of this kind share; 0 words are the encoder's own number.
+
+    power: to which counts or gradients are raised: 1 leaves bursts as they are, 0.5 takes roots (Jegou, Douze and
+    Schmid, "On the burstiness of visual elements", CVPR 2009), towards 0 only presence counts.
+    """
     for option, value, least in (
         *(("words", words, 0), ("reduce", reduce, 0), ("whiten", whiten, 0), ("soft", soft, 1)),
-        *(("fit_images", fit_images, 1), ("place", place, 0)),
+        *(("fit_images", fit_images, 1), ("place", place, 0), ("sample", sample, 1)),
     ):
         if value < least:
             raise BenchError(f"{name}: {option}={value} must be at least {least}")
+    if not 0 < power <= 1:
+        raise BenchError(f"{name}: power={power} must be above 0 and at most 1, which leaves counts as they are")
     encoders: dict[str, Callable[[], Encoder]] = {
-        "bow": lambda: BagOfWords(words or 4096, soft),
-        "vlad": lambda: Vlad(words or 128),
-        "fisher": lambda: Fisher(words or 64),
+        "bow": lambda: BagOfWords(words or 4096, soft, power=power),
+        "vlad": lambda: Vlad(words or 128, power=power),
+        "fisher": lambda: Fisher(words or 64, power=power),
     }
     if encode not in encoders:
         raise BenchError(f"{name}: encode={encode} is not one of {', '.join(encoders)}")
     return LocalFeatures(
-        name, describe, encoders[encode](), reduce, place, whiten, fit_images, setup.seed, setup.threads, level
+        name, describe, encoders[encode](), reduce, place, whiten, fit_images, setup.seed, setup.threads, level, sample
     )

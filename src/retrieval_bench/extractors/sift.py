@@ -8,7 +8,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Extractor, Setup
 from retrieval_bench.extractors.dense import dense_sift
-from retrieval_bench.extractors.local import Described, local_features, nothing
+from retrieval_bench.extractors.local import SAMPLE, Described, local_features, nothing
 from retrieval_bench.extractors.resize import OPPONENT, grey, shrunk
 from retrieval_bench.registry import EXTRACTORS
 
@@ -116,7 +116,9 @@ def sift(
     place: float = 0.0,
     whiten: int = 0,
     soft: int = 1,
+    power: float = 0.5,
     fit_images: int = 1000,
+    sample: int = SAMPLE,
 ) -> Extractor:
     _load_opencv()
     _at_least("sift", side=side, keypoints=keypoints)
@@ -137,7 +139,9 @@ def sift(
         place=place,
         whiten=whiten,
         soft=soft,
+        power=power,
         fit_images=fit_images,
+        sample=sample,
     )
 
 
@@ -155,7 +159,9 @@ def dense(
     place: float = 0.5,
     whiten: int = 0,
     soft: int = 1,
+    power: float = 0.5,
     fit_images: int = 1000,
+    sample: int = SAMPLE,
 ) -> Extractor:
     _load_opencv()
     _at_least("dense-sift", side=side, step=step)
@@ -169,7 +175,9 @@ def dense(
         place=place,
         whiten=whiten,
         soft=soft,
+        power=power,
         fit_images=fit_images,
+        sample=sample,
     )
 
 
@@ -185,7 +193,9 @@ def orb(
     place: float = 0.0,
     whiten: int = 0,
     soft: int = 1,
+    power: float = 0.5,
     fit_images: int = 1000,
+    sample: int = SAMPLE,
 ) -> Extractor:
     _load_opencv()
     _at_least("orb", side=side, keypoints=keypoints)
@@ -197,7 +207,9 @@ def orb(
         place=place,
         whiten=whiten,
         soft=soft,
+        power=power,
         fit_images=fit_images,
+        sample=sample,
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -39,6 +40,7 @@ def columns(record: Record) -> list[Column]:
         _score(f"recall@{most}", f"fraction of the relevant images found among the first {most}", 1),
         _score(f"f1@{most}", f"harmonic mean of precision@{most} and recall@{most}", 5),
         _score("map@r", "mean average precision over the first R, R = number of relevant images", 1),
+        *(column for head in record.settings.heads for column in _of_head(head)),
         _time("end_to_end_p50", "query ms", "decode + extract + search of one query, median", 0),
         _time("end_to_end_p95", "p95", "the same, 95th percentile", 4),
         _time("search_p50", "search ms", "search alone, one query, median", 6),
@@ -53,6 +55,20 @@ def columns(record: Record) -> list[Column]:
 
 def _score(name: str, means: str, rank: int) -> Column:
     return Column(name, means, lambda row: f"{row.scores[name]:.3f}" if name in row.scores else NOT_AVAILABLE, rank)
+
+
+def _of_head(head: str) -> tuple[Column, Column]:
+    def cell(name: str) -> Callable[[Row], str]:
+        def shown(row: Row) -> str:
+            figure = row.heads[head].scores.get(name) if head in row.heads else None
+            return NOT_AVAILABLE if figure is None else f"{figure:.3f}"
+
+        return shown
+
+    return (
+        Column(head, f"accuracy of the classifier {head}, learned from train", cell("accuracy"), 1),
+        Column(f"{head} f1", "its F1, mean over labels", cell("macro_f1"), 3),
+    )
 
 
 def _time(name: str, head: str, means: str, rank: int) -> Column:
@@ -98,6 +114,12 @@ def caption(record: Record) -> list[str]:
         for row in record.rows
         if (ties := row.ties.get("accuracy")) is not None and ties.best - ties.worst >= TOLD_FROM
     ]
+    refused: dict[str, list[str]] = {}
+    for row in record.rows:
+        for name, head in row.heads.items():
+            if head.error is not None:
+                refused.setdefault(head.error, []).append(name)
+    lines += [f"No {', '.join(dict.fromkeys(names))}: {sentence}." for sentence, names in refused.items()]
     lines += data.notices
     if data.skipped:
         lines.append(f"{len(data.skipped)} unusable images skipped; they are listed in the record.")
@@ -175,33 +197,37 @@ def markdown(record: Record) -> str:
 
 def tidy_csv(record: Record) -> str:
     """Everything that is known of every row, one column each, full precision; empty where there is no value."""
-    scores = list(dict.fromkeys(name for row in record.rows for name in row.scores))
-    times = list(dict.fromkeys(name for row in record.rows for name in row.times))
-    sizes = ["distance", "dim", "dtype", "bytes_per_image", "index_bytes", "zero_rows"]
-    tied = list(dict.fromkeys(name for row in record.rows for name in row.ties))
-    units = {name: figure.unit for row in record.rows for name, figure in row.times.items()}
+    rows = [_everything(row) for row in record.rows]
+    heads = [
+        name for groups in zip(*rows, strict=True) for name in dict.fromkeys(name for each in groups for name in each)
+    ]
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    heads = [f"{name} [{units[name]}]" for name in times]
-    tie_heads = [f"{name} ties {end}" for name in tied for end in ("worst", "expected", "best")]
-    writer.writerow(["method", "family", "status", *scores, *tie_heads, *heads, *sizes, "error"])
-    for row in record.rows:
-        figures = [row.times[name].value if name in row.times else None for name in times]
-        facts = [None] * len(sizes) if row.features is None else [getattr(row.features, name) for name in sizes]
-        error = row.error.sentence if row.error else ""
-        cells = [
-            row.method,
-            row.family,
-            row.status,
-            *(row.scores.get(name) for name in scores),
-            *(
-                getattr(row.ties[name], end) if name in row.ties else None
-                for name in tied
-                for end in ("worst", "expected", "best")
-            ),
-            *figures,
-            *facts,
-            error,
-        ]
-        writer.writerow(["" if cell is None else cell for cell in cells])
+    writer = csv.DictWriter(buffer, heads, restval="", lineterminator="\n")
+    writer.writeheader()
+    for groups in rows:
+        cells = {name: value for each in groups for name, value in each.items()}
+        writer.writerow({name: "" if value is None else value for name, value in cells.items()})
     return buffer.getvalue()
+
+
+def _everything(row: Row) -> tuple[dict[str, Any], ...]:
+    """Heading -> value, in groups whose columns stand together."""
+    sizes = ("distance", "dim", "dtype", "bytes_per_image", "index_bytes", "zero_rows")
+    return (
+        {"method": row.method, "family": row.family, "status": row.status},
+        row.scores,
+        {
+            f"{name} ties {end}": getattr(ties, end)
+            for name, ties in row.ties.items()
+            for end in ("worst", "expected", "best")
+        },
+        {f"{head} {name}": value for head, facts in row.heads.items() for name, value in facts.scores.items()},
+        {
+            f"{head} {name} [{figure.unit}]": figure.value
+            for head, facts in row.heads.items()
+            for name, figure in facts.times.items()
+        },
+        {f"{name} [{figure.unit}]": figure.value for name, figure in row.times.items()},
+        dict.fromkeys(sizes) if row.features is None else {name: getattr(row.features, name) for name in sizes},
+        {"error": row.error.sentence if row.error else ""},
+    )

@@ -1,0 +1,96 @@
+"""What classifiers make of a method's features: learned from train, judged on the queries, timed one by one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from retrieval_bench.core import BenchError, Split
+from retrieval_bench.heads.head import fit_head
+from retrieval_bench.heads.verdict import judge_head
+from retrieval_bench.results import HeadFacts, TimeFigure
+from retrieval_bench.timing import Stopwatch, latencies
+
+log = logging.getLogger("retrieval_bench")
+
+
+@dataclass(frozen=True, eq=False)
+class Classified:
+    """What one head did. arrays: by name "classes", "scores" and "predicted" as in `heads.Head`; empty if it failed."""
+
+    facts: HeadFacts
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Learnable:
+    """Features of a split as a head takes them: rows (n, d) float32, or (n, bytes) packed uint8 where `bits`."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+    bits: bool
+
+
+def classify(
+    name: str, train: Learnable, query: Learnable, *, seed: int, threads: int, timed: Sequence[int]
+) -> Classified:
+    """Fit the head `name` and judge it. What goes wrong with the data is told in its facts and ends nothing else.
+
+    timed: rows of `query` that are classified one at a time for the clock.
+    """
+    try:
+        with Stopwatch() as fitting:
+            head = fit_head(name, train.rows, train.labels, seed=seed, threads=threads, bits=train.bits)
+    except BenchError as error:
+        log.error("%s", error)
+        return Classified(HeadFacts(error=str(error)))
+    scores = head.scores(query.rows)
+    times = latencies((("predict", lambda item: head.predict(query.rows[timed[item]][None])),), len(timed))
+    facts = HeadFacts(
+        scores=judge_head(query.labels, scores, head.classes),
+        times={
+            "fit": TimeFigure(value=fitting.seconds, unit="s"),
+            **{what: TimeFigure(**asdict(figure)) for what, figure in times.items() if what.startswith("predict")},
+        },
+        chosen=dict(head.chosen),
+    )
+    return Classified(
+        facts,
+        {
+            "classes": head.classes,
+            "scores": scores.astype(np.float32),
+            "predicted": head.classes[scores.argmax(axis=1)],
+        },
+    )
+
+
+def unseen(train: Split, query: Split) -> np.ndarray:
+    """Rows of train that are no query: (n,) int64. A head that learned from a query would know its answer."""
+    asked = {query.images.digest(row) for row in range(len(query))}
+    return np.flatnonzero([train.images.digest(row) not in asked for row in range(len(train))])
+
+
+def classify_all(
+    names: Sequence[str],
+    learn: Callable[[], tuple[Learnable, Learnable]],
+    *,
+    seed: int,
+    threads: int,
+    timed: Sequence[int],
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Classified]:
+    """Every head in turn. learn: gives train and query; a BenchError of it is every head's."""
+    try:
+        train, query = learn()
+    except BenchError as error:
+        log.error("%s", error)
+        return {name: Classified(HeadFacts(error=str(error))) for name in names}
+    done = {}
+    for number, name in enumerate(names):
+        progress(name, number, len(names))
+        done[name] = classify(name, train, query, seed=seed, threads=threads, timed=timed)
+    progress(names[-1], len(names), len(names))
+    return done

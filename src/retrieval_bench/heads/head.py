@@ -1,0 +1,137 @@
+"""The public door of the heads: checks what comes in, fits, and gives back something that scores queries."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from retrieval_bench.core import BenchError
+from retrieval_bench.registry import HEADS
+
+_BLOCK = 256  # queries scored at once: bounds what a head holds beside the scores
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """What a head learns from.
+
+    rows: (n, d) float32 features, or (n, bytes) packed uint8 where `bits`.
+    places: (n,) int64, the position of each row's label in the ascending labels; all of 0 ... n_classes - 1 occur.
+    threads: Python threads that may be used; each library is held at one thread of its own meanwhile.
+    """
+
+    rows: np.ndarray
+    places: np.ndarray
+    n_classes: int
+    seed: int
+    threads: int
+    bits: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """score: (q, d) checked queries -> (q, C) float64, higher = more likely. chosen: plain values for the record."""
+
+    score: Callable[[np.ndarray], np.ndarray]
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A fitted classifier.
+
+    classes: (C,) int64 labels that occurred in train, ascending.
+    chosen: what was selected on train, how it did there, whether the solver converged; numbers, text and bool only.
+    """
+
+    name: str
+    classes: np.ndarray
+    chosen: Mapping[str, Any]
+    _width: int
+    _bits: bool
+    _score: Callable[[np.ndarray], np.ndarray]
+
+    def scores(self, queries: np.ndarray) -> np.ndarray:
+        """(q, d) as in training -> (q, C) float64, always finite; column j belongs to `classes[j]`, higher = more
+        likely. Comparable within a column and within a row; not probabilities unless the head says so.
+
+        Except for `knn`, a query's scores may differ in the last bits with what stands beside it: BLAS rounds by shape.
+        """
+        from threadpoolctl import threadpool_limits
+
+        queries = _checked(queries, self._bits, "query")
+        if queries.shape[1] != self._width:
+            raise ValueError(f"head {self.name} learned from rows of {self._width}, not of {queries.shape[1]}")
+        scores = np.empty((len(queries), len(self.classes)), np.float64)
+        with threadpool_limits(1):
+            for start in range(0, len(queries), _BLOCK):
+                scores[start : start + _BLOCK] = self._score(queries[start : start + _BLOCK])
+        if not np.isfinite(scores).all():
+            raise ValueError(f"head {self.name} gave scores that are not finite")
+        return scores
+
+    def predict(self, queries: np.ndarray) -> np.ndarray:
+        """(q,) int64: the label of the highest score, the lower label of equals."""
+        return self.classes[self.scores(queries).argmax(axis=1)]
+
+
+def fit_head(
+    name: str, features: np.ndarray, labels: np.ndarray, *, seed: int, threads: int, bits: bool = False
+) -> Head:
+    """Learn a classifier from `train` alone.
+
+    name: an entry of HEADS: knn, svm, logistic, tree, mlp.
+    features: (n, d) float32; or, with `bits`, (n, bytes) packed uint8, each bit read as -1 or +1.
+    labels: (n,) int64 from 0, at least two different; one image of a label is enough.
+    Every head sees rows of length 1 (a zero row stays zero), which is what the cosine distance sees; the packed codes
+    of `bits` all have the same length already.
+
+    The same seed gives the same head to the bit for every number of threads, as BLAS is held at one thread and
+    `threads` only share out pieces that do not depend on their number; another BLAS or processor may round otherwise.
+    Raises BenchError for an unknown head, no row, a single label, or features that are not finite.
+    """
+    from threadpoolctl import threadpool_limits
+
+    entry = HEADS[name]
+    features = _checked(features, bits, "train")
+    labels = np.asarray(labels, np.int64)
+    if labels.shape != (len(features),):
+        raise ValueError(f"labels have shape {labels.shape}, expected ({len(features)},)")
+    if not len(features):
+        raise BenchError(f"head {name}: the train split holds no image; it needs images of at least two labels")
+    classes, places = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise BenchError(
+            f"head {name}: every train image has label {classes[0]}; a classifier needs at least two labels in train"
+        )
+    if threads < 1:
+        raise ValueError(f"threads is {threads}, must be at least 1")
+    lessons = Lessons(features, places.astype(np.int64), len(classes), seed, threads, bits)
+    with threadpool_limits(1), warnings.catch_warnings():
+        # Whether a solver converged is told in `chosen`.
+        warnings.filterwarnings("ignore", category=_convergence_warning())
+        learned = entry.build(lessons)
+    return Head(name, classes, learned.chosen, features.shape[1], bits, learned.score)
+
+
+def _convergence_warning() -> type[Warning]:
+    from sklearn.exceptions import ConvergenceWarning
+
+    return ConvergenceWarning
+
+
+def _checked(features: np.ndarray, bits: bool, split: str) -> np.ndarray:
+    features = np.asarray(features)
+    wanted = np.uint8 if bits else np.float32
+    if features.ndim != 2 or features.dtype != wanted or not features.shape[1]:
+        raise ValueError(f"features are {features.dtype} {features.shape}, expected {np.dtype(wanted)} (n, d), d > 0")
+    if not bits and not np.isfinite(features).all():
+        row = int(np.argmin(np.isfinite(features).all(axis=1)))
+        raise BenchError(
+            f"the features of {split} image {row} are not finite; a head takes finite numbers only: mend the extractor"
+        )
+    return np.ascontiguousarray(features)

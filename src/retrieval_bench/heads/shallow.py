@@ -1,0 +1,71 @@
+"""Decision tree and small neural network, both of scikit-learn, on the principal axes of the features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from retrieval_bench.heads.head import Learned, Lessons
+from retrieval_bench.heads.rows import Scale, principal_axes, projected, unit
+from retrieval_bench.registry import HEADS
+
+TREE_AXES = 64
+MLP_AXES = 512
+HIDDEN = 256
+EPOCHS = 60
+
+_AXES_ROWS = 4096  # rows that the axes are learned from, drawn by the seed: their cost grows with the cube
+
+
+@HEADS("tree", about="decision tree on the first 64 principal axes")
+def tree(lessons: Lessons) -> Learned:
+    """CART with Gini impurity, grown until pure (Breiman et al. 1984); scores are the labels' shares of a leaf."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    space, points = _principal(lessons, TREE_AXES)
+    model = DecisionTreeClassifier(random_state=lessons.seed).fit(points, lessons.places)
+    facts = {"axes": points.shape[1], "leaves": int(model.get_n_leaves()), "depth": int(model.get_depth())}
+    return Learned(lambda queries: model.predict_proba(space(queries)), facts)
+
+
+@HEADS("mlp", about="neural network with one hidden layer of 256, on the first 512 principal axes")
+def mlp(lessons: Lessons) -> Learned:
+    """ReLU, Adam, 60 epochs, softmax; scores are probabilities.
+
+    The number of epochs is fixed: stopping early would need a validation part that labels with one image cannot give.
+    """
+    from sklearn.neural_network import MLPClassifier
+
+    space, points = _principal(lessons, MLP_AXES)
+    # One scale for all axes, so that the first ones stay the larger: about 1 is what Adam's step is made for.
+    spread = np.float32(float(points.std()) or 1.0)
+    model = MLPClassifier((HIDDEN,), max_iter=EPOCHS, random_state=lessons.seed, alpha=1e-3)
+    model.fit(points / spread, lessons.places)
+    facts: dict[str, Any] = {"axes": points.shape[1], "hidden": HIDDEN, "epochs": int(model.n_iter_)}
+    facts |= {"loss": float(model.loss_), "converged": bool(model.n_iter_ < EPOCHS)}
+    return Learned(lambda queries: model.predict_proba(space(queries) / spread), facts)
+
+
+class _Space:
+    """(q, d) features -> (q, k) float32 on the principal axes of train."""
+
+    def __init__(self, scale: Scale, basis: np.ndarray, bits: bool) -> None:
+        self._scale = scale
+        self._basis = basis
+        self._bits = bits
+
+    def __call__(self, queries: np.ndarray) -> np.ndarray:
+        return self._scale.apply(unit(queries, self._bits)) @ self._basis
+
+
+def _principal(lessons: Lessons, at_most: int) -> tuple[_Space, np.ndarray]:
+    """The space, and (n, k) where the rows of train stand in it."""
+    rows = unit(lessons.rows, lessons.bits)
+    scale = Scale.of(rows)
+    scale.apply(rows)
+    some = rows
+    if len(rows) > _AXES_ROWS:
+        some = rows[np.sort(np.random.default_rng(lessons.seed).permutation(len(rows))[:_AXES_ROWS])]
+    basis = principal_axes(some, lessons.threads, at_most)
+    return _Space(scale, basis, lessons.bits), projected(rows, basis, lessons.threads)

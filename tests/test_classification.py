@@ -1,0 +1,124 @@
+"""Heads within a run: what they learn from, what the record holds of them, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from methods import MeanColor, spec
+from shop import shop
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+from retrieval_bench.classification import unseen
+from retrieval_bench.core import Dataset
+from retrieval_bench.method import Method, parse_method
+from retrieval_bench.registry import HEADS, Entry, Spec
+from retrieval_bench.results import Record, load_rankings
+from retrieval_bench.runner import run
+from retrieval_bench.trial import Plan
+
+EVERY = tuple(entry.name for entry in HEADS)
+
+
+def with_heads(data: Dataset, out: Path, *methods: str | Method, **changes: Any) -> Record:
+    parsed = tuple(parse_method(method) if isinstance(method, str) else method for method in methods)
+    source = Spec(Entry(data.name, lambda root: data, "for tests"), {})
+    return run(Plan(**({"methods": parsed, "dataset": source, "heads": EVERY, "threads": 2} | changes)), out)
+
+
+@pytest.mark.parametrize("method", ["color", "phash", "color+hsv", "color+phash+concat", "color+verify=5", "moments"])
+def test_every_head_is_judged_and_its_figures_follow_from_the_saved_arrays(tmp_path: Path, method: str) -> None:
+    record = with_heads(shop(4, 4), tmp_path, method)
+    (row,) = record.rows
+    assert row.status == "ok", row.error
+    assert tuple(row.heads) == EVERY == record.settings.heads
+    arrays = load_rankings(tmp_path, record)
+    expected = arrays["query_labels"]
+    for name, head in row.heads.items():
+        assert head.error is None
+        classes, scores, predicted = (
+            arrays[f"{method}/heads/{name}/{what}"] for what in ("classes", "scores", "predicted")
+        )
+        assert scores.shape == (16, 4)
+        assert head.scores["accuracy"] == pytest.approx(np.mean(predicted == expected))
+        macro = precision_recall_fscore_support(expected, predicted, average="macro", zero_division=0)[:3]
+        assert [head.scores[f"macro_{what}"] for what in ("precision", "recall", "f1")] == pytest.approx(macro)
+        areas = [roc_auc_score(expected == label, scores[:, place]) for place, label in enumerate(classes)]
+        assert head.scores["macro_roc_auc"] == pytest.approx(np.mean(areas))
+        assert head.times["fit"].value is not None
+        assert head.times["predict_p50"].n == 16
+    if method == "color":
+        assert row.heads["svm"].scores["accuracy"] > 0.9
+
+
+def test_a_reranked_method_has_the_heads_of_the_method_that_it_reranks(tmp_path: Path) -> None:
+    plain, again = with_heads(shop(4, 3), tmp_path, "color", "color+qe=2", heads=("svm",)).rows
+    assert plain.heads["svm"].scores == again.heads["svm"].scores
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [("color+phash+rrf", "keeps no single vector"), ("crop-resistant", "compared in a way of its own")],
+)
+def test_what_has_no_vector_says_so_and_keeps_its_row(tmp_path: Path, method: str, reason: str) -> None:
+    (row,) = with_heads(shop(), tmp_path, method, heads=("svm", "knn")).rows
+    assert row.status == "ok"
+    assert row.scores["accuracy"] > 0
+    for head in row.heads.values():
+        assert head.error is not None
+        assert reason in head.error
+        assert not head.scores
+
+
+def test_the_oracle_teaches_nobody(tmp_path: Path) -> None:
+    assert with_heads(shop(), tmp_path, "oracle").rows[0].heads == {}
+
+
+def test_one_label_or_no_train_is_told(tmp_path: Path) -> None:
+    data = shop(3, 3)
+    alone = data.with_splits({"train": data.train.take([0, 1])})
+    (row,) = with_heads(alone, tmp_path / "a", "phash", heads=("svm",)).rows
+    assert "at least two labels" in (row.heads["svm"].error or "")
+    none = data.with_splits({"train": data.train.take([])})
+    (row,) = with_heads(none, tmp_path / "b", "phash", heads=("svm",)).rows
+    assert "shop has none; add a train split" in (row.heads["svm"].error or "")
+    assert row.status == "ok"
+
+
+def test_no_head_learns_from_a_query(tmp_path: Path) -> None:
+    data = shop(3, 4)
+    again = data.train.take([1, 2, 5, 9])
+    mixed = data.with_splits({"query": replace(again, ids=tuple(f"again/{item}" for item in again.ids))})
+    assert unseen(mixed.train, mixed.query).tolist() == [0, 3, 4, 6, 7, 8, 10, 11]
+    # `random` knows nothing but the image itself: a head that saw the queries would be right about all of them.
+    (row,) = with_heads(mixed, tmp_path, "random", heads=("knn",)).rows
+    assert row.heads["knn"].scores["accuracy"] < 1
+
+
+def test_train_that_is_also_gallery_is_extracted_once(tmp_path: Path) -> None:
+    data = shop(4, 3)
+    built: list[MeanColor] = []
+
+    def build(setup: object) -> MeanColor:
+        built.append(MeanColor())
+        return built[-1]
+
+    (row,) = with_heads(data.with_splits({"gallery": data.train}), tmp_path, spec("mean", build), heads=("svm",)).rows
+    assert row.heads["svm"].scores["accuracy"] > 0.9
+    assert row.features is not None
+    assert row.features.computed == 24
+
+
+def test_threads_change_no_bit_of_a_head(tmp_path: Path) -> None:
+    found = []
+    for threads in (1, 2):
+        out = tmp_path / str(threads)
+        record = with_heads(shop(4, 4), out, "color", threads=threads)
+        found.append({name: array for name, array in load_rankings(out, record).items() if "/heads/" in name})
+    assert found[0].keys() == found[1].keys()
+    assert len(found[0]) == 3 * len(EVERY)
+    for name, array in found[0].items():
+        np.testing.assert_array_equal(array, found[1][name], err_msg=name)
