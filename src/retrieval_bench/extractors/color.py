@@ -8,7 +8,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Extractor, Setup
 from retrieval_bench.extractors.histograms import color_histogram
-from retrieval_bench.extractors.local import SAMPLE, Described, local_features
+from retrieval_bench.extractors.local import Described, local_features
 from retrieval_bench.extractors.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS
 
@@ -67,7 +67,7 @@ def color(
     soft: int = 1,
     power: float = 0.5,
     fit_images: int = 1000,
-    sample: int = SAMPLE,
+    sample: int = 75_000,
 ) -> Extractor:
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.gradients import hog_blocks, hog_cells
-from retrieval_bench.extractors.local import SAMPLE, Described, local_features, nothing
+from retrieval_bench.extractors.local import Described, local_features, nothing
 from retrieval_bench.extractors.resize import opponent_planes, shrunk
 from retrieval_bench.registry import EXTRACTORS
 
@@ -95,7 +95,7 @@ def hog(
     *,
     encode: str = "fisher",
     words: int = 0,
-    side: int = 256,
+    side: int = 224,
     cell: int = 8,
     scales: int = 2,
     block: int = 2,
@@ -106,7 +106,7 @@ def hog(
     soft: int = 1,
     power: float = 0.5,
     fit_images: int = 1000,
-    sample: int = SAMPLE,
+    sample: int = 75_000,
 ) -> Extractor:
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 
