@@ -72,6 +72,28 @@ def test_the_catalogue_as_gallery(clone: Path) -> None:
     assert screen(dataset)[1] == ()
 
 
+def test_the_val_list_as_queries(clone: Path) -> None:
+    dataset = parse(DATASETS, "grocery:queries=val").build(clone)
+    assert dataset.query.ids == ("val/Gala_001.jpg",)
+    assert dataset.query.labels.tolist() == [1]
+    assert dataset.gallery.ids == dataset.train.ids == grocery(clone).train.ids
+    assert dataset.fingerprint != grocery(clone).fingerprint
+    assert screen(dataset)[1] == ()
+
+
+def test_only_the_published_lists_are_queries(clone: Path) -> None:
+    with pytest.raises(BenchError, match=r"queries.*test.*val"):
+        parse(DATASETS, "grocery:queries=train").build(clone)
+
+
+def test_the_list_that_is_not_asked_for_may_be_gone(clone: Path) -> None:
+    (clone / "dataset" / "test.txt").unlink()
+    assert grocery(clone, queries="val").query.ids == ("val/Gala_001.jpg",)
+    (clone / "dataset" / "val.txt").unlink()
+    with pytest.raises(BenchError, match=r"val\.txt cannot be read.*git clone"):
+        grocery(clone, queries="val")
+
+
 def test_a_root_that_is_no_clone(tmp_path: Path) -> None:
     for root in (None, tmp_path, tmp_path / "none"):
         with pytest.raises(BenchError, match=r"git clone https://github\.com/marcusklasson/GroceryStoreDataset"):
@@ -122,6 +144,9 @@ def test_the_real_photos() -> None:
     assert set(dataset.query.labels) == set(dataset.gallery.labels) == set(range(81))
     assert all(dataset.gallery.attributes["text"])
     assert dataset.query.images[0].shape == (348, 348, 3)
+    held_out = grocery(REAL, queries="val").query
+    assert len(held_out) == 296
+    assert not set(held_out.ids) & {*dataset.query.ids, *dataset.train.ids}
     catalogue = grocery(REAL, gallery="iconic")
     assert sorted(catalogue.gallery.labels) == list(range(81))
     assert [image.shape[2] for image in (catalogue.gallery.images[row] for row in range(81))] == [3] * 81

@@ -19,12 +19,14 @@ from retrieval_bench.datasets.shop import drawing, optics, prints
 from retrieval_bench.datasets.shop.drawing import SIDE, Dice
 from retrieval_bench.datasets.shop.jpeg import jpeg
 from retrieval_bench.datasets.shop.look import CATEGORIES, looks
+from retrieval_bench.datasets.shop.turned import Turn, any_turn, turned
 from retrieval_bench.datasets.shop.view import SCENES, SIZE, phone_view
 from retrieval_bench.images import ImageBytes, encode_png
 from retrieval_bench.registry import DATASETS, parse
 
 # Of seed 0. They hold on every machine; where a change of the pixels is meant, raise products.VERSION with them.
 GOLDEN = "19f5fba2714d77df642cc0254beddd3c2be69d9295efbf48e7f26f9c46f8bcd1"
+GOLDEN_TURNED = "3d46efb9f42b93e21bdf579385272cef717b0d9cf6eacec36380d700d3b1569c"
 GOLDEN_QUERIES = {
     "mug": "54269e610a3f978858a0555701c9a681909ba70faa470da767f916f2903f8c60",
     "bottle": "988fbd4f27fded2f684d27fa3d723fb24d1fea5ae7a70fdae76e7cd0b22248e6",
@@ -308,6 +310,100 @@ def test_a_seed_outside_its_range_is_refused(seed: int) -> None:
 
 def test_progress_runs_to_the_end(pictures: module.Pictures, progress: list[tuple[int, int]]) -> None:
     assert progress == [(12 * n, 1200) for n in range(1, 101)]
+
+
+# --- turned and cropped -----------------------------------------------------------------------------------------------
+
+
+def test_every_pixel_of_the_turned_queries_is_golden(renders: list[int]) -> None:
+    queries = module.products(None, queries="turned").query.images
+    digests = [queries.digest(row) for row in range(len(queries))]
+    assert hashlib.sha256("\n".join(digests).encode()).hexdigest() == GOLDEN_TURNED
+    assert digests[7] == module.pixel_digest(queries[7])
+
+
+def test_only_the_queries_are_turned(dataset: Dataset) -> None:
+    other = parse(DATASETS, "products:queries=turned").build(None)
+    assert other.fingerprint != dataset.fingerprint
+    for part in ("train", "gallery"):
+        assert other.splits[part].content == dataset.splits[part].content
+    assert other.query.ids == dataset.query.ids
+    assert other.query.labels.tolist() == dataset.query.labels.tolist()
+    assert set(other.query.attributes) == {*dataset.query.attributes, "turned_deg", "kept"}
+    assert "turned_deg" not in dataset.query.attributes
+    kept = other.query.attributes["kept"]
+    assert (kept >= 0.5).all()
+    assert (kept <= 0.7).all()
+    for row in range(0, 400, 37):
+        height, width, _ = other.query.images[row].shape
+        assert height * width / SIZE**2 == pytest.approx(kept[row], abs=1e-4)
+    angles = other.query.attributes["turned_deg"]
+    assert np.histogram(angles, 4, (-180, 180))[0].min() > 70  # of 400, 100 expected: every quarter of the circle
+
+
+def test_a_turned_query_is_its_own_picture_turned(dataset: Dataset) -> None:
+    """As PIL turns it: about the centre of the crop, bilinear."""
+    other = module.products(None, queries="turned")
+    for row in range(0, 400, 29):
+        by = any_turn(Dice("turned", 0, dataset.query.ids[row].split("/")[2], 8 + row % 4))
+        assert by.turned_deg == other.query.attributes["turned_deg"][row]
+        c, s = math.cos(math.radians(by.turned_deg)), math.sin(math.radians(by.turned_deg))
+        h = by.side / 2
+        back = (c, s, by.x - c * h - s * h, -s, c, by.y + s * h - c * h)
+        peer = Image.fromarray(dataset.query.images[row]).transform(
+            (by.side, by.side), Image.Transform.AFFINE, back, Image.Resampling.BILINEAR
+        )
+        apart = np.abs(np.asarray(peer).astype(int) - other.query.images[row].astype(int))
+        assert apart[2:-2, 2:-2].max() <= 3
+        assert apart.mean() < 0.5
+
+
+def test_no_crop_leaves_its_picture() -> None:
+    draws = [any_turn(Dice("a turn", n)) for n in range(2000)]
+    assert min(by.kept for by in draws) >= 0.5
+    assert max(by.kept for by in draws) > 0.69
+    for by in draws:
+        reach = by.side * sum(abs(part) for part in drawing.turn(by.turned_deg)) / 2
+        for at in (by.x, by.y):
+            assert at - reach > -0.5
+            assert at + reach < SIZE + 0.5
+
+
+@pytest.mark.parametrize(("degrees", "quarters"), [(0.0, 0), (90.0, -1), (-90.0, 1), (180.0, 2), (-180.0, 2)])
+def test_a_quarter_turn_moves_pixels_and_mixes_none(degrees: float, quarters: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    middle = pixels[30:190, 32:192]
+    assert (turned(pixels, Turn(degrees, 160, 112.0, 110.0)) == np.rot90(middle, quarters)).all()
+
+
+def test_outside_the_picture_is_its_nearest_pixel() -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[:, 3] = 200
+    assert (turned(pixels, Turn(0.0, 2, 4.0, 2.0)) == 200).all()
+    assert (turned(pixels, Turn(0.0, 1, 3.0, 2.0)) == 100).all()
+
+
+def test_turned_pictures_are_cached_by_themselves(
+    renders: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = module.products(None, queries="turned")
+    names = {file.name for file in (tmp_path / "cache").iterdir()}
+    assert names == {f"products-{module.VERSION}-0.npz", f"products-{module.VERSION}-0-turned.npz"}
+    monkeypatch.setattr(module, "turn_all", lambda *key: pytest.fail("drawn again"))
+    second = module.products(None, queries="turned")
+    assert second.fingerprint == first.fingerprint
+    assert second.query.attributes["turned_deg"].tolist() == first.query.attributes["turned_deg"].tolist()
+    assert renders == [0]
+
+
+def test_seeds_are_turned_otherwise() -> None:
+    assert any_turn(Dice("turned", 0, "mug-00", 8)) == any_turn(Dice("turned", 0, "mug-00", 8))
+    assert any_turn(Dice("turned", 0, "mug-00", 8)) != any_turn(Dice("turned", 1, "mug-00", 8))
+
+
+def test_queries_are_as_they_are_or_turned() -> None:
+    with pytest.raises(BenchError, match=r"queries.*as-is.*turned"):
+        parse(DATASETS, "products:queries=upside-down")
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------

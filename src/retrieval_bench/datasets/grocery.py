@@ -20,11 +20,17 @@ SOURCE = "git clone https://github.com/marcusklasson/GroceryStoreDataset"
 
 
 @DATASETS("grocery", about="81 grocery products photographed in shops (Klasson et al., WACV 2019); reads a clone")
-def grocery(root: Path | None, *, gallery: Literal["train", "iconic"] = "train") -> Dataset:
-    """Read the published lists: train.txt is train and, by default, gallery; test.txt is query. val.txt is not used.
+def grocery(
+    root: Path | None,
+    *,
+    gallery: Literal["train", "iconic"] = "train",
+    queries: Literal["test", "val"] = "test",
+) -> Dataset:
+    """Read the published lists: train.txt is train and, by default, gallery; test.txt or val.txt is query.
 
     root: the clone, or its folder `dataset`.
     gallery: "train" searches the photos of train.txt, "iconic" the 81 catalogue images; train stays train.txt.
+    queries: "test" to report, "val" to choose options by, so that the test list plays no part in them.
     Labels are the 81 products; categories the coarse classes of classes.csv (43 in it, where the paper says 42).
     Attribute "text" is the product's description, "" where the clone has none.
     """
@@ -42,7 +48,7 @@ def grocery(root: Path | None, *, gallery: Literal["train", "iconic"] = "train")
         name="grocery",
         train=train,
         gallery=train if gallery == "train" else _iconic(home, products),
-        query=_listed(home, "test.txt", products),
+        query=_listed(home, f"{queries}.txt", products),
         label_names=tuple(products[fine].name for fine in range(len(products))),
         category_names=tuple(categories[coarse] for coarse in range(len(categories))),
     )

@@ -4,6 +4,9 @@ Ten categories of ten products (`shop/look.py`), one catalogue and eleven phone 
 1-4 are for training, the catalogue shot and views 5-7 make the gallery, views 8-11 are the queries, so that every query
 has 4 relevant items. View parameters are drawn per view without regard to the split and kept as attributes.
 
+With `queries=turned` each query is turned by any angle and cropped to 50 to 70 % of its area (`shop/turned.py`); train
+and gallery stay as they are.
+
 The pixels are the same on every machine: `shop/drawing.py` says how, a golden digest in the tests says that. Rendering
 takes seconds; the result is cached on disk and belongs to the source code that drew it.
 """
@@ -13,19 +16,23 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import platformdirs
 
-from retrieval_bench.core import BenchError, Dataset, Split, printable
+from retrieval_bench.core import BenchError, Dataset, Images, Split, printable
 from retrieval_bench.datasets.shop.camera import Camera, Parameters
+from retrieval_bench.datasets.shop.drawing import Dice
 from retrieval_bench.datasets.shop.look import CATEGORIES, looks
+from retrieval_bench.datasets.shop.turned import any_turn, turned
 from retrieval_bench.images import ImageBytes, encode_png
 from retrieval_bench.registry import DATASETS
 
@@ -39,7 +46,7 @@ CACHE_VARIABLE = "RETRIEVAL_BENCH_CACHE"
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """All pictures, product by product, view by view.
+    """All pictures, or all queries, product by product, view by view.
 
     encoded: lossless PNG bytes. digests: sha256 over shape and pixels, which no PNG library can change.
     attributes: name -> (n,) array of view parameters as rendered.
@@ -51,8 +58,12 @@ class Pictures:
 
 
 @DATASETS("products", about="embedded: 100 rendered products, catalogue and phone views, every view parameter known")
-def products(root: Path | None, *, seed: int = 0) -> Dataset:
-    """The dataset of one seed. Raises BenchError for a bad seed, and for a `root`: nothing is read."""
+def products(root: Path | None, *, seed: int = 0, queries: Literal["as-is", "turned"] = "as-is") -> Dataset:
+    """The dataset of one seed. Raises BenchError for a bad seed, and for a `root`: nothing is read.
+
+    queries: "turned" turns and crops them further; the attributes turned_deg (clockwise, -180..180) and kept (share of
+    the picture's area) say how, and all others are those of the picture before.
+    """
     if root is not None:
         raise BenchError(
             f"products is rendered and reads nothing from {printable(root)}; drop --data-root, "
@@ -60,13 +71,19 @@ def products(root: Path | None, *, seed: int = 0) -> Dataset:
         )
     if not 0 <= seed < 2**32:
         raise BenchError(f"products: seed={seed} is outside 0..{2**32 - 1}; choose a seed in this range")
-    pictures = _cached(seed)
+    pictures = _cached(f"products-{VERSION}-{seed}", lambda: _render_watched(seed))
     goods = looks(seed)
     splits = {}
     for part, views in PARTS.items():
         rows = [product * VIEWS + view for product in range(len(goods)) for view in views]
         owners = [goods[row // VIEWS] for row in rows]
         attributes = {name: column[rows] for name, column in pictures.attributes.items()}
+        images = ImageBytes([pictures.encoded[row] for row in rows], [pictures.digests[row] for row in rows])
+        if part == "query" and queries == "turned":
+            keys = [(owners[n].name, row % VIEWS) for n, row in enumerate(rows)]
+            again = _cached(f"products-{VERSION}-{seed}-turned", partial(turn_all, images, seed, keys))
+            images = ImageBytes(again.encoded, again.digests)
+            attributes |= again.attributes
         attributes["differs_by"] = np.array([look.differs_by for look in owners])
         splits[part] = Split(
             ids=tuple(
@@ -74,7 +91,7 @@ def products(root: Path | None, *, seed: int = 0) -> Dataset:
                 for look, row in zip(owners, rows, strict=True)
             ),
             labels=np.array(rows, np.int64) // VIEWS,
-            images=ImageBytes([pictures.encoded[row] for row in rows], [pictures.digests[row] for row in rows]),
+            images=images,
             categories=np.array([CATEGORIES.index(look.category) for look in owners], np.int64),
             attributes=attributes,
         )
@@ -106,12 +123,19 @@ def render_all(seed: int, progress: Callable[[int, int], None] | None = None) ->
             shots += done
             if progress is not None:
                 progress(len(shots), total)
-    names = shots[0][2]
-    return Pictures(
-        encoded=[png for png, _, _ in shots],
-        digests=[digest for _, digest, _ in shots],
-        attributes={name: np.array([parameters[name] for _, _, parameters in shots]) for name in names},
-    )
+    return _collected(shots)
+
+
+def turn_all(images: Images, seed: int, keys: Sequence[tuple[str, int]]) -> Pictures:
+    """Every image turned and cropped by a draw of its own, which depends on (seed, product, view) alone."""
+
+    def one(row: int) -> tuple[bytes, str, Parameters]:
+        by = any_turn(Dice("turned", seed, *keys[row]))
+        pixels = turned(images[row], by)
+        return encode_png(pixels), pixel_digest(pixels), {"turned_deg": by.turned_deg, "kept": round(by.kept, 4)}
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return _collected(list(pool.map(one, range(len(keys)))))
 
 
 def pixel_digest(pixels: np.ndarray) -> str:
@@ -119,16 +143,25 @@ def pixel_digest(pixels: np.ndarray) -> str:
     return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
+def _collected(shots: list[tuple[bytes, str, Parameters]]) -> Pictures:
+    return Pictures(
+        encoded=[png for png, _, _ in shots],
+        digests=[digest for _, digest, _ in shots],
+        attributes={name: np.array([parameters[name] for _, _, parameters in shots]) for name in shots[0][2]},
+    )
+
+
 # --- the cache --------------------------------------------------------------------------------------------------------
 
 
-def _cached(seed: int) -> Pictures:
+def _cached(name: str, draw: Callable[[], Pictures]) -> Pictures:
+    """name: says all that the pictures depend on besides the source code."""
     directory = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("retrieval_bench")
-    path = Path(directory) / f"products-{VERSION}-{seed}.npz"
-    pictures = _load(path, seed)
+    path = Path(directory) / f"{name}.npz"
+    pictures = _load(path, name)
     if pictures is None:
-        pictures = _render_watched(seed)
-        _save(pictures, path, seed)
+        pictures = draw()
+        _save(pictures, path, name)
     return pictures
 
 
@@ -141,21 +174,21 @@ def _source() -> str:
     return digest.hexdigest()
 
 
-def _seal(arrays: dict[str, np.ndarray], seed: int) -> str:
-    digest = hashlib.sha256(f"{_source()} {seed} ".encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+def _seal(arrays: dict[str, np.ndarray], name: str) -> str:
+    digest = hashlib.sha256(f"{_source()} {name} ".encode())
+    for key in sorted(arrays):
+        array = np.ascontiguousarray(arrays[key])
+        digest.update(f"{key} {array.dtype.str} {array.shape} ".encode())
         digest.update(array.view(np.uint8).data if array.size else b"")
     return digest.hexdigest()
 
 
-def _load(path: Path, seed: int) -> Pictures | None:
-    """What the file holds, or None where it is missing, damaged or of other code or seed: then it is drawn again."""
+def _load(path: Path, name: str) -> Pictures | None:
+    """What the file holds, or None where it is missing, damaged or of other code or name: then it is drawn again."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        if str(arrays.pop("seal")) != _seal(arrays, seed):
+            arrays = {key: archive[key] for key in archive.files}
+        if str(arrays.pop("seal")) != _seal(arrays, name):
             return None
     except Exception:  # a damaged archive raises whatever its first wrong byte leads to, in zipfile, zlib or numpy
         return None
@@ -165,7 +198,7 @@ def _load(path: Path, seed: int) -> Pictures | None:
     return Pictures(encoded, arrays.pop("digests").tolist(), arrays)
 
 
-def _save(pictures: Pictures, path: Path, seed: int) -> None:
+def _save(pictures: Pictures, path: Path, name: str) -> None:
     """Write all at once or not at all; a directory that cannot be written only means drawing again next time."""
     arrays: dict[str, np.ndarray] = {
         "encoded": np.frombuffer(b"".join(pictures.encoded), np.uint8),
@@ -173,7 +206,7 @@ def _save(pictures: Pictures, path: Path, seed: int) -> None:
         "digests": np.array(pictures.digests),
         **pictures.attributes,
     }
-    seal = np.array(_seal(arrays, seed))
+    seal = np.array(_seal(arrays, name))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with suppress(OSError):

@@ -1,0 +1,40 @@
+"""`python -m benchmark.document FILE.md ...`: make the tables in documents anew from the records they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval_bench.core import BenchError
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+USER_MISTAKE = 2
+
+
+@app.command()
+def document(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.md ...", help="Documents with tables to renew.")],
+    root: Annotated[Path, typer.Option(metavar="DIR", help="Where the paths of the records start.")] = Path(),
+) -> None:
+    """Renew the tables between `<!-- table` and `<!-- /table -->`; a document that does not change is left alone."""
+    from retrieval_bench.report.document import renewed
+    from retrieval_bench.results import write_whole
+
+    try:
+        for file in files:
+            before = file.read_text(encoding="utf-8")
+            after = renewed(before, root)
+            if after != before:
+                write_whole(file, after.encode())
+    except (BenchError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(USER_MISTAKE) from None
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmark.document")

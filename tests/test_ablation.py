@@ -1,0 +1,87 @@
+"""docs/classical.md says what the committed records say, and the Makefile can make those again."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from retrieval_bench.report.document import records_of, renewed
+from retrieval_bench.results import Record, load, load_rankings
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "classical.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+LATER = "\n## What the defaults then gave on the test list\n"
+"""This section holds a run on the test list, whose record is not committed."""
+FOLDERS = sorted(
+    file.parent.relative_to(ROOT).as_posix()
+    for kind in ("ablation", "turned")
+    for file in (ROOT / "results" / kind).glob("*/run.json")
+)
+ABLATION = [folder for folder in FOLDERS if folder.startswith("results/ablation/")]
+HASHES = {"phash", "dhash", "ahash", "whash", "colorhash", "block-mean", "crop-resistant"}
+
+
+def record(folder: str) -> Record:
+    return load(ROOT / folder)
+
+
+def test_the_tables_are_those_of_the_records() -> None:
+    assert renewed(PAGE, ROOT) == PAGE, "renew them: python -m benchmark.document docs/classical.md"
+
+
+def test_every_record_is_in_the_document() -> None:
+    assert set(records_of(PAGE)) == set(FOLDERS)
+
+
+def test_what_the_prose_calls_a_score_is_one() -> None:
+    told = "".join((ROOT / "results" / kind / "README.md").read_text("utf-8") for kind in ("ablation", "turned"))
+    prose = re.sub(r"<!-- table\n.*?<!-- /table -->", "", PAGE, flags=re.S)
+    head, found, rest = prose.partition(LATER)
+    prose = head + rest.partition("\n## ")[2] if found else head
+    rows = [row for folder in FOLDERS for row in record(folder).rows]
+    scores = {f"{score:.3f}" for row in rows for score in row.scores.values()}
+    bounds = {f"{bound:.3f}" for row in rows for ties in row.ties.values() for bound in (ties.worst, ties.best)}
+    assert set(re.findall(r"\b[01]\.\d{3}\b", prose + told)) <= scores | bounds
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_records_are_whole(folder: str) -> None:
+    made = record(folder)
+    assert made.status == "finished"
+    assert [row.method for row in made.rows if row.status != "ok"] == []
+    assert [row.method for row in made.rows] == list(made.settings.methods)
+    assert made.settings.limit is None
+    assert made.environment.dirty is False
+    assert set(load_rankings(ROOT / folder, made)) >= {"query_ids", "gallery_ids"}
+    assert f"--out {folder}" in MAKEFILE
+    assert ",".join(made.settings.methods) in MAKEFILE
+
+
+@pytest.mark.parametrize("folder", ABLATION)
+def test_the_test_list_played_no_part(folder: str) -> None:
+    made = record(folder)
+    assert made.dataset.spec == "grocery:queries=val"
+    assert made.dataset.root == "GroceryStoreDataset"  # a clone beside the checkout, and no machine's own path
+    assert (made.dataset.images.train, made.dataset.images.gallery, made.dataset.images.query) == (2640, 2640, 296)
+
+
+def test_turned_queries_part_local_features_from_hashes() -> None:
+    """What results/turned is there to show: who finds them, and who is cheap."""
+    as_is, turned = (
+        {row.method: row for row in record(f"results/turned/{name}").rows} for name in ("as-is", "products")
+    )
+    verified = turned["sift+verify=100"]
+    for name in HASHES:
+        assert verified.scores["accuracy"] > turned[name].scores["accuracy"] + 0.5
+        assert verified.scores["accuracy"] > as_is[name].scores["accuracy"] + 0.5
+        found, asked = turned[name].times["end_to_end_p50"].value, verified.times["end_to_end_p50"].value
+        assert found is not None
+        assert asked is not None
+        assert found < asked / 2
+        size, most = turned[name].features, verified.features
+        assert size is not None
+        assert most is not None
+        assert size.bytes_per_image < most.bytes_per_image / 10
