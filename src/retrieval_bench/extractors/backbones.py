@@ -148,13 +148,20 @@ def probe(network: Any, side: int) -> dict[str, Stage]:
         for name, module in network.named_modules():
             if name:
                 handles.append(module.register_forward_hook(noting(name)))
-        weight = next(network.parameters())
         with torch.inference_mode():
-            network(torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype))
+            network(black(network, side))
     finally:
         for handle in handles:
             handle.remove()
     return found
+
+
+def black(network: Any, side: int) -> Any:
+    """One black image, (1, 3, side, side), where the network's parameters are and of their dtype."""
+    import torch
+
+    weight = next(network.parameters(), torch.zeros(1))
+    return torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype)
 
 
 def outline(stages: dict[str, Stage]) -> list[Stage]:
@@ -176,11 +183,10 @@ def check_size(backbone: Backbone, sides: Sequence[int]) -> None:
     """BenchError where the network does not take square images of these sides."""
     import torch
 
-    weight = next(backbone.network.parameters())
     for side in sides:
         try:
             with torch.inference_mode():
-                backbone.network(torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype))
+                backbone.network(black(backbone.network, side))
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = str(error).partition("\n")[0]
             raise BenchError(

@@ -376,8 +376,8 @@ def _rename_densenet_layers(state: dict[str, Any]) -> None:
         state[re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key)] = state.pop(key)
 
 
-def entry_of(name: str, about: str, make: Callable[..., Backbone], **facts: Any) -> Entry:
-    """An entry whose options are those of `make` (its keyword parameters) and those of `features_of`."""
+def with_options(make: Callable[..., Backbone]) -> Callable[..., Extractor]:
+    """A builder whose options are those of `make` (its keyword parameters) and those of `features_of`."""
     shared = inspect.signature(features_of).parameters
     own = inspect.signature(make).parameters
     keywords = {
@@ -394,7 +394,7 @@ def entry_of(name: str, about: str, make: Callable[..., Backbone], **facts: Any)
     # Where the registry reads names, types and defaults of the options.
     build.__signature__ = inspect.Signature([own["setup"], *keywords.values()])  # type: ignore[attr-defined]
     build.__annotations__ = get_type_hints(features_of) | get_type_hints(make)
-    return Entry(name, build, about, family="deep", facts=facts)
+    return build
 
 
 @EXTRACTORS.more
@@ -406,7 +406,8 @@ def torchvision_networks() -> Iterator[Entry]:
         def make(setup: Setup) -> Backbone:
             return torchvision_backbone(setup, name)
 
-        return entry_of(name, f"penultimate features of torchvision's {name}", make, provided=True)
+        about = f"penultimate features of torchvision's {name}"
+        return Entry(name, with_options(make), about, family="deep", facts={"provided": True})
 
     for name in models.list_models(module=models):
         yield entry(name)
