@@ -45,3 +45,9 @@ def photos(n: int) -> list[np.ndarray]:
             picked = names[:: -(-len(names) // n)]
             return [np.array(Image.open(root / name).convert("RGB")) for name in picked]
     pytest.skip(f"the Grocery Store dataset is not at {REAL}")
+
+
+def photo_of(height: int, width: int, seed: int = 0) -> Image.Image:
+    """A smooth picture of that size, of random colours."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)

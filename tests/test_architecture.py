@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "datasets": {"core", "registry", "images", "cache", "datasets"},
     "extractors": {"core", "registry", "images", "weights", "search", "extractors"},
     "search": {"core", "registry", "cache", "search"},
-    "contest": {"core", "results", "search", "timing"},
+    "contest": {"core", "extractors", "registry", "results", "search", "timing"},
     "metrics": {"core", "registry"},
     "judge": {"core"},
     "ties": {"core", "metrics", "registry"},

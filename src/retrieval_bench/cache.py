@@ -36,12 +36,15 @@ LIBRARIES = (
     "ImageHash",
     "torch",
     "torchvision",
+    "timm",
+    "open_clip_torch",
+    "onnxruntime",
 )
 _CHECKSUM_BYTES = 16
 _NOT_THE_FILES_FAULT = tuple(
     f"SQLITE_{word}" for word in ("BUSY", "LOCKED", "CANTOPEN", "READONLY", "FULL", "PERM", "IOERR")
 )
-_DTYPES = ("uint8", "int32", "float32")
+_DTYPES = ("uint8", "int32", "float32", "float16", "int8")
 
 
 def cache_root() -> Path:

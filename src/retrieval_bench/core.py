@@ -242,7 +242,10 @@ class Extractor(Protocol):
         """Learn from `train` alone. Called once, also where there is nothing to learn (then it only returns self)."""
 
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """n images -> (n, d) float32 for cosine, euclidean, inner_product; (n, bytes) packed uint8 for hamming."""
+        """n images -> (n, d) float32 for cosine, euclidean, inner_product; (n, bytes) packed uint8 for hamming.
+
+        Also float16 or int8 instead of float32, where that is what is kept of an image.
+        """
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,10 +122,10 @@ def _in_chunks(
 
 def checked(features: np.ndarray, n: int, distance: Distance) -> np.ndarray:
     """What came out of an extractor, contiguous; an error when it breaks its contract."""
-    wanted = np.uint8 if distance == "hamming" else np.float32
-    if features.ndim != 2 or len(features) != n or features.dtype != wanted:
+    wanted = ("uint8",) if distance == "hamming" else ("float32", "float16", "int8")
+    if features.ndim != 2 or len(features) != n or features.dtype.name not in wanted:
         raise ValueError(
-            f"the extractor returned {features.dtype} {features.shape}, expected {np.dtype(wanted)} ({n}, d)"
+            f"the extractor returned {features.dtype} {features.shape}, expected {' or '.join(wanted)} ({n}, d)"
         )
     if not np.isfinite(features).all():
         raise BenchError("the extractor returned NaN or infinite features; a describable image must give finite ones")

@@ -2,7 +2,8 @@
 
 A specification is a name with options, `sift:words=4096`. Options are the keyword parameters of the registered
 function; their annotations (int, float, bool, str, Literal) say how the text is read. Where the entry has a fact
-`main`, that option may follow the name at once: `verify=100`.
+`main`, that option may follow the name at once: `verify=100`. Where it has a fact `argument`, that option must
+follow it, without its own name: `timm:resnet50:pool=gem`.
 """
 
 from __future__ import annotations
@@ -101,8 +102,10 @@ class Spec:
     def __str__(self) -> str:
         main = self.entry.facts.get("main", "")
         name = f"{self.entry.name}={_write(self.options[main])}" if main in self.options else self.entry.name
-        others = {key: value for key, value in self.options.items() if key != main}
-        return ":".join([name, *(f"{key}={_write(value)}" for key, value in others.items())])
+        argument = self.entry.facts.get("argument", "")
+        others = {key: value for key, value in self.options.items() if key not in (main, argument)}
+        named = [str(self.options[argument])] if argument in self.options else []
+        return ":".join([name, *named, *(f"{key}={_write(value)}" for key, value in others.items())])
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -124,6 +127,11 @@ def parse(registry: Registry, text: str) -> Spec:
     if equals:
         pairs = [f"{main}={value}", *pairs]
     given: dict[str, str] = {}
+    argument = entry.facts.get("argument")
+    if argument is not None:
+        if not pairs or not pairs[0].strip() or pairs[0].partition("=")[0].strip() in entry.options:
+            raise BenchError(f"{registry.kind} {text!r}: say which; write {entry.name}:{argument.upper()}")
+        given[argument] = pairs.pop(0).strip()
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not key or not value:

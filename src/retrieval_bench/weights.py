@@ -26,6 +26,7 @@ from urllib.request import Request, urlopen
 from retrieval_bench.core import BenchError
 
 DIRECTORY_VARIABLE = "RETRIEVAL_BENCH_WEIGHTS"
+SUFFIXES = (".pth", ".pt", ".safetensors")
 PROBE_SECONDS = 4.0
 """A host that has not answered by then counts as unreachable, for the rest of the process."""
 STALL_SECONDS = 30.0
@@ -53,9 +54,9 @@ def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | No
     """The weights of `network` under a policy; None: none, start from random numbers.
 
     urls: name of a training recipe -> where torchvision offers its weights, the preferred one first.
-    policy: "random" looks for nothing. A directory is searched for `<network>*.pth` or `.pt`; then the directory in
-        RETRIEVAL_BENCH_WEIGHTS; then torch's cache; then the first url is downloaded into torch's cache and its hash
-        checked. When all fail, "pretrained" raises BenchError, and "auto" and a directory log one warning.
+    policy: "random" looks for nothing. A directory is searched for `<network>*.pth`, `.pt` or `.safetensors`; then the
+        directory in RETRIEVAL_BENCH_WEIGHTS; then torch's cache; then the first url is downloaded into torch's cache
+        and its hash checked. When all fail, "pretrained" raises BenchError, and "auto" and a directory log one warning.
     Raises BenchError also for a directory that does not exist and for a file that is not what its name promises.
     """
     if policy == "random":
@@ -82,12 +83,40 @@ def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | No
     return None
 
 
+def find_local(network: str, policy: str, library: str) -> WeightsFile | None:
+    """The weights of a network of another library, from the weights directories alone; None: start from random numbers.
+
+    Raises BenchError where the policy is "pretrained" and there is no file; else logs one warning.
+    """
+    if policy == "random":
+        return None
+    for folder in weights_directories(policy):
+        best = next(_candidates(folder, network, {}), None)
+        if best is not None:
+            return _checked(best[0], f"{best[0].name} from weights directory", None)
+    advice = (
+        f"save its state dict as {network}.safetensors or {network}.pth in a directory DIR and pass --weights DIR "
+        f"(or set {DIRECTORY_VARIABLE}=DIR)"
+    )
+    if policy == "pretrained":
+        raise BenchError(f"{network} of {library}: no weights in a weights directory; {advice}")
+    log.warning(
+        "%s of %s: no weights in a weights directory, so this network is UNTRAINED; %s", network, library, advice
+    )
+    return None
+
+
 def load(file: WeightsFile) -> dict[str, Any]:
     """The state dict of a file: parameter name -> tensor on the CPU. Raises BenchError where it is damaged."""
     import torch
 
     try:
-        state = torch.load(file.path, map_location="cpu", weights_only=True)
+        if file.path.suffix == ".safetensors":
+            state = _load_safetensors(file.path)
+        else:
+            state = torch.load(file.path, map_location="cpu", weights_only=True)
+    except BenchError:
+        raise
     except Exception as error:  # torch.load raises UnpicklingError, RuntimeError, EOFError, KeyError, ... on damage
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise BenchError(
@@ -103,6 +132,16 @@ def load(file: WeightsFile) -> dict[str, Any]:
     if broken:
         raise BenchError(f"weights file {file.path.name}: {broken[0]} holds NaN or inf; replace it by a good copy")
     return state
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise BenchError(
+            f"weights file {path.name} needs safetensors, which is not installed; install it by pip install safetensors"
+        ) from None
+    return load_file(path)
 
 
 def fill(network: Any, state: dict[str, Any], file: WeightsFile, ignore: tuple[str, ...]) -> None:
@@ -155,13 +194,14 @@ def weights_directories(policy: str) -> list[Path]:
 
 
 def _candidates(folder: Path, network: str, urls: Mapping[str, str]) -> Iterator[tuple[Path, str | None]]:
-    """Files for this network, the best first: torchvision's own by name, then `<network>*.pth` and `.pt`."""
+    """Files for this network, the best first: torchvision's own by name, then `<network>*` of one of SUFFIXES."""
     for recipe, url in urls.items():
         official = folder / _file_name(url)
         if official.is_file():
             yield official, recipe
     # vgg16_bn-6c64b313.pth is not for vgg16: after the name comes no letter, digit or underscore.
-    ours = re.compile(rf"{re.escape(network)}(?!\w).*\.(pth|pt)")
+    suffixes = "|".join(map(re.escape, SUFFIXES))
+    ours = re.compile(rf"{re.escape(network)}(?!\w).*({suffixes})")
     for path in sorted(folder.iterdir()):
         if ours.fullmatch(path.name) and path.is_file():
             yield path, None

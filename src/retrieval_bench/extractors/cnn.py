@@ -1,79 +1,311 @@
-"""Any torchvision classification network by its name: what its last linear layer sees becomes the features.
+"""Any network as an extractor: a backbone, what pools its maps, what is done to the vector, and the options for it all.
 
-"Neural codes" (Babenko et al., ECCV 2014), with the network's own preprocessing.
+By default the features are what the last linear layer sees: "neural codes" (Babenko et al., ECCV 2014), with the
+network's own preprocessing.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, get_type_hints
 
 import numpy as np
-from PIL import Image
 
 from retrieval_bench import weights
-from retrieval_bench.core import Distance, Extractor, Setup, Split
+from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.extractors.backbones import HEAD, LAST, Backbone, Taps, channels_first, check_size
+from retrieval_bench.extractors.faster import Compute, faster, has_bfloat16, steady_batch
+from retrieval_bench.extractors.pooling import pooled
+from retrieval_bench.extractors.postprocess import Kept, PostProcess
+from retrieval_bench.extractors.preprocess import Preprocess, middle, of_recipe
 from retrieval_bench.registry import EXTRACTORS, Entry
 
 CUDA_BATCH = 32
-MAX_ASPECT = 8
-"""Of a longer image only the middle is used. Networks look at a central square, but resize all of it first."""
+FIT_IMAGES = 10_000
+"""Training images that post-processing learns from, at most, drawn by the seed."""
+
+SCALES = {1: (1.0,), 2: (1.0, 0.5**0.5), 3: (1.0, 0.5**0.5, 0.5)}
+"""Sizes of the image, by how many are asked for (Radenovic, Tolias and Chum, PAMI 2019)."""
+
+AGREE_IMAGES = 256
+"""Training images on which compute=auto compares the neighbours that bfloat16 finds with those of float32."""
+AGREE_K = 10
+TOLERANCE = 0.98
+"""Of these neighbours, the share that must be the same."""
+
+Pool = Literal["auto", "head", "avg", "max", "gem", "rmac", "token"]
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at an image: preprocessed so, mirrored or not."""
+
+    preprocess: Preprocess
+    mirrored: bool
+
+    def __call__(self, image: Any) -> Any:
+        pixels = self.preprocess(image)
+        return pixels.flip(2) if self.mirrored else pixels
 
 
 @dataclass(eq=False)
-class PenultimateFeatures:
-    """network: torch module in eval mode whose output is (n, dimensions). preprocess: PIL image -> its input tensor.
+class NetworkFeatures:
+    """backbone: the network, and the record's facts about it. describe: a batch (n, 3, h, w) -> (n, d) tensor.
 
-    weights: source, sha256 and recipe for the record. mark: "untrained" or "".
+    fast: the same in bfloat16, where `compute` is auto and the processor has it. views: an image's vectors in each, at
+    length 1, are added up. batch: images that go through the network together on the CPU; only where that changes no
+    bit of any of them.
     """
 
-    network: Any
-    preprocess: Callable[[Any], Any]
+    backbone: Backbone
+    describe: Callable[[Any], Any]
+    views: Sequence[View]
+    after: PostProcess
     dimensions: int
     device: str
-    weights: dict[str, str]
-    mark: str
-    distance: Distance = "cosine"
+    fast: Callable[[Any], Any] | None = None
+    batch: int = 1
+    seed: int = 0
+    threads: int = 1
+    compute_note: str = ""
+    fit_images: int = field(default=FIT_IMAGES, init=False)
+    agreement_: np.ndarray = field(init=False)
+    distance: Distance = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.distance = self.after.distance
+
+    @property
+    def mark(self) -> str:
+        return self.backbone.mark
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Source, sha256 and recipe; where the network is not run as it was written, how it is run."""
+        facts = dict(self.backbone.weights)
+        if self.compute_note:
+            facts["compute"] = self.compute_note
+        if hasattr(self, "agreement_"):
+            share = float(self.agreement_[0])
+            chosen = "bfloat16" if self._narrow else "float32 in its place"
+            facts["compute"] = f"{chosen}: {share:.4f} of the {AGREE_K} nearest are the same in bfloat16, among train"
+        return facts
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.views[0].preprocess
 
     @property
     def chunk(self) -> int:
-        return 1 if self.device == "cpu" else CUDA_BATCH
+        return self.batch if self.device == "cpu" else CUDA_BATCH
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        return (*self.after.learned, *(("agreement_",) if self.fast is not None else ()))
+
+    @property
+    def _narrow(self) -> bool:
+        return self.fast is not None and float(self.agreement_[0]) >= TOLERANCE
 
     def fit(self, train: Split) -> Self:
+        if not self.learned:
+            return self
+        rows = np.sort(np.random.default_rng(self.seed).permutation(len(train))[: self.fit_images])
+        if self.fast is not None:
+            some = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREE_IMAGES)).astype(int)]
+            wide, narrow = (self._vectors_of(train, some, describe) for describe in (self.describe, self.fast))
+            self.agreement_ = np.array([agreement(wide, narrow)])
+        if self.after.learned:
+            vectors = self._vectors_of(train, rows, self._chosen)
+            for name, array in self.after.fit(vectors).items():
+                setattr(self, name, array)
         return self
 
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """n images -> (n, dimensions) float32, rows of norm 1.
+        """n images -> (n, width) of the dtype that is kept; rows of norm 1 where they are floats.
 
-        On the CPU images go through one at a time, so that a row does not depend on its neighbours. On CUDA they go
-        in batches, and the last bits may depend on the batch.
+        On the CPU images go through in batches that give each the same bits as alone. On CUDA they go in larger ones,
+        and the last bits may depend on the batch.
         """
-        import torch
-
-        rows = np.empty((len(images), self.dimensions), np.float32)
-        step = self.chunk
-        with torch.inference_mode():
-            for start in range(0, len(images), step):
-                inputs = [self.preprocess(_middle(image)) for image in images[start : start + step]]
-                batch = torch.stack(inputs).to(self.device, memory_format=torch.channels_last)
-                # To unit length here and in float64: what an untrained network gives may be too small to be squared.
-                unit = torch.nn.functional.normalize(self.network(batch).double(), dim=1, eps=1e-300)
-                rows[start : start + step] = unit.cpu().numpy()
+        learned = {name: getattr(self, name) for name in self.after.learned}
+        width = self.after.width(self.dimensions, learned)
+        rows: np.ndarray = np.empty((len(images), width), self.after.dtype)
+        for row, vector in enumerate(self._vectors(images, self._chosen)):
+            rows[row] = self.after.apply(vector, learned)
         return rows
 
+    @property
+    def _chosen(self) -> Callable[[Any], Any]:
+        return self.fast if self.fast is not None and self._narrow else self.describe
 
-def _middle(image: np.ndarray) -> Image.Image:
-    """(h, w, 3) uint8 -> PIL image; of an image longer than MAX_ASPECT times its width the middle alone."""
-    limit = MAX_ASPECT * min(image.shape[:2])
-    top, left = (max(0, length - limit) // 2 for length in image.shape[:2])
-    # PIL and not a tensor: torchvision resizes the two a grey level apart, and the networks were trained on this one.
-    return Image.fromarray(np.ascontiguousarray(image[top : top + limit, left : left + limit]))
+    def _vectors(self, images: Sequence[np.ndarray], describe: Callable[[Any], Any]) -> np.ndarray:
+        """n images -> (n, dimensions) float32 before post-processing, rows of norm 1."""
+        import torch
+
+        vectors = np.empty((len(images), self.dimensions), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(images), self.chunk):
+                some = [middle(image) for image in images[start : start + self.chunk]]
+                total = sum(self._viewed(view, some, describe) for view in self.views)
+                vectors[start : start + len(some)] = _unit(total).cpu().numpy() if len(self.views) > 1 else total.cpu()
+        return vectors
+
+    def _viewed(self, view: View, images: Sequence[Any], describe: Callable[[Any], Any]) -> Any:
+        import torch
+
+        inputs = [view(image) for image in images]
+        alike = all(one.shape == inputs[0].shape for one in inputs)
+        batches = [torch.stack(inputs)] if alike else [one[None] for one in inputs]
+        outputs = [describe(batch.to(self.device, memory_format=torch.channels_last)) for batch in batches]
+        return _unit(torch.cat(outputs))
+
+    def _vectors_of(self, train: Split, rows: np.ndarray, describe: Callable[[Any], Any]) -> np.ndarray:
+        """Of these training images, in order, on all threads; a few images are in memory at a time."""
+
+        def work(some: list[np.ndarray]) -> np.ndarray:
+            return self._vectors(some, describe)
+
+        done: list[np.ndarray] = []
+        threads = self.threads if self.device == "cpu" else 1
+        with ThreadPoolExecutor(threads, thread_name_prefix="learn") as pool:
+            waiting: deque[Future[np.ndarray]] = deque()
+            for start in range(0, len(rows), self.chunk):
+                decoded = [train.images[int(row)] for row in rows[start : start + self.chunk]]
+                waiting.append(pool.submit(work, decoded))
+                if len(waiting) > 2 * threads:
+                    done.append(waiting.popleft().result())
+            done += [future.result() for future in waiting]
+        return np.concatenate(done)
 
 
-def build(setup: Setup, name: str) -> Extractor:
-    """A torchvision network with the weights that `setup.weights` asks for (see weights.find)."""
+def _unit(rows: Any) -> Any:
+    """To unit length in float64: what an untrained network gives may be too small to be squared."""
+    import torch
+
+    return torch.nn.functional.normalize(rows.double(), dim=1, eps=1e-300)
+
+
+def agreement(first: np.ndarray, second: np.ndarray, k: int = AGREE_K) -> float:
+    """(n, d) vectors of the same images -> share of each one's k nearest that both agree on, 0 to 1; 1 where n is 1."""
+    k = min(k, len(first) - 1)
+    if k < 1:
+        return 1.0
+    near = []
+    for rows in (first, second):
+        similarity = rows @ rows.T
+        np.fill_diagonal(similarity, -np.inf)
+        near.append(np.argsort(-similarity, axis=1, kind="stable")[:, :k])
+    shared = [len(np.intersect1d(one, other)) for one, other in zip(*near, strict=True)]
+    return float(np.mean(shared)) / k
+
+
+def features_of(
+    setup: Setup,
+    backbone: Backbone,
+    *,
+    pool: Pool = "auto",
+    layer: str = LAST,
+    p: float = 3.0,
+    size: int = 0,
+    crop: bool = True,
+    flip: bool = False,
+    scales: int = 1,
+    power: float = 1.0,
+    centre: bool = False,
+    whiten: int = 0,
+    level: float = 1.0,
+    dtype: Kept = "float32",
+    compute: Compute = "float32",
+) -> Extractor:
+    """The extractor of a backbone under the options that all networks share; docs/deep.md says what they do."""
+    name, network = backbone.name, backbone.network
+    after = PostProcess(power, centre, whiten, level, dtype, setup.seed).checked(name)
+    if scales not in SCALES:
+        raise BenchError(f"{name}: scales={scales} is not one of {', '.join(map(str, SCALES))}")
+    if p <= 0:
+        raise BenchError(f"{name}: p={p:g} must be above 0; 1 is the average, and the larger the nearer to the maximum")
+    preprocess = backbone.preprocess.of_size(name, size) if size else backbone.preprocess
+    preprocess = preprocess if crop else replace(preprocess, whole=not preprocess.squash)
+    views = [
+        View(preprocess.scaled(factor), mirrored)
+        for factor in SCALES[scales]
+        for mirrored in ((False, True) if flip else (False,))
+    ]
+    sides = {view.preprocess.crop for view in views} - {backbone.preprocess.crop}
+    if sides or not crop:
+        check_size(backbone, sorted(sides or {preprocess.crop + preprocess.crop // 7}))
+    # Channels last is up to 2.5 times as fast on the CPU, one image at a time.
+    import torch
+
+    network.to(setup.device, memory_format=torch.channels_last)
+    chosen: str = pool
+    if pool == "auto":
+        chosen = HEAD if layer == LAST else "token" if _has_token(backbone, layer) else "avg"
+    describe, dimensions, note = _described(backbone, chosen, layer, p, setup.device, compute)
+    fast = None
+    if compute == "auto" and setup.device == "cpu" and has_bfloat16():
+        fast, _, note = _described(backbone, chosen, layer, p, setup.device, "bfloat16")
+    batch = 1
+    if setup.device == "cpu" and compute != "float32":
+        batch = min(steady_batch(run, preprocess.crop) for run in (describe, fast) if run is not None)
+    return NetworkFeatures(
+        backbone, describe, views, after, dimensions, setup.device, fast, batch, setup.seed, setup.threads, note
+    )
+
+
+def _has_token(backbone: Backbone, layer: str) -> bool:
+    return backbone.prefix > 0 and all(len(backbone.stage(one).shape) == 3 for one in layer.split("/"))
+
+
+def _described(
+    backbone: Backbone, pool: str, layer: str, p: float, device: str, compute: Compute
+) -> tuple[Callable[[Any], Any], int, str]:
+    """(batch -> (n, d), d, note on how the network is run)."""
+    import torch
+
+    network = backbone.network
+    run: Any
+    if pool == HEAD:
+        if layer != LAST:
+            raise BenchError(f"{backbone.name}: pool=head is of the last layer alone; name another pool for {layer!r}")
+        if compute == "float32":
+            return network, backbone.dimensions, ""
+        run = faster(backbone.name, network, device, "fused" if compute == "auto" else compute)
+        return run, backbone.dimensions, run.note
+    stages = [backbone.stage(one) for one in layer.split("/")]
+    note = ""
+    if compute == "float32":
+        run = Taps(network, stages)
+    else:
+        names = [stage.name for stage in stages]
+        quick = faster(backbone.name, network, device, "fused" if compute == "auto" else compute, names)
+        note = quick.note
+
+        def run(batch: Any) -> list[Any]:
+            found = quick(batch)
+            return [channels_first(found[stage.name], stage) for stage in stages]
+
+    # The ReLU that DenseNet applies between its last module and the classifier.
+    rectified = [backbone.rectify and stage == backbone.stage(LAST) for stage in stages]
+
+    def describe(batch: Any) -> Any:
+        maps = [torch.relu(one) if cut else one for one, cut in zip(run(batch), rectified, strict=True)]
+        vectors = [pooled(backbone.name, one, pool, p, backbone.prefix) for one in maps]
+        return vectors[0] if len(vectors) == 1 else torch.cat([_unit(vector) for vector in vectors], dim=1)
+
+    side = backbone.preprocess.crop
+    with torch.inference_mode():
+        dimensions = describe(torch.zeros(1, 3, side, side, device=device)).shape[1]
+    return describe, dimensions, note
+
+
+def torchvision_backbone(setup: Setup, name: str) -> Backbone:
+    """A torchvision network with the weights that `setup.weights` asks for (see weights.find), without its head."""
     import torch
     from torchvision import models
 
@@ -100,10 +332,16 @@ def build(setup: Setup, name: str) -> Extractor:
             "sha256": weights.state_sha256(network.state_dict()),
             "recipe": f"none, preprocessed as {recipe.name}",
         }
-    # Channels last is up to 2.5 times as fast on the CPU, one image at a time.
-    network.to(setup.device, memory_format=torch.channels_last)
-    mark = "" if file else "untrained"
-    return PenultimateFeatures(network, recipe.transforms(), dimensions, setup.device, origin, mark)
+    return Backbone(
+        name,
+        network,
+        of_recipe(recipe.transforms()),
+        dimensions,
+        origin,
+        mark="" if file else "untrained",
+        prefix=1 if name.startswith("vit_") else 0,
+        rectify=name.startswith("densenet"),
+    )
 
 
 AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
@@ -138,18 +376,38 @@ def _rename_densenet_layers(state: dict[str, Any]) -> None:
         state[re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key)] = state.pop(key)
 
 
+def with_options(make: Callable[..., Backbone]) -> Callable[..., Extractor]:
+    """A builder whose options are those of `make` (its keyword parameters) and those of `features_of`."""
+    shared = inspect.signature(features_of).parameters
+    own = inspect.signature(make).parameters
+    keywords = {
+        key: parameter
+        for parameters in (own, shared)
+        for key, parameter in parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+    def build(setup: Setup, **options: Any) -> Extractor:
+        mine = {key: options.pop(key) for key in list(options) if key in own}
+        return features_of(setup, make(setup, **mine), **options)
+
+    # Where the registry reads names, types and defaults of the options.
+    build.__signature__ = inspect.Signature([own["setup"], *keywords.values()])  # type: ignore[attr-defined]
+    build.__annotations__ = get_type_hints(features_of) | get_type_hints(make)
+    return build
+
+
 @EXTRACTORS.more
 def torchvision_networks() -> Iterator[Entry]:
     """An entry for every classification network of the installed torchvision."""
     from torchvision import models
 
+    def entry(name: str) -> Entry:
+        def make(setup: Setup) -> Backbone:
+            return torchvision_backbone(setup, name)
+
+        about = f"penultimate features of torchvision's {name}"
+        return Entry(name, with_options(make), about, family="deep", facts={"provided": True})
+
     for name in models.list_models(module=models):
-        yield _entry(name)
-
-
-def _entry(name: str) -> Entry:
-    def build_network(setup: Setup) -> Extractor:
-        return build(setup, name)
-
-    about = f"penultimate features of torchvision's {name}"
-    return Entry(name, build_network, about, family="deep", facts={"provided": True})
+        yield entry(name)

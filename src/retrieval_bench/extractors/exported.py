@@ -1,0 +1,185 @@
+"""A network from a file that holds it whole: `onnx:FILE.onnx`, and TorchScript (.pt, .ts) or torch.export (.pt2) files.
+
+Such a file says nothing about preprocessing: ImageNet's is taken where the options do not say otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from retrieval_bench.core import BenchError, Setup, printable
+from retrieval_bench.extractors.backbones import Backbone
+from retrieval_bench.extractors.cnn import with_options
+from retrieval_bench.extractors.foreign import missing
+from retrieval_bench.extractors.preprocess import Preprocess
+from retrieval_bench.registry import EXTRACTORS
+
+SIDE = 224
+RESIZE_SHARE = 256 / 224
+"""Of the shorter side of an image a crop takes this share, as in most ImageNet networks."""
+
+Run = Callable[[Any], Mapping[str, Any]]
+"""(n, 3, h, w) float32 tensor -> output name -> tensor."""
+
+
+def exported_backbone(
+    setup: Setup,
+    *,
+    path: str = "",
+    mean: str = "0.485/0.456/0.406",
+    std: str = "0.229/0.224/0.225",
+    resize: int = 0,
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+) -> Backbone:
+    """path: the file. mean, std: of the channels red, green, blue, for values 0 to 1. resize: the shorter side.
+
+    Features are the first output: a vector as it is, the average of a map, the first of some tokens. `layer` names
+    another output.
+    """
+    file = Path(path)
+    called = f"onnx:{printable(file.name)}"
+    if not file.is_file():
+        raise BenchError(f"{called}: there is no file {printable(file)}; write onnx:PATH of an exported network")
+    readers = {".onnx": _onnx, ".pt2": _torch_export, ".pt": _torchscript, ".ts": _torchscript}
+    if file.suffix not in readers:
+        raise BenchError(f"{called}: the name must end in {', '.join(readers)}, which says what the file is")
+    run, names, side = readers[file.suffix](called, file)
+    preprocess = Preprocess(
+        resize or round((side or SIDE) * RESIZE_SHARE),
+        side or SIDE,
+        _three(called, "mean", mean),
+        _three(called, "std", std),
+        interpolation,
+    )
+    network = _network(run, names)
+    facts = {
+        "source": printable(file.name),
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "recipe": f"exported file, preprocessed with mean {mean}, std {std}",
+    }
+    return Backbone(called, network, preprocess, _width(called, network, preprocess.crop), facts, prefix=1)
+
+
+def _onnx(called: str, file: Path) -> tuple[Run, list[str], int]:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise missing(called, "onnxruntime", "onnx") from None
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # images are the unit of parallel work
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no base class
+        raise _unreadable(called, "an ONNX network", error) from None
+    inputs = session.get_inputs()
+    shape = inputs[0].shape
+    if len(inputs) != 1 or len(shape) != 4 or shape[1] not in (3, None, "c", "channels"):
+        raise BenchError(f"{called}: it takes {[one.shape for one in inputs]}; one input (n, 3, h, w) is wanted")
+    if isinstance(shape[0], int) and shape[0] != 1:
+        raise BenchError(f"{called}: it takes {shape[0]} images at once; export it for one, or for any number")
+    names = [one.name for one in session.get_outputs()]
+
+    def run(batch: Any) -> Mapping[str, Any]:
+        outputs = session.run(names, {inputs[0].name: batch.contiguous().cpu().numpy()})
+        return {name: torch.from_numpy(output) for name, output in zip(names, outputs, strict=True)}
+
+    return run, names, shape[2] if isinstance(shape[2], int) else 0
+
+
+def _torchscript(called: str, file: Path) -> tuple[Run, list[str], int]:
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is deprecated; its files are not gone
+            module = torch.jit.load(str(file), map_location="cpu")
+    except Exception as error:  # damage shows itself in many ways
+        raise _unreadable(called, "a TorchScript network", error) from None
+    return _of_module(module.eval())
+
+
+def _torch_export(called: str, file: Path) -> tuple[Run, list[str], int]:
+    import torch
+
+    try:
+        program = torch.export.load(str(file))
+        (pixels, *_), _ = program.example_inputs
+        module = program.module()
+    except Exception as error:  # damage shows itself in many ways
+        raise _unreadable(called, "a network saved by torch.export", error) from None
+    run, names, _ = _of_module(module)
+    return run, names, int(pixels.shape[-1])
+
+
+def _of_module(module: Any) -> tuple[Run, list[str], int]:
+    def run(batch: Any) -> Mapping[str, Any]:
+        output = module(batch.contiguous())
+        return {"output": output[0] if isinstance(output, tuple | list) else output}
+
+    return run, ["output"], 0
+
+
+def _unreadable(called: str, what: str, error: Exception) -> BenchError:
+    reason = str(error).strip().partition("\n")[0][:200]
+    return BenchError(f"{called} cannot be read as {what} ({type(error).__name__}: {reason}); export it again")
+
+
+def _three(called: str, option: str, text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split("/"))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or (option == "std" and min(values) <= 0):
+        raise BenchError(f"{called}: {option}={text} must be three numbers like 0.5/0.5/0.5")
+    return values
+
+
+def _network(run: Run, names: list[str]) -> Any:
+    """A torch module around `run`; each output passes a submodule of its own, by which `layer` finds it."""
+    import torch
+    from torch import nn
+
+    class Exported(nn.Module):  # type: ignore[misc] # here, as torch is loaded late
+        def __init__(self) -> None:
+            super().__init__()
+            for name in names:
+                self.add_module(name.replace(".", "_"), nn.Identity())
+
+        def forward(self, batch: Any) -> Any:
+            outputs = run(batch)
+            passed = [self.get_submodule(name.replace(".", "_"))(outputs[name].float()) for name in names]
+            first: torch.Tensor = passed[0]
+            if first.ndim == 4:
+                return first.mean(dim=(2, 3))
+            return first[:, 0] if first.ndim == 3 else first
+
+    return Exported().eval()
+
+
+def _width(called: str, network: Any, side: int) -> int:
+    import torch
+
+    try:
+        with torch.inference_mode():
+            row = network(torch.zeros(1, 3, side, side))
+    except Exception as error:  # each runtime has its own
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise BenchError(f"{called} cannot describe an image of {side} x {side} pixels ({reason})") from None
+    if row.ndim != 2 or len(row) != 1:
+        raise BenchError(f"{called} gives {tuple(row.shape)} for one image; a vector, a map or tokens are wanted")
+    return int(row.shape[1])
+
+
+EXTRACTORS(
+    "onnx",
+    about="an exported network from a file: onnx:PATH (ONNX, TorchScript, torch.export)",
+    family="deep",
+    argument="path",
+)(with_options(exported_backbone))

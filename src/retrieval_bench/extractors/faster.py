@@ -1,0 +1,199 @@
+"""The same network in less time on a CPU: convolutions that do batch norm, addition and ReLU themselves, and bfloat16.
+
+A tutorial's loop writes every intermediate map to memory several times over. Here oneDNN does convolution, addition and
+ReLU in one go, with weights that lie in its own order already. What cannot be traced runs as it is.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from retrieval_bench.core import BenchError
+
+Compute = Literal["float32", "fused", "bfloat16", "auto"]
+"""float32: the network as it is. fused: float32, folded. bfloat16: folded, and half the bytes. auto: bfloat16 where the
+processor has it and the neighbours stay the same, else fused."""
+
+BATCHES = (8, 4, 2, 1)
+"""Sizes that are tried, the first that gives the same bits as one image alone; more than 8 was not faster."""
+
+
+def has_bfloat16() -> bool:
+    """The processor multiplies bfloat16 itself, so that it is faster and not only smaller."""
+    import torch
+
+    if not torch.backends.mkldnn.is_available():
+        return False
+    # The check of oneDNN is true also where bfloat16 is only imitated, on AVX-512 without bf16.
+    return any(
+        bool(getattr(torch.cpu, name, lambda: False)())
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_sve_supported")
+    )
+
+
+@dataclass(eq=False)
+class Fast:
+    """network: takes (n, 3, h, w) in float32, returns what the one it was made of returns. note: for the record."""
+
+    network: Any
+    dtype: Any
+    note: str
+
+    def __call__(self, batch: Any) -> Any:
+        return self.network(batch.to(self.dtype))
+
+
+def faster(name: str, network: Any, device: str, compute: Compute, names: Sequence[str] = ()) -> Fast:
+    """A copy of a network in eval mode, made fast. names: modules whose outputs it returns, as a dict, not its own.
+
+    Raises BenchError for bfloat16 where the processor has none.
+    """
+    import copy
+
+    import torch
+
+    narrow = compute == "bfloat16"
+    if narrow and device == "cpu" and not has_bfloat16():
+        raise BenchError(f"{name}: compute=bfloat16 is for processors that have it, and this one has not; use fused")
+    dtype = torch.bfloat16 if narrow else torch.float32
+    network = copy.deepcopy(network)
+    try:
+        if names:
+            from torchvision.models.feature_extraction import create_feature_extractor
+
+            network = create_feature_extractor(network, {name: name for name in names})
+        graph = torch.fx.symbolic_trace(network)
+        folded = _folded(graph)
+    except Exception as error:  # tracing fails in as many ways as networks are written
+        if names:
+            raise BenchError(
+                f"{name}: compute={compute} cannot follow this network to a layer "
+                f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); leave layer and pool or compute out"
+            ) from None
+        return Fast(network.to(dtype), dtype, f"{_called(dtype)}, not folded: the network cannot be traced")
+    folded = folded.to(dtype).to(memory_format=torch.channels_last)
+    if device != "cpu" or not torch.backends.mkldnn.is_available():
+        return Fast(folded, dtype, f"{_called(dtype)}, batch norm folded")
+    return Fast(_joined(folded), dtype, f"{_called(dtype)}, convolutions with batch norm, addition and ReLU in one")
+
+
+def _called(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _folded(graph: Any) -> Any:
+    """Each batch norm that follows a convolution alone becomes part of its weights."""
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    modules = dict(graph.named_modules())
+    for node in list(graph.graph.nodes):
+        if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d:
+            continue
+        (source,) = node.all_input_nodes
+        if source.op != "call_module" or type(modules[source.target]) is not nn.Conv2d or len(source.users) > 1:
+            continue
+        fused = fuse_conv_bn_eval(modules[source.target], modules[node.target])
+        parent, _, leaf = source.target.rpartition(".")
+        setattr(graph.get_submodule(parent), leaf, fused)
+        modules[source.target] = fused
+        node.replace_all_uses_with(source)
+        graph.graph.erase_node(node)
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+    return graph
+
+
+def _joined(graph: Any) -> Any:
+    """Convolutions of oneDNN's own, which add and cut off at zero while they write."""
+    import torch
+    from torch import nn
+
+    modules = dict(graph.named_modules())
+    order = {node: place for place, node in enumerate(graph.graph.nodes)}
+
+    def is_relu(node: Any) -> bool:
+        if node.op == "call_module":
+            return type(modules[node.target]) is nn.ReLU
+        return node.target in (torch.relu, torch.nn.functional.relu)
+
+    def only_user(node: Any) -> Any:
+        return next(iter(node.users)) if len(node.users) == 1 else None
+
+    for node in list(order):
+        if node.op != "call_module" or type(modules[node.target]) is not nn.Conv2d:
+            continue
+        if isinstance(modules[node.target].padding, str) or modules[node.target].padding_mode != "zeros":
+            continue
+        last, other, inner = node, None, []
+        user = only_user(node)
+        if user is not None and user.target in (operator.add, operator.iadd, torch.add) and len(user.args) == 2:
+            (summand,) = [one for one in user.args if one is not node] or [None]
+            # The other summand must be there already when this convolution runs.
+            if isinstance(summand, torch.fx.Node) and order.get(summand, len(order)) < order[node]:
+                last, other, inner = user, summand, [node]
+                user = only_user(last)
+        cut = user is not None and is_relu(user)
+        if cut:
+            inner, last = [last, *inner], user
+        convolution = _Convolution(modules[node.target], cut)
+        name = f"{node.target.replace('.', '_')}_joined"
+        graph.add_submodule(name, convolution)
+        with graph.graph.inserting_before(last):
+            new = graph.graph.call_module(name, (*node.args, *(() if other is None else (other,))))
+        order[new] = order[last]
+        last.replace_all_uses_with(new)
+        for unused in (last, *inner):
+            graph.graph.erase_node(unused)
+    graph.delete_all_unused_submodules()
+    graph.graph.lint()
+    graph.recompile()
+    return graph
+
+
+def _Convolution(convolution: Any, cut: bool) -> Any:
+    import torch
+    from torch import nn
+
+    class Convolution(nn.Module):  # type: ignore[misc] # here, as torch is loaded late
+        """convolution: weights and geometry. cut: ReLU at the end. Called with two maps, it adds the second."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            padding, stride, dilation = (
+                list(geometry) for geometry in (convolution.padding, convolution.stride, convolution.dilation)
+            )
+            self.geometry = (padding, stride, dilation, convolution.groups)
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight.detach(), *self.geometry)
+            self.bias = None if convolution.bias is None else convolution.bias.detach()
+
+        def forward(self, features: Any, other: Any = None) -> Any:
+            if other is None:
+                return torch.ops.mkldnn._convolution_pointwise(
+                    features, self.weight, self.bias, *self.geometry, "relu" if cut else "none", [], ""
+                )
+            return torch.ops.mkldnn._convolution_pointwise(
+                features, other, self.weight, self.bias, *self.geometry, "add", 1.0, "relu" if cut else None, [], ""
+            )
+
+    return Convolution()
+
+
+def steady_batch(run: Any, side: int) -> int:
+    """The largest of BATCHES in which an image gets the same bits as alone, on random images of `side`."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((BATCHES[0], 3, side, side), generator=generator) * 4 - 2
+    images = images.to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        alone = torch.cat([run(images[row : row + 1]) for row in range(len(images))])
+        for size in BATCHES:
+            # All of a batch, and those that remain at the end of a list.
+            some = [size, *range(2, size)]
+            if all(torch.equal(run(images[:count]), alone[:count]) for count in some):
+                return size
+    return 1

@@ -1,0 +1,70 @@
+"""What a network wants done to an image before it looks: resize, crop, normalise. The figures are the network's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from retrieval_bench.core import BenchError
+
+MAX_ASPECT = 8
+"""Of a longer image only the middle is used. Networks look at a central square, but resize all of it first."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LEAST_SIDE, LARGEST_SIDE = 16, 2048
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """resize: pixels of the shorter side. crop: side of the central square that is cut out of it.
+
+    whole: no crop, the shorter side becomes `crop`. squash: the whole image becomes a square of `crop`.
+    mean, std: of each channel, for values 0 to 1. interpolation: a name of torchvision's InterpolationMode.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    whole: bool = False
+    squash: bool = False
+
+    def __call__(self, image: Image.Image) -> Any:
+        """A PIL image -> (3, h, w) float32 tensor."""
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms import functional as F
+
+        size = [self.crop, self.crop] if self.squash else [self.crop if self.whole else self.resize]
+        image = F.resize(image, size, interpolation=InterpolationMode(self.interpolation), antialias=True)
+        if not (self.whole or self.squash):
+            image = F.center_crop(image, [self.crop, self.crop])
+        pixels = F.convert_image_dtype(F.pil_to_tensor(image))
+        return F.normalize(pixels, mean=list(self.mean), std=list(self.std))
+
+    def of_size(self, name: str, size: int) -> Preprocess:
+        """The same, to images of this side; the crop takes the same share of the image."""
+        if not LEAST_SIDE <= size <= LARGEST_SIDE:
+            raise BenchError(f"{name}: size={size} is not between {LEAST_SIDE} and {LARGEST_SIDE} pixels")
+        return replace(self, resize=max(size, round(self.resize * size / self.crop)), crop=size)
+
+    def scaled(self, factor: float) -> Preprocess:
+        """The same view of the image, in `factor` times as many pixels a side."""
+        return replace(self, resize=round(self.resize * factor), crop=round(self.crop * factor))
+
+
+def of_recipe(recipe: Any) -> Preprocess:
+    """From torchvision's preset for classification, whose figures belong to one set of weights."""
+    (resize,), (crop,) = recipe.resize_size, recipe.crop_size
+    return Preprocess(resize, crop, tuple(recipe.mean), tuple(recipe.std), recipe.interpolation.value)
+
+
+def middle(image: np.ndarray) -> Image.Image:
+    """(h, w, 3) uint8 -> PIL image; of an image longer than MAX_ASPECT times its width the middle alone."""
+    limit = MAX_ASPECT * min(image.shape[:2])
+    top, left = (max(0, length - limit) // 2 for length in image.shape[:2])
+    # PIL and not a tensor: torchvision resizes the two a grey level apart, and the networks were trained on this one.
+    return Image.fromarray(np.ascontiguousarray(image[top : top + limit, left : left + limit]))

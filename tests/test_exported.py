@@ -1,0 +1,115 @@
+"""Networks from files: ONNX, TorchScript and torch.export give what the network they were made of gives."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pictures import photo_of
+from torch import nn
+
+import retrieval_bench.extractors  # noqa: F401 - registers the methods
+from retrieval_bench.core import BenchError, Setup
+from retrieval_bench.extractors.preprocess import Preprocess
+from retrieval_bench.registry import EXTRACTORS, parse
+
+MAPS = nn.Sequential(nn.Conv2d(3, 8, 7, 4), nn.ReLU())
+IMAGE = np.asarray(photo_of(120, 90))
+
+
+def network(kind: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        layers = [nn.Conv2d(3, 8, 7, 4), nn.ReLU()]
+        if kind == "vector":
+            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        return nn.Sequential(*layers).eval()
+
+
+def exported(folder: Path, suffix: str, kind: str) -> Path:
+    """A small network in a file; skips where the packages are missing."""
+    net, pixels, file = network(kind), torch.zeros(1, 3, 64, 64), folder / f"net{suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if suffix == ".pt":
+            torch.jit.trace(net, pixels).save(str(file))
+        elif suffix == ".pt2":
+            torch.export.save(torch.export.export(net, (pixels,)), str(file))
+        else:
+            pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+            pytest.importorskip("onnxscript", reason="needs onnxscript, which exports")
+            torch.onnx.export(net, (pixels,), dynamo=True, verbose=False).save(str(file))
+    return file
+
+
+def build(file: Path, options: str = "") -> Any:
+    return parse(EXTRACTORS, f"onnx:{file}{options}").build(Setup())
+
+
+def by_hand(kind: str, reduce: Any) -> np.ndarray:
+    preprocess = Preprocess(round(64 * 256 / 224), 64, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    with torch.inference_mode():
+        rows = reduce(network(kind)(preprocess(photo_of(120, 90))[None]))
+    return nn.functional.normalize(rows, dim=1).numpy()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pt2", ".onnx"])
+def test_features_are_those_of_the_network_that_was_exported(suffix: str, tmp_path: Path) -> None:
+    options = f":mean=0.5/0.5/0.5:std=0.2/0.2/0.2:resize={round(64 * 256 / 224)}"
+    # TorchScript alone does not say which size it takes.
+    options = options.rpartition(":")[0] + ":size=64" if suffix == ".pt" else options
+    vector = build(exported(tmp_path, suffix, "vector"), options)
+    np.testing.assert_allclose(vector.transform([IMAGE]), by_hand("vector", lambda rows: rows), rtol=1e-4, atol=1e-5)
+    assert len(vector.weights["sha256"]) == 64
+    assert vector.weights["source"] == f"net{suffix}"
+
+
+def test_a_map_is_pooled_as_asked(tmp_path: Path) -> None:
+    file = exported(tmp_path, ".pt", "map")
+    options = ":mean=0.5/0.5/0.5:std=0.2/0.2/0.2:size=64"
+    for more, reduce in (
+        ("", lambda maps: maps.mean((2, 3))),
+        (":pool=max", lambda maps: maps.amax((2, 3))),
+        (":pool=gem:p=2", lambda maps: maps.clamp(min=1e-6).pow(2).mean((2, 3)).sqrt()),
+    ):
+        np.testing.assert_allclose(
+            build(file, options + more).transform([IMAGE]), by_hand("map", reduce), rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("gone.onnx", None, "there is no file"),
+        ("net.bin", b"x", r"the name must end in .onnx, .pt2, .pt, .ts"),
+        ("net.pt", b"not a network", "net.pt cannot be read as a TorchScript network"),
+        ("net.pt2", b"not a network", "net.pt2 cannot be read as a network saved by torch.export"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_that_is_no_network_is_refused(name: str, content: bytes | None, sentence: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(BenchError, match=sentence) as caught:
+        build(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_onnx_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    (tmp_path / "net.onnx").write_bytes(b"not a network")
+    with pytest.raises(BenchError, match=r"net.onnx cannot be read as an ONNX network"):
+        build(tmp_path / "net.onnx")
+
+
+def test_preprocessing_must_be_three_numbers(tmp_path: Path) -> None:
+    file = exported(tmp_path, ".pt", "vector")
+    for options in (":mean=0.5", ":std=0/1/1", ":mean=a/b/c"):
+        with pytest.raises(BenchError, match="must be three numbers like"):
+            build(file, options)
+    with pytest.raises(BenchError, match=r"pool=gem needs a feature map|gives vectors only"):
+        build(file, ":pool=gem")
