@@ -87,6 +87,11 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise BenchError(f"--{name.replace('_', '-')} {value:g} must be a number from 0")
+        if self.mode == "head" and self.loss != "cross-entropy":
+            raise BenchError(
+                f"--mode head learns a linear classifier by cross-entropy, not by {self.loss}; "
+                "choose --loss cross-entropy or another mode"
+            )
         if self.patience and not self.holdout:
             raise BenchError(f"--patience {self.patience} needs a validation part; give --holdout a share above 0")
 

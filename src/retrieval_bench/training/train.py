@@ -53,6 +53,16 @@ class Outcome:
     best: int
 
 
+def setup_for(seed: int, weights: str, device: str, threads: int) -> Setup:
+    """device: "auto" takes a CUDA device where there is one. Raises BenchError for one that is not there."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    _check_device(device)
+    return Setup(seed=seed, weights=weights, device=device, threads=threads)
+
+
 def checkpoint_of(out: Path) -> Path:
     """Where the state of an unfinished run lies."""
     return out.with_name(f"{out.name}.checkpoint")
@@ -128,11 +138,6 @@ class _Loop:
     progress: Progress
 
     def head(self, pictures: Pictures, state: dict[str, Any] | None) -> tuple[Trained, Linear]:
-        if self.settings.loss != "cross-entropy":
-            raise BenchError(
-                f"--mode head learns a linear classifier by cross-entropy, not by {self.settings.loss}; "
-                "choose --loss cross-entropy or another mode"
-            )
         return self._linear(pictures, self.settings, state, self.save, self.on_epoch)
 
     def whole(self, pictures: Pictures, state: dict[str, Any] | None) -> tuple[Trained, Linear | None]:
