@@ -499,6 +499,9 @@ def prepare_command(
             say(f"  contact sheet: {sheet}")
 
 
+import benchmark.train  # noqa: E402, F401  registers `train`, with the options above
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         say(__version__)

@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "pixels": {"core"},
     "screening": {"core", "images"},
     "datasets": {"core", "registry", "images", "cache", "datasets"},
-    "extractors": {"core", "registry", "images", "weights", "search", "extractors"},
+    "extractors": {"core", "registry", "images", "weights", "search", "extractors", "training"},
+    "training": {"core", "extractors", "results", "timing", "training"},
     "search": {"core", "registry", "cache", "search"},
     "contest": {"core", "extractors", "registry", "results", "search", "timing"},
     "metrics": {"core", "registry"},
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "runner": {
         *("cache", "classification", "core", "extraction", "extractors", "fusion", "images", "judge", "method"),
         "metrics",
-        *("pipeline", "pixels", "recording", "report", "results", "search", "ties", "timing", "trial"),
+        *("pipeline", "pixels", "recording", "report", "results", "search", "ties", "timing", "training", "trial"),
     },
 }
 

@@ -225,6 +225,8 @@ class Extractor(Protocol):
     learned: tuple of attribute names (numpy arrays) that `fit` sets; the cache saves and restores them.
         Absent or empty: the method learns nothing from train.
     fit_images: how many training images `fit` reads at most; without it, all of them. Progress is counted by it.
+    progress: (what, done, total) -> None, which the runner sets before `fit` where an extractor has it: for learning
+        that goes on long after the images were read.
     chunk: how many images `transform` likes to be given at once; without it, a few.
     mark: e.g. "untrained"; the method is then called "resnet50[untrained]" everywhere.
     weights: {"source": ..., "sha256": ...} of the network's weights, for the record.

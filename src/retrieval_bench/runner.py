@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_bench import extractors, metrics
+from retrieval_bench import extractors, metrics, training
 from retrieval_bench.cache import FeatureCache, code_version, library_versions, recipe_key
 from retrieval_bench.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.core import BenchError, Ranking, Rows, Searcher, Setup, Split
@@ -343,7 +343,8 @@ def _parts(pipeline: Pipeline, extracted: list[_Extracted]) -> tuple[PartFacts, 
 def _recipe(part: Part, plan: Plan) -> dict[str, Any]:
     """All that a feature depends on besides its image and what was learned."""
     own = Path(part.spec.entry.build.__code__.co_filename)
-    sources = [*Path(extractors.__file__).parent.glob("*.py"), *([own] if own.is_file() else [])]
+    packages = [Path(package.__file__).parent for package in (extractors, training)]
+    sources = [*(file for folder in packages for file in folder.glob("*.py")), *([own] if own.is_file() else [])]
     return {
         "method": part.spec.entry.name,
         "options": part.spec.resolved,
@@ -377,6 +378,8 @@ def _fit(
         return "from cache", None
     expected = min(len(train), getattr(extractor, "fit_images", len(train)))
     watched = Watched(train.images, lambda seen: progress(f"{name}: learning", min(seen, expected), expected))
+    if hasattr(extractor, "progress"):
+        extractor.progress = lambda what, done, total: progress(f"{name}: {what}", done, total)
     with Stopwatch() as fitting:
         extractor.fit(replace(train, images=watched))
     plan.cache.put_fit(key, {attribute: np.asarray(getattr(extractor, attribute)) for attribute in learned})

@@ -1,0 +1,1 @@
+"""Training networks: from scratch, the whole network further, or a new head alone; on `train` and nothing else."""

@@ -1,0 +1,64 @@
+"""How a training went, as a picture, and for TensorBoard."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrieval_bench.core import BenchError
+from retrieval_bench.results import write_whole
+from retrieval_bench.training.loop import Epoch
+
+INK, GRID, LOSS, ACCURACY = "#222222", "#e4e4e4", "#c4522b", "#0b4fa8"
+
+
+def can_draw() -> bool:
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw(history: Sequence[Epoch], title: str, file: Path) -> None:
+    """Write a PNG: loss, validation accuracy where there is one, and learning rate, over epochs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    series = [("loss", [line.loss for line in history], LOSS)]
+    validated = [(line.epoch, line.accuracy) for line in history if line.accuracy is not None]
+    if validated:
+        series.append(("validation accuracy", [accuracy for _, accuracy in validated], ACCURACY))
+    series.append(("learning rate", [line.rate for line in history], INK))
+    figure = Figure(figsize=(4.2 * len(series), 3.4), facecolor="white", layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    epochs = [line.epoch for line in history]
+    for axis, (name, values, colour) in zip(figure.subplots(1, len(series), squeeze=False)[0], series, strict=True):
+        axis.plot(epochs, values, color=colour, linewidth=2, marker="o", markersize=3)
+        axis.set_title(name, loc="left", color=INK, size=11)
+        axis.set_xlabel("epoch", color=INK, size=10)
+        axis.grid(color=GRID, linewidth=0.8)
+        axis.tick_params(length=0, colors=INK, labelsize=9)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", color=INK, size=12)
+    picture = io.BytesIO()
+    canvas.print_png(picture)
+    write_whole(file, picture.getvalue())
+
+
+def tensorboard(history: Sequence[Epoch], folder: Path) -> None:
+    """Write the scalars of all epochs as one event file into `folder`."""
+    need_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        for line in history:
+            writer.add_scalar("loss/train", line.loss, line.epoch)
+            writer.add_scalar("learning rate", line.rate, line.epoch)
+            if line.accuracy is not None:
+                writer.add_scalar("accuracy/validation", line.accuracy, line.epoch)
+
+
+def need_tensorboard() -> None:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise BenchError("--tensorboard needs the package of that name: pip install 'retrieval-bench[train]'")

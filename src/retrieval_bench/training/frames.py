@@ -1,0 +1,86 @@
+"""The images of a training, decoded once: as small as the network wants them, and kept while they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from retrieval_bench.core import Images
+
+MOST_BYTES = 4 << 30
+"""Of pixels that are kept in memory. Images beyond it are decoded whenever they are wanted."""
+MAX_ASPECT = 4
+"""Of a longer image only the middle is used."""
+
+
+class Frames:
+    """images as uint8 tensors (3, h, w), their short side `short` pixels (antialiased, as the networks were taught).
+
+    `frames[row]` may be called from several threads.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        short: int,
+        resample: Image.Resampling = Image.Resampling.BILINEAR,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self._images, self._short, self._resample, self._left = images, short, resample, most_bytes
+        self._kept: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, row: int) -> Any:
+        import torch
+
+        kept = self._kept.get(row)
+        if kept is not None:
+            return kept
+        frame = torch.from_numpy(resized(self._images[row], self._short, self._resample).transpose(2, 0, 1).copy())
+        if frame.numel() <= self._left:
+            self._left -= frame.numel()
+            self._kept[row] = frame
+        return frame
+
+    def read(self, rows: Sequence[int], threads: int, progress: Callable[[int, int], None]) -> None:
+        """Decode these now, on all threads. Images decode in the calling order as far as progress shows."""
+        with ThreadPoolExecutor(threads) as pool:
+            for done, _ in enumerate(pool.map(self.__getitem__, rows)):
+                progress(done + 1, len(rows))
+
+
+def resized(image: np.ndarray, short: int, resample: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
+    """(h, w, 3) uint8 -> the same, its short side `short`; of one longer than MAX_ASPECT times its width the middle."""
+    limit = MAX_ASPECT * min(image.shape[:2])
+    top, left = (max(0, length - limit) // 2 for length in image.shape[:2])
+    image = image[top : top + limit, left : left + limit]
+    height, width = image.shape[:2]
+    factor = short / min(height, width)
+    # torchvision's way of rounding: the long side downwards.
+    size = (short, int(height * factor)) if width <= height else (int(width * factor), short)
+    if size == (width, height):
+        return np.ascontiguousarray(image)
+    pixels = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(pixels.resize(size, resample))
+
+
+def centre(frame: Any, side: int) -> Any:
+    """(3, h, w) -> (3, side, side), the middle; mirrored beyond the border where it is smaller."""
+    import torch
+
+    height, width = frame.shape[1:]
+    if min(height, width) < side:
+        down, across = (max(0, side - length) for length in (height, width))
+        frame = torch.nn.functional.pad(
+            frame[None].float(), (across // 2, across - across // 2, down // 2, down - down // 2), mode="replicate"
+        )[0].to(torch.uint8)
+        height, width = frame.shape[1:]
+    # torchvision's CenterCrop rounds so.
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    return frame[:, top : top + side, left : left + side]

@@ -1,0 +1,70 @@
+"""Features of a fixed network, computed once, and a linear layer over them: minutes become seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from retrieval_bench.timing import pinned
+from retrieval_bench.training.loop import PLAIN_BATCH, seed_of
+from retrieval_bench.training.settings import Settings
+from retrieval_bench.training.sources import Pictures
+
+
+def features(
+    network: Any,
+    pictures: Pictures,
+    rows: Sequence[int],
+    views: int,
+    seed: int,
+    *,
+    threads: int,
+    device: str = "cpu",
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Any:
+    """(n, views, d) float32 tensor: of each image itself, its mirror image, then as many changed ones as remain."""
+    import torch
+
+    network.eval()
+    starts = range(0, len(rows), PLAIN_BATCH)
+
+    def some(start: int) -> Any:
+        chosen = list(rows[start : start + PLAIN_BATCH])
+        generator = torch.Generator().manual_seed(seed_of(seed, start))
+        plain = pictures.plain(chosen)
+        inputs = [plain, plain.flip(3)][:views]
+        inputs += [pictures.drawn(chosen, pictures.side, generator) for _ in range(views - 2)]
+        with torch.inference_mode():
+            return torch.stack([network(each.to(device)).float().cpu() for each in inputs], dim=1)
+
+    out = []
+    with pinned(1), ThreadPoolExecutor(threads) as pool:
+        for done, batch in enumerate(pool.map(some, starts)):
+            out.append(batch)
+            progress("features of training images", min((done + 1) * PLAIN_BATCH, len(rows)), len(rows))
+    return torch.cat(out).clone()
+
+
+def standardised(views: Any, rows: np.ndarray) -> tuple[Any, Any, Any]:
+    """views: (n, v, d) -> (the same with mean 0 and deviation 1 over `rows`, mean (d,), deviation (d,))."""
+    known = views[rows].flatten(0, 1).double()
+    mean = known.mean(0)
+    deviation = known.std(0, unbiased=False)
+    # A unit that is nearly always off would be blown up by the one image that it is on for.
+    deviation = deviation.clamp(min=0.1 * max(float(deviation.mean()), 1e-12))
+    return ((views - mean) / deviation).float(), mean.float(), deviation.float()
+
+
+def folded(linear: Any, mean: Any, deviation: Any) -> tuple[Any, Any]:
+    """The (weight, bias) over raw features that do what `linear` does over standardised ones."""
+    weight = linear.weight.detach() / deviation
+    return weight, linear.bias.detach() - weight @ mean
+
+
+def probe(settings: Settings) -> Settings:
+    """What the head is trained with that fine-tuning starts from (LP-FT, Kumar et al., ICLR 2022)."""
+    return replace(settings, mode="head", epochs=40, lr=None, optimizer="adamw", schedule="onecycle", patience=0)

@@ -1,0 +1,346 @@
+"""Epoch after epoch: the one loop that heads, whole networks and `convnet` are trained by.
+
+What an epoch draws (order, changes of images, dropout) follows from the seed and the number of the epoch alone, so a
+run that goes on from the state after an epoch ends with the same weights as one that was never stopped, to the bit on
+one machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from retrieval_bench.core import BenchError
+from retrieval_bench.timing import pinned
+from retrieval_bench.training.schedule import optimizer, rate
+from retrieval_bench.training.settings import Settings
+from retrieval_bench.training.shards import Shards, draws
+from retrieval_bench.training.sources import Source
+
+Progress = Callable[[str, int, int], None]
+
+PLAIN_BATCH = 16
+NEIGHBOURS = 1000
+"""Training images that validation images find their nearest in, where the loss knows no classes."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the history. accuracy: of the validation part, 0..1; None where there is none. rate: learning rate
+    at its end. seconds: with validation.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float | None
+    rate: float
+    seconds: float
+
+
+@dataclass(eq=False)
+class Trained:
+    """network, objective: torch modules in eval mode, of the epoch `best` (counted from 1)."""
+
+    network: Any
+    objective: Any
+    history: list[Epoch]
+    best: int
+
+
+def train(
+    network: Any,
+    objective: Any,
+    source: Source,
+    labels: np.ndarray,
+    settings: Settings,
+    *,
+    rows: np.ndarray,
+    held: np.ndarray,
+    side: int = 0,
+    threads: int = 1,
+    device: str = "cpu",
+    resume: dict[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], None] = lambda state: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    progress: Progress = lambda what, done, total: None,
+) -> Trained:
+    """Train both modules in place on `rows` of the source, and choose by `held`.
+
+    labels: (n,) int64 of all rows of the source. side: pixels of a training image where the settings name none.
+    resume: what `save` was given after an epoch. Raises BenchError for a loss that is not finite.
+    """
+    import torch
+
+    random_layers = draws(network)
+    # Sequential parts use the threads inside each layer; parts side by side have one each.
+    with pinned(threads if random_layers or device != "cpu" else 1), torch.random.fork_rng(devices=[]):
+        run = _Run(network, objective, source, labels, settings, rows, held, side, threads, device)
+        try:
+            if resume is not None:
+                run.restore(resume)
+            for epoch in range(run.done, settings.epochs):
+                if run.exhausted:
+                    break
+                line = run.epoch(epoch, progress)
+                save(run.state())
+                on_epoch(line)
+            return run.result()
+        finally:
+            run.close()
+
+
+def order(labels: np.ndarray, rows: np.ndarray, settings: Settings, epoch: int) -> np.ndarray:
+    """The rows in the order of an epoch; for triplets two of a label follow each other, wherever a label has two."""
+    rng = np.random.default_rng([settings.seed, epoch])
+    shuffled = rng.permutation(rows)
+    if settings.loss != "triplet":
+        return shuffled
+    pairs: list[list[int]] = []
+    for label in np.unique(labels[rows]):
+        own = shuffled[labels[shuffled] == label].tolist()
+        pairs += [own[start : start + 2] for start in range(0, len(own), 2)]
+    return np.array([row for pair in rng.permutation(len(pairs)) for row in pairs[pair]], np.int64)
+
+
+class _Run:
+    def __init__(
+        self,
+        network: Any,
+        objective: Any,
+        source: Source,
+        labels: np.ndarray,
+        settings: Settings,
+        rows: np.ndarray,
+        held: np.ndarray,
+        side: int,
+        threads: int,
+        device: str,
+    ) -> None:
+        from torch import nn
+
+        self.settings, self.source, self.labels, self.rows, self.held = settings, source, labels, rows, held
+        self.side, self.device = side, device
+        self.both = nn.ModuleDict({"network": network, "objective": objective}).to(device)
+        self.frozen = _freeze(network, settings.freeze if settings.mode == "finetune" else 0.0)
+        self.averaged = copy.deepcopy(self.both).eval().requires_grad_(False)
+        self.parameters = [p for p in self.both.parameters() if p.requires_grad]
+        self.optimizer = optimizer(settings, self.parameters)
+        self.parts = settings.shards if device == "cpu" else 1
+        self.shards = Shards(network, self.parts, threads)
+        self.autocast, self.dtype = precision(settings, device)
+        self.scaler = _scaler(self.dtype if self.autocast else None, device)
+        # Rounded down: no step has fewer images than asked for, and norms over a batch need two.
+        self.steps_an_epoch = max(1, len(rows) // settings.batch)
+        self.done = 0
+        self.history: list[Epoch] = []
+        self.best: tuple[int, float, dict[str, Any]] = (0, -1.0, {})
+
+    @property
+    def exhausted(self) -> bool:
+        """No better validation for `patience` epochs."""
+        return bool(self.settings.patience) and self.done - self.best[0] >= self.settings.patience
+
+    def epoch(self, epoch: int, progress: Progress) -> Epoch:
+        import torch
+
+        settings, started = self.settings, time.perf_counter()
+        torch.manual_seed(seed_of(settings.seed, epoch))
+        for replica in self.shards.replicas:
+            replica.train()
+            for name in self.frozen:
+                replica.get_submodule(name).eval()
+        side = settings.side_at(epoch, self.side)
+        rows, steps = order(self.labels, self.rows, settings, epoch), settings.epochs * self.steps_an_epoch
+        batches = np.array_split(rows, self.steps_an_epoch)
+        total = 0.0
+        for step in range(self.steps_an_epoch):
+            number = epoch * self.steps_an_epoch + step
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate(settings, number, steps)
+            batch = batches[step]
+            loss = self._step(batch, side, (epoch, step))
+            if not math.isfinite(loss):
+                raise BenchError(
+                    f"training: the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps_an_epoch}; "
+                    f"lower --lr (now {settings.peak:g}) or choose --precision float32"
+                )
+            self._average(number)
+            total += loss * len(batch)
+            progress(f"training, epoch {epoch + 1} of {settings.epochs}", number + 1, steps)
+        self.shards.settle()
+        for mean, buffer in zip(self.averaged.buffers(), self.both.buffers(), strict=True):
+            mean.copy_(buffer)
+        accuracy = self._accuracy(progress) if len(self.held) else None
+        self.done = epoch + 1
+        if accuracy is None or accuracy > self.best[1]:
+            state = {name: value.detach().cpu().clone() for name, value in self.averaged.state_dict().items()}
+            self.best = (self.done, -1.0 if accuracy is None else accuracy, state)
+        line = Epoch(
+            self.done,
+            total / len(rows),
+            accuracy,
+            self.optimizer.param_groups[0]["lr"],
+            time.perf_counter() - started,
+        )
+        self.history.append(line)
+        return line
+
+    def _step(self, batch: np.ndarray, side: int, where: tuple[int, int]) -> float:
+        import torch
+
+        pieces = np.array_split(batch, max(1, min(self.parts, len(batch) // 2)))
+        losses_of = self.both["objective"]
+
+        def work(replica: Any, part: int) -> Any:
+            rows = pieces[part]
+            generator = torch.Generator().manual_seed(seed_of(self.settings.seed, *where, part))
+            inputs = self.source.drawn(rows.tolist(), side, generator)
+            expected = torch.from_numpy(self.labels[rows])
+            if self.device != "cpu":
+                inputs = inputs.pin_memory().to(self.device, non_blocking=True)
+                expected = expected.to(self.device)
+            with torch.autocast(torch.device(self.device).type, dtype=self.dtype, enabled=self.autocast):
+                features = replica(inputs)
+            loss = losses_of.loss(features.float(), expected) * (len(rows) / len(batch))
+            return loss if self.scaler is None else self.scaler.scale(loss)
+
+        losses, gradients = self.shards.gradients(work, len(pieces), self.parameters)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        loss = math.fsum(losses)
+        if self.scaler is not None:
+            loss /= self.scaler.get_scale()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        elif math.isfinite(loss):
+            self.optimizer.step()
+        return loss
+
+    def _average(self, number: int) -> None:
+        """Exponential moving average, which starts short so that the first weights are forgotten."""
+        import torch
+
+        decay = min(self.settings.average, (1 + number) / (10 + number)) if self.settings.average else 0.0
+        with torch.no_grad():
+            for mean, parameter in zip(self.averaged.parameters(), self.both.parameters(), strict=True):
+                mean.lerp_(parameter, 1 - decay)
+
+    def _accuracy(self, progress: Progress) -> float:
+        """Of the averaged weights, on the validation part: by class, or by the nearest training image."""
+        import torch
+
+        objective = self.averaged["objective"]
+        with torch.inference_mode():
+            features = self._features(self.held)
+            if objective.scores is not None:
+                found = objective.scores(features).argmax(1).cpu().numpy()
+            else:
+                step = -(-len(self.rows) // NEIGHBOURS)
+                known = torch.nn.functional.normalize(self._features(self.rows[::step]), dim=1)
+                nearest = (torch.nn.functional.normalize(features, dim=1) @ known.T).argmax(1).cpu().numpy()
+                found = self.labels[self.rows[::step]][nearest]
+        return float((found == self.labels[self.held]).mean())
+
+    def _features(self, rows: np.ndarray) -> Any:
+        """The averaged network's, of plain inputs; a few at once, side by side."""
+        import torch
+
+        network = self.averaged["network"]
+
+        def some(start: int) -> Any:
+            with (
+                torch.inference_mode(),
+                torch.autocast(torch.device(self.device).type, dtype=self.dtype, enabled=self.autocast),
+            ):
+                inputs = self.source.plain(rows[start : start + PLAIN_BATCH].tolist())
+                return network(inputs.to(self.device)).float()
+
+        return torch.cat(list(self.shards.pool.map(some, range(0, len(rows), PLAIN_BATCH))))
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epoch depends on, as tensors, numbers and words."""
+        return {
+            "done": self.done,
+            "weights": self.both.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": {} if self.scaler is None else self.scaler.state_dict(),
+            "history": [asdict(line) for line in self.history],
+            "best": list(self.best),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.both.load_state_dict(state["weights"])
+        self.shards.spread()
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler is not None and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.history = [Epoch(**line) for line in state["history"]]
+        self.done = state["done"]
+        epoch, accuracy, weights = state["best"]
+        self.best = (epoch, accuracy, weights)
+
+    def result(self) -> Trained:
+        self.averaged.load_state_dict(self.best[2])
+        return Trained(
+            self.averaged["network"].cpu(), self.averaged["objective"].cpu(), list(self.history), self.best[0]
+        )
+
+    def close(self) -> None:
+        self.shards.close()
+
+
+def precision(settings: Settings, device: str) -> tuple[bool, Any]:
+    """(use autocast, its dtype). "auto": bfloat16 where the processor or the card computes in it, else float32, or
+    float16 on a card that has no bfloat16.
+    """
+    import torch
+
+    wanted = settings.precision
+    if wanted == "auto":
+        if device != "cpu":
+            wanted = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        else:
+            supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+            wanted = "bfloat16" if supported() and settings.mode != "head" else "float32"
+    if wanted == "float16" and device == "cpu":
+        raise BenchError("--precision float16 needs a CUDA device; on the CPU choose bfloat16, float32 or auto")
+    return wanted != "float32", torch.float16 if wanted == "float16" else torch.bfloat16
+
+
+def _scaler(dtype: Any, device: str) -> Any:
+    """float16 has too few exponents for gradients: they are scaled (Micikevicius et al., ICLR 2018)."""
+    import torch
+
+    return torch.amp.GradScaler(torch.device(device).type) if dtype == torch.float16 else None
+
+
+def seed_of(*numbers: int) -> int:
+    """For a torch.Generator: every list of numbers has its own."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _freeze(network: Any, share: float) -> list[str]:
+    """Let all of a network learn but the first `share` of its weight layers; the names of the modules that stay."""
+    from torch import nn
+
+    network.requires_grad_(True)
+    leaves = [(name, module) for name, module in network.named_modules() if not list(module.children())]
+    many = round(share * sum(isinstance(module, nn.Linear | nn.Conv2d) for _, module in leaves))
+    names = []
+    for name, module in leaves:
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            if not many:
+                break
+            many -= 1
+        if share:
+            names.append(name)
+            module.requires_grad_(False)
+    return names if share else []

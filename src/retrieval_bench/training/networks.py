@@ -1,0 +1,75 @@
+"""The one place where training meets `extractors.cnn`: a network without its classifier, and how its files name that.
+
+Everything else in this package sees modules, tensors and numbers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from retrieval_bench.core import BenchError, Setup
+from retrieval_bench.extractors import cnn
+from retrieval_bench.training.settings import Mode
+
+
+@dataclass(eq=False)
+class Backbone:
+    """network: images -> (n, dimensions). short, side: pixels that an image's short side is resized to, and of the
+    square in its middle that the network sees. mean, std: of a channel in 0..1. weights: what it starts from.
+    """
+
+    name: str
+    network: Any
+    dimensions: int
+    short: int
+    side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resample: Image.Resampling
+    weights: dict[str, str]
+
+
+def backbone(name: str, setup: Setup, mode: Mode) -> Backbone:
+    """A torchvision network, with trained weights unless it is trained from scratch. Raises BenchError without them."""
+    setup = replace(setup, weights="random") if mode == "scratch" else setup
+    built: Any = cnn.build(setup, name)
+    if mode != "scratch" and built.mark == "untrained":
+        raise BenchError(
+            f"--mode {mode} goes on with trained weights and there are none for {name}; put a file into a directory "
+            "DIR and pass --weights DIR, or train it with --mode scratch"
+        )
+    recipe = built.preprocess
+    return Backbone(
+        name=name,
+        network=built.network,
+        dimensions=built.dimensions,
+        short=recipe.resize_size[0],
+        side=recipe.crop_size[0],
+        mean=tuple(recipe.mean),
+        std=tuple(recipe.std),
+        resample=Image.Resampling[recipe.interpolation.name],
+        weights=dict(built.weights),
+    )
+
+
+def with_classifier(name: str, state: Any, weight: Any, bias: Any) -> Any:
+    """The state dict of torchvision's whole network of so many classes. weight: (classes, d); bias: (classes,)."""
+    import torch
+    from torch import nn
+    from torchvision import models
+
+    extra = {"init_weights": False, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    with torch.device("meta"):
+        whole = models.get_model(name, weights=None, **extra)
+    last = [(key, module) for key, module in whole.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    key, module = last
+    out: OrderedDict[str, Any] = OrderedDict((each, value.detach().cpu().contiguous()) for each, value in state.items())
+    out[f"{key}.weight"] = weight.detach().cpu().reshape(len(weight), *module.weight.shape[1:]).contiguous()
+    if module.bias is not None:
+        out[f"{key}.bias"] = bias.detach().cpu().contiguous()
+    out._metadata = OrderedDict(getattr(state, "_metadata", {}))  # type: ignore[attr-defined]
+    return out

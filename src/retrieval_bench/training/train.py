@@ -1,0 +1,272 @@
+"""A whole training: from a split and the name of a network to a file of weights."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import retrieval_bench
+from retrieval_bench.core import BenchError, Setup, Split
+from retrieval_bench.training.augment import NONE
+from retrieval_bench.training.checkpoint import restore_state, save_state, save_weights
+from retrieval_bench.training.frames import Frames
+from retrieval_bench.training.head import features, folded, probe, standardised
+from retrieval_bench.training.holdout import hold_out
+from retrieval_bench.training.loop import Epoch, Progress, Trained, train
+from retrieval_bench.training.networks import Backbone, backbone, with_classifier
+from retrieval_bench.training.objectives import objective
+from retrieval_bench.training.settings import Settings
+from retrieval_bench.training.sources import Pictures, Source, Vectors
+
+log = logging.getLogger("retrieval_bench")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be trained on what. dataset, fingerprint, label_names: of the whole dataset, for the record."""
+
+    method: str
+    split: Split
+    label_names: tuple[str, ...]
+    dataset: str
+    fingerprint: str
+    settings: Settings
+    setup: Setup
+    commit: str | None = None
+
+
+@dataclass(eq=False)
+class Outcome:
+    """state: state dict of torchvision's whole network; its classifier has a row for each of `facts["labels"]`, and is
+    missing where the loss has none.
+    """
+
+    state: Any
+    facts: dict[str, Any]
+    history: list[Epoch]
+    best: int
+
+
+def setup_for(seed: int, weights: str, device: str, threads: int) -> Setup:
+    """device: "auto" takes a CUDA device where there is one. Raises BenchError for one that is not there."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    _check_device(device)
+    return Setup(seed=seed, weights=weights, device=device, threads=threads)
+
+
+def checkpoint_of(out: Path) -> Path:
+    """Where the state of an unfinished run lies."""
+    return out.with_name(f"{out.name}.checkpoint")
+
+
+def run(
+    task: Task,
+    out: Path | None,
+    *,
+    resume: bool = False,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    progress: Progress = lambda what, done, total: None,
+) -> Outcome:
+    """Train, saving the state after each epoch, and write the weights to `out`; then the state is removed.
+
+    out None: nothing is written. resume: go on with the state beside `out`; without one, from the beginning, with a
+    warning. Raises BenchError where anything the user gave is not possible.
+    """
+    settings, setup = task.settings, task.setup
+    _check_device(setup.device)
+    classes, labels = np.unique(task.split.labels, return_inverse=True)
+    if len(classes) < 2:
+        raise BenchError(f"training needs images of at least two labels; the train split has {len(classes)}")
+    rows, held = hold_out(labels, settings.holdout, settings.seed)
+    if settings.patience and not len(held):
+        raise BenchError(
+            f"--patience {settings.patience}: no label has enough images to hold out {settings.holdout:g} of them; "
+            "raise --holdout or drop --patience"
+        )
+    _tell_of_thin_classes(task, labels, classes)
+    start = backbone(task.method, setup, settings.mode)
+    identity = _identity(task, start)
+    state = None
+    if resume and out is not None:
+        if checkpoint_of(out).is_file():
+            state = restore_state(checkpoint_of(out), identity)
+        else:
+            log.warning("--resume: there is no %s; starting from the beginning", checkpoint_of(out).name)
+
+    def save(state: dict[str, Any]) -> None:
+        if out is not None:
+            save_state(checkpoint_of(out), identity, state)
+
+    frames = Frames(task.split.images, start.short, start.resample)
+    frames.read(range(len(frames)), setup.threads, lambda done, total: progress("reading images", done, total))
+    pictures = Pictures(frames, settings.augment, start.side, start.mean, start.std)
+    loop = _Loop(start, labels, len(classes), settings, rows, held, setup, save, on_epoch, progress)
+    trained, linear = loop.head(pictures, state) if settings.mode == "head" else loop.whole(pictures, state)
+    facts = _facts(task, identity, trained, classes)
+    weights = start.network.state_dict() if settings.mode == "head" else trained.network.state_dict()
+    if linear is not None:
+        weights = with_classifier(task.method, weights, *linear)
+    if out is not None:
+        save_weights(out, weights, facts)
+        checkpoint_of(out).unlink(missing_ok=True)
+    return Outcome(weights, facts, trained.history, trained.best)
+
+
+Linear = tuple[Any, Any]
+
+
+@dataclass(eq=False)
+class _Loop:
+    start: Backbone
+    labels: np.ndarray
+    classes: int
+    settings: Settings
+    rows: np.ndarray
+    held: np.ndarray
+    setup: Setup
+    save: Callable[[dict[str, Any]], None]
+    on_epoch: Callable[[Epoch], None]
+    progress: Progress
+
+    def head(self, pictures: Pictures, state: dict[str, Any] | None) -> tuple[Trained, Linear]:
+        return self._linear(pictures, self.settings, state, self.save, self.on_epoch)
+
+    def whole(self, pictures: Pictures, state: dict[str, Any] | None) -> tuple[Trained, Linear | None]:
+        """The whole network. Fine-tuning by cross-entropy begins with a head that fits: a random one would first spoil
+        what the network knows.
+        """
+        goal = self._objective(self.settings)
+        if self.settings.mode == "finetune" and self.settings.loss == "cross-entropy" and state is None:
+            _, (weight, bias) = self._linear(pictures, probe(self.settings))
+            goal.linear.weight.data.copy_(weight)
+            goal.linear.bias.data.copy_(bias)
+        trained = self._train(self.start.network, goal, pictures, self.settings, state, self.save, self.on_epoch)
+        linear = getattr(trained.objective, "linear", None)
+        return trained, None if linear is None else (linear.weight, linear.bias)
+
+    def _linear(
+        self,
+        pictures: Pictures,
+        settings: Settings,
+        state: dict[str, Any] | None = None,
+        save: Callable[[dict[str, Any]], None] = lambda state: None,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> tuple[Trained, Linear]:
+        from torch import nn
+
+        device = self.setup.device
+        views = features(
+            self.start.network.to(device),
+            pictures,
+            range(len(self.labels)),
+            settings.views if settings.augment != NONE else min(settings.views, 2),
+            settings.seed,
+            threads=self.setup.threads,
+            device=device,
+            progress=self.progress,
+        )
+        scaled, mean, deviation = standardised(views, self.rows)
+        trained = self._train(
+            nn.Identity(), self._objective(settings), Vectors(scaled), settings, state, save, on_epoch
+        )
+        return trained, folded(trained.objective.linear, mean, deviation)
+
+    def _objective(self, settings: Settings) -> Any:
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(settings.seed)
+            return objective(settings, self.start.dimensions, self.labels[self.rows], self.classes)
+
+    def _train(
+        self,
+        network: Any,
+        goal: Any,
+        source: Source,
+        settings: Settings,
+        state: dict[str, Any] | None,
+        save: Callable[[dict[str, Any]], None],
+        on_epoch: Callable[[Epoch], None],
+    ) -> Trained:
+        return train(
+            network,
+            goal,
+            source,
+            self.labels,
+            settings,
+            rows=self.rows,
+            held=self.held,
+            side=self.start.side,
+            threads=self.setup.threads,
+            device=self.setup.device,
+            resume=state,
+            save=save,
+            on_epoch=on_epoch,
+            progress=self.progress,
+        )
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device != "cpu" and not torch.cuda.is_available():
+        raise BenchError(f"--device {device}: torch sees no CUDA device here; use --device cpu or auto")
+
+
+def _tell_of_thin_classes(task: Task, labels: np.ndarray, classes: np.ndarray) -> None:
+    empty = sorted(set(range(len(task.label_names))) - set(classes.tolist()))
+    if empty:
+        log.warning(
+            "%d of %d labels have no training image, %r for one; the network will not know them",
+            len(empty),
+            len(task.label_names),
+            task.label_names[empty[0]],
+        )
+    single = np.flatnonzero(np.bincount(labels) == 1)
+    if len(single):
+        log.warning(
+            "%d labels have one training image, %r for one; it is learned from, and nothing of them is held out",
+            len(single),
+            task.label_names[int(classes[single[0]])],
+        )
+
+
+def _identity(task: Task, start: Backbone) -> dict[str, Any]:
+    """What must be the same for a run to be the same."""
+    import torch
+
+    return {
+        "method": task.method,
+        **task.settings.as_data(),
+        "train images": task.split.content,
+        "starting weights": start.weights.get("sha256"),
+        "device": task.setup.device,
+        "torch": torch.__version__,
+    }
+
+
+def _facts(task: Task, identity: dict[str, Any], trained: Trained, classes: np.ndarray) -> dict[str, Any]:
+    """For the file: what was trained, on what, how, by which program."""
+    images = sorted({task.split.images.digest(row) for row in range(len(task.split))})
+    return {
+        "dataset": task.dataset,
+        "fingerprint": task.fingerprint,
+        "labels": [task.label_names[int(label)] for label in classes],
+        "images": images,
+        "images_sha256": hashlib.sha256("\n".join(images).encode()).hexdigest(),
+        "identity": identity,
+        "epochs": len(trained.history),
+        "best_epoch": trained.best,
+        "history": [asdict(replace(line, seconds=0.0)) for line in trained.history],
+        "version": retrieval_bench.__version__,
+        "commit": task.commit,
+    }

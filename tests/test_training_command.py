@@ -1,0 +1,77 @@
+"""`python -m benchmark train`: from options to files, and its sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from nasty import photo
+from typer.testing import CliRunner, Result
+
+from benchmark.cli import app
+from retrieval_bench.training.checkpoint import read_facts
+
+NETWORK = "shufflenet_v2_x0_5"
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    for first, part in enumerate(("train", "gallery", "query")):  # other pixels in every split
+        for number in range(8):
+            label = "mug" if number < 4 else "bowl"
+            photo(tmp_path / "shelf" / part / label / f"{number}.png", 16 * first + number)
+    return tmp_path / "shelf"
+
+
+def train(shelf: Path, out: Path, *words: object) -> Result:
+    fixed = ["--dataset", "folder", "--data-root", shelf, "--out", out, "--side", 32, "--batch", 4, "--device", "cpu"]
+    return CliRunner().invoke(app, ["train", *(str(word) for word in (*fixed, *words))])
+
+
+def test_a_network_is_trained_and_used(shelf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine" / f"{NETWORK}-mugs.pth"
+    result = train(shelf, out, "--method", NETWORK, "--mode", "scratch", "--epochs", 2, "--augment", "rotate=5")
+    assert result.exit_code == 0, result.stderr
+    assert "epoch 2 of 2: loss" in result.stderr
+    assert {path.name for path in out.parent.iterdir()} == {out.name, out.with_suffix(".png").name}
+    facts = read_facts(out)
+    assert facts is not None
+    assert facts["dataset"] == "folder"
+    assert facts["identity"]["augment"]["rotate"] == 5
+    words = ["run", "--dataset", "folder", "--data-root", shelf, "--methods", NETWORK, "--weights", out.parent]
+    ran = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "record"), "--no-cache", "--k", "1"])
+    assert ran.exit_code == 0, ran.stderr
+    assert "[untrained]" not in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--method", "sift"], "--method sift: not a network of torchvision"),
+        (["--method", "resnet5O"], "did you mean 'resnet50'"),
+        (["--method", NETWORK, "--weights", "nowhere"], "--weights 'nowhere' is no folder"),
+        (["--method", NETWORK, "--augment", "zoom=1"], "unknown; write none, or any of crop"),
+        (["--method", NETWORK, "--mode", "head", "--weights", "random"], "goes on with trained weights"),
+        (["--method", NETWORK, "--mode", "tune"], "tune"),
+        (["--method", NETWORK, "--patience", "2", "--holdout", "0"], "--patience 2 needs a validation part"),
+    ],
+)
+def test_mistakes_are_one_sentence(shelf: Path, tmp_path: Path, words: list[str], sentence: str) -> None:
+    result = train(shelf, tmp_path / "a.pth", *words)
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+def test_cuda_that_is_not_there(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = train(shelf, tmp_path / "a.pth", "--method", NETWORK, "--mode", "scratch", "--device", "cuda")
+    assert result.exit_code == 2
+    assert "torch sees no CUDA device here; use --device cpu or auto" in result.stderr
+
+
+def test_a_folder_is_no_file(shelf: Path, tmp_path: Path) -> None:
+    result = train(shelf, tmp_path, "--method", NETWORK)
+    assert result.exit_code == 2
+    assert "a folder of this name exists; name a file" in result.stderr
