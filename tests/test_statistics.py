@@ -11,7 +11,7 @@ from retrieval_bench.statistics.resampling import cluster_sums, intervals, resam
 
 
 def clustered(seed: int, n_clusters: int, each: int, m: int = 1, shared: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
-    """(q, m) values whose mean is 0 in truth, and their clusters; `shared`: deviation of what a cluster has in common."""
+    """(q, m) values of mean 0 in truth, and their clusters; `shared`: deviation of what a cluster has in common."""
     random = np.random.default_rng(seed)
     clusters = np.repeat(np.arange(n_clusters), each)
     common = shared * random.normal(size=(n_clusters, m))[clusters]

@@ -50,8 +50,10 @@ def compare(
     chances = sign_flip(differences, clusters, resamples, seed)
     corrected = holm(chances)
     return [
-        Difference(names[a], names[b], float(differences[:, row].mean()), *map(float, reach[row]), float(p), float(q))
-        for row, ((a, b), p, q) in enumerate(zip(pairs, chances, corrected, strict=True))
+        Difference(names[a], names[b], float(mean), float(low), float(high), float(p), float(p_holm))
+        for (a, b), mean, (low, high), p, p_holm in zip(
+            pairs, differences.mean(axis=0), reach, chances, corrected, strict=True
+        )
     ]
 
 

@@ -55,7 +55,7 @@ def intervals(means: np.ndarray, n_clusters: int, level: float = LEVEL) -> np.nd
     """(resamples, m) of `resampled_means` -> (m, 2) float64, low and high; NaN where there are fewer than 2 clusters.
 
     Expanded percentiles (Hesterberg, The American Statistician 2015): plain percentiles are too narrow by the factor
-    sqrt((n - 1) / n) and by what Student's t has over the normal distribution; the quantiles are moved outwards by both.
+    sqrt((n - 1) / n) and by what Student's t has over the normal distribution; the quantiles are moved out by both.
     """
     if n_clusters < 2:
         return np.full((means.shape[1], 2), np.nan)
