@@ -36,17 +36,19 @@ MAY_IMPORT = {
     "reranking": {"core", "extractors", "registry", "reranking", "verification"},
     "heads": {"core", "heads", "metrics", "registry", "search"},
     "classification": {"core", "heads", "results", "timing"},
+    "statistics": {"statistics"},
+    "uncertainty": {"results", "statistics"},
     "pipeline": {"core", "fusion", "method", "registry", "reranking"},
     "results": {"core"},
     "extraction": {"core", "cache"},
     "diff": {"core", "results"},
     "report": {"core", "results", "diff", "report"},
     "trial": {"cache", "core", "datasets", "images", "judge", "method", "pixels", "registry", "screening"},
-    "recording": {"cache", "classification", "core", "judge", "metrics", "results", "timing", "trial"},
+    "recording": {"cache", "classification", "core", "judge", "metrics", "results", "timing", "trial", "uncertainty"},
     "runner": {
         *("cache", "classification", "core", "extraction", "extractors", "fusion", "images", "judge", "method"),
-        "metrics",
-        *("pipeline", "pixels", "recording", "report", "results", "search", "ties", "timing", "training", "trial"),
+        *("metrics", "pipeline", "pixels", "recording", "report", "results", "search", "ties", "timing", "training"),
+        *("trial", "uncertainty"),
     },
 }
 

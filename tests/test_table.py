@@ -8,7 +8,7 @@ import pytest
 from records import failed, record, row
 
 from retrieval_bench.report import table
-from retrieval_bench.results import HeadFacts, Skipped, TimeFigure
+from retrieval_bench.results import Comparison, HeadFacts, Interval, Pair, Skipped, TimeFigure
 
 
 def test_terminal_shows_every_method_and_figure() -> None:
@@ -65,6 +65,19 @@ def test_markdown_explains_its_columns() -> None:
     text = table.markdown(record(row()))
     for head in text.splitlines()[0].strip("| ").split(" | ")[1:]:
         assert f"- **{head}**: " in text
+
+
+def test_how_sure_a_number_is_stands_beside_it() -> None:
+    sift = row("sift", intervals={"accuracy": Interval(low=0.42, high=0.58)})
+    pair = Pair(first="sift", second="hog", mean=0.1, low=-0.1, high=0.2, p=0.3, p_holm=0.3)
+    same = Comparison(pairs=(pair,), groups={"sift": "a", "hog": "ab"})
+    text = table.terminal(record(sift, row("hog"), comparisons={"accuracy": same}))
+    line = next(line for line in text.splitlines() if line.startswith("sift")).split()
+    assert line[1:4] == ["0.500", "0.420-0.580", "a"]
+    assert next(line for line in text.splitlines() if line.startswith("hog")).split()[2:4] == ["n/a", "ab"]
+    assert "Methods that share a letter" in text
+    (first, _) = csv.DictReader(io.StringIO(table.tidy_csv(record(sift, row("hog")))))
+    assert (first["accuracy low"], first["accuracy high"]) == ("0.42", "0.58")
 
 
 def test_heads_have_their_columns() -> None:

@@ -26,6 +26,7 @@ from retrieval_bench.results import (
 )
 from retrieval_bench.timing import pinned
 from retrieval_bench.trial import Plan, Trial
+from retrieval_bench.uncertainty import comparisons, statistics
 
 
 def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:
@@ -66,6 +67,7 @@ def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:
         environment=where,
         metrics={name: MetricFacts(**about) for name, about in metrics.describe().items()},
         ceilings=metrics.ceilings(_perfect(trial), trial.k),
+        statistics=statistics(data.query.labels, plan.seed),
         rows=(),
     )
 
@@ -115,6 +117,14 @@ def with_row(record: Record, row: Row, threads: int) -> Record:
     with pinned(threads) as counts:
         where = record.environment.model_copy(update={"thread_counts": counts})
     return record.model_copy(update={"rows": (*record.rows, row), "environment": where})
+
+
+def with_comparisons(record: Record, values: Mapping[str, Mapping[str, np.ndarray]], trial: Trial) -> Record:
+    """The record with every two of these methods held against each other; values: method -> metric -> (q,)."""
+    if record.statistics is None:
+        return record
+    found = comparisons(values, trial.dataset.query.labels, record.statistics)
+    return record.model_copy(update={"comparisons": found})
 
 
 def _gpu(device: str) -> str | None:

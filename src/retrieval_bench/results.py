@@ -51,6 +51,41 @@ class TimeFigure(Model):
     n: int | None = None
 
 
+class Interval(Model):
+    """Where the mean over all such queries is expected to lie; see statistics.resampling. level: how sure, 0.95."""
+
+    low: float
+    high: float
+
+
+class Pair(Model):
+    """Mean of `first` minus mean of `second`; see statistics.comparison.Difference."""
+
+    first: str
+    second: str
+    mean: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+
+
+class Comparison(Model):
+    """All pairs of methods by one metric. groups: letters of each method; those that share one cannot be told apart."""
+
+    pairs: tuple[Pair, ...]
+    groups: dict[str, str]
+
+
+class Statistics(Model):
+    """How intervals and comparisons were had. clusters: how many products the queries show, which are what is drawn."""
+
+    resamples: int
+    level: float
+    seed: int
+    clusters: int
+
+
 class Features(Model):
     """What the method makes of an image and what that occupies."""
 
@@ -107,6 +142,7 @@ class Failure(Model):
 class Row(Model):
     """One method on one dataset; `method` is the name with its mark, e.g. "resnet50[untrained]".
 
+    intervals: by metric, for those that are a mean over queries; empty where all queries show one product.
     ties: by metric, for rows in which equal distances decide anything; see ties.py.
     """
 
@@ -114,6 +150,7 @@ class Row(Model):
     family: str
     status: Literal["ok", "failed"]
     scores: dict[str, float] = {}
+    intervals: dict[str, Interval] = {}
     ties: dict[str, Ties] = {}
     times: dict[str, TimeFigure] = {}
     params: dict[str, Any] = {}
@@ -212,7 +249,9 @@ class Record(Model):
     environment: Environment
     metrics: dict[str, MetricFacts]
     ceilings: dict[str, float]
+    statistics: Statistics | None = None
     rows: tuple[Row, ...]
+    comparisons: dict[str, Comparison] = {}
     rankings: Rankings | None = None
 
     def to_json(self) -> str:

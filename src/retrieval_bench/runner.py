@@ -26,13 +26,14 @@ from retrieval_bench.judge import Relevant, judge, rank_gallery
 from retrieval_bench.method import Method
 from retrieval_bench.pipeline import Part, Pipeline
 from retrieval_bench.pixels import fresh
-from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_row
+from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
 from retrieval_bench.report.table import derived
 from retrieval_bench.results import Failure, Features, Fitted, PartFacts, Record, Row, Ties, TimeFigure, claimed, save
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.ties import tie_bounds
 from retrieval_bench.timing import PeakMemory, Stopwatch, Time, latencies, pinned, release_memory, steady_allocator
 from retrieval_bench.trial import Plan, Progress, Trial, prepare, silent
+from retrieval_bench.uncertainty import intervals_of, statistics
 
 log = logging.getLogger("retrieval_bench")
 
@@ -49,6 +50,7 @@ class Outcome:
     ranking: Ranking | None = None
     relevant: Relevant | None = None
     heads: Mapping[str, Classified] = field(default_factory=dict)
+    per_query: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def run(
@@ -69,13 +71,17 @@ def run(
         record = blank_record(plan, trial, allocator)
         arrays = common_arrays(trial)
         keep_earlier = not overwrite
+        compared: dict[str, Mapping[str, np.ndarray]] = {}
         try:
             for method in plan.methods:
                 log.info("%s: starting", method)
                 outcome = evaluate(method, plan, trial, progress)
                 if outcome.ranking is not None:
                     arrays |= ranking_arrays(outcome.row, outcome.ranking, outcome.relevant, outcome.heads)
+                if outcome.per_query and outcome.row.family != "control":
+                    compared[outcome.row.method] = outcome.per_query
                 record = with_row(record, outcome.row, plan.threads)
+                record = with_comparisons(record, compared, trial)
                 record = save(record, out, arrays, derived(record), keep_earlier)
                 keep_earlier = False
                 on_row(outcome.row)
@@ -106,11 +112,14 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             **_measure(pipeline, found, plan, trial, progress),
         }
         heads = _heads(pipeline, found, plan, trial, progress)
+        products = trial.dataset.query.labels
+        how = statistics(products, plan.seed)
         row = Row(
             method=name,
             family=method.family,
             status="ok",
             scores=found.scores,
+            intervals=intervals_of(found.per_query, products, how),
             ties=found.ties,
             times={what: TimeFigure(**asdict(figure)) for what, figure in times.items()},
             params=method.resolved,
@@ -119,7 +128,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             parts=found.parts,
             heads={head: done.facts for head, done in heads.items()},
         )
-        return Outcome(row, found.ranking, found.relevant, heads)
+        return Outcome(row, found.ranking, found.relevant, heads, found.per_query)
     except BenchError as error:
         failure = Failure(kind="BenchError", sentence=str(error))
     except Exception as error:
@@ -137,6 +146,7 @@ class _Found:
     """
 
     scores: dict[str, float]
+    per_query: dict[str, np.ndarray]
     ties: dict[str, Ties]
     features: Features
     parts: tuple[PartFacts, ...]
@@ -207,6 +217,7 @@ def _quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) -
     }
     return _Found(
         metrics.scores(judged, trial.k),
+        metrics.per_query(judged, trial.k),
         _ties(trial, relevant),
         _features(pipeline, gallery, queries, searcher, extracted, data.train),
         _parts(pipeline, extracted),

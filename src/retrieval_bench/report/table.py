@@ -36,6 +36,7 @@ def columns(record: Record) -> list[Column]:
     nearest = min(record.settings.k)
     shown = [
         _score("accuracy", "nearest neighbour has the query's label", 0),
+        *_certainty(record),
         _score(f"macro_f1@{nearest}", f"F1 of the {nearest}-NN prediction, mean over labels", 2),
         _score(f"recall@{most}", f"fraction of the relevant images found among the first {most}", 1),
         _score(f"f1@{most}", f"harmonic mean of precision@{most} and recall@{most}", 5),
@@ -55,6 +56,24 @@ def columns(record: Record) -> list[Column]:
 
 def _score(name: str, means: str, rank: int) -> Column:
     return Column(name, means, lambda row: f"{row.scores[name]:.3f}" if name in row.scores else NOT_AVAILABLE, rank)
+
+
+def _certainty(record: Record) -> list[Column]:
+    """How sure the accuracy is, and of whom it cannot be told apart."""
+
+    def reach(row: Row) -> str:
+        known = row.intervals.get("accuracy")
+        return NOT_AVAILABLE if known is None else f"{known.low:.3f}-{known.high:.3f}"
+
+    shown = []
+    if any(row.intervals for row in record.rows):
+        shown.append(Column("95 %", "interval of the accuracy, by bootstrap over products", reach, 2))
+    compared = record.comparisons.get("accuracy")
+    if compared is not None:
+        letters = compared.groups
+        means = "methods that share a letter cannot be told apart by their accuracy"
+        shown.append(Column("group", means, lambda row: letters.get(row.method, ""), 3))
+    return shown
 
 
 def _of_head(head: str) -> tuple[Column, Column]:
@@ -103,6 +122,8 @@ def caption(record: Record) -> list[str]:
         )
     ]
     heads = {column.head for column in columns(record)}
+    if "group" in heads:
+        lines.append("Methods that share a letter have no different accuracy for all that these queries can tell.")
     low = [f"{name} {ceiling:.3f}" for name, ceiling in record.ceilings.items() if ceiling < 1 and name in heads]
     if low:
         lines.append(f"A perfect ranking reaches {', '.join(low)} here.")
@@ -216,6 +237,7 @@ def _everything(row: Row) -> tuple[dict[str, Any], ...]:
     return (
         {"method": row.method, "family": row.family, "status": row.status},
         row.scores,
+        {f"{name} {end}": getattr(reach, end) for name, reach in row.intervals.items() for end in ("low", "high")},
         {
             f"{name} ties {end}": getattr(ties, end)
             for name, ties in row.ties.items()

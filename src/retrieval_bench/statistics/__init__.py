@@ -1,0 +1,1 @@
+"""How sure a number is: intervals of means, differences of paired means, and which methods cannot be told apart."""

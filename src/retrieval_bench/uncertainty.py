@@ -1,0 +1,48 @@
+"""How sure a run is of its numbers: from each query's values to what the record says of means and of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+
+from retrieval_bench.results import Comparison, Interval, Pair, Statistics
+from retrieval_bench.statistics.comparison import compare, groups
+from retrieval_bench.statistics.resampling import LEVEL, RESAMPLES, intervals, resampled_means
+
+COMPARED = ("accuracy", "map@r")
+"""Metrics by which every two methods are held against each other."""
+
+
+def statistics(products: np.ndarray, seed: int) -> Statistics:
+    """What is to be drawn. products: (q,) the label of each query."""
+    return Statistics(resamples=RESAMPLES, level=LEVEL, seed=seed, clusters=len(np.unique(products)))
+
+
+def intervals_of(values: Mapping[str, np.ndarray], products: np.ndarray, how: Statistics) -> dict[str, Interval]:
+    """Metric -> (q,) values of the queries, to metric -> interval of its mean; empty where all show one product."""
+    if not values or how.clusters < 2:
+        return {}
+    means = resampled_means(np.column_stack(list(values.values())), products, how.resamples, how.seed)
+    reach = intervals(means, how.clusters, how.level)
+    return {name: Interval(low=low, high=high) for name, (low, high) in zip(values, reach.tolist(), strict=True)}
+
+
+def comparisons(
+    values: Mapping[str, Mapping[str, np.ndarray]], products: np.ndarray, how: Statistics
+) -> dict[str, Comparison]:
+    """Method -> metric -> (q,) values, to metric -> all pairs of methods. Empty for fewer than two methods."""
+    names = list(values)
+    if len(names) < 2 or how.clusters < 2:
+        return {}
+    found = {}
+    for metric in COMPARED:
+        columns = np.column_stack([values[name][metric] for name in names])
+        pairs = compare(names, columns, products, resamples=how.resamples, level=how.level, seed=how.seed)
+        different = {frozenset((pair.first, pair.second)) for pair in pairs if pair.p_holm <= 1 - how.level}
+        found[metric] = Comparison(
+            pairs=tuple(Pair(**asdict(pair)) for pair in pairs),
+            groups=groups(names, columns.mean(axis=0).tolist(), different),
+        )
+    return found
