@@ -230,6 +230,7 @@ class Extractor(Protocol):
     chunk: how many images `transform` likes to be given at once; without it, a few.
     mark: e.g. "untrained"; the method is then called "resnet50[untrained]" everywhere.
     weights: {"source": ..., "sha256": ...} of the network's weights, for the record.
+    trained_on: what a weights file says of its training; a query that is among its images is refused.
     serial: True where the work on one image is too small to be divided: while single queries are timed, too, BLAS and
         OpenCV then keep to one thread (two that wait for each other took 50 ms over what one does in 5).
     searcher: (gallery features) -> Searcher, for features that no backend compares, such as several codes an image; the

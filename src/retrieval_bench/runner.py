@@ -32,6 +32,7 @@ from retrieval_bench.results import Failure, Features, Fitted, PartFacts, Record
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.ties import tie_bounds
 from retrieval_bench.timing import PeakMemory, Stopwatch, Time, latencies, pinned, release_memory, steady_allocator
+from retrieval_bench.training.checkpoint import refuse_own_images
 from retrieval_bench.trial import Plan, Progress, Trial, prepare, silent
 from retrieval_bench.uncertainty import intervals_of, statistics
 
@@ -179,6 +180,9 @@ class _Extracted:
 def _quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) -> _Found:
     """Learn, extract, search for all queries at once, and judge; features may come from the cache."""
     data, name = trial.dataset, pipeline.name
+    for part in pipeline.parts:
+        asked = (data.query.images.digest(row) for row in range(len(data.query)))
+        refuse_own_images(getattr(part.extractor, "trained_on", None), asked, part.name)
     wanted = {"gallery": data.gallery, "query": data.query}
     learning = bool(plan.heads) and pipeline.unclassifiable is None and len(data.train) > 0
     with pinned(1):  # one thread a library, one worker a core: images are the unit of parallel work
@@ -354,7 +358,7 @@ def _parts(pipeline: Pipeline, extracted: list[_Extracted]) -> tuple[PartFacts, 
 def _recipe(part: Part, plan: Plan) -> dict[str, Any]:
     """All that a feature depends on besides its image and what was learned."""
     own = Path(part.spec.entry.build.__code__.co_filename)
-    packages = [Path(package.__file__).parent for package in (extractors, training)]
+    packages = [Path(folder) for package in (extractors, training) for folder in package.__path__]
     sources = [*(file for folder in packages for file in folder.glob("*.py")), *([own] if own.is_file() else [])]
     return {
         "method": part.spec.entry.name,

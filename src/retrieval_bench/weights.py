@@ -23,7 +23,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from retrieval_bench.core import BenchError
+from retrieval_bench.core import BenchError, printable
 
 DIRECTORY_VARIABLE = "RETRIEVAL_BENCH_WEIGHTS"
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -81,6 +81,13 @@ def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | No
         raise BenchError(f"{missing}; {advice}")
     log.warning("%s, so this network is UNTRAINED and its figures say nothing about %s; %s", missing, network, advice)
     return None
+
+
+def named(path: Path) -> WeightsFile:
+    """The file of this name, e.g. one that `train` wrote. Raises BenchError where there is none."""
+    if not path.is_file():
+        raise BenchError(f"weights={printable(path)}: no such file; name a .pth, .pt or .safetensors with a state dict")
+    return _checked(path, path.name, None)
 
 
 def find_local(network: str, policy: str, library: str) -> WeightsFile | None:

@@ -27,6 +27,7 @@ class Backbone:
 
     prefix: tokens at the front of a sequence that are no patches. rectify: the last map still lacks a ReLU that the
     network applies outside of any module. weights: source, sha256 and recipe for the record. mark: "untrained" or "".
+    trained_on: what the weights file says of its training, where `train` wrote it; see training.checkpoint.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Backbone:
     mark: str = ""
     prefix: int = 0
     rectify: bool = False
+    trained_on: dict[str, Any] | None = None
     _stages: dict[str, Stage] | None = field(default=None, repr=False)
 
     def stages(self) -> dict[str, Stage]:

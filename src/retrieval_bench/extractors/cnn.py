@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
 import numpy as np
@@ -24,6 +25,7 @@ from retrieval_bench.extractors.pooling import pooled
 from retrieval_bench.extractors.postprocess import Kept, PostProcess
 from retrieval_bench.extractors.preprocess import Preprocess, middle, of_recipe
 from retrieval_bench.registry import EXTRACTORS, Entry
+from retrieval_bench.training.checkpoint import facts_of
 
 CUDA_BATCH = 32
 FIT_IMAGES = 10_000
@@ -95,6 +97,10 @@ class NetworkFeatures:
             chosen = "bfloat16" if self._narrow else "float32 in its place"
             facts["compute"] = f"{chosen}: {share:.4f} of the {AGREE_K} nearest are the same in bfloat16, among train"
         return facts
+
+    @property
+    def trained_on(self) -> dict[str, Any] | None:
+        return self.backbone.trained_on
 
     @property
     def preprocess(self) -> Preprocess:
@@ -304,28 +310,32 @@ def _described(
     return describe, dimensions, note
 
 
-def torchvision_backbone(setup: Setup, name: str) -> Backbone:
-    """A torchvision network with the weights that `setup.weights` asks for (see weights.find), without its head."""
+def torchvision_backbone(setup: Setup, name: str, file: str = "") -> Backbone:
+    """A torchvision network without its head, with the weights of this file, or those that `setup.weights` asks for
+    (see weights.find)."""
     import torch
     from torchvision import models
 
     recipes = models.get_model_weights(name)
     # Some weights are for other tasks and have no trained classifier: those name no categories.
     trained = [recipes.DEFAULT, *(r for r in recipes if r is not recipes.DEFAULT and r.meta.get("categories"))]
-    file = weights.find(name, {recipe.name: recipe.url for recipe in trained}, setup.weights)
-    recipe = recipes[file.recipe] if file and file.recipe else recipes.DEFAULT
+    urls = {recipe.name: recipe.url for recipe in trained}
+    found = weights.named(Path(file)) if file else weights.find(name, urls, setup.weights)
+    recipe = recipes[found.recipe] if found and found.recipe else recipes.DEFAULT
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(setup.seed)
         network = models.get_model(name, weights=None, **_keywords(name, recipe))
     network.eval().requires_grad_(False)
     head, dimensions = _behead(network)
-    if file:
-        state = weights.load(file)
+    trained_on = None
+    if found:
+        state = weights.load(found)
+        trained_on = facts_of(state)
         if name.startswith("densenet"):
             _rename_densenet_layers(state)
-        weights.fill(network, state, file, ignore=(f"{head}.", *AUXILIARY_HEADS))
-        named = recipe.name if file.recipe else f"unknown, preprocessed as {recipe.name}"
-        origin = {"source": file.source, "sha256": file.sha256, "recipe": named}
+        weights.fill(network, state, found, ignore=(f"{head}.", *AUXILIARY_HEADS))
+        named = recipe.name if found.recipe else f"unknown, preprocessed as {recipe.name}"
+        origin = {"source": found.source, "sha256": found.sha256, "recipe": named}
     else:
         origin = {
             "source": f"random initialisation, seed {setup.seed}",
@@ -338,9 +348,10 @@ def torchvision_backbone(setup: Setup, name: str) -> Backbone:
         of_recipe(recipe.transforms()),
         dimensions,
         origin,
-        mark="" if file else "untrained",
+        mark="" if found else "untrained",
         prefix=1 if name.startswith("vit_") else 0,
         rectify=name.startswith("densenet"),
+        trained_on=trained_on,
     )
 
 
@@ -403,8 +414,8 @@ def torchvision_networks() -> Iterator[Entry]:
     from torchvision import models
 
     def entry(name: str) -> Entry:
-        def make(setup: Setup) -> Backbone:
-            return torchvision_backbone(setup, name)
+        def make(setup: Setup, *, weights: str = "") -> Backbone:
+            return torchvision_backbone(setup, name, weights)
 
         about = f"penultimate features of torchvision's {name}"
         return Entry(name, with_options(make), about, family="deep", facts={"provided": True})

@@ -36,7 +36,7 @@ class Backbone:
 def backbone(name: str, setup: Setup, mode: Mode) -> Backbone:
     """A torchvision network, with trained weights unless it is trained from scratch. Raises BenchError without them."""
     setup = replace(setup, weights="random") if mode == "scratch" else setup
-    built: Any = cnn.build(setup, name)
+    built = cnn.torchvision_backbone(setup, name)
     if mode != "scratch" and built.mark == "untrained":
         raise BenchError(
             f"--mode {mode} goes on with trained weights and there are none for {name}; put a file into a directory "
@@ -47,11 +47,11 @@ def backbone(name: str, setup: Setup, mode: Mode) -> Backbone:
         name=name,
         network=built.network,
         dimensions=built.dimensions,
-        short=recipe.resize_size[0],
-        side=recipe.crop_size[0],
-        mean=tuple(recipe.mean),
-        std=tuple(recipe.std),
-        resample=Image.Resampling[recipe.interpolation.name],
+        short=recipe.resize,
+        side=recipe.crop,
+        mean=recipe.mean,
+        std=recipe.std,
+        resample=Image.Resampling[recipe.interpolation.upper()],
         weights=dict(built.weights),
     )
 

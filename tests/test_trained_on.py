@@ -1,0 +1,48 @@
+"""A network that was trained on the queries has no score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from shop import shop
+from torchvision import models
+
+from retrieval_bench.method import parse_method
+from retrieval_bench.registry import Entry, Spec
+from retrieval_bench.runner import run
+from retrieval_bench.training.checkpoint import save_weights
+from retrieval_bench.trial import Plan
+
+
+@pytest.mark.parametrize("part", ["query", "gallery"])
+def test_own_training_images_are_refused_as_queries_and_welcome_in_the_gallery(tmp_path: Path, part: str) -> None:
+    data = shop(2, 2)
+    split = data.splits[part]
+    torch.manual_seed(0)
+    file = tmp_path / "tuned.pth"
+    digests = [split.images.digest(row) for row in range(len(split))]
+    save_weights(file, models.squeezenet1_1(weights=None).state_dict(), {"dataset": "shop", "images": digests})
+    source = Spec(Entry("shop", lambda root: data, "for tests"), {})
+    plan = Plan((parse_method(f"squeezenet1_1:weights={file}"), parse_method("color")), source, k=(1,))
+    network, color = run(plan, tmp_path / "out").rows
+    assert color.status == "ok"
+    if part == "gallery":
+        assert network.status == "ok"
+        assert network.weights is not None
+        assert network.weights["source"] == "tuned.pth"
+        assert "untrained" not in network.method
+    else:
+        assert network.error is not None
+        assert "4 of the query images are among the 4 that its weights were trained on" in network.error.sentence
+
+
+def test_a_weights_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    data = shop(2, 2)
+    source = Spec(Entry("shop", lambda root: data, "for tests"), {})
+    plan = Plan((parse_method(f"squeezenet1_1:weights={tmp_path / 'none.pth'}"),), source, k=(1,))
+    (row,) = run(plan, tmp_path / "out").rows
+    assert row.error is not None
+    assert row.error.kind == "BenchError"
+    assert "no such file" in row.error.sentence
