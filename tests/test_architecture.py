@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "pixels": {"core"},
     "screening": {"core", "images"},
     "datasets": {"core", "registry", "images", "cache", "datasets"},
-    "extractors": {"core", "registry", "images", "weights", "search", "extractors", "training"},
+    "extractors": {"core", "registry", "images", "weights", "search", "extractors", "heads", "training"},
     "training": {"core", "extractors", "results", "timing", "training"},
     "search": {"core", "registry", "cache", "search"},
     "contest": {"core", "extractors", "registry", "results", "search", "timing"},

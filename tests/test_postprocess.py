@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from retrieval_bench.core import BenchError
 from retrieval_bench.extractors.postprocess import PostProcess, itq_rotation
 
 
@@ -106,3 +107,34 @@ def test_equal_training_rows_are_survived() -> None:
     same = np.repeat(rows(1), 5, axis=0)
     for after in (PostProcess(whiten=4), PostProcess(whiten=4, kept="bits"), PostProcess(centre=True, kept="int8")):
         assert np.isfinite(applied(after, same, rows(seed=1))).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"whiten": 16}, {"centre": True, "power": 0.8}])
+def test_a_head_gives_the_class_scores_of_logistic_regression(options: dict) -> None:
+    """Images of a label are near each other in the scores, although the vector is mostly about something else."""
+    random = np.random.default_rng(0)
+    labels = np.arange(120) % 4
+    noise = random.normal(size=(240, 16)) * np.linspace(3, 0.2, 16)
+    noise[:, -4:] += 2 * np.eye(4)[np.tile(labels, 2)]
+    train, asked = noise[:120].astype(np.float32), noise[120:].astype(np.float32)
+    after = PostProcess(tune="head", **options)
+    learned = after.fit(train, labels)
+    assert set(learned) == set(after.learned)
+    scores = np.stack([after.apply(row, learned) for row in asked])
+    assert scores.shape == (120, after.width(16, learned)) == (120, 4)
+    np.testing.assert_allclose(np.linalg.norm(scores, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(scores.sum(axis=1), 0, atol=1e-5)
+    assert np.mean(scores.argmax(axis=1) == labels) > 0.9
+
+    def nearest(rows: np.ndarray) -> float:
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        similarity = unit @ unit.T
+        np.fill_diagonal(similarity, -2)
+        return float(np.mean(labels[similarity.argmax(axis=1)] == labels))
+
+    assert nearest(scores) > nearest(asked) + 0.2
+
+
+def test_a_head_needs_two_labels() -> None:
+    with pytest.raises(BenchError, match="at least two labels"):
+        PostProcess(tune="head").fit(rows(), np.zeros(len(rows()), np.int64))

@@ -22,7 +22,7 @@ from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.backbones import HEAD, LAST, Backbone, Taps, channels_first, check_size
 from retrieval_bench.extractors.faster import Compute, faster, has_bfloat16, steady_batch
 from retrieval_bench.extractors.pooling import pooled
-from retrieval_bench.extractors.postprocess import Kept, PostProcess
+from retrieval_bench.extractors.postprocess import Kept, PostProcess, Tune
 from retrieval_bench.extractors.preprocess import Preprocess, middle, of_recipe
 from retrieval_bench.registry import EXTRACTORS, Entry
 from retrieval_bench.training.checkpoint import facts_of
@@ -128,7 +128,7 @@ class NetworkFeatures:
             self.agreement_ = np.array([agreement(wide, narrow)])
         if self.after.learned:
             vectors = self._vectors_of(train, rows, self._chosen)
-            for name, array in self.after.fit(vectors).items():
+            for name, array in self.after.fit(vectors, train.labels[rows], self.threads).items():
                 setattr(self, name, array)
         return self
 
@@ -225,12 +225,13 @@ def features_of(
     centre: bool = False,
     whiten: int = 0,
     level: float = 1.0,
+    tune: Tune = "no",
     dtype: Kept = "float32",
     compute: Compute = "float32",
 ) -> Extractor:
     """The extractor of a backbone under the options that all networks share; docs/deep.md says what they do."""
     name, network = backbone.name, backbone.network
-    after = PostProcess(power, centre, whiten, level, dtype, setup.seed).checked(name)
+    after = PostProcess(power, centre, whiten, level, tune, dtype, setup.seed).checked(name)
     if scales not in SCALES:
         raise BenchError(f"{name}: scales={scales} is not one of {', '.join(map(str, SCALES))}")
     if p <= 0:

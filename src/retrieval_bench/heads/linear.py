@@ -45,7 +45,7 @@ def svm(lessons: Lessons) -> Learned:
     choice = chosen("C", STRENGTHS, right, 1.0)
     dual, bias = _one_against_rest(inner, lessons.places, choice["C"], lessons)
     return Learned(
-        _Linear(mixed(dual.T, rows), bias, scale, lessons.bits),
+        LinearScores(mixed(dual.T, rows), bias, scale, lessons.bits),
         {**choice, "solver": "libsvm", "converged": True},
     )
 
@@ -77,7 +77,7 @@ def _liblinear(lessons: Lessons, rows: np.ndarray, scale: Scale) -> Learned:
     weights, bias = _both(model.coef_, model.intercept_)
     converged = bool(np.max(model.n_iter_) < _ITERATIONS)
     return Learned(
-        _Linear(weights, bias, scale, lessons.bits), {"C": 1.0, "solver": "liblinear", "converged": converged}
+        LinearScores(weights, bias, scale, lessons.bits), {"C": 1.0, "solver": "liblinear", "converged": converged}
     )
 
 
@@ -112,7 +112,9 @@ def logistic(lessons: Lessons) -> Learned:
     if turned:
         weights = mixed(solve_triangular(points, weights.T, lower=True, trans=1).T, rows)
     converged = bool(np.max(model.n_iter_) < _ITERATIONS)
-    return Learned(_Linear(weights, bias, scale, lessons.bits), {**choice, "solver": "lbfgs", "converged": converged})
+    return Learned(
+        LinearScores(weights, bias, scale, lessons.bits), {**choice, "solver": "lbfgs", "converged": converged}
+    )
 
 
 def _scaled(lessons: Lessons) -> tuple[np.ndarray, Scale]:
@@ -129,13 +131,13 @@ def _both(weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray
     )
 
 
-class _Linear:
+class LinearScores:
     """(q, d) features -> (q, C) weights of the scaled rows, plus bias; the scale is worked into both."""
 
     def __init__(self, weights: np.ndarray, bias: np.ndarray, scale: Scale, bits: bool) -> None:
-        self._weights = weights / scale.length
-        self._bias = bias - self._weights @ scale.mean.astype(np.float64)
+        self.weights = weights / scale.length
+        self.bias = bias - self.weights @ scale.mean.astype(np.float64)
         self._bits = bits
 
     def __call__(self, queries: np.ndarray) -> np.ndarray:
-        return unit(queries, self._bits).astype(np.float64) @ self._weights.T + self._bias
+        return unit(queries, self._bits).astype(np.float64) @ self.weights.T + self.bias
