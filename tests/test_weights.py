@@ -7,6 +7,7 @@ import io
 import logging
 import random as stdlib_random
 import socket
+import sys
 import threading
 import time
 import urllib.request
@@ -372,3 +373,59 @@ def test_state_sha256_changes_with_a_name_a_shape_a_type_or_a_value() -> None:
     assert weights.state_sha256({"a": torch.ones(1), "b": torch.zeros(1)}) == weights.state_sha256(
         {"b": torch.zeros(1), "a": torch.ones(1)}
     )
+
+
+def safe(folder: Path, state: dict, name: str = "toy.safetensors") -> weights.WeightsFile:
+    library = pytest.importorskip("safetensors.torch", reason="needs safetensors")
+    folder.mkdir(parents=True, exist_ok=True)
+    library.save_file(state, folder / name)
+    return weights.WeightsFile(folder / name, "", "", None)
+
+
+def test_safetensors_are_found_and_read(tmp_path: Path) -> None:
+    state = {"weight": torch.full((2, 3), 7.0), "bias": torch.ones(2)}
+    safe(tmp_path, state)
+    file = weights.find("toy", {"V1": closed_port()}, str(tmp_path))
+    assert file is not None
+    assert file.source == "toy.safetensors from weights directory"
+    assert file.sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
+    layer = nn.Linear(3, 2)
+    weights.fill(layer, weights.load(file), file, ignore=())
+    assert layer.weight.eq(7).all()
+
+
+def test_damaged_safetensors_are_named_in_one_line(tmp_path: Path) -> None:
+    file = safe(tmp_path, {"weight": torch.ones(200)})
+    whole = file.path.read_bytes()
+    for damaged in (b"", whole[:50], whole[:-100], b"not a file of weights"):
+        file.path.write_bytes(damaged)
+        with pytest.raises(BenchError, match=r"toy.safetensors cannot be read as a state dict") as caught:
+            weights.load(file)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(BenchError, match="holds NaN or inf"):
+        weights.load(safe(tmp_path, {"weight": torch.tensor([float("inf")])}))
+
+
+def test_without_the_package_safetensors_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    path = put(tmp_path, "toy.safetensors", b"x")
+    with pytest.raises(BenchError, match=r"toy.safetensors needs safetensors, which is not installed"):
+        weights.load(weights.WeightsFile(path, "", "", None))
+
+
+def test_networks_of_other_libraries_are_filled_from_a_directory_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert weights.find_local("toy", "random", "timm") is None
+    assert not caplog.records
+    assert weights.find_local("toy", str(tmp_path / "empty"), "timm") is None
+    (record,) = caplog.records
+    assert "UNTRAINED" in record.getMessage()
+    with pytest.raises(BenchError, match="toy of timm: no weights in a weights directory"):
+        weights.find_local("toy", "pretrained", "timm")
+    put(tmp_path / "mine", "toy-own.pt")
+    file = weights.find_local("toy", str(tmp_path / "mine"), "timm")
+    assert file is not None
+    assert file.source == "toy-own.pt from weights directory"

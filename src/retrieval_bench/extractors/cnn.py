@@ -275,14 +275,14 @@ def _described(
     """(batch -> (n, d), d, note on how the network is run)."""
     import torch
 
-    network = backbone.network
+    network, side = backbone.network, backbone.preprocess.crop
     run: Any
     if pool == HEAD:
         if layer != LAST:
             raise BenchError(f"{backbone.name}: pool=head is of the last layer alone; name another pool for {layer!r}")
         if compute == "float32":
             return network, backbone.dimensions, ""
-        run = faster(backbone.name, network, device, "fused" if compute == "auto" else compute)
+        run = faster(backbone.name, network, device, "fused" if compute == "auto" else compute, side=side)
         return run, backbone.dimensions, run.note
     stages = [backbone.stage(one) for one in layer.split("/")]
     note = ""
@@ -290,7 +290,7 @@ def _described(
         run = Taps(network, stages)
     else:
         names = [stage.name for stage in stages]
-        quick = faster(backbone.name, network, device, "fused" if compute == "auto" else compute, names)
+        quick = faster(backbone.name, network, device, "fused" if compute == "auto" else compute, names, side)
         note = quick.note
 
         def run(batch: Any) -> list[Any]:
@@ -305,7 +305,6 @@ def _described(
         vectors = [pooled(backbone.name, one, pool, p, backbone.prefix) for one in maps]
         return vectors[0] if len(vectors) == 1 else torch.cat([_unit(vector) for vector in vectors], dim=1)
 
-    side = backbone.preprocess.crop
     with torch.inference_mode():
         dimensions = describe(torch.zeros(1, 3, side, side, device=device)).shape[1]
     return describe, dimensions, note
