@@ -316,7 +316,7 @@ def _parts(pipeline: Pipeline, extracted: list[_Extracted]) -> tuple[PartFacts, 
 def _recipe(part: Part, plan: Plan) -> dict[str, Any]:
     """All that a feature depends on besides its image and what was learned."""
     own = Path(part.spec.entry.build.__code__.co_filename)
-    packages = [Path(package.__file__).parent for package in (extractors, training)]
+    packages = [Path(extractors.__file__).parent, Path(training.__file__).parent]
     sources = [*(file for folder in packages for file in folder.glob("*.py")), *([own] if own.is_file() else [])]
     return {
         "method": part.spec.entry.name,
