@@ -58,11 +58,9 @@ class Convnet:
         return 8 if self.setup.device == "cpu" else 32
 
     def fit(self, train: Split) -> Self:
-        import torch
-
         from retrieval_bench.training import loop
         from retrieval_bench.training.augment import Augment
-        from retrieval_bench.training.objectives import objective
+        from retrieval_bench.training.head import first
         from retrieval_bench.training.settings import Settings
         from retrieval_bench.training.sources import Pictures
 
@@ -85,9 +83,7 @@ class Convnet:
         pictures = Pictures(frames, settings.augment, self.side, MEAN, DEVIATION)
         names, labels = np.unique(train.labels, return_inverse=True)
         network = self._network()
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(self.setup.seed)
-            goal = objective(settings, self.dims, labels, len(names))
+        goal = first(settings, self.dims, labels, len(names))
         trained = loop.train(
             network,
             goal,

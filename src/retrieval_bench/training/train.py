@@ -16,11 +16,10 @@ from retrieval_bench.core import BenchError, Setup, Split
 from retrieval_bench.training.augment import NONE
 from retrieval_bench.training.checkpoint import restore_state, save_state, save_weights
 from retrieval_bench.training.frames import Frames
-from retrieval_bench.training.head import features, folded, probe, standardised
+from retrieval_bench.training.head import features, first, folded, probe, standardised
 from retrieval_bench.training.holdout import hold_out
 from retrieval_bench.training.loop import Epoch, Progress, Trained, train
 from retrieval_bench.training.networks import Backbone, backbone, with_classifier
-from retrieval_bench.training.objectives import objective
 from retrieval_bench.training.settings import Settings
 from retrieval_bench.training.sources import Pictures, Source, Vectors
 
@@ -181,11 +180,7 @@ class _Loop:
         return trained, folded(trained.objective.linear, mean, deviation)
 
     def _objective(self, settings: Settings) -> Any:
-        import torch
-
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(settings.seed)
-            return objective(settings, self.start.dimensions, self.labels[self.rows], self.classes)
+        return first(settings, self.start.dimensions, self.labels[self.rows], self.classes)
 
     def _train(
         self,
