@@ -17,7 +17,6 @@ from retrieval_bench.core import BenchError
 from retrieval_bench.images import ImageBytes, encode_png
 from retrieval_bench.training.augment import GREY, NONE, Augment, augmented, parse_augment
 from retrieval_bench.training.frames import Frames, centre, resized
-from retrieval_bench.training.head import class_scores, learn_head
 from retrieval_bench.training.holdout import hold_out
 from retrieval_bench.training.loop import order
 from retrieval_bench.training.objectives import class_weights, objective
@@ -307,21 +306,3 @@ def test_frames_of_odd_images(shape: tuple[int, int]) -> None:
     side = centre(torch.from_numpy(frame.copy()).permute(2, 0, 1), 40)
     assert side.shape == (3, 40, 40)
     assert side.dtype == torch.uint8
-
-
-def test_a_learned_head_knows_its_classes_and_its_scores_depend_on_their_row_alone() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.repeat([3, 5, 9], 30)
-    centres = rng.normal(0, 1, (10, 20))
-    features = (centres[labels] + rng.normal(0, 0.7, (90, 20)) + 5).astype(np.float32)
-    state = torch.get_rng_state()
-    weight, bias = learn_head(features, labels, Settings(mode="head", epochs=40))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert weight.shape == (3, 20)
-    scores = class_scores(features, weight, bias)
-    assert (np.array([3, 5, 9])[scores.argmax(1)] == labels).mean() > 0.9
-    np.testing.assert_allclose(scores.mean(1), 0, atol=1e-4)
-    np.testing.assert_array_equal(class_scores(features[7:8], weight, bias)[0], scores[7])
-    again = learn_head(features, labels, Settings(mode="head", epochs=40), threads=2)
-    np.testing.assert_array_equal(again[0], weight)
-    assert learn_head(features[:1], labels[:1], Settings(mode="head", epochs=1))[0].shape == (1, 20)

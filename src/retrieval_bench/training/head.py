@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.timing import pinned
-from retrieval_bench.training.loop import PLAIN_BATCH, seed_of, train
+from retrieval_bench.training.loop import PLAIN_BATCH, seed_of
 from retrieval_bench.training.objectives import objective
 from retrieval_bench.training.settings import Settings
-from retrieval_bench.training.sources import Pictures, Vectors
+from retrieval_bench.training.sources import Pictures
 
 
 def features(
@@ -69,54 +69,6 @@ def folded(linear: Any, mean: Any, deviation: Any) -> tuple[Any, Any]:
 def probe(settings: Settings) -> Settings:
     """What the head is trained with that fine-tuning starts from (LP-FT, Kumar et al., ICLR 2022)."""
     return replace(settings, mode="head", epochs=40, lr=None, optimizer="adamw", schedule="onecycle", patience=0)
-
-
-def learn_head(
-    features: np.ndarray,
-    labels: np.ndarray,
-    settings: Settings,
-    *,
-    threads: int = 1,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A linear classifier over features of any extractor: (weight (classes, d), bias (classes,)), both float32.
-
-    features: (n, d) or (n, views, d) float32, several of the same image. labels: (n,) int64; `classes` are those that
-    occur, in order. settings: of mode "head"; its holdout is not used. What a method that tunes its head learns.
-    """
-    import torch
-    from torch import nn
-
-    views = torch.from_numpy(np.ascontiguousarray(features, np.float32).reshape(len(features), -1, features.shape[-1]))
-    names, numbers = np.unique(labels, return_inverse=True)
-    scaled, mean, deviation = standardised(views, np.arange(len(views)))
-    goal = first(settings, features.shape[-1], numbers, len(names))
-    rows = np.resize(np.arange(len(views)), max(len(views), 2))
-    trained = train(
-        nn.Identity(),
-        goal,
-        Vectors(scaled),
-        numbers,
-        settings,
-        rows=rows,
-        held=np.empty(0, np.int64),
-        threads=threads,
-        progress=progress,
-    )
-    weight, bias = folded(trained.objective.linear, mean, deviation)
-    return weight.numpy(), bias.numpy()
-
-
-def class_scores(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """(n, d) -> (n, classes) float32: the classifier's scores, less their mean, to be compared by cosine.
-
-    One row at a time, so that a row does not depend on its neighbours.
-    """
-    rows = np.empty((len(features), len(weight)), np.float32)
-    for row, vector in enumerate(features):
-        scores = weight @ vector + bias
-        rows[row] = scores - scores.mean()
-    return rows
 
 
 def first(settings: Settings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
