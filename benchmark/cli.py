@@ -113,7 +113,7 @@ def run_command(
         typer.Option(
             metavar="a,b[:key=value...]",
             help="Methods, comma-separated, with options. Default: one of each family and the controls "
-            "(sift, hog, phash, color, resnet18, random, oracle). Any torchvision classification network works.",
+            "(sift, hog, phash, color, resnet18, convnet, random, oracle). Any torchvision network works.",
         ),
     ] = None,
     dataset: Annotated[

@@ -380,7 +380,7 @@ def test_methods_named_twice_run_once() -> None:
 
 def test_the_default_line_up_has_one_of_each_family_and_the_controls() -> None:
     families = [parse_method(name).family for name in DEFAULT_METHODS]
-    assert families == ["local", "gradient", "hash", "color", "deep", "control", "control"]
+    assert families == ["local", "gradient", "hash", "color", "deep", "deep", "control", "control"]
 
 
 def test_device() -> None:

@@ -38,7 +38,7 @@ from retrieval_bench.uncertainty import intervals_of, statistics
 
 log = logging.getLogger("retrieval_bench")
 
-DEFAULT_METHODS = ("sift", "hog", "phash", "color", "resnet18", "random", "oracle")
+DEFAULT_METHODS = ("sift", "hog", "phash", "color", "resnet18", "convnet", "random", "oracle")
 TIMED_QUERIES = 128
 """Queries timed one by one: enough to carry a 99th percentile, few enough that timing costs seconds."""
 
