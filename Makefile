@@ -39,12 +39,12 @@ turned: $(READY)  ## products as they are, and with turned and cropped queries: 
 	$(BIN)/python -m benchmark.document docs/classical.md
 
 ENCODERS := sift,sift:words=32,sift:words=128,sift:encode=vlad:words=64,sift:encode=vlad,sift:encode=bow:words=512,sift:encode=bow,sift:encode=bow:words=16384,sift:encode=bow:soft=3
-DESCRIPTORS := sift,sift:root=false,sift:colour=grey,sift:colour=opponent,sift:upright=true,sift:side=224,sift:keypoints=250,sift:side=384:keypoints=1000,sift:reduce=32,sift:power=0.3,sift:power=1.0,orb
-GRIDS := dense-sift,dense-sift:colour=grey,dense-sift:root=false,dense-sift:place=0.0,dense-sift:step=12,dense-sift:reduce=48,hog,hog:side=256,hog:scales=1,hog:opponent=false,hog:encode=vlad,hog:encode=global
-COLOURS := color,color:words=64,color:scales=1,color:encode=vlad,color:place=0.5,hsv,lab,moments,lbp
-WHITENING := sift,sift:whiten=128,sift:whiten=512,color,color:whiten=128,color:whiten=0,dense-sift:whiten=512,hog:whiten=512
-JOINS := sift,color,sift+color,sift+color+concat,sift+color+rrf,sift+color+vote,dense-sift+color,sift+dense-sift+color,sift+dense-sift+color+concat,sift+dense-sift+color+hog
-STEPS := sift,sift+verify=20,sift+verify=100,sift+color,sift+color+qe=5:alpha=0.0,sift+color+qe=5,sift+color+qe=10,sift+color+reciprocal,sift+color+reciprocal+verify=20
+DESCRIPTORS := sift,sift:root=false,sift:colour=grey,sift:colour=opponent,sift:upright=true,sift:power=1.0,orb
+GRIDS := dense-sift,dense-sift:colour=grey,hog,hog:opponent=false,hog:encode=global
+COLOURS := color,color:scales=1,hsv,lab,moments,lbp
+WHITENING := sift,sift:whiten=512,color,color:whiten=0
+JOINS := sift,color,sift+color,sift+color+concat,sift+color+rrf,sift+color+vote,sift+dense-sift+color
+STEPS := sift,sift+verify=20,sift+verify=100,sift+color,sift+color+qe=5,sift+color+reciprocal
 ABLATION := $(BIN)/python -m benchmark run --dataset grocery:queries=val --data-root GroceryStoreDataset --overwrite
 
 ablation: $(READY)  ## what the defaults of the classical methods rest on; needs a clone at GroceryStoreDataset
