@@ -156,8 +156,8 @@ def latency(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
     samples = {figure.n for row in rows for name, figure in row.times.items() if name == "end_to_end_p50"} - {None}
     count = f", over {max(n for n in samples if n is not None)} queries" if samples else ""
     intro = (
-        f"One query at a time, after warm-up{count}: a dot at the median, a thick bar to the 95th percentile, a thin one "
-        "to the 99th. A percentile that the samples cannot carry is not drawn. All four share one scale."
+        f"One query at a time, after warm-up{count}: a dot at the median, a thick bar to the 95th percentile, a thin "
+        "one to the 99th. A percentile that the samples cannot carry is not drawn. All four share one scale."
     )
     return joined(tag("p", intro), tag("div", figures, class_="charts two"), _times(rows))
 
