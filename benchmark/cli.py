@@ -453,7 +453,7 @@ def report_command(
         bool, typer.Option("--no-images", help="Show no image of the dataset, and do not look for them.")
     ] = False,
 ) -> None:
-    """Make one page of records that opens anywhere: tables, plots, failures with their images; or Markdown, LaTeX, ..."""
+    """Make a page of records that opens anywhere: tables, plots, failures with images; or Markdown, CSV, LaTeX, JSON."""
     from retrieval_bench.report import formats
     from retrieval_bench.report.evidence import gather
     from retrieval_bench.results import write_whole
@@ -461,7 +461,7 @@ def report_command(
     if form is ReportFormat.html and out is None:
         out = Path("report.html")
     if out is not None and out.is_dir():
-        raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, e.g. {printable(out / 'report.html')}")
+        raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as report.html")
     drawn = form in (ReportFormat.html, ReportFormat.json)
     looked_for = drawn and not no_images
     found = [gather(path, data_root, looked_for) for path in dict.fromkeys(records)]

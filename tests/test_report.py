@@ -117,9 +117,7 @@ def test_latencies_are_the_records(tmp_path: Path) -> None:
 def test_pairs_are_the_records_and_change_sign_with_their_order(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     compared = gather(folder).record.comparisons["accuracy"]
-    (matrix,) = [
-        one for one in page(folder).tables if one[0][0] == "" and len(one) == 4 and "(local)" not in one[0][1]
-    ]
+    (matrix,) = [one for one in page(folder).tables if one[0][0] == "" and len(one) == 4 and "(local)" not in one[0][1]]
     heads = matrix[0][1:]
     cells = {(line[0], head): cell for line in matrix[1:] for head, cell in zip(heads, line[1:], strict=True)}
     checked = 0
@@ -172,7 +170,10 @@ def test_other_rankings_than_the_records_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("methods", "absent"),
-    [({"sift": "local"}, {"cost", "pairs", "gallery"}), ({"random": "control"}, {"cost", "pairs", "gallery", "slices"})],
+    [
+        ({"sift": "local"}, {"cost", "pairs", "gallery"}),
+        ({"random": "control"}, {"cost", "pairs", "gallery", "slices"}),
+    ],
 )
 def test_one_method_alone(tmp_path: Path, methods: dict[str, str], absent: set[str]) -> None:
     read = page(saved(tmp_path, methods))
