@@ -453,7 +453,7 @@ def report_command(
         bool, typer.Option("--no-images", help="Show no image of the dataset, and do not look for them.")
     ] = False,
 ) -> None:
-    """Make a page of records that opens anywhere: tables, plots, failures with images; or Markdown, CSV, LaTeX, JSON."""
+    """Make a page of records that opens anywhere: tables, plots, failures with images; or Markdown, LaTeX, ..."""
     from retrieval_bench.report import formats
     from retrieval_bench.report.evidence import gather
     from retrieval_bench.results import write_whole
