@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,14 @@ import pytest
 from evidences import GALLERY, METHODS, QUERY, saved
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from records import record
 
 from retrieval_bench import metrics
+from retrieval_bench.core import Judged
 from retrieval_bench.report import plots
-from retrieval_bench.report.evidence import gather, label_names
-from retrieval_bench.report.findings import find, front
+from retrieval_bench.report.evidence import Evidence, gather, label_names
+from retrieval_bench.report.findings import _slices, find, front
 from retrieval_bench.report.gallery import choose, heat_map
 
 
@@ -67,6 +72,23 @@ def test_categories_are_sliced_where_the_arrays_have_them(tmp_path: Path) -> Non
     assert by_category.values["sift"] == (right[QUERY < 2].mean(), right[QUERY >= 2].mean())
 
 
+def test_many_sizes_become_few_groups_of_queries() -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 40, 400)
+    hits = rng.integers(0, 2, (400, 1))
+    judged = Judged(np.ones(400, np.int64), hits, sizes)
+    arrays = {"n_relevant": sizes, "query_ids": np.arange(400)}
+    (one,) = _slices(Evidence("r", record(), arrays), {"sift": judged})
+    assert len(one.groups) == 4
+    assert sum(one.queries) == 400
+    assert min(one.queries) > 70
+    for group, count, value in zip(one.groups, one.queries, one.values["sift"], strict=True):
+        low, high = map(int, group.split(" to "))
+        inside = (sizes >= low) & (sizes <= high)
+        assert count == inside.sum()
+        assert value == pytest.approx(hits[inside].mean())
+
+
 def test_confusions_count_every_query(tmp_path: Path) -> None:
     evidence = gather(saved(tmp_path))
     found = find(evidence).confusions
@@ -110,7 +132,7 @@ def test_the_gallery_shows_what_it_says(tmp_path: Path) -> None:
     assert chosen.duels
     for duel in chosen.duels:
         labels = [int(QUERY[example.query]) for example in duel.examples]
-        assert len(labels) == len(set(labels)) <= 3
+        assert len(labels) == len(set(labels)) <= 4
         for example in duel.examples:
             assert right[duel.winner][example.query]
             assert not right[duel.loser][example.query]
@@ -126,11 +148,6 @@ def test_labels_are_named_by_their_folder_or_their_number(tmp_path: Path) -> Non
 
 
 def test_a_heat_map_of_many_labels_stays_small() -> None:
-    import base64
-    import io
-
-    from PIL import Image
-
     for n, side in ((13, 13), (240, 240), (1001, 201)):
         kind, data = heat_map(np.eye(n, dtype=np.int64)).split(",")
         assert kind == "data:image/png;base64"

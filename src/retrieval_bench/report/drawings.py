@@ -89,7 +89,7 @@ def pairs(evidence: Evidence) -> Markup | None:
     left = " Controls are compared in the record, and left out here." if controls else ""
     intro = (
         "Accuracy of the row's method minus that of the column's. In brackets: a difference that these queries cannot "
-        f"tell from none (paired sign-flip test over products, Holm's correction, {1 - how.level:.0%}).{left}"
+        f"tell from none (paired sign-flip test over products, Holm's correction, {100 * (1 - how.level):.0f} %).{left}"
     )
     return joined(tag("p", intro), tag("div", table, class_="scroll"))
 
@@ -241,7 +241,7 @@ def _confused(one: Confusion) -> Markup:
         shown = _counts(one)
     else:
         said = f"confusion matrix of {one.method}, {len(one.labels)} labels"
-        shown = tag("img", src=heat_map(one.matrix), alt=said, class_="heat", loading="lazy")
+        shown = tag("img", src=heat_map(one.matrix), alt=said, class_="heat")
     mistakes = [
         tag("li", tag("span", f"{each.expected} → {each.found}"), tag("b", f"{each.count} of {each.of}"))
         for each in one.mistakes

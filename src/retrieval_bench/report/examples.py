@@ -25,7 +25,7 @@ def failure_gallery(evidence: Evidence) -> Markup | None:
                 "div",
                 tag("h3", "Lost by all"),
                 tag("p", f"{chosen.unsolved:,} queries whose nearest image is wrong for {every}."),
-                [_example(example, shots) for example in chosen.hardest],
+                tag("div", [_example(example, shots) for example in chosen.hardest], class_="examples"),
                 class_="duel",
             )
         )
@@ -57,7 +57,11 @@ def _duel(duel: Duel, shots: _Shots) -> Markup:
     title = tag("h3", f"{duel.winner} wins, {duel.loser} loses")
     count = f"{duel.count:,} such queries; shown are those with the widest difference in map@r, one of a label."
     return tag(
-        "div", title, tag("p", count, class_="soft"), [_example(one, shots) for one in duel.examples], class_="duel"
+        "div",
+        title,
+        tag("p", count, class_="soft"),
+        tag("div", [_example(one, shots) for one in duel.examples], class_="examples"),
+        class_="duel",
     )
 
 
@@ -114,6 +118,6 @@ def _picture(thumbnails: Thumbnails | None, item: str) -> Markup:
     if thumbnails is None:
         return tag("div", item.rpartition("/")[2], class_="gone")
     try:
-        return tag("img", src=thumbnails[item], alt=item, loading="lazy")
+        return tag("img", src=thumbnails[item], alt=item)
     except BadImage as bad:
         return tag("div", bad.reason, class_="gone")

@@ -19,7 +19,7 @@ SLICED = "accuracy"
 
 MOST_POINTS = 80  # of one curve: more cannot be seen
 MOST_PAIRS = 6
-SIZES = 4  # groups of labels by how many gallery images they have
+SIZES = 4  # groups of queries by how many relevant images they have, about as many queries in each
 
 
 @dataclass(frozen=True)
@@ -213,15 +213,19 @@ def _spaced(depth: int) -> list[int]:
 
 
 def _slices(evidence: Evidence, judged: dict[str, Judged]) -> list[Slice]:
+    if not judged:
+        return []
     values = {name: metrics.accuracy(one) for name, one in judged.items()}
     slices = []
     known = query_categories(evidence)
     if known is not None and len(np.unique(known[0])) > 1:
         slices.append(_sliced("category", values, known[0], dict(enumerate(known[1]))))
     sizes = evidence.arrays["n_relevant"]
-    edges = np.unique(np.quantile(sizes, np.linspace(0, 1, SIZES + 1), method="inverted_cdf"))
-    if len(edges) > 1:
-        groups = np.searchsorted(edges[1:], sizes)  # the group whose upper edge is the first not below
+    upper = np.unique(sizes)
+    if len(upper) > SIZES:
+        upper = np.unique(np.quantile(sizes, np.arange(1, SIZES + 1) / SIZES, method="inverted_cdf"))
+    if len(upper) > 1:
+        groups = np.searchsorted(upper, sizes)  # the group whose upper edge is the first not below
         titles = {}
         for group in np.unique(groups).tolist():
             low, high = int(sizes[groups == group].min()), int(sizes[groups == group].max())

@@ -19,7 +19,7 @@ from retrieval_bench.results import Row
 SIDE = 92  # pixels of a thumbnail's longer side; shown smaller
 QUALITY = 58
 FOUND = 5  # images shown of each ranking
-EACH = 3  # queries shown of each pair
+EACH = 4  # queries shown of each pair
 FAMILIES = 3  # whose pairs are shown; the counts are of all
 HARDEST = 4
 

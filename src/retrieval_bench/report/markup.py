@@ -53,7 +53,7 @@ def joined(*children: Child) -> Markup:
     return Markup("".join(parts))
 
 
-def tag(name: str, *children: Child, **attributes: str | float | None) -> Markup:
+def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Markup:
     """`tag("td", "a < b", class_="number")`: a trailing _ is dropped, other _ become -, None leaves the attribute out.
 
     Raises ValueError for an attribute that could run something (on...) or that styles inline: the policy forbids both.

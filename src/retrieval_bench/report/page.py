@@ -141,12 +141,12 @@ def _cards(evidence: Evidence) -> Markup | None:
             for row in rows
             if row.method != best.method and letters & set(comparison.groups.get(row.method, ""))
         ]
-        sure += f"; not to be told apart from {', '.join(equal)}" if equal else "; every other method is behind it"
+        sure += f"; not to be told apart from {', '.join(equal)}" if equal else "; no other method is level with it"
     cards = [_card("Most accurate", f"{best.scores['accuracy']:.3f}", best.method, sure)]
     shown = {column.head: column for column in columns(record)}
     for title, head, unit, key in (
         ("Quickest query", "query ms", "ms", "end_to_end_p50"),
-        ("Smallest gallery", "B/image", "bytes an image", ""),
+        ("Smallest gallery", "B/image", "B an image", ""),
     ):
         known = [
             (price, -row.scores["accuracy"], number)
@@ -277,11 +277,11 @@ def _definitions(evidence: Evidence) -> Markup:
         parts.append(
             tag(
                 "p",
-                f"Intervals hold {how.level:.0%} and come from a bootstrap that draws the {how.clusters:,} products "
+                f"Intervals hold {100 * how.level:.0f} % and come from a bootstrap that draws the {how.clusters:,} products "
                 f"with all their queries, {how.resamples:,} times (seed {how.seed}): photos of one product are no "
                 "independent trials. Two methods are compared query by query: a paired sign-flip test over products "
                 "with Holm's correction over all pairs. Those that share a letter cannot be told apart at "
-                f"{1 - how.level:.0%}.",
+                f"{100 * (1 - how.level):.0f} %.",
             )
         )
     return joined(*parts)

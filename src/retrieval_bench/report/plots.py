@@ -13,9 +13,9 @@ from retrieval_bench.report.table import three_digits
 COLOURS = 10
 """Colours there are; further series take them again with another dash."""
 
-WIDTH, HEIGHT = 460, 320
+WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 42
-_LETTER = 6.1  # width of a letter at 11 px, on average
+_LETTER = 6.6  # width of a letter at 12 px, on average
 _LONGEST = 24
 
 
@@ -172,7 +172,7 @@ _Box = tuple[float, float, float, float]
 def _free(across: float, down: float, width: float, taken: Sequence[_Box]) -> tuple[float, float, str, _Box] | None:
     """Where a label of this width finds room near a point: x, baseline, anchor and box; None where it finds none."""
     choices = []
-    for shift in (0, -13, 13, -24, 24):
+    for shift in (-9, 12, 0, -22, 25):
         choices.append((across + 9, down + 4 + shift, "start", across + 9))
         choices.append((across - 9, down + 4 + shift, "end", across - 9 - width))
         if abs(shift) > 10:
@@ -224,7 +224,7 @@ def reaches(rows: Sequence[Reach], x: Axis, title: str) -> Markup:
 def whisker(value: float, low: float | None, high: float | None, least: float, most: float, place: int) -> Markup:
     """A mark at the value on a line from low to high, small enough for a table's cell."""
     axis = Axis("", least, most)
-    width, middle = 96, 8
+    width, middle = 76, 8
 
     def across(one: float) -> float:
         return 4 + axis.at(one) * (width - 8)
@@ -232,7 +232,7 @@ def whisker(value: float, low: float | None, high: float | None, least: float, m
     drawn = [tag("line", x1=4, x2=width - 4, y1=middle, y2=middle, class_="rail")]
     if low is not None and high is not None:
         drawn.append(tag("line", x1=across(low), x2=across(high), y1=middle, y2=middle, class_=f"near {colour(place)}"))
-    drawn.append(tag("circle", cx=across(value), cy=middle, r=4, class_=f"spot {colour(place)}"))
+    drawn.append(tag("circle", cx=across(value), cy=middle, r=2.8, class_=f"spot {colour(place)}"))
     return tag("svg", drawn, viewBox=f"0 0 {width} 16", width=width, height=16, class_="small", aria_hidden="true")
 
 
