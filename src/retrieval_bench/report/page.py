@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from retrieval_bench.report import drawings
 from retrieval_bench.report.combined import Combined, combined
@@ -197,7 +198,7 @@ def _table(record: Record, place: dict[str, int]) -> Markup:
         accuracy = row.scores["accuracy"]
         values.insert(1, tag("td", whisker(accuracy, low, high, 0.0, 1.0, place[row.method]), class_="left"))
         body.append(tag("tr", head, values, class_="control" if row.family == CONTROL else None))
-    table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body))
+    table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), class_="tight")
     note = "Bold: the best of its column, controls (grey) left out; equal figures are all bold."
     return joined(tag("div", table, class_="scroll"), tag("p", note, class_="note"))
 
@@ -277,9 +278,9 @@ def _definitions(evidence: Evidence) -> Markup:
         parts.append(
             tag(
                 "p",
-                f"Intervals hold {100 * how.level:.0f} % and come from a bootstrap that draws the {how.clusters:,} products "
-                f"with all their queries, {how.resamples:,} times (seed {how.seed}): photos of one product are no "
-                "independent trials. Two methods are compared query by query: a paired sign-flip test over products "
+                f"Intervals hold {100 * how.level:.0f} % and come from a bootstrap that draws the {how.clusters:,} "
+                f"products with all their queries, {how.resamples:,} times (seed {how.seed}): photos of one product "
+                "are no independent trials. Two methods are compared query by query: a paired sign-flip test over products "
                 "with Holm's correction over all pairs. Those that share a letter cannot be told apart at "
                 f"{100 * (1 - how.level):.0f} %.",
             )
@@ -292,7 +293,7 @@ def _methods(evidence: Evidence) -> Markup:
     settings = record.settings
     rows = []
     for row in record.rows:
-        options = ", ".join(f"{key}={value}" for key, value in row.params.items()) or "none"
+        options = _options(row.params) or "none"
         weights = "" if row.weights is None else ", ".join(f"{key} {value}" for key, value in row.weights.items())
         features = row.features
         made = "" if features is None else f"{features.dim:,} × {features.dtype}, {features.distance}"
@@ -323,6 +324,13 @@ def _methods(evidence: Evidence) -> Markup:
         "queries left out": f"{record.dataset.queries_left_out:,}",
     }
     return joined(tag("div", table, class_="scroll"), tag("h3", "Settings and data"), _facts(facts))
+
+
+def _options(params: Mapping[str, Any]) -> str:
+    """Options as key=value; those of a part of a method in brackets behind its name."""
+    return ", ".join(
+        f"{key} ({_options(value)})" if isinstance(value, dict) else f"{key}={value}" for key, value in params.items()
+    )
 
 
 def _environment(record: Record) -> Markup:
