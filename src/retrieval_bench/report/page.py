@@ -280,8 +280,8 @@ def _definitions(evidence: Evidence) -> Markup:
                 "p",
                 f"Intervals hold {100 * how.level:.0f} % and come from a bootstrap that draws the {how.clusters:,} "
                 f"products with all their queries, {how.resamples:,} times (seed {how.seed}): photos of one product "
-                "are no independent trials. Two methods are compared query by query: a paired sign-flip test over products "
-                "with Holm's correction over all pairs. Those that share a letter cannot be told apart at "
+                "are no independent trials. Two methods are compared query by query: a paired sign-flip test over "
+                "products with Holm's correction over all pairs. Those that share a letter cannot be told apart at "
                 f"{100 * (1 - how.level):.0f} %.",
             )
         )
