@@ -6,17 +6,19 @@ import base64
 import hashlib
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from evidences import METHODS, Read, read_page, saved
 from records import failed, record, row
 
-from retrieval_bench.report import table
+from retrieval_bench.report import plots, table
 from retrieval_bench.report.evidence import Evidence, gather
 from retrieval_bench.report.markup import Markup, joined, tag, text, visible
 from retrieval_bench.report.page import render
-from retrieval_bench.results import Failure, save
+from retrieval_bench.results import Failure, Row, save
 
 HOSTILE = "\"><script src=//evil.example>alert(1)</script><img src=x onerror='alert(2)'>&amp;</style>"
 
@@ -214,6 +216,29 @@ def test_without_data_the_page_says_so_and_names_what_was_found(tmp_path: Path) 
     assert "✓" in text
     assert "✗" in text
     assert "plum" in text
+
+
+class Perturbed(Row):
+    """A row of a run with perturbed queries."""
+
+    robustness: tuple[Any, ...] = ()
+
+
+def test_robustness_is_drawn_where_the_record_has_it() -> None:
+    at = [SimpleNamespace(perturbation="blur", severity=n, scores={"accuracy": 0.5 - n / 20}) for n in (3, 1, 5)]
+    rows = [Perturbed(**{**vars(row("sift")), "robustness": at}), row("color")]
+    read = read_page(render([Evidence("r", record(*rows), no_arrays="none")]))
+    assert_safe(read)
+    assert "robustness" in read.values("id")
+    assert "accuracy against blur" in read.values("aria-label")
+    points = [value for name, key, value in read.attributes if (name, key) == ("polyline", "points")][-1]
+    found = [tuple(map(float, point.split(","))) for point in points.split()]
+    expected = [(0, 0.5), (1, 0.45), (3, 0.35), (5, 0.25)]
+    for (across, down), (severity, accuracy) in zip(found, expected, strict=True):
+        wide, high = plots.WIDTH - plots.LEFT - plots.RIGHT, plots.HEIGHT - plots.TOP - plots.BOTTOM
+        assert (across - plots.LEFT) / wide * 5 == pytest.approx(severity, abs=0.005)
+        assert (plots.HEIGHT - plots.BOTTOM - down) / high == pytest.approx(accuracy, abs=0.005)
+    assert "robustness" not in read_page(render([Evidence("r", record(row()))])).values("id")
 
 
 def test_several_records_of_the_same_data_share_a_table(tmp_path: Path) -> None:

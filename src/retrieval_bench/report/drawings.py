@@ -183,6 +183,30 @@ def _value(times: Mapping[str, TimeFigure], name: str) -> float | None:
     return times[name].value if name in times else None
 
 
+def robustness(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
+    """One chart a perturbation: accuracy over its severity, 0 being the queries as they are."""
+    charts: dict[str, list[Series]] = {}
+    for row in evidence.finished:
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for one in getattr(row, "robustness", ()):  # records of runs without --perturb have none
+            start = [(0.0, row.scores["accuracy"])]
+            curves.setdefault(one.perturbation, start).append((float(one.severity), one.scores["accuracy"]))
+        for name, points in curves.items():
+            control = row.family == CONTROL
+            charts.setdefault(name, []).append(Series(row.method, place[row.method], sorted(points), control))
+    if not charts:
+        return None
+    x, y = Axis("severity", 0.0, 5.0), Axis("accuracy", 0.0, 1.0)
+    figures = [
+        tag("figure", tag("figcaption", tag("b", name)), plots.lines(series, x, y, f"accuracy against {name}"))
+        for name, series in charts.items()
+    ]
+    used = dict.fromkeys(one.name for series in charts.values() for one in series if not one.control)
+    key = plots.legend([(name, place[name]) for name in used])
+    intro = "Accuracy when the queries, and they alone, are perturbed; severity 0 is the queries as they are."
+    return joined(tag("p", intro), tag("div", key, tag("div", figures, class_="charts"), class_="plotted"))
+
+
 def slices(evidence: Evidence, findings: Findings) -> Markup | None:
     if not findings.slices:
         return None

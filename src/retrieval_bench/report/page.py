@@ -96,6 +96,7 @@ def _sections(evidence: Evidence, prefix: str) -> list[Section]:
         ("pairs", "Which differences are real", drawings.pairs(evidence)),
         ("curves", "Retrieval curves", drawings.curves(evidence, findings, place)),
         ("latency", "Latency by phase", drawings.latency(evidence, place)),
+        ("robustness", "Robustness", drawings.robustness(evidence, place)),
         ("slices", "Slices", drawings.slices(evidence, findings)),
         ("confusion", "What is taken for what", drawings.confusions(findings)),
         ("roc", "Classifiers: ROC", drawings.rocs(findings, place)),
@@ -114,6 +115,7 @@ def _headline(evidence: Evidence, place: dict[str, int]) -> Markup:
         planned = [name for name in record.settings.methods if name not in {row.method for row in record.rows}]
         rest = f"; planned were also {', '.join(planned)}" if planned and len(planned) < 20 else ""
         warnings.append(f"This run is {record.status}: it holds {len(record.rows)} methods{rest}.")
+    warnings += getattr(record, "violations", ())  # sentences of guards, where the record was made with them
     failed = [row for row in record.rows if row.error is not None]
     warnings += [f"{row.method} failed: {row.error.sentence}" for row in failed if row.error is not None]
     if evidence.no_arrays:
