@@ -251,11 +251,11 @@ def confusions(findings: Findings) -> Markup | None:
     for head in heads:
         ranked = sorted((one for one in findings.confusions if one.head == head), key=lambda one: -one.accuracy)
         title = f"Classifier {head}" if head else "Nearest neighbour"
-        first, rest = (ranked, []) if not head else (ranked[:3], ranked[3:])
+        first, rest = (ranked, []) if not head else (ranked[:4], ranked[4:])
         parts += [tag("h3", title), tag("div", [_confused(one) for one in first], class_="maps")]
         if rest:
             more = tag("div", [_confused(one) for one in rest], class_="maps")
-            parts.append(tag("details", tag("summary", f"{len(rest)} further methods with {head}"), more))
+            parts.append(tag("details", tag("summary", f"The other methods with {head}: {len(rest)}"), more))
     return joined(*parts)
 
 

@@ -114,7 +114,8 @@ def _headline(evidence: Evidence, place: dict[str, int]) -> Markup:
     if record.status != "finished":
         planned = [name for name in record.settings.methods if name not in {row.method for row in record.rows}]
         rest = f"; planned were also {', '.join(planned)}" if planned and len(planned) < 20 else ""
-        warnings.append(f"This run is {record.status}: it holds {len(record.rows)} methods{rest}.")
+        state = "is still running" if record.status == "running" else f"is {record.status}"
+        warnings.append(f"This run {state}: it holds {len(record.rows)} methods{rest}.")
     warnings += getattr(record, "violations", ())  # sentences of guards, where the record was made with them
     failed = [row for row in record.rows if row.error is not None]
     warnings += [f"{row.method} failed: {row.error.sentence}" for row in failed if row.error is not None]
