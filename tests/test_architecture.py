@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "results": {"core"},
     "extraction": {"core", "cache"},
     "diff": {"core", "results"},
-    "report": {"core", "results", "diff", "report"},
+    "report": {"core", "datasets", "diff", "heads", "judge", "metrics", "registry", "report", "results"},
     "trial": {"cache", "core", "datasets", "images", "judge", "method", "pixels", "registry", "screening"},
     "recording": {"cache", "classification", "core", "judge", "metrics", "results", "timing", "trial", "uncertainty"},
     "runner": {

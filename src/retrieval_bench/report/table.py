@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -22,12 +22,16 @@ TOLD_FROM = 0.005
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `rank` says what is dropped first where the terminal is narrow: the highest goes first."""
+    """One column. `rank` says what is dropped first where the terminal is narrow: the highest goes first.
+
+    better: which of two figures is the better one; "" where the column holds no figure to compare.
+    """
 
     head: str
     means: str
     cell: Callable[[Row], str]
     rank: int
+    better: Literal["higher", "lower", ""] = "higher"
 
 
 def columns(record: Record) -> list[Column]:
@@ -46,7 +50,7 @@ def columns(record: Record) -> list[Column]:
         _time("end_to_end_p95", "p95", "the same, 95th percentile", 4),
         _time("search_p50", "search ms", "search alone, one query, median", 6),
         _time("extract_throughput", "images/s", "decode + extract on all threads", 3),
-        Column("B/image", "bytes that one image occupies in the gallery", _bytes, 2),
+        Column("B/image", "bytes that one image occupies in the gallery", _bytes, 2, "lower"),
         _time("fit", "fit s", "learning from train; n/a when it came from the cache", 7),
         _time("added_memory", "+ MiB", "resident memory that loading, learning, extracting and ranking added", 8),
     ]
@@ -67,12 +71,12 @@ def _certainty(record: Record) -> list[Column]:
 
     shown = []
     if any(row.intervals for row in record.rows):
-        shown.append(Column("95 %", "interval of the accuracy, by bootstrap over products", reach, 2))
+        shown.append(Column("95 %", "interval of the accuracy, by bootstrap over products", reach, 2, ""))
     compared = record.comparisons.get("accuracy")
     if compared is not None:
         letters = compared.groups
         means = "methods that share a letter cannot be told apart by their accuracy"
-        shown.append(Column("group", means, lambda row: letters.get(row.method, ""), 3))
+        shown.append(Column("group", means, lambda row: letters.get(row.method, ""), 3, ""))
     return shown
 
 
@@ -95,7 +99,7 @@ def _time(name: str, head: str, means: str, rank: int) -> Column:
         figure = row.times.get(name)
         return NOT_AVAILABLE if figure is None or figure.value is None else three_digits(figure.value)
 
-    return Column(head, means, cell, rank)
+    return Column(head, means, cell, rank, "higher" if name.endswith("throughput") else "lower")
 
 
 def _bytes(row: Row) -> str:
