@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "cache": {"core"},
     "weights": {"core"},
     "pixels": {"core"},
+    "perturb": {"cache", "core", "images", "registry"},
     "screening": {"core", "images"},
     "datasets": {"core", "registry", "images", "cache", "datasets"},
     "extractors": {"core", "registry", "images", "weights", "search", "extractors", "training"},
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "recording": {"cache", "classification", "core", "judge", "metrics", "results", "timing", "trial", "uncertainty"},
     "runner": {
         *("cache", "classification", "core", "extraction", "extractors", "fusion", "images", "judge", "method"),
-        *("metrics", "pipeline", "pixels", "recording", "report", "results", "search", "ties", "timing", "training"),
+        *("metrics", "perturb", "pipeline", "pixels", "recording", "report", "results", "search", "ties", "timing", "training"),
         *("trial", "uncertainty"),
     },
 }
