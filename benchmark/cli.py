@@ -522,7 +522,10 @@ def prepare_command(
             say(f"  contact sheet: {sheet}")
 
 
-import benchmark.train  # noqa: E402, F401  registers `train`, with the options above
+import benchmark.audit  # noqa: E402  registers its command, with the options above
+import benchmark.dedupe  # noqa: E402
+import benchmark.slices  # noqa: E402
+import benchmark.train  # noqa: E402, F401
 
 
 def _version(wanted: bool) -> None:

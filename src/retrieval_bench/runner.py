@@ -284,6 +284,23 @@ def _extracted(
     return _Extracted(fitted, fit_s, learned_from, splits)
 
 
+def described(
+    method: Method, plan: Plan, train: Split, wanted: Mapping[str, Split], progress: Progress = silent
+) -> tuple[Pipeline, dict[str, np.ndarray]]:
+    """One vector of each image of these splits, by a method that has learned from `train`.
+
+    Raises BenchError where the method keeps no single vector, or learns and train is empty.
+    """
+    pipeline = Pipeline(method, Setup(plan.seed, plan.weights, plan.device, plan.threads), plan.backend)
+    if pipeline.unclassifiable is not None or pipeline.steps:
+        raise BenchError(f"{pipeline.name} does not keep one vector an image to compare; name a method such as color")
+    with pinned(1):
+        done = [_extracted(part, pipeline, wanted, plan, train, progress) for part in pipeline.members]
+        if pipeline.join_learns:
+            _fit_join(pipeline, done, plan, train, progress)
+    return pipeline, {name: pipeline.vectors([part.splits[name].features for part in done]) for name in wanted}
+
+
 def _fit_join(
     pipeline: Pipeline, extracted: list[_Extracted], plan: Plan, train: Split, progress: Progress
 ) -> float | None:

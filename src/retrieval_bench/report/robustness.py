@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 from retrieval_bench.core import BenchError
+from retrieval_bench.report.lines import aligned
 from retrieval_bench.results import Record, Row, write_whole
 
 MEANS = (
@@ -47,13 +48,7 @@ def grid(record: Record) -> list[list[str]]:
 
 def text(record: Record) -> str:
     """The same in columns."""
-    lines = grid(record)
-    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    shown = []
-    for first, *others in lines:
-        cells = [first.ljust(widths[0]), *(cell.rjust(wide) for cell, wide in zip(others, widths[1:], strict=True))]
-        shown.append("  ".join(cells).rstrip())
-    return "\n".join([*shown, MEANS])
+    return "\n".join([*aligned(grid(record)), MEANS])
 
 
 def draw(record: Record, file: Path, metric: str = "accuracy") -> None:
