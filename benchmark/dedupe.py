@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.cli import DataRoot, app, command, say
-from retrieval_bench.core import BenchError, printable
+from retrieval_bench.core import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,9 +34,7 @@ def dedupe_command(
         float | None,
         typer.Option(min=0.0, max=1.0, help="Draw the line at this precision. Default: at the best F1."),
     ] = None,
-    copies: Annotated[
-        int, typer.Option(min=4, help="How many images get a planted copy, to draw the line by.")
-    ] = 400,
+    copies: Annotated[int, typer.Option(min=4, help="How many images get a planted copy, to draw the line by.")] = 400,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write duplicates.json and duplicates.html there.")
     ] = None,
@@ -66,7 +64,9 @@ def dedupe_command(
             collection = dedupe.of_folder(Path(source))
         collection = dedupe.usable(collection, workers, lambda done, total: shown("looking at images", done, total))
         found = [
-            dedupe.by_method(collection, describer(name, seed, workers, shown, weights), within, precision, copies, seed)
+            dedupe.by_method(
+                collection, describer(name, seed, workers, shown, weights), within, precision, copies, seed
+            )
             for name in names
         ]
     facts = dedupe.facts(collection, source, found)
@@ -103,8 +103,10 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     from retrieval_bench.report.lines import aligned
 
     lines = [
-        f"{facts['source']}: {facts['images']:,} images, {facts['distinct']:,} distinct, "
-        f"{len(facts['unusable'])} unusable"
+        (
+            f"{facts['source']}: {facts['images']:,} images, {facts['distinct']:,} distinct, "
+            f"{len(facts['unusable'])} unusable"
+        )
     ]
     table = [["method", "threshold", "precision", "recall", "F1", "false/million", "pairs", "groups", "images", "s"]]
     for method in facts["methods"]:

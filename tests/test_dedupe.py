@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import photo_of
+from PIL import Image
 from test_cli import call, own_cache, shelf
 
 from retrieval_bench.duplicates import groups, pairs_within
@@ -77,7 +77,7 @@ def test_the_threshold_is_measured_where_none_is_given(heap: Path) -> None:
     assert "copies found" in shown.stdout
 
 
-def test_a_dataset_counts_an_image_of_two_splits_once(shelf: Path) -> None:  # noqa: F811
+def test_a_dataset_counts_an_image_of_two_splits_once(shelf: Path) -> None:
     result = call("dedupe", "folder", "--data-root", shelf, "--methods", "phash", "--within", 0, "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["images"] == 36

@@ -13,7 +13,17 @@ import pytest
 from benchmark.cli import app
 from retrieval_bench import datasets, extractors, heads, metrics, perturb, pipeline, search
 from retrieval_bench.core import Extractor, Setup
-from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, HEADS, JOINS, METRICS, PERTURBATIONS, STEPS, Registry
+from retrieval_bench.registry import (
+    BACKENDS,
+    DATASETS,
+    EXTRACTORS,
+    HEADS,
+    JOINS,
+    METRICS,
+    PERTURBATIONS,
+    STEPS,
+    Registry,
+)
 from retrieval_bench.report import table
 from retrieval_bench.results import load
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from methods import MeanColor, spec
 from shop import shop, split
-from test_cli import call, own_cache, run as run_command, shelf
+from test_cli import call, own_cache, shelf
+from test_cli import run as run_command
 from test_runner import plan
 
 from retrieval_bench.core import Dataset, NotComparable
@@ -58,7 +59,7 @@ def test_every_slicing_divides_all_queries_once() -> None:
         "6-20": 6,
     }
     assert [len(rows) for rows in ways["turned"].slices.values()] == [6, 6, 6, 6]
-    assert list(ways["turned"].slices)[0] == "-90 to -45"
+    assert next(iter(ways["turned"].slices)) == "-90 to -45"
     assert len(ways["holes"].slices["unknown"]) == 5
     assert ways["lamp"].slices["night"].tolist() == list(range(1, 24, 2))
 
@@ -88,7 +89,7 @@ def test_other_images_are_refused(shop_record: tuple[Record, Path], monkeypatch:
         dataset_of(record)
 
 
-def test_the_command(shelf: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command(shelf: Path, tmp_path: Path) -> None:
     (shelf / "query" / "product-0" / "0.png").write_bytes(b"")  # skipped, and left out again
     assert run_command(shelf, tmp_path / "out", "--methods", "color,phash", "--max-bad", "1").exit_code == 0
     shown = call("slices", tmp_path / "out")

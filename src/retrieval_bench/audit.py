@@ -92,14 +92,16 @@ def look(images: Images, row: int) -> Seen | BadImage:
     except BadImage as bad:
         return bad
     setup = Setup()
-    bits = [np.asarray(build(setup).transform([pixels])[0], np.uint8) for build in (phash, dhash)]
-    shape = f"{pixels.shape} ".encode()
+    first, second = (np.asarray(build(setup).transform([pixels])[0], np.uint8) for build in (phash, dhash))
+    height, width = pixels.shape[:2]
     return Seen(
-        hashlib.sha256(content).hexdigest(),
-        hashlib.sha256(shape + pixels.tobytes()).hexdigest(),
-        *pixels.shape[:2],
-        float(pixels.std()),
-        *bits,
+        content=hashlib.sha256(content).hexdigest(),
+        pixels=hashlib.sha256(f"{pixels.shape} ".encode() + pixels.tobytes()).hexdigest(),
+        height=height,
+        width=width,
+        contrast=float(pixels.std()),
+        phash=first,
+        dhash=second,
     )
 
 
@@ -168,8 +170,8 @@ def duplicate_facts(kind: str, pairs: Pairs, items: Items, dataset: Dataset) -> 
     by_split = {}
     for a, one in enumerate(names):
         for b in range(a, len(names)):
-            there = items.member[pairs.first][:, [a, b]], items.member[pairs.second][:, [b, a]]
-            joined = (there[0] & there[1]).any(axis=1)
+            there, back = items.member[pairs.first], items.member[pairs.second]
+            joined = (there[:, a] & back[:, b]) | (there[:, b] & back[:, a])
             by_split[f"{one}-{names[b]}"] = int(joined.sum())
     crossing = (items.member[pairs.first] != items.member[pairs.second]).any(axis=1)
     worst = np.lexsort((pairs.distances, ~crossing, ~differ))[:EXAMPLES]

@@ -69,7 +69,9 @@ def of_folder(folder: Path) -> Collection:
         )
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     if len(files) < 2:
-        raise BenchError(f"{printable(folder)} holds {len(files)} images ({'/'.join(SUFFIXES)}); at least two are needed")
+        raise BenchError(
+            f"{printable(folder)} holds {len(files)} images ({'/'.join(SUFFIXES)}); at least two are needed"
+        )
     return Collection(tuple(printable(file.relative_to(folder)) for file in files), ImageFiles(files), None)
 
 

@@ -252,8 +252,10 @@ def own_distances(features: np.ndarray, distance: Distance) -> np.ndarray:
     """(n,) float32: how far each original is from its copy. features: (2 n, d) of `Copies`."""
     n = len(features) // 2
     return np.concatenate(
-        [ExactIndex(features[row : row + 1], distance).search(features[n + row : n + row + 1], 1).distances[:, 0]
-         for row in range(n)]
+        [
+            ExactIndex(features[row : row + 1], distance).search(features[n + row : n + row + 1], 1).distances[:, 0]
+            for row in range(n)
+        ]
     )
 
 

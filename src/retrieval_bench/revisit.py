@@ -71,5 +71,7 @@ def methods_of(record: Record, wanted: tuple[str, ...] = ()) -> list[str]:
     have = [row.method for row in record.rows if row.status == "ok"]
     for name in wanted:
         if name not in have:
-            raise BenchError(f"--methods {name!r}: the record has {', '.join(have) or 'no finished method'}; name those")
+            raise BenchError(
+                f"--methods {name!r}: the record has {', '.join(have) or 'no finished method'}; name those"
+            )
     return [name for name in have if not wanted or name in wanted]

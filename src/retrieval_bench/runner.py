@@ -29,7 +29,19 @@ from retrieval_bench.pipeline import Part, Pipeline
 from retrieval_bench.pixels import fresh
 from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
 from retrieval_bench.report.table import derived
-from retrieval_bench.results import Failure, Features, Fitted, PartFacts, Record, Robustness, Row, Ties, TimeFigure, claimed, save
+from retrieval_bench.results import (
+    Failure,
+    Features,
+    Fitted,
+    PartFacts,
+    Record,
+    Robustness,
+    Row,
+    Ties,
+    TimeFigure,
+    claimed,
+    save,
+)
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.ties import tie_bounds
 from retrieval_bench.timing import PeakMemory, Stopwatch, Time, latencies, pinned, release_memory, steady_allocator

@@ -30,8 +30,10 @@ def page(facts: Mapping[str, Any], thumbnail: Callable[[str], bytes | None]) -> 
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
-        "style-src 'unsafe-inline'\">",
+        (
+            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+            "style-src 'unsafe-inline'\">"
+        ),
         f"<title>Near-duplicates in {_text(facts['source'])}</title><style>{STYLE}</style></head><body>",
         f"<h1>Near-duplicates in {_text(facts['source'])}</h1>",
         f"<p>{facts['images']:,} images, {facts['distinct']:,} distinct; {len(facts['unusable'])} cannot be used.</p>",
