@@ -24,9 +24,7 @@ def audit_command(
     ] = None,
     within: Annotated[
         float | None,
-        typer.Option(
-            help="Largest distance of its duplicates. Default: what nine of ten slightly changed copies keep."
-        ),
+        typer.Option(help="Largest distance of its duplicates. Default: measured on slightly changed copies."),
     ] = None,
     record: Annotated[
         Path | None, typer.Option(metavar="RECORD", help="Score this record's methods without the leaked queries.")

@@ -89,7 +89,11 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "1.png")
     Image.new("RGB", (9, 9)).save(tmp_path / "2.png")
     assert "at least four" in call("dedupe", tmp_path).stderr
-    assert "does not keep one vector" in call("dedupe", "products", "--methods", "sift+verify=10").stderr
+    for number in range(3, 6):
+        photo_of(20, 30, number).save(tmp_path / f"{number}.png")
+    refused = call("dedupe", tmp_path, "--methods", "sift+verify=10")
+    assert refused.exit_code == 2
+    assert "does not keep one vector" in refused.stderr
 
 
 def test_the_page_needs_no_groups() -> None:

@@ -17,7 +17,6 @@ from retrieval_bench.duplicates import (
     Pairs,
     groups,
     judged,
-    own_distances,
     pairs_within,
     planted,
     sweep,
@@ -150,9 +149,3 @@ def test_the_threshold_is_chosen_on_one_half_and_judged_on_the_other() -> None:
     assert found.found == {"crop 5": 0.0, "blur 1": 1.0}
     assert found.threshold == pytest.approx(0.125 * 8**0.5)
     assert found.false_per_million == 0
-
-
-def test_own_distances_are_those_of_the_pairs() -> None:
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(20, 6)).astype(np.float32)
-    assert own_distances(rows, "euclidean") == pytest.approx(np.linalg.norm(rows[:10] - rows[10:], axis=1), rel=1e-5)

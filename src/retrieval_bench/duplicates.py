@@ -248,17 +248,6 @@ def judged(
     )
 
 
-def own_distances(features: np.ndarray, distance: Distance) -> np.ndarray:
-    """(n,) float32: how far each original is from its copy. features: (2 n, d) of `Copies`."""
-    n = len(features) // 2
-    return np.concatenate(
-        [
-            ExactIndex(features[row : row + 1], distance).search(features[n + row : n + row + 1], 1).distances[:, 0]
-            for row in range(n)
-        ]
-    )
-
-
 def _pairs_of(features: np.ndarray, distance: Distance, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Distances of all pairs among these originals and their copies, and which are true, those by ascending row."""
     both = features[np.concatenate([rows, rows + n])]
