@@ -69,6 +69,7 @@ class Kind(StrEnum):
     datasets = "datasets"
     metrics = "metrics"
     backends = "backends"
+    perturbations = "perturbations"
 
 
 def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
@@ -154,6 +155,17 @@ def run_command(
     max_bad: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Stop when more than this share of the images is unusable.")
     ] = 0.01,
+    perturb: Annotated[
+        str | None,
+        typer.Option(
+            metavar="rotate,blur,...|all",
+            help="Ask again with perturbed queries: rotate, crop, jpeg, blur, noise, brightness, occlude, flip, "
+            "background. Gallery and what was learned stay as they are.",
+        ),
+    ] = None,
+    severity: Annotated[
+        str, typer.Option(metavar="1,3,5", help="How strong perturbations are, from 1 (slight) to 5 (severe).")
+    ] = "1,2,3,4,5",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every feature anew and store none.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier record in DIR instead of keeping it in DIR/earlier.")
@@ -167,6 +179,7 @@ def run_command(
     from benchmark.display import Display
     from retrieval_bench import runner, trial
     from retrieval_bench.cache import FeatureCache, cache_root
+    from retrieval_bench.perturb import parse_perturbations, parse_severities
     from retrieval_bench.registry import BACKENDS, DATASETS, parse
 
     chosen = runner.unique(_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
@@ -183,6 +196,8 @@ def run_command(
         limit=limit,
         backend=BACKENDS[backend].name,
         max_bad=max_bad,
+        perturb=() if perturb is None else parse_perturbations(perturb),
+        severities=parse_severities(severity),
         cache=FeatureCache(None if no_cache else cache_root()),
     )
     folder = out or Path("results") / plan.dataset.entry.name
@@ -376,7 +391,7 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, with options and definitions, as JSON.")] = False,
 ) -> None:
     """List methods, how they are joined and re-ranked, classifiers, datasets, metrics and backends, one line each."""
-    from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, HEADS, JOINS, METRICS, STEPS
+    from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, HEADS, JOINS, METRICS, PERTURBATIONS, STEPS
 
     registries: dict[Kind, Registry] = {
         Kind.methods: EXTRACTORS,
@@ -386,6 +401,7 @@ def list_command(
         Kind.datasets: DATASETS,
         Kind.metrics: METRICS,
         Kind.backends: BACKENDS,
+        Kind.perturbations: PERTURBATIONS,
     }
     chosen = {key: value for key, value in registries.items() if kind in (None, key)}
     if as_json:
@@ -423,11 +439,18 @@ def _described(entry: Entry) -> dict[str, Any]:
 def show_command(
     record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
     form: Annotated[Format, typer.Option("--format", help="csv has every figure.")] = Format.table,
+    curves: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw accuracy over severity, of a run with --perturb.")
+    ] = None,
 ) -> None:
     """Show the table of a record again, from its file."""
+    from retrieval_bench.report import robustness
     from retrieval_bench.results import load
 
-    say(_formatted(load(record), form), nl=False)
+    shown = load(record)
+    if curves is not None:
+        robustness.draw(shown, curves)
+    say(_formatted(shown, form), nl=False)
 
 
 class ReportFormat(StrEnum):
@@ -559,7 +582,10 @@ def prepare_command(
             say(f"  contact sheet: {sheet}")
 
 
-import benchmark.train  # noqa: E402, F401  registers `train`, with the options above
+import benchmark.audit  # noqa: E402  registers its command, with the options above
+import benchmark.dedupe  # noqa: E402
+import benchmark.slices  # noqa: E402
+import benchmark.train  # noqa: E402, F401
 
 
 def _version(wanted: bool) -> None:
@@ -576,6 +602,7 @@ def options(
     import retrieval_bench.extractors
     import retrieval_bench.heads
     import retrieval_bench.metrics
+    import retrieval_bench.perturb
     import retrieval_bench.pipeline
     import retrieval_bench.search  # noqa: F401  importing the packages fills the registries that names are looked up in
 

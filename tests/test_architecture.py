@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "cache": {"core"},
     "weights": {"core"},
     "pixels": {"core"},
+    "perturb": {"cache", "core", "images", "registry"},
     "screening": {"core", "images"},
     "datasets": {"core", "registry", "images", "cache", "datasets"},
     "extractors": {"core", "registry", "images", "weights", "search", "extractors", "heads", "training"},
@@ -38,6 +39,11 @@ MAY_IMPORT = {
     "classification": {"core", "heads", "results", "timing"},
     "statistics": {"statistics"},
     "uncertainty": {"results", "statistics"},
+    "revisit": {"core", "datasets", "judge", "metrics", "registry", "results"},
+    "slices": {"core", "results", "revisit", "uncertainty"},
+    "duplicates": {"core", "perturb", "search"},
+    "audit": {"core", "duplicates", "extractors", "images", "results", "revisit"},
+    "dedupe": {"core", "duplicates", "images"},
     "pipeline": {"core", "fusion", "method", "registry", "reranking"},
     "results": {"core"},
     "extraction": {"core", "cache"},
@@ -47,8 +53,8 @@ MAY_IMPORT = {
     "recording": {"cache", "classification", "core", "judge", "metrics", "results", "timing", "trial", "uncertainty"},
     "runner": {
         *("cache", "classification", "core", "extraction", "extractors", "fusion", "images", "judge", "method"),
-        *("metrics", "pipeline", "pixels", "recording", "report", "results", "search", "ties", "timing", "training"),
-        *("trial", "uncertainty"),
+        *("metrics", "perturb", "pipeline", "pixels", "recording", "report", "results", "search", "ties", "timing"),
+        *("training", "trial", "uncertainty"),
     },
 }
 

@@ -56,6 +56,8 @@ def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:
         limit=plan.limit,
         backend=plan.backend,
         depth=trial.depth,
+        perturb=plan.perturb,
+        severities=plan.severities if plan.perturb else (),
     )
     where = environment(library_versions(), _gpu(plan.device), allocator)
     return Record(

@@ -133,6 +133,15 @@ class HeadFacts(Model):
     error: str | None = None
 
 
+class Robustness(Model):
+    """What is left when the queries, and they alone, are perturbed. severity: 1 to 5."""
+
+    perturbation: str
+    severity: int = Field(ge=1, le=5)
+    scores: dict[str, float]
+    intervals: dict[str, Interval] = {}
+
+
 class Failure(Model):
     kind: str
     sentence: str
@@ -158,6 +167,7 @@ class Row(Model):
     features: Features | None = None
     parts: tuple[PartFacts, ...] = ()
     heads: dict[str, HeadFacts] = {}
+    robustness: tuple[Robustness, ...] = ()
     error: Failure | None = None
 
 
@@ -201,6 +211,8 @@ class Settings(Model):
     limit: int | None
     backend: str
     depth: int
+    perturb: tuple[str, ...] = ()
+    severities: tuple[int, ...] = ()
 
 
 class Environment(Model):

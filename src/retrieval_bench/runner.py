@@ -24,11 +24,24 @@ from retrieval_bench.fusion import LEARN_FROM
 from retrieval_bench.images import DECODER_VERSION
 from retrieval_bench.judge import Relevant, judge, rank_gallery
 from retrieval_bench.method import Method
+from retrieval_bench.perturb import Perturbed, levels
 from retrieval_bench.pipeline import Part, Pipeline
 from retrieval_bench.pixels import fresh
 from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
 from retrieval_bench.report.table import derived
-from retrieval_bench.results import Failure, Features, Fitted, PartFacts, Record, Row, Ties, TimeFigure, claimed, save
+from retrieval_bench.results import (
+    Failure,
+    Features,
+    Fitted,
+    PartFacts,
+    Record,
+    Robustness,
+    Row,
+    Ties,
+    TimeFigure,
+    claimed,
+    save,
+)
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.ties import tie_bounds
 from retrieval_bench.timing import PeakMemory, Stopwatch, Time, latencies, pinned, release_memory, steady_allocator
@@ -113,6 +126,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             **_measure(pipeline, found, plan, trial, progress),
         }
         heads = _heads(pipeline, found, plan, trial, progress)
+        robustness = _robustness(pipeline, found, plan, trial, progress)
         products = trial.dataset.query.labels
         how = statistics(products, plan.seed)
         row = Row(
@@ -128,6 +142,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             features=found.features,
             parts=found.parts,
             heads={head: done.facts for head, done in heads.items()},
+            robustness=robustness,
         )
         return Outcome(row, found.ranking, found.relevant, heads, found.per_query)
     except BenchError as error:
@@ -279,6 +294,23 @@ def _extracted(
             raise
         raise BenchError(f"{part.name}, which is part of it, failed: {error}") from None
     return _Extracted(fitted, fit_s, learned_from, splits)
+
+
+def described(
+    method: Method, plan: Plan, train: Split, wanted: Mapping[str, Split], progress: Progress = silent
+) -> tuple[Pipeline, dict[str, np.ndarray]]:
+    """One vector of each image of these splits, by a method that has learned from `train`.
+
+    Raises BenchError where the method keeps no single vector, or learns and train is empty.
+    """
+    pipeline = Pipeline(method, Setup(plan.seed, plan.weights, plan.device, plan.threads), plan.backend)
+    if pipeline.unclassifiable is not None or pipeline.steps:
+        raise BenchError(f"{pipeline.name} does not keep one vector an image to compare; name a method such as color")
+    with pinned(1):
+        done = [_extracted(part, pipeline, wanted, plan, train, progress) for part in pipeline.members]
+        if pipeline.join_learns:
+            _fit_join(pipeline, done, plan, train, progress)
+    return pipeline, {name: pipeline.vectors([part.splits[name].features for part in done]) for name in wanted}
 
 
 def _fit_join(
@@ -477,6 +509,48 @@ def _heads(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progress
         timed=np.random.default_rng(plan.seed).permutation(len(query))[:TIMED_QUERIES].tolist(),
         progress=lambda head, done, total: progress(f"{pipeline.name}: {head}", done, total),
     )
+
+
+def _robustness(
+    pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progress: Progress
+) -> tuple[Robustness, ...]:
+    """The same gallery and all that was learned, asked with perturbed queries."""
+    if pipeline.sees_labels:
+        return ()  # the pixels of its queries do not matter to it
+    data = trial.dataset
+    kept = ("accuracy", "map@r", f"recall@{max(trial.k)}")
+    how = statistics(data.query.labels, plan.seed)
+    measured = []
+    for name in plan.perturb:
+        for severity in levels(name, plan.severities):
+            images = Perturbed(data.query.images, name, severity, plan.seed)
+            asked = {f"{name} {severity}": replace(data.query, images=images)}
+            with pinned(1):
+                features = [
+                    next(iter(_extracted(part, pipeline, asked, plan, data.train, progress).splits.values())).features
+                    for part in pipeline.parts
+                ]
+            with pinned(plan.threads):
+                ranking, relevant = rank_gallery(
+                    found.searcher,
+                    pipeline.rows(features),
+                    data.query.labels,
+                    data.gallery.labels,
+                    trial.depth,
+                    exclude=trial.exclude,
+                )
+            ranks = None if relevant is None else relevant.ranks
+            judged = judge(data.query.labels, data.gallery.labels, ranking, trial.n_relevant, ranks)
+            values = {what: value for what, value in metrics.per_query(judged, trial.k).items() if what in kept}
+            measured.append(
+                Robustness(
+                    perturbation=name,
+                    severity=severity,
+                    scores={what: float(value.mean()) for what, value in values.items()},
+                    intervals=intervals_of(values, data.query.labels, how),
+                )
+            )
+    return tuple(measured)
 
 
 def _zero_rows(rows: Rows) -> int:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from retrieval_bench.report import robustness
 from retrieval_bench.results import TABLE_FILES, Record, Row
 
 NOT_AVAILABLE = "n/a"
@@ -193,6 +194,9 @@ def terminal(record: Record, width: int | None = None, color: bool = False) -> s
         below.print(Text(line, style="dim" if color else ""))
     if hidden:
         below.print(Text(f"Too narrow for: {', '.join(reversed(hidden))} (`show --format csv` has all).", style="dim"))
+    if any(row.robustness for row in record.rows):
+        below.print()
+        below.print(Text(robustness.text(record)), soft_wrap=True)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
@@ -216,6 +220,10 @@ def markdown(record: Record) -> str:
     lines = [line(["method", *(column.head for column in shown)]), line(["---", *["---:"] * len(shown)])]
     lines += [line(cells) for cells in grid(record, shown)]
     lines += ["", *(f"{sentence}  " for sentence in caption(record)), ""]
+    if any(row.robustness for row in record.rows):
+        heads, *cells = robustness.grid(record)
+        lines += [line(heads), line(["---", *["---:"] * (len(heads) - 1)]), *map(line, cells), ""]
+        lines += [robustness.MEANS, ""]
     lines += [f"- **{column.head}**: {column.means}" for column in shown]
     return "\n".join(lines) + "\n"
 
@@ -252,6 +260,11 @@ def _everything(row: Row) -> tuple[dict[str, Any], ...]:
             f"{head} {name} [{figure.unit}]": figure.value
             for head, facts in row.heads.items()
             for name, figure in facts.times.items()
+        },
+        {
+            f"{name} {one.perturbation} {one.severity}": value
+            for one in row.robustness
+            for name, value in one.scores.items()
         },
         {f"{name} [{figure.unit}]": figure.value for name, figure in row.times.items()},
         dict.fromkeys(sizes) if row.features is None else {name: getattr(row.features, name) for name in sizes},
