@@ -256,6 +256,16 @@ def test_diff_exit_codes(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "no such record" in result.stderr
     assert json.loads(call("diff", same, moved, "--json").stdout)["passed"] is False
+    assert call("diff", same, moved, "--fail", "accuracy:0.01").exit_code == 0, "it got better"
+    assert call("diff", moved, same, "--fail", "accuracy:0.01", "--fail", "accuracy:90%").exit_code == 1
+    assert call("diff", same, moved, "--fail", "accuracy").exit_code == 2
+    assert call("diff", same, moved, "--format", "md").stdout.startswith("### ")
+    assert call("diff", same, moved, "--format", "github").stdout.startswith("{")
+    elsewhere = tmp_path / "elsewhere"
+    save(record(row(scores={"accuracy": 0.5}), environment={"processor": "another"}), elsewhere, {})
+    assert call("diff", same, elsewhere).exit_code == 0
+    assert call("diff", same, elsewhere, "--fail", "end_to_end_ms_p50:20%").exit_code == 3
+    assert call("diff", moved, elsewhere, "--fail", "end_to_end_ms_p50:20%", "--fail", "accuracy:0").exit_code == 1
 
 
 def test_list_names_everything() -> None:
