@@ -414,8 +414,8 @@ def list_command(
     if as_json:
         everything = {key.value: [_described(entry) for entry in registry] for key, registry in chosen.items()}
         if highest:
-            for entry in everything[Kind.metrics.value]:
-                entry["ceilings"] = _own(highest, entry["name"])
+            for facts in everything[Kind.metrics.value]:
+                facts["ceilings"] = _own(highest, facts["name"])
         say(json.dumps(everything, indent=1))
         return
     if kind is Kind.metrics:
@@ -608,9 +608,9 @@ def race_command(
     for gate in gates:
         if not gate.relative:
             raise BenchError(f"--fail {gate}: a race knows ratios; write the limit in percent, e.g. {gate.name}:5%")
-    argvs = [race.argv_of(one, shlex.split(run_options)) for one in (base, head)]
+    first, second = (race.argv_of(one, shlex.split(run_options)) for one in (base, head))
     with Display() as display:
-        ratios = race.race(*argvs, rounds, display)
+        ratios = race.race(first, second, rounds, display)
     names = [ratio.name for ratio in ratios]
     for gate in gates:
         if gate.name not in names:

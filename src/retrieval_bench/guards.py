@@ -191,8 +191,8 @@ def _equal(rows: list[Row], record: Record, arrays: Mapping[str, np.ndarray]) ->
     for one, other in combinations(ordinary, 2):
         if one.scores != other.scores or one.scores.get("map@r", 1.0) in (0.0, 1.0) or not _differ(one, other):
             continue
-        names = [f"{row.method}/distances" for row in (one, other)]
-        if one.family == other.family == "deep" and not np.array_equal(*(arrays[name] for name in names)):
+        first, second = (arrays[f"{row.method}/distances"] for row in (one, other))
+        if one.family == other.family == "deep" and not np.array_equal(first, second):
             continue  # one network in two runtimes ranks alike, at distances that differ in their last bits
         yield f"{one.method} and {other.method} have equal scores to the last digit: one of them is not what it says"
 

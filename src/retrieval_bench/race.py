@@ -85,8 +85,12 @@ def race(
             seen[side].append(_timed((base, head)[side]))
         progress("racing", turn + 1, rounds + 1)
     both = set.intersection(*(set(figures) for figures in (*seen[0], *seen[1])))
-    named = [figure for figure in seen[0][0] if figure in both]
-    return [_ratio(figure, *([figures[figure] for figures in side[1:]] for side in seen)) for figure in named]
+    counted = seen[0][1:], seen[1][1:]
+    return [
+        _ratio(name, [figures[name] for figures in counted[0]], [figures[name] for figures in counted[1]])
+        for name in seen[0][0]
+        if name in both
+    ]
 
 
 def _ratio(figure: tuple[str, str], base: list[float], head: list[float]) -> Ratio:
@@ -96,7 +100,8 @@ def _ratio(figure: tuple[str, str], base: list[float], head: list[float]) -> Rat
     reach = intervals(resampled_means(differences[:, None], turns, RESAMPLES, 0), len(turns))[0]
     low, high = (math.exp(edge) for edge in reach.tolist())
     means = [math.exp(mean) for mean in logs.mean(axis=1).tolist()]
-    return Ratio(*figure, *means, math.exp(float(differences.mean())), low, high, len(turns))
+    name, unit = figure
+    return Ratio(name, unit, means[0], means[1], math.exp(float(differences.mean())), low, high, len(turns))
 
 
 def _timed(argv: Sequence[str]) -> dict[tuple[str, str], float]:

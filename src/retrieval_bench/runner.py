@@ -102,9 +102,14 @@ def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial:
 
     After all methods, so that nothing of theirs is compiled or loaded by the controls.
     """
-    with pinned(plan.threads):
-        record = record.model_copy(update={"controls": guards.controls(trial, plan.seed, plan.backend)})
-    broken = guards.violations(
+    broken: tuple[str, ...] = ()
+    try:
+        with pinned(plan.threads):
+            record = record.model_copy(update={"controls": guards.controls(trial, plan.seed, plan.backend)})
+    except Exception as error:  # whatever it is, the methods' numbers were had by the same search and judgement
+        log.error("the controls failed", exc_info=True)
+        broken = (f"the controls cannot be had ({type(error).__name__}: {error}), so nothing vouches for the numbers",)
+    broken += guards.violations(
         record, arrays, sample=guards.sampled(trial, plan.seed), learn_from=trial.dataset.train.content
     )
     for sentence in broken:
