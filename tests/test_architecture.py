@@ -47,14 +47,21 @@ MAY_IMPORT = {
     "pipeline": {"core", "fusion", "method", "registry", "reranking"},
     "results": {"core"},
     "extraction": {"core", "cache"},
-    "diff": {"core", "results"},
-    "report": {"core", "datasets", "diff", "heads", "judge", "metrics", "registry", "report", "results"},
+    "gates": {"core"},
+    "recomputed": {"core", "judge", "metrics", "results"},
+    "diff": {"core", "gates", "recomputed", "results", "statistics"},
+    "report": {"core", "datasets", "diff", "gates", "heads", "judge", "metrics", "registry", "report", "results"},
+    "race": {"core", "gates", "statistics", "timing"},
+    "repeat": {"core", "diff", "method", "registry", "results", "runner", "timing", "trial"},
     "trial": {"cache", "core", "datasets", "images", "judge", "method", "pixels", "registry", "screening"},
+    "guards": {
+        *("core", "extractors", "judge", "metrics", "registry", "results", "ties", "trial"),
+    },
     "recording": {"cache", "classification", "core", "judge", "metrics", "results", "timing", "trial", "uncertainty"},
     "runner": {
-        *("cache", "classification", "core", "extraction", "extractors", "fusion", "images", "judge", "method"),
-        *("metrics", "perturb", "pipeline", "pixels", "recording", "report", "results", "search", "ties", "timing"),
-        *("training", "trial", "uncertainty"),
+        *("cache", "classification", "core", "extraction", "extractors", "fusion", "guards", "images", "judge"),
+        *("method", "metrics", "perturb", "pipeline", "pixels", "recording", "report", "results", "search", "ties"),
+        *("timing", "training", "trial", "uncertainty"),
     },
 }
 

@@ -232,10 +232,14 @@ class Environment(Model):
 
 
 class MetricFacts(Model):
-    """What a metric's name means."""
+    """What a metric's name means; what a record of an earlier version does not say is empty."""
 
     about: str
     definition: str
+    denominator: str = ""
+    ties: str = ""
+    empty: str = ""
+    ceiling: str = ""
     short: str
     at_k: bool
     per_query: bool
@@ -250,10 +254,14 @@ class Rankings(Model):
 
 
 class Record(Model):
-    """`ceilings`: what a perfect ranking scores on this dataset, by metric name with cutoff; votes have none."""
+    """`ceilings`: what a perfect ranking scores on this dataset, by metric name with cutoff; votes have none.
+
+    controls: see guards.controls; control -> metric -> score. violations: the rules of `guards` that this run breaks,
+    one sentence each; it then ends as failed.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    status: Literal["finished", "interrupted", "running"]
+    status: Literal["finished", "interrupted", "running", "failed"]
     created: str
     command: tuple[str, ...]
     dataset: DatasetFacts
@@ -264,6 +272,8 @@ class Record(Model):
     statistics: Statistics | None = None
     rows: tuple[Row, ...]
     comparisons: dict[str, Comparison] = {}
+    controls: dict[str, dict[str, float]] = {}
+    violations: tuple[str, ...] = ()
     rankings: Rankings | None = None
 
     def to_json(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_bench import extractors, metrics, training
+from retrieval_bench import extractors, guards, metrics, training
 from retrieval_bench.cache import FeatureCache, code_version, library_versions, recipe_key
 from retrieval_bench.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.core import BenchError, Ranking, Rows, Searcher, Setup, Split
@@ -54,6 +54,8 @@ log = logging.getLogger("retrieval_bench")
 DEFAULT_METHODS = ("sift", "hog", "phash", "color", "resnet18", "convnet", "random", "oracle")
 TIMED_QUERIES = 128
 """Queries timed one by one: enough to carry a 99th percentile, few enough that timing costs seconds."""
+FRESH_QUERIES = 4
+"""Queries whose features are computed anew where they came from the cache, to see that they are the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +106,28 @@ def run(
                 record = record.model_copy(update={"status": "interrupted"})
                 save(record, out, arrays, derived(record), keep_earlier)
             raise
-        record = record.model_copy(update={"status": "finished"})
+        record = guarded(record, arrays, plan, trial)
         return save(record, out, arrays, derived(record))
+
+
+def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial: Trial) -> Record:
+    """The record with its controls, finished, or failed where it breaks a rule.
+
+    After all methods, so that nothing of theirs is compiled or loaded by the controls.
+    """
+    broken: tuple[str, ...] = ()
+    try:
+        with pinned(plan.threads):
+            record = record.model_copy(update={"controls": guards.controls(trial, plan.seed, plan.backend)})
+    except Exception as error:  # whatever it is, the methods' numbers were had by the same search and judgement
+        log.error("the controls failed", exc_info=True)
+        broken = (f"the controls cannot be had ({type(error).__name__}: {error}), so nothing vouches for the numbers",)
+    broken += guards.violations(
+        record, arrays, sample=guards.sampled(trial, plan.seed), learn_from=trial.dataset.train.content
+    )
+    for sentence in broken:
+        log.error("%s", sentence)
+    return record.model_copy(update={"violations": broken, "status": "failed" if broken else "finished"})
 
 
 def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = silent) -> Outcome:
@@ -468,6 +490,7 @@ def _measure(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progre
             row, features = described
             return found.searcher(features, k, None if exclude is None else exclude[row : row + 1])
 
+        _refuse_stale(pipeline, found, [describe(decode(item))[::-1] for item in range(min(n, FRESH_QUERIES))])
         phases = (("decode", decode), ("extract", describe), ("search", find))
         times |= latencies(phases, n, progress=lambda done, total: progress(f"{name}: timing", done, total))
 
@@ -483,6 +506,30 @@ def _measure(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progre
             )
     times["extract_throughput"] = Time(n / extracting.seconds, "images/s", n)
     return times
+
+
+def _refuse_stale(pipeline: Pipeline, found: _Found, described: list[tuple[Rows, int]]) -> None:
+    """Features that came from the cache are what would be computed now; described: fresh ones and their rows.
+
+    Room for the last bits, in which a network's rows may depend on what stood beside them; none for bit codes.
+    """
+    if not found.features.from_cache:
+        return
+    for features, row in described:
+        kept = found.queries[row : row + 1]
+        pairs = (
+            [(features, kept)]
+            if isinstance(features, np.ndarray) and isinstance(kept, np.ndarray)
+            else [(array, kept.arrays[name]) for name, array in features.arrays.items()]  # type: ignore[union-attr]
+        )
+        for fresh_one, stored in pairs:
+            scale = float(np.abs(fresh_one).max(initial=0))
+            room = 0.0 if fresh_one.dtype == np.uint8 else 0.01 * scale
+            if not np.allclose(fresh_one, stored, rtol=0, atol=room):
+                raise BenchError(
+                    f"{pipeline.name}: its features in the cache are not those that it computes now; "
+                    "run with --no-cache, or remove the cache"
+                )
 
 
 def _heads(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progress: Progress) -> dict[str, Classified]:

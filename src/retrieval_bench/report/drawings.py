@@ -188,7 +188,7 @@ def robustness(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
     charts: dict[str, list[Series]] = {}
     for row in evidence.finished:
         curves: dict[str, list[tuple[float, float]]] = {}
-        for one in getattr(row, "robustness", ()):  # records of runs without --perturb have none
+        for one in row.robustness:
             start = [(0.0, row.scores["accuracy"])]
             curves.setdefault(one.perturbation, start).append((float(one.severity), one.scores["accuracy"]))
         for name, points in curves.items():

@@ -116,7 +116,7 @@ def _headline(evidence: Evidence, place: dict[str, int]) -> Markup:
         rest = f"; planned were also {', '.join(planned)}" if planned and len(planned) < 20 else ""
         state = "is still running" if record.status == "running" else f"is {record.status}"
         warnings.append(f"This run {state}: it holds {len(record.rows)} methods{rest}.")
-    warnings += getattr(record, "violations", ())  # sentences of guards, where the record was made with them
+    warnings += record.violations
     failed = [row for row in record.rows if row.error is not None]
     warnings += [f"{row.method} failed: {row.error.sentence}" for row in failed if row.error is not None]
     if evidence.no_arrays:
