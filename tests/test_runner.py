@@ -439,6 +439,7 @@ def test_a_join_takes_what_its_members_left_in_the_cache(tmp_path: Path) -> None
     (row,) = run(plan(data, "color+hsv", **cached), tmp_path / "b").rows
     assert row.features is not None
     assert row.features.computed == 24  # both of train, which nobody wanted when they ran alone
+    assert row.times["fit"].value is None, "what color learned before is not in it"
     (again,) = run(plan(data, "color+hsv", **cached), tmp_path / "c").rows
     assert again.features is not None
     assert again.features.computed == 0
