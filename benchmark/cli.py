@@ -23,7 +23,7 @@ import typer
 
 from retrieval_bench import __version__
 from retrieval_bench.core import BenchError, NotComparable, printable
-from retrieval_bench.diff import LEARNED_TOLERANCE, TOLERANCE, diff
+from retrieval_bench.diff import LEARNED_TOLERANCE, TOLERANCE
 
 if TYPE_CHECKING:
     from retrieval_bench.core import Dataset
@@ -61,6 +61,13 @@ class Format(StrEnum):
     json = "json"
 
 
+class DiffFormat(StrEnum):
+    text = "text"
+    md = "md"
+    json = "json"
+    github = "github"
+
+
 class Kind(StrEnum):
     methods = "methods"
     joins = "joins"
@@ -69,6 +76,7 @@ class Kind(StrEnum):
     datasets = "datasets"
     metrics = "metrics"
     backends = "backends"
+    perturbations = "perturbations"
 
 
 def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
@@ -154,6 +162,17 @@ def run_command(
     max_bad: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Stop when more than this share of the images is unusable.")
     ] = 0.01,
+    perturb: Annotated[
+        str | None,
+        typer.Option(
+            metavar="rotate,blur,...|all",
+            help="Ask again with perturbed queries: rotate, crop, jpeg, blur, noise, brightness, occlude, flip, "
+            "background. Gallery and what was learned stay as they are.",
+        ),
+    ] = None,
+    severity: Annotated[
+        str, typer.Option(metavar="1,3,5", help="How strong perturbations are, from 1 (slight) to 5 (severe).")
+    ] = "1,2,3,4,5",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every feature anew and store none.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier record in DIR instead of keeping it in DIR/earlier.")
@@ -167,6 +186,7 @@ def run_command(
     from benchmark.display import Display
     from retrieval_bench import runner, trial
     from retrieval_bench.cache import FeatureCache, cache_root
+    from retrieval_bench.perturb import parse_perturbations, parse_severities
     from retrieval_bench.registry import BACKENDS, DATASETS, parse
 
     chosen = runner.unique(_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
@@ -183,6 +203,8 @@ def run_command(
         limit=limit,
         backend=BACKENDS[backend].name,
         max_bad=max_bad,
+        perturb=() if perturb is None else parse_perturbations(perturb),
+        severities=parse_severities(severity),
         cache=FeatureCache(None if no_cache else cache_root()),
     )
     folder = out or Path("results") / plan.dataset.entry.name
@@ -201,6 +223,11 @@ def run_command(
         )
         display.say(f"record: {printable(folder / 'run.json')}")
     say(_formatted(record, Format.json if as_json else Format.table), nl=False)
+    if record.violations:
+        typer.echo("run failed; the record is saved, and its numbers are not to be trusted:", err=True)
+        for sentence in record.violations:
+            typer.echo(f"  {sentence}", err=True)
+        return GATE_FAILED
     return SOME_FAILED if any(row.status == "failed" or _failed_heads(row) for row in record.rows) else FINE
 
 
@@ -373,10 +400,18 @@ def _formatted(record: Record, form: Format) -> str:
 @command(app, "list")
 def list_command(
     kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:key=value...]", help="With `list metrics`: their ceilings on this dataset."),
+    ] = None,
+    data_root: DataRoot = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, with options and definitions, as JSON.")] = False,
 ) -> None:
-    """List methods, how they are joined and re-ranked, classifiers, datasets, metrics and backends, one line each."""
-    from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, HEADS, JOINS, METRICS, STEPS
+    """List methods, how they are joined and re-ranked, classifiers, datasets, metrics and backends, one line each.
+
+    `list metrics` also says how each metric is defined, and with --dataset what a perfect ranking reaches there.
+    """
+    from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, HEADS, JOINS, METRICS, PERTURBATIONS, STEPS
 
     registries: dict[Kind, Registry] = {
         Kind.methods: EXTRACTORS,
@@ -386,11 +421,22 @@ def list_command(
         Kind.datasets: DATASETS,
         Kind.metrics: METRICS,
         Kind.backends: BACKENDS,
+        Kind.perturbations: PERTURBATIONS,
     }
     chosen = {key: value for key, value in registries.items() if kind in (None, key)}
+    if dataset is not None and kind is not Kind.metrics:
+        raise BenchError("--dataset: ceilings belong to metrics; write list metrics --dataset NAME")
+    highest = {} if dataset is None else _ceilings(dataset, data_root)
     if as_json:
         everything = {key.value: [_described(entry) for entry in registry] for key, registry in chosen.items()}
+        if highest:
+            for facts in everything[Kind.metrics.value]:
+                facts["ceilings"] = _own(highest, facts["name"])
         say(json.dumps(everything, indent=1))
+        return
+    if kind is Kind.metrics:
+        for entry in METRICS.own():
+            say("\n".join(_definition(entry, _own(highest, entry.name), dataset)))
         return
     for key, registry in chosen.items():
         own = registry.own()
@@ -401,6 +447,31 @@ def list_command(
         if further:
             say(f"  and {len(further)} torchvision networks by name: {_wrapped(further)}")
         say("")
+
+
+def _definition(entry: Entry, highest: dict[str, float], dataset: str | None) -> list[str]:
+    """All that a metric's name means, over several lines."""
+    facts = entry.facts
+    text = [f"{entry.name}{'@k' if facts['at_k'] else ''}: {entry.about}"]
+    text += [f"  {name:12} {facts[name]}" for name in ("definition", "denominator", "ties", "empty", "ceiling")]
+    if highest:
+        text.append(f"  {'':12} on {dataset}: {', '.join(f'{name} {value:.4f}' for name, value in highest.items())}")
+    return [*text, ""]
+
+
+def _own(highest: dict[str, float], metric: str) -> dict[str, float]:
+    return {name: value for name, value in highest.items() if metric in (name, name.rpartition("@")[0])}
+
+
+def _ceilings(dataset: str, root: Path | None) -> dict[str, float]:
+    from benchmark.display import Display
+    from retrieval_bench.recording import ceilings_of
+    from retrieval_bench.registry import DATASETS, parse
+    from retrieval_bench.timing import usable_cores
+    from retrieval_bench.trial import Plan, prepare
+
+    with Display() as display:
+        return ceilings_of(prepare(Plan((), parse(DATASETS, dataset), root=root, threads=usable_cores()), display))
 
 
 def _options(entry: Entry) -> str:
@@ -423,11 +494,78 @@ def _described(entry: Entry) -> dict[str, Any]:
 def show_command(
     record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
     form: Annotated[Format, typer.Option("--format", help="csv has every figure.")] = Format.table,
+    curves: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw accuracy over severity, of a run with --perturb.")
+    ] = None,
 ) -> None:
     """Show the table of a record again, from its file."""
+    from retrieval_bench.report import robustness
     from retrieval_bench.results import load
 
-    say(_formatted(load(record), form), nl=False)
+    shown = load(record)
+    if curves is not None:
+        robustness.draw(shown, curves)
+    say(_formatted(shown, form), nl=False)
+
+
+class ReportFormat(StrEnum):
+    html = "html"
+    md = "md"
+    csv = "csv"
+    latex = "latex"
+    json = "json"
+
+
+@command(app, "report")
+def report_command(
+    records: Annotated[list[Path], typer.Argument(metavar="RECORD...", help="Each a run.json, or its folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where it goes. Default: report.html; the other forms go to stdout."),
+    ] = None,
+    form: Annotated[
+        ReportFormat, typer.Option("--format", help="json has every number that the page draws.")
+    ] = ReportFormat.html,
+    data_root: DataRoot = None,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Show no image of the dataset, and do not look for them.")
+    ] = False,
+) -> None:
+    """Make a page of records that opens anywhere: tables, plots, failures with images; or Markdown, LaTeX, ..."""
+    from retrieval_bench.report import formats
+    from retrieval_bench.report.evidence import gather
+    from retrieval_bench.results import write_whole
+
+    if form is ReportFormat.html and out is None:
+        out = Path("report.html")
+    if out is not None and out.is_dir():
+        raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as report.html")
+    drawn = form in (ReportFormat.html, ReportFormat.json)
+    looked_for = drawn and not no_images
+    found = [gather(path, data_root, looked_for) for path in dict.fromkeys(records)]
+    if form is ReportFormat.html:
+        from retrieval_bench.report.page import render
+
+        text = render(found)
+    else:
+        from retrieval_bench.report.latex import latex
+
+        made = {
+            ReportFormat.md: formats.markdown,
+            ReportFormat.csv: formats.tidy_csv,
+            ReportFormat.latex: latex,
+            ReportFormat.json: formats.as_json,
+        }
+        text = made[form](found)
+    if out is None:
+        say(text, nl=False)
+        return
+    write_whole(out, text.encode())
+    for evidence in found:
+        for missing in (evidence.no_arrays if drawn else "", evidence.no_dataset if looked_for else ""):
+            if missing:
+                typer.echo(f"{evidence.name}: {missing}", err=True)
+    typer.echo(f"report: {printable(out)} ({len(text.encode()) / 1024:,.0f} KiB)", err=True)
 
 
 @command(app, "diff")
@@ -440,18 +578,139 @@ def diff_command(
     learned_tolerance: Annotated[
         float, typer.Option(min=0.0, help="The same for methods that learn from train, which vary more.")
     ] = LEARNED_TOLERANCE,
-    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON.")] = False,
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail",
+            metavar="NAME:LIMIT[%]",
+            help="Fail where NAME gets worse by more than LIMIT, in its unit or in percent: map@r:0.01, "
+            "search_ms_p50:20%. May be repeated; the tolerances are then not judged.",
+        ),
+    ] = None,
+    form: Annotated[
+        DiffFormat,
+        typer.Option("--format", help="md: for a pull request. github: lists for github-action-benchmark."),
+    ] = DiffFormat.text,
+    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON; the same as --format json.")] = False,
 ) -> int:
     """Compare two records: exit 0 same, 1 moved or missing, 3 not comparable."""
+    from retrieval_bench.diff import diff
+    from retrieval_bench.gates import parse_gate
+    from retrieval_bench.recomputed import values_of
     from retrieval_bench.report import verdict as shown
     from retrieval_bench.results import load
 
-    verdict = diff(load(before), load(after), tolerance, learned_tolerance)
-    if as_json:
+    gates = [parse_gate(text) for text in fail or ()]
+    old, new = load(before), load(after)
+    values = (values_of(before, old), values_of(after, new))
+    verdict = diff(old, new, tolerance, learned_tolerance, gates=gates, values=values)
+    if as_json or form is DiffFormat.json:
         say(json.dumps(shown.as_data(verdict), indent=1))
+    elif form is DiffFormat.md:
+        say(shown.markdown(verdict), nl=False)
+    elif form is DiffFormat.github:
+        say(json.dumps(shown.github(new), indent=1))
     else:
         say("\n".join(shown.lines(verdict)))
-    return FINE if verdict.passed else GATE_FAILED
+    if not verdict.passed:
+        return GATE_FAILED
+    return NOT_COMPARABLE if verdict.unjudged else FINE
+
+
+@command(app, "repeat")
+def repeat_command(
+    record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the new record here; else it is dropped.")
+    ] = None,
+    data_root: DataRoot = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON.")] = False,
+) -> int:
+    """Run a record again from what it says of itself: exit 0 identical or within tolerance, 1 different."""
+    import tempfile
+    from dataclasses import asdict
+
+    from benchmark.display import Display
+    from retrieval_bench import repeat, runner
+    from retrieval_bench.results import RANKINGS_FILE, load, load_rankings, run_file
+
+    before = load(record)
+    has_rankings = run_file(record).with_name(RANKINGS_FILE).exists()
+    plan = repeat.plan_of(before, data_root)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = out or Path(scratch) / "again"
+        if out is not None and out.resolve() == run_file(record).parent.resolve():
+            raise BenchError(f"--out {printable(out)}: that is the record itself; name another folder")
+        with _interruptible(), Display() as display:
+            after = runner.run(
+                plan,
+                folder,
+                progress=_stoppable(display),
+                on_row=_stoppable(lambda row: display.say(_one_line(row))),
+            )
+        old = load_rankings(record, before) if has_rankings else None
+        again = repeat.compared(before, after, old, load_rankings(folder, after))
+    if as_json:
+        say(json.dumps(asdict(again), indent=1))
+    else:
+        say(again.verdict)
+        for sentence in again.differences:
+            say(f"  {sentence}")
+        if again.reasons:
+            say("What is not as it was:")
+            for sentence in again.reasons:
+                say(f"  {sentence}")
+    return GATE_FAILED if again.verdict == "different" else FINE
+
+
+@command(app, "race")
+def race_command(
+    base: Annotated[str, typer.Argument(help="A command in quotes, or a virtual environment with this installed.")],
+    head: Annotated[str, typer.Argument(help="What to hold against it: the same.")],
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is run, by turns, after one uncounted.")] = 10,
+    run_options: Annotated[
+        str, typer.Option("--run", metavar="'--methods a,b ...'", help="For environments: what `run` is given.")
+    ] = "",
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail", metavar="NAME:LIMIT%", help="Fail where HEAD is surely worse by more, e.g. wall_s:5%. Repeatable."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The ratios as JSON.")] = False,
+) -> int:
+    """Time two commands or two installed versions by turns: paired ratios, HEAD over BASE, with 95 % intervals."""
+    import shlex
+    from dataclasses import asdict
+
+    from benchmark.display import Display
+    from retrieval_bench import race
+    from retrieval_bench.gates import parse_gate
+
+    gates = [parse_gate(text) for text in fail or ()]
+    for gate in gates:
+        if not gate.relative:
+            raise BenchError(f"--fail {gate}: a race knows ratios; write the limit in percent, e.g. {gate.name}:5%")
+    first, second = (race.argv_of(one, shlex.split(run_options)) for one in (base, head))
+    with Display() as display:
+        ratios = race.race(first, second, rounds, display)
+    names = [ratio.name for ratio in ratios]
+    for gate in gates:
+        if gate.name not in names:
+            raise BenchError(f"--fail {gate}: the race has no figure {gate.name}; it has {', '.join(names)}")
+    slower = [(ratio, gate) for gate in gates for ratio in ratios if ratio.name == gate.name and ratio.worse_than(gate)]
+    if as_json:
+        say(json.dumps([asdict(ratio) for ratio in ratios], indent=1))
+    else:
+        say(f"HEAD over BASE, {rounds} rounds by turns, geometric mean and 95 % interval:")
+        for ratio in ratios:
+            say(
+                f"  {ratio.name:40} {ratio.base:10.4g} -> {ratio.head:10.4g} {ratio.unit:9} "
+                f"x {ratio.ratio:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+            )
+    for ratio, gate in slower:
+        typer.echo(f"{ratio.name}: x {ratio.ratio:.3f} ({ratio.low:.3f} to {ratio.high:.3f}), --fail {gate}", err=True)
+    return GATE_FAILED if slower else FINE
 
 
 @command(app, "doctor")
@@ -499,7 +758,10 @@ def prepare_command(
             say(f"  contact sheet: {sheet}")
 
 
-import benchmark.train  # noqa: E402, F401  registers `train`, with the options above
+import benchmark.audit  # noqa: E402  registers its command, with the options above
+import benchmark.dedupe  # noqa: E402
+import benchmark.slices  # noqa: E402
+import benchmark.train  # noqa: E402, F401
 
 
 def _version(wanted: bool) -> None:
@@ -516,6 +778,7 @@ def options(
     import retrieval_bench.extractors
     import retrieval_bench.heads
     import retrieval_bench.metrics
+    import retrieval_bench.perturb
     import retrieval_bench.pipeline
     import retrieval_bench.search  # noqa: F401  importing the packages fills the registries that names are looked up in
 

@@ -256,6 +256,16 @@ def test_diff_exit_codes(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "no such record" in result.stderr
     assert json.loads(call("diff", same, moved, "--json").stdout)["passed"] is False
+    assert call("diff", same, moved, "--fail", "accuracy:0.01").exit_code == 0, "it got better"
+    assert call("diff", moved, same, "--fail", "accuracy:0.01", "--fail", "accuracy:90%").exit_code == 1
+    assert call("diff", same, moved, "--fail", "accuracy").exit_code == 2
+    assert call("diff", same, moved, "--format", "md").stdout.startswith("### ")
+    assert call("diff", same, moved, "--format", "github").stdout.startswith("{")
+    elsewhere = tmp_path / "elsewhere"
+    save(record(row(scores={"accuracy": 0.5}), environment={"processor": "another"}), elsewhere, {})
+    assert call("diff", same, elsewhere).exit_code == 0
+    assert call("diff", same, elsewhere, "--fail", "end_to_end_ms_p50:20%").exit_code == 3
+    assert call("diff", moved, elsewhere, "--fail", "end_to_end_ms_p50:20%", "--fail", "accuracy:0").exit_code == 1
 
 
 def test_list_names_everything() -> None:
@@ -267,6 +277,32 @@ def test_list_names_everything() -> None:
     assert all(entry["about"] for entries in content.values() for entry in entries)
     assert "sift" not in call("list", "metrics").stdout
     assert call("list", "metrcs").exit_code == 2
+    for word in ("definition", "denominator", "ties", "empty", "ceiling"):
+        assert f"  {word} " in call("list", "metrics").stdout
+
+
+def test_list_metrics_knows_the_ceilings_of_a_dataset(shelf: Path) -> None:
+    words = ("list", "metrics", "--dataset", "folder", "--data-root", shelf)
+    assert "on folder: precision@1 1.0000, precision@5 0.6000, precision@10 0.3000" in call(*words).stdout
+    entries = json.loads(call(*words, "--json").stdout)["metrics"]
+    assert {entry["name"]: entry for entry in entries}["recall"]["ceilings"]["recall@1"] == pytest.approx(1 / 3)
+    assert call("list", "methods", "--dataset", "folder").exit_code == 2
+
+
+def test_repeat_of_a_record_is_identical(shelf: Path, tmp_path: Path) -> None:
+    assert run(shelf, tmp_path / "out", "--methods", "phash").exit_code == 0
+    result = call("repeat", tmp_path / "out")
+    assert (result.exit_code, result.stdout) == (0, "identical\n")
+    assert call("repeat", tmp_path / "out", "--out", tmp_path / "out").exit_code == 2
+
+
+def test_race_exit_codes() -> None:
+    quick, slow = (f"{sys.executable} -S -c 'import time; time.sleep({seconds})'" for seconds in (0, 0.5))
+    assert call("race", quick, slow, "--rounds", 3, "--fail", "wall_s:50%").exit_code == 1
+    result = call("race", slow, quick, "--rounds", 3, "--fail", "wall_s:50%")
+    assert result.exit_code == 0
+    assert "wall_s" in result.stdout
+    assert call("race", quick, quick, "--rounds", 3, "--fail", "wall_s:0.5").exit_code == 2
 
 
 def test_data_prepare_says_what_is_there(shelf: Path, tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from records import failed, record, row
 
-from retrieval_bench.core import NotComparable
+from retrieval_bench.core import BenchError, NotComparable
 from retrieval_bench.diff import diff
-from retrieval_bench.report.verdict import as_data, lines
+from retrieval_bench.gates import parse_gate
+from retrieval_bench.recomputed import Values
+from retrieval_bench.report.verdict import as_data, github, lines, markdown
 from retrieval_bench.results import HeadFacts, TimeFigure
+from retrieval_bench.statistics.comparison import compare
 
 SCORES = {"accuracy": 0.5, "map@r": 0.4}
 
@@ -151,3 +155,95 @@ def test_a_verdict_is_plain_data() -> None:
     content = json.loads(json.dumps(as_data(diff(record(moved(0)), record(moved(0.5))))))
     assert content["passed"] is False
     assert content["moved"][0]["name"] == "accuracy"
+
+
+def timed(ms: float | None, n: int | None = 128, fit: float = 1.0):
+    times = {"search_p50": TimeFigure(value=ms, unit="ms", n=n), "fit": TimeFigure(value=fit, unit="s")}
+    return row(times=times | {"extract_throughput": TimeFigure(value=100.0, unit="images/s", n=9)})
+
+
+def gated(before, after, *gates: str, **changes):
+    return diff(record(before), record(after, **changes), gates=[parse_gate(gate) for gate in gates])
+
+
+def test_a_quality_gate_fails_on_a_fall_and_on_nothing_else() -> None:
+    assert gated(moved(0), moved(-0.009), "accuracy:0.01").passed
+    verdict = gated(moved(0), moved(-0.011), "accuracy:0.01")
+    assert not verdict.passed
+    assert "--fail accuracy:0.01" in "\n".join(lines(verdict))
+    assert gated(moved(0), moved(0.3), "accuracy:0.01").passed
+    assert gated(moved(0), moved(-0.3, "map@r"), "accuracy:0.01").passed, "only what was asked for is judged"
+    assert gated(moved(0), moved(-0.02), "accuracy:5%").passed
+    assert not gated(moved(0), moved(-0.03), "accuracy:5%").passed
+
+
+@pytest.mark.parametrize("name", ["search_ms_p50", "search_p50"])
+def test_a_speed_gate_takes_percent_and_the_unit(name: str) -> None:
+    assert gated(timed(10), timed(11.9), f"{name}:20%").passed
+    assert not gated(timed(10), timed(12.1), f"{name}:20%").passed
+    assert gated(timed(10), timed(1), f"{name}:20%").passed
+    assert not gated(timed(10), timed(12.1), f"{name}:2").passed
+    faster = timed(10).model_copy(
+        update={"times": {"extract_throughput": TimeFigure(value=50.0, unit="images/s", n=9)}}
+    )
+    assert not gated(timed(10), faster, "extract_throughput:20%").passed
+    assert gated(faster, timed(10), "extract_throughput:20%").passed
+
+
+def test_a_speed_gate_between_machines_or_measured_once_is_not_judged() -> None:
+    elsewhere = gated(timed(10), timed(99), "search_ms_p50:20%", environment={"processor": "another"})
+    assert elsewhere.passed
+    assert "different machines" in elsewhere.unjudged[0]
+    assert lines(elsewhere)[0].startswith("not comparable")
+    once = gated(timed(10), timed(10, fit=9.0), "fit_s:20%")
+    assert once.passed
+    assert "measures it once" in once.unjudged[0]
+
+
+@pytest.mark.parametrize("text", ["accuracy", "accuracy:", "accuracy:-1", "accuracy:nan", ":0.1", "accuracy:1e", ""])
+def test_what_is_no_gate_is_refused(text: str) -> None:
+    with pytest.raises(BenchError, match="write NAME:LIMIT"):
+        parse_gate(text)
+
+
+def test_a_gate_on_nothing_is_refused() -> None:
+    with pytest.raises(BenchError, match="no row has a figure acuracy; there are accuracy"):
+        gated(moved(0), moved(0), "acuracy:0.1")
+
+
+def values(*hits: float, ids: tuple[str, ...] | None = None) -> Values:
+    column = np.array(hits, np.float64)
+    ids = ids or tuple(map(str, range(len(hits))))
+    return Values(ids, np.arange(len(hits)) // 2, {"sift": {"accuracy": column}})
+
+
+def test_quality_is_paired_query_by_query() -> None:
+    old, new = values(1, 1, 0, 0, 1, 0, 1, 0), values(1, 0, 0, 1, 1, 0, 1, 1)
+    one = record(row())
+    change = diff(one, one, values=(old, new)).quality[0]
+    pair = compare(
+        ["new", "old"], np.array([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1], [0, 0], [1, 1], [1, 0]]), old.products
+    )
+    assert (change.low, change.high) == pytest.approx((pair[0].low, pair[0].high))
+    assert diff(one, one, values=(old, old)).quality[0].low == 0.0
+    assert diff(one, one, values=(old, values(1, 0, ids=("x", "y")))).quality[0].low is None
+    assert diff(one, one, values=(old, None)).quality[0].low is None
+
+
+def test_markdown_is_fit_for_a_pull_request() -> None:
+    name = "sift:words=8|x<script>"
+    one, other = (record(row(name, scores={"accuracy": value})) for value in (0.5, 0.7))
+    text = markdown(diff(one, other))
+    assert text.startswith("### ❌")
+    assert "<script" not in text
+    table = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in table[:3]} == {7}
+    assert "### ✅" in markdown(diff(one, one))
+
+
+def test_github_lists_say_which_way_is_better() -> None:
+    lists = github(record(timed(10)))
+    assert [entry["name"] for entry in lists["customSmallerIsBetter"]] == ["sift search_ms_p50", "sift fit_s"]
+    bigger = {entry["name"]: entry for entry in lists["customBiggerIsBetter"]}
+    assert bigger["sift accuracy"] == {"name": "sift accuracy", "unit": "score", "value": 0.5}
+    assert bigger["sift extract_throughput"]["unit"] == "images/s"

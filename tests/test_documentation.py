@@ -11,18 +11,28 @@ import numpy as np
 import pytest
 
 from benchmark.cli import app
-from retrieval_bench import datasets, extractors, heads, metrics, pipeline, search
+from retrieval_bench import datasets, extractors, heads, metrics, perturb, pipeline, search
 from retrieval_bench.core import Extractor, Setup
-from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, HEADS, JOINS, METRICS, STEPS, Registry
+from retrieval_bench.registry import (
+    BACKENDS,
+    DATASETS,
+    EXTRACTORS,
+    HEADS,
+    JOINS,
+    METRICS,
+    PERTURBATIONS,
+    STEPS,
+    Registry,
+)
 from retrieval_bench.report import table
 from retrieval_bench.results import load
 
-REGISTERED = (datasets, extractors, heads, metrics, pipeline, search)  # importing them fills the registries
+REGISTERED = (datasets, extractors, heads, metrics, perturb, pipeline, search)  # importing them fills the registries
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-ALL = (EXTRACTORS, JOINS, STEPS, HEADS, DATASETS, METRICS, BACKENDS)
+ALL = (EXTRACTORS, JOINS, STEPS, HEADS, DATASETS, METRICS, BACKENDS, PERTURBATIONS)
 
 
 @pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)

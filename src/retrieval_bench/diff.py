@@ -1,6 +1,8 @@
 """Two records to a verdict: the same, moved, or not comparable.
 
-First form: quality by a tolerance, speed shown only between records of the same machine and never judged.
+Quality is held by a tolerance in both directions, or by the gates that were asked for, which fail where a figure gets
+worse by more than they allow. Both records asked the same queries, so that each difference is paired query by query and
+has an interval. Speed is shown only between records of the same machine, and judged only by a gate.
 
 Rows that learn from train get a wider tolerance. The same seed gives the same bits on one kind of processor; on
 another, the last bit of a descriptor can send k-means to another vocabulary, which moves a score as far as another seed
@@ -9,10 +11,15 @@ does. Rows that learn nothing differ between processors by a rounding here and t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from retrieval_bench.core import NotComparable
+import numpy as np
+
+from retrieval_bench.core import BenchError, NotComparable
+from retrieval_bench.gates import Gate, bigger_is_better, known_names, time_name
+from retrieval_bench.recomputed import Values
 from retrieval_bench.results import Record, Row, find_row
 
 TOLERANCE = 0.02
@@ -21,7 +28,12 @@ LEARNED_TOLERANCE = 0.06
 
 @dataclass(frozen=True)
 class Change:
-    """One figure of one method, before and after. `unit` is "" for quality; `allowed`: how far it may move."""
+    """One figure of one method, before and after. `unit` is "" for quality; `allowed`: how far it may move.
+
+    gate: what was asked for with --fail; it looks at changes for the worse alone. low, high: 95 % interval of the
+    difference over products, where both records hold their rankings and the figure is a mean over queries. n: how often
+    a time was measured.
+    """
 
     method: str
     name: str
@@ -29,10 +41,19 @@ class Change:
     after: float
     unit: str = ""
     allowed: float = float("inf")
+    gate: str | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
 
     @property
     def moved(self) -> bool:
-        return abs(self.delta) > self.allowed + 1e-12
+        return (abs(self.delta) if self.gate is None else self.worse) > self.allowed + 1e-12
+
+    @property
+    def worse(self) -> float:
+        """How far it moved in the wrong direction; negative where it got better."""
+        return -self.delta if bigger_is_better(self.unit) else self.delta
 
     @property
     def delta(self) -> float:
@@ -48,6 +69,8 @@ class Verdict:
     """broken: sentences on rows that are missing or failed.
 
     quality: every quality figure of every common row; speed: times of the common rows, where the machine is the same.
+    gates: what each gate that was asked for looked at, in every common row. unjudged: sentences on gates for which the
+    two records are not comparable.
     """
 
     quality: tuple[Change, ...]
@@ -55,11 +78,13 @@ class Verdict:
     added: tuple[str, ...]
     speed: tuple[Change, ...]
     same_machine: bool
+    gates: tuple[Change, ...] = ()
+    unjudged: tuple[str, ...] = ()
 
     @property
     def moved(self) -> tuple[Change, ...]:
-        """Quality that changed by more than is allowed."""
-        return tuple(change for change in self.quality if change.moved)
+        """What changed by more than is allowed."""
+        return tuple(change for change in (*self.quality, *self.gates) if change.moved)
 
     @property
     def passed(self) -> bool:
@@ -67,20 +92,32 @@ class Verdict:
 
 
 def diff(
-    before: Record, after: Record, tolerance: float = TOLERANCE, learned_tolerance: float = LEARNED_TOLERANCE
+    before: Record,
+    after: Record,
+    tolerance: float = TOLERANCE,
+    learned_tolerance: float = LEARNED_TOLERANCE,
+    *,
+    gates: Sequence[Gate] = (),
+    values: tuple[Values | None, Values | None] = (None, None),
 ) -> Verdict:
     """Compare row by row. NotComparable where the numbers would not mean the same thing.
 
     tolerance: the largest difference of a quality number, in either direction, that still counts as the same, for
         rows that learn nothing from train; learned_tolerance: for those that do.
+    gates: judged in place of the tolerances. BenchError for a name that no row has.
+    values: every query's values of both records, for intervals.
     """
     _refuse_false_comparison(before, after)
+    if gates:
+        tolerance = learned_tolerance = float("inf")
     quality: list[Change] = []
     speed: list[Change] = []
     broken: list[str] = []
     same_machine = _machine(before) == _machine(after)
     for place, record in (("first", before), ("second", after)):
-        if record.status != "finished":
+        if record.status == "failed":
+            broken.append(f"the {place} record is of a run that failed: {'; '.join(record.violations)}")
+        elif record.status != "finished":
             broken.append(f"the {place} record is of a run that did not finish")
     for old in before.rows:
         new = find_row(after.rows, old.method)
@@ -92,12 +129,59 @@ def diff(
         else:
             _refuse_other_weights(old, new)
             learns = old.features is not None and old.features.fit != "nothing to learn"
-            quality += _changes(old, new, learned_tolerance if learns else tolerance)
+            reach = _intervals(old.method, values, before)
+            quality += _changes(old, new, learned_tolerance if learns else tolerance, reach)
             broken += _lost(old, new)
-            if same_machine:
-                speed += _times(old, new)
+            speed += _times(old, new)
     added = tuple(row.method for row in after.rows if find_row(before.rows, row.method) is None)
-    return Verdict(tuple(quality), tuple(broken), added, tuple(speed), same_machine)
+    judged, unjudged = _judged(gates, quality, speed, same_machine)
+    shown = tuple(speed) if same_machine else ()
+    return Verdict(tuple(quality), tuple(broken), added, shown, same_machine, tuple(judged), tuple(unjudged))
+
+
+def _judged(
+    gates: Sequence[Gate], quality: Sequence[Change], speed: Sequence[Change], same_machine: bool
+) -> tuple[list[Change], list[str]]:
+    """What each gate looks at, and why one cannot be judged."""
+    judged: list[Change] = []
+    unjudged: list[str] = []
+    for gate in gates:
+        figures = [change for change in quality if change.name == gate.name]
+        times = [change for change in speed if gate.name in (change.name, time_name(change.name, change.unit))]
+        if not figures and not times and (quality or speed):
+            known = known_names({c.name for c in quality}, {c.name: c.unit for c in speed})
+            raise BenchError(f"--fail {gate}: no row has a figure {gate.name}; there are {known}")
+        if times and not same_machine:
+            unjudged.append(f"{gate}: not comparable, the records come from different machines or thread counts")
+            continue
+        once = [change for change in times if change.unit != "MiB" and (change.n is None or change.n < 2)]
+        if once:
+            unjudged.append(f"{gate}: not comparable, a run measures it once; `race` measures it repeatedly")
+            continue
+        judged += [replace(c, allowed=gate.allowed(c.before), gate=str(gate)) for c in (*figures, *times)]
+    return judged, unjudged
+
+
+def _intervals(
+    method: str, values: tuple[Values | None, Values | None], record: Record
+) -> Mapping[str, tuple[float, float]]:
+    """Metric -> interval of its difference; empty where either record lacks what each query found."""
+    from retrieval_bench.statistics.resampling import LEVEL, RESAMPLES, intervals, resampled_means
+
+    old, new = values
+    if old is None or new is None or old.query_ids != new.query_ids:
+        return {}
+    one, other = old.by_method.get(method, {}), new.by_method.get(method, {})
+    names = [name for name in one if name in other]
+    clusters = len(np.unique(old.products))
+    if not names or clusters < 2:
+        return {}
+    differences = np.column_stack([other[name] - one[name] for name in names])
+    if not differences.any():
+        return dict.fromkeys(names, (0.0, 0.0))
+    means = resampled_means(differences, old.products, RESAMPLES, record.settings.seed)
+    reach = intervals(means, clusters, LEVEL)
+    return {name: (low, high) for name, (low, high) in zip(names, reach.tolist(), strict=True)}
 
 
 def _refuse_false_comparison(before: Record, after: Record) -> None:
@@ -129,9 +213,14 @@ def _refuse_other_weights(old: Row, new: Row) -> None:
         raise NotComparable(f"not comparable: {old.method} has other weights ({identity(old)} and {identity(new)})")
 
 
-def _changes(old: Row, new: Row, allowed: float) -> list[Change]:
+def _changes(old: Row, new: Row, allowed: float, reach: Mapping[str, tuple[float, float]]) -> list[Change]:
     before, after = _quality(old), _quality(new)
-    return [Change(old.method, name, before[name], after[name], allowed=allowed) for name in before if name in after]
+    changes = []
+    for name in before:
+        if name in after:
+            low, high = reach.get(name, (None, None))
+            changes.append(Change(old.method, name, before[name], after[name], allowed=allowed, low=low, high=high))
+    return changes
 
 
 def _quality(row: Row) -> dict[str, float]:
@@ -150,7 +239,8 @@ def _times(old: Row, new: Row) -> list[Change]:
     for name, before in old.times.items():
         after = new.times.get(name)
         if after is not None and before.value is not None and after.value is not None:
-            changes.append(Change(old.method, name, before.value, after.value, before.unit))
+            n = None if before.n is None or after.n is None else min(before.n, after.n)
+            changes.append(Change(old.method, name, before.value, after.value, before.unit, n=n))
     return changes
 
 

@@ -71,12 +71,24 @@ def _all(judged: Judged, ks: Iterable[int]) -> Iterator[tuple[str, Entry, int | 
             yield f"{entry.name}@{k}", entry, k
 
 
+_TIES = "equal distances: the lower gallery row first; the record holds worst, mean and best over all their orders"
+_VOTE_TIES = "equal distances: the lower gallery row first; what other orders would give is not known in closed form"
+_EMPTY = "a query with R = 0 is left out and counted; 0 where nothing relevant was retrieved; padding is not relevant"
+_NO_VOTE = "a query with R = 0 is left out and counted; nothing retrieved is a wrong answer; padding does not vote"
+
+_NO_CEILING = "none: behind the relevant items come others, and which ones decides the vote where k > R"
+
+
 def _metric(
     name: str,
     about: str,
     definition: str,
     short: str,
+    denominator: str,
     *,
+    ceiling: str = "1",
+    ties: str = _TIES,
+    empty: str = _EMPTY,
     at_k: bool = True,
     per_query: bool = True,
     whole_ranking: bool = False,
@@ -86,6 +98,10 @@ def _metric(
         name,
         about=about,
         definition=definition,
+        denominator=denominator,
+        ties=ties,
+        empty=empty,
+        ceiling=ceiling,
         short=short,
         at_k=at_k,
         per_query=per_query,
@@ -107,13 +123,14 @@ def _hits(judged: Judged, k: int) -> np.ndarray:
     "the nearest item has the right label",
     "rel(1): 1-nearest-neighbour classification",
     "acc",
+    "1",
     at_k=False,
 )
 def accuracy(judged: Judged, k: None = None) -> np.ndarray:
     return _hits(judged, 1)[:, 0].astype(np.float64)
 
 
-@_metric("hit_rate", "any of the first k is relevant", "max of rel(1) ... rel(k)", "hit")
+@_metric("hit_rate", "any of the first k is relevant", "max of rel(1) ... rel(k)", "hit", "1")
 def hit_rate(judged: Judged, k: int) -> np.ndarray:
     return (_hits(judged, k).sum(axis=1) > 0).astype(np.float64)
 
@@ -123,6 +140,8 @@ def hit_rate(judged: Judged, k: int) -> np.ndarray:
     "share of the first k that is relevant",
     "(rel(1) + ... + rel(k)) / k; also where fewer than k items exist, so its ceiling is min(k, R) / k",
     "P",
+    "k, also where fewer than k were retrieved",
+    ceiling="min(k, R) / k",
 )
 def precision(judged: Judged, k: int) -> np.ndarray:
     return _hits(judged, k).sum(axis=1) / k
@@ -133,6 +152,8 @@ def precision(judged: Judged, k: int) -> np.ndarray:
     "share of the relevant that is among the first k",
     "(rel(1) + ... + rel(k)) / R; its ceiling is min(k, R) / R",
     "R",
+    "R",
+    ceiling="min(k, R) / R",
 )
 def recall(judged: Judged, k: int) -> np.ndarray:
     return _hits(judged, k).sum(axis=1) / judged.n_relevant
@@ -144,6 +165,8 @@ def recall(judged: Judged, k: int) -> np.ndarray:
     "2 P R / (P + R) of each query's precision@k and recall@k, 0 where both are 0; "
     "equals 2 (rel(1) + ... + rel(k)) / (k + R), so its ceiling is 2 min(k, R) / (k + R)",
     "F1",
+    "k + R",
+    ceiling="2 min(k, R) / (k + R)",
 )
 def f1(judged: Judged, k: int) -> np.ndarray:
     return 2.0 * _hits(judged, k).sum(axis=1) / (k + judged.n_relevant)
@@ -154,6 +177,7 @@ def f1(judged: Judged, k: int) -> np.ndarray:
     "average precision within the first R (Musgrave et al. 2020)",
     "(1/R) sum over i = 1..R of P(i) rel(i), where P(i) = (rel(1) + ... + rel(i)) / i",
     "mAP@R",
+    "R",
     at_k=False,
 )
 def map_at_r(judged: Judged, k: None = None) -> np.ndarray:
@@ -172,6 +196,7 @@ def map_at_r(judged: Judged, k: None = None) -> np.ndarray:
     "average precision over the whole ranking",
     "(1/R) sum over all relevant items of P(i), where i is the item's rank and P(i) = (rel(1) + ... + rel(i)) / i",
     "mAP",
+    "R, also where fewer were found",
     at_k=False,
     whole_ranking=True,
 )
@@ -184,6 +209,7 @@ def mean_average_precision(judged: Judged, k: None = None) -> np.ndarray:
     "discounted gain of the first k over the best possible",
     "sum over i = 1..k of rel(i) / log2(i + 1), divided by the same sum with min(k, R) relevant items in front",
     "nDCG",
+    "the gain of min(k, R) relevant items in front",
 )
 def ndcg(judged: Judged, k: int) -> np.ndarray:
     """Järvelin, Kekäläinen: Cumulated gain-based evaluation of IR techniques, TOIS 2002; binary gain."""
@@ -198,6 +224,7 @@ def ndcg(judged: Judged, k: int) -> np.ndarray:
     "one over the rank of the first relevant item",
     "1 / i of the first i with rel(i) = 1; where the gallery is too large to be ranked whole, 0 if none was retrieved",
     "MRR",
+    "1",
     at_k=False,
 )
 def mrr(judged: Judged, k: None = None) -> np.ndarray:
@@ -213,6 +240,10 @@ def mrr(judged: Judged, k: None = None) -> np.ndarray:
     "1 where the most frequent label among the first k is the query's; "
     "between equally frequent labels the one whose first item is nearest wins; padding does not vote",
     "kNN",
+    "1",
+    ceiling=_NO_CEILING,
+    ties=_VOTE_TIES,
+    empty=_NO_VOTE,
     has_ceiling=False,
 )
 def knn_accuracy(judged: Judged, k: int) -> np.ndarray:
@@ -230,6 +261,10 @@ _MACRO = (
     "k-NN vote: precision per label, averaged",
     _MACRO.format("precision"),
     "mP",
+    "of each label, how often it was predicted; then the number of labels among the queries",
+    ceiling=_NO_CEILING,
+    ties=_VOTE_TIES,
+    empty=_NO_VOTE,
     per_query=False,
     has_ceiling=False,
 )
@@ -243,6 +278,10 @@ def macro_precision(judged: Judged, k: int) -> float:
     "k-NN vote: recall per label, averaged",
     _MACRO.format("recall"),
     "mR",
+    "of each label, how many queries have it; then the number of labels among the queries",
+    ceiling=_NO_CEILING,
+    ties=_VOTE_TIES,
+    empty=_NO_VOTE,
     per_query=False,
     has_ceiling=False,
 )
@@ -252,7 +291,16 @@ def macro_recall(judged: Judged, k: int) -> float:
 
 
 @_metric(
-    "macro_f1", "k-NN vote: F1 per label, averaged", _MACRO.format("F1"), "mF1", per_query=False, has_ceiling=False
+    "macro_f1",
+    "k-NN vote: F1 per label, averaged",
+    _MACRO.format("F1"),
+    "mF1",
+    "of each label, how often it was predicted or is right; then the number of labels among the queries",
+    ceiling=_NO_CEILING,
+    ties=_VOTE_TIES,
+    empty=_NO_VOTE,
+    per_query=False,
+    has_ceiling=False,
 )
 def macro_f1(judged: Judged, k: int) -> float:
     right, predicted, expected = _confusion(judged, k)

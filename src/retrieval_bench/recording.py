@@ -56,6 +56,8 @@ def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:
         limit=plan.limit,
         backend=plan.backend,
         depth=trial.depth,
+        perturb=plan.perturb,
+        severities=plan.severities if plan.perturb else (),
     )
     where = environment(library_versions(), _gpu(plan.device), allocator)
     return Record(
@@ -66,10 +68,15 @@ def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:
         settings=settings,
         environment=where,
         metrics={name: MetricFacts(**about) for name, about in metrics.describe().items()},
-        ceilings=metrics.ceilings(_perfect(trial), trial.k),
+        ceilings=ceilings_of(trial),
         statistics=statistics(data.query.labels, plan.seed),
         rows=(),
     )
+
+
+def ceilings_of(trial: Trial) -> dict[str, float]:
+    """What a perfect ranking scores on this dataset, by metric name with cutoff."""
+    return metrics.ceilings(_perfect(trial), trial.k)
 
 
 def _perfect(trial: Trial) -> Judged:

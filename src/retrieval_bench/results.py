@@ -133,6 +133,15 @@ class HeadFacts(Model):
     error: str | None = None
 
 
+class Robustness(Model):
+    """What is left when the queries, and they alone, are perturbed. severity: 1 to 5."""
+
+    perturbation: str
+    severity: int = Field(ge=1, le=5)
+    scores: dict[str, float]
+    intervals: dict[str, Interval] = {}
+
+
 class Failure(Model):
     kind: str
     sentence: str
@@ -158,6 +167,7 @@ class Row(Model):
     features: Features | None = None
     parts: tuple[PartFacts, ...] = ()
     heads: dict[str, HeadFacts] = {}
+    robustness: tuple[Robustness, ...] = ()
     error: Failure | None = None
 
 
@@ -201,6 +211,8 @@ class Settings(Model):
     limit: int | None
     backend: str
     depth: int
+    perturb: tuple[str, ...] = ()
+    severities: tuple[int, ...] = ()
 
 
 class Environment(Model):
@@ -220,10 +232,14 @@ class Environment(Model):
 
 
 class MetricFacts(Model):
-    """What a metric's name means."""
+    """What a metric's name means; what a record of an earlier version does not say is empty."""
 
     about: str
     definition: str
+    denominator: str = ""
+    ties: str = ""
+    empty: str = ""
+    ceiling: str = ""
     short: str
     at_k: bool
     per_query: bool
@@ -238,10 +254,14 @@ class Rankings(Model):
 
 
 class Record(Model):
-    """`ceilings`: what a perfect ranking scores on this dataset, by metric name with cutoff; votes have none."""
+    """`ceilings`: what a perfect ranking scores on this dataset, by metric name with cutoff; votes have none.
+
+    controls: see guards.controls; control -> metric -> score. violations: the rules of `guards` that this run breaks,
+    one sentence each; it then ends as failed.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    status: Literal["finished", "interrupted", "running"]
+    status: Literal["finished", "interrupted", "running", "failed"]
     created: str
     command: tuple[str, ...]
     dataset: DatasetFacts
@@ -252,6 +272,8 @@ class Record(Model):
     statistics: Statistics | None = None
     rows: tuple[Row, ...]
     comparisons: dict[str, Comparison] = {}
+    controls: dict[str, dict[str, float]] = {}
+    violations: tuple[str, ...] = ()
     rankings: Rankings | None = None
 
     def to_json(self) -> str:

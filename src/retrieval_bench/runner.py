@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_bench import extractors, metrics, training
+from retrieval_bench import extractors, guards, metrics, training
 from retrieval_bench.cache import FeatureCache, code_version, library_versions, recipe_key
 from retrieval_bench.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.core import BenchError, Ranking, Rows, Searcher, Setup, Split
@@ -24,11 +24,24 @@ from retrieval_bench.fusion import LEARN_FROM
 from retrieval_bench.images import DECODER_VERSION
 from retrieval_bench.judge import Relevant, judge, rank_gallery
 from retrieval_bench.method import Method
+from retrieval_bench.perturb import Perturbed, levels
 from retrieval_bench.pipeline import Part, Pipeline
 from retrieval_bench.pixels import fresh
 from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
 from retrieval_bench.report.table import derived
-from retrieval_bench.results import Failure, Features, Fitted, PartFacts, Record, Row, Ties, TimeFigure, claimed, save
+from retrieval_bench.results import (
+    Failure,
+    Features,
+    Fitted,
+    PartFacts,
+    Record,
+    Robustness,
+    Row,
+    Ties,
+    TimeFigure,
+    claimed,
+    save,
+)
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.ties import tie_bounds
 from retrieval_bench.timing import PeakMemory, Stopwatch, Time, latencies, pinned, release_memory, steady_allocator
@@ -41,6 +54,8 @@ log = logging.getLogger("retrieval_bench")
 DEFAULT_METHODS = ("sift", "hog", "phash", "color", "resnet18", "convnet", "random", "oracle")
 TIMED_QUERIES = 128
 """Queries timed one by one: enough to carry a 99th percentile, few enough that timing costs seconds."""
+FRESH_QUERIES = 4
+"""Queries whose features are computed anew where they came from the cache, to see that they are the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +106,28 @@ def run(
                 record = record.model_copy(update={"status": "interrupted"})
                 save(record, out, arrays, derived(record), keep_earlier)
             raise
-        record = record.model_copy(update={"status": "finished"})
+        record = guarded(record, arrays, plan, trial)
         return save(record, out, arrays, derived(record))
+
+
+def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial: Trial) -> Record:
+    """The record with its controls, finished, or failed where it breaks a rule.
+
+    After all methods, so that nothing of theirs is compiled or loaded by the controls.
+    """
+    broken: tuple[str, ...] = ()
+    try:
+        with pinned(plan.threads):
+            record = record.model_copy(update={"controls": guards.controls(trial, plan.seed, plan.backend)})
+    except Exception as error:  # whatever it is, the methods' numbers were had by the same search and judgement
+        log.error("the controls failed", exc_info=True)
+        broken = (f"the controls cannot be had ({type(error).__name__}: {error}), so nothing vouches for the numbers",)
+    broken += guards.violations(
+        record, arrays, sample=guards.sampled(trial, plan.seed), learn_from=trial.dataset.train.content
+    )
+    for sentence in broken:
+        log.error("%s", sentence)
+    return record.model_copy(update={"violations": broken, "status": "failed" if broken else "finished"})
 
 
 def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = silent) -> Outcome:
@@ -113,6 +148,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             **_measure(pipeline, found, plan, trial, progress),
         }
         heads = _heads(pipeline, found, plan, trial, progress)
+        robustness = _robustness(pipeline, found, plan, trial, progress)
         products = trial.dataset.query.labels
         how = statistics(products, plan.seed)
         row = Row(
@@ -128,6 +164,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             features=found.features,
             parts=found.parts,
             heads={head: done.facts for head, done in heads.items()},
+            robustness=robustness,
         )
         return Outcome(row, found.ranking, found.relevant, heads, found.per_query)
     except BenchError as error:
@@ -281,6 +318,23 @@ def _extracted(
             raise
         raise BenchError(f"{part.name}, which is part of it, failed: {error}") from None
     return _Extracted(fitted, fit_s, learned_from, splits)
+
+
+def described(
+    method: Method, plan: Plan, train: Split, wanted: Mapping[str, Split], progress: Progress = silent
+) -> tuple[Pipeline, dict[str, np.ndarray]]:
+    """One vector of each image of these splits, by a method that has learned from `train`.
+
+    Raises BenchError where the method keeps no single vector, or learns and train is empty.
+    """
+    pipeline = Pipeline(method, Setup(plan.seed, plan.weights, plan.device, plan.threads), plan.backend)
+    if pipeline.unclassifiable is not None or pipeline.steps:
+        raise BenchError(f"{pipeline.name} does not keep one vector an image to compare; name a method such as color")
+    with pinned(1):
+        done = [_extracted(part, pipeline, wanted, plan, train, progress) for part in pipeline.members]
+        if pipeline.join_learns:
+            _fit_join(pipeline, done, plan, train, progress)
+    return pipeline, {name: pipeline.vectors([part.splits[name].features for part in done]) for name in wanted}
 
 
 def _fit_join(
@@ -438,6 +492,7 @@ def _measure(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progre
             row, features = described
             return found.searcher(features, k, None if exclude is None else exclude[row : row + 1])
 
+        _refuse_stale(pipeline, found, [describe(decode(item))[::-1] for item in range(min(n, FRESH_QUERIES))])
         phases = (("decode", decode), ("extract", describe), ("search", find))
         times |= latencies(phases, n, progress=lambda done, total: progress(f"{name}: timing", done, total))
 
@@ -453,6 +508,30 @@ def _measure(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progre
             )
     times["extract_throughput"] = Time(n / extracting.seconds, "images/s", n)
     return times
+
+
+def _refuse_stale(pipeline: Pipeline, found: _Found, described: list[tuple[Rows, int]]) -> None:
+    """Features that came from the cache are what would be computed now; described: fresh ones and their rows.
+
+    Room for the last bits, in which a network's rows may depend on what stood beside them; none for bit codes.
+    """
+    if not found.features.from_cache:
+        return
+    for features, row in described:
+        kept = found.queries[row : row + 1]
+        pairs = (
+            [(features, kept)]
+            if isinstance(features, np.ndarray) and isinstance(kept, np.ndarray)
+            else [(array, kept.arrays[name]) for name, array in features.arrays.items()]  # type: ignore[union-attr]
+        )
+        for fresh_one, stored in pairs:
+            scale = float(np.abs(fresh_one).max(initial=0))
+            room = 0.0 if fresh_one.dtype == np.uint8 else 0.01 * scale
+            if not np.allclose(fresh_one, stored, rtol=0, atol=room):
+                raise BenchError(
+                    f"{pipeline.name}: its features in the cache are not those that it computes now; "
+                    "run with --no-cache, or remove the cache"
+                )
 
 
 def _heads(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progress: Progress) -> dict[str, Classified]:
@@ -479,6 +558,48 @@ def _heads(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progress
         timed=np.random.default_rng(plan.seed).permutation(len(query))[:TIMED_QUERIES].tolist(),
         progress=lambda head, done, total: progress(f"{pipeline.name}: {head}", done, total),
     )
+
+
+def _robustness(
+    pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progress: Progress
+) -> tuple[Robustness, ...]:
+    """The same gallery and all that was learned, asked with perturbed queries."""
+    if pipeline.sees_labels:
+        return ()  # the pixels of its queries do not matter to it
+    data = trial.dataset
+    kept = ("accuracy", "map@r", f"recall@{max(trial.k)}")
+    how = statistics(data.query.labels, plan.seed)
+    measured = []
+    for name in plan.perturb:
+        for severity in levels(name, plan.severities):
+            images = Perturbed(data.query.images, name, severity, plan.seed)
+            asked = {f"{name} {severity}": replace(data.query, images=images)}
+            with pinned(1):
+                features = [
+                    next(iter(_extracted(part, pipeline, asked, plan, data.train, progress).splits.values())).features
+                    for part in pipeline.parts
+                ]
+            with pinned(plan.threads):
+                ranking, relevant = rank_gallery(
+                    found.searcher,
+                    pipeline.rows(features),
+                    data.query.labels,
+                    data.gallery.labels,
+                    trial.depth,
+                    exclude=trial.exclude,
+                )
+            ranks = None if relevant is None else relevant.ranks
+            judged = judge(data.query.labels, data.gallery.labels, ranking, trial.n_relevant, ranks)
+            values = {what: value for what, value in metrics.per_query(judged, trial.k).items() if what in kept}
+            measured.append(
+                Robustness(
+                    perturbation=name,
+                    severity=severity,
+                    scores={what: float(value.mean()) for what, value in values.items()},
+                    intervals=intervals_of(values, data.query.labels, how),
+                )
+            )
+    return tuple(measured)
 
 
 def _zero_rows(rows: Rows) -> int:

@@ -32,7 +32,10 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run. k None: DEFAULT_K, as far as the gallery carries it. heads: names of HEADS."""
+    """What is to be run. k None: DEFAULT_K, as far as the gallery carries it. heads: names of HEADS.
+
+    perturb: names of PERTURBATIONS, for the queries of a further pass; severities: how strong.
+    """
 
     methods: tuple[Method, ...]
     dataset: Spec
@@ -46,6 +49,8 @@ class Plan:
     limit: int | None = None
     backend: str = "exact"
     max_bad: float = 0.01
+    perturb: tuple[str, ...] = ()
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
 
 

@@ -6,13 +6,14 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from retrieval_bench.report import robustness
 from retrieval_bench.results import TABLE_FILES, Record, Row
 
 NOT_AVAILABLE = "n/a"
@@ -22,12 +23,16 @@ TOLD_FROM = 0.005
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `rank` says what is dropped first where the terminal is narrow: the highest goes first."""
+    """One column. `rank` says what is dropped first where the terminal is narrow: the highest goes first.
+
+    better: which of two figures is the better one; "" where the column holds no figure to compare.
+    """
 
     head: str
     means: str
     cell: Callable[[Row], str]
     rank: int
+    better: Literal["higher", "lower", ""] = "higher"
 
 
 def columns(record: Record) -> list[Column]:
@@ -46,7 +51,7 @@ def columns(record: Record) -> list[Column]:
         _time("end_to_end_p95", "p95", "the same, 95th percentile", 4),
         _time("search_p50", "search ms", "search alone, one query, median", 6),
         _time("extract_throughput", "images/s", "decode + extract on all threads", 3),
-        Column("B/image", "bytes that one image occupies in the gallery", _bytes, 2),
+        Column("B/image", "bytes that one image occupies in the gallery", _bytes, 2, "lower"),
         _time("fit", "fit s", "learning from train; n/a when it came from the cache", 7),
         _time("added_memory", "+ MiB", "resident memory that loading, learning, extracting and ranking added", 8),
     ]
@@ -67,12 +72,12 @@ def _certainty(record: Record) -> list[Column]:
 
     shown = []
     if any(row.intervals for row in record.rows):
-        shown.append(Column("95 %", "interval of the accuracy, by bootstrap over products", reach, 2))
+        shown.append(Column("95 %", "interval of the accuracy, by bootstrap over products", reach, 2, ""))
     compared = record.comparisons.get("accuracy")
     if compared is not None:
         letters = compared.groups
         means = "methods that share a letter cannot be told apart by their accuracy"
-        shown.append(Column("group", means, lambda row: letters.get(row.method, ""), 3))
+        shown.append(Column("group", means, lambda row: letters.get(row.method, ""), 3, ""))
     return shown
 
 
@@ -95,7 +100,7 @@ def _time(name: str, head: str, means: str, rank: int) -> Column:
         figure = row.times.get(name)
         return NOT_AVAILABLE if figure is None or figure.value is None else three_digits(figure.value)
 
-    return Column(head, means, cell, rank)
+    return Column(head, means, cell, rank, "higher" if name.endswith("throughput") else "lower")
 
 
 def _bytes(row: Row) -> str:
@@ -189,6 +194,9 @@ def terminal(record: Record, width: int | None = None, color: bool = False) -> s
         below.print(Text(line, style="dim" if color else ""))
     if hidden:
         below.print(Text(f"Too narrow for: {', '.join(reversed(hidden))} (`show --format csv` has all).", style="dim"))
+    if any(row.robustness for row in record.rows):
+        below.print()
+        below.print(Text(robustness.text(record)), soft_wrap=True)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
@@ -212,6 +220,10 @@ def markdown(record: Record) -> str:
     lines = [line(["method", *(column.head for column in shown)]), line(["---", *["---:"] * len(shown)])]
     lines += [line(cells) for cells in grid(record, shown)]
     lines += ["", *(f"{sentence}  " for sentence in caption(record)), ""]
+    if any(row.robustness for row in record.rows):
+        heads, *cells = robustness.grid(record)
+        lines += [line(heads), line(["---", *["---:"] * (len(heads) - 1)]), *map(line, cells), ""]
+        lines += [robustness.MEANS, ""]
     lines += [f"- **{column.head}**: {column.means}" for column in shown]
     return "\n".join(lines) + "\n"
 
@@ -248,6 +260,11 @@ def _everything(row: Row) -> tuple[dict[str, Any], ...]:
             f"{head} {name} [{figure.unit}]": figure.value
             for head, facts in row.heads.items()
             for name, figure in facts.times.items()
+        },
+        {
+            f"{name} {one.perturbation} {one.severity}": value
+            for one in row.robustness
+            for name, value in one.scores.items()
         },
         {f"{name} [{figure.unit}]": figure.value for name, figure in row.times.items()},
         dict.fromkeys(sizes) if row.features is None else {name: getattr(row.features, name) for name in sizes},

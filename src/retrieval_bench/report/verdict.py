@@ -1,63 +1,136 @@
-"""A diff's verdict as terminal text and as plain data for JSON."""
+"""A diff's verdict as terminal text, as Markdown for a pull request, and as plain data for JSON."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
 from retrieval_bench.diff import Change, Verdict
+from retrieval_bench.gates import bigger_is_better, time_name
 from retrieval_bench.report.table import three_digits
+from retrieval_bench.results import Record
 
 _SPEED_SHOWN = ("end_to_end_p50", "search_p50", "extract_throughput", "fit")
+_QUALITY_SHOWN = ("accuracy", "map@r")
 
 
 def lines(verdict: Verdict) -> list[str]:
     """What a person needs: the verdict, then what moved, then the largest change of each method, then speed."""
-    methods = list(dict.fromkeys(change.method for change in verdict.quality))
-    text = [_headline(verdict, len(methods))]
-    text += [f"  {sentence}" for sentence in verdict.broken]
-    text += [f"  {_quality(change)}, allowed {change.allowed:g}" for change in verdict.moved]
+    methods = _methods(verdict)
+    text = [headline(verdict)]
+    text += [f"  {sentence}" for sentence in (*verdict.broken, *verdict.unjudged)]
+    text += [f"  {_figure(change)}, {_limit(change)}" for change in verdict.moved]
     if methods:
         text += ["", "Largest change of each method:"]
     for method in methods:
         largest = max((c for c in verdict.quality if c.method == method), key=lambda change: abs(change.delta))
-        text.append(f"  {_quality(largest) if largest.delta else f'{method}: identical in every quality number'}")
+        text.append(f"  {_figure(largest) if largest.delta else f'{method}: identical in every quality number'}")
     if verdict.added:
         text += ["", f"Only in the second record: {', '.join(verdict.added)}"]
     text.append("")
     if verdict.same_machine:
-        text.append("Speed, same machine, shown and not judged:")
-        text += [f"  {_speed(change)}" for change in verdict.speed if change.name in _SPEED_SHOWN]
+        text.append(f"Speed, same machine, {'judged by gates alone' if verdict.gates else 'shown and not judged'}:")
+        text += [f"  {_figure(change)}" for change in verdict.speed if change.name in _SPEED_SHOWN]
     else:
         text.append("Speed is not compared: the records come from different machines or thread counts.")
     return text
 
 
-def _headline(verdict: Verdict, methods: int) -> str:
+def headline(verdict: Verdict) -> str:
+    """The verdict in one line."""
+    methods = len(_methods(verdict))
+    if verdict.passed and verdict.unjudged:
+        return f"not comparable: {len(verdict.unjudged)} gates cannot be judged; {methods} methods passed the others"
     if verdict.passed:
         return f"same: {methods} methods, no quality number moved further than is allowed"
     parts = []
     if verdict.broken:
         parts.append(f"{len(verdict.broken)} rows missing, failed or incomplete")
     if verdict.moved:
-        parts.append(f"{len(verdict.moved)} quality numbers moved too far")
+        kind = "gated" if verdict.gates else "quality"
+        parts.append(f"{len(verdict.moved)} {kind} numbers moved too far")
     return f"different: {'; '.join(parts)}"
 
 
-def _quality(change: Change) -> str:
-    return f"{change.method}: {change.name} {change.before:.4f} -> {change.after:.4f} ({change.delta:+.4f})"
+def markdown(verdict: Verdict) -> str:
+    """For a pull request: the verdict, what failed, then the headline figures of each method."""
+    mark = "✅" if verdict.passed and not verdict.unjudged else "⚠️" if verdict.passed else "❌"
+    text = [f"### {mark} Retrieval benchmark: {_escaped(headline(verdict))}", ""]
+    text += [f"- {_escaped(sentence)}" for sentence in (*verdict.broken, *verdict.unjudged)]
+    text += [f"- {_escaped(_figure(change))}, {_limit(change)}" for change in verdict.moved]
+    shown = [change for change in verdict.quality if change.name in _QUALITY_SHOWN]
+    if shown:
+        text += ["", "| method | metric | before | after | change | 95 % interval |", "|---|---|---:|---:|---:|---|"]
+    for change in shown:
+        reach = "n/a" if change.low is None or change.high is None else f"{change.low:+.4f} to {change.high:+.4f}"
+        text.append(
+            f"| {_escaped(change.method)} | {change.name} | {change.before:.4f} | {change.after:.4f} "
+            f"| {change.delta:+.4f} | {reach} |"
+        )
+    speed = [change for change in verdict.speed if change.name in _SPEED_SHOWN]
+    if speed:
+        text += ["", "| method | time | before | after | ratio |", "|---|---|---:|---:|---:|"]
+    for change in speed:
+        ratio = "n/a" if change.ratio is None else f"{change.ratio:.2f}"
+        text.append(
+            f"| {_escaped(change.method)} | {time_name(change.name, change.unit)} | {three_digits(change.before)} "
+            f"| {three_digits(change.after)} {change.unit} | {ratio} |"
+        )
+    if not verdict.same_machine:
+        text += ["", "Speed is not compared: the records come from different machines or thread counts."]
+    if verdict.added:
+        text += ["", f"Only in the second record: {_escaped(', '.join(verdict.added))}"]
+    return "\n".join(text) + "\n"
 
 
-def _speed(change: Change) -> str:
-    ratio = "" if change.ratio is None else f" (x {change.ratio:.2f})"
-    before, after = three_digits(change.before), three_digits(change.after)
-    return f"{change.method}: {change.name} {before} -> {after} {change.unit}{ratio}"
+def github(record: Record) -> dict[str, list[dict[str, Any]]]:
+    """The figures of a record as the two lists that github-action-benchmark reads, one for each of its custom tools."""
+    lists: dict[str, list[dict[str, Any]]] = {"customBiggerIsBetter": [], "customSmallerIsBetter": []}
+    for row in record.rows:
+        for name, value in row.scores.items():
+            entry = {"name": f"{row.method} {name}", "unit": "score", "value": value}
+            reach = row.intervals.get(name)
+            if reach is not None:
+                entry["range"] = f"{reach.low:.4f} to {reach.high:.4f}"
+            lists["customBiggerIsBetter"].append(entry)
+        for name, time in row.times.items():
+            if time.value is None:
+                continue
+            better = "customBiggerIsBetter" if bigger_is_better(time.unit) else "customSmallerIsBetter"
+            entry = {"name": f"{row.method} {time_name(name, time.unit)}", "unit": time.unit, "value": time.value}
+            lists[better].append(entry)
+    return lists
 
 
 def as_data(verdict: Verdict) -> dict[str, Any]:
-    """JSON-able: times, which nothing limits, have no `allowed`."""
+    """JSON-able: figures that nothing limits have no `allowed`."""
     moved = [asdict(change) for change in verdict.moved]
     content = {"passed": verdict.passed, "moved": moved, **asdict(verdict)}
-    for change in content["speed"]:
-        del change["allowed"]
+    for kind in ("moved", "quality", "speed", "gates"):
+        for change in content[kind]:
+            if not math.isfinite(change["allowed"]):
+                del change["allowed"]
     return content
+
+
+def _methods(verdict: Verdict) -> list[str]:
+    return list(dict.fromkeys(change.method for change in verdict.quality))
+
+
+def _limit(change: Change) -> str:
+    return f"allowed {change.allowed:g}" if change.gate is None else f"--fail {change.gate}"
+
+
+def _figure(change: Change) -> str:
+    if change.unit:
+        ratio = "" if change.ratio is None else f" (x {change.ratio:.2f})"
+        before, after = three_digits(change.before), three_digits(change.after)
+        return f"{change.method}: {change.name} {before} -> {after} {change.unit}{ratio}"
+    reach = "" if change.low is None or change.high is None else f", 95 % {change.low:+.4f} to {change.high:+.4f}"
+    return f"{change.method}: {change.name} {change.before:.4f} -> {change.after:.4f} ({change.delta:+.4f}{reach})"
+
+
+def _escaped(text: str) -> str:
+    """Names of methods hold what the user typed: no cell ends early and no tag begins."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`").replace("\n", " ")

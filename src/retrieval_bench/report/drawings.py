@@ -1,0 +1,315 @@
+"""The sections of a page that draw something. Each gives None where the record has nothing to draw it from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from retrieval_bench.report import plots
+from retrieval_bench.report.evidence import CONTROL, Evidence
+from retrieval_bench.report.findings import COSTS, Confusion, Findings, Slice
+from retrieval_bench.report.gallery import heat_map
+from retrieval_bench.report.markup import Markup, joined, tag
+from retrieval_bench.report.plots import Axis, Reach, Series, Spot
+from retrieval_bench.report.table import NOT_AVAILABLE, three_digits
+from retrieval_bench.results import Row, TimeFigure
+
+FEW_LABELS = 12  # as many are shown as a table of counts, more as a picture
+PHASES = {
+    "decode": "Decode: bytes to pixels",
+    "extract": "Extract: pixels to features",
+    "search": "Search: features to a ranking",
+    "end_to_end": "End to end",
+}
+MOST_GROUPS = 40  # rows of a table of slices
+MOST_MATRIX = 16  # methods in the table of pairs
+
+
+def pareto(evidence: Evidence, findings: Findings, place: Mapping[str, int]) -> Markup | None:
+    figures = []
+    rows = evidence.contestants
+    for cost in COSTS:
+        found = [(row, price) for row in rows if (price := cost.of(row)) is not None and price > 0]
+        if len(found) < 2:
+            continue
+        points = []
+        for row, price in found:
+            reach = row.intervals.get("accuracy")
+            low, high = (None, None) if reach is None else (reach.low, reach.high)
+            points.append(Spot(row.method, place[row.method], price, row.scores["accuracy"], low, high))
+        x = Axis(cost.unit, *plots.around([point.x for point in points], log=True), log=True)
+        ends = [value for point in points for value in (point.y, point.low, point.high) if value is not None]
+        low, high = plots.around(ends)
+        y = Axis("accuracy", max(0.0, low), min(1.0, high))
+        best = [name for name in findings.fronts[cost.key] if name in {point.name for point in points}]
+        drawn = plots.spots(points, best, x, y, f"accuracy against {cost.unit}")
+        told = "; ".join(best)
+        absent = [row.method for row in rows if row.method not in {point.name for point in points}]
+        missing = f" Not shown, as this was not measured or is nothing: {', '.join(absent)}." if absent else ""
+        figures.append(
+            tag("figure", tag("figcaption", tag("b", cost.title)), drawn, tag("figcaption", f"Front: {told}.{missing}"))
+        )
+    if not figures:
+        return None
+    intro = (
+        "Up and to the left is better. Filled points are on the front: no other method is at least as accurate for "
+        "less. Vertical bars are 95 % intervals, where the record has them. Controls are left out."
+    )
+    return joined(tag("p", intro), tag("div", figures, class_="charts"))
+
+
+def pairs(evidence: Evidence) -> Markup | None:
+    comparison = evidence.record.comparisons.get("accuracy")
+    how = evidence.record.statistics
+    if comparison is None or how is None:
+        return None
+    controls = {row.method for row in evidence.finished if row.family == CONTROL}
+    scores = {row.method: row.scores["accuracy"] for row in evidence.contestants}
+    names = sorted(scores, key=lambda name: -scores[name])[:MOST_MATRIX]
+    between = {(pair.first, pair.second): (pair.mean, pair.low, pair.high, pair.p_holm) for pair in comparison.pairs}
+    between |= {(b, a): (-mean, -high, -low, p) for (a, b), (mean, low, high, p) in between.items()}
+    if len(names) < 2:
+        return None
+    body = []
+    for one in names:
+        cells = []
+        for other in names:
+            known = between.get((one, other))
+            if known is None:
+                cells.append(tag("td", ""))
+                continue
+            mean, low, high, p = known
+            real = p <= 1 - how.level
+            strength = min(9, 1 + int(abs(mean) * 20)) if real else 0
+            kind = f"shade f{strength}{' red' if mean < 0 else ''}" if real else "none"
+            said = f"{one} - {other}: {mean:+.3f}, 95 % {low:+.3f} to {high:+.3f}, p (Holm) {p:.4f}"
+            cells.append(tag("td", f"{mean:+.3f}" if real else f"({mean:+.3f})", class_=kind, title=said))
+        body.append(tag("tr", tag("th", tag("span", one, class_="cut", title=one), scope="row"), cells))
+    heads = [tag("th", ""), *(tag("th", tag("span", plots.short(name, 16), title=name), scope="col") for name in names)]
+    table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body))
+    left = " Controls are compared in the record, and left out here." if controls else ""
+    intro = (
+        "Accuracy of the row's method minus that of the column's. In brackets: a difference that these queries cannot "
+        f"tell from none (paired sign-flip test over products, Holm's correction, {100 * (1 - how.level):.0f} %).{left}"
+    )
+    return joined(tag("p", intro), tag("div", table, class_="scroll"))
+
+
+def curves(evidence: Evidence, findings: Findings, place: Mapping[str, int]) -> Markup | None:
+    if not findings.hit_rates:
+        return None
+    controls = {row.method for row in evidence.finished if row.family == CONTROL}
+    order = sorted(findings.hit_rates, key=lambda name: name not in controls)  # controls below, lines above
+    precision = [
+        Series(name, place[name], [(r, p) for _, r, p in findings.precision_recall[name]], name in controls)
+        for name in order
+    ]
+    hits = [
+        Series(name, place[name], [(float(k), rate) for k, rate in findings.hit_rates[name]], name in controls)
+        for name in order
+    ]
+    deepest = max(k for curve in findings.hit_rates.values() for k, _ in curve)
+    share = Axis("recall@k", 0.0, 1.0)
+    figures = []
+    whole = all(curve[-1][1] > 0.999 for curve in findings.precision_recall.values())
+    span = "k from 1 to the whole gallery" if whole else f"k from 1 to {deepest:,}"
+    drawn = plots.lines(precision, share, Axis("precision@k", 0.0, 1.0), "precision against recall")
+    told = f"Means over queries at each cutoff k, {span}; the table's precision@k and recall@k lie on these lines."
+    figures.append(tag("figure", tag("figcaption", tag("b", "Precision and recall")), drawn, tag("figcaption", told)))
+    if deepest > 1:
+        x = Axis("k, log scale", 1.0, float(deepest), log=True)
+        drawn = plots.lines(hits, x, Axis("hit rate@k", 0.0, 1.0), "hit rate at k")
+        told = "Share of queries with at least one image of their label among the first k."
+        figures.append(tag("figure", tag("figcaption", tag("b", "Hit rate at k")), drawn, tag("figcaption", told)))
+    key = plots.legend([(name, place[name]) for name in order if name not in controls])
+    grey = tag("p", f"Dotted grey: controls ({', '.join(sorted(controls))}).", class_="note") if controls else None
+    return tag("div", key, grey, tag("div", figures, class_="charts two"), class_="plotted")
+
+
+def latency(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
+    rows = [row for row in evidence.finished if any(_value(row.times, f"{phase}_p50") for phase in PHASES)]
+    if not rows:
+        return None
+    values = [
+        value
+        for row in rows
+        for phase in PHASES
+        for part in ("p50", "p95", "p99")
+        if (value := _value(row.times, f"{phase}_{part}"))
+    ]
+    axis = Axis("ms, log scale", *plots.around(values, log=True), log=True)
+    figures = []
+    for phase, title in PHASES.items():
+        reaches = [
+            Reach(
+                row.method,
+                place[row.method],
+                median,
+                _value(row.times, f"{phase}_p95"),
+                _value(row.times, f"{phase}_p99"),
+            )
+            for row in rows
+            if (median := _value(row.times, f"{phase}_p50"))
+        ]
+        if reaches:
+            chart = plots.reaches(reaches, axis, f"{title}, milliseconds")
+            figures.append(tag("figure", tag("figcaption", tag("b", title)), chart))
+    samples = {figure.n for row in rows for name, figure in row.times.items() if name == "end_to_end_p50"} - {None}
+    count = f", over {max(n for n in samples if n is not None)} queries" if samples else ""
+    intro = (
+        f"One query at a time, after warm-up{count}: a dot at the median, a thick bar to the 95th percentile, a thin "
+        "one to the 99th. A percentile that the samples cannot carry is not drawn. All four share one scale."
+    )
+    return joined(tag("p", intro), tag("div", figures, class_="charts two"), _times(rows))
+
+
+def _times(rows: Sequence[Row]) -> Markup:
+    heads = [tag("th", "ms", scope="col")]
+    for phase in PHASES:
+        name = phase.replace("_", " ")
+        heads += [tag("th", f"{name} {part}", scope="col") for part in ("p50", "p95", "p99")]
+    body = []
+    for row in rows:
+        cells = []
+        for phase in PHASES:
+            for part in ("p50", "p95", "p99"):
+                value = _value(row.times, f"{phase}_{part}")
+                cells.append(tag("td", NOT_AVAILABLE if value is None else three_digits(value)))
+        body.append(tag("tr", tag("th", tag("span", row.method, class_="cut", title=row.method), scope="row"), cells))
+    table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body))
+    return tag("details", tag("summary", "The same as a table"), tag("div", table, class_="scroll"))
+
+
+def _value(times: Mapping[str, TimeFigure], name: str) -> float | None:
+    return times[name].value if name in times else None
+
+
+def robustness(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
+    """One chart a perturbation: accuracy over its severity, 0 being the queries as they are."""
+    charts: dict[str, list[Series]] = {}
+    for row in evidence.finished:
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for one in row.robustness:
+            start = [(0.0, row.scores["accuracy"])]
+            curves.setdefault(one.perturbation, start).append((float(one.severity), one.scores["accuracy"]))
+        for name, points in curves.items():
+            control = row.family == CONTROL
+            charts.setdefault(name, []).append(Series(row.method, place[row.method], sorted(points), control))
+    if not charts:
+        return None
+    x, y = Axis("severity", 0.0, 5.0), Axis("accuracy", 0.0, 1.0)
+    figures = [
+        tag("figure", tag("figcaption", tag("b", name)), plots.lines(series, x, y, f"accuracy against {name}"))
+        for name, series in charts.items()
+    ]
+    used = dict.fromkeys(one.name for series in charts.values() for one in series if not one.control)
+    key = plots.legend([(name, place[name]) for name in used])
+    intro = "Accuracy when the queries, and they alone, are perturbed; severity 0 is the queries as they are."
+    return joined(tag("p", intro), tag("div", key, tag("div", figures, class_="charts"), class_="plotted"))
+
+
+def slices(evidence: Evidence, findings: Findings) -> Markup | None:
+    if not findings.slices:
+        return None
+    parts = [tag("p", "Accuracy of parts of the queries; the darker the cell, the higher. Small parts are uncertain.")]
+    for one in findings.slices:
+        parts += [tag("h3", f"By {one.title}"), _sliced(one)]
+    return joined(*parts)
+
+
+def _sliced(one: Slice) -> Markup:
+    names = list(one.values)
+    order = list(range(len(one.groups)))
+    if one.title == "category":
+        order.sort(key=lambda place: -one.queries[place])
+    heads = [tag("th", one.title, scope="col"), tag("th", "queries", scope="col")]
+    heads += [tag("th", tag("span", plots.short(name, 16), title=name), scope="col") for name in names]
+    body = []
+    for place in order[:MOST_GROUPS]:
+        cells = []
+        for name in names:
+            value = one.values[name][place]
+            cells.append(tag("td", f"{value:.3f}", class_=f"shade f{min(9, int(value * 10))}"))
+        group = tag("th", tag("span", one.groups[place], class_="cut", title=one.groups[place]), scope="row")
+        body.append(tag("tr", group, tag("td", f"{one.queries[place]:,}"), cells))
+    table = tag("div", tag("table", tag("thead", tag("tr", heads)), tag("tbody", body)), class_="scroll")
+    left = len(order) - MOST_GROUPS
+    note = f"{left} smaller groups are left out; `--format json` has them." if left > 0 else None
+    return joined(table, tag("p", note, class_="note") if note else None)
+
+
+def confusions(findings: Findings) -> Markup | None:
+    if not findings.confusions:
+        return None
+    heads = list(dict.fromkeys(one.head for one in findings.confusions))
+    parts = [
+        tag(
+            "p",
+            "Rows are what a query shows, columns what it was taken for: blue is right, red is wrong, the stronger the "
+            "larger its share of the row. Below each picture, the most frequent mistakes.",
+        )
+    ]
+    for head in heads:
+        ranked = sorted((one for one in findings.confusions if one.head == head), key=lambda one: -one.accuracy)
+        title = f"Classifier {head}" if head else "Nearest neighbour"
+        first, rest = (ranked, []) if not head else (ranked[:4], ranked[4:])
+        parts += [tag("h3", title), tag("div", [_confused(one) for one in first], class_="maps")]
+        if rest:
+            more = tag("div", [_confused(one) for one in rest], class_="maps")
+            parts.append(tag("details", tag("summary", f"The other methods with {head}: {len(rest)}"), more))
+    return joined(*parts)
+
+
+def _confused(one: Confusion) -> Markup:
+    title = tag("figcaption", tag("b", one.method), f" {one.accuracy:.3f} right")
+    if len(one.labels) <= FEW_LABELS:
+        shown = _counts(one)
+    else:
+        said = f"confusion matrix of {one.method}, {len(one.labels)} labels"
+        shown = tag("img", src=heat_map(one.matrix), alt=said, class_="heat")
+    mistakes = [
+        tag("li", tag("span", f"{each.expected} → {each.found}"), tag("b", f"{each.count} of {each.of}"))
+        for each in one.mistakes
+    ]
+    return tag("figure", title, shown, tag("ul", mistakes, class_="pairs") if mistakes else tag("p", "No mistake."))
+
+
+def _counts(one: Confusion) -> Markup:
+    heads = [tag("th", ""), *(tag("th", plots.short(name, 10), scope="col", title=name) for name in one.labels)]
+    body = []
+    for row, name in enumerate(one.labels):
+        total = max(int(one.matrix[row].sum()), 1)
+        cells = []
+        for column in range(len(one.labels)):
+            count = int(one.matrix[row, column])
+            strength = min(9, -(-9 * count // total))
+            kind = f"shade f{strength}{'' if row == column else ' red'}" if count else None
+            cells.append(tag("td", str(count) if count else "", class_=kind))
+        body.append(tag("tr", tag("th", plots.short(name, 14), scope="row", title=name), cells))
+    return tag("div", tag("table", tag("thead", tag("tr", heads)), tag("tbody", body)), class_="scroll")
+
+
+def rocs(findings: Findings, place: Mapping[str, int]) -> Markup | None:
+    if not findings.rocs:
+        return None
+    figures = []
+    for head in dict.fromkeys(one.head for one in findings.rocs):
+        mine = [one for one in findings.rocs if one.head == head]
+        series = [
+            Series(
+                one.method,
+                place[one.method],
+                list(zip(one.false_positive_rate.tolist(), one.macro.tolist(), strict=True)),
+            )
+            for one in mine
+        ]
+        x, y = Axis("false-positive rate", 0.0, 1.0), Axis("true-positive rate", 0.0, 1.0)
+        drawn = plots.lines(series, x, y, f"ROC of {head}", diagonal=True)
+        areas = "; ".join(f"{one.method} {'n/a' if one.area is None else f'{one.area:.3f}'}" for one in mine)
+        figures.append(tag("figure", tag("figcaption", tag("b", head)), drawn, tag("figcaption", f"Area: {areas}.")))
+    intro = (
+        "One label against all others, averaged over labels (macro). The area is the probability that a query of a "
+        "label scores higher than a query of another; 0.5 is chance."
+    )
+    used = dict.fromkeys(one.method for one in findings.rocs)
+    key = plots.legend([(name, place[name]) for name in used])
+    return joined(tag("p", intro), tag("div", key, tag("div", figures, class_="charts"), class_="plotted"))

@@ -1,0 +1,143 @@
+"""What a report is made from: a record, its rankings and, where the data is at hand, names and images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from retrieval_bench.core import BenchError, Dataset, Judged, Ranking, printable
+from retrieval_bench.judge import judge
+from retrieval_bench.results import Record, Row, load, load_rankings
+
+CONTROL = "control"
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A record and what belongs to it.
+
+    name: what the record is called on the page. arrays: of rankings.npz; empty where they are missing, and
+    `no_arrays` then says why. dataset: as it was in the run; None where it is not at hand, and `no_dataset` says why.
+    """
+
+    name: str
+    record: Record
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    no_arrays: str = ""
+    dataset: Dataset | None = None
+    no_dataset: str = ""
+
+    @property
+    def finished(self) -> list[Row]:
+        """Rows of methods that did not fail."""
+        return [row for row in self.record.rows if row.status == "ok"]
+
+    @property
+    def contestants(self) -> list[Row]:
+        """The same without the controls: what somebody could choose."""
+        return [row for row in self.finished if row.family != CONTROL]
+
+    def has_ranking(self, method: str) -> bool:
+        return f"{method}/indices" in self.arrays
+
+    def judged(self, method: str) -> Judged:
+        """What this method found, as metrics see it; KeyError where there is no ranking of it."""
+        arrays = self.arrays
+        ranking = Ranking(arrays[f"{method}/indices"].astype(np.int64), arrays[f"{method}/distances"])
+        return judge(
+            arrays["query_labels"],
+            arrays["gallery_labels"],
+            ranking,
+            arrays["n_relevant"],
+            arrays.get(f"{method}/relevant_ranks"),
+        )
+
+
+def gather(path: Path, data_root: Path | None = None, with_dataset: bool = True) -> Evidence:
+    """Load the record at `path` and what can be found of it. Only a record that cannot be read is a BenchError."""
+    record = load(path)
+    arrays: Mapping[str, np.ndarray] = {}
+    no_arrays = ""
+    try:
+        arrays = load_rankings(path, record)
+    except BenchError as error:
+        no_arrays = str(error)
+    dataset, no_dataset = None, "the report was asked for without images"
+    if with_dataset:
+        try:
+            dataset, no_dataset = dataset_of(record, data_root), ""
+        except BenchError as error:
+            no_dataset = str(error)
+    return Evidence(printable(path), record, arrays, no_arrays, dataset, no_dataset)
+
+
+def dataset_of(record: Record, data_root: Path | None = None) -> Dataset:
+    """The dataset of the run, the images left out that were skipped there.
+
+    data_root: where it lies now; None means where the record says. BenchError where it is not there or not the same.
+    """
+    from retrieval_bench.datasets.splits import limit
+    from retrieval_bench.registry import DATASETS, parse
+
+    facts = record.dataset
+    root = None if facts.root is None else (data_root or Path(facts.root))
+    dataset: Dataset = parse(DATASETS, facts.spec).build(root)
+    if record.settings.limit is not None:
+        dataset = limit(dataset, record.settings.limit)
+    skipped = {(item.split, item.id) for item in facts.skipped}
+    if skipped:
+        dataset = dataset.with_splits(
+            {
+                name: split.take([row for row, item in enumerate(split.ids) if (name, item) not in skipped])
+                for name, split in dataset.splits.items()
+            }
+        )
+    if dataset.fingerprint != facts.fingerprint:
+        where = "" if root is None else f" in {printable(root)}"
+        raise BenchError(
+            f"the images{where} are not those of the record: fingerprint {dataset.fingerprint[:12]}, "
+            f"not {facts.fingerprint[:12]}; name the right place with --data-root"
+        )
+    return dataset
+
+
+def label_names(evidence: Evidence) -> list[str]:
+    """A name for every label that occurs in the rankings: of the dataset, else of the folder, else its number.
+
+    The folder that all images of a label share, and no image of another, is its name where the dataset is not at hand.
+    """
+    arrays, dataset = evidence.arrays, evidence.dataset
+    if dataset is not None:
+        return list(dataset.label_names)
+    if "label_names" in arrays:
+        return [str(name) for name in arrays["label_names"]]
+    labels = np.concatenate([arrays["gallery_labels"], arrays["query_labels"]]).tolist()
+    ids = [*arrays["gallery_ids"].tolist(), *arrays["query_ids"].tolist()]
+    folders: dict[int, set[str]] = {}
+    for label, item in zip(labels, ids, strict=True):
+        folders.setdefault(label, set()).add(item.rpartition("/")[0].rpartition("/")[2])
+    owners: dict[str, int] = {}
+    for names in folders.values():
+        for name in names:
+            owners[name] = owners.get(name, 0) + 1
+    found = [f"label {label}" for label in range(max(labels, default=-1) + 1)]
+    for label, names in folders.items():
+        (first, *others) = names
+        if first and not others and owners[first] == 1:
+            found[label] = first
+    return found
+
+
+def query_categories(evidence: Evidence) -> tuple[np.ndarray, list[str]] | None:
+    """(q,) the coarse class of each query and the names of the classes; None where they are not known."""
+    arrays, dataset = evidence.arrays, evidence.dataset
+    if "query_categories" in arrays and "category_names" in arrays:
+        return arrays["query_categories"], [str(name) for name in arrays["category_names"]]
+    if dataset is None or dataset.query.categories is None:
+        return None
+    row_of = {item: row for row, item in enumerate(dataset.query.ids)}
+    rows = [row_of[item] for item in arrays["query_ids"].tolist()]
+    return dataset.query.categories[rows], list(dataset.category_names)

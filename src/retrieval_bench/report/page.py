@@ -1,0 +1,372 @@
+"""A record, or several, as one page that stands on its own: no script, no network, light and dark, fit for print."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from retrieval_bench.report import drawings
+from retrieval_bench.report.combined import Combined, combined
+from retrieval_bench.report.evidence import CONTROL, Evidence
+from retrieval_bench.report.examples import failure_gallery
+from retrieval_bench.report.findings import find
+from retrieval_bench.report.markup import Markup, joined, tag, visible
+from retrieval_bench.report.plots import whisker
+from retrieval_bench.report.style import policy, style_sheet
+from retrieval_bench.report.table import Column, caption, columns, grid
+from retrieval_bench.results import Record, Row
+
+FIGURE_LETTERS = frozenset("0123456789.,")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: where it is linked to, its heading and what stands below."""
+
+    anchor: str
+    title: str
+    body: Markup
+
+
+def render(evidences: Sequence[Evidence], progress: Callable[[str], None] = lambda what: None) -> str:
+    """The page of these records, at least one, as HTML. progress: told what is being worked on."""
+    one = len(evidences) == 1
+    parts: list[Markup] = []
+    links: list[tuple[str, str]] = []
+    places: set[int] = set()
+    together = combined(evidences)
+    if not one:
+        section = _of_several(evidences, together)
+        parts.append(_section(section))
+        links.append((section.anchor, section.title))
+    for number, evidence in enumerate(evidences, start=1):
+        progress(evidence.name)
+        prefix = "" if one else f"r{number}-"
+        sections = _sections(evidence, prefix)
+        places |= set(range(len(evidence.record.rows)))
+        if one:
+            links += [(section.anchor, section.title) for section in sections]
+        else:
+            anchor = f"record-{number}"
+            links.append((anchor, evidence.name))
+            within = tag("ul", [tag("li", tag("a", s.title, href=f"#{s.anchor}")) for s in sections])
+            title = joined(tag("h2", f"{number}. {evidence.name}"), tag("p", _about(evidence.record), class_="lead"))
+            parts.append(tag("div", title, tag("nav", within), id=anchor, class_="record-title"))
+        parts += [_section(section) for section in sections]
+    names = list(dict.fromkeys(evidence.record.dataset.name for evidence in evidences))
+    heading = f"Image retrieval on {', '.join(names)}"
+    lead = _about(evidences[0].record) if one else f"{len(evidences)} records"
+    navigation = tag("nav", tag("ul", [tag("li", tag("a", name, href=f"#{to}")) for to, name in links]))
+    top = tag("header", tag("div", tag("h1", heading), tag("p", lead, class_="lead"), navigation))
+    versions = ", ".join(dict.fromkeys(evidence.record.environment.version for evidence in evidences))
+    foot = tag("footer", f"Made by retrieval_bench from records of version {versions}. This page loads nothing.")
+    css = style_sheet(places)
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy(css)),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", name="referrer", content="no-referrer"),
+        tag("title", heading),
+        tag("style", Markup(css)),
+    )
+    body = tag("body", top, tag("main", parts), foot)
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _section(section: Section) -> Markup:
+    return tag("section", tag("h2", section.title), section.body, id=section.anchor)
+
+
+def _about(record: Record) -> str:
+    data = record.dataset
+    counts = f"{data.labels:,} labels, {data.images.gallery:,} gallery images, {data.images.query:,} queries"
+    return f"{counts}, {data.images.train:,} to learn from · {len(record.rows)} methods · {record.created[:10]}"
+
+
+def _sections(evidence: Evidence, prefix: str) -> list[Section]:
+    findings = find(evidence)
+    place = {row.method: number for number, row in enumerate(evidence.record.rows)}
+    found = [
+        ("results", "Results", _headline(evidence, place)),
+        ("cost", "Quality against cost", drawings.pareto(evidence, findings, place)),
+        ("pairs", "Which differences are real", drawings.pairs(evidence)),
+        ("curves", "Retrieval curves", drawings.curves(evidence, findings, place)),
+        ("latency", "Latency by phase", drawings.latency(evidence, place)),
+        ("robustness", "Robustness", drawings.robustness(evidence, place)),
+        ("slices", "Slices", drawings.slices(evidence, findings)),
+        ("confusion", "What is taken for what", drawings.confusions(findings)),
+        ("roc", "Classifiers: ROC", drawings.rocs(findings, place)),
+        ("gallery", "Won and lost", failure_gallery(evidence)),
+        ("definitions", "Definitions", _definitions(evidence)),
+        ("methods", "Methods and settings", _methods(evidence)),
+        ("environment", "Environment and how to repeat it", _environment(evidence.record)),
+    ]
+    return [Section(f"{prefix}{anchor}", title, body) for anchor, title, body in found if body is not None]
+
+
+def _headline(evidence: Evidence, place: dict[str, int]) -> Markup:
+    record = evidence.record
+    warnings = []
+    if record.status != "finished":
+        planned = [name for name in record.settings.methods if name not in {row.method for row in record.rows}]
+        rest = f"; planned were also {', '.join(planned)}" if planned and len(planned) < 20 else ""
+        state = "is still running" if record.status == "running" else f"is {record.status}"
+        warnings.append(f"This run {state}: it holds {len(record.rows)} methods{rest}.")
+    warnings += record.violations
+    failed = [row for row in record.rows if row.error is not None]
+    warnings += [f"{row.method} failed: {row.error.sentence}" for row in failed if row.error is not None]
+    if evidence.no_arrays:
+        warnings.append(f"Curves, slices, confusions and examples are not shown: {evidence.no_arrays}")
+    return joined(
+        [tag("p", sentence, class_="warn") for sentence in warnings],
+        _cards(evidence),
+        _table(record, place),
+        tag("ul", [tag("li", sentence) for sentence in caption(record)], class_="sentences"),
+    )
+
+
+def _cards(evidence: Evidence) -> Markup | None:
+    rows = evidence.contestants
+    if not rows:
+        return None
+    record = evidence.record
+    best = max(rows, key=lambda row: row.scores["accuracy"])
+    reach = best.intervals.get("accuracy")
+    sure = "" if reach is None else f"95 % interval {reach.low:.3f} to {reach.high:.3f}"
+    comparison = record.comparisons.get("accuracy")
+    if comparison is not None and best.method in comparison.groups:
+        letters = set(comparison.groups[best.method])
+        equal = [
+            row.method
+            for row in rows
+            if row.method != best.method and letters & set(comparison.groups.get(row.method, ""))
+        ]
+        sure += f"; not to be told apart from {', '.join(equal)}" if equal else "; no other method is level with it"
+    cards = [_card("Most accurate", f"{best.scores['accuracy']:.3f}", best.method, sure)]
+    shown = {column.head: column for column in columns(record)}
+    for title, head, unit, key in (
+        ("Quickest query", "query ms", "ms", "end_to_end_p50"),
+        ("Smallest gallery", "B/image", "B an image", ""),
+    ):
+        known = [
+            (price, -row.scores["accuracy"], number)
+            for number, row in enumerate(rows)
+            if (price := _price(row, key)) is not None
+        ]
+        if known:
+            row = rows[min(known)[2]]
+            figure = f"{shown[head].cell(row)} {unit}"
+            cards.append(_card(title, figure, row.method, f"accuracy {row.scores['accuracy']:.3f}"))
+    chance = next((row for row in evidence.finished if row.method == "random"), None)
+    if chance is not None:
+        cards.append(_card("Chance", f"{chance.scores['accuracy']:.3f}", chance.method, "what guessing gives"))
+    return tag("div", cards, class_="cards")
+
+
+def _price(row: Row, key: str) -> float | None:
+    if not key:
+        return None if row.features is None else float(row.features.bytes_per_image)
+    return row.times[key].value if key in row.times else None
+
+
+def _card(what: str, value: str, who: str, why: str) -> Markup:
+    lines = (("what", what), ("value", value), ("who", who), ("why", why))
+    return tag("div", [tag("div", content, class_=kind) for kind, content in lines if content], class_="card")
+
+
+def _table(record: Record, place: dict[str, int]) -> Markup:
+    shown = columns(record)
+    cells = grid(record, shown)
+    best = _best(shown, [line[1:] for line, row in zip(cells, record.rows, strict=True) if row.family != CONTROL])
+    heads = [
+        tag("th", "method", scope="col"),
+        *(tag("th", column.head, scope="col", title=column.means) for column in shown),
+    ]
+    heads.insert(2, tag("th", "0 to 1", scope="col", class_="left"))
+    body = []
+    for line, row in zip(cells, record.rows, strict=True):
+        head = tag("th", tag("span", row.method, class_="cut", title=row.method), scope="row")
+        if row.status == "failed":
+            body.append(tag("tr", head, tag("td", "failed", colspan=len(shown) + 1), class_="failed"))
+            continue
+        values = [
+            _cell(cell, better=row.family != CONTROL and cell in best[number]) for number, cell in enumerate(line[1:])
+        ]
+        reach = row.intervals.get("accuracy")
+        low, high = (None, None) if reach is None else (reach.low, reach.high)
+        accuracy = row.scores["accuracy"]
+        values.insert(1, tag("td", whisker(accuracy, low, high, 0.0, 1.0, place[row.method]), class_="left"))
+        body.append(tag("tr", head, values, class_="control" if row.family == CONTROL else None))
+    table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), class_="tight")
+    note = "Bold: the best of its column, controls (grey) left out; equal figures are all bold."
+    return joined(tag("div", table, class_="scroll"), tag("p", note, class_="note"))
+
+
+def _cell(cell: str, better: bool = False) -> Markup:
+    return tag("td", cell, class_="none" if cell == "n/a" else "best" if better else None)
+
+
+def _best(shown: Sequence[Column], lines: Sequence[Sequence[str]]) -> list[set[str]]:
+    """For each column the cell that shows the best figure, as it is written; nothing where there is none to compare."""
+    found: list[set[str]] = []
+    for number, column in enumerate(shown):
+        figures = [line[number] for line in lines if line[number] and set(line[number]) <= FIGURE_LETTERS]
+        if not column.better or len(set(figures)) < 2:
+            found.append(set())
+            continue
+        choose = max if column.better == "higher" else min
+        found.append({choose(figures, key=lambda figure: float(figure.replace(",", "")))})
+    return found
+
+
+def _of_several(evidences: Sequence[Evidence], together: Combined) -> Section:
+    heads = [tag("th", head, scope="col") for head in together.heads]
+    body = [
+        tag(
+            "tr",
+            tag("th", tag("span", line[0], class_="cut", title=line[0]), scope="row"),
+            tag("td", line[1], class_="left"),
+            [_cell(cell) for cell in line[2:]],
+        )
+        for line in together.lines
+    ]
+    table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body))
+    content: Markup | None = tag("div", table, class_="scroll") if together.comparable else None
+    return Section("all", "All records", joined(tag("p", together.sentence), content))
+
+
+def _definitions(evidence: Evidence) -> Markup:
+    record = evidence.record
+    intro = (
+        "R is the number of gallery images with the query's label. rel(i) is 1 where the image at rank i, counted from "
+        "1, has the query's label, else 0. Equal distances rank by gallery row. A query with R = 0 is left out and "
+        "counted."
+    )
+    rows = []
+    for name, facts in record.metrics.items():
+        ceilings = [
+            f"{full.partition('@')[2]}: {value:.3f}" if facts.at_k else f"{value:.3f}"
+            for full, value in record.ceilings.items()
+            if full == name or (facts.at_k and full.rpartition("@")[0] == name)
+        ]
+        rows.append(
+            tag(
+                "tr",
+                tag("th", f"{name}@k" if facts.at_k else name, scope="row"),
+                tag("td", facts.about, class_="wrap"),
+                tag("td", facts.definition, class_="wrap"),
+                tag("td", "; ".join(ceilings) or "n/a", class_="wrap"),
+            )
+        )
+    titles = ("metric", "in short", "definition", "a perfect ranking reaches here (k: value)")
+    metrics = tag(
+        "table",
+        tag("thead", tag("tr", [tag("th", title, scope="col", class_="left") for title in titles])),
+        tag("tbody", rows),
+    )
+    meanings = [joined(tag("dt", column.head), tag("dd", column.means)) for column in columns(record)]
+    parts = [
+        tag("p", intro),
+        tag("div", metrics, class_="scroll"),
+        tag("h3", "Columns of the results"),
+        tag("dl", meanings, class_="facts"),
+    ]
+    how = record.statistics
+    if how is not None:
+        parts.append(tag("h3", "Intervals and groups"))
+        parts.append(
+            tag(
+                "p",
+                f"Intervals hold {100 * how.level:.0f} % and come from a bootstrap that draws the {how.clusters:,} "
+                f"products with all their queries, {how.resamples:,} times (seed {how.seed}): photos of one product "
+                "are no independent trials. Two methods are compared query by query: a paired sign-flip test over "
+                "products with Holm's correction over all pairs. Those that share a letter cannot be told apart at "
+                f"{100 * (1 - how.level):.0f} %.",
+            )
+        )
+    return joined(*parts)
+
+
+def _methods(evidence: Evidence) -> Markup:
+    record = evidence.record
+    settings = record.settings
+    rows = []
+    for row in record.rows:
+        options = _options(row.params) or "none"
+        weights = "" if row.weights is None else ", ".join(f"{key} {value}" for key, value in row.weights.items())
+        features = row.features
+        made = "" if features is None else f"{features.dim:,} × {features.dtype}, {features.distance}"
+        learned = "" if features is None else features.fit
+        rows.append(
+            tag(
+                "tr",
+                tag("th", tag("span", row.method, class_="cut", title=row.method), scope="row"),
+                tag("td", row.family, class_="left"),
+                tag("td", made, class_="left"),
+                tag("td", learned, class_="left"),
+                tag("td", "; weights: ".join(part for part in (options, weights) if part), class_="wrap"),
+            )
+        )
+    heads = [tag("th", head, scope="col", class_="left") for head in ("method", "family", "features", "fit", "options")]
+    table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", rows))
+    facts = {
+        "cutoffs": ", ".join(map(str, settings.k)),
+        "classifiers": ", ".join(settings.heads) or "none",
+        "seed": str(settings.seed),
+        "threads": str(settings.threads),
+        "device": settings.device,
+        "backend": settings.backend,
+        "limit": "none" if settings.limit is None else f"{settings.limit:,} images in each split",
+        "dataset": record.dataset.spec,
+        "fingerprint": record.dataset.fingerprint,
+        "unusable images": f"{len(record.dataset.skipped):,}",
+        "queries left out": f"{record.dataset.queries_left_out:,}",
+    }
+    return joined(tag("div", table, class_="scroll"), tag("h3", "Settings and data"), _facts(facts))
+
+
+def _options(params: Mapping[str, Any]) -> str:
+    """Options as key=value; those of a part of a method in brackets behind its name."""
+    return ", ".join(
+        f"{key} ({_options(value)})" if isinstance(value, dict) else f"{key}={value}" for key, value in params.items()
+    )
+
+
+def _environment(record: Record) -> Markup:
+    where = record.environment
+    commit = "not known" if where.commit is None else where.commit + (" with changes" if where.dirty else "")
+    facts = {
+        "made": record.created,
+        "version": where.version,
+        "commit": commit,
+        "processor": f"{where.processor}, {where.cores} cores, {where.machine}",
+        "memory": f"{where.memory_gib:g} GiB",
+        "GPU": where.gpu or "none used",
+        "system": where.system,
+        "Python": where.python,
+        "libraries": ", ".join(f"{name} {version}" for name, version in where.libraries.items()),
+        "threads of libraries": ", ".join(f"{name} {count}" for name, count in where.thread_counts.items()) or "n/a",
+        "memory allocator": where.allocator,
+        "rankings": "none" if record.rankings is None else f"sha256 {record.rankings.sha256}",
+    }
+    return joined(
+        tag("p", "The run is repeated by this command; the same seed gives the same rankings, byte for byte."),
+        tag("pre", tag("code", command_line(record))),
+        _facts(facts),
+    )
+
+
+def command_line(record: Record) -> str:
+    """The command as it can be pasted into a shell; characters that show nothing are shown as what they are."""
+    if not record.command:
+        return "not known"
+    program, *words = record.command
+    return visible(" ".join([program, *map(shlex.quote, words)]))
+
+
+def _facts(facts: dict[str, str]) -> Markup:
+    return tag("dl", [joined(tag("dt", name), tag("dd", value)) for name, value in facts.items()], class_="facts")

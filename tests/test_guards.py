@@ -1,0 +1,298 @@
+"""Controls of every run, the rules it is held against, and what each planted defect runs into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from methods import MeanColor, spec
+from shop import shop
+
+from retrieval_bench import guards, metrics, runner, search
+from retrieval_bench.cache import FeatureCache
+from retrieval_bench.core import Dataset, Judged, NotComparable, Ranking, Searcher, Split
+from retrieval_bench.diff import diff
+from retrieval_bench.method import Method, parse_method
+from retrieval_bench.registry import BACKENDS, Entry, Spec
+from retrieval_bench.results import Record, load_rankings
+from retrieval_bench.runner import run
+from retrieval_bench.trial import Plan, prepare
+
+assert search  # importing it fills the registry
+
+
+class Grey(MeanColor):
+    """One number an image: far from perfect."""
+
+    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        return super().transform(images).mean(axis=1, keepdims=True)
+
+
+class Position(MeanColor):
+    """What stands where: the picture in 6 x 6 cells, a family of its own beside the mean colour."""
+
+    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([image[::8, ::8].reshape(-1) for image in images], np.float32).reshape(len(images), -1)
+
+
+def plan(data: Dataset, *methods: Method | str, **changes: Any) -> Plan:
+    specs = tuple(parse_method(method) if isinstance(method, str) else method for method in methods)
+    source = Spec(Entry(data.name, lambda root: data, "for tests"), {})
+    return Plan(**({"methods": specs, "dataset": source, "threads": 1, "k": (1, 5, 10)} | changes))
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    """12 labels of 9 images: enough queries for every rule."""
+    return shop(12, 9)
+
+
+@pytest.fixture(scope="module")
+def honest(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, dict[str, np.ndarray]]:
+    folder = tmp_path_factory.mktemp("honest")
+    record = run(plan(data, spec("mean", Grey), spec("position", Position)), folder)
+    return record, load_rankings(folder, record)
+
+
+def broken(record: Record, arrays: dict[str, np.ndarray], method: str = "mean", **scores: float) -> str:
+    """What is said of a record in which one row has these scores."""
+    rows = [
+        row if row.method != method else row.model_copy(update={"scores": row.scores | scores}) for row in record.rows
+    ]
+    return "; ".join(guards.violations(record.model_copy(update={"rows": tuple(rows)}), arrays))
+
+
+def test_every_run_has_its_controls_asked_for_or_not(data: Dataset, honest: tuple) -> None:
+    record, arrays = honest
+    assert record.status == "finished"
+    assert record.violations == ()
+    assert tuple(record.controls) == guards.CONTROLS
+    assert {row.method for row in record.rows} == {"mean", "position"}
+    for name, ceiling in record.ceilings.items():
+        assert record.controls["oracle"][name] == pytest.approx(ceiling, abs=1e-12)
+    assert record.controls["chance"]["accuracy"] == pytest.approx(9 / 108)
+    assert record.controls["duplicates"] == record.controls["constant"], "no image occurs twice"
+    assert abs(record.controls["random"]["accuracy"] - 9 / 108) < 0.15
+    assert record.controls["constant"]["accuracy"] == np.mean(data.query.labels == data.gallery.labels[0])
+    assert len(arrays["n_relevant"]) >= guards.ENOUGH_QUERIES
+
+
+def test_duplicates_are_found_by_their_bytes_alone(data: Dataset) -> None:
+    leaked = replace(data.query, images=data.gallery.images)  # each query's own picture lies in the gallery
+    leaky = Dataset("leaky", data.train, data.gallery, leaked, data.label_names, data.category_names)
+    found = guards.controls(prepare(plan(leaky)), 0, "exact")
+    assert found["duplicates"]["accuracy"] == 1.0
+    assert found["duplicates"]["map"] < 0.5
+    assert found["random"]["accuracy"] == 1.0
+
+
+def test_controls_leave_themselves_out(data: Dataset) -> None:
+    both = Dataset("loo", data.train, data.gallery, data.gallery, data.label_names, data.category_names, True)
+    found = guards.controls(prepare(plan(both)), 0, "exact")
+    assert found["duplicates"] == found["constant"]
+    assert found["chance"]["accuracy"] == pytest.approx(8 / 107)
+    assert found["oracle"]["recall@10"] == 1.0
+
+
+def test_equality_ranks_as_a_sort_would() -> None:
+    gallery = np.array([3, 1, 3, 2])
+    found = guards.Equality(gallery)(np.array([3, 9, 3]), 4, np.array([-1, 0, 2]))
+    assert found.indices.tolist() == [[0, 2, 1, 3], [1, 2, 3, -1], [0, 1, 3, -1]]
+    assert found.distances[0].tolist() == [0, 0, 1, 1]
+    assert found.distances[2].tolist() == [0, 1, 1, np.inf]
+
+
+def test_the_closed_form_is_what_a_perfect_ranking_scores(honest: tuple) -> None:
+    record, arrays = honest
+    assert guards.closed_form(arrays["n_relevant"], record) == pytest.approx(record.ceilings, abs=1e-12)
+
+
+def test_hits_everywhere_and_a_bad_ranking_is_no_ranking(honest: tuple) -> None:
+    record, arrays = honest
+    low = {"random": record.controls["random"] | {"hit_rate@10": 0.3}}
+    record = record.model_copy(update={"controls": record.controls | low})
+    assert "every query finds one certain image" in broken(
+        record, arrays, **{"hit_rate@10": 1.0, "precision@10": 0.15, "map": 0.2}
+    )
+    assert broken(record, arrays, **{"hit_rate@10": 0.99, "precision@10": 0.15, "map": 0.2}) == ""
+    assert broken(record, arrays, **{"hit_rate@10": 1.0, "precision@10": 0.6, "map": 0.2}) == "", "a rich gallery"
+
+
+def test_better_than_the_oracle_is_impossible(honest: tuple) -> None:
+    record, arrays = honest
+    assert "precision@10 0.950000 is above what the oracle reaches, 0.900000" in broken(
+        record, arrays, **{"precision@10": 0.95}
+    )
+
+
+def test_equal_scores_of_different_methods(honest: tuple) -> None:
+    record, arrays = honest
+    assert record.rows[0].scores["map@r"] < 1
+    same = dict(record.rows[0].scores)
+    assert "equal scores to the last digit" in broken(record, arrays, "position", **same)
+    rows = tuple(
+        row.model_copy(update={"scores": same, "method": f"sift:words={number}"})
+        for number, row in enumerate(record.rows)
+    )
+    again = {
+        f"{name}/{what}": arrays[f"mean/{what}"]
+        for name in ("sift:words=0", "sift:words=1")
+        for what in ("indices", "distances")
+    }
+    assert guards.violations(record.model_copy(update={"rows": rows}), arrays | again) == (), (
+        "options may change nothing"
+    )
+
+
+def test_an_image_found_twice(honest: tuple) -> None:
+    record, arrays = honest
+    indices = arrays["mean/indices"].copy()
+    indices[3, 1] = indices[3, 0]
+    assert "1 queries found one gallery image twice" in broken(record, arrays | {"mean/indices": indices})
+
+
+def test_a_run_that_breaks_a_rule_is_saved_and_failed(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(guards, "violations", lambda *words, **names: ("this cannot be",))
+    record = run(plan(data, spec("mean", Grey)), tmp_path)
+    assert (record.status, record.violations) == ("failed", ("this cannot be",))
+    assert (tmp_path / "rankings.npz").exists()
+    assert diff(record, record).broken[0] == "the first record is of a run that failed: this cannot be"
+
+
+# Planted defects. Each test plants one and shows what it runs into.
+
+
+def test_planted_off_by_one_k_in_a_metric(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
+    """Caught by a guard: the ceilings and the oracle are held against a closed form that asks no metric."""
+    right = metrics._hits
+
+    def short(judged: Judged, k: int) -> np.ndarray:
+        hits = right(judged, k).copy()
+        hits[:, k - 1 :] = hits[:, k - 1 :] & (k == 1)  # the last place is never looked at
+        return hits
+
+    monkeypatch.setattr(metrics, "_hits", short)
+    record = run(plan(data, spec("mean", Grey)), tmp_path)
+    assert record.status == "failed"
+    assert any("precision@5" in sentence and "definition" in sentence for sentence in record.violations)
+
+
+def test_planted_off_by_one_k_in_the_search(data: Dataset, tmp_path: Path) -> None:
+    """Caught by a guard: an oracle whose nearest is dropped is none."""
+
+    class Dropping:
+        def __init__(self, inner: Searcher) -> None:
+            self.inner, self.bytes = inner, inner.bytes
+
+        def __call__(self, queries: Any, k: int, exclude: np.ndarray | None = None) -> Ranking:
+            found = self.inner(queries, k, exclude)
+            # The nearest comes last: everything is off by one rank.
+            return Ranking(np.roll(found.indices, -1, axis=1), np.sort(found.distances, axis=1))
+
+    def off(gallery: np.ndarray, distance: Any = "cosine") -> Searcher:
+        return Dropping(BACKENDS["exact"].build(gallery, distance))
+
+    BACKENDS("off-by-one", about="for tests")(off)
+    try:
+        record = run(plan(data, spec("mean", Grey), backend="off-by-one"), tmp_path)
+    finally:
+        del BACKENDS._entries["off-by-one"]
+    assert record.status == "failed"
+    assert any(sentence.startswith("the oracle") for sentence in record.violations)
+
+
+def test_planted_self_match(data: Dataset, tmp_path: Path) -> None:
+    """Caught by a guard: a query's own row is among what it found."""
+    both = Dataset("loo", data.train, data.gallery, data.gallery, data.label_names, data.category_names, True)
+
+    class Blind:
+        def __init__(self, inner: Searcher) -> None:
+            self.inner, self.bytes = inner, inner.bytes
+
+        def __call__(self, queries: Any, k: int, exclude: np.ndarray | None = None) -> Ranking:
+            return self.inner(queries, k)  # forgets whom it must not find
+
+    def forgetful(gallery: np.ndarray, distance: Any = "cosine") -> Searcher:
+        return Blind(BACKENDS["exact"].build(gallery, distance))
+
+    BACKENDS("forgetful", about="for tests")(forgetful)
+    try:
+        record = run(plan(both, spec("mean", Grey), backend="forgetful", k=(1, 5)), tmp_path)
+    finally:
+        del BACKENDS._entries["forgetful"]
+    assert record.status == "failed"
+    assert record.rows[0].status == "failed", "nothing that was ranked so is ever shown"
+    assert "the controls cannot be had" in record.violations[0]
+
+
+def test_planted_self_match_in_a_saved_ranking(data: Dataset, tmp_path: Path) -> None:
+    both = Dataset("loo", data.train, data.gallery, data.gallery, data.label_names, data.category_names, True)
+    record = run(plan(both, spec("mean", Grey)), tmp_path)
+    assert record.status == "finished"
+    arrays = load_rankings(tmp_path, record)
+    arrays["mean/indices"][:, 0] = arrays["exclude"]
+    assert "mean: 108 queries found themselves" in guards.violations(record, arrays)
+
+
+def test_planted_shuffled_labels(data: Dataset, honest: tuple, tmp_path: Path) -> None:
+    """Caught by a guard, as no method does better than chance, and by the diff, as the splits are others."""
+    labels = np.random.default_rng(0).permutation(data.gallery.labels)
+    shuffled = data.with_splits({"gallery": replace(data.gallery, labels=labels)})
+    record = run(plan(shuffled, spec("mean", Grey), "phash", "color"), tmp_path)
+    families = ("color", "hash", "global")
+    rows = tuple(row.model_copy(update={"family": name}) for row, name in zip(record.rows, families, strict=True))
+    told = guards.violations(record.model_copy(update={"rows": rows}), load_rankings(tmp_path, record))
+    assert any("does better than chance" in sentence for sentence in told)
+    with pytest.raises(NotComparable, match="fingerprint"):
+        diff(honest[0], record)
+
+
+def test_planted_vocabulary_from_the_query_split(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
+    """Caught by a guard: the record says what was learned from, and it is not train."""
+    right = runner._extracted
+
+    def cheating(part: Any, pipeline: Any, wanted: Any, chosen: Plan, train: Split, progress: Any) -> Any:
+        return right(part, pipeline, wanted, chosen, data.query, progress)
+
+    monkeypatch.setattr(runner, "_extracted", cheating)
+    record = run(plan(data, "sift:words=2:keypoints=20:reduce=4"), tmp_path)
+    assert record.rows[0].status == "ok", record.rows[0].error
+    assert record.status == "failed"
+    assert "learned from images that are not the train split" in record.violations[0]
+
+
+def test_planted_stale_cache(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
+    """Caught by a guard: features from the cache are held against some that are computed now."""
+
+    class Changed(Grey):
+        def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+            return 255 - super().transform(images)
+
+    monkeypatch.setattr(runner, "code_version", lambda *sources: "never changes")
+    cache = FeatureCache(tmp_path / "cache")
+    first = run(plan(data, spec("mean", Grey), cache=cache), tmp_path / "a")
+    assert first.rows[0].status == "ok"
+    assert run(plan(data, spec("mean", Grey), cache=cache), tmp_path / "b").rows[0].status == "ok"
+    stale = run(plan(data, spec("mean", Changed), cache=cache), tmp_path / "c").rows[0]
+    assert stale.status == "failed"
+    assert stale.error is not None
+    assert "in the cache are not those that it computes now" in stale.error.sentence
+
+
+def test_planted_swapped_weights(data: Dataset, tmp_path: Path) -> None:
+    """Caught by the diff where the file is another, and by a guard where two networks are in truth one."""
+
+    def network(sha: str) -> type[Grey]:
+        return type("Network", (Grey,), {"weights": {"source": f"{sha}.pth", "sha256": sha}})
+
+    one = run(plan(data, spec("net", network("aa"))), tmp_path / "one")
+    other = run(plan(data, spec("net", network("bb"))), tmp_path / "other")
+    with pytest.raises(NotComparable, match="net has other weights"):
+        diff(one, other)
+    both = run(plan(data, spec("net-a", network("aa")), spec("net-b", network("bb"))), tmp_path / "both")
+    assert both.status == "failed"
+    assert "net-a and net-b have equal scores to the last digit" in both.violations[0]

@@ -1,0 +1,173 @@
+"""Every metric against two judges, to 1e-9: on rankings with ties, padding, lone queries, k > R.
+
+Rankings are judged by ranx and trec_eval; the votes, which no retrieval library has, by two roads through scikit-learn.
+
+Ties are put in order here as the house does (lower gallery row first), since every library has another rule of its own;
+what is then compared is what each makes of one and the same ranking.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from retrieval_bench import metrics, search
+from retrieval_bench.core import Judged, Ranking
+from retrieval_bench.judge import count_relevant, judge, rank_gallery
+from retrieval_bench.registry import BACKENDS
+
+CLOSE = 1e-9
+KS = (1, 3, 10, 20)
+
+assert search  # importing it fills the registry
+
+Values = dict[str, np.ndarray]
+
+
+def case(seed: int) -> tuple[Judged, np.ndarray]:
+    """Rankings of a whole gallery by few distinct distances, and (q, n) gallery labels in the order found, -1 padded.
+
+    Leave-one-out, so that every row ends in padding; the queries whose label nothing else has are left out.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([rng.choice(8, 38, p=np.arange(1, 9) / 36), [8]])  # label 8 is alone
+    codes = (labels[:, None] % 4 + rng.integers(0, 3, (len(labels), 2))).astype(np.uint8)
+    own = np.arange(len(labels))
+    n_relevant = count_relevant(labels, labels, own)
+    assert (n_relevant == 0).any(), "a lone query"
+    kept = np.flatnonzero(n_relevant)
+    index = BACKENDS["numpy"].build(codes, "hamming")
+    depth = len(labels)
+    ranking, relevant = rank_gallery(index, codes[kept], labels[kept], labels, depth, exclude=own[kept])
+    assert relevant is not None
+    assert (relevant.tie_sizes > 1).any(), "ties"
+    assert (ranking.indices[:, -1] == -1).all(), "padding"
+    assert (n_relevant[kept] < max(KS)).any(), "k > R"
+    judged = judge(labels[kept], labels, Ranking(ranking.indices, ranking.distances), n_relevant[kept], relevant.ranks)
+    return judged, judged.retrieved
+
+
+def trec(judged: Judged) -> tuple[dict, dict]:
+    """qrels and run of trec_eval's kind; a score falls by one a rank, and padding is not in the run."""
+    qrels: dict[str, dict[str, int]] = {}
+    run: dict[str, dict[str, float]] = {}
+    for query, (expected, found) in enumerate(zip(judged.expected, judged.retrieved, strict=True)):
+        places = [place for place, label in enumerate(found) if label >= 0]
+        qrels[f"q{query}"] = {f"d{place}": int(found[place] == expected) for place in places}
+        run[f"q{query}"] = {f"d{place}": float(len(found) - place) for place in places}
+    return qrels, run
+
+
+def by_ranx(judged: Judged) -> Values:
+    ranx = pytest.importorskip("ranx")
+    qrels, run = trec(judged)
+    relevant = {query: {doc: hit for doc, hit in docs.items() if hit} for query, docs in qrels.items()}
+    names = {"accuracy": "precision@1", "map": "map", "mrr": "mrr"}
+    for k in KS:
+        names |= {f"{ours}@{k}": f"{ours}@{k}" for ours in ("hit_rate", "precision", "recall", "f1", "ndcg")}
+    held = ranx.Run(run)
+    ranx.evaluate(ranx.Qrels(relevant), held, sorted(set(names.values())))
+    queries = [f"q{query}" for query in range(len(judged))]
+    found = {ours: np.array([held.scores[theirs][query] for query in queries]) for ours, theirs in names.items()}
+    # MAP@R is average precision over the first R: its library function, at each query's own cutoff.
+    found["map@r"] = np.array(
+        [ranx.evaluate(ranx.Qrels({q: relevant[q]}), ranx.Run({q: run[q]}), f"map@{len(relevant[q])}") for q in queries]
+    )
+    return found
+
+
+def by_trec_eval(judged: Judged) -> Values:
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    qrels, run = trec(judged)
+    cuts = ",".join(map(str, KS))
+    measures = {"map", "recip_rank", *(f"{name}.{cuts}" for name in ("P", "recall", "success", "ndcg_cut"))}
+    all_rs = ",".join(map(str, sorted(set(judged.n_relevant.tolist()))))
+    measures.add(f"map_cut.{all_rs}")
+    told = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
+    rows = [told[f"q{query}"] for query in range(len(judged))]
+    names = {"accuracy": "P_1", "map": "map", "mrr": "recip_rank"}
+    for k in KS:
+        names |= {f"hit_rate@{k}": f"success_{k}", f"precision@{k}": f"P_{k}", f"recall@{k}": f"recall_{k}"}
+        names |= {f"ndcg@{k}": f"ndcg_cut_{k}"}
+    found = {ours: np.array([row[theirs] for row in rows]) for ours, theirs in names.items()}
+    found["map@r"] = np.array([row[f"map_cut_{r}"] for row, r in zip(rows, judged.n_relevant, strict=True)])
+    return found
+
+
+def by_scikit_learn(judged: Judged) -> Values:
+    """Of the votes and the means over labels; and F1, of what is and what should be among the first k."""
+    sk = pytest.importorskip("sklearn.metrics")
+    found: Values = {}
+    for k in KS:
+        votes = voted(judged, k)
+        options = {"labels": np.unique(judged.expected), "average": "macro", "zero_division": 0}
+        found[f"knn_accuracy@{k}"] = np.array([sk.accuracy_score(judged.expected, votes)])
+        found[f"macro_precision@{k}"] = np.array([sk.precision_score(judged.expected, votes, **options)])
+        found[f"macro_recall@{k}"] = np.array([sk.recall_score(judged.expected, votes, **options)])
+        found[f"macro_f1@{k}"] = np.array([sk.f1_score(judged.expected, votes, **options)])
+        found[f"f1@{k}"] = np.array([set_f1(sk.f1_score, judged, query, k) for query in range(len(judged))])
+    return found
+
+
+def set_f1(f1_score: Callable[..., float], judged: Judged, query: int, k: int) -> float:
+    """F1 of "is among the first k" as a prediction of "is relevant", over all that can be found."""
+    found = judged.retrieved[query]
+    relevant = (found == judged.expected[query])[found >= 0]
+    return f1_score(relevant, np.arange(len(relevant)) < k, zero_division=0)
+
+
+def by_confusion(judged: Judged) -> Values:
+    """The votes and their means over labels, from scikit-learn's confusion matrix alone: a second way to count."""
+    sk = pytest.importorskip("sklearn.metrics")
+    found: Values = {}
+    labels = np.unique(judged.expected)
+    for k in KS:
+        every = np.union1d(labels, votes := voted(judged, k))
+        table = sk.confusion_matrix(judged.expected, votes, labels=every).astype(float)
+        kept = np.isin(every, labels)
+        right, predicted, expected = (part[kept] for part in (np.diag(table), table.sum(axis=0), table.sum(axis=1)))
+        found[f"knn_accuracy@{k}"] = np.array([np.trace(table) / len(judged)])
+        found[f"macro_precision@{k}"] = np.array([np.mean(right / np.maximum(predicted, 1))])
+        found[f"macro_recall@{k}"] = np.array([sk.balanced_accuracy_score(judged.expected, votes)])
+        found[f"macro_f1@{k}"] = np.array([np.mean(2 * right / (predicted + expected))])
+    return found
+
+
+def voted(judged: Judged, k: int) -> np.ndarray:
+    """The k-NN vote by its definition, one query at a time."""
+    votes = []
+    for row in judged.retrieved[:, :k].tolist():
+        there = [label for label in row if label >= 0]
+        votes.append(max(sorted(set(there), key=there.index), key=there.count))
+    return np.array(votes)
+
+
+JUDGES = (by_ranx, by_trec_eval, by_scikit_learn, by_confusion)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("ask", JUDGES, ids=lambda ask: ask.__name__)
+def test_a_judge_agrees(ask: Callable[[Judged], Values], seed: int) -> None:
+    judged, _ = case(seed)
+    ours = metrics.per_query(judged, KS)
+    means = metrics.scores(judged, KS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the judges' own: scikit-learn warns of a vote that no query has
+        told = ask(judged)
+    for name, values in told.items():
+        if len(values) == 1:
+            assert means[name] == pytest.approx(float(values[0]), abs=CLOSE), name
+        else:
+            np.testing.assert_allclose(ours[name], values, rtol=0, atol=CLOSE, err_msg=name)
+
+
+def test_every_metric_has_two_judges() -> None:
+    judged, _ = case(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asked = [set(ask(judged)) for ask in JUDGES]
+    for name in metrics.scores(judged, KS):
+        assert sum(name in names for names in asked) >= 2, name
