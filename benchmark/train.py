@@ -127,6 +127,8 @@ def train_command(
         raise BenchError(f"--out {printable(out)}: a folder of this name exists; name a file")
     if tensorboard is not None:
         curves.need_tensorboard()
+        if tensorboard.exists() and not tensorboard.is_dir():
+            raise BenchError(f"--tensorboard {printable(tensorboard)}: a file of this name exists; name a folder")
     settings = Settings(
         mode=mode.value,
         epochs=epochs,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
 
 from retrieval_bench.core import Dataset, Split
 from retrieval_bench.images import ImageBytes, encode_png
@@ -26,6 +29,17 @@ def split(name: str, labels: list[int], first: int = 0, images: ImageBytes | Non
         images = ImageBytes([encode_png(picture(label, first + row)) for row, label in enumerate(labels)])
     categories = np.array([label % 2 for label in labels], np.int64)
     return Split(ids, np.array(labels, np.int64), images, categories)
+
+
+def shelf_at(folder: Path) -> Path:
+    """A folder that is split already, with the pictures of the shop: 4 labels, 3 images of each in every split."""
+    for first, part in enumerate(("train", "gallery", "query")):
+        for label in range(4):
+            own = folder / part / f"product-{label}"
+            own.mkdir(parents=True)
+            for number in range(3):
+                Image.fromarray(picture(label, 100 * first + number)).save(own / f"{number}.png")
+    return folder
 
 
 def shop(n_labels: int = 4, each: int = 3) -> Dataset:

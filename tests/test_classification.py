@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from retrieval_bench.classification import unseen
 from retrieval_bench.core import Dataset
+from retrieval_bench.heads.head import Learned
 from retrieval_bench.method import Method, parse_method
 from retrieval_bench.registry import HEADS, Entry, Spec
+from retrieval_bench.report.table import caption
 from retrieval_bench.results import Record, load_rankings
 from retrieval_bench.runner import run
 from retrieval_bench.trial import Plan
@@ -71,6 +74,32 @@ def test_what_has_no_vector_says_so_and_keeps_its_row(tmp_path: Path, method: st
         assert head.error is not None
         assert reason in head.error
         assert not head.scores
+
+
+@pytest.mark.parametrize("when", ["fit", "scores"])
+def test_a_head_that_breaks_ends_neither_the_others_nor_the_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    def fail(*_: Any) -> Any:
+        return 1 // 0
+
+    broken = fail if when == "fit" else lambda lessons: Learned(fail)
+    monkeypatch.setitem(HEADS._entries, "svm", Entry("svm", broken, "for tests"))
+    record = with_heads(shop(4, 3), tmp_path, "color", heads=("svm", "knn"))
+    (row,) = record.rows
+    assert row.status == "ok"
+    assert row.scores["accuracy"] > 0
+    assert row.heads["svm"].error is not None
+    assert re.search("svm.*ZeroDivisionError: .*division", row.heads["svm"].error)
+    assert not row.heads["svm"].scores
+    assert row.heads["knn"].error is None
+    assert row.heads["knn"].scores["accuracy"] > 0
+    (logged,) = (entry for entry in caplog.records if row.heads["svm"].error in entry.getMessage())
+    assert logged.exc_info, "our own bug keeps its traceback"
+    assert row.heads["svm"].error in "\n".join(caption(record))
+    kept = load_rankings(tmp_path, record)
+    assert "color/heads/knn/scores" in kept
+    assert "color/heads/svm/scores" not in kept
 
 
 def test_the_oracle_teaches_nobody(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from records import record, row
-from shop import picture
+from shop import shelf_at
 from typer.testing import CliRunner, Result
 
 from benchmark import cli
@@ -31,14 +31,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
-    """A folder that is split already: 4 labels, 3 images of each in every split."""
-    for first, part in enumerate(("train", "gallery", "query")):
-        for label in range(4):
-            folder = tmp_path / "shelf" / part / f"product-{label}"
-            folder.mkdir(parents=True)
-            for number in range(3):
-                Image.fromarray(picture(label, 100 * first + number)).save(folder / f"{number}.png")
-    return tmp_path / "shelf"
+    return shelf_at(tmp_path / "shelf")
 
 
 def call(*words: object) -> Result:

@@ -10,22 +10,23 @@ import numpy as np
 import pytest
 from shop import shop
 
-from retrieval_bench import pipeline
-from retrieval_bench.core import BenchError, Dataset, Split
+from retrieval_bench.core import BenchError, Dataset, Setup, Split
 from retrieval_bench.images import ImageBytes, encode_png
 from retrieval_bench.method import parse_method
+from retrieval_bench.pipeline import Pipeline  # importing it fills the registries
 from retrieval_bench.registry import JOINS, STEPS, Entry, Spec
 from retrieval_bench.results import Record, load_rankings
 from retrieval_bench.runner import run
 from retrieval_bench.trial import Plan
-
-assert pipeline  # importing it fills the registries
 
 METHODS = [
     *(f"color+phash+{entry.name}" for entry in JOINS.own()),
     *(f"hsv+{entry.name}" for entry in STEPS.own()),
     *(f"phash+{entry.name}" for entry in STEPS.own()),
     *(f"color+hsv+{entry.name}" for entry in STEPS.own()),
+    *(f"moments+{entry.name}" for entry in STEPS.own()),
+    *(f"color+moments+phash+rrf+{entry.name}" for entry in STEPS.own()),
+    *(f"crop-resistant+{entry.name}" for entry in STEPS.own() if not entry.build().averages),
 ]
 
 
@@ -88,6 +89,17 @@ def test_a_gallery_smaller_than_every_shortlist_is_ranked(tmp_path: Path, method
     two = data.with_splits({"gallery": data.gallery.take([0, 2])})
     indices = ranked(two, method, tmp_path)[1][f"{method}/indices"]
     np.testing.assert_array_equal(np.sort(indices, axis=1), np.tile([0, 1], (4, 1)))
+
+
+@pytest.mark.parametrize("step", [entry.name for entry in STEPS.own() if entry.build().averages])
+@pytest.mark.parametrize("method", ["crop-resistant", "color+crop-resistant+vote"])
+def test_what_has_no_vector_has_no_mean_and_says_so_before_anything_is_extracted(method: str, step: str) -> None:
+    with pytest.raises(BenchError) as told:
+        Pipeline(parse_method(f"{method}+{step}"), Setup(), "exact")
+    assert str(told.value) == (
+        f"{method}+{step}: crop-resistant is compared in a way of its own, not as a vector, so that there is no mean "
+        f"for {step} to search with; drop {step} or crop-resistant"
+    )
 
 
 @pytest.mark.parametrize(

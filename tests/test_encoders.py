@@ -102,11 +102,17 @@ def test_vlad_is_the_sum_of_differences_from_the_nearest_word(intra):
     assert_allclose(found, wanted / np.linalg.norm(wanted), atol=1e-4)
 
 
-def shares_of(rows: np.ndarray, *mixture: np.ndarray) -> np.ndarray:
-    """(n, g): the slow, obvious twin of what the compiled loop makes of the logarithms."""
+def whole_shares_of(rows: np.ndarray, *mixture: np.ndarray) -> np.ndarray:
+    """(n, g): what each Gaussian has of each descriptor, however little."""
     logs = log_shares(rows, *mixture).astype(np.float64)
     shares = np.exp(logs - logs.max(axis=1, keepdims=True))
-    shares[shares < NEGLIGIBLE] = 0
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def shares_of(rows: np.ndarray, *mixture: np.ndarray) -> np.ndarray:
+    """(n, g): the slow, obvious twin of what the compiled loop makes of the logarithms."""
+    shares = whole_shares_of(rows, *mixture)
+    shares[shares < NEGLIGIBLE * shares.max(axis=1, keepdims=True)] = 0
     return shares / shares.sum(axis=1, keepdims=True)
 
 
@@ -117,7 +123,26 @@ def test_shares_are_those_of_scikit_learn():
     peer.weights_ /= peer.weights_.sum()
     peer.precisions_cholesky_ = 1 / np.sqrt(peer.covariances_)
     rows = descriptors(60, 8)
-    assert_allclose(shares_of(rows, weights, means, variances), peer.predict_proba(rows), atol=5e-4)
+    assert_allclose(whole_shares_of(rows, weights, means, variances), peer.predict_proba(rows), atol=2e-5)
+
+
+def test_gaussians_that_have_negligibly_little_of_a_descriptor_have_none():
+    """Row by row, as the compiled loop sees it: `mass` of one descriptor is its shares."""
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((200, 3)).astype(np.float32)
+    mixture = tuple(
+        array.astype(np.float32)
+        for array in (rng.dirichlet(np.ones(12)), rng.standard_normal((12, 3)), rng.uniform(0.1, 2, (12, 3)))
+    )
+    whole = whole_shares_of(rows, *mixture)
+    found = np.array([gathered(row[None], *mixture)[0] for row in rows])
+    relative = whole / whole.max(axis=1, keepdims=True)
+    assert (relative < NEGLIGIBLE).any(axis=1).sum() > 100
+    assert not found[relative < 0.999 * NEGLIGIBLE].any()
+    assert (found[relative > 1.001 * NEGLIGIBLE] > 0).all()
+    kept = np.where(found > 0, whole, 0)
+    assert_allclose(found, kept / kept.sum(axis=1, keepdims=True), rtol=1e-5)
+    assert np.abs(found - whole).max() < 12 * NEGLIGIBLE
 
 
 @pytest.mark.parametrize(("n", "d", "g"), [(1, 1, 1), (300, 12, 1), (300, 3, 40), (70, 33, 9)])

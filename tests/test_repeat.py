@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from records import record as made_up
 from records import row
-from shop import picture
+from shop import shelf_at
 
 from retrieval_bench import datasets, extractors, pipeline, search
 from retrieval_bench.core import BenchError, NotComparable
@@ -23,13 +22,7 @@ REGISTERED = (datasets, extractors, pipeline, search)  # importing them fills th
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
-    for first, part in enumerate(("train", "gallery", "query")):
-        for label in range(4):
-            folder = tmp_path / "shelf" / part / f"product-{label}"
-            folder.mkdir(parents=True)
-            for number in range(3):
-                Image.fromarray(picture(label, 100 * first + number)).save(folder / f"{number}.png")
-    return tmp_path / "shelf"
+    return shelf_at(tmp_path / "shelf")
 
 
 def test_a_record_repeats_from_its_own_metadata(shelf: Path, tmp_path: Path) -> None:

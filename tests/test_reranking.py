@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import retrieval_bench.reranking  # noqa: F401 - registers the steps
+import retrieval_bench.fusion
+import retrieval_bench.reranking  # noqa: F401 - registers the joins and the steps
 from retrieval_bench.core import BenchError, Bundle, Distance, Ranking, Searcher
 from retrieval_bench.extractors.keypoints import KeypointBlocks
-from retrieval_bench.registry import BACKENDS, STEPS
+from retrieval_bench.registry import BACKENDS, JOINS, STEPS
 from retrieval_bench.reranking.step import reordered
 from tests.test_extractors import blank, scene
 
@@ -39,7 +41,7 @@ def features(n: int, distance: Distance, seed: int) -> np.ndarray:
 
 def stepped(name: str, gallery: np.ndarray, distance: Distance, **options: float) -> Searcher:
     step = STEPS[name].build(**options)
-    return step.searcher(Vectors(gallery, distance), Bundle({"vector": gallery}), distance, name)
+    return step.searcher(Vectors(gallery, distance), Bundle({"vector": gallery}), {"vector": distance}, name)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -47,8 +49,7 @@ def stepped(name: str, gallery: np.ndarray, distance: Distance, **options: float
 @pytest.mark.parametrize("k", [1, 7, 40, 45])
 def test_every_step_gives_a_whole_ranking(name: str, distance: Distance, k: int) -> None:
     gallery, queries = features(40, distance, 1), features(12, distance, 2)
-    options = {"alpha": 0.0} if name == "qe" and distance == "euclidean" else {}
-    search = stepped(name, gallery, distance, **options)
+    search = stepped(name, gallery, distance)
     found = search(Bundle({"vector": queries}), k)
     assert found.indices.shape == found.distances.shape == (12, k)
     assert found.distances.dtype == np.float32
@@ -84,6 +85,91 @@ def test_expansion_searches_with_the_weighed_mean(distance: Distance, alpha: flo
         mean = query + sum(max(held[item] @ query / own, 0) ** alpha * held[item] for item in near)
         order = sorted(range(40), key=lambda item: -float(held[item] @ mean))
         assert found.indices[row].tolist() == order
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
+def test_euclidean_expansion_is_a_place_among_the_found(alpha: float) -> None:
+    gallery, queries = features(40, "euclidean", 1), features(6, "euclidean", 2)
+    found = stepped("qe", gallery, "euclidean", n=4, alpha=alpha)(Bundle({"vector": queries}), 40)
+    for row, query in enumerate(queries.astype(np.float64)):
+        held = gallery.astype(np.float64)
+        near = sorted(range(40), key=lambda item: float(np.linalg.norm(held[item] - query)))[:4]
+        farthest = np.linalg.norm(held[near[-1]] - query)
+        weights = [math.exp(-((np.linalg.norm(held[item] - query) / farthest) ** 2) / 2) ** alpha for item in near]
+        mean = (query + sum(weight * held[item] for weight, item in zip(weights, near, strict=True))) / (
+            1 + sum(weights)
+        )
+        away = np.linalg.norm(held - mean, axis=1)
+        assert found.indices[row].tolist() == np.argsort(away, kind="stable").tolist()
+        assert_allclose(found.distances[row], np.sort(away), rtol=1e-5)
+
+
+def test_expansion_by_copies_of_the_query_changes_nothing() -> None:
+    """All that is found is at distance 0, and nothing is divided by it."""
+    gallery = np.repeat(features(2, "euclidean", 1), 3, axis=0)
+    found = stepped("qe", gallery, "euclidean", n=3)(Bundle({"vector": gallery[:1]}), 6)
+    again = BACKENDS["numpy"].build(gallery, "euclidean")(gallery[:1], 6)
+    assert_array_equal(found.indices, again.indices)
+    assert_array_equal(found.distances, again.distances)
+
+
+def test_expansion_weighs_by_the_distance_of_what_is_compared_whatever_stood_before_it() -> None:
+    """A step before it leaves scores from 0 to 1 behind, which are no inner products."""
+    gallery, queries = features(40, "inner_product", 1), features(6, "inner_product", 2)
+    rows, asked = Bundle({"vector": gallery}), Bundle({"vector": queries})
+    compared: dict[str, Distance] = {"vector": "inner_product"}
+    inner = Vectors(gallery, "inner_product")
+
+    class Scored(Vectors):
+        def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Ranking:
+            found = super().__call__(queries, k, exclude)
+            return reordered(found, np.linspace(0, 1, k)[None].repeat(len(queries), axis=0))
+
+    step = STEPS["qe"].build()
+    plain = step.searcher(inner, rows, compared, "qe")(asked, 40)
+    scored = step.searcher(Scored(gallery, "inner_product"), rows, compared, "qe")(asked, 40)
+    assert_array_equal(plain.indices, scored.indices)
+    assert not np.array_equal(plain.indices, inner(asked, 40).indices)
+
+
+def test_each_joined_ranking_is_expanded_by_its_own_distance() -> None:
+    distances: dict[str, Distance] = {"colour": "cosine", "moments": "euclidean", "hash": "hamming"}
+    held = Bundle({name: features(40, distance, 1) for name, distance in distances.items()})
+    asked = Bundle({name: features(6, distance, 2) for name, distance in distances.items()})
+
+    def joined(gallery: Bundle) -> Searcher:
+        join = JOINS["rrf"].build()
+        return join.searcher(gallery, lambda name, rows: BACKENDS["numpy"].build(rows, distances[name]))
+
+    found = STEPS["qe"].build(n=4).searcher(joined(held), held, distances, "qe")(asked, 40)
+    near = joined(held)(asked, 4).indices
+    expanded = {}
+    for name, distance in distances.items():
+        # Alone, and with a gallery of nothing but what all of them found, the step expands by just these.
+        expanded[name] = np.concatenate(
+            [captured(held.arrays[name][near[row]], asked.arrays[name][row : row + 1], distance) for row in range(6)]
+        )
+    again = joined(held)(Bundle(expanded), 40)
+    assert_array_equal(found.indices, again.indices)
+    assert_array_equal(found.distances, again.distances)
+    assert not np.array_equal(found.indices, joined(held)(asked, 40).indices)
+
+
+def captured(gallery: np.ndarray, query: np.ndarray, distance: Distance) -> np.ndarray:
+    """What `qe` searches with in place of the query."""
+    asked: list[np.ndarray] = []
+
+    class Heard(Vectors):
+        def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Ranking:
+            asked.append(queries.arrays["vector"])
+            ranked = np.arange(k)[None]  # as they stand, so that sums are made in the same order
+            return Ranking(ranked, ranked.astype(np.float32))
+
+    step = STEPS["qe"].build(n=len(gallery))
+    step.searcher(Heard(gallery, distance), Bundle({"vector": gallery}), {"vector": distance}, "qe")(
+        Bundle({"vector": query}), len(gallery)
+    )
+    return asked[-1]
 
 
 def test_expanded_bits_are_those_of_the_majority() -> None:
@@ -186,7 +272,7 @@ def test_verification_puts_the_turned_copy_first() -> None:
     gallery = Bundle({"vector": rng.standard_normal((12, 8)).astype(np.float32), "verify": blocks.transform(pictures)})
     asked = Bundle({"vector": rng.standard_normal((12, 8)).astype(np.float32), "verify": blocks.transform(queries)})
     step = STEPS["verify"].build()
-    search = step.searcher(Vectors(gallery.arrays["vector"], "cosine"), gallery, "cosine", "verify")
+    search = step.searcher(Vectors(gallery.arrays["vector"], "cosine"), gallery, {"vector": "cosine"}, "verify")
     assert_array_equal(search(asked, 12).indices[:, 0], np.arange(12))
     assert_array_equal(search(asked, 1).indices[:, 0], np.arange(12))
     assert search.bytes == gallery.arrays["verify"].nbytes
@@ -197,7 +283,7 @@ def test_where_nothing_is_verified_the_order_stays() -> None:
     vectors = features(9, "cosine", 1)
     rows = Bundle({"vector": vectors, "verify": blocks})
     inner = Vectors(vectors, "cosine")
-    search = STEPS["verify"].build(shortlist=5).searcher(inner, rows, "cosine", "verify")
+    search = STEPS["verify"].build(shortlist=5).searcher(inner, rows, {"vector": "cosine"}, "verify")
     assert_array_equal(search(rows, 9).indices, inner(rows, 9).indices)
 
 
@@ -217,12 +303,3 @@ def test_where_nothing_is_verified_the_order_stays() -> None:
 def test_options_out_of_range_are_refused(name: str, options: dict[str, float]) -> None:
     with pytest.raises(BenchError, match=f"^{name}: "):
         STEPS[name].build(**options)
-
-
-def test_expansion_needs_vectors_and_similarities() -> None:
-    codes = Bundle({"sift": features(9, "cosine", 1), "color": features(9, "cosine", 2)})
-    with pytest.raises(BenchError, match=r"\+qe needs one vector an image"):
-        STEPS["qe"].build().searcher(Vectors(codes.arrays["sift"], "cosine"), codes, "inner_product", "qe")
-    rows = features(9, "euclidean", 1)
-    with pytest.raises(BenchError, match=r"write \+qe:alpha=0"):
-        STEPS["qe"].build().searcher(Vectors(rows, "euclidean"), Bundle({"vector": rows}), "euclidean", "qe")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ from methods import Centred, MeanColor, spec
 from shop import shop
 
 import retrieval_bench.extractors
-from retrieval_bench import metrics, runner
+from retrieval_bench import guards, metrics, recording, runner
 from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import BenchError, Dataset, Distance, Ranking, Split
 from retrieval_bench.images import ImageBytes
@@ -20,6 +20,7 @@ from retrieval_bench.registry import BACKENDS, Entry, Spec
 from retrieval_bench.results import ImageCounts, Record, load, load_rankings
 from retrieval_bench.runner import DEFAULT_METHODS, check, resolve_device, run, unique
 from retrieval_bench.trial import Plan, prepare
+from retrieval_bench.uncertainty import COMPARED, comparisons
 
 assert retrieval_bench.extractors  # importing it fills the registry
 
@@ -138,6 +139,49 @@ def test_an_interrupt_keeps_what_was_finished(tmp_path: Path) -> None:
     assert record.status == "interrupted"
     assert [row.method for row in record.rows] == ["mean"]
     assert recomputed(tmp_path, record).keys() == {"mean"}
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The methods of every call of `uncertainty.comparisons`."""
+    calls: list[list[str]] = []
+
+    def counted(values: Mapping[str, Any], *others: Any) -> Any:
+        calls.append(list(values))
+        return comparisons(values, *others)
+
+    monkeypatch.setattr(recording, "comparisons", counted)
+    return calls
+
+
+def test_methods_are_compared_once_when_all_are_there(tmp_path: Path, compared: list[list[str]]) -> None:
+    names = [f"mean{number}" for number in range(4)]
+    record = run(plan(shop(), *(spec(name, MeanColor) for name in names)), tmp_path)
+    assert compared == [names]
+    assert len(load(tmp_path).comparisons["accuracy"].pairs) == 6
+    assert load(tmp_path) == record
+
+
+def test_an_interrupt_compares_what_was_finished_once(tmp_path: Path, compared: list[list[str]]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(shop(), spec("mean", MeanColor), spec("also", MeanColor), spec("stop", Interrupted)), tmp_path)
+    assert compared == [["mean", "also"]]
+    record = load(tmp_path)
+    assert record.status == "interrupted"
+    assert record.comparisons.keys() == set(COMPARED)
+
+
+def test_an_interrupt_of_the_controls_keeps_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(guards, "controls", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(shop(), spec("mean", MeanColor), spec("also", MeanColor)), tmp_path)
+    record = load(tmp_path)
+    assert record.status == "interrupted"
+    assert [row.method for row in record.rows] == ["mean", "also"]
+    assert record.comparisons.keys() == set(COMPARED)
 
 
 def test_an_interrupt_before_anything_finished_leaves_the_earlier_record_alone(tmp_path: Path) -> None:

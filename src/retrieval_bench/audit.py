@@ -26,9 +26,6 @@ TINY = 32
 FLAT = 4.0
 """Standard deviation of the samples, of 255, below which an image is called flat. Its hashes mean nothing."""
 
-RADIUS = 4
-"""Bits of 64 by which the hashes of one picture may differ."""
-
 EXAMPLES = 10
 
 SAMPLE = 400

@@ -37,16 +37,31 @@ class Learnable:
 def classify(
     name: str, train: Learnable, query: Learnable, *, seed: int, threads: int, timed: Sequence[int]
 ) -> Classified:
-    """Fit the head `name` and judge it. What goes wrong with the data is told in its facts and ends nothing else.
+    """Fit the head `name` and judge it. Whatever goes wrong is told in its facts and ends nothing else.
 
     timed: rows of `query` that are classified one at a time for the clock.
     """
     try:
-        with Stopwatch() as fitting:
-            head = fit_head(name, train.rows, train.labels, seed=seed, threads=threads, bits=train.bits)
-    except BenchError as error:
+        return _classified(name, train, query, seed=seed, threads=threads, timed=timed)
+    except Exception as error:  # whatever it is, the method's own numbers and the other heads owe nothing to this head
+        return _failed(name, error)
+
+
+def _failed(name: str, error: Exception) -> Classified:
+    """What is kept of a head that could not be had. A BenchError is a whole sentence; anything else is our bug."""
+    if isinstance(error, BenchError):
         log.error("%s", error)
         return Classified(HeadFacts(error=str(error)))
+    sentence = f"{name} failed: {type(error).__name__}: {error}"
+    log.error("%s", sentence, exc_info=error)
+    return Classified(HeadFacts(error=sentence))
+
+
+def _classified(
+    name: str, train: Learnable, query: Learnable, *, seed: int, threads: int, timed: Sequence[int]
+) -> Classified:
+    with Stopwatch() as fitting:
+        head = fit_head(name, train.rows, train.labels, seed=seed, threads=threads, bits=train.bits)
     scores = head.scores(query.rows)
     times = latencies((("predict", lambda item: head.predict(query.rows[timed[item]][None])),), len(timed))
     facts = HeadFacts(
@@ -82,12 +97,12 @@ def classify_all(
     timed: Sequence[int],
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Classified]:
-    """Every head in turn. learn: gives train and query; a BenchError of it is every head's."""
+    """Every head in turn. learn: gives train and query; an error of it is every head's."""
     try:
         train, query = learn()
-    except BenchError as error:
-        log.error("%s", error)
-        return {name: Classified(HeadFacts(error=str(error))) for name in names}
+    except Exception as error:
+        failed = _failed("what the heads learn from", error)
+        return dict.fromkeys(names, failed)
     done = {}
     for number, name in enumerate(names):
         progress(name, number, len(names))

@@ -47,6 +47,9 @@ class Pipeline:
             for part in self.members:
                 self._refuse_what_cannot_be_joined(part)
         self.steps: list[tuple[Spec, Step]] = [(spec, spec.build()) for spec in method.steps]
+        for spec, step in self.steps:
+            if step.averages:
+                self._refuse_what_has_no_mean(spec)
         self.helpers = [Part(spec, step.extractor) for spec, step in self.steps if step.extractor is not None]
         self._backend = backend
 
@@ -62,6 +65,13 @@ class Pipeline:
     @property
     def distance(self) -> Distance:
         return self.members[0].extractor.distance if self.join is None else self.join.distance
+
+    @property
+    def compared(self) -> dict[str, Distance]:
+        """The arrays of `rows` that are compared, each with its distance."""
+        if self.join is None or self.join.learns:
+            return {VECTOR: self.distance}
+        return {part.name: part.extractor.distance for part in self.members}
 
     @property
     def serial(self) -> bool:
@@ -130,7 +140,7 @@ class Pipeline:
             own = Bundle({name: array for name, array in gallery.arrays.items() if name in names})
             searcher = self.join.searcher(own, self._search_of)
         for spec, step in self.steps:
-            searcher = step.searcher(searcher, gallery, self.distance, str(spec))
+            searcher = step.searcher(searcher, gallery, self.compared, str(spec))
         return searcher
 
     def _search_of(self, name: str, features: np.ndarray) -> Searcher:
@@ -156,6 +166,14 @@ class Pipeline:
                 f"{self.method}: {part.name} is compared in a way of its own, not as a vector; join it by +rrf or +vote"
             )
 
+    def _refuse_what_has_no_mean(self, step: Spec) -> None:
+        for part in self.members:
+            if hasattr(part.extractor, "searcher"):
+                raise BenchError(
+                    f"{self.method}: {part.name} is compared in a way of its own, not as a vector, so that there is no "
+                    f"mean for {step.entry.name} to search with; drop {step.entry.name} or {part.name}"
+                )
+
 
 @dataclass(frozen=True, eq=False)
 class _Of:
@@ -170,7 +188,3 @@ class _Of:
 
     def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Any:
         return self.inner(queries.arrays[self.name], k, exclude)
-
-
-def nbytes(rows: Rows) -> int:
-    return int(rows.nbytes)

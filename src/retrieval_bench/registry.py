@@ -178,6 +178,13 @@ def _read(owner: str, key: str, text: str, hint: Any) -> Any:
     return text
 
 
+def at_least_one(owner: str, **options: int) -> None:
+    """Refuse options of `owner` that are counts or sizes and below 1."""
+    for option, value in options.items():
+        if value < 1:
+            raise BenchError(f"{owner}: {option}={value} must be at least 1")
+
+
 def _write(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 

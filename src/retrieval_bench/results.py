@@ -59,7 +59,11 @@ class Interval(Model):
 
 
 class Pair(Model):
-    """Mean of `first` minus mean of `second`; see statistics.comparison.Difference."""
+    """Mean of `first` minus mean of `second` over the same queries.
+
+    low, high: interval by the paired cluster bootstrap. p: of the sign-flip test of no difference; p_holm: the same
+    after Holm's correction over all pairs of the table.
+    """
 
     first: str
     second: str

@@ -79,6 +79,8 @@ def run(
 ) -> Record:
     """Prepare, evaluate each method, and save after each; an interrupt leaves a record of what was finished.
 
+    Methods are held against each other at the end, or when it is interrupted.
+
     Fixes the allocator's thresholds for the life of the process (see timing.steady_allocator).
     """
     with claimed(out):
@@ -97,16 +99,16 @@ def run(
                 if outcome.per_query and outcome.row.family != "control":
                     compared[outcome.row.method] = outcome.per_query
                 record = with_row(record, outcome.row, plan.threads)
-                record = with_comparisons(record, compared, trial)
                 record = save(record, out, arrays, derived(record), keep_earlier)
                 keep_earlier = False
                 on_row(outcome.row)
+            # Once, after all rows: after each, the pairs of all before it would be resampled again.
+            record = guarded(with_comparisons(record, compared, trial), arrays, plan, trial)
         except KeyboardInterrupt:
             if record.rows:
-                record = record.model_copy(update={"status": "interrupted"})
+                record = with_comparisons(record, compared, trial).model_copy(update={"status": "interrupted"})
                 save(record, out, arrays, derived(record), keep_earlier)
             raise
-        record = guarded(record, arrays, plan, trial)
         return save(record, out, arrays, derived(record))
 
 

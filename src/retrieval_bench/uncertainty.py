@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 import numpy as np
 
-from retrieval_bench.results import Comparison, Interval, Pair, Statistics
+from retrieval_bench.results import Comparison, Interval, Statistics
 from retrieval_bench.statistics.comparison import compare, groups
 from retrieval_bench.statistics.resampling import LEVEL, RESAMPLES, intervals, resampled_means
 
@@ -42,7 +41,7 @@ def comparisons(
         pairs = compare(names, columns, products, resamples=how.resamples, level=how.level, seed=how.seed)
         different = {frozenset((pair.first, pair.second)) for pair in pairs if pair.p_holm <= 1 - how.level}
         found[metric] = Comparison(
-            pairs=tuple(Pair(**asdict(pair)) for pair in pairs),
+            pairs=tuple(pairs),
             groups=groups(names, columns.mean(axis=0).tolist(), different),
         )
     return found

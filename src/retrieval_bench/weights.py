@@ -163,7 +163,10 @@ def fill(network: Any, state: dict[str, Any], file: WeightsFile, ignore: tuple[s
     for name, value in state.items():
         if name in expected and value.shape != expected[name].shape:
             found, wanted = tuple(value.shape), tuple(expected[name].shape)
-            raise BenchError(f"weights file {file.path.name}: {name} has shape {found}, this network needs {wanted}")
+            raise BenchError(
+                f"weights file {file.path.name}: {name} has shape {found}, this network needs {wanted}; "
+                "give the state dict of this network"
+            )
     try:
         misfits = network.load_state_dict(state, strict=False)
     except ValueError as error:  # MNASNet without its format version
@@ -172,7 +175,7 @@ def fill(network: Any, state: dict[str, Any], file: WeightsFile, ignore: tuple[s
         if names:
             raise BenchError(
                 f"weights file {file.path.name} {what} {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}; "
-                "it belongs to another network or wraps its state dict"
+                "it belongs to another network or wraps its state dict; give the plain state dict of this one"
             )
 
 

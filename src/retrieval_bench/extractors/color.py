@@ -6,11 +6,11 @@ from functools import partial
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Extractor, Setup
+from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.extractors.histograms import color_histogram
 from retrieval_bench.extractors.local import Described, local_features
 from retrieval_bench.extractors.resize import shrunk
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 SIDE = 2
 """Cells along each side of a patch: four tell left from right and up from down, which one does not; sixteen gain
@@ -73,9 +73,7 @@ def color(
 
     if encode == "histogram":
         return color_histogram("color", "hsv", {"hues": 24, "saturations": 8, "values": 4}, levels=1)
-    for option, value in {"side": side, "cell": cell, "scales": scales, "step": step}.items():
-        if value < 1:
-            raise BenchError(f"color: {option}={value} must be at least 1")
+    at_least_one("color", side=side, cell=cell, scales=scales, step=step)
     cells = tuple(cell * 2**scale for scale in range(scales))
     return local_features(
         *("color", setup, partial(lab_statistics, side=side, cells=cells, step=step)),

@@ -17,7 +17,6 @@ import numpy as np
 
 BlockNorm = Literal["L1", "L1-sqrt", "L2", "L2-Hys"]
 BLOCK_NORMS: tuple[BlockNorm, ...] = get_args(BlockNorm)
-EPS = 1e-5
 
 
 def hog(

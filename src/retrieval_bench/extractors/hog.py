@@ -14,7 +14,7 @@ from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.gradients import hog_blocks, hog_cells
 from retrieval_bench.extractors.local import Described, local_features, nothing
 from retrieval_bench.extractors.resize import opponent_planes, shrunk
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 ORIENTATIONS = 9
 
@@ -110,9 +110,7 @@ def hog(
 ) -> Extractor:
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 
-    for option, value in {"side": side, "cell": cell, "scales": scales, "block": block}.items():
-        if value < 1:
-            raise BenchError(f"hog: {option}={value} must be at least 1")
+    at_least_one("hog", side=side, cell=cell, scales=scales, block=block)
     if encode == "global":
         if side < cell * block:
             raise BenchError(f"hog: side={side} holds no block of {block} x {block} cells of {cell} pixels; raise side")

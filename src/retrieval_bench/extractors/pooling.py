@@ -10,7 +10,6 @@ from typing import Any
 
 from retrieval_bench.core import BenchError
 
-POOLS = ("avg", "max", "gem", "rmac", "token")
 EPSILON = 1e-6
 """Below it an activation counts as this much: a root needs something to stand on."""
 

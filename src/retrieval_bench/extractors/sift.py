@@ -10,7 +10,7 @@ from retrieval_bench.core import BenchError, Extractor, Setup
 from retrieval_bench.extractors.dense import dense_sift
 from retrieval_bench.extractors.local import SAMPLE, Described, local_features, nothing
 from retrieval_bench.extractors.resize import OPPONENT, grey, shrunk
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 COLOURS = ("lab", "opponent", "grey")
 NEAR = (3, 9, 27)
@@ -121,7 +121,7 @@ def sift(
     sample: int = SAMPLE,
 ) -> Extractor:
     _load_opencv()
-    _at_least("sift", side=side, keypoints=keypoints)
+    at_least_one("sift", side=side, keypoints=keypoints)
     describe = partial(
         sift_keypoints,
         side=side,
@@ -164,7 +164,7 @@ def dense(
     sample: int = SAMPLE,
 ) -> Extractor:
     _load_opencv()
-    _at_least("dense-sift", side=side, step=step)
+    at_least_one("dense-sift", side=side, step=step)
     opponent = _one_of("dense-sift", colour, ("opponent", "grey")) == "opponent"
     describe = partial(dense_sift, side=side, cells=(4, 6, 9), step=step, opponent=opponent, root=root)
     return local_features(
@@ -198,7 +198,7 @@ def orb(
     sample: int = SAMPLE,
 ) -> Extractor:
     _load_opencv()
-    _at_least("orb", side=side, keypoints=keypoints)
+    at_least_one("orb", side=side, keypoints=keypoints)
     return local_features(
         *("orb", setup, partial(orb_keypoints, side=side, keypoints=keypoints)),
         encode=encode,
@@ -217,12 +217,6 @@ def _one_of(name: str, colour: str, allowed: tuple[str, ...]) -> str:
     if colour not in allowed:
         raise BenchError(f"{name}: colour={colour} is not one of {', '.join(allowed)}")
     return colour
-
-
-def _at_least(name: str, **options: int) -> None:
-    for option, value in options.items():
-        if value < 1:
-            raise BenchError(f"{name}: {option}={value} must be at least 1")
 
 
 def _load_opencv() -> None:

@@ -28,11 +28,6 @@ def renewed(text: str, root: Path) -> str:
     return BLOCK.sub(lambda block: f"{block[1]}{_table(block[2], root)}{block[3]}", text)
 
 
-def records_of(text: str) -> list[str]:
-    """The paths of the records that the document's tables are made from, each once, in order."""
-    return list(dict.fromkeys(path for block in BLOCK.finditer(text) for path, _ in _asked(block[2])))
-
-
 def _asked(spec: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """Lines `path: head=column, column` as (path, [(head, column)])."""
     asked = []

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Dataset, Judged, Ranking, printable
-from retrieval_bench.judge import judge
+from retrieval_bench.core import BenchError, Dataset, Judged, printable
+from retrieval_bench.recomputed import judged
 from retrieval_bench.results import Record, Row, load, load_rankings
 
 CONTROL = "control"
@@ -45,15 +45,7 @@ class Evidence:
 
     def judged(self, method: str) -> Judged:
         """What this method found, as metrics see it; KeyError where there is no ranking of it."""
-        arrays = self.arrays
-        ranking = Ranking(arrays[f"{method}/indices"].astype(np.int64), arrays[f"{method}/distances"])
-        return judge(
-            arrays["query_labels"],
-            arrays["gallery_labels"],
-            ranking,
-            arrays["n_relevant"],
-            arrays.get(f"{method}/relevant_ranks"),
-        )
+        return judged(self.arrays, method)
 
 
 def gather(path: Path, data_root: Path | None = None, with_dataset: bool = True) -> Evidence:

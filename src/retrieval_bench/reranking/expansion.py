@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Ranking, Searcher
 from retrieval_bench.registry import STEPS
-from retrieval_bench.reranking.step import Step, vectors
+from retrieval_bench.reranking.step import Step
 
 
 @dataclass(eq=False)
@@ -18,18 +19,19 @@ class QueryExpansion:
     n: int
     alpha: float
     extractor: Extractor | None = None
+    averages: bool = True
 
-    def searcher(self, inner: Searcher, gallery: Bundle, distance: Distance, own: str) -> Searcher:
-        if distance == "euclidean" and self.alpha:
-            raise BenchError("+qe: euclidean distances are no similarities to weigh by; write +qe:alpha=0")
-        return ExpandedSearcher(inner, vectors(gallery, "qe"), distance, min(self.n, len(gallery)), self.alpha)
+    def searcher(self, inner: Searcher, gallery: Bundle, compared: Mapping[str, Distance], own: str) -> Searcher:
+        return ExpandedSearcher(inner, gallery, compared, min(self.n, len(gallery)), self.alpha)
 
 
 @dataclass(eq=False)
 class ExpandedSearcher:
+    """Expands every array that is compared, each by its own rule, with what all of them together found."""
+
     inner: Searcher
-    gallery: np.ndarray
-    distance: Distance
+    gallery: Bundle
+    compared: Mapping[str, Distance]
     n: int
     alpha: float
 
@@ -38,49 +40,67 @@ class ExpandedSearcher:
         return self.inner.bytes
 
     def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Ranking:
-        found = self.inner(queries, self.n, exclude)
-        expanded = self._expanded(vectors(queries, "qe"), found)
-        return self.inner(replace(queries, arrays={**queries.arrays, "vector": expanded}), k, exclude)
+        found = self.inner(queries, self.n, exclude).indices
+        expanded = {
+            name: _expanded(queries.arrays[name], self.gallery.arrays[name], found, distance, self.alpha)
+            for name, distance in self.compared.items()
+        }
+        return self.inner(Bundle({**queries.arrays, **expanded}), k, exclude)
 
-    def _expanded(self, queries: np.ndarray, found: Ranking) -> np.ndarray:
-        present = found.indices >= 0
-        weights = present * self._similarity(queries, found.distances) ** self.alpha
-        total = _numbers(queries, self.distance)
-        for query, some in enumerate(np.where(present, found.indices, 0)):
-            total[query] += weights[query].astype(np.float32) @ _numbers(self.gallery[some], self.distance)
-        if self.distance == "hamming":
-            own = np.unpackbits(queries, axis=1).astype(bool)
-            return np.packbits(np.where(total == 0, own, total > 0), axis=1)
-        if self.distance == "euclidean":
-            total = total / (1 + weights.sum(axis=1, keepdims=True))
-        return np.ascontiguousarray(total, np.float32)
 
-    def _similarity(self, queries: np.ndarray, distances: np.ndarray) -> np.ndarray:
-        """0 and more, 1 for what is as similar as the query is to itself; 1 for euclidean, where all count alike."""
-        if self.distance == "euclidean":
-            return np.ones(distances.shape)
-        finite = np.where(np.isfinite(distances), distances, 0).astype(np.float64)
-        if self.distance == "hamming":
-            return np.clip(1 - 2 * finite / (queries.shape[1] * 8), 0, 1)
-        if self.distance == "cosine":
-            return np.clip(1 - finite, 0, 1)
-        own = np.square(queries, dtype=np.float64).sum(axis=1, keepdims=True)
-        return np.clip(-finite, 0, None) / np.where(own > 0, own, 1)
+def _expanded(
+    queries: np.ndarray, gallery: np.ndarray, found: np.ndarray, distance: Distance, alpha: float
+) -> np.ndarray:
+    """Each query with its `found` (q, n) gallery rows, -1 for none, as one row of the same kind."""
+    means = np.empty((len(queries), _numbers(queries[:1], distance).shape[1]), np.float32)
+    for row, indices in enumerate(found):
+        own = _numbers(queries[row : row + 1], distance)[0]
+        some = _numbers(gallery[indices[indices >= 0]], distance)
+        weights = _similarity(own, some, distance) ** alpha
+        # einsum rather than BLAS, which rounds by the number of its threads.
+        total = own + np.einsum("n,nd->d", weights.astype(np.float32), some)
+        if distance == "euclidean":
+            total = total / np.float32(1 + weights.sum())  # a direction has no length, but a place has one
+        if distance == "hamming":
+            total = np.where(total == 0, own, total)
+        means[row] = total
+    return np.packbits(means > 0, axis=1) if distance == "hamming" else means
+
+
+def _similarity(own: np.ndarray, some: np.ndarray, distance: Distance) -> np.ndarray:
+    """(d,) and (n, d) `_numbers` -> (n,) float64, 0 and more, 1 for what is as similar as the query is to itself.
+
+    The inner product in units of the query's with itself, which is the cosine, and 1 - 2 h / bits for h of the bits
+    that differ. Euclidean distances have no such unit: theirs is exp(-(d / r)^2 / 2), r the distance of the farthest.
+    """
+    if distance == "euclidean":
+        apart = np.square(some.astype(np.float64) - own).sum(axis=1)
+        farthest = apart.max(initial=0)
+        return np.exp(-apart / (2 * (farthest if farthest > 0 else 1)))
+    products = np.einsum("nd,d->n", some, own, dtype=np.float64)
+    itself = np.einsum("d,d->", own, own, dtype=np.float64)
+    return np.clip(products, 0, None) / (itself if itself > 0 else 1)
 
 
 def _numbers(rows: np.ndarray, distance: Distance) -> np.ndarray:
     """(n, d) float32 that may be added up: length 1 for cosine, -1 and 1 for bits."""
     if distance == "hamming":
         return np.unpackbits(rows, axis=1).astype(np.float32) * 2 - 1
+    rows = rows.astype(np.float32)
     if distance == "cosine":
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        return rows / np.where(lengths > 0, lengths, 1)
-    return rows.astype(np.float32)
+        rows = rows / np.where(lengths > 0, lengths, 1)
+    return rows
 
 
 @STEPS("qe", about="query expansion by its n nearest, weighed by similarity^alpha", main="n")
 def expansion(*, n: int = 5, alpha: float = 1.0) -> Step:
-    """Average query expansion (Chum et al., ICCV 2007); with alpha, as in Radenovic, Tolias and Chum (PAMI 2019)."""
+    """Average query expansion (Chum et al., ICCV 2007); with alpha, as in Radenovic, Tolias and Chum (PAMI 2019).
+
+    The similarity is that of the method's own distance; for euclidean, where the literature has none, it is
+    exp(-(d / r)^2 / 2), r the distance of the farthest of the n. Where rankings are joined (+rrf, +vote), the array of
+    each member is expanded by its own distance, all with the n that the joined ranking found.
+    """
     if n < 1 or alpha < 0:
         raise BenchError(f"qe: n={n} must be at least 1 and alpha={alpha} not negative")
     return QueryExpansion(n, alpha)

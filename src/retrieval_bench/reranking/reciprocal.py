@@ -6,6 +6,7 @@ the gallery is worked out once; a query sees no other query.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,9 @@ class Reciprocal:
     k2: int
     share: float
     extractor: Extractor | None = None
+    averages: bool = False
 
-    def searcher(self, inner: Searcher, gallery: Bundle, distance: Distance, own: str) -> Searcher:
+    def searcher(self, inner: Searcher, gallery: Bundle, compared: Mapping[str, Distance], own: str) -> Searcher:
         return ReciprocalSearcher(inner, gallery, self)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,9 @@ class Spatial:
     least: int
     ratio: float
     extractor: Extractor | None
+    averages: bool = False
 
-    def searcher(self, inner: Searcher, gallery: Bundle, distance: Distance, own: str) -> Searcher:
+    def searcher(self, inner: Searcher, gallery: Bundle, compared: Mapping[str, Distance], own: str) -> Searcher:
         from retrieval_bench.verification import warm_up
 
         warm_up()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Ranking, Searcher
+from retrieval_bench.core import Bundle, Distance, Extractor, Ranking, Searcher
 
 
 class Step(Protocol):
@@ -15,19 +16,16 @@ class Step(Protocol):
     extractor: Extractor | None
     """What it needs to know of each image besides what the method has; None: nothing."""
 
-    def searcher(self, inner: Searcher, gallery: Bundle, distance: Distance, own: str) -> Searcher:
+    averages: bool
+    """It takes means of what is compared, which must then be vectors or bits and nothing with a search of its own."""
+
+    def searcher(self, inner: Searcher, gallery: Bundle, compared: Mapping[str, Distance], own: str) -> Searcher:
         """A searcher that asks `inner` and re-ranks what it finds.
 
-        gallery: by name, what is known of each image. distance: of the method's one vector. own: the name under which
-        gallery and queries hold what `extractor` made of them.
+        gallery: by name, what is known of each image. compared: the names under which gallery and queries hold what
+        `inner` compares, each with its distance; several where rankings are joined. own: the name of what `extractor`
+        made of them.
         """
-
-
-def vectors(rows: Bundle, step: str) -> np.ndarray:
-    """The one array of a method that has just one; BenchError for a method that compares several rankings."""
-    if "vector" not in rows.arrays:
-        raise BenchError(f"+{step} needs one vector an image, and +rrf and +vote have none; join by +scores or +concat")
-    return rows.arrays["vector"]
 
 
 def reordered(found: Ranking, scores: np.ndarray) -> Ranking:

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
+from retrieval_bench.results import Pair
 from retrieval_bench.statistics.resampling import LEVEL, RESAMPLES, cluster_sums, intervals, resampled_means
 
 _BLOCK = 500
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of `first` minus mean of `second` over the same queries.
-
-    low, high: interval by the paired cluster bootstrap. p: of the sign-flip test of no difference; p_holm: the same
-    after Holm's correction over all pairs of the table.
-    """
-
-    first: str
-    second: str
-    mean: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
 
 
 def compare(
@@ -38,7 +21,7 @@ def compare(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
-) -> list[Difference]:
+) -> list[Pair]:
     """Every pair of methods, (q, m) values of one metric, one column each; pairs in the order of `names`."""
     pairs = list(combinations(range(len(names)), 2))
     if not pairs:
@@ -50,9 +33,9 @@ def compare(
     chances = sign_flip(differences, clusters, resamples, seed)
     corrected = holm(chances)
     return [
-        Difference(names[a], names[b], float(mean), float(low), float(high), float(p), float(p_holm))
+        Pair(first=names[a], second=names[b], mean=mean, low=low, high=high, p=p, p_holm=p_holm)
         for (a, b), mean, (low, high), p, p_holm in zip(
-            pairs, differences.mean(axis=0), reach, chances, corrected, strict=True
+            pairs, differences.mean(axis=0).tolist(), reach.tolist(), chances.tolist(), corrected.tolist(), strict=True
         )
     ]
 

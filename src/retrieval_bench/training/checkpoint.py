@@ -26,13 +26,28 @@ def save_weights(path: Path, state: Any, facts: Mapping[str, Any]) -> None:
     noted = OrderedDict(state)
     noted._metadata = OrderedDict(getattr(state, "_metadata", {}))  # type: ignore[attr-defined]
     noted._metadata[NOTE] = {"format": FORMAT, "facts": json.dumps(facts, allow_nan=False)}  # type: ignore[attr-defined]
-    _write(path, noted)
+    _write(path, noted, "weights")
 
 
 def facts_of(state: Any) -> dict[str, Any] | None:
-    """What a state dict (as `weights.load` returns it) says of its training; None where it was not trained here."""
+    """What a state dict (as `weights.load` returns it) says of its training; None where it was not trained here.
+
+    Raises BenchError where the note is none of `save_weights`.
+    """
     note = getattr(state, "_metadata", {}).get(NOTE)
-    return None if note is None else json.loads(note["facts"])
+    if note is None:
+        return None
+    try:
+        facts: dict[str, Any] = json.loads(note["facts"])
+        known = note["format"] == FORMAT and {"dataset", "images"} <= facts.keys()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise BenchError(
+            "the weights file says of its training what this program cannot read, so queries it learned from cannot be "
+            f"told; it must be of format {FORMAT}: train it anew, or save the bare state dict"
+        )
+    return facts
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
@@ -60,13 +75,15 @@ def refuse_own_images(facts: Mapping[str, Any] | None, digests: Iterable[str], n
 
 def save_state(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """What `restore_state` gives back; written beside its place and renamed, so that a kill leaves the last one."""
-    _write(path, {"format": FORMAT, "identity": json.dumps(identity, sort_keys=True), "state": dict(state)})
+    _write(
+        path, {"format": FORMAT, "identity": json.dumps(identity, sort_keys=True), "state": dict(state)}, "checkpoint"
+    )
 
 
 def restore_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a run of the same identity. Raises BenchError that names what differs."""
     found = _read(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT or "state" not in found:
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not {"identity", "state"} <= found.keys():
         raise BenchError(f"--resume: {printable(path)} is no checkpoint of this program; train without --resume")
     before = json.loads(found["identity"])
     now = json.loads(json.dumps(identity))
@@ -84,7 +101,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _write(path: Path, content: Any) -> None:
+def _write(path: Path, content: Any, what: str) -> None:
     import torch
 
     buffer = io.BytesIO()
@@ -92,9 +109,12 @@ def _write(path: Path, content: Any) -> None:
     try:
         write_whole(path, buffer.getvalue())
     except BenchError as error:
-        kept = "; the one of the epoch before is still there" if path.is_file() else ""
         size = f"{buffer.tell() / 2**20:.1f} MiB"
-        raise BenchError(f"checkpoint of {size} cannot be saved: {error}{kept}") from None
+        if what == "weights":
+            kept = "; make room and go on with --resume: the checkpoint of the last epoch is still there"
+        else:
+            kept = "; the one of the epoch before is still there" if path.is_file() else ""
+        raise BenchError(f"{what} of {size} cannot be saved: {error}{kept}") from None
 
 
 def _read(path: Path) -> Any:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrieval_bench.core import BenchError
+from retrieval_bench.core import BenchError, printable
 from retrieval_bench.results import write_whole
 from retrieval_bench.training.loop import Epoch
 
@@ -51,7 +51,13 @@ def tensorboard(history: Sequence[Epoch], folder: Path) -> None:
     need_tensorboard()
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(folder)) as writer:
+    try:
+        writer = SummaryWriter(str(folder))
+    except OSError as error:
+        raise BenchError(
+            f"--tensorboard {printable(folder)}: cannot be written ({error.strerror}); the weights are saved"
+        ) from None
+    with writer:
         for line in history:
             writer.add_scalar("loss/train", line.loss, line.epoch)
             writer.add_scalar("learning rate", line.rate, line.epoch)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -168,7 +168,7 @@ class _Run:
             if not math.isfinite(loss):
                 raise BenchError(
                     f"training: the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps_an_epoch}; "
-                    f"lower --lr (now {settings.peak:g}) or choose --precision float32"
+                    + self._advice
                 )
             self._average(number)
             total += loss * len(batch)
@@ -176,6 +176,7 @@ class _Run:
         self.shards.settle()
         for mean, buffer in zip(self.averaged.buffers(), self.both.buffers(), strict=True):
             mean.copy_(buffer)
+        self._refuse_overflow(self.averaged.state_dict().values(), "holds")
         accuracy = self._accuracy(progress) if len(self.held) else None
         self.done = epoch + 1
         if accuracy is None or accuracy > self.best[1]:
@@ -190,6 +191,17 @@ class _Run:
         )
         self.history.append(line)
         return line
+
+    @property
+    def _advice(self) -> str:
+        return f"lower --lr (now {self.settings.peak:g}) or choose --precision float32"
+
+    def _refuse_overflow(self, tensors: Iterable[Any], what: str) -> None:
+        """The last step of an epoch can spoil what no loss is computed with any more; what: holds, gives."""
+        if not all(bool(each.isfinite().all()) for each in tensors if each.is_floating_point()):
+            raise BenchError(
+                f"training: the network {what} numbers that are not finite after epoch {self.done + 1}; {self._advice}"
+            )
 
     def _step(self, batch: np.ndarray, side: int, where: tuple[int, int]) -> float:
         import torch
@@ -238,6 +250,7 @@ class _Run:
         objective = self.averaged["objective"]
         with torch.inference_mode():
             features = self._features(self.held)
+            self._refuse_overflow([features], "gives")
             if objective.scores is not None:
                 found = objective.scores(features).argmax(1).cpu().numpy()
             else:
