@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "statistics": {"statistics"},
     "uncertainty": {"results", "statistics"},
     "revisit": {"core", "datasets", "judge", "metrics", "registry", "results"},
-    "slices": {"core", "results", "revisit", "uncertainty"},
+    "known": {"core"},
+    "slices": {"known", "uncertainty"},
     "duplicates": {"core", "perturb", "search"},
     "audit": {"core", "duplicates", "extractors", "images", "results", "revisit"},
     "dedupe": {"core", "duplicates", "images"},
@@ -50,14 +51,19 @@ MAY_IMPORT = {
     "gates": {"core"},
     "recomputed": {"core", "judge", "metrics", "results"},
     "diff": {"core", "gates", "recomputed", "results", "statistics"},
-    "report": {"core", "datasets", "diff", "gates", "heads", "judge", "metrics", "registry", "report", "results"},
+    "report": {
+        *("core", "datasets", "diff", "gates", "heads", "judge", "known", "metrics", "registry", "report", "results"),
+        "slices",
+    },
     "race": {"core", "gates", "statistics", "timing"},
     "repeat": {"core", "diff", "method", "registry", "results", "runner", "timing", "trial"},
     "trial": {"cache", "core", "datasets", "images", "judge", "method", "pixels", "registry", "screening"},
     "guards": {
         *("core", "extractors", "judge", "metrics", "registry", "results", "ties", "trial"),
     },
-    "recording": {"cache", "classification", "core", "judge", "metrics", "results", "timing", "trial", "uncertainty"},
+    "recording": {
+        *("cache", "classification", "core", "judge", "known", "metrics", "results", "timing", "trial", "uncertainty"),
+    },
     "runner": {
         *("cache", "classification", "core", "extraction", "extractors", "fusion", "guards", "images", "judge"),
         *("method", "metrics", "perturb", "pipeline", "pixels", "recording", "report", "results", "search", "ties"),
