@@ -85,7 +85,7 @@ def test_slices_by_what_the_arrays_know(tmp_path: Path) -> None:
         assert score.low is not None
         assert score.low <= score.mean <= score.high
         assert f"{score.low:.2f} to {score.high:.2f}" in page
-    assert "without its sign" in page
+    assert "|rotation_deg|: 0." in page
 
 
 def test_a_hostile_attribute_is_text(tmp_path: Path) -> None:

@@ -216,8 +216,9 @@ def slices(findings: Findings) -> Markup | None:
     parts = [
         tag(
             "p",
-            "Accuracy of parts of the queries, with its 95 % interval over products; the darker the cell, the higher. "
-            "Parts are many and some are small: one that stands out by chance is to be expected.",
+            "Accuracy of parts of the queries, with its 95 % interval over products (none where all show one product); "
+            "the stronger the colour, the higher. Parts are many and some are small: one that stands out by chance is "
+            "to be expected.",
         )
     ]
     first = [one for one in findings.slices if one.by in ALWAYS_OPEN]
@@ -225,11 +226,13 @@ def slices(findings: Findings) -> Markup | None:
     parts += [joined(tag("h3", f"By {one.about}"), _sliced(one)) for one in first]
     if rest:
         parts.append(tag("h3", "By what else is known of each query"))
-        parts.append(
-            tag("p", "Those first that make the largest difference, in the mean over the methods.", class_="note")
+        note = (
+            "Those first that make the largest difference, in the mean over the methods. Many numbers are cut "
+            "into parts of about equally many queries; |x| is x without its sign."
         )
+        parts.append(tag("p", note, class_="note"))
     for place, one in enumerate(rest):
-        title = f"By {one.about}: {_told_apart(one):.2f} between its best and its worst part"
+        title = f"{one.by}: {_told_apart(one):.2f} between its best and its worst part"
         parts.append(tag("details", tag("summary", title), _sliced(one), open="" if place < FIRST_OPEN else None))
     return joined(*parts)
 
@@ -246,13 +249,14 @@ def _sliced(one: Sliced) -> Markup:
     order = list(one.slices)
     if one.by == "category":
         order.sort(key=lambda part: -part.queries)
-    heads = [tag("th", one.by, scope="col"), tag("th", "queries", scope="col"), tag("th", "products", scope="col")]
+    heads = [tag("th", one.by, scope="col")]
     heads += [tag("th", tag("span", plots.short(name, 16), title=name), scope="col") for name in names]
     body = []
     for part in order[:MOST_GROUPS]:
-        group = tag("th", tag("span", part.name, class_="cut", title=part.name), scope="row")
-        counts = [tag("td", f"{part.queries:,}"), tag("td", f"{part.products:,}")]
-        body.append(tag("tr", group, counts, [_of_slice(part.scores[name][SLICED]) for name in names]))
+        products = f"{part.products:,} product{'s' if part.products > 1 else ''}"
+        count = tag("span", f"{part.queries:,} queries, {products}", class_="reach")
+        group = tag("th", tag("span", part.name, class_="cut", title=part.name), count, scope="row")
+        body.append(tag("tr", group, [_of_slice(part.scores[name][SLICED]) for name in names]))
     table = tag("div", tag("table", tag("thead", tag("tr", heads)), tag("tbody", body)), class_="scroll")
     left = len(order) - MOST_GROUPS
     note = f"{left} smaller groups are left out; `--format json` has them." if left > 0 else None
@@ -260,9 +264,8 @@ def _sliced(one: Sliced) -> Markup:
 
 
 def _of_slice(score: Score) -> Markup:
-    reach = "one product" if score.low is None else f"{score.low:.2f} to {score.high:.2f}"
-    shade = f"shade f{min(9, int(score.mean * 10))}"
-    return tag("td", f"{score.mean:.3f}", tag("span", reach, class_="reach"), class_=shade)
+    reach = None if score.low is None else tag("span", f"{score.low:.2f} to {score.high:.2f}", class_="reach")
+    return tag("td", f"{score.mean:.3f}", reach, class_=f"shade f{min(9, int(score.mean * 10))}")
 
 
 def confusions(findings: Findings) -> Markup | None:
