@@ -232,7 +232,7 @@ def slices(findings: Findings) -> Markup | None:
         )
         parts.append(tag("p", note, class_="note"))
     for place, one in enumerate(rest):
-        title = f"{one.by}: {_told_apart(one):.2f} between its best and its worst part"
+        title = f"{one.by}: {_told_apart(one):.2f} between best and worst"
         parts.append(tag("details", tag("summary", title), _sliced(one), open="" if place < FIRST_OPEN else None))
     return joined(*parts)
 
