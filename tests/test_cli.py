@@ -252,6 +252,8 @@ def test_diff_exit_codes(tmp_path: Path) -> None:
     result = call("diff", same, other)
     assert result.exit_code == 3
     assert "not comparable" in result.stderr
+    assert call("diff", same, other, "--format", "md").stdout.startswith("### ⚠️ Retrieval benchmark: not comparable")
+    assert "fingerprint" in json.loads(call("diff", same, other, "--format", "json").stdout)["not_comparable"]
     result = call("diff", same, tmp_path / "nothing")
     assert result.exit_code == 2
     assert "no such record" in result.stderr
@@ -273,7 +275,9 @@ def test_list_names_everything() -> None:
     for name in ("sift", "phash", "resnet50", "rrf", "verify", "grocery", "map@r", "exact"):
         assert re.search(rf"\b{name}\b", text), name
     content = json.loads(call("list", "--json").stdout)
-    assert content.keys() == {"methods", "joins", "steps", "heads", "datasets", "metrics", "backends"}
+    assert content.keys() == {
+        *("methods", "joins", "steps", "heads", "datasets", "metrics", "backends", "perturbations"),
+    }
     assert all(entry["about"] for entries in content.values() for entry in entries)
     assert "sift" not in call("list", "metrics").stdout
     assert call("list", "metrcs").exit_code == 2
