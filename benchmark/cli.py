@@ -603,7 +603,14 @@ def diff_command(
     gates = [parse_gate(text) for text in fail or ()]
     old, new = load(before), load(after)
     values = (values_of(before, old), values_of(after, new))
-    verdict = diff(old, new, tolerance, learned_tolerance, gates=gates, values=values)
+    try:
+        verdict = diff(old, new, tolerance, learned_tolerance, gates=gates, values=values)
+    except NotComparable as refusal:  # whoever reads the output and not the exit code is told as well
+        if as_json or form is DiffFormat.json:
+            say(json.dumps({"passed": False, "not_comparable": str(refusal)}, indent=1))
+        elif form is DiffFormat.md:
+            say(shown.refused(str(refusal)), nl=False)
+        raise
     if as_json or form is DiffFormat.json:
         say(json.dumps(shown.as_data(verdict), indent=1))
     elif form is DiffFormat.md:

@@ -1,15 +1,18 @@
-"""`slices`: a record's scores by category, class size and attribute."""
+"""`slices`: a record's scores by category, class size and attribute, each with its interval."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchmark.cli import DataRoot, app, command, say
 from retrieval_bench.core import BenchError
+
+if TYPE_CHECKING:
+    from retrieval_bench.slices import Score, Sliced
 
 
 @command(app, "slices")
@@ -25,30 +28,46 @@ def slices_command(
     as_json: Annotated[bool, typer.Option("--json", help="All three with intervals, as JSON.")] = False,
 ) -> None:
     """Results by category, by train images of the label, and by what the dataset knows of each query."""
+    from dataclasses import asdict
+
+    from retrieval_bench.known import known_in, known_of
     from retrieval_bench.results import load, load_rankings
-    from retrieval_bench.revisit import dataset_of, main_metrics, methods_of
-    from retrieval_bench.slices import sliced
+    from retrieval_bench.revisit import dataset_of, main_metrics, methods_of, values_of
+    from retrieval_bench.slices import sliced, slicings
 
     whole = load(record)
     if metric not in main_metrics(whole):
         raise BenchError(f"--metric {metric!r} is not one of {', '.join(main_metrics(whole))}")
     names = methods_of(whole, tuple(name.strip() for name in methods.split(",")) if methods else ())
-    found = sliced(whole, load_rankings(record, whole), dataset_of(whole, data_root), names)
+    arrays = load_rankings(record, whole)
+    known = known_in(arrays)
+    if known.class_sizes is None:  # a record of an earlier version: only the data knows
+        known = known_of(dataset_of(whole, data_root), arrays["query_ids"])
+    values = {name: values_of(whole, arrays, name) for name in names}
+    found = sliced(slicings(known, arrays["n_relevant"]), values, arrays["query_labels"], whole.settings.seed)
     if as_json:
-        say(json.dumps({"dataset": whole.dataset.spec, "methods": names, "slicings": found}, indent=1))
+        slicings_found = [asdict(way) for way in found]
+        say(json.dumps({"dataset": whole.dataset.spec, "methods": names, "slicings": slicings_found}, indent=1))
         return
     for way in found:
         say("\n".join(_lines(way, names, metric)))
         say("")
-    if not found:
+    if found:
+        say("In brackets: where the mean over all such queries is expected, to 95 %, by bootstrap over products.")
+    else:
         say("nothing divides these queries: no category, one class size, no attribute")
 
 
-def _lines(way: dict[str, Any], names: list[str], metric: str) -> list[str]:
+def _lines(way: Sliced, names: list[str], metric: str) -> list[str]:
     from retrieval_bench.report.lines import aligned
 
-    table = [[way["by"], "queries", "products", *names]]
-    for part in way["slices"]:
-        means = [f"{part['scores'][name][metric]['mean']:.3f}" for name in names]
-        table.append([part["name"], f"{part['queries']:,}", f"{part['products']:,}", *means])
-    return [f"{metric} by {way['about']}", *aligned(table)]
+    table = [[way.by, "queries", "products", *names]]
+    for part in way.slices:
+        cells = [_cell(part.scores[name][metric]) for name in names]
+        table.append([part.name, f"{part.queries:,}", f"{part.products:,}", *cells])
+    return [f"{metric} by {way.about}", *aligned(table)]
+
+
+def _cell(score: Score) -> str:
+    reach = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
+    return f"{score.mean:.3f}{reach}"

@@ -11,6 +11,7 @@ import pytest
 from retrieval_bench.cache import FeatureCache, cache_root, code_version, recipe_key
 
 KEY = recipe_key({"method": "test"})
+RECIPE = {"method": "sift", "options": {"words": 3}, "learned_from": "these images"}
 ROWS = {f"{number:064x}": np.arange(number, number + 5, dtype=np.float32) for number in range(1200)}
 
 
@@ -87,7 +88,7 @@ def test_no_flipped_bit_crashes_or_gives_another_value(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     value = {"words_": np.arange(12, dtype=np.float32).reshape(3, 4)}
     cache.put(KEY, {"a": np.arange(5, dtype=np.float32)})
-    cache.put_fit(KEY, value)
+    cache.put_fit(KEY, RECIPE, value)
     (fit,) = tmp_path.glob("fits/*/*.npz")
     shelf = shelf_of(tmp_path)
     rng = np.random.default_rng(0)
@@ -96,7 +97,7 @@ def test_no_flipped_bit_crashes_or_gives_another_value(tmp_path: Path) -> None:
         for place in rng.integers(0, len(whole), 150):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << rng.integers(8))]) + whole[place + 1 :])
             other = FeatureCache(tmp_path)
-            learned = other.get_fit(KEY)
+            learned = other.get_fit(KEY, RECIPE)
             if learned is not None and "words_" in learned:
                 np.testing.assert_array_equal(learned["words_"], value["words_"])
             for stored in other.get(KEY, ["a"]).values():
@@ -127,24 +128,37 @@ def test_a_damaged_shelf_is_a_miss_and_heals(tmp_path: Path, content: bytes | No
 
 def test_fits_come_back_and_damage_is_a_miss(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
-    assert cache.get_fit(KEY) is None
-    cache.put_fit(KEY, {"words_": np.eye(3, dtype=np.float32)})
-    stored = cache.get_fit(KEY)
+    assert cache.get_fit(KEY, RECIPE) is None
+    cache.put_fit(KEY, RECIPE, {"words_": np.eye(3, dtype=np.float32)})
+    stored = cache.get_fit(KEY, RECIPE)
     assert stored is not None
     np.testing.assert_array_equal(stored["words_"], np.eye(3))
     (path,) = tmp_path.glob("fits/*/*.npz")
     whole = path.read_bytes()
     for damaged in (b"", whole[:50], whole[:-30], whole.replace(b"\x80\x3f", b"\x81\x3f")):
         path.write_bytes(damaged)
-        assert FeatureCache(tmp_path).get_fit(KEY) is None
+        assert FeatureCache(tmp_path).get_fit(KEY, RECIPE) is None
+
+
+def test_a_fit_of_another_recipe_is_a_miss_and_says_what_differs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = FeatureCache(tmp_path)
+    cache.put_fit(KEY, RECIPE, {"words_": np.eye(3)})
+    with caplog.at_level(logging.WARNING):
+        assert cache.get_fit(KEY, RECIPE | {"learned_from": "other images"}) is None
+    assert "was learned with another learned_from" in caplog.text
+    (path,) = tmp_path.glob("fits/*/*.npz")
+    np.savez(path, words_=np.eye(3))  # as earlier versions stored it: nothing says what it was learned from
+    assert cache.get_fit(KEY, RECIPE) is None
 
 
 def test_without_a_root_nothing_is_kept() -> None:
     cache = FeatureCache(None)
     cache.put(KEY, ROWS)
-    cache.put_fit(KEY, {"a": np.zeros(1)})
+    cache.put_fit(KEY, RECIPE, {"a": np.zeros(1)})
     assert cache.get(KEY, ROWS) == {}
-    assert cache.get_fit(KEY) is None
+    assert cache.get_fit(KEY, RECIPE) is None
 
 
 def test_an_unwritable_place_says_so_once_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -153,7 +167,7 @@ def test_an_unwritable_place_says_so_once_and_goes_on(tmp_path: Path, caplog: py
     with caplog.at_level(logging.WARNING):
         cache.put(KEY, ROWS)
         cache.put(KEY, ROWS)
-        cache.put_fit(KEY, {"a": np.zeros(1)})
+        cache.put_fit(KEY, RECIPE, {"a": np.zeros(1)})
     assert cache.get(KEY, ROWS) == {}
     assert len(caplog.records) == 1
     assert "cannot be written" in caplog.text

@@ -245,6 +245,8 @@ def test_diff_exit_codes(tmp_path: Path) -> None:
     result = call("diff", same, other)
     assert result.exit_code == 3
     assert "not comparable" in result.stderr
+    assert call("diff", same, other, "--format", "md").stdout.startswith("### ⚠️ Retrieval benchmark: not comparable")
+    assert "fingerprint" in json.loads(call("diff", same, other, "--format", "json").stdout)["not_comparable"]
     result = call("diff", same, tmp_path / "nothing")
     assert result.exit_code == 2
     assert "no such record" in result.stderr

@@ -247,3 +247,44 @@ def test_github_lists_say_which_way_is_better() -> None:
     bigger = {entry["name"]: entry for entry in lists["customBiggerIsBetter"]}
     assert bigger["sift accuracy"] == {"name": "sift accuracy", "unit": "score", "value": 0.5}
     assert bigger["sift extract_throughput"]["unit"] == "images/s"
+
+
+@pytest.mark.parametrize("rule", ["definition", "denominator", "ties", "empty"])
+def test_another_rule_of_a_metric_is_not_comparable(rule: str) -> None:
+    facts = record(row()).metrics["accuracy"].model_copy(update={rule: "as it was"})
+    one = record(row()).model_copy(update={"metrics": {"accuracy": facts}})
+    other = one.model_copy(update={"metrics": {"accuracy": facts.model_copy(update={rule: "otherwise"})}})
+    with pytest.raises(NotComparable, match=f"accuracy is defined differently.*{rule}: 'as it was'"):
+        diff(one, other)
+    if rule != "definition":  # a record of an earlier version does not say it
+        assert diff(one.model_copy(update={"metrics": {"accuracy": facts.model_copy(update={rule: ""})}}), other).passed
+
+
+def test_a_score_that_is_not_what_its_rankings_give_fails() -> None:
+    """A record edited by hand, or written by code that counts another way, does not pass."""
+    honest = record(row(scores={"accuracy": 0.5}))
+    raised = record(row(scores={"accuracy": 0.75}))
+    found = values(1, 0, 1, 0)
+    assert diff(honest, honest, values=(found, found)).passed
+    verdict = diff(honest, raised, tolerance=1.0, values=(found, found))
+    assert verdict.broken == (
+        "sift has in the second record accuracy 0.750000, its rankings give 0.500000: one of the two was changed",
+    )
+    assert not verdict.passed
+
+
+def test_what_is_identical_is_one_sentence() -> None:
+    one = record(*(row(name, scores=SCORES, times={}) for name in ("sift", "phash", "color")))
+    nudged = row("color", scores=SCORES | {"accuracy": 0.51}, times={})
+    verdict = diff(one, record(*(row(name, scores=SCORES, times={}) for name in ("sift", "phash")), nudged))
+    for text in ("\n".join(lines(verdict)), markdown(verdict)):
+        assert "Identical in every quality number: sift, phash" in text
+        assert text.count("sift") == 1
+    assert lines(verdict)[0].startswith("same: 3 methods")
+
+
+def test_a_time_measured_once_says_so() -> None:
+    one = record(timed(10))
+    text = "\n".join(lines(diff(one, one)))
+    assert "sift: fit_s 1.00 -> 1.00 s (x 1.00, measured once)" in text
+    assert "sift: search_ms_p50 10.0 -> 10.0 ms (x 1.00)" in text

@@ -149,3 +149,22 @@ def test_the_threshold_is_chosen_on_one_half_and_judged_on_the_other() -> None:
     assert found.found == {"crop 5": 0.0, "blur 1": 1.0}
     assert found.threshold == pytest.approx(0.125 * 8**0.5)
     assert found.false_per_million == 0
+
+
+def test_the_line_is_drawn_for_the_size_of_the_collection() -> None:
+    """What is right among some hundred copies is wrong among a million images, and recall is given up for it."""
+    rng = np.random.default_rng(0)
+    originals = rng.normal(size=(400, 4)).astype(np.float32)
+    copies = originals + rng.normal(size=originals.shape).astype(np.float32) * 0.05
+    features, changes = np.concatenate([originals, copies]), planted(400)
+    few, same, many = (judged(features, "euclidean", changes, 0, size=size) for size in (None, 400, 1_000_000))
+    assert few.threshold == same.threshold
+    assert many.threshold < few.threshold
+    assert many.false_per_million < few.false_per_million
+    assert many.held_out["recall"] < few.held_out["recall"]
+    right = few.held_out["recall"] * 200
+    wrong = few.false_per_million / 1e6 * (400 * 399 / 2 - 200)
+    assert few.held_out["precision"] == pytest.approx(right / (right + wrong))
+    of_many = sweep(np.array([1.0, 2.0, 3.0]), np.array([True, False, True]), 10.0)
+    np.testing.assert_allclose(of_many.precision, [1, 1 / 11, 2 / 12])
+    np.testing.assert_allclose(of_many.f1, [2 / 3, 2 / 13, 4 / 14])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -163,7 +164,15 @@ def test_a_run_that_breaks_a_rule_is_saved_and_failed(data: Dataset, tmp_path: P
     assert diff(record, record).broken[0] == "the first record is of a run that failed: this cannot be"
 
 
-# Planted defects. Each test plants one and shows what it runs into.
+# Planted defects. Each test plants one and shows what it runs into; docs/guards.md has the list.
+
+
+def test_the_list_of_planted_defects_is_whole() -> None:
+    here = Path(__file__)
+    planted = set(re.findall(r"^def (test_planted_\w+)", here.read_text(encoding="utf-8"), re.MULTILINE))
+    listed = re.findall(r"`(test_planted_\w+)`", (here.parents[1] / "docs" / "guards.md").read_text(encoding="utf-8"))
+    assert len(listed) == len(set(listed))
+    assert set(listed) == planted
 
 
 def test_planted_off_by_one_k_in_a_metric(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
@@ -281,6 +290,77 @@ def test_planted_stale_cache(data: Dataset, tmp_path: Path, monkeypatch: Any) ->
     assert stale.status == "failed"
     assert stale.error is not None
     assert "in the cache are not those that it computes now" in stale.error.sentence
+
+
+VOCABULARY = "sift:words=2:keypoints=20:reduce=4"
+
+
+def other_train(data: Dataset) -> Dataset:
+    """The same gallery and queries, and a train split that lacks every second image."""
+    return data.with_splits({"train": data.train.take(range(0, len(data.train), 2))})
+
+
+def test_a_vocabulary_belongs_to_its_train_split_and_its_libraries(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No defect: what is stored of another split, or by another numpy, is never even looked at."""
+    cache = FeatureCache(tmp_path / "cache")
+    fits = [run(plan(which, VOCABULARY, cache=cache), tmp_path / "a").rows[0] for which in (data, other_train(data))]
+    again = run(plan(data, VOCABULARY, cache=cache), tmp_path / "b").rows[0]
+    monkeypatch.setattr(runner, "library_versions", lambda: {"numpy": "another"})
+    newer = run(plan(data, VOCABULARY, cache=cache), tmp_path / "c").rows[0]
+    assert [row.features.fit for row in (*fits, again, newer) if row.features] == [
+        *("learned", "learned", "from cache", "learned")
+    ]
+
+
+def test_planted_stale_vocabulary_of_another_train_split(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Caught by the store, though the key forgets the split: a fit says what it was learned from. The features that
+    were made with it are caught by a guard: they are not those that are computed now."""
+    right = runner.recipe_key
+    monkeypatch.setattr(runner, "recipe_key", lambda recipe: right({**recipe, "learned_from": None}))
+    cache = FeatureCache(tmp_path / "cache")
+    first = run(plan(data, VOCABULARY, cache=cache), tmp_path / "a").rows[0]
+    assert first.features is not None
+    assert first.features.fit == "learned"
+    second = run(plan(other_train(data), VOCABULARY, cache=cache), tmp_path / "b").rows[0]
+    assert "was learned with another learned_from; learning it again" in caplog.text
+    assert second.error is not None
+    assert "in the cache are not those that it computes now" in second.error.sentence
+
+
+def test_planted_stale_vocabulary_of_another_library(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Caught by the store, though the key forgets the libraries."""
+    right = runner.recipe_key
+    monkeypatch.setattr(runner, "recipe_key", lambda recipe: right({**recipe, "libraries": None}))
+    cache = FeatureCache(tmp_path / "cache")
+    run(plan(data, VOCABULARY, cache=cache), tmp_path / "a")
+    monkeypatch.setattr(runner, "library_versions", lambda: {"scikit-learn": "0.1"})
+    row = run(plan(data, VOCABULARY, cache=cache), tmp_path / "b").rows[0]
+    assert row.features is not None
+    assert row.features.fit == "learned"
+    assert "was learned with another libraries" in caplog.text
+
+
+def test_planted_vocabulary_copied_over_another(
+    data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Caught by the store: the file of one split under the name of another."""
+    fits = []
+    for name, which in (("a", data), ("b", other_train(data))):
+        run(plan(which, VOCABULARY, cache=FeatureCache(tmp_path / name)), tmp_path / "out")
+        fits += (tmp_path / name).glob("fits/*/*.npz")
+    one, other = fits
+    one.write_bytes(other.read_bytes())
+    row = run(plan(data, VOCABULARY, cache=FeatureCache(tmp_path / "a")), tmp_path / "out").rows[0]
+    assert row.status == "ok"
+    assert row.features is not None
+    assert row.features.fit == "learned"
+    assert "was learned with another learned_from" in caplog.text
 
 
 def test_planted_swapped_weights(data: Dataset, tmp_path: Path) -> None:

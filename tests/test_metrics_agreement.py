@@ -1,6 +1,7 @@
-"""Every metric against two judges, to 1e-9: on rankings with ties, padding, lone queries, k > R.
+"""Every metric against two libraries, to 1e-9: on rankings with ties, padding, lone queries, k > R.
 
-Rankings are judged by ranx and trec_eval; the votes, which no retrieval library has, by two roads through scikit-learn.
+Rankings are judged by ranx, trec_eval, ir-measures and pytorch-metric-learning; the votes and their means over labels,
+which no retrieval library has, by scikit-learn and pycm.
 
 Ties are put in order here as the house does (lower gallery row first), since every library has another rule of its own;
 what is then compared is what each makes of one and the same ranking.
@@ -119,21 +120,54 @@ def set_f1(f1_score: Callable[..., float], judged: Judged, query: int, k: int) -
     return f1_score(relevant, np.arange(len(relevant)) < k, zero_division=0)
 
 
-def by_confusion(judged: Judged) -> Values:
-    """The votes and their means over labels, from scikit-learn's confusion matrix alone: a second way to count."""
-    sk = pytest.importorskip("sklearn.metrics")
+def by_pycm(judged: Judged) -> Values:
+    """The votes and their means over labels, from pycm's figures of each class."""
+    pycm = pytest.importorskip("pycm")
     found: Values = {}
-    labels = np.unique(judged.expected)
+    labels = np.unique(judged.expected).tolist()
     for k in KS:
-        every = np.union1d(labels, votes := voted(judged, k))
-        table = sk.confusion_matrix(judged.expected, votes, labels=every).astype(float)
-        kept = np.isin(every, labels)
-        right, predicted, expected = (part[kept] for part in (np.diag(table), table.sum(axis=0), table.sum(axis=1)))
-        found[f"knn_accuracy@{k}"] = np.array([np.trace(table) / len(judged)])
-        found[f"macro_precision@{k}"] = np.array([np.mean(right / np.maximum(predicted, 1))])
-        found[f"macro_recall@{k}"] = np.array([sk.balanced_accuracy_score(judged.expected, votes)])
-        found[f"macro_f1@{k}"] = np.array([np.mean(2 * right / (predicted + expected))])
+        table = pycm.ConfusionMatrix(judged.expected.tolist(), voted(judged, k).tolist(), digit=15)
+        found[f"knn_accuracy@{k}"] = np.array([table.Overall_ACC])
+        for ours, of_class in (("precision", table.PPV), ("recall", table.TPR), ("f1", table.F1)):
+            values = [0.0 if of_class[label] == "None" else of_class[label] for label in labels]
+            found[f"macro_{ours}@{k}"] = np.array([np.mean(values)])
     return found
+
+
+def by_ir_measures(judged: Judged) -> Values:
+    ir = pytest.importorskip("ir_measures")
+    qrels, run = trec(judged)
+    names = {"accuracy": ir.P @ 1, "map": ir.AP, "mrr": ir.RR}
+    for k in KS:
+        names |= {f"precision@{k}": ir.P @ k, f"recall@{k}": ir.R @ k, f"hit_rate@{k}": ir.Success @ k}
+        names |= {f"ndcg@{k}": ir.nDCG @ k}
+    found = {name: np.empty(len(judged)) for name in names}
+    ours = {measure: [name for name in names if names[name] == measure] for measure in names.values()}
+    for told in ir.iter_calc(list(ours), qrels, run):
+        for name in ours[told.measure]:
+            found[name][int(told.query_id[1:])] = told.value
+    return found
+
+
+def by_metric_learning(judged: Judged) -> Values:
+    """Means over queries; what AccuracyCalculator makes of the labels found, without the search before it.
+
+    Its reciprocal rank is of single precision, so it is not asked for.
+    """
+    theirs = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
+    import torch
+
+    labels, counts = np.unique(judged.expected, return_counts=True)
+    assert (counts - 1 == [judged.n_relevant[judged.expected == label][0] for label in labels]).all(), "leave-one-out"
+    found, expected = torch.tensor(judged.retrieved), torch.tensor(judged.expected)[:, None]
+    known = (torch.tensor(labels)[:, None], torch.tensor(counts))
+    plain = (False, False, theirs.EQUALITY)  # no mean over labels, none of each label
+    got = {f"precision@{k}": theirs.precision_at_k(found, expected, k, *plain) for k in KS}
+    got["accuracy"] = got["knn_accuracy@1"] = got["precision@1"]
+    got["macro_recall@1"] = theirs.precision_at_k(found, expected, 1, True, False, theirs.EQUALITY)
+    got["map"] = theirs.mean_average_precision(found, expected, True, known, *plain)
+    got["map@r"] = theirs.mean_average_precision(found, expected, True, known, *plain, at_r=True)
+    return {name: np.array([value]) for name, value in got.items()}
 
 
 def voted(judged: Judged, k: int) -> np.ndarray:
@@ -145,7 +179,7 @@ def voted(judged: Judged, k: int) -> np.ndarray:
     return np.array(votes)
 
 
-JUDGES = (by_ranx, by_trec_eval, by_scikit_learn, by_confusion)
+JUDGES = (by_ranx, by_trec_eval, by_ir_measures, by_metric_learning, by_scikit_learn, by_pycm)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -158,13 +192,13 @@ def test_a_judge_agrees(ask: Callable[[Judged], Values], seed: int) -> None:
         warnings.simplefilter("ignore")  # of the judges' own: scikit-learn warns of a vote that no query has
         told = ask(judged)
     for name, values in told.items():
-        if len(values) == 1:
+        if len(values) == 1:  # a mean: of all queries, or over labels
             assert means[name] == pytest.approx(float(values[0]), abs=CLOSE), name
         else:
             np.testing.assert_allclose(ours[name], values, rtol=0, atol=CLOSE, err_msg=name)
 
 
-def test_every_metric_has_two_judges() -> None:
+def test_every_metric_has_two_libraries() -> None:
     judged, _ = case(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -12,14 +12,13 @@ from evidences import GALLERY, METHODS, QUERY, saved
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from records import record
 
 from retrieval_bench import metrics
-from retrieval_bench.core import Judged
 from retrieval_bench.report import plots
-from retrieval_bench.report.evidence import Evidence, gather, label_names
-from retrieval_bench.report.findings import _slices, find, front
+from retrieval_bench.report.evidence import gather, label_names
+from retrieval_bench.report.findings import find, front
 from retrieval_bench.report.gallery import choose, heat_map
+from retrieval_bench.report.page import render
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12))
@@ -53,40 +52,50 @@ def test_curves_pass_through_the_records_scores(tmp_path: Path, whole: bool) -> 
 def test_slices_add_up_to_the_accuracy(tmp_path: Path) -> None:
     evidence = gather(saved(tmp_path))
     (sizes,) = find(evidence).slices
-    assert sizes.groups == ("1", "2", "4", "5")
-    assert sizes.queries == (5, 5, 5, 5)
-    assert set(sizes.values) == set(METHODS) - {"random"}
+    assert [part.name for part in sizes.slices] == ["1", "2", "4", "5"]
+    assert [part.queries for part in sizes.slices] == [5, 5, 5, 5]
+    assert set(sizes.slices[0].scores) == set(METHODS) - {"random"}
     for row in evidence.contestants:
-        assert np.mean(sizes.values[row.method]) == pytest.approx(row.scores["accuracy"])
+        means = [part.scores[row.method]["accuracy"].mean for part in sizes.slices]
+        assert np.mean(means) == pytest.approx(row.scores["accuracy"])
         right = metrics.accuracy(evidence.judged(row.method))
-        assert sizes.values[row.method][2] == right[QUERY == 2].mean()
+        assert means[2] == right[QUERY == 2].mean()
 
 
-def test_categories_are_sliced_where_the_arrays_have_them(tmp_path: Path) -> None:
+def test_slices_by_what_the_arrays_know(tmp_path: Path) -> None:
+    """Category, class size and attributes need no dataset; each part has its count and its interval."""
     evidence = gather(saved(tmp_path))
-    more = {"query_categories": QUERY // 2, "category_names": np.array(["low", "high"])}
-    known = type(evidence)(evidence.name, evidence.record, {**evidence.arrays, **more})
-    by_category = find(known).slices[0]
-    assert (by_category.title, by_category.groups, by_category.queries) == ("category", ("low", "high"), (10, 10))
+    more = {
+        "query_categories": QUERY // 2,
+        "category_names": np.array(["low", "high"]),
+        "query_class_sizes": np.array([0, 1, 30, 30])[QUERY],
+        "query_attributes/rotation_deg": np.linspace(-90.0, 90.0, 20),
+    }
+    richer = type(evidence)(evidence.name, evidence.record, {**evidence.arrays, **more})
+    ways = {way.by: way for way in find(richer).slices}
+    assert list(ways) == ["category", "class size", "relevant images", "|rotation_deg|"]
+    _, low = ways["category"].slices
+    assert (low.name, low.queries, low.products) == ("low", 10, 2)
     right = metrics.accuracy(evidence.judged("sift"))
-    assert by_category.values["sift"] == (right[QUERY < 2].mean(), right[QUERY >= 2].mean())
+    assert low.scores["sift"]["accuracy"].mean == right[QUERY < 2].mean()
+    assert [part.name for part in ways["class size"].slices] == ["none", "1", "more than 20"]
+    page = render([richer])
+    for part in ways["|rotation_deg|"].slices:
+        score = part.scores["sift"]["accuracy"]
+        assert score.low is not None
+        assert score.low <= score.mean <= score.high
+        assert f"{score.low:.2f} to {score.high:.2f}" in page
+    assert "|rotation_deg|: 0." in page
 
 
-def test_many_sizes_become_few_groups_of_queries() -> None:
-    rng = np.random.default_rng(0)
-    sizes = rng.integers(1, 40, 400)
-    hits = rng.integers(0, 2, (400, 1))
-    judged = Judged(np.ones(400, np.int64), hits, sizes)
-    arrays = {"n_relevant": sizes, "query_ids": np.arange(400)}
-    (one,) = _slices(Evidence("r", record(), arrays), {"sift": judged})
-    assert len(one.groups) == 4
-    assert sum(one.queries) == 400
-    assert min(one.queries) > 70
-    for group, count, value in zip(one.groups, one.queries, one.values["sift"], strict=True):
-        low, high = map(int, group.split(" to "))
-        inside = (sizes >= low) & (sizes <= high)
-        assert count == inside.sum()
-        assert value == pytest.approx(hits[inside].mean())
+def test_a_hostile_attribute_is_text(tmp_path: Path) -> None:
+    evidence = gather(saved(tmp_path))
+    bad = "<script>alert(1)</script>"
+    more = {f"query_attributes/{bad}": np.array([bad, "\u202eright"])[QUERY % 2], "label_names": np.array([bad] * 4)}
+    page = render([type(evidence)(evidence.name, evidence.record, {**evidence.arrays, **more})])
+    assert bad not in page
+    assert "&lt;script&gt;" in page
+    assert "[U+202E]right" in page
 
 
 def test_confusions_count_every_query(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Features are filed per image under what they were made by (`recipe`): decoder, extractor code, options, library
 versions, weights and the training set. One SQLite file holds the features of one recipe; one .npz holds what `fit`
-learned. Every value carries a checksum: a damaged entry is a miss, never a crash and never a wrong number. A store that
-cannot be written serves what it has.
+learned, beside the recipe itself. Every value carries a checksum: a damaged entry is a miss, never a crash and never a
+wrong number. A store that cannot be written serves what it has.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ LIBRARIES = (
     "onnxruntime",
 )
 _CHECKSUM_BYTES = 16
+_RECIPE = "made by"
+"""Among the arrays of a fit, its recipe; no attribute is called so."""
 _NOT_THE_FILES_FAULT = tuple(
     f"SQLITE_{word}" for word in ("BUSY", "LOCKED", "CANTOPEN", "READONLY", "FULL", "PERM", "IOERR")
 )
@@ -72,7 +74,11 @@ def code_version(*files: str | os.PathLike[str]) -> str:
 
 def recipe_key(recipe: Mapping[str, Any]) -> str:
     """sha256 of a recipe: a JSON-able mapping of everything that a feature depends on besides its image."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    return hashlib.sha256(_canonical(recipe)).hexdigest()
+
+
+def _canonical(recipe: Mapping[str, Any]) -> bytes:
+    return json.dumps(recipe, sort_keys=True, allow_nan=False).encode()
 
 
 class FeatureCache:
@@ -110,19 +116,30 @@ class FeatureCache:
 
         self._with_shelf(key, write, write=True)
 
-    def get_fit(self, key: str) -> dict[str, np.ndarray] | None:
-        """What `fit` learned, by attribute name; None when it is not stored or not whole."""
+    def get_fit(self, key: str, recipe: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+        """What `fit` learned by this very recipe, by attribute name; None when it is not stored or not whole.
+
+        The key alone is not believed: what was learned from other images, or by other libraries, gives rankings that
+        nothing could tell from honest ones. So the file holds its recipe, and must hold the one that is asked for.
+        """
         path = self._path("fits", key, ".npz")
         if path is None or not path.exists():
             return None
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+                arrays = {name: stored[name] for name in stored.files}
+            made_by = json.loads(arrays.pop(_RECIPE).tobytes()) if _RECIPE in arrays else {}
         except Exception as error:  # a damaged zip raises nearly anything, NotImplementedError among it
             self._tell(f"cache: {path.name} is damaged ({error}); learning it again")
             return None
+        wanted = json.loads(_canonical(recipe))
+        if made_by != wanted:
+            other = sorted(name for name in {*made_by, *wanted} if made_by.get(name) != wanted.get(name))
+            self._tell(f"cache: {path.name} was learned with another {', '.join(other)}; learning it again")
+            return None
+        return arrays
 
-    def put_fit(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+    def put_fit(self, key: str, recipe: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         path = self._path("fits", key, ".npz")
         if path is None:
             return
@@ -130,7 +147,8 @@ class FeatureCache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
+                made_by = np.frombuffer(_canonical(recipe), np.uint8)
+                np.savez(file, **{_RECIPE: made_by, **arrays})  # type: ignore[arg-type]
             os.replace(unfinished, path)
         except OSError as error:
             with contextlib.suppress(OSError):

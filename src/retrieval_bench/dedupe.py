@@ -149,7 +149,7 @@ def by_method(
     name, distance, features = describe(collection.train, wanted)
     judgement = None
     if within is None:
-        judgement = judged(features["copies"], distance, changes, seed, precision)
+        judgement = judged(features["copies"], distance, changes, seed, precision, len(collection.ids))
         within = judgement.threshold
     started = time.perf_counter()
     pairs = pairs_within(features["all"], within, distance)

@@ -24,6 +24,7 @@ from retrieval_bench.results import Record, Row, find_row
 
 TOLERANCE = 0.02
 LEARNED_TOLERANCE = 0.06
+_ROUNDING = 1e-9  # of a mean, between processors
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def diff(
             broken.append(f"the {place} record is of a run that failed: {'; '.join(record.violations)}")
         elif record.status != "finished":
             broken.append(f"the {place} record is of a run that did not finish")
+        broken += _contradicted(place, record, values[place == "second"])
     for old in before.rows:
         new = find_row(after.rows, old.method)
         if new is None:
@@ -162,6 +164,21 @@ def _judged(
     return judged, unjudged
 
 
+def _contradicted(place: str, record: Record, values: Values | None) -> list[str]:
+    """A record's figures follow from its own rankings; where they do not, somebody changed one of the two."""
+    if values is None:
+        return []
+    found = []
+    for row in record.rows:
+        for name, column in values.by_method.get(row.method, {}).items():
+            right = float(column.mean())
+            if row.status == "ok" and abs(row.scores.get(name, right) - right) > _ROUNDING:
+                said = f"{name} {row.scores[name]:.6f}, its rankings give {right:.6f}"
+                found.append(f"{row.method} has in the {place} record {said}: one of the two was changed")
+                break
+    return found
+
+
 def _intervals(
     method: str, values: tuple[Values | None, Values | None], record: Record
 ) -> Mapping[str, tuple[float, float]]:
@@ -197,9 +214,15 @@ def _refuse_false_comparison(before: Record, after: Record) -> None:
     for what, (old, new) in pairs.items():
         if old != new:
             raise NotComparable(f"not comparable: {what} differs ({old} and {new}); run both on the same splits")
-    for name in before.metrics.keys() & after.metrics.keys():
-        if before.metrics[name].definition != after.metrics[name].definition:
-            raise NotComparable(f"not comparable: {name} is defined differently in the two records; run both anew")
+    for name in sorted(before.metrics.keys() & after.metrics.keys()):
+        one, other = before.metrics[name], after.metrics[name]
+        for rule in ("definition", "denominator", "ties", "empty"):
+            said = (getattr(one, rule), getattr(other, rule))
+            if all(said) and said[0] != said[1]:  # an earlier record does not say all of it
+                raise NotComparable(
+                    f"not comparable: {name} is defined differently in the two records ({rule}: {said[0]!r} and "
+                    f"{said[1]!r}); run both anew"
+                )
 
 
 def _refuse_other_weights(old: Row, new: Row) -> None:

@@ -161,7 +161,8 @@ def planted(n: int) -> list[tuple[str, int]]:
 class Sweep:
     """Quality at every distance that any pair has, ascending; all (t,) float64.
 
-    precision: of the pairs within the threshold, how many are true. recall: of the true pairs, how many are within.
+    precision: of the pairs within the threshold, how many are true, false ones counted by their weight. recall: of the
+    true pairs, how many are within.
     """
 
     thresholds: np.ndarray
@@ -189,15 +190,16 @@ class Sweep:
         return float(self.thresholds[good[int(np.argmax(self.recall[good]))]])
 
 
-def sweep(distances: np.ndarray, true: np.ndarray) -> Sweep:
-    """distances: (p,) of all pairs. true: (p,) bool, at least one."""
+def sweep(distances: np.ndarray, true: np.ndarray, weight: float = 1.0) -> Sweep:
+    """distances: (p,) of all pairs. true: (p,) bool, at least one. weight: how many pairs one false pair stands for."""
     if not true.any():
         raise ValueError("no pair is true: there is nothing to find")
     thresholds, place = np.unique(distances, return_inverse=True)
-    within = np.cumsum(np.bincount(place, minlength=len(thresholds)))
+    wrong = weight * np.cumsum(np.bincount(place[~true], minlength=len(thresholds)))
     right = np.cumsum(np.bincount(place[true], minlength=len(thresholds)))
-    precision, recall = right / within, right / true.sum()
-    return Sweep(thresholds.astype(np.float64), precision, recall, 2 * right / (within + true.sum()))
+    precision = np.divide(right, right + wrong, out=np.ones(len(right)), where=right + wrong > 0)
+    f1 = 2 * right / (right + wrong + true.sum())
+    return Sweep(thresholds.astype(np.float64), precision, right / true.sum(), f1)
 
 
 class Judgement(NamedTuple):
@@ -220,8 +222,13 @@ def judged(
     changes: Sequence[tuple[str, int]],
     seed: int,
     precision: float | None = None,
+    size: int | None = None,
 ) -> Judgement:
-    """Where to draw the line between duplicates and others, and how good that is.
+    """Where to draw the line between duplicates and others, and how good that is in a collection of `size` images.
+
+    False pairs grow with the square of the images and true ones do not: among 100,000 images a line that is right among
+    200 copies would drown each of these in strangers. So a false pair counts as many times as there are more pairs an
+    image in the collection than in the half; without a size, once.
 
     features: (2 n, d) of `Copies`, n at least 2. A half is a collection of its own: its originals, their copies, and
     every pair among these. Pairs other than an original and its copy count as false, also of pictures that resemble
@@ -233,14 +240,15 @@ def judged(
     order = np.random.default_rng(seed).permutation(n)
     halves = np.sort(order[: n // 2]), np.sort(order[n // 2 :])
     tuned, held_out = (_pairs_of(features, distance, half, n) for half in halves)
-    threshold = sweep(*tuned).best(precision)
-    curve = sweep(*held_out)
+    weights = [1.0 if size is None else max(1.0, size / (2 * len(half))) for half in halves]
+    chosen_on, curve = sweep(*tuned, weights[0]), sweep(*held_out, weights[1])
+    threshold = chosen_on.best(precision)
     distances, true = held_out
     own = distances[true]  # in the order of the half: see _pairs_of
     kinds = np.array([f"{name} {severity}" for name, severity in changes])[halves[1]]
     return Judgement(
         threshold,
-        sweep(*tuned).at(threshold),
+        chosen_on.at(threshold),
         curve.at(threshold),
         {kind: float((own[kinds == kind] <= threshold).mean()) for kind in dict.fromkeys(kinds.tolist())},
         float((distances[~true] <= threshold).sum() / max(1, (~true).sum()) * 1e6),

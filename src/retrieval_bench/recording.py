@@ -12,6 +12,7 @@ from retrieval_bench.cache import library_versions
 from retrieval_bench.classification import Classified
 from retrieval_bench.core import Judged, Ranking, printable
 from retrieval_bench.judge import FULL_LIMIT, Relevant
+from retrieval_bench.known import arrays_of, known_of
 from retrieval_bench.results import (
     DatasetFacts,
     ImageCounts,
@@ -91,7 +92,8 @@ def _perfect(trial: Trial) -> Judged:
 
 
 def common_arrays(trial: Trial) -> dict[str, np.ndarray]:
-    """What all methods share: ids and labels of gallery and queries, and how many items each query should find."""
+    """What all methods share: ids and labels of gallery and queries, how many items each query should find, and what
+    is known of labels and queries besides."""
     data = trial.dataset
     arrays = {
         "gallery_ids": np.array(data.gallery.ids),
@@ -100,6 +102,7 @@ def common_arrays(trial: Trial) -> dict[str, np.ndarray]:
         "query_labels": data.query.labels,
         "n_relevant": trial.n_relevant,
     }
+    arrays |= arrays_of(known_of(data, arrays["query_ids"]))
     return arrays if trial.exclude is None else arrays | {"exclude": trial.exclude}
 
 

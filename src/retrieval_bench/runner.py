@@ -443,8 +443,9 @@ def _fit(
     _refuse_empty(train, part.name)
     if all(hasattr(extractor, attribute) for attribute in learned):
         return "from cache", None  # learned a moment ago, for another split
-    key = recipe_key(dict(recipe) | {"kind": "fit", "learned_from": train.content})
-    stored = plan.cache.get_fit(key)
+    recipe = dict(recipe) | {"kind": "fit", "learned_from": train.content}
+    key = recipe_key(recipe)
+    stored = plan.cache.get_fit(key, recipe)
     if stored is not None and set(stored) == set(learned):
         for attribute, array in stored.items():
             setattr(extractor, attribute, array)
@@ -455,7 +456,7 @@ def _fit(
         extractor.progress = lambda what, done, total: progress(f"{name}: {what}", done, total)
     with Stopwatch() as fitting:
         extractor.fit(replace(train, images=watched))
-    plan.cache.put_fit(key, {attribute: np.asarray(getattr(extractor, attribute)) for attribute in learned})
+    plan.cache.put_fit(key, recipe, {attribute: np.asarray(getattr(extractor, attribute)) for attribute in learned})
     return "learned", fitting.seconds
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from retrieval_bench.core import Dataset, Split
-from retrieval_bench.results import Record
-from retrieval_bench.revisit import main_metrics, rows_of, values_of
+from retrieval_bench.known import MOST_VALUES, Known
 from retrieval_bench.uncertainty import intervals_of, statistics
 
 SIZES = ((0, 0, "none"), (1, 1, "1"), (2, 5, "2-5"), (6, 20, "6-20"), (21, None, "more than 20"))
 """Train images of a query's label: from, to, name."""
 
 BINS = 4
-MOST_VALUES = 12
-"""An attribute with more values than this is cut into bins if it is a number, and left out if it is not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,68 +25,98 @@ class Slicing:
     slices: Mapping[str, np.ndarray]
 
 
-def slicings(train: Split, query: Split, category_names: Sequence[str], n_labels: int) -> list[Slicing]:
-    """Every way to divide these queries that gives at least two slices."""
+@dataclass(frozen=True)
+class Score:
+    """A mean over the queries of a slice; low and high are None where all of them show one product."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """scores: method -> metric -> score. products: how many different labels its queries have."""
+
+    name: str
+    queries: int
+    products: int
+    scores: dict[str, dict[str, Score]]
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """One way to divide the queries, with the scores of every part."""
+
+    by: str
+    about: str
+    slices: tuple[Slice, ...]
+
+
+def slicings(known: Known, n_relevant: np.ndarray) -> list[Slicing]:
+    """Every way to divide these queries that gives at least two slices. n_relevant: (q,) what each should find."""
     found = []
-    if query.categories is not None:
-        names = [category_names[number] for number in query.categories.tolist()]
-        found.append(Slicing("category", "the query's category", _by_value(np.array(names))))
-    found.append(Slicing("class size", "train images of the query's label", _by_size(train, query, n_labels)))
-    for name, column in query.attributes.items():
-        divided = _divided(column)
-        if divided is not None:
-            slices, how = divided
+    if known.categories is not None:
+        names = np.array(known.category_names)[known.categories]
+        found.append(Slicing("category", "the query's category", _by_value(names)))
+    if known.class_sizes is not None:
+        found.append(Slicing("class size", "train images of the query's label", _by_size(known.class_sizes)))
+    counts, how = _divided(n_relevant.astype(np.float64))
+    found.append(Slicing("relevant images", f"images of the query's label in the gallery, {how}", counts))
+    for name, column in known.attributes.items():
+        number = column.dtype.kind == "f"
+        signed = number and np.nanmin(column, initial=0) < 0 < np.nanmax(column, initial=0)
+        if signed:  # turned by 20 degrees to the left is as hard as to the right; from where on is what one asks
+            slices, how = _divided(np.abs(column))
+            found.append(Slicing(f"|{name}|", f"the query's attribute {name} without its sign, {how}", slices))
+        else:
+            slices, how = _divided(column) if number else (_by_value(column), "by value")
             found.append(Slicing(name, f"the query's attribute {name}, {how}", slices))
     return [slicing for slicing in found if len(slicing.slices) > 1]
 
 
 def sliced(
-    record: Record, arrays: Mapping[str, np.ndarray], dataset: Dataset, methods: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Scores in every slice, ready for JSON: by, about, and slices with name, queries, products, and by method and
-    metric the mean with its interval (`low` and `high` are None where all queries show one product).
-
-    arrays: of `results.load_rankings`; dataset: of `revisit.dataset_of`.
-    """
-    query = dataset.query.take(rows_of(dataset.query.ids, arrays["query_ids"]))
-    values = {method: values_of(record, arrays, method) for method in methods}
-    ways = slicings(dataset.train, query, dataset.category_names, len(dataset.label_names))
+    ways: list[Slicing], values: Mapping[str, Mapping[str, np.ndarray]], products: np.ndarray, seed: int
+) -> list[Sliced]:
+    """Scores in every slice. values: method -> metric -> (q,) of each query; products: (q,) the queries' labels."""
     return [
-        {
-            "by": way.by,
-            "about": way.about,
-            "slices": [_measured(name, rows, query.labels, values, record) for name, rows in way.slices.items()],
-        }
+        Sliced(
+            way.by,
+            way.about,
+            tuple(_measured(name, rows, products[rows], values, seed) for name, rows in way.slices.items()),
+        )
         for way in ways
     ]
 
 
 def _measured(
-    name: str, rows: np.ndarray, labels: np.ndarray, values: Mapping[str, Mapping[str, np.ndarray]], record: Record
-) -> dict[str, Any]:
-    products = labels[rows]
-    how = statistics(products, record.settings.seed)
-    scores: dict[str, dict[str, dict[str, float | None]]] = {}
-    for method, columns in values.items():
-        inside = {metric: columns[metric][rows] for metric in main_metrics(record)}
-        reach = intervals_of(inside, products, how)
-        scores[method] = {
-            metric: {
-                "mean": float(column.mean()),
-                "low": reach[metric].low if metric in reach else None,
-                "high": reach[metric].high if metric in reach else None,
-            }
-            for metric, column in inside.items()
-        }
-    return {"name": name, "queries": len(rows), "products": how.clusters, "scores": scores}
+    name: str, rows: np.ndarray, products: np.ndarray, values: Mapping[str, Mapping[str, np.ndarray]], seed: int
+) -> Slice:
+    how = statistics(products, seed)
+    columns = {
+        f"{place} {metric}": column[rows]
+        for place, of_method in enumerate(values.values())
+        for metric, column in of_method.items()
+    }
+    reach = intervals_of(columns, products, how)  # one drawing for all
+
+    def score(key: str) -> Score:
+        inside = reach.get(key)
+        mean = float(columns[key].mean())
+        return Score(mean, None, None) if inside is None else Score(mean, inside.low, inside.high)
+
+    scores = {
+        method: {metric: score(f"{place} {metric}") for metric in of_method}
+        for place, (method, of_method) in enumerate(values.items())
+    }
+    return Slice(name, len(rows), how.clusters, scores)
 
 
 def _by_value(column: np.ndarray) -> dict[str, np.ndarray]:
-    return {str(value): np.flatnonzero(column == value) for value in np.unique(column)}
+    return {str(value) or "unknown": np.flatnonzero(column == value) for value in np.unique(column)}
 
 
-def _by_size(train: Split, query: Split, n_labels: int) -> dict[str, np.ndarray]:
-    sizes = np.bincount(train.labels, minlength=n_labels)[query.labels]
+def _by_size(sizes: np.ndarray) -> dict[str, np.ndarray]:
     divided = {
         name: np.flatnonzero((sizes >= low) & (sizes <= (sizes.max() if high is None else high)))
         for low, high, name in SIZES
@@ -99,33 +124,27 @@ def _by_size(train: Split, query: Split, n_labels: int) -> dict[str, np.ndarray]
     return {name: rows for name, rows in divided.items() if len(rows)}
 
 
-def _divided(column: np.ndarray) -> tuple[dict[str, np.ndarray], str] | None:
-    """Few values: by value. Many numbers: in bins of about equally many queries. Else None."""
-    number = column.dtype.kind in "fiu"
-    known = column[np.isfinite(column)] if column.dtype.kind == "f" else column
-    values = np.unique(known.astype(str) if column.dtype.kind == "O" else known)
+def _divided(column: np.ndarray) -> tuple[dict[str, np.ndarray], str]:
+    """Few numbers: by value. Many: in bins of about equally many queries. NaN: a slice of its own."""
+    unknown = ~np.isfinite(column)
+    values = np.unique(column[~unknown])
     if len(values) <= MOST_VALUES:
-        slices = _by_value(column.astype(str) if column.dtype.kind == "O" else column)
-        slices.pop("nan", None)
-        how = "by value"
-    elif number:
-        slices, how = _binned(column, known), f"in {BINS} bins of about equally many queries"
+        slices, how = {f"{value:.6g}": np.flatnonzero(column == value) for value in values}, "by value"
     else:
-        return None
-    unknown = np.flatnonzero(~np.isfinite(column)) if column.dtype.kind == "f" else np.empty(0, np.int64)
-    if len(unknown):
-        slices["unknown"] = unknown
+        slices, how = _binned(column, ~unknown), f"in {BINS} bins of about equally many queries"
+    if unknown.any():
+        slices["unknown"] = np.flatnonzero(unknown)
     return slices, how
 
 
 def _binned(column: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
     """Bins hold their lower edge and not the upper one; the last holds both."""
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)))
+    edges = np.unique(np.quantile(column[known], np.linspace(0, 1, BINS + 1)))
+    digits = next(n for n in range(3, 18) if len({f"{edge:.{n}g}" for edge in edges}) == len(edges))
     place = np.searchsorted(edges[1:-1], column, side="right")
-    inside = np.isfinite(column.astype(np.float64))
     found = {}
     for number in range(len(edges) - 1):
-        rows = np.flatnonzero((place == number) & inside)
+        rows = np.flatnonzero((place == number) & known)
         if len(rows):
-            found[f"{edges[number]:.4g} to {edges[number + 1]:.4g}"] = rows
+            found[f"{edges[number]:.{digits}g} to {edges[number + 1]:.{digits}g}"] = rows
     return found

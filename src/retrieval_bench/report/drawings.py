@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from retrieval_bench.report import plots
 from retrieval_bench.report.evidence import CONTROL, Evidence
-from retrieval_bench.report.findings import COSTS, Confusion, Findings, Slice
+from retrieval_bench.report.findings import COSTS, SLICED, Confusion, Findings
 from retrieval_bench.report.gallery import heat_map
 from retrieval_bench.report.markup import Markup, joined, tag
 from retrieval_bench.report.plots import Axis, Reach, Series, Spot
 from retrieval_bench.report.table import NOT_AVAILABLE, three_digits
 from retrieval_bench.results import Row, TimeFigure
+from retrieval_bench.slices import Score, Sliced
 
 FEW_LABELS = 12  # as many are shown as a table of counts, more as a picture
 PHASES = {
@@ -21,6 +22,8 @@ PHASES = {
     "end_to_end": "End to end",
 }
 MOST_GROUPS = 40  # rows of a table of slices
+ALWAYS_OPEN = ("category", "class size", "relevant images")  # slices; of the others, the first few
+FIRST_OPEN = 3
 MOST_MATRIX = 16  # methods in the table of pairs
 
 
@@ -207,34 +210,62 @@ def robustness(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
     return joined(tag("p", intro), tag("div", key, tag("div", figures, class_="charts"), class_="plotted"))
 
 
-def slices(evidence: Evidence, findings: Findings) -> Markup | None:
+def slices(findings: Findings) -> Markup | None:
     if not findings.slices:
         return None
-    parts = [tag("p", "Accuracy of parts of the queries; the darker the cell, the higher. Small parts are uncertain.")]
-    for one in findings.slices:
-        parts += [tag("h3", f"By {one.title}"), _sliced(one)]
+    parts = [
+        tag(
+            "p",
+            "Accuracy of parts of the queries, with its 95 % interval over products (none where all show one product); "
+            "the stronger the colour, the higher. Parts are many and some are small: one that stands out by chance is "
+            "to be expected.",
+        )
+    ]
+    first = [one for one in findings.slices if one.by in ALWAYS_OPEN]
+    rest = sorted((one for one in findings.slices if one.by not in ALWAYS_OPEN), key=lambda one: -_told_apart(one))
+    parts += [joined(tag("h3", f"By {one.about}"), _sliced(one)) for one in first]
+    if rest:
+        parts.append(tag("h3", "By what else is known of each query"))
+        note = (
+            "Those first that make the largest difference, in the mean over the methods. Many numbers are cut "
+            "into parts of about equally many queries; |x| is x without its sign."
+        )
+        parts.append(tag("p", note, class_="note"))
+    for place, one in enumerate(rest):
+        title = f"{one.by}: {_told_apart(one):.2f} between best and worst"
+        parts.append(tag("details", tag("summary", title), _sliced(one), open="" if place < FIRST_OPEN else None))
     return joined(*parts)
 
 
-def _sliced(one: Slice) -> Markup:
-    names = list(one.values)
-    order = list(range(len(one.groups)))
-    if one.title == "category":
-        order.sort(key=lambda place: -one.queries[place])
-    heads = [tag("th", one.title, scope="col"), tag("th", "queries", scope="col")]
+def _told_apart(one: Sliced) -> float:
+    """Between the best and the worst part, in the mean over the methods."""
+    means = [[score[SLICED].mean for score in part.scores.values()] for part in one.slices if part.name != "unknown"]
+    by_part = [sum(part) / len(part) for part in means]
+    return max(by_part) - min(by_part)
+
+
+def _sliced(one: Sliced) -> Markup:
+    names = list(one.slices[0].scores)
+    order = list(one.slices)
+    if one.by == "category":
+        order.sort(key=lambda part: -part.queries)
+    heads = [tag("th", one.by, scope="col")]
     heads += [tag("th", tag("span", plots.short(name, 16), title=name), scope="col") for name in names]
     body = []
-    for place in order[:MOST_GROUPS]:
-        cells = []
-        for name in names:
-            value = one.values[name][place]
-            cells.append(tag("td", f"{value:.3f}", class_=f"shade f{min(9, int(value * 10))}"))
-        group = tag("th", tag("span", one.groups[place], class_="cut", title=one.groups[place]), scope="row")
-        body.append(tag("tr", group, tag("td", f"{one.queries[place]:,}"), cells))
+    for part in order[:MOST_GROUPS]:
+        products = f"{part.products:,} product{'s' if part.products > 1 else ''}"
+        count = tag("span", f"{part.queries:,} queries, {products}", class_="reach")
+        group = tag("th", tag("span", part.name, class_="cut", title=part.name), count, scope="row")
+        body.append(tag("tr", group, [_of_slice(part.scores[name][SLICED]) for name in names]))
     table = tag("div", tag("table", tag("thead", tag("tr", heads)), tag("tbody", body)), class_="scroll")
     left = len(order) - MOST_GROUPS
     note = f"{left} smaller groups are left out; `--format json` has them." if left > 0 else None
     return joined(table, tag("p", note, class_="note") if note else None)
+
+
+def _of_slice(score: Score) -> Markup:
+    reach = None if score.low is None else tag("span", f"{score.low:.2f} to {score.high:.2f}", class_="reach")
+    return tag("td", f"{score.mean:.3f}", reach, class_=f"shade f{min(9, int(score.mean * 10))}")
 
 
 def confusions(findings: Findings) -> Markup | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval_bench.core import BenchError, Dataset, Judged, printable
+from retrieval_bench.known import Known, known_in, known_of
 from retrieval_bench.recomputed import judged
 from retrieval_bench.results import Record, Row, load, load_rankings
 
@@ -96,40 +97,35 @@ def dataset_of(record: Record, data_root: Path | None = None) -> Dataset:
     return dataset
 
 
-def label_names(evidence: Evidence) -> list[str]:
-    """A name for every label that occurs in the rankings: of the dataset, else of the folder, else its number.
+def known(evidence: Evidence) -> Known:
+    """Of labels and queries, what the arrays hold; where they are of an earlier version, what the dataset holds."""
+    found = known_in(evidence.arrays)
+    if found.class_sizes is None and evidence.dataset is not None:
+        return known_of(evidence.dataset, evidence.arrays["query_ids"])
+    return found
 
-    The folder that all images of a label share, and no image of another, is its name where the dataset is not at hand.
+
+def label_names(evidence: Evidence) -> list[str]:
+    """A name for every label that occurs in the rankings: of the record, else of the folder, else its number.
+
+    The folder that all images of a label share, and no image of another, is its name where nothing else names it.
     """
-    arrays, dataset = evidence.arrays, evidence.dataset
-    if dataset is not None:
-        return list(dataset.label_names)
-    if "label_names" in arrays:
-        return [str(name) for name in arrays["label_names"]]
+    arrays = evidence.arrays
+    names = known(evidence).label_names
+    if names:
+        return list(names)
     labels = np.concatenate([arrays["gallery_labels"], arrays["query_labels"]]).tolist()
     ids = [*arrays["gallery_ids"].tolist(), *arrays["query_ids"].tolist()]
     folders: dict[int, set[str]] = {}
     for label, item in zip(labels, ids, strict=True):
         folders.setdefault(label, set()).add(item.rpartition("/")[0].rpartition("/")[2])
     owners: dict[str, int] = {}
-    for names in folders.values():
-        for name in names:
+    for shared in folders.values():
+        for name in shared:
             owners[name] = owners.get(name, 0) + 1
     found = [f"label {label}" for label in range(max(labels, default=-1) + 1)]
-    for label, names in folders.items():
-        (first, *others) = names
+    for label, shared in folders.items():
+        (first, *others) = shared
         if first and not others and owners[first] == 1:
             found[label] = first
     return found
-
-
-def query_categories(evidence: Evidence) -> tuple[np.ndarray, list[str]] | None:
-    """(q,) the coarse class of each query and the names of the classes; None where they are not known."""
-    arrays, dataset = evidence.arrays, evidence.dataset
-    if "query_categories" in arrays and "category_names" in arrays:
-        return arrays["query_categories"], [str(name) for name in arrays["category_names"]]
-    if dataset is None or dataset.query.categories is None:
-        return None
-    row_of = {item: row for row, item in enumerate(dataset.query.ids)}
-    rows = [row_of[item] for item in arrays["query_ids"].tolist()]
-    return dataset.query.categories[rows], list(dataset.category_names)

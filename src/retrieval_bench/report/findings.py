@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,15 @@ import numpy as np
 from retrieval_bench import metrics
 from retrieval_bench.core import Judged
 from retrieval_bench.heads.verdict import confusion, roc_curve
-from retrieval_bench.report.evidence import Evidence, label_names, query_categories
+from retrieval_bench.report.evidence import Evidence, known, label_names
 from retrieval_bench.results import Row
+from retrieval_bench.slices import Sliced, sliced, slicings
 
 SLICED = "accuracy"
 """The metric that slices are told by."""
 
 MOST_POINTS = 80  # of one curve: more cannot be seen
 MOST_PAIRS = 6
-SIZES = 4  # groups of queries by how many relevant images they have, about as many queries in each
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,6 @@ COSTS = (
     Cost("bytes_per_image", "Size in the gallery", "bytes an image, log scale"),
     Cost("fit", "Time to learn", "seconds of learning from train, log scale"),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Slice:
-    """One metric by groups of queries. values: method -> one mean for each group, in the order of `groups`."""
-
-    title: str
-    groups: tuple[str, ...]
-    queries: tuple[int, ...]
-    values: dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,7 @@ class Findings:
     fronts: dict[str, list[str]]
     hit_rates: dict[str, list[tuple[int, float]]]
     precision_recall: dict[str, list[tuple[int, float, float]]]
-    slices: list[Slice]
+    slices: list[Sliced]
     confusions: list[Confusion]
     rocs: list[Roc]
 
@@ -113,17 +103,7 @@ class Findings:
             "recall_precision_at_k": {
                 name: [list(point) for point in curve] for name, curve in self.precision_recall.items()
             },
-            "slices": [
-                {
-                    "by": one.title,
-                    "metric": SLICED,
-                    "groups": [
-                        {"group": group, "queries": count} for group, count in zip(one.groups, one.queries, strict=True)
-                    ],
-                    "values": {name: list(values) for name, values in one.values.items()},
-                }
-                for one in self.slices
-            ],
+            "slices": [{"metric": SLICED, **asdict(one)} for one in self.slices],
             "mistakes": [
                 {
                     "method": one.method,
@@ -212,36 +192,12 @@ def _spaced(depth: int) -> list[int]:
     return sorted({*range(1, min(depth, 20) + 1), *wide, *(k for k in (50, 100) if k <= depth)})
 
 
-def _slices(evidence: Evidence, judged: dict[str, Judged]) -> list[Slice]:
+def _slices(evidence: Evidence, judged: dict[str, Judged]) -> list[Sliced]:
     if not judged:
         return []
-    values = {name: metrics.accuracy(one) for name, one in judged.items()}
-    slices = []
-    known = query_categories(evidence)
-    if known is not None and len(np.unique(known[0])) > 1:
-        slices.append(_sliced("category", values, known[0], dict(enumerate(known[1]))))
-    sizes = evidence.arrays["n_relevant"]
-    upper = np.unique(sizes)
-    if len(upper) > SIZES:
-        upper = np.unique(np.quantile(sizes, np.arange(1, SIZES + 1) / SIZES, method="inverted_cdf"))
-    if len(upper) > 1:
-        groups = np.searchsorted(upper, sizes)  # the group whose upper edge is the first not below
-        titles = {}
-        for group in np.unique(groups).tolist():
-            low, high = int(sizes[groups == group].min()), int(sizes[groups == group].max())
-            titles[group] = f"{low}" if low == high else f"{low} to {high}"
-        slices.append(_sliced("relevant images in the gallery", values, groups, titles))
-    return slices
-
-
-def _sliced(title: str, values: dict[str, np.ndarray], groups: np.ndarray, names: dict[int, str]) -> Slice:
-    used = np.unique(groups).tolist()
-    return Slice(
-        title,
-        tuple(names[group] for group in used),
-        tuple(int((groups == group).sum()) for group in used),
-        {name: tuple(float(one[groups == group].mean()) for group in used) for name, one in values.items()},
-    )
+    values = {name: {SLICED: metrics.accuracy(one)} for name, one in judged.items()}
+    ways = slicings(known(evidence), evidence.arrays["n_relevant"])
+    return sliced(ways, values, evidence.arrays["query_labels"], evidence.record.settings.seed)
 
 
 def _by_neighbour(judged: dict[str, Judged], names: list[str]) -> list[Confusion]:

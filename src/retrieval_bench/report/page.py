@@ -97,7 +97,7 @@ def _sections(evidence: Evidence, prefix: str) -> list[Section]:
         ("curves", "Retrieval curves", drawings.curves(evidence, findings, place)),
         ("latency", "Latency by phase", drawings.latency(evidence, place)),
         ("robustness", "Robustness", drawings.robustness(evidence, place)),
-        ("slices", "Slices", drawings.slices(evidence, findings)),
+        ("slices", "Slices", drawings.slices(findings)),
         ("confusion", "What is taken for what", drawings.confusions(findings)),
         ("roc", "Classifiers: ROC", drawings.rocs(findings, place)),
         ("gallery", "Won and lost", failure_gallery(evidence)),

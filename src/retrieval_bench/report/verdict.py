@@ -17,15 +17,16 @@ _QUALITY_SHOWN = ("accuracy", "map@r")
 
 def lines(verdict: Verdict) -> list[str]:
     """What a person needs: the verdict, then what moved, then the largest change of each method, then speed."""
-    methods = _methods(verdict)
     text = [headline(verdict)]
     text += [f"  {sentence}" for sentence in (*verdict.broken, *verdict.unjudged)]
     text += [f"  {_figure(change)}, {_limit(change)}" for change in verdict.moved]
-    if methods:
+    changed = _changed(verdict)
+    if changed:
         text += ["", "Largest change of each method:"]
-    for method in methods:
+    for method in changed:
         largest = max((c for c in verdict.quality if c.method == method), key=lambda change: abs(change.delta))
-        text.append(f"  {_figure(largest) if largest.delta else f'{method}: identical in every quality number'}")
+        text.append(f"  {_figure(largest)}")
+    text += ["", identical] if (identical := _identical(verdict)) else []
     if verdict.added:
         text += ["", f"Only in the second record: {', '.join(verdict.added)}"]
     text.append("")
@@ -41,15 +42,15 @@ def headline(verdict: Verdict) -> str:
     """The verdict in one line."""
     methods = len(_methods(verdict))
     if verdict.passed and verdict.unjudged:
-        return f"not comparable: {len(verdict.unjudged)} gates cannot be judged; {methods} methods passed the others"
+        return f"not comparable: {_count(len(verdict.unjudged), 'gate')} cannot be judged; the others passed"
     if verdict.passed:
-        return f"same: {methods} methods, no quality number moved further than is allowed"
+        return f"same: {_count(methods, 'method')}, nothing moved further than is allowed"
     parts = []
     if verdict.broken:
-        parts.append(f"{len(verdict.broken)} rows missing, failed or incomplete")
+        parts.append(f"{_count(len(verdict.broken), 'row')} missing, failed or incomplete")
     if verdict.moved:
         kind = "gated" if verdict.gates else "quality"
-        parts.append(f"{len(verdict.moved)} {kind} numbers moved too far")
+        parts.append(f"{_count(len(verdict.moved), f'{kind} number')} moved too far")
     return f"different: {'; '.join(parts)}"
 
 
@@ -59,7 +60,8 @@ def markdown(verdict: Verdict) -> str:
     text = [f"### {mark} Retrieval benchmark: {_escaped(headline(verdict))}", ""]
     text += [f"- {_escaped(sentence)}" for sentence in (*verdict.broken, *verdict.unjudged)]
     text += [f"- {_escaped(_figure(change))}, {_limit(change)}" for change in verdict.moved]
-    shown = [change for change in verdict.quality if change.name in _QUALITY_SHOWN]
+    changed = set(_changed(verdict))
+    shown = [change for change in verdict.quality if change.name in _QUALITY_SHOWN and change.method in changed]
     if shown:
         text += ["", "| method | metric | before | after | change | 95 % interval |", "|---|---|---:|---:|---:|---|"]
     for change in shown:
@@ -68,20 +70,29 @@ def markdown(verdict: Verdict) -> str:
             f"| {_escaped(change.method)} | {change.name} | {change.before:.4f} | {change.after:.4f} "
             f"| {change.delta:+.4f} | {reach} |"
         )
+    text += ["", _escaped(identical)] if (identical := _identical(verdict)) else []
     speed = [change for change in verdict.speed if change.name in _SPEED_SHOWN]
     if speed:
-        text += ["", "| method | time | before | after | ratio |", "|---|---|---:|---:|---:|"]
+        judged = "judged by gates alone" if verdict.gates else "shown and not judged"
+        text += ["", f"<details><summary>Speed, same machine, {judged}</summary>", ""]
+        text += ["| method | time | before | after | ratio |", "|---|---|---:|---:|---:|"]
     for change in speed:
-        ratio = "n/a" if change.ratio is None else f"{change.ratio:.2f}"
+        ratio = "n/a" if change.ratio is None else f"{change.ratio:.2f}{_once(change)}"
         text.append(
             f"| {_escaped(change.method)} | {time_name(change.name, change.unit)} | {three_digits(change.before)} "
             f"| {three_digits(change.after)} {change.unit} | {ratio} |"
         )
+    text += ["", "</details>"] if speed else []
     if not verdict.same_machine:
         text += ["", "Speed is not compared: the records come from different machines or thread counts."]
     if verdict.added:
         text += ["", f"Only in the second record: {_escaped(', '.join(verdict.added))}"]
     return "\n".join(text) + "\n"
+
+
+def refused(sentence: str) -> str:
+    """For a pull request, why two records cannot be held against each other."""
+    return f"### ⚠️ Retrieval benchmark: {_escaped(sentence)}\n"
 
 
 def github(record: Record) -> dict[str, list[dict[str, Any]]]:
@@ -118,15 +129,35 @@ def _methods(verdict: Verdict) -> list[str]:
     return list(dict.fromkeys(change.method for change in verdict.quality))
 
 
+def _changed(verdict: Verdict) -> list[str]:
+    """Methods of which any quality figure is another."""
+    return list(dict.fromkeys(change.method for change in verdict.quality if change.delta))
+
+
+def _identical(verdict: Verdict) -> str:
+    changed = set(_changed(verdict))
+    same = [method for method in _methods(verdict) if method not in changed]
+    return f"Identical in every quality number: {', '.join(same)}" if same else ""
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _once(change: Change) -> str:
+    """A time that a run measures once says little: `race` measures it repeatedly."""
+    return ", measured once" if change.unit != "MiB" and (change.n is None or change.n < 2) else ""
+
+
 def _limit(change: Change) -> str:
     return f"allowed {change.allowed:g}" if change.gate is None else f"--fail {change.gate}"
 
 
 def _figure(change: Change) -> str:
     if change.unit:
-        ratio = "" if change.ratio is None else f" (x {change.ratio:.2f})"
+        ratio = "" if change.ratio is None else f" (x {change.ratio:.2f}{_once(change)})"
         before, after = three_digits(change.before), three_digits(change.after)
-        return f"{change.method}: {change.name} {before} -> {after} {change.unit}{ratio}"
+        return f"{change.method}: {time_name(change.name, change.unit)} {before} -> {after} {change.unit}{ratio}"
     reach = "" if change.low is None or change.high is None else f", 95 % {change.low:+.4f} to {change.high:+.4f}"
     return f"{change.method}: {change.name} {change.before:.4f} -> {change.after:.4f} ({change.delta:+.4f}{reach})"
 
