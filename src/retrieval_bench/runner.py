@@ -19,6 +19,7 @@ from retrieval_bench import extractors, guards, metrics, training
 from retrieval_bench.cache import FeatureCache, code_version, library_versions, recipe_key
 from retrieval_bench.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.core import BenchError, Ranking, Rows, Searcher, Setup, Split
+from retrieval_bench.device import check_device, gpu_is_there
 from retrieval_bench.extraction import Extracted, Watched, checked, extract
 from retrieval_bench.fusion import LEARN_FROM
 from retrieval_bench.images import DECODER_VERSION
@@ -28,6 +29,7 @@ from retrieval_bench.perturb import Perturbed, levels
 from retrieval_bench.pipeline import Part, Pipeline
 from retrieval_bench.pixels import fresh
 from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
+from retrieval_bench.registry import BACKENDS
 from retrieval_bench.report.table import derived
 from retrieval_bench.results import (
     Failure,
@@ -118,7 +120,9 @@ def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial:
     broken: tuple[str, ...] = ()
     try:
         with pinned(plan.threads):
-            record = record.model_copy(update={"controls": guards.controls(trial, plan.seed, plan.backend)})
+            record = record.model_copy(
+                update={"controls": guards.controls(trial, plan.seed, plan.backend, plan.device)}
+            )
     except Exception as error:  # whatever it is, the methods' numbers were had by the same search and judgement
         log.error("the controls failed", exc_info=True)
         broken = (f"the controls cannot be had ({type(error).__name__}: {error}), so nothing vouches for the numbers",)
@@ -622,17 +626,14 @@ def check(plan: Plan, progress: Progress = silent) -> Trial:
     return trial
 
 
-def resolve_device(wanted: str, methods: tuple[Method, ...]) -> str:
-    """ "auto" is the GPU where there is one and a network to run on it; torch is not loaded for anything else."""
-    if wanted == "cpu" or (wanted == "auto" and not any(method.deep for method in methods)):
+def resolve_device(wanted: str, methods: tuple[Method, ...], backend: str = "exact") -> str:
+    """ "auto" is the GPU where there is one and something to run on it; torch is not loaded for anything else."""
+    useful = "device" in BACKENDS[backend].options or any(method.deep for method in methods)
+    if wanted == "cpu" or (wanted == "auto" and not useful):
         return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if wanted == "cuda":
-        raise BenchError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
-    return "cpu"
+    if wanted == "auto":
+        return "cuda" if gpu_is_there() else "cpu"
+    return check_device(wanted)
 
 
 def unique(methods: tuple[Method, ...]) -> tuple[Method, ...]:
