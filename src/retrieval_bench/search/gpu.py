@@ -10,8 +10,9 @@ A GPU multiplies matrices fast, but adds in an order of its own, so that its las
 **The bound.** Write |.| for the Euclidean length, u = 2^-24, g(n) = n u / (1 - n u). A sum of d products, added in any
 order, with or without fused multiply-adds, errs by at most g(d) |q||x| (Higham, Accuracy and Stability of Numerical
 Algorithms, 2nd ed. 2002, section 3.1), and by a little more where a device takes tiny numbers for 0: `_errors`. The
-engine's value f is such a sum, and so is the device's value v. With X the greatest |x| of the gallery and e the bound of
-one such error, |v - f| <= 2e. Let T be the k-th best v: k rows have f >= T - 2e, and v < T - 4e means an f below theirs.
+engine's value f is such a sum, and so is the device's value v. With X the greatest |x| of the gallery and e the bound
+of one such error, |v - f| <= 2e. Let T be the k-th best v: k rows have f >= T - 2e, and v < T - 4e means an f below
+theirs.
 - inner_product: the distance is 0 - f, without rounding.
 - cosine: max(1 - f, 0) is rounded, by 2^-23 at most, and cut off; so T - 2e is cut off at 1, and 2^-21 taken off.
 - euclidean: v stands for s = <q,x> - |x|^2 / 2, with two roundings more. The true square is |q|^2 - 2s, and the
