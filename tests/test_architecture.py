@@ -25,7 +25,9 @@ MAY_IMPORT = {
     "perturb": {"cache", "core", "images", "registry"},
     "screening": {"core", "images"},
     "datasets": {"core", "registry", "images", "cache", "datasets"},
-    "extractors": {"core", "device", "registry", "images", "weights", "search", "extractors", "heads", "training"},
+    "extractors": {
+        *("core", "device", "extractors", "heads", "images", "registry", "search", "timing", "training", "weights"),
+    },
     "training": {"core", "device", "extractors", "results", "timing", "training"},
     "search": {"core", "device", "registry", "cache", "search"},
     "contest": {"cache", "core", "device", "extraction", "extractors", "registry", "results", "search", "timing"},

@@ -46,7 +46,16 @@ from retrieval_bench.results import (
 )
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.ties import tie_bounds
-from retrieval_bench.timing import PeakMemory, Stopwatch, Time, latencies, pinned, release_memory, steady_allocator
+from retrieval_bench.timing import (
+    PeakMemory,
+    Stopwatch,
+    Time,
+    latencies,
+    pinned,
+    release_memory,
+    steady_allocator,
+    waiting,
+)
 from retrieval_bench.training.checkpoint import refuse_own_images
 from retrieval_bench.trial import Plan, Progress, Trial, prepare, silent
 from retrieval_bench.uncertainty import intervals_of, statistics
@@ -498,7 +507,12 @@ def _measure(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progre
 
         _refuse_stale(pipeline, found, [describe(decode(item))[::-1] for item in range(min(n, FRESH_QUERIES))])
         phases = (("decode", decode), ("extract", describe), ("search", find))
-        times |= latencies(phases, n, progress=lambda done, total: progress(f"{name}: timing", done, total))
+        times |= latencies(
+            phases,
+            n,
+            progress=lambda done, total: progress(f"{name}: timing", done, total),
+            wait=waiting(plan.device),
+        )
 
     with pinned(1), Stopwatch() as extracting:
         for part in pipeline.parts:

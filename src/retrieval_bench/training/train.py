@@ -13,7 +13,7 @@ import numpy as np
 
 import retrieval_bench
 from retrieval_bench.core import BenchError, Setup, Split
-from retrieval_bench.device import check_device, gpu_is_there
+from retrieval_bench.device import check_device, gpu_is_there, gpu_settings, steady
 from retrieval_bench.training.augment import NONE
 from retrieval_bench.training.checkpoint import restore_state, save_state, save_weights
 from retrieval_bench.training.frames import Frames
@@ -81,6 +81,7 @@ def run(
     """
     settings, setup = task.settings, task.setup
     check_device(setup.device)
+    steady(setup.device)
     classes, labels = np.unique(task.split.labels, return_inverse=True)
     if len(classes) < 2:
         raise BenchError(f"training needs images of at least two labels; the train split has {len(classes)}")
@@ -255,5 +256,6 @@ def _facts(task: Task, identity: dict[str, Any], trained: Trained, classes: np.n
         "best_epoch": trained.best,
         "history": [asdict(replace(line, seconds=0.0)) for line in trained.history],
         "version": retrieval_bench.__version__,
+        "gpu_settings": gpu_settings(task.setup.device),
         "commit": task.commit,
     }
