@@ -30,7 +30,9 @@ MAY_IMPORT = {
     },
     "training": {"core", "device", "extractors", "results", "timing", "training"},
     "search": {"core", "device", "registry", "cache", "search"},
-    "contest": {"cache", "core", "device", "extraction", "extractors", "registry", "results", "search", "timing"},
+    "contest": {
+        *("cache", "core", "device", "extraction", "extractors", "images", "registry", "results", "search", "timing"),
+    },
     "metrics": {"core", "registry"},
     "judge": {"core"},
     "ties": {"core", "metrics", "registry"},

@@ -103,8 +103,7 @@ def _in_chunks(
         decoded = [images[row] for row in some]
         return some, checked(extractor.transform(decoded), len(some), extractor.distance)
 
-    # Not so large that some workers get nothing: a GPU's batch may be a good part of a small split.
-    size = min(getattr(extractor, "chunk", CHUNK), max(1, len(rows) // (2 * threads)))
+    size = getattr(extractor, "chunk", CHUNK)
     chunks = iter([rows[start : start + size] for start in range(0, len(rows), size)])
     under_way: set[Future[tuple[Sequence[int], np.ndarray]]] = set()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="extract")

@@ -28,8 +28,11 @@ from retrieval_bench.extractors.preprocess import Preprocess, middle, of_recipe
 from retrieval_bench.registry import EXTRACTORS, Entry
 from retrieval_bench.training.checkpoint import facts_of
 
-CUDA_BATCH = 256
-"""Images that go to a GPU at once; fewer where its memory says so."""
+CUDA_BATCH = 128
+"""Images that go to a GPU at once; fewer where its memory says so.
+
+One thread decodes them all, so more would leave threads idle at the end of a split of some thousands.
+"""
 FIT_IMAGES = 10_000
 """Training images that post-processing learns from, at most, drawn by the seed."""
 
