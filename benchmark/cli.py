@@ -198,7 +198,7 @@ def run_command(
         k=None if k is None else _cutoffs(k),
         seed=seed,
         weights=_weights(weights, chosen),
-        device=runner.resolve_device(device.value, chosen),
+        device=runner.resolve_device(device.value, chosen, BACKENDS[backend].name),
         threads=_threads(threads),
         limit=limit,
         backend=BACKENDS[backend].name,

@@ -1,8 +1,9 @@
-"""`python -m benchmark.network`: a network on the CPU, against a plain loop and onnxruntime, in one table."""
+"""`python -m benchmark.network`: a network against a plain loop and onnxruntime, and from JPEG to features."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, get_args
 
 import typer
 
@@ -26,32 +27,57 @@ def network(
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="For all; without it every usable core.")] = None,
     weights: Annotated[str, typer.Option(help="auto, pretrained, random or a directory.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda; auto is the GPU where there is one.")] = "auto",
+    compute: Annotated[str, typer.Option(help="float32, fused, bfloat16: from JPEG; else the fastest there is.")] = "",
+    files: Annotated[int, typer.Option(min=0, help="JPEG files that are described in each round; 0: none.")] = 64,
+    dataset: Annotated[str, typer.Option(help="Whose queries are the JPEG files.")] = "products",
+    data_root: Annotated[Path | None, typer.Option(help="Where that dataset lies.")] = None,
 ) -> None:
     """Images a second of a plain loop, this package and onnxruntime, interleaved, and what changes in the neighbours.
+
+    Then from JPEG files to features, decoded as the network runs, beside the same network on tensors that are ready.
+    On a GPU only that, with the share of the card's peak.
 
     Exit codes: 0 fine; 2 your mistake.
     """
     import retrieval_bench.datasets
     import retrieval_bench.extractors  # noqa: F401 - registers the networks
     from retrieval_bench.contest.networks import contest
+    from retrieval_bench.contest.throughput import throughput
     from retrieval_bench.core import Setup
     from retrieval_bench.datasets.splits import limit
-    from retrieval_bench.registry import DATASETS
+    from retrieval_bench.device import check_device, gpu_is_there, on_gpu
+    from retrieval_bench.extractors.faster import Compute
+    from retrieval_bench.registry import DATASETS, parse
     from retrieval_bench.timing import usable_cores
 
     try:
+        if device not in ("auto", "cpu", "cuda"):
+            raise BenchError(f"--device {device}: choose auto, cpu or cuda")
+        if compute not in ("", *get_args(Compute)[:3]):
+            raise BenchError(f"--compute {compute}: choose {', '.join(get_args(Compute)[:3])}")
+        if device == "auto":
+            device = "cuda" if gpu_is_there() else "cpu"
+        setup = Setup(weights=weights, device=check_device(device), threads=threads or usable_cores())
         with Display() as display:
-            dataset = limit(DATASETS["products"].build(None), compared)
-            result = contest(
-                name,
-                dataset,
-                images=images,
-                rounds=rounds,
-                threads=threads or usable_cores(),
-                setup=Setup(weights=weights),
-                progress=display,
-            )
-            typer.echo("\n".join(result.lines()))
+            if not on_gpu(device):
+                few = limit(DATASETS["products"].build(None), compared)
+                result = contest(
+                    name, few, images=images, rounds=rounds, threads=setup.threads, setup=setup, progress=display
+                )
+                typer.echo("\n".join(result.lines()))
+            if files:
+                queries = limit(parse(DATASETS, dataset).build(data_root), files).query
+                whole = throughput(
+                    name,
+                    queries,
+                    rounds=rounds,
+                    threads=setup.threads,
+                    setup=setup,
+                    compute=compute,
+                    progress=display,
+                )
+                typer.echo("\n".join(["", *whole.lines()]))
     except BenchError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(USER_MISTAKE) from None

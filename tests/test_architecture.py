@@ -18,16 +18,21 @@ MAY_IMPORT = {
     "registry": {"core"},
     "images": {"core"},
     "timing": {"core"},
+    "device": {"core"},
     "cache": {"core"},
     "weights": {"core"},
     "pixels": {"core"},
     "perturb": {"cache", "core", "images", "registry"},
     "screening": {"core", "images"},
     "datasets": {"core", "registry", "images", "cache", "datasets"},
-    "extractors": {"core", "registry", "images", "weights", "search", "extractors", "heads", "training"},
-    "training": {"core", "extractors", "results", "timing", "training"},
-    "search": {"core", "registry", "cache", "search"},
-    "contest": {"core", "extractors", "registry", "results", "search", "timing"},
+    "extractors": {
+        *("core", "device", "extractors", "heads", "images", "registry", "search", "timing", "training", "weights"),
+    },
+    "training": {"core", "device", "extractors", "results", "timing", "training"},
+    "search": {"core", "device", "registry", "cache", "search"},
+    "contest": {
+        *("cache", "core", "device", "extraction", "extractors", "images", "registry", "results", "search", "timing"),
+    },
     "metrics": {"core", "registry"},
     "judge": {"core"},
     "ties": {"core", "metrics", "registry"},
@@ -63,12 +68,13 @@ MAY_IMPORT = {
         *("core", "extractors", "judge", "metrics", "registry", "results", "ties", "trial"),
     },
     "recording": {
-        *("cache", "classification", "core", "judge", "known", "metrics", "results", "timing", "trial", "uncertainty"),
+        *("cache", "classification", "core", "device", "judge", "known", "metrics", "results", "timing", "trial"),
+        "uncertainty",
     },
     "runner": {
-        *("cache", "classification", "core", "extraction", "extractors", "fusion", "guards", "images", "judge"),
-        *("method", "metrics", "perturb", "pipeline", "pixels", "recording", "report", "results", "search", "ties"),
-        *("timing", "training", "trial", "uncertainty"),
+        *("cache", "classification", "core", "device", "extraction", "extractors", "fusion", "guards", "images"),
+        *("judge", "method", "metrics", "perturb", "pipeline", "pixels", "recording", "registry", "report", "results"),
+        *("search", "ties", "timing", "training", "trial", "uncertainty"),
     },
 }
 

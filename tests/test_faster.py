@@ -115,7 +115,7 @@ def test_auto_takes_bfloat16_where_the_neighbours_stay(
 
 
 def test_bfloat16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faster, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(faster, "has_bfloat16", lambda *where: False)
     with pytest.raises(BenchError, match="compute=bfloat16 is for processors that have it"):
         build("squeezenet1_0", compute="bfloat16")
 

@@ -17,7 +17,7 @@ from retrieval_bench import metrics
 from retrieval_bench.core import Ranking, Searcher
 from retrieval_bench.extractors.controls import DIMENSIONS, Oracle
 from retrieval_bench.judge import judge, rank_gallery
-from retrieval_bench.registry import BACKENDS
+from retrieval_bench.registry import backend_on
 from retrieval_bench.results import Record, Row
 from retrieval_bench.ties import tie_bounds
 from retrieval_bench.trial import Trial
@@ -54,7 +54,7 @@ class Equality:
         return Ranking(indices, distances)
 
 
-def controls(trial: Trial, seed: int, backend: str) -> dict[str, dict[str, float]]:
+def controls(trial: Trial, seed: int, backend: str, device: str = "cpu") -> dict[str, dict[str, float]]:
     """Control -> metric -> score.
 
     random: a random vector an image, the same for images of the same bytes. constant: all at equal distance, so in the
@@ -62,7 +62,7 @@ def controls(trial: Trial, seed: int, backend: str) -> dict[str, dict[str, float
     large to be ranked whole. duplicates: an image of the same bytes first, then the others in order. oracle: sees the
     labels. random and oracle go through the backend of the run; all are of at most MOST_QUERIES queries.
     """
-    data = trial.dataset
+    data, build = trial.dataset, backend_on(backend, device)
     rows = sampled(trial, seed)
     query = data.query.take(rows)
     digests = [np.array([s.images.digest(row) for row in range(len(s))]) for s in (data.gallery, query)]
@@ -70,10 +70,10 @@ def controls(trial: Trial, seed: int, backend: str) -> dict[str, dict[str, float
     codes = [Oracle().transform_split(split) for split in (data.gallery, query)]
     same = [np.zeros(len(data.gallery), np.int64), np.ones(len(query), np.int64)]  # no query equals any gallery item
     asked: dict[str, tuple[Searcher, np.ndarray]] = {
-        "random": (BACKENDS[backend].build(vectors[0], "cosine"), vectors[1]),
+        "random": (build(vectors[0], "cosine"), vectors[1]),
         "constant": (Equality(same[0]), same[1]),
         "duplicates": (Equality(digests[0]), digests[1]),
-        "oracle": (BACKENDS[backend].build(codes[0], "hamming"), codes[1]),
+        "oracle": (build(codes[0], "hamming"), codes[1]),
     }
     exclude = None if trial.exclude is None else trial.exclude[rows]
     found: dict[str, dict[str, float]] = {}

@@ -12,7 +12,7 @@ import retrieval_bench.reranking  # noqa: F401 - registers the steps
 from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Rows, Searcher, Setup
 from retrieval_bench.fusion import VECTOR, Join, Member
 from retrieval_bench.method import DEFAULT_JOIN, Method
-from retrieval_bench.registry import BACKENDS, JOINS, Spec
+from retrieval_bench.registry import JOINS, Spec, backend_on
 from retrieval_bench.reranking.step import Step
 
 
@@ -51,7 +51,7 @@ class Pipeline:
             if step.averages:
                 self._refuse_what_has_no_mean(spec)
         self.helpers = [Part(spec, step.extractor) for spec, step in self.steps if step.extractor is not None]
-        self._backend = backend
+        self._build = backend_on(backend, setup.device)
 
     @property
     def name(self) -> str:
@@ -148,9 +148,9 @@ class Pipeline:
         of = {part.name: part.extractor for part in self.members}
         extractor = self.members[0].extractor if self.join is None else of.get(name)
         if extractor is None:
-            return BACKENDS[self._backend].build(features, self.distance)
+            return self._build(features, self.distance)  # type: ignore[no-any-return]
         own = getattr(extractor, "searcher", None)
-        return own(features) if own is not None else BACKENDS[self._backend].build(features, extractor.distance)
+        return own(features) if own is not None else self._build(features, extractor.distance)
 
     def _named(self, features: Sequence[np.ndarray]) -> list[Member]:
         return [

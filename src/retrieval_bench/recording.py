@@ -11,6 +11,7 @@ from retrieval_bench import metrics
 from retrieval_bench.cache import library_versions
 from retrieval_bench.classification import Classified
 from retrieval_bench.core import Judged, Ranking, printable
+from retrieval_bench.device import gpu_settings
 from retrieval_bench.judge import FULL_LIMIT, Relevant
 from retrieval_bench.known import arrays_of, known_of
 from retrieval_bench.results import (
@@ -123,9 +124,10 @@ def ranking_arrays(
 
 
 def with_row(record: Record, row: Row, threads: int) -> Record:
-    """The record with one more row, and with the thread counts of the libraries that are loaded by now."""
+    """The record with one more row, and with the thread counts and GPU settings of what is loaded by now."""
     with pinned(threads) as counts:
-        where = record.environment.model_copy(update={"thread_counts": counts})
+        read = {"thread_counts": counts, "gpu_settings": gpu_settings(record.settings.device)}
+        where = record.environment.model_copy(update=read)
     return record.model_copy(update={"rows": (*record.rows, row), "environment": where})
 
 

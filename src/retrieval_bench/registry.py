@@ -9,6 +9,7 @@ follow it, without its own name: `timm:resnet50:pool=gem`.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -197,3 +198,9 @@ STEPS = Registry("re-ranking step")
 HEADS = Registry("head")
 BACKENDS = Registry("backend")
 PERTURBATIONS = Registry("perturbation")
+
+
+def backend_on(name: str, device: str) -> Callable[..., Any]:
+    """The builder of a backend, (gallery, distance) -> Searcher, on this device where it can use one."""
+    entry = BACKENDS[name]
+    return functools.partial(entry.build, device=device) if "device" in entry.options else entry.build

@@ -231,6 +231,7 @@ class Environment(Model):
     cores: int
     memory_gib: float
     gpu: str | None
+    gpu_settings: dict[str, str] = {}
     thread_counts: dict[str, int]
     allocator: str
 

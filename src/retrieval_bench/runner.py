@@ -19,6 +19,7 @@ from retrieval_bench import extractors, guards, metrics, training
 from retrieval_bench.cache import FeatureCache, code_version, library_versions, recipe_key
 from retrieval_bench.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.core import BenchError, Ranking, Rows, Searcher, Setup, Split
+from retrieval_bench.device import check_device, gpu_is_there
 from retrieval_bench.extraction import Extracted, Watched, checked, extract
 from retrieval_bench.fusion import LEARN_FROM
 from retrieval_bench.images import DECODER_VERSION
@@ -28,6 +29,7 @@ from retrieval_bench.perturb import Perturbed, levels
 from retrieval_bench.pipeline import Part, Pipeline
 from retrieval_bench.pixels import fresh
 from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
+from retrieval_bench.registry import BACKENDS
 from retrieval_bench.report.table import derived
 from retrieval_bench.results import (
     Failure,
@@ -44,7 +46,16 @@ from retrieval_bench.results import (
 )
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.ties import tie_bounds
-from retrieval_bench.timing import PeakMemory, Stopwatch, Time, latencies, pinned, release_memory, steady_allocator
+from retrieval_bench.timing import (
+    PeakMemory,
+    Stopwatch,
+    Time,
+    latencies,
+    pinned,
+    release_memory,
+    steady_allocator,
+    waiting,
+)
 from retrieval_bench.training.checkpoint import refuse_own_images
 from retrieval_bench.trial import Plan, Progress, Trial, prepare, silent
 from retrieval_bench.uncertainty import intervals_of, statistics
@@ -120,7 +131,9 @@ def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial:
     broken: tuple[str, ...] = ()
     try:
         with pinned(plan.threads):
-            record = record.model_copy(update={"controls": guards.controls(trial, plan.seed, plan.backend)})
+            record = record.model_copy(
+                update={"controls": guards.controls(trial, plan.seed, plan.backend, plan.device)}
+            )
     except Exception as error:  # whatever it is, the methods' numbers were had by the same search and judgement
         log.error("the controls failed", exc_info=True)
         broken = (f"the controls cannot be had ({type(error).__name__}: {error}), so nothing vouches for the numbers",)
@@ -497,7 +510,12 @@ def _measure(pipeline: Pipeline, found: _Found, plan: Plan, trial: Trial, progre
 
         _refuse_stale(pipeline, found, [describe(decode(item))[::-1] for item in range(min(n, FRESH_QUERIES))])
         phases = (("decode", decode), ("extract", describe), ("search", find))
-        times |= latencies(phases, n, progress=lambda done, total: progress(f"{name}: timing", done, total))
+        times |= latencies(
+            phases,
+            n,
+            progress=lambda done, total: progress(f"{name}: timing", done, total),
+            wait=waiting(plan.device),
+        )
 
     with pinned(1), Stopwatch() as extracting:
         for part in pipeline.parts:
@@ -625,17 +643,14 @@ def check(plan: Plan, progress: Progress = silent) -> Trial:
     return trial
 
 
-def resolve_device(wanted: str, methods: tuple[Method, ...]) -> str:
-    """ "auto" is the GPU where there is one and a network to run on it; torch is not loaded for anything else."""
-    if wanted == "cpu" or (wanted == "auto" and not any(method.deep for method in methods)):
+def resolve_device(wanted: str, methods: tuple[Method, ...], backend: str = "exact") -> str:
+    """ "auto" is the GPU where there is one and something to run on it; torch is not loaded for anything else."""
+    useful = "device" in BACKENDS[backend].options or any(method.deep for method in methods)
+    if wanted == "cpu" or (wanted == "auto" and not useful):
         return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if wanted == "cuda":
-        raise BenchError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
-    return "cpu"
+    if wanted == "auto":
+        return "cuda" if gpu_is_there() else "cpu"
+    return check_device(wanted)
 
 
 def unique(methods: tuple[Method, ...]) -> tuple[Method, ...]:

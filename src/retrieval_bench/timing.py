@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import sys
@@ -45,6 +46,41 @@ class Stopwatch:
         self.seconds = (time.perf_counter_ns() - self._start) / 1e9
 
 
+class EventStopwatch(Stopwatch):
+    """The same by a GPU's own clock: what it was given on the current stream, from the first to the last of it."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def __enter__(self) -> Stopwatch:
+        import torch
+
+        torch.cuda.synchronize(self._device)  # what came before does not count
+        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        self._events[0].record()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        first, last = self._events
+        last.record()
+        last.synchronize()
+        self.seconds = first.elapsed_time(last) / 1e3
+
+
+def stopwatch(device: str = "cpu") -> Stopwatch:
+    """For work that is done on this device: "cpu", "cuda" or "cuda:1"."""
+    return Stopwatch() if device == "cpu" else EventStopwatch(device)
+
+
+def waiting(device: str) -> Callable[[], None]:
+    """Returns when the device has done all that it was given: Python goes on while a GPU works. Nothing on the CPU."""
+    if device == "cpu":
+        return lambda: None
+    import torch
+
+    return functools.partial(torch.cuda.synchronize, device)
+
+
 def usable_cores() -> int:
     """Cores this process may run on, which a container or taskset can make fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
@@ -70,19 +106,23 @@ def latencies(
     warm_up: int = 3,
     budget_s: float = 8.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    wait: Callable[[], None] = lambda: None,
 ) -> dict[str, Time]:
     """Walk items 0..n-1 one at a time through all phases; percentiles of each phase and of the whole, end to end.
 
     phases: (name, function) pairs; the first function takes the item's number, each next one what the last returned.
     budget_s: stop early after this many seconds, so that a slow method costs no more; n in the result says how far.
     progress: called between items, outside of what is timed.
+    wait: called before each look at the clock, for work that goes on elsewhere (`waiting`).
     """
 
     def walk(item: int) -> list[int]:
+        wait()
         ticks = [time.perf_counter_ns()]
         value: object = item
         for _, phase in phases:
             value = phase(value)
+            wait()
             ticks.append(time.perf_counter_ns())
         return ticks
 

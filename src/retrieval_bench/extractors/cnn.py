@@ -19,6 +19,7 @@ import numpy as np
 
 from retrieval_bench import weights
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.device import LANES, Feeder, on_gpu, steady
 from retrieval_bench.extractors.backbones import HEAD, LAST, Backbone, Taps, channels_first, check_size
 from retrieval_bench.extractors.faster import Compute, faster, has_bfloat16, steady_batch
 from retrieval_bench.extractors.pooling import pooled
@@ -27,7 +28,11 @@ from retrieval_bench.extractors.preprocess import Preprocess, middle, of_recipe
 from retrieval_bench.registry import EXTRACTORS, Entry
 from retrieval_bench.training.checkpoint import facts_of
 
-CUDA_BATCH = 32
+CUDA_BATCH = 128
+"""Images that go to a GPU at once; fewer where its memory says so.
+
+One thread decodes them all, so more would leave threads idle at the end of a split of some thousands.
+"""
 FIT_IMAGES = 10_000
 """Training images that post-processing learns from, at most, drawn by the seed."""
 
@@ -76,11 +81,14 @@ class NetworkFeatures:
     threads: int = 1
     compute_note: str = ""
     fit_images: int = field(default=FIT_IMAGES, init=False)
+    feeder: Feeder = field(init=False)
     agreement_: np.ndarray = field(init=False)
     distance: Distance = field(init=False)
 
     def __post_init__(self) -> None:
         self.distance = self.after.distance
+        lanes = LANES if on_gpu(self.device) else 0
+        self.feeder = Feeder(f"{self.backbone.name}: images", self.device, self.chunk, lanes)
 
     @property
     def mark(self) -> str:
@@ -108,7 +116,7 @@ class NetworkFeatures:
 
     @property
     def chunk(self) -> int:
-        return self.batch if self.device == "cpu" else CUDA_BATCH
+        return CUDA_BATCH if on_gpu(self.device) else self.batch
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -135,7 +143,7 @@ class NetworkFeatures:
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """n images -> (n, width) of the dtype that is kept; rows of norm 1 where they are floats.
 
-        On the CPU images go through in batches that give each the same bits as alone. On CUDA they go in larger ones,
+        On the CPU images go through in batches that give each the same bits as alone. On a GPU they go in larger ones,
         and the last bits may depend on the batch.
         """
         learned = {name: getattr(self, name) for name in self.after.learned}
@@ -158,7 +166,7 @@ class NetworkFeatures:
             for start in range(0, len(images), self.chunk):
                 some = [middle(image) for image in images[start : start + self.chunk]]
                 total = sum(self._viewed(view, some, describe) for view in self.views)
-                vectors[start : start + len(some)] = _unit(total).cpu().numpy() if len(self.views) > 1 else total.cpu()
+                vectors[start : start + len(some)] = (_unit(total) if len(self.views) > 1 else total).numpy()
         return vectors
 
     def _viewed(self, view: View, images: Sequence[Any], describe: Callable[[Any], Any]) -> Any:
@@ -166,8 +174,7 @@ class NetworkFeatures:
 
         inputs = [view(image) for image in images]
         alike = all(one.shape == inputs[0].shape for one in inputs)
-        batches = [torch.stack(inputs)] if alike else [one[None] for one in inputs]
-        outputs = [describe(batch.to(self.device, memory_format=torch.channels_last)) for batch in batches]
+        outputs = [self.feeder(describe, some) for some in ([inputs] if alike else [[one] for one in inputs])]
         return _unit(torch.cat(outputs))
 
     def _vectors_of(self, train: Split, rows: np.ndarray, describe: Callable[[Any], Any]) -> np.ndarray:
@@ -177,7 +184,7 @@ class NetworkFeatures:
             return self._vectors(some, describe)
 
         done: list[np.ndarray] = []
-        threads = self.threads if self.device == "cpu" else 1
+        threads = self.threads
         with ThreadPoolExecutor(threads, thread_name_prefix="learn") as pool:
             waiting: deque[Future[np.ndarray]] = deque()
             for start in range(0, len(rows), self.chunk):
@@ -249,16 +256,17 @@ def features_of(
     # Channels last is up to 2.5 times as fast on the CPU, one image at a time.
     import torch
 
+    steady(setup.device)
     network.to(setup.device, memory_format=torch.channels_last)
     chosen: str = pool
     if pool == "auto":
         chosen = HEAD if layer == LAST else "token" if _has_token(backbone, layer) else "avg"
     describe, dimensions, note = _described(backbone, chosen, layer, p, setup.device, compute)
     fast = None
-    if compute == "auto" and setup.device == "cpu" and has_bfloat16():
+    if compute == "auto" and has_bfloat16(setup.device):
         fast, _, note = _described(backbone, chosen, layer, p, setup.device, "bfloat16")
     batch = 1
-    if setup.device == "cpu" and compute != "float32":
+    if not on_gpu(setup.device) and compute != "float32":
         batch = min(steady_batch(run, preprocess.crop) for run in (describe, fast) if run is not None)
     return NetworkFeatures(
         backbone, describe, views, after, dimensions, setup.device, fast, batch, setup.seed, setup.threads, note

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.device import on_gpu, steady
 from retrieval_bench.registry import EXTRACTORS
 
 MARGIN = 1.25
@@ -32,6 +33,7 @@ def convnet(setup: Setup, *, side: int = 64, width: int = 32, dims: int = 256, e
     for option, value, least in (("side", side, 16), ("width", width, 1), ("dims", dims, 1), ("epochs", epochs, 0)):
         if value < least:
             raise BenchError(f"convnet: {option}={value} must be at least {least}")
+    steady(setup.device)
     return Convnet(setup, side, width, dims, epochs)
 
 
@@ -55,7 +57,7 @@ class Convnet:
 
     @property
     def chunk(self) -> int:
-        return 8 if self.setup.device == "cpu" else 32
+        return 32 if on_gpu(self.setup.device) else 8
 
     def fit(self, train: Split) -> Self:
         from retrieval_bench.training import loop

@@ -1,17 +1,21 @@
-"""The same network in less time on a CPU: convolutions that do batch norm, addition and ReLU themselves, and bfloat16.
+"""The same network in less time: convolutions that do batch norm, addition and ReLU themselves, and bfloat16.
 
 A tutorial's loop writes every intermediate map to memory several times over. Here oneDNN does convolution, addition and
-ReLU in one go, with weights that lie in its own order already. What cannot be traced runs as it is.
+ReLU in one go, with weights that lie in its own order already. What cannot be traced runs as it is. On a GPU batch norm
+is folded too, bfloat16 comes by autocast, and float32 is compiled where that proves quicker.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from retrieval_bench.core import BenchError
+from retrieval_bench.device import on_gpu
+from retrieval_bench.timing import stopwatch
 
 Compute = Literal["float32", "fused", "bfloat16", "auto"]
 """float32: the network as it is. fused: float32, folded. bfloat16: folded, and half the bytes. auto: bfloat16 where the
@@ -21,10 +25,18 @@ BATCHES = (8, 4, 2, 1)
 """Sizes that are tried, the first that gives the same bits as one image alone; more than 8 was not faster."""
 
 
-def has_bfloat16() -> bool:
-    """The processor multiplies bfloat16 itself, so that it is faster and not only smaller."""
+COMPILED_BATCH = 64
+COMPILED_ROUNDS = 5
+WORTH_COMPILING = 0.95
+"""A compiled network is kept where it takes at most this share of the time of the other."""
+
+
+def has_bfloat16(device: str = "cpu") -> bool:
+    """The processor, or the GPU, multiplies bfloat16 itself, so that it is faster and not only smaller."""
     import torch
 
+    if on_gpu(device):
+        return torch.cuda.get_device_capability(device)[0] >= 8  # Ampere was the first
     if not torch.backends.mkldnn.is_available():
         return False
     # The check of oneDNN is true also where bfloat16 is only imitated, on AVX-512 without bf16.
@@ -36,13 +48,23 @@ def has_bfloat16() -> bool:
 
 @dataclass(eq=False)
 class Fast:
-    """network: takes (n, 3, h, w) in float32, returns what the one it was made of returns. note: for the record."""
+    """network: takes (n, 3, h, w) in float32, returns what the one it was made of returns. note: for the record.
+
+    autocast: the kind of device on which torch chooses what to compute in bfloat16; "" where the network is all of
+    `dtype` itself.
+    """
 
     network: Any
     dtype: Any
     note: str
+    autocast: str = ""
 
     def __call__(self, batch: Any) -> Any:
+        if self.autocast:
+            import torch
+
+            with torch.autocast(self.autocast, dtype=self.dtype):
+                return self.network(batch)
         return self.network(batch.to(self.dtype))
 
 
@@ -51,16 +73,19 @@ def faster(name: str, network: Any, device: str, compute: Compute, names: Sequen
 
     side: pixels of the images, for which the weights are laid out; others are taken too, but more slowly.
 
-    Raises BenchError for bfloat16 where the processor has none.
+    Raises BenchError for bfloat16 where the processor, or the GPU, has none.
     """
     import copy
 
     import torch
 
     narrow = compute == "bfloat16"
-    if narrow and device == "cpu" and not has_bfloat16():
+    if narrow and not has_bfloat16(device):
         raise BenchError(f"{name}: compute=bfloat16 is for processors that have it, and this one has not; use fused")
     dtype = torch.bfloat16 if narrow else torch.float32
+    autocast = torch.device(device).type if narrow and on_gpu(device) else ""
+    kept = torch.float32 if autocast else dtype  # what weights are stored in
+    called = f"{_called(dtype)} by autocast" if autocast else _called(dtype)
     network = copy.deepcopy(network)
     try:
         if names:
@@ -75,14 +100,45 @@ def faster(name: str, network: Any, device: str, compute: Compute, names: Sequen
                 f"{name}: compute={compute} cannot follow this network to a layer "
                 f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); leave layer and pool or compute out"
             ) from None
-        return Fast(network.to(dtype), dtype, f"{_called(dtype)}, not folded: the network cannot be traced")
-    folded = folded.to(dtype).to(memory_format=torch.channels_last)
-    if device != "cpu" or not torch.backends.mkldnn.is_available():
-        return Fast(folded, dtype, f"{_called(dtype)}, batch norm folded")
+        return Fast(network.to(kept), dtype, f"{called}, not folded: the network cannot be traced", autocast)
+    folded = folded.to(kept).to(memory_format=torch.channels_last)
+    if on_gpu(device) and not narrow:
+        examples = [torch.rand(n, 3, side, side, device=device) for n in (COMPILED_BATCH, 1)]
+        run, said = quicker(folded, lambda: torch.compile(folded, dynamic=True), examples, device)
+        return Fast(run, dtype, f"{called}, batch norm folded, {said}")
+    if on_gpu(device) or not torch.backends.mkldnn.is_available():
+        return Fast(folded, dtype, f"{called}, batch norm folded", autocast)
     example = torch.zeros(BATCHES[0], 3, side, side, dtype=dtype).to(memory_format=torch.channels_last)
     return Fast(
         _joined(folded, example), dtype, f"{_called(dtype)}, convolutions with batch norm, addition and ReLU in one"
     )
+
+
+def quicker(
+    plain: Callable[[Any], Any], compiling: Callable[[], Callable[[Any], Any]], examples: Sequence[Any], device: str
+) -> tuple[Callable[[Any], Any], str]:
+    """(the network as it is or compiled, words on which): the first example, a batch, is timed in interleaved rounds.
+
+    All examples are run beforehand, so that nothing is compiled for their shapes later.
+    """
+    import torch
+
+    with torch.inference_mode():
+        try:
+            compiled = compiling()
+            for example in examples:
+                compiled(example)
+        except Exception as error:  # a compiler fails in as many ways as networks are written
+            return plain, f"not compiled: {type(error).__name__}"
+        ways, seconds = (plain, compiled), ([], [])  # type: tuple[Any, ...], tuple[list[float], list[float]]
+        for number in range(COMPILED_ROUNDS + 1):
+            for way, spent in zip(ways, seconds, strict=True):
+                with stopwatch(device) as watch:
+                    way(examples[0])
+                if number:  # the first round warms up
+                    spent.append(watch.seconds)
+    before, after = (statistics.median(spent) for spent in seconds)
+    return (compiled, "compiled") if after <= WORTH_COMPILING * before else (plain, "not compiled: no quicker")
 
 
 def _called(dtype: Any) -> str:

@@ -673,14 +673,22 @@ class CertifiedIndex:
         return self._float32
 
     def _prepared(self, name: str, block: np.ndarray, first: int) -> tuple[np.ndarray, float]:
-        """A float32 copy, of unit length for cosine, with the bits that ExactIndex prepares; and the largest norm."""
-        vectors = np.empty(block.shape, np.float32)
-        with np.errstate(over="ignore"):
-            vectors[:] = block
-        norms = np.empty(len(vectors))
-        preparer()(vectors, self.distance == "cosine", norms)
-        check_finite(name, np.isfinite(norms), first)
+        vectors, norms = prepared(name, block, self.distance, first)
         return vectors, float(norms.max(initial=0.0))
+
+
+def prepared(name: str, block: np.ndarray, distance: Distance, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A float32 copy, of unit length for cosine, with the bits that ExactIndex prepares; and the lengths before that.
+
+    name, first: for the error where a value is not finite: whose rows they are, and which is the first.
+    """
+    vectors = np.empty(block.shape, np.float32)
+    with np.errstate(over="ignore"):
+        vectors[:] = block
+    norms = np.empty(len(vectors))
+    preparer()(vectors, distance == "cosine", norms)
+    check_finite(name, np.isfinite(norms), first)
+    return vectors, norms
 
 
 def compile_for(inner_loop: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 import retrieval_bench
 from retrieval_bench.core import BenchError, Setup, Split
+from retrieval_bench.device import check_device, gpu_is_there, gpu_settings, steady
 from retrieval_bench.training.augment import NONE
 from retrieval_bench.training.checkpoint import restore_state, save_state, save_weights
 from retrieval_bench.training.frames import Frames
@@ -54,11 +55,9 @@ class Outcome:
 
 def setup_for(seed: int, weights: str, device: str, threads: int) -> Setup:
     """device: "auto" takes a CUDA device where there is one. Raises BenchError for one that is not there."""
-    import torch
-
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    _check_device(device)
+        device = "cuda" if gpu_is_there() else "cpu"
+    check_device(device)
     return Setup(seed=seed, weights=weights, device=device, threads=threads)
 
 
@@ -81,7 +80,8 @@ def run(
     warning. Raises BenchError where anything the user gave is not possible.
     """
     settings, setup = task.settings, task.setup
-    _check_device(setup.device)
+    check_device(setup.device)
+    steady(setup.device)
     classes, labels = np.unique(task.split.labels, return_inverse=True)
     if len(classes) < 2:
         raise BenchError(f"training needs images of at least two labels; the train split has {len(classes)}")
@@ -210,13 +210,6 @@ class _Loop:
         )
 
 
-def _check_device(device: str) -> None:
-    import torch
-
-    if device != "cpu" and not torch.cuda.is_available():
-        raise BenchError(f"--device {device}: torch sees no CUDA device here; use --device cpu or auto")
-
-
 def _tell_of_thin_classes(task: Task, labels: np.ndarray, classes: np.ndarray) -> None:
     empty = sorted(set(range(len(task.label_names))) - set(classes.tolist()))
     if empty:
@@ -263,5 +256,6 @@ def _facts(task: Task, identity: dict[str, Any], trained: Trained, classes: np.n
         "best_epoch": trained.best,
         "history": [asdict(replace(line, seconds=0.0)) for line in trained.history],
         "version": retrieval_bench.__version__,
+        "gpu_settings": gpu_settings(task.setup.device),
         "commit": task.commit,
     }
