@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "datasets": {"core", "registry", "images", "cache", "datasets"},
     "extractors": {"core", "registry", "images", "weights", "search", "extractors", "heads", "training"},
     "training": {"core", "extractors", "results", "timing", "training"},
+    "exporting": {"core", "exporting", "extractors", "method", "registry"},
     "search": {"core", "registry", "cache", "search"},
     "contest": {"core", "extractors", "registry", "results", "search", "timing"},
     "metrics": {"core", "registry"},
