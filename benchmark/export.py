@@ -64,7 +64,7 @@ def export_command(
     _check_place(out, form)
     if int8 and form is FileFormat.torchscript:
         raise BenchError(
-            "--int8: TorchScript files are written in float32 alone, as torch has given up quantising them; "
+            "--int8: TorchScript files are written in float32 alone, as torch has moved quantisation elsewhere; "
             "use --format onnx"
         )
     if int8 and dataset is None:
