@@ -63,8 +63,8 @@ def read(file: Path) -> NetworkFeatures:
     "text",
     [
         "squeezenet1_1:pool=gem:p=2.5:size=96",
-        "resnet18:pool=rmac:flip=yes:size=64",
-        "mobilenet_v3_small:size=64",
+        "squeezenet1_1:pool=rmac:size=96",
+        "mobilenet_v3_small:flip=yes:size=64",
         "resnet18:layer=layer2/layer3:pool=max:size=64",
         "timm:vit_tiny_patch16_224:pool=token",
     ],
