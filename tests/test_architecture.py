@@ -29,6 +29,7 @@ MAY_IMPORT = {
         *("core", "device", "extractors", "heads", "images", "registry", "search", "timing", "training", "weights"),
     },
     "training": {"core", "device", "extractors", "results", "timing", "training"},
+    "exporting": {"core", "exporting", "extractors", "method", "registry"},
     "search": {"core", "device", "registry", "cache", "search"},
     "contest": {
         *("cache", "core", "device", "extraction", "extractors", "images", "registry", "results", "search", "timing"),

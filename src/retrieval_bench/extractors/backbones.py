@@ -7,7 +7,9 @@ network runs through them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +86,22 @@ class _Reached(Exception):
     """All that was asked for has been seen; the rest of the forward pass would be wasted."""
 
 
+_to_the_end: ContextVar[bool] = ContextVar("_to_the_end", default=False)
+
+
+@contextmanager
+def to_the_end() -> Iterator[None]:
+    """Within it Taps let a pass run to its end: an exporter that follows the pass loses its way when it is broken off.
+
+    What is not used of it, the exporter leaves out by itself.
+    """
+    token = _to_the_end.set(True)
+    try:
+        yield
+    finally:
+        _to_the_end.reset(token)
+
+
 class Taps:
     """The outputs of some stages: (n, 3, h, w) -> [(n, c, h, w) or (n, tokens, c)] in the order of `stages`.
 
@@ -104,7 +122,7 @@ class Taps:
             if seen is None:
                 return
             seen[name] = output
-            if len(seen) == wanted:
+            if len(seen) == wanted and not _to_the_end.get():
                 raise _Reached
             seen[name] = output.clone()
 

@@ -129,7 +129,7 @@ class NetworkFeatures:
     def fit(self, train: Split) -> Self:
         if not self.learned:
             return self
-        rows = np.sort(np.random.default_rng(self.seed).permutation(len(train))[: self.fit_images])
+        rows = self.fit_rows(len(train))
         if self.fast is not None:
             some = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREE_IMAGES)).astype(int)]
             wide, narrow = (self._vectors_of(train, some, describe) for describe in (self.describe, self.fast))
@@ -139,6 +139,10 @@ class NetworkFeatures:
             for name, array in self.after.fit(vectors, train.labels[rows], self.threads).items():
                 setattr(self, name, array)
         return self
+
+    def fit_rows(self, n: int) -> np.ndarray:
+        """Rows of n training images that `fit` learns from, ascending."""
+        return np.sort(np.random.default_rng(self.seed).permutation(n)[: self.fit_images])
 
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """n images -> (n, width) of the dtype that is kept; rows of norm 1 where they are floats.

@@ -1,6 +1,7 @@
 """A network from a file that holds it whole: `onnx:FILE.onnx`, and TorchScript (.pt, .ts) or torch.export (.pt2) files.
 
-Such a file says nothing about preprocessing: ImageNet's is taken where the options do not say otherwise.
+A file that `export` wrote says itself how images are prepared for it (see notes.py). Any other says nothing about it:
+ImageNet's preprocessing is taken then. Options overrule both.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from retrieval_bench.core import BenchError, Setup, printable
 from retrieval_bench.extractors.backbones import Backbone
 from retrieval_bench.extractors.cnn import with_options
 from retrieval_bench.extractors.foreign import missing
+from retrieval_bench.extractors.notes import KEY, Notes, notes_of
 from retrieval_bench.extractors.preprocess import Preprocess
 from retrieval_bench.registry import EXTRACTORS
 
@@ -26,14 +29,24 @@ Run = Callable[[Any], Mapping[str, Any]]
 """(n, 3, h, w) float32 tensor -> output name -> tensor."""
 
 
+@dataclass(frozen=True)
+class Read:
+    """What a file holds. names: of its outputs. side: of the images that it takes; 0 where it does not say."""
+
+    run: Run
+    names: list[str]
+    side: int = 0
+    notes: Notes | None = None
+
+
 def exported_backbone(
     setup: Setup,
     *,
     path: str = "",
-    mean: str = "0.485/0.456/0.406",
-    std: str = "0.229/0.224/0.225",
+    mean: str = "",
+    std: str = "",
     resize: int = 0,
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+    interpolation: Literal["auto", "bilinear", "bicubic"] = "auto",
 ) -> Backbone:
     """path: the file. mean, std: of the channels red, green, blue, for values 0 to 1. resize: the shorter side.
 
@@ -47,24 +60,43 @@ def exported_backbone(
     readers = {".onnx": _onnx, ".pt2": _torch_export, ".pt": _torchscript, ".ts": _torchscript}
     if file.suffix not in readers:
         raise BenchError(f"{called}: the name must end in {', '.join(readers)}, which says what the file is")
-    run, names, side = readers[file.suffix](called, file)
-    preprocess = Preprocess(
-        resize or round((side or SIDE) * RESIZE_SHARE),
-        side or SIDE,
-        _three(called, "mean", mean),
-        _three(called, "std", std),
-        interpolation,
-    )
-    network = _network(run, names)
+    read = readers[file.suffix](called, file)
+    notes = read.notes
+    side = read.side or SIDE
+    said = notes.preprocess if notes is not None else Preprocess(round(side * RESIZE_SHARE), side)
+    given: dict[str, Any] = {"mean": _three(called, "mean", mean)} if mean else {}
+    given |= {"std": _three(called, "std", std)} if std else {}
+    given |= {"resize": resize} if resize else {}
+    given |= {"interpolation": interpolation} if interpolation != "auto" else {}
+    preprocess = replace(said, **given)
+    network = _network(read.run, read.names)
+    figures = f"mean {_written(preprocess.mean)}, std {_written(preprocess.std)}"
     facts = {
         "source": printable(file.name),
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "recipe": f"exported file, preprocessed with mean {mean}, std {std}",
+        "recipe": f"exported file, preprocessed with {figures}",
     }
-    return Backbone(called, network, preprocess, _width(called, network, preprocess.crop), facts, prefix=1)
+    if notes is not None:
+        facts["exported_from"] = notes.method
+        facts["exported_source"] = notes.weights["source"]
+        facts["exported_sha256"] = notes.weights["sha256"]
+    return Backbone(
+        called,
+        network,
+        preprocess,
+        _width(called, network, preprocess.crop),
+        facts,
+        mark="" if notes is None else notes.mark,
+        prefix=1,
+        trained_on=None if notes is None or notes.trained_on is None else dict(notes.trained_on),
+    )
 
 
-def _onnx(called: str, file: Path) -> tuple[Run, list[str], int]:
+def _written(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:g}" for value in values)
+
+
+def _onnx(called: str, file: Path) -> Read:
     try:
         import onnxruntime
     except ImportError:
@@ -90,22 +122,25 @@ def _onnx(called: str, file: Path) -> tuple[Run, list[str], int]:
         outputs = session.run(names, {inputs[0].name: batch.contiguous().cpu().numpy()})
         return {name: torch.from_numpy(output) for name, output in zip(names, outputs, strict=True)}
 
-    return run, names, shape[2] if isinstance(shape[2], int) else 0
+    notes = notes_of(called, session.get_modelmeta().custom_metadata_map.get(KEY, ""))
+    return Read(run, names, shape[2] if isinstance(shape[2], int) else 0, notes)
 
 
-def _torchscript(called: str, file: Path) -> tuple[Run, list[str], int]:
+def _torchscript(called: str, file: Path) -> Read:
     import torch
+
+    extra = {KEY: ""}
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated; its files are not gone
-            module = torch.jit.load(str(file), map_location="cpu")
+            module = torch.jit.load(str(file), map_location="cpu", _extra_files=extra)
     except Exception as error:  # damage shows itself in many ways
         raise _unreadable(called, "a TorchScript network", error) from None
-    return _of_module(module.eval())
+    return Read(_of_module(module.eval()), ["output"], notes=notes_of(called, extra[KEY]))
 
 
-def _torch_export(called: str, file: Path) -> tuple[Run, list[str], int]:
+def _torch_export(called: str, file: Path) -> Read:
     import torch
 
     try:
@@ -114,16 +149,15 @@ def _torch_export(called: str, file: Path) -> tuple[Run, list[str], int]:
         module = program.module()
     except Exception as error:  # damage shows itself in many ways
         raise _unreadable(called, "a network saved by torch.export", error) from None
-    run, names, _ = _of_module(module)
-    return run, names, int(pixels.shape[-1])
+    return Read(_of_module(module), ["output"], int(pixels.shape[-1]))
 
 
-def _of_module(module: Any) -> tuple[Run, list[str], int]:
+def _of_module(module: Any) -> Run:
     def run(batch: Any) -> Mapping[str, Any]:
-        output = module(batch.contiguous())
+        output = module(batch.contiguous().cpu())
         return {"output": output[0] if isinstance(output, tuple | list) else output}
 
-    return run, ["output"], 0
+    return run
 
 
 def _unreadable(called: str, what: str, error: Exception) -> BenchError:

@@ -1,0 +1,1 @@
+"""`export`: a network with its pooling and what was learned after it, as one file that other programs run."""

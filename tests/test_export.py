@@ -1,0 +1,358 @@
+"""`export`: the file gives the rows of the method, says itself how to be used, and is refused where it cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nasty import photo as photo_file
+from pictures import photo_of
+from shop import shop
+from torch import nn
+from typer.testing import CliRunner, Result
+
+import retrieval_bench
+import retrieval_bench.pipeline  # registers methods and steps
+from benchmark.cli import app
+from retrieval_bench.core import BenchError, Setup
+from retrieval_bench.exporting import export as library
+from retrieval_bench.exporting import files
+from retrieval_bench.exporting.module import module_of, unit
+from retrieval_bench.extractors.cnn import NetworkFeatures, agreement
+from retrieval_bench.extractors.notes import KEY, Notes, notes_of
+from retrieval_bench.extractors.preprocess import Preprocess
+from retrieval_bench.method import parse_method
+from retrieval_bench.registry import EXTRACTORS, Entry, Spec, parse
+from retrieval_bench.runner import run
+from retrieval_bench.training.checkpoint import save_weights
+from retrieval_bench.trial import Plan
+
+FORMS = (("onnx", ".onnx"), ("torchscript", ".pt"))
+IMAGES = [np.asarray(photo_of(90 + 7 * seed, 120, seed)) for seed in range(12)]
+SETUP = Setup(seed=1, weights="random")
+
+
+def need(form: str) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ():
+        pytest.importorskip(package, reason=f"needs {package}")
+
+
+def built(text: str, learn: bool = False) -> NetworkFeatures:
+    extractor = parse(EXTRACTORS, text).build(SETUP)
+    return extractor.fit(shop(4, 4).train) if learn else extractor
+
+
+def written(text: str, form: Any, file: Path, **options: Any) -> NetworkFeatures:
+    """The extractor of a method; its file lies at `file`."""
+    extractor = built(text, learn=bool(options.get("learned")))
+    content = library.export(parse_method(text), extractor, form, seed=1, **options)
+    file.write_bytes(content)
+    return extractor
+
+
+def read(file: Path) -> NetworkFeatures:
+    return EXTRACTORS["onnx"].build(Setup(), path=str(file))
+
+
+@pytest.mark.parametrize(("form", "suffix"), FORMS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "squeezenet1_1:pool=gem:p=2.5:size=96",
+        "squeezenet1_1:pool=rmac:size=96",
+        "mobilenet_v3_small:flip=yes:size=64",
+        "resnet18:layer=layer2/layer3:pool=max:size=64",
+        "timm:vit_tiny_patch16_224:pool=token",
+    ],
+)
+def test_the_file_gives_the_rows_of_the_method_and_needs_no_options(
+    text: str, form: str, suffix: str, tmp_path: Path
+) -> None:
+    need(form)
+    if text.startswith("timm"):
+        pytest.importorskip("timm", reason="needs timm")
+    original = written(text, form, tmp_path / f"a{suffix}")
+    again = read(tmp_path / f"a{suffix}")
+    assert again.preprocess == original.preprocess
+    assert again.mark == "untrained"
+    first, second = original.transform(IMAGES), again.transform(IMAGES)
+    np.testing.assert_allclose(second, first, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(second, axis=1), 1, atol=1e-6)
+    pixels = torch.stack([original.preprocess(photo_of(80, 100, seed)) for seed in range(5)])
+    with torch.inference_mode():  # five at once, where two were traced, and none but one
+        together = again.describe(pixels)
+        np.testing.assert_allclose(together, torch.cat([again.describe(one[None]) for one in pixels]), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", ["power=0.5:whiten=6:level=0.5", "centre=yes", "tune=head:whiten=8", "power=0.7"])
+def test_what_is_learned_after_the_network_is_in_the_file(options: str, tmp_path: Path) -> None:
+    text = f"squeezenet1_1:pool=avg:size=96:{options}"
+    data = shop(4, 4)
+    learned = library.Learned("shop", data.train)
+    original = written(text, "torchscript", tmp_path / "a.pt", learned=learned)
+    again = read(tmp_path / "a.pt")
+    pictures = [*IMAGES, *(data.query.images[row] for row in range(4))]
+    first, second = original.transform(pictures), again.transform(pictures)
+    assert first.shape == second.shape
+    np.testing.assert_allclose(second, first, atol=2e-3)
+    assert agreement(first, second, 5) > 0.95
+    known = {data.train.images.digest(row) for row in range(len(data.train))}
+    if original.learned:
+        assert again.trained_on is not None
+        assert set(again.trained_on["images"]) == known
+    else:
+        assert again.trained_on is None
+
+
+def test_a_row_of_nothing_stays_nothing() -> None:
+    rows = torch.tensor([[0.0, 0.0], [3e-30, 4e-30], [3e30, -4e30]])
+    np.testing.assert_allclose(unit(rows), [[0, 0], [0.6, 0.8], [0.6, -0.8]], atol=1e-6)
+    extractor = built("squeezenet1_1:size=96:centre=yes", learn=True)
+    extractor.describe = nn.Flatten()
+    extractor.dimensions = 3
+    extractor.mean_ = np.array([0.1, 0.2, 0.3], np.float32)
+    rows = torch.tensor([[0.0, 0.0, 0.0], [0.0, 3.0, 4.0]])
+    with torch.inference_mode():
+        found = module_of(extractor)(rows[:, :, None, None]).numpy()
+    wanted = [extractor.after.apply(row.numpy(), {"mean_": extractor.mean_}) for row in unit(rows)]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert not found[0].any()
+
+
+def test_int8_keeps_most_neighbours_and_is_a_third_of_the_size(tmp_path: Path) -> None:
+    need("onnx")
+    text = "squeezenet1_1:pool=gem:size=96"
+    data = shop(6, 6)
+    learned = library.Learned("shop", data.train)
+    original = written(text, "onnx", tmp_path / "wide.onnx")
+    content = library.export(parse_method(text), original, "onnx", seed=1, learned=learned, int8=True)
+    (tmp_path / "narrow.onnx").write_bytes(content)
+    assert len(content) < 0.4 * (tmp_path / "wide.onnx").stat().st_size
+    narrow = read(tmp_path / "narrow.onnx")
+    found = library.compared(parse_method(text), original, content, "onnx", IMAGES)
+    assert found.images == len(IMAGES)
+    assert 0 < found.largest < 0.1
+    assert found.same > 0.8
+    assert found.file == len(content)
+    assert narrow.trained_on is not None
+    known = {data.train.images.digest(row) for row in range(len(data.train))}
+    assert set(narrow.trained_on["images"]) == known, "calibrated on train, and on nothing else"
+
+
+def test_pooling_and_length_stay_in_float(tmp_path: Path) -> None:
+    need("onnx")
+    import onnx
+
+    data = shop(4, 4)
+    learned = library.Learned("shop", data.train)
+    text = "squeezenet1_1:pool=gem:size=96"
+    content = library.export(parse_method(text), built(text), "onnx", learned=learned, int8=True)
+    graph = onnx.load_from_string(content).graph
+    made_by = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type in ("Pow", "Sqrt", "Where", "ReduceMax"):
+            sources = [made_by[name].op_type for name in node.input if name in made_by]
+            assert "DequantizeLinear" not in sources, node.name
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.node) > 20
+
+
+@pytest.mark.parametrize(("form", "suffix"), FORMS)
+def test_the_notes_say_where_the_numbers_are_from(form: str, suffix: str, tmp_path: Path) -> None:
+    need(form)
+    original = written("squeezenet1_1:pool=avg", form, tmp_path / f"a{suffix}")
+    content = (tmp_path / f"a{suffix}").read_bytes()
+    if suffix == ".onnx":
+        import onnx
+
+        model = onnx.load_from_string(content)
+        (entry,) = [one for one in model.metadata_props if one.key == KEY]
+        text = entry.value
+        shape = model.graph.input[0].type.tensor_type.shape.dim
+        assert [shape[0].dim_param, *(one.dim_value for one in shape[1:])] == ["images", 3, 224, 224]
+        assert b"site-packages" not in content, "no path of this machine"
+    else:
+        extra = {KEY: ""}
+        with pytest.warns(FutureWarning, match="deprecated"):
+            torch.jit.load(str(tmp_path / "a.pt"), _extra_files=extra)
+        text = extra[KEY]
+    facts = json.loads(text)
+    assert facts["method"] == "squeezenet1_1:pool=avg"
+    assert facts["version"] == retrieval_bench.__version__
+    assert facts["mark"] == "untrained"
+    assert facts["dimensions"] == 512
+    assert facts["weights"]["sha256"] == original.weights["sha256"]
+    assert facts["preprocess"]["crop"] == 224
+    assert facts["preprocess"]["resize"] == 256
+    assert facts["preprocess"]["interpolation"] == "bilinear"
+    again = read(tmp_path / f"a{suffix}")
+    assert again.weights["exported_from"] == "squeezenet1_1:pool=avg"
+    assert again.weights["exported_sha256"] == original.weights["sha256"]
+
+
+def test_options_overrule_the_notes(tmp_path: Path) -> None:
+    written("squeezenet1_1", "torchscript", tmp_path / "a.pt")
+    again = parse(EXTRACTORS, f"onnx:{tmp_path / 'a.pt'}:mean=0.5/0.5/0.5:interpolation=bicubic").build(Setup())
+    assert again.preprocess == Preprocess(256, 224, (0.5, 0.5, 0.5), (0.229, 0.224, 0.225), "bicubic")
+
+
+def test_notes_come_back_and_damaged_ones_are_refused() -> None:
+    notes = Notes(
+        "resnet18", "1", Preprocess(8, 7), 5, "", {"sha256": "x"}, 0, trained_on={"dataset": "d", "images": []}
+    )
+    assert notes_of("a", notes.to_json()) == notes
+    assert notes_of("a", "") is None
+    with pytest.raises(BenchError, match="of another version of this program"):
+        notes_of("a", '{"format": 99}')
+    for text in ("no json", "[]", "{}", '{"format": 1}', '{"format": 1, "preprocess": {"no": 1}}'):
+        with pytest.raises(BenchError, match=r"its notes of retrieval_bench\.json are damaged"):
+            notes_of("a", text)
+
+
+def test_own_training_images_are_refused_as_queries_of_the_exported_file(tmp_path: Path) -> None:
+    from torchvision import models
+
+    data = shop(2, 2)
+    digests = [data.query.images.digest(row) for row in range(len(data.query))]
+    torch.manual_seed(0)
+    weights = tmp_path / "tuned.pth"
+    save_weights(weights, models.squeezenet1_1(weights=None).state_dict(), {"dataset": "shop", "images": digests})
+    written(f"squeezenet1_1:weights={weights}", "torchscript", tmp_path / "a.pt")
+    source = Spec(Entry("shop", lambda root: data, "for tests"), {})
+    (row,) = run(Plan((parse_method(f"onnx:{tmp_path / 'a.pt'}"),), source, k=(1,)), tmp_path / "out").rows
+    assert row.error is not None
+    assert "4 of the query images are among the 4 that its weights were trained on (dataset shop)" in row.error.sentence
+
+
+def test_a_file_that_gives_other_rows_is_not_written(tmp_path: Path) -> None:
+    text = parse_method("squeezenet1_1:size=96")
+    other = library.export(text, built("squeezenet1_1:pool=max:layer=features.3:size=96"), "torchscript")
+    extractor = built("squeezenet1_1:pool=avg:layer=features.3:size=96")
+    found = library.compared(text, extractor, other, "torchscript", IMAGES[:4])
+    with pytest.raises(BenchError, match=r"gives other rows than the original, by up to .* nothing was written"):
+        library.refuse_another_method(text, "torchscript", found)
+
+
+def test_what_torch_cannot_follow_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wayward(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no way\nat all")
+
+    with pytest.raises(
+        BenchError, match=r"cannot follow this network for --format torchscript \(RuntimeError: no way\)"
+    ):
+        files.torchscript_bytes("x", Wayward(), 8, None)
+    need("onnx")
+    with pytest.raises(
+        BenchError, match=r"x: torch cannot follow this network for --format onnx \(.*--format torchscr"
+    ):
+        files.onnx_model("x", Wayward(), 8)
+    monkeypatch.setattr(files, "LARGEST_ONNX", 10)
+    with pytest.raises(BenchError, match="are too many for one ONNX file"):
+        files.onnx_model("x", nn.Linear(10, 10), 8)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    for first, part in enumerate(("train", "gallery", "query")):  # other pixels in every split
+        for number in range(8):
+            label = "mug" if number < 4 else "bowl"
+            photo_file(tmp_path / "shelf" / part / label / f"{number}.png", 16 * first + number)
+    return tmp_path / "shelf"
+
+
+def export(*words: object) -> Result:
+    return CliRunner().invoke(app, ["export", *(str(word) for word in words)])
+
+
+def test_the_command_and_what_it_says_to_run_put_both_in_one_table(shelf: Path, tmp_path: Path) -> None:
+    need("onnx")
+    data = ("--dataset", "folder", "--data-root", shelf, "--weights", "random", "--seed", 3)
+    method = ("--method", "squeezenet1_1:pool=gem:size=96:whiten=5")
+    result = export(*method, *data, "--out", tmp_path / "a.onnx")
+    assert result.exit_code == 0, result.stderr
+    first, second, _, command = result.stdout.strip().splitlines()
+    assert first.startswith("squeezenet1_1:pool=gem:size=96:whiten=5[untrained] -> ")
+    assert "on 8 train images of folder: numbers differ by at most" in second
+    words = command.split()
+    assert words[:4] == ["python", "-m", "benchmark", "run"]
+    again = export(*method, *data, "--out", tmp_path / "b.onnx", "--int8")
+    assert again.exit_code == 0, again.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"shelf", "a.onnx", "b.onnx"}, "nothing unfinished lies about"
+    words[words.index("--methods") + 1] += f",onnx:{tmp_path / 'b.onnx'}"
+    ran = CliRunner().invoke(app, [*words[3:], "--out", str(tmp_path / "record"), "--k", "1", "--json"])
+    assert ran.exit_code == 0, ran.stderr
+    original, exported, narrow = json.loads(ran.stdout)["rows"]
+    assert exported["method"] == f"onnx:{tmp_path / 'a.onnx'}[untrained]"
+    assert exported["scores"] == original["scores"]
+    assert exported["features"]["dim"] == original["features"]["dim"] == narrow["features"]["dim"] == 5
+    assert exported["times"]["extract_p50"]["value"] > 0
+    with np.load(tmp_path / "record" / "rankings.npz") as rankings:
+        found = [rankings[f"{row['method']}/indices"] for row in (original, exported)]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--method", "sift"], "--method sift: sift is not a network with weights"),
+        (["--method", "convnet"], "convnet is not a network with weights"),
+        (["--method", "squeezenet1_1+sift"], "a file holds one network, without joins and re-ranking"),
+        (["--method", "squeezenet1_1+qe=5"], "a file holds one network, without joins and re-ranking"),
+        (["--method", "onnx:a.onnx"], "it is an exported file already"),
+        (["--method", "resnet5O"], "did you mean 'resnet50'"),
+        (["--method", "squeezenet1_1:dtype=bits"], "dtype=bits: what is kept of a row is no part of a file"),
+        (["--method", "squeezenet1_1:dtype=int8"], "write it behind the file: onnx:FILE:dtype=int8"),
+        (["--method", "squeezenet1_1:compute=bfloat16"], "compute=bfloat16: how this program runs a network"),
+        (["--method", "squeezenet1_1:scales=2"], "scales=2: a file sees each image at one size"),
+        (["--method", "squeezenet1_1:crop=no"], "crop=False: a file sees images of one shape"),
+        (["--format", "tflite"], "'tflite' is not one of 'onnx', 'torchscript'"),
+        (["--out", "{}/a.pt"], "a file of --format onnx must end in .onnx"),
+        (["--format", "torchscript"], "a file of --format torchscript must end in .pt or .ts"),
+        (["--out", "{}/nowhere/a.onnx"], "there is no folder"),
+        (["--out", "{}/a,b.onnx"], "cannot name a path with , : or + in it"),
+        (["--out", "{}/folder.onnx"], "a folder of this name exists"),
+        (["--int8"], "--int8 is calibrated on training images; name them by --dataset"),
+        (["--int8", "--format", "torchscript", "--out", "{}/a.pt"], "TorchScript files are written in float32 alone"),
+        (["--data-root", "{}"], "--data-root: it belongs to a dataset"),
+        (["--method", "squeezenet1_1:whiten=5"], "learns from training images; name them by --dataset"),
+        (["--weights", "nowhere"], "--weights 'nowhere' is no folder"),
+    ],
+)
+def test_mistakes_are_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:
+    need("onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    given = [word.format(tmp_path) for word in words]
+    fixed = {"--method": "squeezenet1_1", "--out": tmp_path / "a.onnx", "--weights": "random"}
+    defaults = [word for name, value in fixed.items() if name not in given for word in (name, value)]
+    result = export(*defaults, *given)
+    assert result.exit_code == 2
+    shown = " ".join(result.stderr.replace("│", " ").split())
+    assert sentence in shown
+    assert "Traceback" not in shown
+    assert {path.name for path in tmp_path.iterdir()} == {"folder.onnx"}
+
+
+def test_without_its_packages_the_sentence_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "find_spec", lambda name: None if name.startswith("onnx") else object())
+    result = export("--method", "squeezenet1_1", "--weights", "random", "--out", tmp_path / "a.onnx")
+    assert result.exit_code == 2
+    assert "--format onnx needs onnx, onnxscript, onnxruntime, which is not installed" in " ".join(
+        result.stderr.split()
+    )
+    assert "pip install 'retrieval-bench[onnx]'" in " ".join(result.stderr.split())
+
+
+def test_a_dataset_without_train_images_is_refused(tmp_path: Path) -> None:
+    lines = ["path,label,split"]
+    for number in range(4):
+        photo_file(tmp_path / f"{number}.png", number)
+        lines.append(f"{number}.png,{'ab'[number % 2]},{'gallery' if number < 2 else 'query'}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    words = ("--dataset", "manifest", "--data-root", tmp_path / "list.csv", "--weights", "random")
+    result = export("--method", "squeezenet1_1", *words, "--format", "torchscript", "--out", tmp_path / "a.pt")
+    assert result.exit_code == 2
+    assert "it has no train images to learn from or compare on" in " ".join(result.stderr.split())
