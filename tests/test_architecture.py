@@ -51,6 +51,10 @@ MAY_IMPORT = {
     "recomputed": {"core", "judge", "metrics", "results"},
     "diff": {"core", "gates", "recomputed", "results", "statistics"},
     "report": {"core", "datasets", "diff", "gates", "heads", "judge", "metrics", "registry", "report", "results"},
+    "explaining": {
+        *("core", "explaining", "extractors", "method", "metrics", "registry", "report", "reranking", "results"),
+        *("revisit", "runner", "timing", "trial", "verification"),
+    },
     "race": {"core", "gates", "statistics", "timing"},
     "repeat": {"core", "diff", "method", "registry", "results", "runner", "timing", "trial"},
     "trial": {"cache", "core", "datasets", "images", "judge", "method", "pixels", "registry", "screening"},
