@@ -64,8 +64,8 @@ MAY_IMPORT = {
     "recording": {"cache", "classification", "core", "judge", "metrics", "results", "timing", "trial", "uncertainty"},
     "runner": {
         *("cache", "classification", "core", "extraction", "extractors", "fusion", "guards", "images", "judge"),
-        *("method", "metrics", "perturb", "pipeline", "pixels", "recording", "report", "results", "search", "ties"),
-        *("timing", "training", "trial", "uncertainty"),
+        *("method", "metrics", "perturb", "pipeline", "pixels", "recording", "registry", "report", "results"),
+        *("search", "ties", "timing", "training", "trial", "uncertainty"),
     },
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,18 +89,20 @@ def shortened(text: str, room: float, size: int, keep_end: bool = False) -> str:
 
 
 def wrapped(text: str, room: float, size: int, most: int) -> list[str]:
-    """At most `most` lines of at most `room` pixels; the last is cut where there is more."""
+    """At most `most` lines of at most `room` pixels, broken at blanks and behind - _ and /; the last is cut where there
+    is more."""
     lines: list[str] = []
-    words = text.split()
-    while words and len(lines) < most - 1:
+    pieces = re.findall(r"[^\s\-_/]*(?:[\-_/]+|\s+|$)", text)
+    while any(pieces) and len(lines) < most - 1:
         count = 1
-        while count < len(words) and _font(size).getlength(" ".join(words[: count + 1])) <= room:
+        while count < len(pieces) and _font(size).getlength("".join(pieces[: count + 1]).rstrip()) <= room:
             count += 1
-        if _font(size).getlength(words[0]) > room:
+        if _font(size).getlength(pieces[0].rstrip()) > room:
             break
-        lines.append(" ".join(words[:count]))
-        words = words[count:]
-    return [*lines, shortened(" ".join(words), room, size)] if words else lines
+        lines.append("".join(pieces[:count]).strip())
+        pieces = pieces[count:]
+    rest = "".join(pieces).strip()
+    return [*lines, shortened(rest, room, size)] if rest else lines
 
 
 def png(explanation: Explanation) -> bytes:
@@ -279,11 +282,10 @@ def _blank(side: int, times: int = 1) -> Image.Image:
 
 def _heat_pair(clue: HeatPair, query: np.ndarray, found: np.ndarray, side: int) -> Image.Image:
     canvas = _blank(side)
-    heats = [_density(one) for one in (clue.query, clue.found)]
-    # One scale for both: where one image spreads its share thinly, it looks so.
-    most = max(float(np.quantile(values, HIGHEST)) for values in heats)
-    for place, (pixels, heat, values) in enumerate(zip((query, found), (clue.query, clue.found), heats, strict=True)):
+    for place, (pixels, heat) in enumerate(((query, clue.query), (found, clue.found))):
+        values = _density(heat)
         small = _fitted(pixels, side, side)
+        most = float(np.quantile(values, HIGHEST))
         shown = _heated(small, values / most if most > 0 else np.zeros_like(values), heat)
         at = place * (side + 8) + (side - small.shape[1]) // 2, (side - small.shape[0]) // 2
         canvas.paste(Image.fromarray(shown), at)
@@ -423,8 +425,8 @@ def _legend(width: int, bands: Sequence[Band]) -> Image.Image:
     _mark(pen, x, top - 2, 24, False)
     pen.text((x + 40, top), "broken border: another label", INK, _font(BODY))
     words = {
-        HeatPair: "Heat: bright places add to the similarity, dark ones add nothing or take away; one scale for both "
-        "images of a pair. Hatched: not seen by the network.",
+        HeatPair: "Heat: bright places add to the similarity, dark ones add nothing or take away; each image has its "
+        "own scale. Hatched: not seen by the network.",
         MatchPair: "Lines: matches. Thick, with rings: those that agree on one affine map between the images; thin: "
         f"the others, at most {FEW_LINES} of them.",
         BitPair: "Bits: dark is 1, light is 0, left of the query, right of the image found. Rings: bits that differ.",
