@@ -62,6 +62,10 @@ MAY_IMPORT = {
         *("report", "results"),
         "slices",
     },
+    "explaining": {
+        *("core", "explaining", "extractors", "method", "metrics", "registry", "report", "reranking", "results"),
+        *("revisit", "runner", "timing", "trial", "verification"),
+    },
     "race": {"core", "gates", "statistics", "timing"},
     "repeat": {"core", "diff", "method", "registry", "results", "runner", "timing", "trial"},
     "trial": {"cache", "core", "datasets", "images", "judge", "method", "pixels", "registry", "screening"},

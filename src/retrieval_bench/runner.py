@@ -18,7 +18,7 @@ import numpy as np
 from retrieval_bench import extractors, guards, metrics, training
 from retrieval_bench.cache import FeatureCache, code_version, library_versions, recipe_key
 from retrieval_bench.classification import Classified, Learnable, classify_all, unseen
-from retrieval_bench.core import BenchError, Ranking, Rows, Searcher, Setup, Split
+from retrieval_bench.core import BenchError, Extractor, Ranking, Rows, Searcher, Setup, Split
 from retrieval_bench.device import check_device, gpu_is_there
 from retrieval_bench.extraction import Extracted, Watched, checked, extract
 from retrieval_bench.fusion import LEARN_FROM
@@ -29,7 +29,7 @@ from retrieval_bench.perturb import Perturbed, levels
 from retrieval_bench.pipeline import Part, Pipeline
 from retrieval_bench.pixels import fresh
 from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
-from retrieval_bench.registry import BACKENDS
+from retrieval_bench.registry import BACKENDS, Spec
 from retrieval_bench.report.table import derived
 from retrieval_bench.results import (
     Failure,
@@ -350,6 +350,14 @@ def described(
         if pipeline.join_learns:
             _fit_join(pipeline, done, plan, train, progress)
     return pipeline, {name: pipeline.vectors([part.splits[name].features for part in done]) for name in wanted}
+
+
+def fitted(spec: Spec, plan: Plan, train: Split, progress: Progress = silent) -> Extractor:
+    """One extractor after it has learned from `train`, or with what the cache has of that."""
+    part = Part(spec, spec.build(Setup(plan.seed, plan.weights, plan.device, plan.threads)))
+    with pinned(1):
+        _fit(part, _recipe(part, plan), train, plan, part.name, progress)
+    return part.extractor
 
 
 def _fit_join(

@@ -1,0 +1,78 @@
+"""`explain`: one picture of what each method of a record found for a query, and of what made that near."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.cli import DataRoot, app, command
+from retrieval_bench.core import BenchError, NotComparable, printable
+
+
+@command(app, "explain")
+def explain_command(
+    record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.png", help="Where the picture goes.")],
+    query: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The query, by its id. Default: the one on which methods disagree most."),
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(metavar="a,b", help="Only these of the record's methods. Default: all.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, max=8, help="How many of the images found are shown of each method.")] = 4,
+    data_root: DataRoot = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where networks' weights are now. Default: as in the run.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores this process may use.")] = None,
+) -> None:
+    """Show why: for a query and its neighbours the matched keypoints, similarity maps or bits of every method."""
+    from dataclasses import replace
+
+    from benchmark import cli
+    from benchmark.display import Display
+    from retrieval_bench.cache import FeatureCache, cache_root
+    from retrieval_bench.repeat import plan_of
+    from retrieval_bench.results import load, load_rankings, write_whole
+    from retrieval_bench.revisit import dataset_of, methods_of
+
+    if out.is_dir():
+        raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as why.png")
+    if out.suffix.lower() != ".png":
+        raise BenchError(f"--out {printable(out)}: the picture is a PNG; name a file that ends in .png")
+    if weights is not None and not weights.is_dir():
+        raise BenchError(f"--weights {printable(weights)}: is no folder; name the one that holds the weights")
+    whole = load(record)
+    wanted = tuple(name.strip() for name in methods.split(",") if name.strip()) if methods is not None else ()
+    names = methods_of(whole, wanted)
+    if not names:
+        raise BenchError(f"{printable(record)}: no method of it finished, so there is nothing to explain")
+    arrays = load_rankings(record, whole)
+    if query is not None:
+        from retrieval_bench.explaining.choice import query_row
+
+        query_row(arrays, query)  # before the images are looked for, which may take minutes
+    try:
+        dataset = dataset_of(whole, data_root)
+    except NotComparable as error:
+        raise BenchError(str(error)) from None
+    plan = replace(plan_of(whole, data_root), threads=cli._threads(threads), cache=FeatureCache(cache_root()))
+    if weights is not None:
+        plan = replace(plan, weights=str(weights))
+    with cli._interruptible(), Display() as display:
+        from retrieval_bench.explaining.explain import explain
+        from retrieval_bench.explaining.picture import png
+
+        shown = cli._stoppable(display)
+        found = explain(printable(record), whole, arrays, dataset, plan, names, query, top, shown)
+        if found.chosen:
+            display.say(f"query {found.query.id}: {found.chosen}")
+        for band in found.bands:
+            for layer in band.layers:
+                if not layer.clues:
+                    display.say(f"{band.method}: {layer.name}: {layer.about}")
+        write_whole(out, png(found))
+        display.say(f"picture: {printable(out)}")

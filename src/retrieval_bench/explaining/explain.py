@@ -1,0 +1,234 @@
+"""A query of a record explained: what each method found for it and what made that near, method by method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from retrieval_bench.core import BadImage, BenchError, Dataset, Split
+from retrieval_bench.explaining import bits, choice, keypoints, networks, words
+from retrieval_bench.explaining.clues import Band, Clue, Explanation, Found, Layer, Shown, Unexplained
+from retrieval_bench.extractors.cnn import NetworkFeatures
+from retrieval_bench.extractors.controls import Oracle, RandomControl
+from retrieval_bench.extractors.convnet import Convnet
+from retrieval_bench.extractors.hashes import ImageHash
+from retrieval_bench.extractors.histograms import ColorHistogram
+from retrieval_bench.extractors.hog import WholeImageHog
+from retrieval_bench.extractors.keypoints import KeypointBlocks
+from retrieval_bench.extractors.lbp import LbpHistogram
+from retrieval_bench.extractors.local import LocalFeatures
+from retrieval_bench.method import Method, parse_method
+from retrieval_bench.registry import Spec
+from retrieval_bench.reranking.spatial import Spatial
+from retrieval_bench.results import Record, Row
+from retrieval_bench.runner import fitted
+from retrieval_bench.timing import pinned
+from retrieval_bench.trial import Plan, Progress, silent
+
+UNTRAINED = "[untrained]"
+ROOM = {"cosine": 0.01, "hamming": 0.0}
+"""How far a distance may lie from the record's: networks of int8 and float16 were rounded there."""
+
+Clues = list[Clue]
+
+
+def explain(
+    name: str,
+    record: Record,
+    arrays: Mapping[str, np.ndarray],
+    dataset: Dataset,
+    plan: Plan,
+    methods: Sequence[str],
+    query: str | None,
+    top: int,
+    progress: Progress = silent,
+) -> Explanation:
+    """name: what the record is called. arrays: its rankings. dataset: as in the run. plan: how its methods are built,
+    and the cache of what they learned. methods: rows of the record. query: an id; None: the most disputed.
+
+    Raises BenchError for an unknown query.
+    """
+    chosen = ""
+    if query is None:
+        disputing = [one for one in methods if _row(record, one).family != "control"] or list(methods)
+        place, chosen = choice.most_disputed(arrays, disputing)
+    else:
+        place = choice.query_row(arrays, query)
+    asked = _Images(dataset.query, dataset.label_names)
+    gallery = _Images(dataset.gallery, dataset.label_names)
+    shown = asked[str(arrays["query_ids"][place])]
+    bands = []
+    for number, method in enumerate(methods):
+        progress("explaining", number, len(methods))
+        found = [
+            Found(
+                gallery[str(arrays["gallery_ids"][row])],
+                rank,
+                distance,
+                bool(arrays["gallery_labels"][row] == arrays["query_labels"][place]),
+            )
+            for rank, (row, distance) in enumerate(choice.nearest(arrays, method, place, top), 1)
+        ]
+        row = _row(record, method)
+        layers = _layers(row, _asked_for(record, row), plan, dataset.train, shown, found, progress)
+        bands.append(Band(method, row.family, tuple(found), tuple(layers)))
+    return Explanation(name, record.dataset.spec, shown, chosen, tuple(bands))
+
+
+class _Images:
+    """The images of a split by their ids, each decoded once."""
+
+    def __init__(self, split: Split, label_names: Sequence[str]) -> None:
+        self._split, self._names = split, label_names
+        self._row_of = {item: row for row, item in enumerate(split.ids)}
+        self._known: dict[str, Shown] = {}
+
+    def __getitem__(self, item: str) -> Shown:
+        if item not in self._known:
+            row = self._row_of[item]
+            try:
+                pixels = self._split.images[row]
+            except BadImage:
+                pixels = None
+            self._known[item] = Shown(item, self._names[int(self._split.labels[row])], pixels)
+        return self._known[item]
+
+
+def _row(record: Record, method: str) -> Row:
+    return next(row for row in record.rows if row.method == method)
+
+
+def _asked_for(record: Record, row: Row) -> Method:
+    """What the row was run as: a run adds its rows in the order of its methods."""
+    return parse_method(record.settings.methods[record.rows.index(row)])
+
+
+def _layers(
+    row: Row, method: Method, plan: Plan, train: Split, query: Shown, found: Sequence[Found], progress: Progress
+) -> list[Layer]:
+    """What each member of the method has to say, then its verification, then what cannot be shown of the rest."""
+    if query.pixels is None or any(one.image.pixels is None for one in found):
+        return [Layer(row.method, "an image cannot be read any more")]
+    if not found:
+        return [Layer(row.method, "nothing was found")]
+    pixels: list[np.ndarray] = [one.image.pixels for one in found if one.image.pixels is not None]
+    explained = []
+    for place, spec in enumerate(method.members):
+        facts = row.parts[place] if row.parts else row
+        name = row.parts[place].name if row.parts else row.method
+        weight = row.parts[place].weight if row.parts else None
+        title = name if weight is None else f"{name} (weight {weight:.2g})"
+        try:
+            part = _built(spec, name, facts.weights, plan, train, progress)
+            with pinned(1):
+                about, clues = _clues(spec, part, query.pixels, pixels)
+        except (Unexplained, BenchError) as error:
+            explained.append(Layer(title, str(error)))
+            continue
+        if method.plain:
+            about += _otherwise(row, clues, found)
+        explained.append(Layer(title, about, tuple(clues)))
+    for spec in method.steps:
+        explained.append(_step(spec, query.pixels, pixels))
+    return explained
+
+
+def _built(
+    spec: Spec, name: str, weights: Mapping[str, Any] | None, plan: Plan, train: Split, progress: Progress
+) -> Any:
+    """The extractor as it was in the run. Raises Unexplained where its weights are others now."""
+    if spec.entry.family == "control":
+        return spec.build(_setup(plan))
+    if spec.entry.family == "deep" and spec.resolved.get("compute", "float32") != "float32":
+        # What runs faster gives no gradients; what it learned is learned anew from float32, a few last bits apart.
+        spec = Spec(spec.entry, {**spec.options, "compute": "float32"})
+    if name.endswith(UNTRAINED):
+        plan = replace(plan, weights="random")
+    extractor = fitted(spec, plan, train, progress)
+    now = getattr(extractor, "weights", None)
+    if weights and now and weights.get("sha256") != now.get("sha256"):
+        raise Unexplained(
+            f"its weights ({now.get('source')}) are not those of the record ({weights.get('source')}); "
+            "name the folder that has them with --weights"
+        )
+    return extractor
+
+
+def _setup(plan: Plan) -> Any:
+    from retrieval_bench.core import Setup
+
+    return Setup(plan.seed, plan.weights, plan.device, plan.threads)
+
+
+def _clues(spec: Spec, extractor: Any, query: np.ndarray, found: list[np.ndarray]) -> tuple[str, Sequence[Clue]]:
+    """What is shown, and a clue for each image. Raises Unexplained where there is none."""
+    options = spec.resolved
+    if isinstance(extractor, NetworkFeatures):
+        subject = networks.of_features(extractor, options.get("layer", "last"))
+        return "what each place adds to the cosine", networks.network_pairs(subject, query, found)
+    if isinstance(extractor, Convnet):
+        return "what each place adds to the cosine", networks.network_pairs(
+            networks.of_convnet(extractor), query, found
+        )
+    if isinstance(extractor, ImageHash):
+        return bits.about(spec.entry.name, options.get("size", 8)), bits.bit_pairs(
+            extractor, spec.entry.name, query, found
+        )
+    if isinstance(extractor, LocalFeatures):
+        detect = _detector(spec, extractor)
+        if detect is not None:
+            about = "points that match; the method itself compares one vector of all of them"
+            return about, keypoints.match_pairs(detect, query, found)
+        return "what each place adds to the cosine", words.local_pairs(extractor, query, found)
+    if isinstance(extractor, ColorHistogram | LbpHistogram):
+        return "what each pixel adds to the cosine", words.histogram_pairs(extractor, query, found)
+    if isinstance(extractor, WholeImageHog):
+        return "what each block adds to the cosine", words.block_pairs(extractor, query, found)
+    if isinstance(extractor, RandomControl):
+        raise Unexplained("a random vector of each image: nothing that is seen makes two of them near")
+    if isinstance(extractor, Oracle):
+        raise Unexplained("it sees the labels: images are near that have the same, whatever they show")
+    raise Unexplained(f"{spec.entry.name} has no explanation: its numbers are of the whole image, not of places")
+
+
+def _detector(spec: Spec, extractor: LocalFeatures) -> Callable[[np.ndarray], keypoints.Points] | None:
+    """What finds the points of this method; None for what is matched by no points."""
+    options = spec.resolved
+    if spec.entry.name == "sift":
+        blocks = KeypointBlocks(options["side"], options["keypoints"], options["contrast"])
+        return partial(keypoints.sift_points, blocks=blocks)
+    if spec.entry.name == "orb":
+        return partial(keypoints.orb_points, side=options["side"], keypoints=options["keypoints"])
+    if spec.entry.name == "dense-sift":
+        return partial(keypoints.grid_points, describe=extractor.describe, side=options["side"])
+    return None
+
+
+def _step(spec: Spec, query: np.ndarray, found: list[np.ndarray]) -> Layer:
+    step = spec.build()
+    if not isinstance(step, Spatial) or not isinstance(step.extractor, KeypointBlocks):
+        return Layer(str(spec), "re-ranks by what else is near in the gallery, which a pair of images does not show")
+    detect = partial(keypoints.sift_points, blocks=step.extractor)
+    about = f"matches that put images first: {step.least} and more that agree on one map count"
+    try:
+        with pinned(1):
+            return Layer(
+                str(spec), about, tuple(keypoints.match_pairs(detect, query, found, step.ratio, keypoints.nearest))
+            )
+    except Unexplained as error:
+        return Layer(str(spec), str(error))
+
+
+def _otherwise(row: Row, clues: Sequence[Clue], found: Sequence[Found]) -> str:
+    """A warning where the distances are not those of the record; "" where they are."""
+    room = ROOM.get(row.features.distance if row.features else "")
+    if room is None:
+        return ""
+    for clue, one in zip(clues, found, strict=True):
+        if clue.distance is not None and abs(clue.distance - one.distance) > room:
+            return f"; beware: distance {clue.distance:.4g} now, {one.distance:.4g} in the record"
+    return ""
