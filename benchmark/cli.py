@@ -767,8 +767,8 @@ def prepare_command(
 
 import benchmark.audit  # noqa: E402  registers its command, with the options above
 import benchmark.dedupe  # noqa: E402
-import benchmark.export  # noqa: E402
 import benchmark.explain  # noqa: E402
+import benchmark.export  # noqa: E402
 import benchmark.slices  # noqa: E402
 import benchmark.train  # noqa: E402, F401
 
