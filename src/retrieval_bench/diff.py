@@ -175,7 +175,7 @@ def _contradicted(place: str, record: Record, values: Values | None) -> list[str
             if row.status == "ok" and abs(row.scores.get(name, right) - right) > _ROUNDING:
                 said = f"{name} {row.scores[name]:.6f}, its rankings give {right:.6f}"
                 found.append(
-                    f"{row.method} has in the {place} record {said}: one of the two was changed, or counts otherwise now"
+                    f"{row.method} has in the {place} record {said}: one of the two was changed, or counts otherwise"
                 )
                 break
     return found
