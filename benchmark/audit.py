@@ -109,10 +109,16 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     )
     lines += [f"  broken: {sentence}" for sentence in odd["broken"]["examples"][:3]]
     lines += facts["notices"]
-    for kind, found in facts.get("record", {}).items():
+    leaks = facts.get("record", {})
+    none = [kind for kind, found in leaks.items() if not found["leaked"]]
+    if none:
+        lines += ["", f"no query leaked by {', '.join(none)}: without the leaked ones, the scores are what they are"]
+    for kind, found in leaks.items():
+        if kind in none:
+            continue
         lines += ["", f"without the {found['leaked']} of {found['queries']} queries that leaked by {kind}:"]
         if not found["scores"]:
-            lines[-1] += " no difference" if not found["leaked"] else " none is left"
+            lines[-1] += " none is left"
             continue
         names = list(next(iter(found["scores"].values())))
         heads = [f"{name} {part}" for name in names for part in ("all", "without", "leaked")]

@@ -674,7 +674,7 @@ def repeat_command(
 def race_command(
     base: Annotated[str, typer.Argument(help="A command in quotes, or a virtual environment with this installed.")],
     head: Annotated[str, typer.Argument(help="What to hold against it: the same.")],
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is run, by turns, after one uncounted.")] = 10,
+    rounds: Annotated[int, typer.Option(min=3, help="How often each is run, by turns, after one uncounted.")] = 10,
     run_options: Annotated[
         str, typer.Option("--run", metavar="'--methods a,b ...'", help="For environments: what `run` is given.")
     ] = "",

@@ -128,8 +128,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines += aligned(table)
     if any(method["judged"] is not None for method in facts["methods"]):
         lines.append(
-            "Thresholds were chosen on one half of the planted copies, for a collection of this size; "
-            "the figures are of the other half."
+            "Thresholds were chosen on one half of the planted copies, for a collection of this size of which one "
+            "image in a hundred has a copy; the figures are of the other half."
         )
         kinds = list(next(m["judged"] for m in facts["methods"] if m["judged"] is not None)["found"])
         recall = [["copies found", *kinds]]

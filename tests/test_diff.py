@@ -267,9 +267,8 @@ def test_a_score_that_is_not_what_its_rankings_give_fails() -> None:
     found = values(1, 0, 1, 0)
     assert diff(honest, honest, values=(found, found)).passed
     verdict = diff(honest, raised, tolerance=1.0, values=(found, found))
-    assert verdict.broken == (
-        "sift has in the second record accuracy 0.750000, its rankings give 0.500000: one of the two was changed",
-    )
+    (sentence,) = verdict.broken
+    assert sentence.startswith("sift has in the second record accuracy 0.750000, its rankings give 0.500000: ")
     assert not verdict.passed
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -148,3 +150,15 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(n_clusters: int, each
         low, high = intervals(resampled_means(right[:, None].astype(float), clusters, 1000, world), n_clusters)[0]
         covered += low <= 0.6 <= high
     assert 0.93 <= covered / worlds <= 0.97
+
+
+@pytest.mark.slow
+def test_twenty_methods_take_less_than_five_seconds() -> None:
+    """10,000 resamples of 2,500 queries of 500 products, all means and all pairs; the processor's own seconds, since
+    one thread computes and others may have the machine."""
+    values, products = np.random.default_rng(0).random((2500, 20)), np.arange(2500) // 5
+    started = time.process_time()
+    intervals(resampled_means(values, products, 10_000, 0), 500)
+    found = compare([f"method {n}" for n in range(20)], values, products, resamples=10_000, level=0.95, seed=0)
+    assert time.process_time() - started < 5
+    assert len(found) == 190

@@ -19,6 +19,9 @@ from retrieval_bench.search.index import ExactIndex
 MOST_PAIRS = 20_000_000
 """More are refused: that many pairs are no duplicates, and would fill the memory."""
 
+COPIED = 0.01
+"""The share of a collection's images that are supposed to have a copy in it, where a line is drawn for its size."""
+
 PLANTED = (
     *(("jpeg", 2), ("brightness", 1), ("blur", 2), ("noise", 1), ("crop", 1)),
     *(("rotate", 1), ("occlude", 1), ("background", 1), ("flip", 1)),
@@ -226,9 +229,9 @@ def judged(
 ) -> Judgement:
     """Where to draw the line between duplicates and others, and how good that is in a collection of `size` images.
 
-    False pairs grow with the square of the images and true ones do not: among 100,000 images a line that is right among
-    200 copies would drown each of these in strangers. So a false pair counts as many times as there are more pairs an
-    image in the collection than in the half; without a size, once.
+    False pairs grow with the square of the images and true ones do not, and among the planted every image has a copy: a
+    line that is right there would drown the duplicates of a collection in strangers. So a false pair counts as many
+    times as there are more of them for each true one in a collection of which COPIED have a copy; without a size, once.
 
     features: (2 n, d) of `Copies`, n at least 2. A half is a collection of its own: its originals, their copies, and
     every pair among these. Pairs other than an original and its copy count as false, also of pictures that resemble
@@ -240,7 +243,8 @@ def judged(
     order = np.random.default_rng(seed).permutation(n)
     halves = np.sort(order[: n // 2]), np.sort(order[n // 2 :])
     tuned, held_out = (_pairs_of(features, distance, half, n) for half in halves)
-    weights = [1.0 if size is None else max(1.0, size / (2 * len(half))) for half in halves]
+    # A half of m has m true pairs and 2 m² false ones, the collection COPIED * size and size² / 2.
+    weights = [1.0 if size is None else max(1.0, size / (4 * COPIED * len(half))) for half in halves]
     chosen_on, curve = sweep(*tuned, weights[0]), sweep(*held_out, weights[1])
     threshold = chosen_on.best(precision)
     distances, true = held_out

@@ -65,7 +65,8 @@ def _judgements(methods: Sequence[Mapping[str, Any]]) -> str:
     return (
         "<table><tr><th>method</th><th>threshold</th><th>precision</th><th>recall</th><th>F1</th>"
         f"<th>false pairs of a million</th></tr>{rows}</table>"
-        "<p>On planted copies whose originals are known, reckoned for a collection of this size: "
+        "<p>On planted copies whose originals are known, reckoned for a collection of this size of which "
+        "one image in a hundred has a copy: "
         "the threshold was chosen on one half of them, "
         "the figures are of the other.</p>"
     )
