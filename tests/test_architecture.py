@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "pipeline": {"core", "fusion", "method", "registry", "reranking"},
     "results": {"core"},
     "extraction": {"core", "cache"},
+    "team": {"core", "extraction", "extractors", "pixels", "registry", "timing"},
     "gates": {"core"},
     "recomputed": {"core", "judge", "metrics", "results"},
     "diff": {"core", "gates", "recomputed", "results", "statistics"},
@@ -88,7 +89,7 @@ MAY_IMPORT = {
             "judge",
         ),
         *("method", "metrics", "perturb", "pipeline", "pixels", "recording", "report", "registry", "results", "search"),
-        *("ties", "timing", "training", "trial", "uncertainty"),
+        *("team", "ties", "timing", "training", "trial", "uncertainty"),
     },
 }
 
