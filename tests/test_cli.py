@@ -273,7 +273,7 @@ def test_list_names_everything() -> None:
     for name in ("sift", "phash", "resnet50", "rrf", "verify", "grocery", "map@r", "exact"):
         assert re.search(rf"\b{name}\b", text), name
     content = json.loads(call("list", "--json").stdout)
-    assert content.keys() == {"methods", "joins", "steps", "heads", "datasets", "metrics", "backends"}
+    assert content.keys() == {"methods", "joins", "steps", "heads", "datasets", "metrics", "backends", "perturbations"}
     assert all(entry["about"] for entries in content.values() for entry in entries)
     assert "sift" not in call("list", "metrics").stdout
     assert call("list", "metrcs").exit_code == 2
