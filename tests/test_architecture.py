@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "pipeline": {"core", "fusion", "method", "registry", "reranking"},
     "results": {"core"},
     "extraction": {"core", "cache"},
+    "team": {"core", "extraction", "extractors", "pixels", "registry", "timing"},
     "gates": {"core"},
     "recomputed": {"core", "judge", "metrics", "results"},
     "diff": {"core", "gates", "recomputed", "results", "statistics"},
@@ -79,7 +80,7 @@ MAY_IMPORT = {
     "runner": {
         *("cache", "classification", "core", "device", "extraction", "extractors", "fusion", "guards", "images"),
         *("judge", "method", "metrics", "perturb", "pipeline", "pixels", "recording", "registry", "report", "results"),
-        *("search", "ties", "timing", "training", "trial", "uncertainty"),
+        *("search", "team", "ties", "timing", "training", "trial", "uncertainty"),
     },
 }
 

@@ -40,6 +40,15 @@ def check_device(device: str) -> str:
     return device
 
 
+def gpus(device: str) -> list[str]:
+    """All GPUs that "cuda" stands for, "cuda:0" and so on; none on the CPU, and one that is named stays alone."""
+    if device != "cuda":
+        return [device] if on_gpu(device) else []
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
 def steady(device: str) -> None:
     """Full float32 and repeatable algorithms, for the life of this process; nothing on the CPU.
 

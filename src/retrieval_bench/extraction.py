@@ -20,6 +20,10 @@ Small enough for an even finish, large enough that handing over costs nothing.
 _STORE_EVERY = 256
 
 
+Chunks = Callable[[Extractor, Images, Sequence[int], int], Iterator[tuple[Sequence[int], np.ndarray]]]
+"""(extractor, images, rows, threads) -> (rows, features) in any order, until all rows are done."""
+
+
 @dataclass(frozen=True, eq=False)
 class Extracted:
     """features: (n, d) float32 or (n, bytes) uint8; `computed` and `from_cache` count distinct images."""
@@ -37,8 +41,13 @@ def extract(
     cache: FeatureCache,
     key: str,
     progress: Callable[[int, int], None],
+    chunks: Chunks | None = None,
 ) -> Extracted:
-    """Features of a whole split, row by row. An image that occurs twice is computed once."""
+    """Features of a whole split, row by row. An image that occurs twice is computed once.
+
+    chunks: who computes them; by default the threads of this process, `in_chunks`.
+    """
+    chunks = chunks or in_chunks
     if hasattr(extractor, "transform_split"):
         features = checked(extractor.transform_split(split), len(split), extractor.distance)
         return Extracted(features, len(split), 0)
@@ -50,7 +59,7 @@ def extract(
     unstored: dict[str, np.ndarray] = {}
     progress(len(first_row) - len(missing), len(first_row))
     try:
-        for rows, features in _in_chunks(extractor, split.images, missing, threads):
+        for rows, features in chunks(extractor, split.images, missing, threads):
             unstored |= {digests[row]: vector for row, vector in zip(rows, features, strict=True)}
             if len(unstored) >= _STORE_EVERY:
                 cache.put(key, unstored)
@@ -94,7 +103,7 @@ class Watched:
         return self._images.take(rows)
 
 
-def _in_chunks(
+def in_chunks(
     extractor: Extractor, images: Images, rows: Sequence[int], threads: int
 ) -> Iterator[tuple[Sequence[int], np.ndarray]]:
     """(rows, features) in the order in which they finish; at most two chunks per worker are under way."""

@@ -19,7 +19,7 @@ from retrieval_bench import extractors, guards, metrics, training
 from retrieval_bench.cache import FeatureCache, code_version, library_versions, recipe_key
 from retrieval_bench.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.core import BenchError, Extractor, Ranking, Rows, Searcher, Setup, Split
-from retrieval_bench.device import check_device, gpu_is_there
+from retrieval_bench.device import check_device, gpu_is_there, gpus
 from retrieval_bench.extraction import Extracted, Watched, checked, extract
 from retrieval_bench.fusion import LEARN_FROM
 from retrieval_bench.images import DECODER_VERSION
@@ -45,6 +45,7 @@ from retrieval_bench.results import (
     save,
 )
 from retrieval_bench.search.index import warm_up
+from retrieval_bench.team import Team
 from retrieval_bench.ties import tie_bounds
 from retrieval_bench.timing import (
     PeakMemory,
@@ -314,6 +315,9 @@ def _extracted(
         fitted, fit_s = _fit(part, recipe, train, plan, name, progress)
         learned_from = train.content if fitted != "nothing to learn" else None
         key = recipe_key(recipe | {"kind": "features", "learned_from": learned_from})
+        devices = gpus(plan.device) if part.spec.entry.family == "deep" else []
+        setup = Setup(plan.seed, plan.weights, plan.device, plan.threads)
+        team = Team(str(part.spec), setup, devices) if len(devices) > 1 else None
 
         def extracted(split: Split, what: str) -> Extracted:
             for other, done in splits.items():
@@ -323,7 +327,9 @@ def _extracted(
             def show(done: int, total: int) -> None:
                 progress(f"{name}: {what}", done, total)
 
-            return extract(part.extractor, split, threads=plan.threads, cache=plan.cache, key=key, progress=show)
+            return extract(
+                part.extractor, split, threads=plan.threads, cache=plan.cache, key=key, progress=show, chunks=team
+            )
 
         splits: dict[str, Extracted] = {}
         for what, split in wanted.items():

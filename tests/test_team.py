@@ -1,0 +1,89 @@
+"""Several processes describe what one would, to the bit, on the CPU in place of several GPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pictures import photo_of
+
+import retrieval_bench.extractors  # noqa: F401 - registers the networks
+from retrieval_bench import runner, team
+from retrieval_bench.cache import FeatureCache
+from retrieval_bench.core import Setup, Split
+from retrieval_bench.device import gpus
+from retrieval_bench.extraction import extract
+from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.method import parse_method
+from retrieval_bench.pixels import DecodedOnce, PixelStore
+from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
+from retrieval_bench.runner import run
+from retrieval_bench.team import Team
+from retrieval_bench.timing import pinned
+from retrieval_bench.trial import Plan
+
+
+def test_two_processes_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = [encode_png(np.asarray(photo_of(60 + seed, 70, seed))) for seed in range(7)]
+    images = DecodedOnce(ImageBytes([*encoded, encoded[2]]), PixelStore())
+    split = Split(tuple(map(str, range(8))), np.zeros(8, np.int64), images)
+    method = "squeezenet1_0:pool=avg:size=64:whiten=3"
+    extractor: Any = parse(EXTRACTORS, method).build(Setup(weights="random", threads=2))
+    counted: list[int] = []
+
+    def described(chunks: Any) -> np.ndarray:
+        def watched(*arguments: Any) -> Any:
+            for rows, features in chunks(*arguments):
+                counted.append(len(rows))
+                yield rows, features
+
+        return extract(
+            extractor,
+            split,
+            threads=2,
+            cache=FeatureCache(None),
+            key="",
+            progress=lambda done, total: None,
+            chunks=watched,
+        ).features
+
+    with pinned(1):
+        extractor.fit(split)
+        wanted = described(team.in_chunks)
+        alone = described(Team(method, Setup(weights="random"), ["cpu", "cpu"]))  # too few to start processes for
+        monkeypatch.setattr(team, "LEAST", 1)
+        counted.clear()
+        found = described(Team(method, Setup(weights="random"), ["cpu", "cpu"]))
+    assert counted == [4, 3] or counted == [3, 4]
+    np.testing.assert_array_equal(alone, wanted)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_which_gpus_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert gpus("cpu") == []
+    assert gpus("cuda") == ["cuda:0", "cuda:1", "cuda:2"]
+    assert gpus("cuda:1") == ["cuda:1"]
+
+
+def test_a_run_shares_networks_out_among_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only networks, and with the same result as without."""
+    methods = (parse_method("squeezenet1_0:size=64"), parse_method("ahash"))
+    plan = Plan(methods, parse(DATASETS, "products"), weights="random", limit=6)
+    alone = run(plan, tmp_path / "alone")
+    built: list[str] = []
+
+    def watched(method: str, setup: Setup, devices: list[str]) -> Team:
+        built.append(method)
+        return Team(method, setup, devices)
+
+    monkeypatch.setattr(runner, "gpus", lambda device: ["cpu", "cpu"])
+    monkeypatch.setattr(runner, "Team", watched)
+    monkeypatch.setattr(team, "LEAST", 1)
+    shared = run(plan, tmp_path / "shared")
+    assert set(built) == {"squeezenet1_0:size=64"}
+    assert [row.error for row in shared.rows] == [None, None]
+    assert [row.scores for row in shared.rows] == [row.scores for row in alone.rows]
