@@ -87,7 +87,7 @@ def test_every_flag_has_help_and_the_readme_invents_none() -> None:
         for parameter in leaf.params:
             assert getattr(parameter, "help", None), f"{leaf.name} {parameter.name} has no help"
             flags |= set(parameter.opts)
-    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README))
     assert used <= flags
 
 
