@@ -162,7 +162,8 @@ def test_hostile_names_are_drawn(tmp_path: Path) -> None:
 
 
 def test_text_is_drawn_as_far_as_the_font_goes() -> None:
-    assert printed("Zitrone é (1)") == "Zitrone é (1)"
+    assert printed("Zitrone (1)") == "Zitrone (1)"
+    assert printed("Crème fraîche") == "Creme fraiche"  # the font that Pillow brings has no accents
     assert printed("a\u202eb\x00c") == "a[U+202E]b[U+0000]c"
     assert printed("日") == "[U+65E5]"
 
@@ -176,8 +177,8 @@ def test_text_fits_its_room() -> None:
                 assert all(_font(BODY).getlength(line) <= room for line in found)
             assert _font(BODY).getlength(shortened(printed(text), room, BODY, keep_end=True)) <= room
     assert wrapped("God-Morgon-Orange-Red-Grapefruit-Juice", 220, BODY, 3) == [
-        "God-Morgon-Orange-",
-        "Red-Grapefruit-Juice",
+        "God-Morgon-Orange-Red-",
+        "Grapefruit-Juice",
     ]
     assert shortened("train/Fruit/Lemon/Lemon_007.jpg", 150, BODY, keep_end=True).endswith("_007.jpg")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,8 +76,16 @@ def _has_glyph(letter: str) -> bool:
 
 
 def printed(text: str) -> str:
-    """The text with what the font cannot draw, and what shows nothing or turns the writing direction, as [U+XXXX]."""
-    return "".join(letter if _has_glyph(letter) else f"[U+{ord(letter):04X}]" for letter in visible(text))
+    """The text as the font can draw it: accented letters that it lacks without their accents, what else it lacks, what
+    shows nothing and what turns the writing direction as [U+XXXX]."""
+    return "".join(map(_drawable, visible(text)))
+
+
+def _drawable(letter: str) -> str:
+    if _has_glyph(letter):
+        return letter
+    base = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
+    return base if base and all(map(_has_glyph, base)) else f"[U+{ord(letter):04X}]"
 
 
 def shortened(text: str, room: float, size: int, keep_end: bool = False) -> str:
