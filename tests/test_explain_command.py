@@ -36,6 +36,7 @@ def explain(out: Path, *words: object) -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
+@pytest.mark.slow
 def test_the_products_are_explained_by_every_kind_of_method(tmp_path: Path) -> None:
     methods = (
         "sift:words=4,phash,color:words=4:whiten=9,squeezenet1_1,random,oracle,moments,hsv,"
