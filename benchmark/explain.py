@@ -59,7 +59,9 @@ def explain_command(
         dataset = dataset_of(whole, data_root)
     except NotComparable as error:
         raise BenchError(str(error)) from None
-    plan = replace(plan_of(whole, data_root), threads=cli._threads(threads), cache=FeatureCache(cache_root()))
+    # A record of a GPU can be explained without one.
+    anywhere = whole.model_copy(update={"settings": whole.settings.model_copy(update={"device": "auto"})})
+    plan = replace(plan_of(anywhere, data_root), threads=cli._threads(threads), cache=FeatureCache(cache_root()))
     if weights is not None:
         plan = replace(plan, weights=str(weights))
     with cli._interruptible(), Display() as display:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,10 +40,14 @@ MOST_FOUND = 8
 ASKED = 300
 GAP, MARGIN = 22, 28
 THUMB = 168
+BESIDE = 160
+"""Pixels down what is written beside an image takes: mark, three lines of label, distance, id."""
 SMOOTH = 3.5
 """Of 96 places along each side: the blur of heat."""
 HIGHEST = 0.99
 """What is hotter than so many places of an image is all the same: a few hot places would leave the others dark."""
+SMALLEST_RING = 12
+"""Pixels of a bit at twice the size; a smaller one is filled where it differs."""
 FEW_LINES = 40
 """Matches that do not agree, as many as are drawn: those would hide the others."""
 
@@ -71,8 +76,16 @@ def _has_glyph(letter: str) -> bool:
 
 
 def printed(text: str) -> str:
-    """The text with what the font cannot draw, and what shows nothing or turns the writing direction, as [U+XXXX]."""
-    return "".join(letter if _has_glyph(letter) else f"[U+{ord(letter):04X}]" for letter in visible(text))
+    """The text as the font can draw it: accented letters that it lacks without their accents, what else it lacks, what
+    shows nothing and what turns the writing direction as [U+XXXX]."""
+    return "".join(map(_drawable, visible(text)))
+
+
+def _drawable(letter: str) -> str:
+    if _has_glyph(letter):
+        return letter
+    base = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
+    return base if base and all(map(_has_glyph, base)) else f"[U+{ord(letter):04X}]"
 
 
 def shortened(text: str, room: float, size: int, keep_end: bool = False) -> str:
@@ -165,7 +178,7 @@ def _head(explanation: Explanation, width: int) -> Image.Image:
 def _band(band: Band, query: Shown, width: int, cell: int, shaded: bool) -> Image.Image:
     side = (cell - 8) // 2
     thumb = min(THUMB, side)
-    header, above = HEAD + 24, thumb + 22
+    header, above = HEAD + 24, max(thumb, BESIDE) + 22
     heights = [_layer_height(layer, side, width) for layer in band.layers]
     height = header + max(above + sum(heights), ASKED - 20 + 3 * (BODY + 6)) + 18
     image = Image.new("RGB", (width, height), SHADE if shaded else PAPER)
@@ -312,9 +325,11 @@ def _heated(pixels: np.ndarray, strength: np.ndarray, heat: Heat) -> np.ndarray:
     top, left, bottom, right = (
         round(share * length) for share, length in zip(heat.box, (height, width, height, width), strict=True)
     )
+    top, left = min(top, height - 1), min(left, width - 1)
+    bottom, right = max(bottom, top + 1), max(right, left + 1)
     mask = np.zeros((height, width))
     mask[top:bottom, left:right] = np.clip(
-        cv2.resize(strength, (max(right - left, 1), max(bottom - top, 1)), interpolation=cv2.INTER_LINEAR), 0, 1
+        cv2.resize(strength, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR), 0, 1
     )
     tint = cv2.applyColorMap(np.rint(mask * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float64)
     grey = pixels.astype(np.float64) @ (0.299, 0.587, 0.114)
@@ -380,9 +395,13 @@ def _bit_pair(clue: BitPair, side: int) -> Image.Image:
                 fill = (60, 66, 76) if bits[row, column] else (226, 229, 234)
                 pen.rectangle((x + 1, y + 1, x + cell - 2, y + cell - 2), fill=fill)
                 if differ[row, column]:
-                    inset = max(cell // 5, 2)
+                    colour = (255, 150, 60) if bits[row, column] else WRONG
+                    inset = cell // 5
                     box = (x + inset, y + inset, x + cell - 1 - inset, y + cell - 1 - inset)
-                    pen.ellipse(box, outline=(255, 150, 60) if bits[row, column] else WRONG, width=max(cell // 9, 2))
+                    if cell < SMALLEST_RING:
+                        pen.rectangle(box, fill=colour)
+                    else:
+                        pen.ellipse(box, outline=colour, width=max(cell // 9, 2))
     return canvas.resize((2 * side + 8, side), Image.Resampling.LANCZOS)
 
 
