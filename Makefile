@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: bench test check format smoke reference turned ablation kernel clean
+.PHONY: bench test check format smoke reference turned ablation grocery kernel clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)  ## the default table from the embedded dataset
@@ -56,6 +56,27 @@ ablation: $(READY)  ## what the defaults of the classical methods rest on; needs
 	$(ABLATION) --methods "$(JOINS)" --out results/ablation/joins
 	$(ABLATION) --methods "$(STEPS)" --out results/ablation/steps
 	$(BIN)/python -m benchmark.document docs/classical.md
+
+WEIGHTS ?= weights
+TUNED := mine/squeezenet1_0-grocery.pth
+RMAC := squeezenet1_0:pool=rmac:flip=true:whiten=512:level=0.5:compute=auto
+FINE := squeezenet1_0:weights=$(TUNED):pool=avg:flip=true:whiten=256:level=0.5:compute=auto
+CLASSICAL := sift,dense-sift,orb,hog,color,phash,dhash,whash,sift+color
+CLASSIFIED := sift+dense-sift+color
+NETWORKS := squeezenet1_0,$(RMAC),$(RMAC)+color,$(RMAC)+sift+color,$(FINE),$(FINE)+sift+color
+GROCERY := $(BIN)/python -m benchmark run --dataset grocery --data-root GroceryStoreDataset --overwrite
+
+grocery: $(READY) $(TUNED)  ## what was chosen on val, on the test list; needs the clone, and SqueezeNet's weights in WEIGHTS
+	$(GROCERY) --methods "$(CLASSICAL)" --out results/grocery/classical
+	$(GROCERY) --methods "$(CLASSIFIED)" --heads svm,logistic,knn --out results/grocery/heads
+	$(GROCERY) --methods "$(NETWORKS)" --weights $(WEIGHTS) --heads svm,logistic --out results/grocery/networks
+	$(BIN)/python -m benchmark.document docs/classical.md docs/deep.md
+
+$(TUNED): | $(READY)
+	mkdir -p $(dir $(TUNED))
+	$(BIN)/python -m benchmark train --method squeezenet1_0 --mode finetune --weights $(WEIGHTS) --dataset grocery \
+		--data-root GroceryStoreDataset --epochs 36 --early-side 160 --early 0.7 --lr 5e-4 --views 2 --freeze 0.15 \
+		--holdout 0 --out $(TUNED)
 
 kernel: $(READY)  ## the top-k kernel against its peers, in one table
 	$(BIN)/python -m benchmark.kernel $(ARGS)
