@@ -67,9 +67,9 @@ NETWORKS := squeezenet1_0,$(RMAC),$(RMAC)+color,$(RMAC)+sift+color,$(FINE),$(FIN
 GROCERY := $(BIN)/python -m benchmark run --dataset grocery --data-root GroceryStoreDataset --overwrite
 
 grocery: $(READY) $(TUNED)  ## what was chosen on val, on the test list; needs the clone, and SqueezeNet's weights in WEIGHTS
-	$(GROCERY) --methods "$(CLASSICAL)" --out results/grocery/classical
-	$(GROCERY) --methods "$(CLASSIFIED)" --heads svm,logistic,knn --out results/grocery/heads
-	$(GROCERY) --methods "$(NETWORKS)" --weights $(WEIGHTS) --heads svm,logistic --out results/grocery/networks
+	$(GROCERY) --methods "$(CLASSICAL)" --out results/grocery-test/classical
+	$(GROCERY) --methods "$(CLASSIFIED)" --heads svm,logistic,knn --out results/grocery-test/heads
+	$(GROCERY) --methods "$(NETWORKS)" --weights $(WEIGHTS) --heads svm,logistic --out results/grocery-test/networks
 	$(BIN)/python -m benchmark.document docs/classical.md docs/deep.md
 
 $(TUNED): | $(READY)

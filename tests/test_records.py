@@ -15,11 +15,11 @@ PAGES = {file.name: file.read_text(encoding="utf-8") for file in sorted((ROOT / 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 FOLDERS = sorted(
     file.parent.relative_to(ROOT).as_posix()
-    for kind in ("ablation", "grocery", "turned")
+    for kind in ("ablation", "grocery-test", "turned")
     for file in (ROOT / "results" / kind).glob("*/run.json")
 )
 ABLATION = [folder for folder in FOLDERS if folder.startswith("results/ablation/")]
-GROCERY = [folder for folder in FOLDERS if folder.startswith("results/grocery/")]
+GROCERY = [folder for folder in FOLDERS if folder.startswith("results/grocery-test/")]
 HASHES = {"phash", "dhash", "ahash", "whash", "colorhash", "block-mean", "crop-resistant"}
 
 
