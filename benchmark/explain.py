@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark.cli import DataRoot, app, command
-from retrieval_bench.core import BenchError, NotComparable, printable
+from retrieval_bench.core import BenchError, printable
 
 
 @command(app, "explain")
@@ -55,10 +55,7 @@ def explain_command(
         from retrieval_bench.explaining.choice import query_row
 
         query_row(arrays, query)  # before the images are looked for, which may take minutes
-    try:
-        dataset = dataset_of(whole, data_root)
-    except NotComparable as error:
-        raise BenchError(str(error)) from None
+    dataset = dataset_of(whole, data_root)
     # A record of a GPU can be explained without one.
     anywhere = whole.model_copy(update={"settings": whole.settings.model_copy(update={"device": "auto"})})
     plan = replace(plan_of(anywhere, data_root), threads=cli._threads(threads), cache=FeatureCache(cache_root()))

@@ -109,7 +109,7 @@ def test_mistakes_are_one_sentence(record: Path, tmp_path: Path) -> None:
 def test_other_images_are_refused(record: Path, shelf: Path, tmp_path: Path) -> None:
     Image.fromarray(picture(3, 999)).save(shelf / "gallery" / "product-1" / "0.png")
     code, said = explain(tmp_path / "why.png", record)
-    assert code == 2
+    assert code == 3
     assert "fingerprint" in said
     assert not (tmp_path / "why.png").exists()
 
