@@ -190,8 +190,8 @@ class Feeder:
         import torch
 
         if self._free is None:
-            batch = torch.stack(list(inputs))
-            return describe(batch.to(self.device, memory_format=torch.channels_last)).cpu()
+            batch = torch.stack([one.permute(1, 2, 0) for one in inputs]).permute(0, 3, 1, 2)  # channels last
+            return describe(batch.to(self.device)).cpu()
         lane = self._free.get()
         try:
             return lane(describe, inputs)
@@ -220,22 +220,22 @@ class _Lane:
 
         batch = self._staged(inputs)
         if self._stream is None:
-            return describe(batch.contiguous(memory_format=torch.channels_last)).cpu()
+            return describe(batch).cpu()
         try:
             with torch.cuda.stream(self._stream):
-                there = batch.to(self.device, non_blocking=True)
-                return describe(there.contiguous(memory_format=torch.channels_last)).cpu()
+                return describe(batch.to(self.device, non_blocking=True)).cpu()
         finally:
             self._stream.synchronize()  # also after an error: the next batch overwrites the staged one
 
     def _staged(self, inputs: Sequence[Any]) -> Any:
-        """The inputs as one tensor (n, c, h, w), in memory that is kept from batch to batch; pinned for CUDA."""
+        """The inputs as one tensor (n, c, h, w), its channels last, in memory that is kept from batch to batch; pinned
+        for CUDA."""
         import torch
 
-        shape = (len(inputs), *inputs[0].shape)
+        rows = [one.permute(1, 2, 0) for one in inputs]
+        shape = (len(rows), *rows[0].shape)
         needed = inputs[0].numel() * len(inputs)
         if self._memory is None or self._memory.numel() < needed:
             self._memory = None  # the old one first: there may not be room for both
             self._memory = torch.empty(needed, dtype=inputs[0].dtype, pin_memory=self._stream is not None)
-        batch = self._memory[:needed].view(shape)
-        return torch.stack(list(inputs), out=batch)
+        return torch.stack(rows, out=self._memory[:needed].view(shape)).permute(0, 3, 1, 2)

@@ -179,6 +179,7 @@ def _joined(graph: Any, example: Any) -> Any:
 
     modules = dict(graph.named_modules())
     order = {node: place for place, node in enumerate(graph.graph.nodes)}
+    ours: list[Any] = []
 
     def is_relu(node: Any) -> bool:
         if node.op == "call_module":
@@ -210,10 +211,22 @@ def _joined(graph: Any, example: Any) -> Any:
         with graph.graph.inserting_before(last):
             new = graph.graph.call_module(name, (*node.args, *(() if other is None else (other,))))
         order[new] = order[last]
+        ours.append(new)
         new.meta = dict(last.meta)
         last.replace_all_uses_with(new)
         for unused in (last, *inner):
             graph.graph.erase_node(unused)
+    place = {node: number for number, node in enumerate(graph.graph.nodes)}
+    for node in ours:
+        _, *others = node.args
+        # A map may be written over where a convolution made it, so that nothing shares its memory, and where
+        # convolutions alone have looked at it, all of them earlier.
+        if (
+            others
+            and {*others, *others[0].users} <= {*ours}
+            and all(place[one] <= place[node] for one in others[0].users)
+        ):
+            graph.get_submodule(node.target).overwrite = others[0] is not node.args[0]
     graph.delete_all_unused_submodules()
     graph.graph.lint()
     graph.recompile()
@@ -225,10 +238,12 @@ def _Convolution(convolution: Any, cut: bool, shape: list[int]) -> Any:
     from torch import nn
 
     class Convolution(nn.Module):  # type: ignore[misc] # here, as torch is loaded late
-        """convolution: weights and geometry. cut: ReLU at the end. Called with two maps, it adds the second."""
+        """convolution: weights and geometry. cut: ReLU at the end. Called with two maps, it adds the second, and with
+        `overwrite` writes into that."""
 
         def __init__(self) -> None:
             super().__init__()
+            self.overwrite = False
             padding, stride, dilation = (
                 list(geometry) for geometry in (convolution.padding, convolution.stride, convolution.dilation)
             )
@@ -245,9 +260,11 @@ def _Convolution(convolution: Any, cut: bool, shape: list[int]) -> Any:
                 return torch.ops.mkldnn._convolution_pointwise(
                     features, self.weight, self.bias, *self.geometry, "relu" if cut else "none", [], ""
                 )
-            return torch.ops.mkldnn._convolution_pointwise(
-                features, other, self.weight, self.bias, *self.geometry, "add", 1.0, "relu" if cut else None, [], ""
+            write = (
+                torch.ops.mkldnn._convolution_pointwise_ if self.overwrite else torch.ops.mkldnn._convolution_pointwise
             )
+            maps = (other, features) if self.overwrite else (features, other)
+            return write(*maps, self.weight, self.bias, *self.geometry, "add", 1.0, "relu" if cut else None, [], "")
 
     return Convolution()
 
