@@ -247,7 +247,9 @@ def test_several_records_of_the_same_data_share_a_table(tmp_path: Path) -> None:
     read = page(first, second)
     assert_safe(read)
     combined = read.tables[0]
-    assert [line[:2] for line in combined[1:]] == [*([name, str(first)] for name in METHODS), ["hog", str(second)]]
+    assert [line[:2] for line in combined[1:]] == [*([name, "1"] for name in METHODS), ["hog", "2"]]
+    for number, folder in enumerate((first, second), start=1):
+        assert f"{number}. {folder}" in read.text
     assert "group" not in combined[0]
     accuracy = combined[0].index("accuracy")
     assert combined[1][accuracy] == f"{gather(first).record.rows[0].scores['accuracy']:.3f}"

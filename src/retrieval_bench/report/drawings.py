@@ -27,6 +27,13 @@ FIRST_OPEN = 3
 MOST_MATRIX = 16  # methods in the table of pairs
 
 
+def column_of(method: str) -> Markup:
+    """The head of a method's column, which breaks where the parts of a joined method meet."""
+    first, *others = method.split("+")
+    parts = [joined(first), *(joined("+", tag("wbr"), part) for part in others)]
+    return tag("th", tag("span", parts, class_="fold"), scope="col")
+
+
 def pareto(evidence: Evidence, findings: Findings, place: Mapping[str, int]) -> Markup | None:
     figures = []
     rows = evidence.contestants
@@ -87,7 +94,7 @@ def pairs(evidence: Evidence) -> Markup | None:
             said = f"{one} - {other}: {mean:+.3f}, 95 % {low:+.3f} to {high:+.3f}, p (Holm) {p:.4f}"
             cells.append(tag("td", f"{mean:+.3f}" if real else f"({mean:+.3f})", class_=kind, title=said))
         body.append(tag("tr", tag("th", tag("span", one, class_="cut", title=one), scope="row"), cells))
-    heads = [tag("th", ""), *(tag("th", tag("span", plots.short(name, 16), title=name), scope="col") for name in names)]
+    heads = [tag("th", ""), *(column_of(name) for name in names)]
     table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body))
     left = " Controls are compared in the record, and left out here." if controls else ""
     intro = (
@@ -250,7 +257,7 @@ def _sliced(one: Sliced) -> Markup:
     if one.by == "category":
         order.sort(key=lambda part: -part.queries)
     heads = [tag("th", one.by, scope="col")]
-    heads += [tag("th", tag("span", plots.short(name, 16), title=name), scope="col") for name in names]
+    heads += [column_of(name) for name in names]
     body = []
     for part in order[:MOST_GROUPS]:
         products = f"{part.products:,} product{'s' if part.products > 1 else ''}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-VOID = frozenset({"meta", "img", "br", "col"})
+VOID = frozenset({"meta", "img", "br", "wbr", "col"})
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 

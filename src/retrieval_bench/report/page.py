@@ -13,6 +13,7 @@ from retrieval_bench.report.evidence import CONTROL, Evidence
 from retrieval_bench.report.examples import failure_gallery
 from retrieval_bench.report.findings import find
 from retrieval_bench.report.markup import Markup, joined, tag, visible
+from retrieval_bench.report.names import Names, names_of, renamed
 from retrieval_bench.report.plots import whisker
 from retrieval_bench.report.style import policy, style_sheet
 from retrieval_bench.report.table import Column, caption, columns, grid
@@ -33,30 +34,32 @@ class Section:
 def render(evidences: Sequence[Evidence], progress: Callable[[str], None] = lambda what: None) -> str:
     """The page of these records, at least one, as HTML. progress: told what is being worked on."""
     one = len(evidences) == 1
+    names = names_of(row.method for evidence in evidences for row in evidence.record.rows)
+    evidences = [renamed(evidence, names) for evidence in evidences]
     parts: list[Markup] = []
     links: list[tuple[str, str]] = []
     places: set[int] = set()
     together = combined(evidences)
     if not one:
-        section = _of_several(evidences, together)
+        section = _of_several(evidences, together, names)
         parts.append(_section(section))
         links.append((section.anchor, section.title))
     for number, evidence in enumerate(evidences, start=1):
         progress(evidence.name)
         prefix = "" if one else f"r{number}-"
-        sections = _sections(evidence, prefix)
+        sections = _sections(evidence, names, prefix)
         places |= set(range(len(evidence.record.rows)))
         if one:
             links += [(section.anchor, section.title) for section in sections]
         else:
             anchor = f"record-{number}"
-            links.append((anchor, evidence.name))
+            links.append((anchor, f"{number}. {evidence.name}"))
             within = tag("ul", [tag("li", tag("a", s.title, href=f"#{s.anchor}")) for s in sections])
             title = joined(tag("h2", f"{number}. {evidence.name}"), tag("p", _about(evidence.record), class_="lead"))
             parts.append(tag("div", title, tag("nav", within), id=anchor, class_="record-title"))
         parts += [_section(section) for section in sections]
-    names = list(dict.fromkeys(evidence.record.dataset.name for evidence in evidences))
-    heading = f"Image retrieval on {', '.join(names)}"
+    datasets = dict.fromkeys(evidence.record.dataset.name for evidence in evidences)
+    heading = f"Image retrieval on {', '.join(datasets)}"
     lead = _about(evidences[0].record) if one else f"{len(evidences)} records"
     navigation = tag("nav", tag("ul", [tag("li", tag("a", name, href=f"#{to}")) for to, name in links]))
     top = tag("header", tag("div", tag("h1", heading), tag("p", lead, class_="lead"), navigation))
@@ -87,11 +90,11 @@ def _about(record: Record) -> str:
     return f"{counts}, {data.images.train:,} to learn from · {len(record.rows)} methods · {record.created[:10]}"
 
 
-def _sections(evidence: Evidence, prefix: str) -> list[Section]:
+def _sections(evidence: Evidence, names: Names, prefix: str) -> list[Section]:
     findings = find(evidence)
     place = {row.method: number for number, row in enumerate(evidence.record.rows)}
     found = [
-        ("results", "Results", _headline(evidence, place)),
+        ("results", "Results", _headline(evidence, names, place)),
         ("cost", "Quality against cost", drawings.pareto(evidence, findings, place)),
         ("pairs", "Which differences are real", drawings.pairs(evidence)),
         ("curves", "Retrieval curves", drawings.curves(evidence, findings, place)),
@@ -108,11 +111,12 @@ def _sections(evidence: Evidence, prefix: str) -> list[Section]:
     return [Section(f"{prefix}{anchor}", title, body) for anchor, title, body in found if body is not None]
 
 
-def _headline(evidence: Evidence, place: dict[str, int]) -> Markup:
+def _headline(evidence: Evidence, names: Names, place: dict[str, int]) -> Markup:
     record = evidence.record
     warnings = []
     if record.status != "finished":
-        planned = [name for name in record.settings.methods if name not in {row.method for row in record.rows}]
+        there = {row.method for row in record.rows}
+        planned = [name for name in record.settings.methods if names.short.get(name, name) not in there]
         rest = f"; planned were also {', '.join(planned)}" if planned and len(planned) < 20 else ""
         state = "is still running" if record.status == "running" else f"is {record.status}"
         warnings.append(f"This run {state}: it holds {len(record.rows)} methods{rest}.")
@@ -125,8 +129,17 @@ def _headline(evidence: Evidence, place: dict[str, int]) -> Markup:
         [tag("p", sentence, class_="warn") for sentence in warnings],
         _cards(evidence),
         _table(record, place),
+        _key(names.of(row.method for row in record.rows)),
         tag("ul", [tag("li", sentence) for sentence in caption(record)], class_="sentences"),
     )
+
+
+def _key(parts: Mapping[str, str]) -> Markup | None:
+    """What shortened names stand for."""
+    if not parts:
+        return None
+    meanings = [joined(tag("dt", part), tag("dd", tag("code", meaning))) for part, meaning in parts.items()]
+    return tag("dl", meanings, class_="facts key")
 
 
 def _cards(evidence: Evidence) -> Markup | None:
@@ -223,20 +236,24 @@ def _best(shown: Sequence[Column], lines: Sequence[Sequence[str]]) -> list[set[s
     return found
 
 
-def _of_several(evidences: Sequence[Evidence], together: Combined) -> Section:
-    heads = [tag("th", head, scope="col") for head in together.heads]
+def _of_several(evidences: Sequence[Evidence], together: Combined, names: Names) -> Section:
+    heads = [
+        tag("th", head, scope="col", class_="left" if place == 1 else None) for place, head in enumerate(together.heads)
+    ]
+    numbers = {evidence.name: number for number, evidence in enumerate(evidences, start=1)}
     body = [
         tag(
             "tr",
             tag("th", tag("span", line[0], class_="cut", title=line[0]), scope="row"),
-            tag("td", line[1], class_="left"),
+            tag("td", tag("a", numbers[line[1]], href=f"#record-{numbers[line[1]]}", title=line[1]), class_="left"),
             [_cell(cell) for cell in line[2:]],
         )
         for line in together.lines
     ]
-    table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body))
+    table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), class_="tight")
     content: Markup | None = tag("div", table, class_="scroll") if together.comparable else None
-    return Section("all", "All records", joined(tag("p", together.sentence), content))
+    key = _key(names.parts) if together.comparable else None
+    return Section("all", "All records", joined(tag("p", together.sentence), content, key))
 
 
 def _definitions(evidence: Evidence) -> Markup:

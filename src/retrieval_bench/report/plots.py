@@ -15,8 +15,8 @@ COLOURS = 10
 
 WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 42
-_LETTER = 6.6  # width of a letter at 12 px, on average
-_LONGEST = 24
+_LETTER = 7.2  # width of a letter at 12 px, on average, in a wide typeface
+_LONGEST = 28
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,11 @@ def amount(value: float) -> str:
 
 
 def short(name: str, most: int = _LONGEST) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+    """A name without its middle where it is too long: names of methods differ at both ends."""
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
 
 
 def colour(place: int) -> str:
@@ -190,7 +194,7 @@ def _free(across: float, down: float, width: float, taken: Sequence[_Box]) -> tu
 def reaches(rows: Sequence[Reach], x: Axis, title: str) -> Markup:
     """A row for each method: a dot at the median, a thick line to the 95th percentile, a thin one to the 99th."""
     names = [short(row.name) for row in rows]
-    left = min(170.0, max(map(len, names)) * _LETTER + 14)
+    left = max(map(len, names)) * _LETTER + 14
     step, top = 21, 6
     height = top + step * len(rows) + 36
     width = WIDTH - left - 52

@@ -1,0 +1,57 @@
+"""Long names on a page: short, one for each method, and explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from evidences import METHODS, read_page, saved
+
+from retrieval_bench.report.evidence import gather
+from retrieval_bench.report.names import ROOM, names_of, renamed
+from retrieval_bench.report.page import render
+
+LONG = "squeezenet1_0:pool=rmac:flip=true:whiten=512:level=0.5"
+OTHER = "squeezenet1_0:weights=mine/squeezenet1_0-shop.pth:pool=avg"
+
+
+def test_parts_with_options_become_numbers_that_are_the_same_in_every_name() -> None:
+    methods = [LONG, f"{LONG}+sift+color", "sift", f"{OTHER}+{LONG}[untrained]", OTHER, "resnet50:pool=gem[untrained]"]
+    names = names_of(methods)
+    assert names.short == {
+        LONG: "squeezenet1_0(1)",
+        f"{LONG}+sift+color": "squeezenet1_0(1)+sift+color",
+        "sift": "sift",
+        f"{OTHER}+{LONG}[untrained]": "squeezenet1_0(2)+squeezenet1_0(1)[untrained]",
+        OTHER: "squeezenet1_0(2)",
+        "resnet50:pool=gem[untrained]": "resnet50(3)[untrained]",
+    }
+    assert names.parts == {
+        "squeezenet1_0(1)": LONG,
+        "squeezenet1_0(2)": OTHER,
+        "resnet50(3)": "resnet50:pool=gem",
+    }
+    assert names.of([f"{LONG}+sift+color", "sift"]) == {"squeezenet1_0(1)": LONG}
+
+
+@pytest.mark.parametrize("name", ["sift", "phash:size=16", "a" * ROOM, "sift+dense-sift+color+hog+lbp"])
+def test_short_names_and_names_without_options_stay(name: str) -> None:
+    assert names_of([name]).short == {name: name}
+    assert names_of([name]).parts == {}
+
+
+def test_every_place_of_a_page_uses_the_short_name_and_says_once_what_it_means(tmp_path: Path) -> None:
+    families = dict(METHODS) | {LONG: "deep", f"{LONG}+sift": "fusion"}
+    folder = saved(tmp_path, families)
+    evidence = gather(folder)
+    names = names_of(row.method for row in evidence.record.rows)
+    short = renamed(evidence, names)
+    assert [row.method for row in short.finished] == [names.short[row.method] for row in evidence.finished]
+    for method in families:
+        assert (short.arrays[f"{names.short[method]}/indices"] == evidence.arrays[f"{method}/indices"]).all()
+    groups = evidence.record.comparisons["accuracy"].groups
+    assert short.record.comparisons["accuracy"].groups == {names.short[method]: each for method, each in groups.items()}
+    page = read_page(render([evidence]))
+    assert page.text.count(LONG) == 1
+    assert "squeezenet1_0(1)+sift" in page.text
+    assert [line[0] for line in page.tables[0][1:]] == [names.short[method] for method in families]
