@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from evidences import METHODS, read_page, saved
+from records import record, row
 
+from retrieval_bench.report import table
 from retrieval_bench.report.evidence import gather
-from retrieval_bench.report.names import ROOM, names_of, renamed
+from retrieval_bench.report.names import ROOM, names_of
 from retrieval_bench.report.page import render
 
 LONG = "squeezenet1_0:pool=rmac:flip=true:whiten=512:level=0.5"
@@ -45,7 +47,7 @@ def test_every_place_of_a_page_uses_the_short_name_and_says_once_what_it_means(t
     folder = saved(tmp_path, families)
     evidence = gather(folder)
     names = names_of(row.method for row in evidence.record.rows)
-    short = renamed(evidence, names)
+    short = evidence.renamed(names)
     assert [row.method for row in short.finished] == [names.short[row.method] for row in evidence.finished]
     for method in families:
         assert (short.arrays[f"{names.short[method]}/indices"] == evidence.arrays[f"{method}/indices"]).all()
@@ -55,3 +57,12 @@ def test_every_place_of_a_page_uses_the_short_name_and_says_once_what_it_means(t
     assert page.text.count(LONG) == 1
     assert "squeezenet1_0(1)+sift" in page.text
     assert [line[0] for line in page.tables[0][1:]] == [names.short[method] for method in families]
+
+
+def test_a_narrow_terminal_has_short_names_before_columns_go() -> None:
+    one = record(row("sift"), row(f"{LONG}+sift"), row(OTHER))
+    assert LONG in table.terminal(one).splitlines()[3]
+    lines = table.terminal(one, 160).splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["sift", "squeezenet1_0(1)+sift", "squeezenet1_0(2)"]
+    assert f"squeezenet1_0(1) = {LONG}" in lines
+    assert not [line for line in lines if line.startswith("Too narrow")]

@@ -27,11 +27,15 @@ FIRST_OPEN = 3
 MOST_MATRIX = 16  # methods in the table of pairs
 
 
-def column_of(method: str) -> Markup:
-    """The head of a method's column, which breaks where the parts of a joined method meet."""
+def breakable(method: str) -> Markup:
+    """A method's name, with room for a line to break where its parts meet."""
     first, *others = method.split("+")
-    parts = [joined(first), *(joined("+", tag("wbr"), part) for part in others)]
-    return tag("th", tag("span", parts, class_="fold"), scope="col")
+    return joined(first, [joined("+", tag("wbr"), part) for part in others])
+
+
+def column_of(method: str) -> Markup:
+    """The head of a method's column."""
+    return tag("th", tag("span", breakable(method), class_="fold"), scope="col")
 
 
 def pareto(evidence: Evidence, findings: Findings, place: Mapping[str, int]) -> Markup | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Dataset, Judged, printable
 from retrieval_bench.known import Known, known_in, known_of
 from retrieval_bench.recomputed import judged
+from retrieval_bench.report.names import Names, renamed
 from retrieval_bench.results import Record, Row, load, load_rankings
 
 CONTROL = "control"
@@ -47,6 +48,16 @@ class Evidence:
     def judged(self, method: str) -> Judged:
         """What this method found, as metrics see it; KeyError where there is no ranking of it."""
         return judged(self.arrays, method)
+
+    def renamed(self, names: Names) -> Evidence:
+        """The same, with every method called by its short name: rows, comparisons and arrays."""
+        short = names.short
+        changed = {row.method for row in self.record.rows if short[row.method] != row.method}
+        arrays = {}
+        for key, value in self.arrays.items():
+            owner = max((method for method in changed if key.startswith(f"{method}/")), key=len, default="")
+            arrays[short[owner] + key[len(owner) :] if owner else key] = value
+        return replace(self, record=renamed(self.record, names), arrays=arrays)
 
 
 def gather(path: Path, data_root: Path | None = None, with_dataset: bool = True) -> Evidence:

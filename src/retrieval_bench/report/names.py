@@ -1,17 +1,16 @@
-"""What a method is called on a page where its name has no room.
+"""What a method is called on a page, or in a terminal, where its name has no room.
 
 A name with all its options can be a hundred letters long, and names of one run differ near their ends. There each set
 of options that a part of the method has becomes a number: `squeezenet1_0:pool=rmac:whiten=512+color` is called
-`squeezenet1_0(1)+color`, and the page says once what `squeezenet1_0(1)` stands for.
+`squeezenet1_0(1)+color`, and it is said once what `squeezenet1_0(1)` stands for.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from retrieval_bench.report.evidence import Evidence
 from retrieval_bench.results import Comparison, Record
 
 ROOM = 24
@@ -62,20 +61,9 @@ def _marked(method: str) -> tuple[str, str]:
     return method[:start], method[start:]
 
 
-def renamed(evidence: Evidence, names: Names) -> Evidence:
-    """The same, with every method called by its short name: rows, comparisons and arrays."""
+def renamed(record: Record, names: Names) -> Record:
+    """The same, with every method of its rows and comparisons called by its short name."""
     short = names.short
-    changed = {row.method for row in evidence.record.rows if short[row.method] != row.method}
-    if not changed:
-        return evidence
-    arrays = {}
-    for key, value in evidence.arrays.items():
-        owner = max((method for method in changed if key.startswith(f"{method}/")), key=len, default="")
-        arrays[short[owner] + key[len(owner) :] if owner else key] = value
-    return replace(evidence, record=_renamed(evidence.record, short), arrays=arrays)
-
-
-def _renamed(record: Record, short: Mapping[str, str]) -> Record:
     rows = tuple(row.model_copy(update={"method": short[row.method]}) for row in record.rows)
     comparisons = {
         metric: Comparison(

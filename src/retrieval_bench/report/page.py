@@ -13,7 +13,7 @@ from retrieval_bench.report.evidence import CONTROL, Evidence
 from retrieval_bench.report.examples import failure_gallery
 from retrieval_bench.report.findings import find
 from retrieval_bench.report.markup import Markup, joined, tag, visible
-from retrieval_bench.report.names import Names, names_of, renamed
+from retrieval_bench.report.names import Names, names_of
 from retrieval_bench.report.plots import whisker
 from retrieval_bench.report.style import policy, style_sheet
 from retrieval_bench.report.table import Column, caption, columns, grid
@@ -35,7 +35,7 @@ def render(evidences: Sequence[Evidence], progress: Callable[[str], None] = lamb
     """The page of these records, at least one, as HTML. progress: told what is being worked on."""
     one = len(evidences) == 1
     names = names_of(row.method for evidence in evidences for row in evidence.record.rows)
-    evidences = [renamed(evidence, names) for evidence in evidences]
+    evidences = [evidence.renamed(names) for evidence in evidences]
     parts: list[Markup] = []
     links: list[tuple[str, str]] = []
     places: set[int] = set()
@@ -187,7 +187,7 @@ def _price(row: Row, key: str) -> float | None:
 
 
 def _card(what: str, value: str, who: str, why: str) -> Markup:
-    lines = (("what", what), ("value", value), ("who", who), ("why", why))
+    lines = (("what", what), ("value", value), ("who", drawings.breakable(who)), ("why", why))
     return tag("div", [tag("div", content, class_=kind) for kind, content in lines if content], class_="card")
 
 

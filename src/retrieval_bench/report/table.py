@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from retrieval_bench.report import robustness
+from retrieval_bench.report.names import names_of, renamed
 from retrieval_bench.results import TABLE_FILES, Record, Row
 
 NOT_AVAILABLE = "n/a"
@@ -167,8 +168,16 @@ def grid(record: Record, shown: list[Column]) -> list[list[str]]:
 
 
 def terminal(record: Record, width: int | None = None, color: bool = False) -> str:
-    """The table for a terminal of `width` columns; the least needed columns go first, and a line says so."""
+    """The table for a terminal of `width` columns; long names get short, then the least needed columns go.
+
+    Lines below say what is missing and what short names stand for.
+    """
     shown = columns(record)
+    parts: Mapping[str, str] = {}
+    if width is not None and _width(record, shown) > width:
+        names = names_of(row.method for row in record.rows)
+        record, parts = renamed(record, names), names.parts
+        shown = columns(record)
     hidden: list[str] = []
     while width is not None and len(shown) > 1 and _width(record, shown) > width:
         drop = max(shown, key=lambda column: (column.rank, shown.index(column)))
@@ -190,7 +199,7 @@ def terminal(record: Record, width: int | None = None, color: bool = False) -> s
     )
     console.print(table)
     below = Console(file=buffer, width=width or 120, force_terminal=color, highlight=False)
-    for line in caption(record):
+    for line in [*(f"{part} = {meaning}" for part, meaning in parts.items()), *caption(record)]:
         below.print(Text(line, style="dim" if color else ""))
     if hidden:
         below.print(Text(f"Too narrow for: {', '.join(reversed(hidden))} (`show --format csv` has all).", style="dim"))
