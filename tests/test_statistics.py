@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from retrieval_bench.statistics.comparison import compare, groups, holm, sign_flip
-from retrieval_bench.statistics.resampling import cluster_sums, intervals, resampled_means
+from retrieval_bench.statistics.resampling import FEW, cluster_sums, intervals, resampled_means
 
 
 def clustered(seed: int, n_clusters: int, each: int, m: int = 1, shared: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
@@ -60,6 +60,24 @@ def test_clusters_widen_the_interval_as_they_should() -> None:
 
 def test_one_cluster_has_no_interval() -> None:
     assert np.isnan(intervals(resampled_means(np.ones((5, 2)), np.zeros(5), 100, 0), 1)).all()
+
+
+@pytest.mark.parametrize("n_clusters", [2, 3, FEW - 1])
+def test_few_clusters_have_students_interval(n_clusters: int) -> None:
+    values = np.random.default_rng(n_clusters).random((n_clusters, 4))
+    found = intervals(resampled_means(values, np.arange(n_clusters), 20_000, 0), n_clusters)
+    expected = stats.t.interval(0.95, n_clusters - 1, values.mean(axis=0), stats.sem(values, axis=0))
+    away = (expected[1] - expected[0]).mean()
+    assert found == pytest.approx(np.column_stack(expected), abs=0.03 * away)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_clusters", [2, 3, 4, FEW - 1, FEW])
+def test_few_clusters_cover_the_truth_as_often_as_they_say(n_clusters: int) -> None:
+    """As the few rounds of a race, or the few products of a slice."""
+    values = np.random.default_rng(n_clusters).standard_normal((n_clusters, 4000))
+    found = intervals(resampled_means(values, np.arange(n_clusters), 2000, 0), n_clusters)
+    assert 0.93 <= ((found[:, 0] <= 0) & (found[:, 1] >= 0)).mean() <= 0.97
 
 
 def test_the_same_seed_gives_the_same_bits_for_any_thread_count() -> None:

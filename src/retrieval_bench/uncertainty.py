@@ -20,11 +20,14 @@ def statistics(products: np.ndarray, seed: int) -> Statistics:
 
 
 def intervals_of(values: Mapping[str, np.ndarray], products: np.ndarray, how: Statistics) -> dict[str, Interval]:
-    """Metric -> (q,) values of the queries, to metric -> interval of its mean; empty where all show one product."""
+    """Metric -> (q,) values of the queries, to metric -> interval of its mean; empty where all show one product.
+
+    All metrics lie between 0 and 1, and so do the intervals.
+    """
     if not values or how.clusters < 2:
         return {}
     means = resampled_means(np.column_stack(list(values.values())), products, how.resamples, how.seed)
-    reach = intervals(means, how.clusters, how.level)
+    reach = intervals(means, how.clusters, how.level).clip(0.0, 1.0)
     return {name: Interval(low=low, high=high) for name, (low, high) in zip(values, reach.tolist(), strict=True)}
 
 
