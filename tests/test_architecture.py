@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "reranking": {"core", "extractors", "registry", "reranking", "verification"},
     "heads": {"core", "heads", "metrics", "registry", "search"},
     "classification": {"core", "heads", "results", "timing"},
-    "statistics": {"results", "statistics"},
+    "statistics": {"results", "search", "statistics"},
     "uncertainty": {"results", "statistics"},
     "revisit": {"core", "datasets", "judge", "metrics", "registry", "results"},
     "known": {"core"},

@@ -10,6 +10,7 @@ from scipy import stats
 
 from retrieval_bench.statistics.comparison import compare, groups, holm, sign_flip
 from retrieval_bench.statistics.resampling import FEW, cluster_sums, intervals, resampled_means
+from retrieval_bench.statistics.sums import weighted_sums
 
 
 def clustered(seed: int, n_clusters: int, each: int, m: int = 1, shared: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
@@ -24,6 +25,18 @@ def test_cluster_sums_by_hand() -> None:
     sums, sizes = cluster_sums(np.array([[1.0], [2.0], [4.0], [8.0]]), np.array([7, 3, 7, 3]))
     assert sums.tolist() == [[10.0], [5.0]]
     assert sizes.tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(("b", "n", "m"), [(0, 3, 2), (1, 1, 1), (7, 40, 5), (3, 0, 2), (4, 2, 0)])
+def test_weighted_sums_are_added_in_order_of_rows(b: int, n: int, m: int) -> None:
+    random = np.random.default_rng(n)
+    weights, rows = random.integers(-2, 3, size=(b, n)), random.normal(size=(n, m))
+    slow = np.zeros((b, m))
+    for one, row in np.ndindex(b, n):
+        slow[one] += weights[one, row] * rows[row]
+    found = weighted_sums(weights, rows)
+    assert found.tobytes() == slow.tobytes()
+    np.testing.assert_allclose(found, weights @ rows, rtol=1e-12, atol=1e-12)
 
 
 def test_resamples_are_those_of_an_obvious_loop() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from retrieval_bench.results import Pair
 from retrieval_bench.statistics.resampling import LEVEL, RESAMPLES, cluster_sums, intervals, resampled_means
+from retrieval_bench.statistics.sums import weighted_sums
 
 _BLOCK = 500
 
@@ -47,8 +48,6 @@ def sign_flip(differences: np.ndarray, clusters: np.ndarray, flips: int, seed: i
 
     With 2^clusters <= flips every pattern is tried once instead, and p is their share.
     """
-    from threadpoolctl import threadpool_limits
-
     sums, sizes = cluster_sums(differences, clusters)
     n = len(sizes)
     # What differs by rounding alone is equally far.
@@ -57,14 +56,13 @@ def sign_flip(differences: np.ndarray, clusters: np.ndarray, flips: int, seed: i
     whole = n < 60 and 2**n <= flips
     total = 2**n if whole else flips
     random = np.random.default_rng(seed)
-    with threadpool_limits(1, "blas"):
-        for start in range(0, total, _BLOCK):
-            if whole:
-                patterns = np.arange(start, min(start + _BLOCK, total))
-                bits = (patterns[:, None] >> np.arange(n)) & 1
-            else:
-                bits = random.integers(2, size=(_BLOCK, n))[: total - start]
-            counts += (np.abs((2.0 * bits - 1.0) @ sums) >= seen).sum(axis=0)
+    for start in range(0, total, _BLOCK):
+        if whole:
+            patterns = np.arange(start, min(start + _BLOCK, total))
+            bits = (patterns[:, None] >> np.arange(n)) & 1
+        else:
+            bits = random.integers(2, size=(_BLOCK, n))[: total - start]
+        counts += (np.abs(weighted_sums(2 * bits - 1, sums)) >= seen).sum(axis=0)
     return counts / total if whole else (counts + 1) / (total + 1)
 
 

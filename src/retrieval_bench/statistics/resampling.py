@@ -11,6 +11,8 @@ import math
 
 import numpy as np
 
+from retrieval_bench.statistics.sums import weighted_sums
+
 RESAMPLES = 10_000
 LEVEL = 0.95
 FEW = 9
@@ -22,22 +24,20 @@ def resampled_means(values: np.ndarray, clusters: np.ndarray, resamples: int, se
     """(q, m) values of q queries, (q,) int cluster of each -> (resamples, m) float64.
 
     Each resample draws as many clusters as there are, with replacement; its mean is over all queries drawn. The same
-    resamples serve all columns, which makes their differences paired. One thread computes: the same seed gives the
-    same bits for every thread count. Raises ValueError without a query.
+    resamples serve all columns, which makes their differences paired. The same seed gives the same bits for every
+    thread count and on every processor. Raises ValueError without a query.
     """
-    from threadpoolctl import threadpool_limits
-
     sums, sizes = cluster_sums(values, clusters)
     n = len(sizes)
+    both = np.column_stack([sums, sizes])
     random = np.random.default_rng(seed)
     means = np.empty((resamples, values.shape[1]))
-    with threadpool_limits(1, "blas"):
-        for start in range(0, resamples, _BLOCK):
-            drawn = random.integers(n, size=(_BLOCK, n))
-            owner = np.arange(_BLOCK)[:, None] * n
-            times = np.bincount((drawn + owner).ravel(), minlength=_BLOCK * n).reshape(_BLOCK, n).astype(np.float64)
-            block = (times @ sums) / (times @ sizes)[:, None]
-            means[start : start + _BLOCK] = block[: resamples - start]
+    for start in range(0, resamples, _BLOCK):
+        drawn = random.integers(n, size=(_BLOCK, n))
+        owner = np.arange(_BLOCK)[:, None] * n
+        times = np.bincount((drawn + owner).ravel(), minlength=_BLOCK * n).reshape(_BLOCK, n)
+        block = weighted_sums(times[: resamples - start], both)
+        means[start : start + _BLOCK] = block[:, :-1] / block[:, -1:]
     return means
 
 
