@@ -58,9 +58,22 @@ MAY_IMPORT = {
     "team": {"core", "extraction", "extractors", "pixels", "registry", "timing"},
     "gates": {"core"},
     "recomputed": {"core", "judge", "metrics", "results"},
-    "diff": {"core", "gates", "recomputed", "results", "statistics"},
+    "figures": {"results"},
+    "diff": {"core", "figures", "gates", "recomputed", "results", "statistics"},
     "report": {
-        *("core", "datasets", "diff", "gates", "heads", "judge", "known", "metrics", "recomputed", "registry"),
+        *(
+            "core",
+            "datasets",
+            "diff",
+            "figures",
+            "gates",
+            "heads",
+            "judge",
+            "known",
+            "metrics",
+            "recomputed",
+            "registry",
+        ),
         *("report", "results"),
         "slices",
     },
@@ -76,7 +89,7 @@ MAY_IMPORT = {
     },
     "recording": {
         *("cache", "classification", "core", "device", "judge", "known", "metrics", "results", "timing", "trial"),
-        "uncertainty",
+        *("registry", "uncertainty"),
     },
     "runner": {
         *("cache", "classification", "core", "device", "extraction", "extractors", "fusion", "guards", "images"),

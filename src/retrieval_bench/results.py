@@ -261,6 +261,7 @@ class Rankings(Model):
 class Record(Model):
     """`ceilings`: what a perfect ranking scores on this dataset, by metric name with cutoff; votes have none.
 
+    perturbations: what each that was asked for does, severity by severity; empty in records of earlier versions.
     controls: see guards.controls; control -> metric -> score. violations: the rules of `guards` that this run breaks,
     one sentence each; it then ends as failed.
     """
@@ -274,6 +275,7 @@ class Record(Model):
     environment: Environment
     metrics: dict[str, MetricFacts]
     ceilings: dict[str, float]
+    perturbations: dict[str, str] = {}
     statistics: Statistics | None = None
     rows: tuple[Row, ...]
     comparisons: dict[str, Comparison] = {}
