@@ -305,7 +305,7 @@ def test_principal_axes_equal_those_of_the_singular_values(shape):
 
 
 def test_one_photo_a_product_is_no_warning():
-    """Labels of a catalogue are many, which scikit-learn takes for a regression: its warning is an error in these tests."""
+    """Labels of a catalogue are many, which scikit-learn takes for a regression: a warning fails this test."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(40, 8)).astype(np.float32)
     assert len(fit_head("logistic", rows, np.arange(40), seed=0, threads=1).classes) == 40
