@@ -9,7 +9,7 @@ from retrieval_bench.diff import diff
 from retrieval_bench.gates import parse_gate
 from retrieval_bench.recomputed import Values
 from retrieval_bench.report.verdict import as_data, github, lines, markdown
-from retrieval_bench.results import HeadFacts, TimeFigure
+from retrieval_bench.results import HeadFacts, Robustness, TimeFigure
 from retrieval_bench.statistics.comparison import compare
 
 SCORES = {"accuracy": 0.5, "map@r": 0.4}
@@ -287,3 +287,98 @@ def test_a_time_measured_once_says_so() -> None:
     text = "\n".join(lines(diff(one, one)))
     assert "sift: fit_s 1.00 -> 1.00 s (x 1.00, measured once)" in text
     assert "sift: search_ms_p50 10.0 -> 10.0 ms (x 1.00)" in text
+
+
+def perturbed(*steps: tuple[str, int, float], **changes):
+    """A record of one method asked with these perturbed queries: name, severity, accuracy."""
+    curves = [Robustness(perturbation=name, severity=step, scores={"accuracy": value}) for name, step, value in steps]
+    asked = {"perturb": tuple(dict.fromkeys(name for name, _, _ in steps)), "severities": (1, 3)}
+    return record(row("sift", robustness=tuple(curves)), **({"settings": asked} | changes))
+
+
+CURVE = (("blur", 1, 0.5), ("blur", 3, 0.4))
+
+
+def test_curves_are_held_severity_by_severity() -> None:
+    before, after = perturbed(*CURVE), perturbed(("blur", 1, 0.5), ("blur", 3, 0.3))
+    assert diff(before, before).passed
+    verdict = diff(before, after, learned_tolerance=0.06)
+    assert [(change.name, round(change.delta, 6)) for change in verdict.moved] == [("accuracy blur@3", -0.1)]
+    assert "sift: accuracy blur@3 0.4000 -> 0.3000 (-0.1000)" in "\n".join(lines(verdict))
+    assert "| sift | blur@3 | 0.4000 | 0.3000 | -0.1000 |" in markdown(verdict)
+    assert "| sift | blur@3 |" not in markdown(diff(before, before))
+
+
+def test_a_gate_names_a_point_of_a_curve() -> None:
+    before, after = perturbed(*CURVE), perturbed(("blur", 1, 0.5), ("blur", 3, 0.3))
+    gate = parse_gate("accuracy blur@3:0.05")
+    assert not diff(before, after, gates=[gate]).passed
+    assert diff(before, after, gates=[parse_gate("accuracy blur@3:30%")]).passed
+    assert diff(before, after, gates=[parse_gate("accuracy blur@1:0.01")]).passed
+    assert diff(after, before, gates=[gate]).passed, "better is no failure"
+    with pytest.raises(
+        BenchError, match=r"no row has a figure accuracy blur@2; there are .*, accuracy blur@1 and so on"
+    ):
+        diff(before, after, gates=[parse_gate("accuracy blur@2:0.05")])
+
+
+def test_a_curve_that_a_method_lost_fails() -> None:
+    asked = {"settings": {"perturb": ("blur",), "severities": (1, 3)}}
+    verdict = diff(perturbed(*CURVE), record(row("sift"), **asked))
+    assert verdict.broken == ("sift has no score of blur@1, score of blur@3 in the second record",)
+    assert not verdict.passed
+
+
+def test_perturbed_queries_that_were_not_asked_are_not_comparable() -> None:
+    before, after = perturbed(*CURVE, ("crop", 1, 0.2)), perturbed(*CURVE)
+    verdict = diff(before, after)
+    assert verdict.passed
+    assert verdict.unjudged[0].startswith("the perturbed queries crop@1: not comparable, the second run did not ask")
+    assert "accuracy blur@3" in [change.name for change in verdict.quality]
+    gated_elsewhere = diff(before, after, gates=[parse_gate("accuracy:0.1")])
+    assert gated_elsewhere.unjudged == ()
+    assert "crop@1: not comparable" in "\n".join(lines(gated_elsewhere))
+    gated_there = diff(before, after, gates=[parse_gate("accuracy crop@1:0.1")])
+    (sentence,) = gated_there.unjudged
+    assert sentence.startswith("accuracy crop@1:0.1: not comparable, the second record has no such figure of sift")
+    more = diff(after, before)
+    assert (more.passed, more.unjudged) == (True, ())
+    assert "crop@1 are in the second record alone" in markdown(more)
+
+
+def test_a_perturbation_that_does_something_else_is_not_comparable() -> None:
+    before, after = (perturbed(*CURVE, perturbations={"blur": f"sigma {sigma}"}) for sigma in (1, 2))
+    with pytest.raises(NotComparable, match=r"blur perturbs differently .*'sigma 1' and 'sigma 2'"):
+        diff(before, after)
+    assert diff(perturbed(*CURVE), after).passed, "a record of an earlier version does not say it"
+
+
+def test_options_that_changed_under_one_name_are_shown_and_fail_nothing() -> None:
+    one = record(row("sift+qe", params={"sift": {"side": 320, "root": True}, "qe": {"n": 5}}))
+    other = record(row("sift+qe", params={"sift": {"side": 384, "colour": "lab"}, "qe": {"n": 5}}))
+    verdict = diff(one, other)
+    assert verdict.passed
+    sentence = "sift+qe: sift side 320 -> 384, sift root True -> absent, sift colour absent -> lab"
+    assert sentence in "\n".join(lines(verdict))
+    assert f"- {sentence}" in markdown(verdict)
+    assert as_data(verdict)["options"][0] == {"method": "sift+qe", "name": "sift side", "before": 320, "after": 384}
+    assert diff(one, one).options == ()
+    assert diff(record(row("sift+qe")), other).options == (), "a record of an earlier version keeps none"
+
+
+def test_a_gated_time_that_is_gone_is_not_judged() -> None:
+    verdict = gated(timed(10), timed(None), "search_ms_p50:20%")
+    assert verdict.unjudged == ("search_ms_p50:20%: not comparable, the second record has no such figure of sift",)
+    assert "the first record" in gated(timed(None), timed(10), "search_p50:20%").unjudged[0]
+
+
+def test_records_without_methods_are_not_comparable() -> None:
+    with pytest.raises(NotComparable, match="the first record holds no method"):
+        diff(record(), record())
+
+
+def test_github_lists_hold_classifiers_and_curves() -> None:
+    one = perturbed(*CURVE)
+    with_head = one.rows[0].model_copy(update={"heads": {"svm": HeadFacts(scores={"accuracy": 0.6})}})
+    entries = github(one.model_copy(update={"rows": (with_head,)}))["customBiggerIsBetter"]
+    assert {"sift svm accuracy", "sift accuracy blur@3"} <= {entry["name"] for entry in entries}

@@ -302,3 +302,10 @@ def test_principal_axes_equal_those_of_the_singular_values(shape):
     np.testing.assert_allclose(projected(rows, basis, 2), rows @ basis, atol=1e-5)
     assert principal_axes(np.zeros((4, 6), np.float32), 1, 3).tolist() == [[0.0]] * 6
     assert principal_axes(np.zeros((6, 4), np.float32), 1, 3).tolist() == [[0.0]] * 4
+
+
+def test_one_photo_a_product_is_no_warning():
+    """Labels of a catalogue are many, which scikit-learn takes for a regression: a warning fails this test."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 8)).astype(np.float32)
+    assert len(fit_head("logistic", rows, np.arange(40), seed=0, threads=1).classes) == 40

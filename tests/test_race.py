@@ -73,6 +73,8 @@ def test_what_cannot_be_raced_is_refused(tmp_path: Path) -> None:
         race.argv_of("say 'what", [])
     with pytest.raises(BenchError, match="empty"):
         race.argv_of(" ", [])
+    with pytest.raises(BenchError, match="an empty command"):
+        race.argv_of("", [])
 
 
 def test_an_environment_runs_what_is_installed_in_it(tmp_path: Path) -> None:

@@ -69,3 +69,7 @@ def test_random_weights_stay_random() -> None:
     assert plan.weights == "random"
     with pytest.raises(BenchError, match="names no method"):
         plan_of(made_up())
+    with pytest.raises(
+        BenchError, match="names no method"
+    ):  # before minutes of running that nothing can be held against
+        plan_of(made_up(settings={"methods": ("resnet18",)}))

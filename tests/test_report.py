@@ -239,6 +239,8 @@ def test_robustness_is_drawn_where_the_record_has_it() -> None:
         assert (across - plots.LEFT) / wide * 5 == pytest.approx(severity, abs=0.005)
         assert (plots.HEIGHT - plots.BOTTOM - down) / high == pytest.approx(accuracy, abs=0.005)
     assert "robustness" not in read_page(render([Evidence("r", record(row()))])).values("id")
+    said = record(*rows, perturbations={"blur": "sigma <1> to 5"})
+    assert "sigma &lt;1&gt; to 5." in render([Evidence("r", said, no_arrays="none")])
 
 
 def test_several_records_of_the_same_data_share_a_table(tmp_path: Path) -> None:

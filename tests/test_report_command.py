@@ -170,3 +170,14 @@ def test_a_broken_record_is_one_sentence(tmp_path: Path) -> None:
     result = call("report", tmp_path)
     assert result.exit_code == 2
     assert "not JSON" in result.stderr
+
+
+def test_other_definitions_share_no_table(tmp_path: Path) -> None:
+    first, second = saved(tmp_path / "a"), saved(tmp_path / "b")
+    content = json.loads((second / "run.json").read_text())
+    content["metrics"]["accuracy"]["definition"] = "something else"
+    (second / "run.json").write_text(json.dumps(content))
+    text = call("report", first, second, "--format", "md").stdout
+    assert "define accuracy differently" in text
+    assert "| method | record |" not in text
+    assert "| method | record |" in call("report", first, first.parent / "a" / "run.json", "--format", "md").stdout

@@ -39,6 +39,9 @@ def test_queries_alone_are_perturbed_and_the_clean_pass_stays(tmp_path: Path) ->
     assert scores_of(both, "oracle") == {}  # it sees labels, not pixels
     assert (both.settings.perturb, both.settings.severities) == (("brightness", "flip"), (1, 5))
     assert (clean.settings.perturb, clean.settings.severities) == ((), ())
+    assert list(both.perturbations) == ["brightness", "flip"]
+    assert both.perturbations["brightness"].endswith("all samples times or over 1.3, 1.6, 2, 2.6, 3.5")
+    assert clean.perturbations == {}
     for one in both.rows[0].robustness:
         assert set(one.scores) == {"accuracy", "map@r", "recall@10"}
         assert one.intervals["accuracy"].low <= one.scores["accuracy"] <= one.intervals["accuracy"].high

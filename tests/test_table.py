@@ -110,3 +110,12 @@ def test_csv_is_complete_and_in_full_precision() -> None:
 )
 def test_figures_have_three_digits_and_no_exponent(value: float, text: str) -> None:
     assert table.three_digits(value) == text
+
+
+def test_sentences_from_outside_stay_words() -> None:
+    """File names reach the table in sentences of errors: no tag, no turned direction, no order to the terminal."""
+    broken = failed("vgg16", "no <b>file</b> \u202eevil\x1b[2J | here")
+    assert "no &lt;b>file&lt;/b> [U+202E]evil[U+001B][2J | here" in table.markdown(record(broken))
+    assert "no <b>file</b> [U+202E]evil[U+001B][2J | here" in table.terminal(record(broken))
+    cells = table.markdown(record(row("a<b>|c"))).splitlines()[2]
+    assert cells.startswith("| a&lt;b>\\|c |")

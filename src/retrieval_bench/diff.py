@@ -7,6 +7,9 @@ has an interval. Speed is shown only between records of the same machine, and ju
 Rows that learn from train get a wider tolerance. The same seed gives the same bits on one kind of processor; on
 another, the last bit of a descriptor can send k-means to another vocabulary, which moves a score as far as another seed
 does. Rows that learn nothing differ between processors by a rounding here and there and are held close.
+
+Perturbed queries are held like clean ones, perturbation by perturbation and severity by severity, where both records
+asked them. What a version may change at will, the options of a method that its name does not spell, is shown only.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError, NotComparable
+from retrieval_bench.figures import Option, asked_steps, changed_options, perturbed_of, quality_of, steps_of
 from retrieval_bench.gates import Gate, bigger_is_better, known_names, time_name
 from retrieval_bench.recomputed import Values
 from retrieval_bench.results import Record, Row, find_row
@@ -33,7 +37,7 @@ class Change:
 
     gate: what was asked for with --fail; it looks at changes for the worse alone. low, high: 95 % interval of the
     difference over products, where both records hold their rankings and the figure is a mean over queries. n: how often
-    a time was measured.
+    a time was measured. perturbed: the queries were, as the end of `name` says.
     """
 
     method: str
@@ -46,6 +50,7 @@ class Change:
     low: float | None = None
     high: float | None = None
     n: int | None = None
+    perturbed: bool = False
 
     @property
     def moved(self) -> bool:
@@ -70,8 +75,9 @@ class Verdict:
     """broken: sentences on rows that are missing or failed.
 
     quality: every quality figure of every common row; speed: times of the common rows, where the machine is the same.
-    gates: what each gate that was asked for looked at, in every common row. unjudged: sentences on gates for which the
-    two records are not comparable.
+    gates: what each gate that was asked for looked at, in every common row. unjudged: sentences on gates and curves for
+    which the two records are not comparable. options: what the methods of one name did not have the same. notes: what
+    is told and not judged.
     """
 
     quality: tuple[Change, ...]
@@ -81,6 +87,8 @@ class Verdict:
     same_machine: bool
     gates: tuple[Change, ...] = ()
     unjudged: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def moved(self) -> tuple[Change, ...]:
@@ -90,6 +98,15 @@ class Verdict:
     @property
     def passed(self) -> bool:
         return not self.moved and not self.broken
+
+
+@dataclass(frozen=True)
+class _OneSided:
+    """A figure of a common row that one record has and the other has not; names: what a gate may call it."""
+
+    method: str
+    names: tuple[str, ...]
+    lacks: str
 
 
 def diff(
@@ -114,6 +131,8 @@ def diff(
     quality: list[Change] = []
     speed: list[Change] = []
     broken: list[str] = []
+    options: list[Option] = []
+    one_sided: list[_OneSided] = []
     same_machine = _machine(before) == _machine(after)
     for place, record in (("first", before), ("second", after)):
         if record.status == "failed":
@@ -133,16 +152,41 @@ def diff(
             learns = old.features is not None and old.features.fit != "nothing to learn"
             reach = _intervals(old.method, values, before)
             quality += _changes(old, new, learned_tolerance if learns else tolerance, reach)
-            broken += _lost(old, new)
+            broken += _lost(old, new, asked_steps(after))
             speed += _times(old, new)
+            options += changed_options(old, new)
+            one_sided += [*_in_one_only(old, new, "second"), *_in_one_only(new, old, "first")]
     added = tuple(row.method for row in after.rows if find_row(before.rows, row.method) is None)
-    judged, unjudged = _judged(gates, quality, speed, same_machine)
-    shown = tuple(speed) if same_machine else ()
-    return Verdict(tuple(quality), tuple(broken), added, shown, same_machine, tuple(judged), tuple(unjudged))
+    judged, unjudged = _judged(gates, quality, speed, one_sided, same_machine)
+    notes = []
+    if steps := _asked_once(before, after):
+        notes.append(
+            f"the perturbed queries {steps}: not comparable, the second run did not ask them; "
+            "run both with the same --perturb and --severity"
+        )
+    if not gates:  # with gates, only what they name is judged
+        unjudged, notes = [*unjudged, *notes], []
+    if steps := _asked_once(after, before):
+        notes.append(f"the perturbed queries {steps} are in the second record alone")
+    return Verdict(
+        quality=tuple(quality),
+        broken=tuple(broken),
+        added=added,
+        speed=tuple(speed) if same_machine else (),
+        same_machine=same_machine,
+        gates=tuple(judged),
+        unjudged=tuple(unjudged),
+        options=tuple(options),
+        notes=tuple(notes),
+    )
 
 
 def _judged(
-    gates: Sequence[Gate], quality: Sequence[Change], speed: Sequence[Change], same_machine: bool
+    gates: Sequence[Gate],
+    quality: Sequence[Change],
+    speed: Sequence[Change],
+    one_sided: Sequence[_OneSided],
+    same_machine: bool,
 ) -> tuple[list[Change], list[str]]:
     """What each gate looks at, and why one cannot be judged."""
     judged: list[Change] = []
@@ -150,9 +194,17 @@ def _judged(
     for gate in gates:
         figures = [change for change in quality if change.name == gate.name]
         times = [change for change in speed if gate.name in (change.name, time_name(change.name, change.unit))]
-        if not figures and not times and (quality or speed):
-            known = known_names({c.name for c in quality}, {c.name: c.unit for c in speed})
+        absent = [one for one in one_sided if gate.name in one.names]
+        if not figures and not times and not absent and (quality or speed):
+            clean, perturbed = ([c.name for c in quality if c.perturbed == wanted] for wanted in (False, True))
+            known = known_names(set(clean), {c.name: c.unit for c in speed}, perturbed)
             raise BenchError(f"--fail {gate}: no row has a figure {gate.name}; there are {known}")
+        for place in ("first", "second"):
+            methods = [one.method for one in absent if one.lacks == place]
+            if methods:
+                unjudged.append(
+                    f"{gate}: not comparable, the {place} record has no such figure of {', '.join(methods)}"
+                )
         if times and not same_machine:
             unjudged.append(f"{gate}: not comparable, the records come from different machines or thread counts")
             continue
@@ -203,7 +255,23 @@ def _intervals(
     return {name: (low, high) for name, (low, high) in zip(names, reach.tolist(), strict=True)}
 
 
+def _in_one_only(has: Row, other: Row, lacks: str) -> list[_OneSided]:
+    quality = [(name,) for name in _figures(has) if name not in _figures(other)]
+    kept = {name: time for name, time in has.times.items() if time.value is not None}
+    known = {name for name, time in other.times.items() if time.value is not None}
+    times = [(name, time_name(name, time.unit)) for name, time in kept.items() if name not in known]
+    return [_OneSided(has.method, names, lacks) for names in (*quality, *times)]
+
+
+def _asked_once(one: Record, other: Record) -> str:
+    """The perturbed queries that one run asked and the other did not; what both asked is compared all the same."""
+    asked = asked_steps(other)
+    return ", ".join(dict.fromkeys(step for row in one.rows for step in steps_of(row) if step not in asked))
+
+
 def _refuse_false_comparison(before: Record, after: Record) -> None:
+    if not before.rows:
+        raise NotComparable("not comparable: the first record holds no method")
     pairs: dict[str, tuple[Any, Any]] = {
         "the dataset": (before.dataset.name, after.dataset.name),
         "the dataset's fingerprint": (before.dataset.fingerprint[:16], after.dataset.fingerprint[:16]),
@@ -216,6 +284,13 @@ def _refuse_false_comparison(before: Record, after: Record) -> None:
     for what, (old, new) in pairs.items():
         if old != new:
             raise NotComparable(f"not comparable: {what} differs ({old} and {new}); run both on the same splits")
+    for name in sorted(before.perturbations.keys() & after.perturbations.keys()):
+        first, second = before.perturbations[name], after.perturbations[name]
+        if first != second:
+            raise NotComparable(
+                f"not comparable: {name} perturbs differently in the two records ({first!r} and {second!r}); "
+                "run both anew"
+            )
     for name in sorted(before.metrics.keys() & after.metrics.keys()):
         one, other = before.metrics[name], after.metrics[name]
         for rule in ("definition", "denominator", "ties", "empty"):
@@ -239,24 +314,33 @@ def _refuse_other_weights(old: Row, new: Row) -> None:
 
 
 def _changes(old: Row, new: Row, allowed: float, reach: Mapping[str, tuple[float, float]]) -> list[Change]:
-    before, after = _quality(old), _quality(new)
+    before, after = quality_of(old), quality_of(new)
     changes = []
     for name in before:
         if name in after:
             low, high = reach.get(name, (None, None))
             changes.append(Change(old.method, name, before[name], after[name], allowed=allowed, low=low, high=high))
+    asked, again = perturbed_of(old), perturbed_of(new)
+    changes += [
+        Change(old.method, name, asked[name], again[name], allowed=allowed, perturbed=True)
+        for name in asked
+        if name in again
+    ]
     return changes
 
 
-def _quality(row: Row) -> dict[str, float]:
-    """Every quality figure of a row; a classifier's as "svm accuracy"."""
-    heads = {f"{head} {name}": value for head, facts in row.heads.items() for name, value in facts.scores.items()}
-    return row.scores | heads
+def _figures(row: Row) -> dict[str, float]:
+    return quality_of(row) | perturbed_of(row)
 
 
-def _lost(old: Row, new: Row) -> list[str]:
-    gone = _quality(old).keys() - _quality(new).keys()
-    return [f"{old.method} has no {', '.join(sorted(gone))} in the second record"] if gone else []
+def _lost(old: Row, new: Row, asked: set[str]) -> list[str]:
+    """asked: the perturbed queries of the second run; what it did not ask is not lost. A whole severity is one word."""
+    kept = steps_of(new)
+    gone = sorted(quality_of(old).keys() - quality_of(new).keys())
+    gone += [f"score of {step}" for step in steps_of(old) if step in asked and step not in kept]
+    again = perturbed_of(new)
+    gone += [name for name in perturbed_of(old) if name not in again and name.rpartition(" ")[2] in kept]
+    return [f"{old.method} has no {', '.join(gone)} in the second record"] if gone else []
 
 
 def _times(old: Row, new: Row) -> list[Change]:

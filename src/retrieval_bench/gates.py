@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from retrieval_bench.core import BenchError
@@ -56,6 +56,8 @@ def bigger_is_better(unit: str) -> bool:
     return not unit or unit in _BIGGER_IS_BETTER
 
 
-def known_names(quality: set[str], times: Mapping[str, str]) -> str:
-    """For the sentence that refuses a name; times: name in the record -> unit."""
-    return ", ".join([*sorted(quality), *sorted(time_name(name, unit) for name, unit in times.items())])
+def known_names(quality: set[str], times: Mapping[str, str], perturbed: Sequence[str] = ()) -> str:
+    """For the sentence that refuses a name; times: name in the record -> unit. Of perturbed queries, of which there can
+    be a hundred names, the first stands for all."""
+    known = [*sorted(quality), *sorted(time_name(name, unit) for name, unit in times.items())]
+    return ", ".join([*known, *(f"{name} and so on" for name in perturbed[:1])])

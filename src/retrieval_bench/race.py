@@ -53,7 +53,7 @@ def argv_of(runner: str, extra: Sequence[str]) -> list[str]:
     """What BASE or HEAD says: a folder with bin/python in it is an installed version, which does `run` with `extra`;
     anything else is a command. BenchError for neither."""
     python = Path(runner) / "bin" / "python"
-    if Path(runner).is_dir():
+    if runner.strip() and Path(runner).is_dir():
         if not python.is_file():
             raise BenchError(f"{printable(runner)}: no bin/python in it; name a virtual environment, or a command")
         return [str(python), "-m", "benchmark", "run", "--no-cache", "--json", *extra]

@@ -37,11 +37,15 @@ def from_arrays(arrays: Mapping[str, np.ndarray], record: Record) -> Values | No
     """The same, from the arrays; None where these hold no queries."""
     if "query_labels" not in arrays:
         return None
-    by_method = {
-        row.method: metrics.per_query(judged(arrays, row.method), record.settings.k)
-        for row in record.rows
-        if f"{row.method}/indices" in arrays
-    }
+    methods = [row.method for row in record.rows if f"{row.method}/indices" in arrays]
+    for method in methods:
+        depth = arrays[f"{method}/indices"].shape[1]
+        if depth < max(record.settings.k):
+            raise BenchError(
+                f"{RANKINGS_FILE}: {method} found {depth} images a query, too few for k = {max(record.settings.k)}; "
+                "run again"
+            )
+    by_method = {method: metrics.per_query(judged(arrays, method), record.settings.k) for method in methods}
     return Values(tuple(arrays["query_ids"].tolist()), arrays["query_labels"], by_method)
 
 

@@ -14,6 +14,7 @@ from retrieval_bench.core import Judged, Ranking, printable
 from retrieval_bench.device import gpu_settings
 from retrieval_bench.judge import FULL_LIMIT, Relevant
 from retrieval_bench.known import arrays_of, known_of
+from retrieval_bench.registry import PERTURBATIONS
 from retrieval_bench.results import (
     DatasetFacts,
     ImageCounts,
@@ -71,6 +72,7 @@ def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:
         environment=where,
         metrics={name: MetricFacts(**about) for name, about in metrics.describe().items()},
         ceilings=ceilings_of(trial),
+        perturbations={name: PERTURBATIONS[name].about for name in plan.perturb},
         statistics=statistics(data.query.labels, plan.seed),
         rows=(),
     )

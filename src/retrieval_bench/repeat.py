@@ -37,7 +37,7 @@ def plan_of(record: Record, root: Path | None = None) -> Plan:
     Networks that had random weights get them again, also where trained ones can be had by now.
     """
     settings = record.settings
-    if not settings.methods:
+    if not settings.methods or not record.rows:
         raise BenchError("the record names no method; there is nothing to repeat")
     methods = tuple(parse_method(text) for text in settings.methods)
     untrained = any("[untrained]" in row.method for row in record.rows)

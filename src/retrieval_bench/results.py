@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 import numpy as np
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from retrieval_bench import __version__
+from retrieval_bench import __version__, soundness
 from retrieval_bench.core import BenchError, printable
 
 log = logging.getLogger("retrieval_bench")
@@ -207,7 +207,7 @@ class DatasetFacts(Model):
 class Settings(Model):
     methods: tuple[str, ...]
     heads: tuple[str, ...] = ()
-    k: tuple[int, ...] = Field(min_length=1)
+    k: tuple[PositiveInt, ...] = Field(min_length=1)
     seed: int
     weights: str
     device: str
@@ -261,6 +261,7 @@ class Rankings(Model):
 class Record(Model):
     """`ceilings`: what a perfect ranking scores on this dataset, by metric name with cutoff; votes have none.
 
+    perturbations: what each that was asked for does, severity by severity; empty in records of earlier versions.
     controls: see guards.controls; control -> metric -> score. violations: the rules of `guards` that this run breaks,
     one sentence each; it then ends as failed.
     """
@@ -274,6 +275,7 @@ class Record(Model):
     environment: Environment
     metrics: dict[str, MetricFacts]
     ceilings: dict[str, float]
+    perturbations: dict[str, str] = {}
     statistics: Statistics | None = None
     rows: tuple[Row, ...]
     comparisons: dict[str, Comparison] = {}
@@ -455,13 +457,18 @@ def load(path: Path) -> Record:
             "run again, or use the version of retrieval_bench that wrote it"
         )
     try:
-        return Record.model_validate(content)
+        record = Record.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the top"
         raise BenchError(
             f"{file}: not a valid record: {first['msg']} at {where}; run again to get a whole one"
         ) from None
+    names = [row.method for row in record.rows]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BenchError(f"{file}: not a valid record: two rows are called {twice!r}; run again to get a whole one")
+    return record
 
 
 def load_rankings(path: Path, record: Record) -> dict[str, np.ndarray]:
@@ -473,8 +480,13 @@ def load_rankings(path: Path, record: Record) -> dict[str, np.ndarray]:
         raise BenchError(f"{file}: cannot be read ({error.strerror}); the record needs it") from None
     if record.rankings is None or hashlib.sha256(content).hexdigest() != record.rankings.sha256:
         raise BenchError(f"{file}: not the rankings that {RUN_FILE} beside it names; keep the two together")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    try:
+        arrays = soundness.read(content)
+    except ValueError as error:
+        raise BenchError(f"{file}: {error}; run again to get a whole one") from None
+    if wrong := soundness.fault(arrays, [row.method for row in record.rows if row.status == "ok"]):
+        raise BenchError(f"{file}: no rankings of this record: {wrong}; run again to get whole ones")
+    return arrays
 
 
 def find_row(rows: Iterable[Row], method: str) -> Row | None:

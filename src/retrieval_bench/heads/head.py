@@ -114,6 +114,8 @@ def fit_head(
     with threadpool_limits(1), warnings.catch_warnings():
         # Whether a solver converged is told in `chosen`.
         warnings.filterwarnings("ignore", category=_convergence_warning())
+        # One photo a product is what a catalogue is; it is no sign of numbers taken for labels.
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
         learned = entry.build(lessons)
     return Head(name, classes, learned.chosen, features.shape[1], bits, learned.score)
 

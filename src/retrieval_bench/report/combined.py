@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from retrieval_bench.report.evidence import Evidence
 from retrieval_bench.report.table import NOT_AVAILABLE, columns, grid
+from retrieval_bench.results import Record
 
 ONE_RECORD_ALONE = frozenset({"group"})
 """Columns whose entries mean something within one record only."""
@@ -14,7 +15,8 @@ ONE_RECORD_ALONE = frozenset({"group"})
 
 @dataclass(frozen=True)
 class Combined:
-    """comparable: are all records of the same data. Without that, `lines` is empty and `sentence` says why.
+    """comparable: are all records of the same data, by the same definitions. Without that, `lines` is empty and
+    `sentence` says why.
 
     heads: "method", "record", then the columns that any of the records has; lines: one for each row of each record.
     """
@@ -35,6 +37,13 @@ def combined(evidences: Sequence[Evidence]) -> Combined:
             f"must not stand in one table: {names}."
         )
         return Combined(False, sentence, (), ())
+    others = _defined_otherwise(records)
+    if others:
+        sentence = (
+            f"These records define {', '.join(others)} differently, so their numbers must not stand in one table; "
+            "run them anew."
+        )
+        return Combined(False, sentence, (), ())
     shown = [[column for column in columns(record) if column.head not in ONE_RECORD_ALONE] for record in records]
     heads = list(dict.fromkeys(column.head for each in shown for column in each))
     lines = []
@@ -49,3 +58,12 @@ def combined(evidences: Sequence[Evidence]) -> Combined:
         sentence += " They come from different machines or thread counts: their times cannot be compared."
     sentence += " Letters of groups hold within one record and are left out here."
     return Combined(True, sentence, ("method", "record", *heads), tuple(lines))
+
+
+def _defined_otherwise(records: Sequence[Record]) -> list[str]:
+    """Metrics whose name does not mean the same in all of them."""
+    meanings: dict[str, set[str]] = {}
+    for record in records:
+        for name, facts in record.metrics.items():
+            meanings.setdefault(name, set()).add(facts.definition)
+    return sorted(name for name, definitions in meanings.items() if len(definitions) > 1)

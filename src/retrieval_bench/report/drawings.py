@@ -211,8 +211,14 @@ def robustness(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
     if not charts:
         return None
     x, y = Axis("severity", 0.0, 5.0), Axis("accuracy", 0.0, 1.0)
+    done = evidence.record.perturbations
     figures = [
-        tag("figure", tag("figcaption", tag("b", name)), plots.lines(series, x, y, f"accuracy against {name}"))
+        tag(
+            "figure",
+            tag("figcaption", tag("b", name)),
+            plots.lines(series, x, y, f"accuracy against {name}"),
+            tag("figcaption", f"{done[name]}.") if name in done else None,
+        )
         for name, series in charts.items()
     ]
     used = dict.fromkeys(one.name for series in charts.values() for one in series if not one.control)

@@ -21,13 +21,9 @@ def markdown(evidences: Sequence[Evidence]) -> str:
     parts = [f"{together.sentence}\n"]
     if together.comparable:
         lines = [together.heads, ("---", "---", *["---:"] * (len(together.heads) - 2)), *together.lines]
-        parts.append("".join(f"| {' | '.join(map(_in_a_cell, cells))} |\n" for cells in lines))
-    parts += [f"## {_in_a_cell(one.name)}\n\n{table.markdown(one.record)}" for one in evidences]
+        parts.append("".join(f"| {' | '.join(map(table.in_a_cell, cells))} |\n" for cells in lines))
+    parts += [f"## {table.in_a_cell(one.name)}\n\n{table.markdown(one.record)}" for one in evidences]
     return "\n".join(parts)
-
-
-def _in_a_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def tidy_csv(evidences: Sequence[Evidence]) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from retrieval_bench.report import robustness
+from retrieval_bench.report.markup import visible
 from retrieval_bench.report.names import names_of, renamed
 from retrieval_bench.results import TABLE_FILES, Record, Row
 
@@ -199,7 +200,7 @@ def terminal(record: Record, width: int | None = None, color: bool = False) -> s
     )
     console.print(table)
     below = Console(file=buffer, width=width or 120, force_terminal=color, highlight=False)
-    for line in [*(f"{part} = {meaning}" for part, meaning in parts.items()), *caption(record)]:
+    for line in [*(f"{part} = {meaning}" for part, meaning in parts.items()), *map(visible, caption(record))]:
         below.print(Text(line, style="dim" if color else ""))
     if hidden:
         below.print(Text(f"Too narrow for: {', '.join(reversed(hidden))} (`show --format csv` has all).", style="dim"))
@@ -219,16 +220,21 @@ def _width(record: Record, shown: list[Column]) -> int:
     return sum(max(len(line[place]) for line in lines) + 3 for place in range(len(lines[0])))
 
 
+def in_a_cell(text: str) -> str:
+    """Text as a cell of a Markdown table: on one line, no cell ends early, no tag begins."""
+    return visible(text).replace("|", "\\|").replace("<", "&lt;")
+
+
 def markdown(record: Record) -> str:
     """The same table as GitHub Markdown, with what each column means."""
     shown = columns(record)
 
     def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return f"| {' | '.join(map(in_a_cell, cells))} |"
 
     lines = [line(["method", *(column.head for column in shown)]), line(["---", *["---:"] * len(shown)])]
     lines += [line(cells) for cells in grid(record, shown)]
-    lines += ["", *(f"{sentence}  " for sentence in caption(record)), ""]
+    lines += ["", *(f"{visible(sentence).replace('<', '&lt;')}  " for sentence in caption(record)), ""]
     if any(row.robustness for row in record.rows):
         heads, *cells = robustness.grid(record)
         lines += [line(heads), line(["---", *["---:"] * (len(heads) - 1)]), *map(line, cells), ""]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from retrieval_bench.diff import Change, Verdict
+from retrieval_bench.figures import intervals_of, perturbed_of, quality_of
 from retrieval_bench.gates import bigger_is_better, time_name
 from retrieval_bench.report.table import three_digits
 from retrieval_bench.results import Record
 
 _SPEED_SHOWN = ("end_to_end_p50", "search_p50", "extract_throughput", "fit")
 _QUALITY_SHOWN = ("accuracy", "map@r")
+_CURVE = "accuracy "
+OPTIONS = "Other options under the same name:"
 
 
 def lines(verdict: Verdict) -> list[str]:
@@ -24,11 +28,14 @@ def lines(verdict: Verdict) -> list[str]:
     if changed:
         text += ["", "Largest change of each method:"]
     for method in changed:
-        largest = max((c for c in verdict.quality if c.method == method), key=lambda change: abs(change.delta))
-        text.append(f"  {_figure(largest)}")
+        for perturbed in (False, True):
+            text += [f"  {_figure(largest)}" for largest in _largest(verdict, method, perturbed)]
+    options = _options(verdict)
+    text += ["", OPTIONS, *(f"  {sentence}" for sentence in options)] if options else []
     text += ["", identical] if (identical := _identical(verdict)) else []
     if verdict.added:
         text += ["", f"Only in the second record: {', '.join(verdict.added)}"]
+    text += ["", *(f"Note: {sentence}" for sentence in verdict.notes)] if verdict.notes else []
     text.append("")
     if verdict.same_machine:
         text.append(f"Speed, same machine, {'judged by gates alone' if verdict.gates else 'shown and not judged'}:")
@@ -42,7 +49,7 @@ def headline(verdict: Verdict) -> str:
     """The verdict in one line."""
     methods = len(_methods(verdict))
     if verdict.passed and verdict.unjudged:
-        return f"not comparable: {_count(len(verdict.unjudged), 'gate')} cannot be judged; the others passed"
+        return f"not comparable in {_count(len(verdict.unjudged), 'point')}; all that could be judged passed"
     if verdict.passed:
         return f"same: {_count(methods, 'method')}, nothing moved further than is allowed"
     parts = []
@@ -61,7 +68,8 @@ def markdown(verdict: Verdict) -> str:
     text += [f"- {_escaped(sentence)}" for sentence in (*verdict.broken, *verdict.unjudged)]
     text += [f"- {_escaped(_figure(change))}, {_limit(change)}" for change in verdict.moved]
     changed = set(_changed(verdict))
-    shown = [change for change in verdict.quality if change.name in _QUALITY_SHOWN and change.method in changed]
+    moving = [change for change in verdict.quality if change.method in changed]
+    shown = [change for change in moving if change.name in _QUALITY_SHOWN]
     if shown:
         text += ["", "| method | metric | before | after | change | 95 % interval |", "|---|---|---:|---:|---:|---|"]
     for change in shown:
@@ -70,6 +78,9 @@ def markdown(verdict: Verdict) -> str:
             f"| {_escaped(change.method)} | {change.name} | {change.before:.4f} | {change.after:.4f} "
             f"| {change.delta:+.4f} | {reach} |"
         )
+    text += _perturbed_table([change for change in moving if change.perturbed and change.name.startswith(_CURVE)])
+    options = _options(verdict)
+    text += ["", OPTIONS, "", *(f"- {_escaped(sentence)}" for sentence in options)] if options else []
     text += ["", _escaped(identical)] if (identical := _identical(verdict)) else []
     speed = [change for change in verdict.speed if change.name in _SPEED_SHOWN]
     if speed:
@@ -87,7 +98,23 @@ def markdown(verdict: Verdict) -> str:
         text += ["", "Speed is not compared: the records come from different machines or thread counts."]
     if verdict.added:
         text += ["", f"Only in the second record: {_escaped(', '.join(verdict.added))}"]
+    for sentence in verdict.notes:
+        text += ["", f"Note: {_escaped(sentence)}"]
     return "\n".join(text) + "\n"
+
+
+def _perturbed_table(changes: Sequence[Change]) -> list[str]:
+    """Accuracy of every perturbation and severity, folded away: there can be many."""
+    if not changes:
+        return []
+    text = ["", "<details><summary>Perturbed queries: accuracy</summary>", ""]
+    text += ["| method | perturbation | before | after | change |", "|---|---|---:|---:|---:|"]
+    text += [
+        f"| {_escaped(change.method)} | {_escaped(change.name.removeprefix(_CURVE))} | {change.before:.4f} "
+        f"| {change.after:.4f} | {change.delta:+.4f} |"
+        for change in changes
+    ]
+    return [*text, "", "</details>"]
 
 
 def refused(sentence: str) -> str:
@@ -99,9 +126,10 @@ def github(record: Record) -> dict[str, list[dict[str, Any]]]:
     """The figures of a record as the two lists that github-action-benchmark reads, one for each of its custom tools."""
     lists: dict[str, list[dict[str, Any]]] = {"customBiggerIsBetter": [], "customSmallerIsBetter": []}
     for row in record.rows:
-        for name, value in row.scores.items():
+        intervals = intervals_of(row)
+        for name, value in (quality_of(row) | perturbed_of(row)).items():
             entry = {"name": f"{row.method} {name}", "unit": "score", "value": value}
-            reach = row.intervals.get(name)
+            reach = intervals.get(name)
             if reach is not None:
                 entry["range"] = f"{reach.low:.4f} to {reach.high:.4f}"
             lists["customBiggerIsBetter"].append(entry)
@@ -132,6 +160,21 @@ def _methods(verdict: Verdict) -> list[str]:
 def _changed(verdict: Verdict) -> list[str]:
     """Methods of which any quality figure is another."""
     return list(dict.fromkeys(change.method for change in verdict.quality if change.delta))
+
+
+def _largest(verdict: Verdict, method: str, perturbed: bool) -> list[Change]:
+    """The figure of a method that changed most, with clean or with perturbed queries; none where none did."""
+    changes = [c for c in verdict.quality if c.method == method and c.perturbed == perturbed and c.delta]
+    return [max(changes, key=lambda change: abs(change.delta))] if changes else []
+
+
+def _options(verdict: Verdict) -> list[str]:
+    """A sentence for each method with other options."""
+    found: dict[str, list[str]] = {}
+    for option in verdict.options:
+        before, after = ("absent" if value is None else str(value) for value in (option.before, option.after))
+        found.setdefault(option.method, []).append(f"{option.name} {before} -> {after}")
+    return [f"{method}: {', '.join(changes)}" for method, changes in found.items()]
 
 
 def _identical(verdict: Verdict) -> str:

@@ -1,0 +1,89 @@
+"""Whether the arrays beside a record are what everything that reads them takes for granted.
+
+A file that was cut, edited, or written by another program is told in one sentence here, and nowhere fails halfway.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+COMMON = ("gallery_ids", "gallery_labels", "query_ids", "query_labels", "n_relevant")
+
+
+def read(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an npz file; ValueError says why it is none."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, EOFError, KeyError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"not a whole npz file ({error})") from None
+
+
+def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
+    """What is wrong with them, in a few words; "" where nothing is. methods: those that found something."""
+    if "query_labels" not in arrays and not any(f"{method}/indices" in arrays for method in methods):
+        return ""  # a record without rankings, of which its readers know
+    missing = [name for name in COMMON if name not in arrays]
+    if missing:
+        return f"it lacks {', '.join(missing)}"
+    gallery, queries = len(arrays["gallery_ids"]), len(arrays["query_ids"])
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "gallery_ids": (gallery,),
+        "gallery_labels": (gallery,),
+        "query_ids": (queries,),
+        **dict.fromkeys(("query_labels", "n_relevant", "query_categories", "query_class_sizes"), (queries,)),
+        **{name: (queries,) for name in arrays if name.startswith("query_attributes/")},
+    }
+    whole = {"gallery_labels", "query_labels", "n_relevant", "query_categories", "query_class_sizes"}
+    for method in methods:
+        found = arrays.get(f"{method}/indices")
+        if found is None:
+            return f"it lacks {method}/indices"
+        if f"{method}/distances" not in arrays:
+            return f"it lacks {method}/distances"
+        depth = found.shape[1] if found.ndim == 2 else None
+        shapes |= {f"{method}/{name}": (queries, depth) for name in ("indices", "distances")}
+        shapes[f"{method}/relevant_ranks"] = (queries, None)
+        whole |= {f"{method}/indices", f"{method}/relevant_ranks"}
+        for name in (name for name in arrays if name.startswith(f"{method}/heads/") and name.endswith("/classes")):
+            head, classes = name.removesuffix("/classes"), arrays[name]
+            shapes |= {name: (None,), f"{head}/scores": (queries, len(classes) if classes.ndim else None)}
+            shapes[f"{head}/predicted"] = (queries,)
+            if f"{head}/scores" not in arrays or f"{head}/predicted" not in arrays:
+                return f"it lacks scores or predictions of {head}"
+    for name, shape in shapes.items():
+        if name in arrays and not _fits(arrays[name].shape, shape):
+            wanted = " x ".join("any" if side is None else str(side) for side in shape)
+            return f"{name} has the shape {' x '.join(map(str, arrays[name].shape)) or 'of one number'}, not {wanted}"
+        if name in whole and name in arrays and arrays[name].dtype.kind not in "iu":
+            return f"{name} holds {arrays[name].dtype}, not whole numbers"
+    return _wrong_values(arrays, methods, gallery)
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        have == want for have, want in zip(shape, wanted, strict=True) if want is not None
+    )
+
+
+def _wrong_values(arrays: Mapping[str, np.ndarray], methods: Sequence[str], gallery: int) -> str:
+    names = arrays.get("label_names")
+    for name in ("gallery_labels", "query_labels"):
+        labels = arrays[name]
+        if labels.size and (labels.min() < 0 or (names is not None and labels.max() >= len(names))):
+            return f"{name} holds labels that have no name"
+    categories = arrays.get("query_categories")
+    if categories is not None and categories.size and categories.max() >= len(arrays.get("category_names", ())):
+        return "query_categories holds categories that have no name"
+    for method in methods:
+        indices, distances = arrays[f"{method}/indices"], arrays[f"{method}/distances"]
+        if indices.size and (indices.min() < -1 or indices.max() >= gallery):
+            return f"{method}/indices names rows that the gallery of {gallery} images does not have"
+        if distances.dtype.kind not in "fiu" or np.isnan(distances).any():
+            return f"{method}/distances holds what is no number"
+    return ""
