@@ -83,8 +83,8 @@ def describer(
     method: str, seed: int, threads: int, progress: Callable[..., None], weights: str = "auto"
 ) -> Callable[[Split, Mapping[str, Split]], tuple[str, Distance, dict[str, np.ndarray]]]:
     """(train, splits) -> name, distance and features, through the feature cache."""
-    from retrieval_bench import runner
     from retrieval_bench.cache import FeatureCache, cache_root
+    from retrieval_bench.features import described
     from retrieval_bench.method import parse_method
     from retrieval_bench.registry import DATASETS, Spec
     from retrieval_bench.trial import Plan
@@ -94,7 +94,7 @@ def describer(
     plan = Plan((chosen,), nothing, seed=seed, threads=threads, weights=weights, cache=FeatureCache(cache_root()))
 
     def describe(train: Split, wanted: Mapping[str, Split]) -> tuple[str, Distance, dict[str, np.ndarray]]:
-        pipeline, features = runner.described(chosen, plan, train, wanted, progress)
+        pipeline, features = described(chosen, plan, train, wanted, progress)
         return pipeline.name, pipeline.distance, features
 
     return describe

@@ -117,9 +117,10 @@ def _ready(
     progress: Callable[[str, int, int], None],
 ) -> tuple[NetworkFeatures, Learned | None]:
     """The extractor, with what it learns from the dataset: the same that `run` learns, and from the same cache."""
-    from retrieval_bench import runner, trial
+    from retrieval_bench import trial
     from retrieval_bench.cache import FeatureCache, cache_root
     from retrieval_bench.exporting.export import Learned
+    from retrieval_bench.features import described
     from retrieval_bench.registry import DATASETS, parse
 
     if dataset is None:
@@ -141,7 +142,7 @@ def _ready(
         raise BenchError(
             f"--dataset {dataset}: it has no train images to learn from or compare on; name another, or none"
         )
-    pipeline, _ = runner.described(method, plan, train, {}, progress)
+    pipeline, _ = described(method, plan, train, {}, progress)
     fitted: Any = pipeline.members[0].extractor
     return fitted, Learned(str(plan.dataset), train)
 
