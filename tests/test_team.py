@@ -36,9 +36,9 @@ def test_two_processes_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> 
 
     def described(chunks: Any) -> np.ndarray:
         def watched(*arguments: Any) -> Any:
-            for rows, features in chunks(*arguments):
+            for rows, vectors in chunks(*arguments):
                 counted.append(len(rows))
-                yield rows, features
+                yield rows, vectors
 
         return extract(
             extractor,
