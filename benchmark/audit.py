@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.cli import DataRoot, app, command, say
+from benchmark.app import app, command, say
+from benchmark.interrupt import interruptible, stoppable
+from benchmark.options import DataRoot, usable_threads
 from retrieval_bench.core import BenchError
 
 
@@ -34,7 +36,6 @@ def audit_command(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, with examples, as JSON.")] = False,
 ) -> None:
     """Look for duplicates inside and across splits, conflicting labels, lone queries and broken images."""
-    from benchmark import cli
     from benchmark.dedupe import describer
     from benchmark.display import Display
     from retrieval_bench import audit
@@ -43,12 +44,12 @@ def audit_command(
     from retrieval_bench.revisit import dataset_of
 
     spec = parse(DATASETS, dataset)
-    workers = cli._threads(threads)
+    workers = usable_threads(threads)
     whole = None if record is None else load(record)
     if whole is not None and whole.dataset.spec != str(spec):
         raise BenchError(f"--record {record}: it is a run on {whole.dataset.spec}, not on {spec}; name one on {spec}")
-    with cli._interruptible(), Display() as display:
-        shown = cli._stoppable(display)
+    with interruptible(), Display() as display:
+        shown = stoppable(display)
         data = spec.build(data_root)
         if whole is not None:
             dataset_of(whole, data_root)  # refuses a record of other images

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchmark.cli import DataRoot, app, command, say
+from benchmark.app import app, command, say
+from benchmark.interrupt import interruptible, stoppable
+from benchmark.options import DataRoot, checked_weights, parse_methods, usable_threads
 from retrieval_bench.core import printable
 
 if TYPE_CHECKING:
@@ -46,18 +48,17 @@ def dedupe_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Find near-duplicates; the threshold is measured on planted copies, whose originals are known."""
-    from benchmark import cli
     from benchmark.display import Display
     from retrieval_bench import dedupe
     from retrieval_bench.registry import DATASETS, parse
     from retrieval_bench.report.duplicates import page
     from retrieval_bench.results import write_whole
 
-    names = [str(method) for method in cli._methods(methods)]
-    workers = cli._threads(threads)
-    cli._weights(weights, cli._methods(methods))
-    with cli._interruptible(), Display() as display:
-        shown = cli._stoppable(display)
+    chosen = parse_methods(methods)
+    workers = usable_threads(threads)
+    checked_weights(weights, any(method.deep for method in chosen))
+    with interruptible(), Display() as display:
+        shown = stoppable(display)
         if source.partition(":")[0] in DATASETS:
             collection = dedupe.of_dataset(parse(DATASETS, source).build(data_root))
         else:
@@ -65,9 +66,9 @@ def dedupe_command(
         collection = dedupe.usable(collection, workers, lambda done, total: shown("looking at images", done, total))
         found = [
             dedupe.by_method(
-                collection, describer(name, seed, workers, shown, weights), within, precision, copies, seed
+                collection, describer(str(method), seed, workers, shown, weights), within, precision, copies, seed
             )
-            for name in names
+            for method in chosen
         ]
     facts = dedupe.facts(collection, source, found)
     if out is not None:
@@ -82,8 +83,8 @@ def describer(
     method: str, seed: int, threads: int, progress: Callable[..., None], weights: str = "auto"
 ) -> Callable[[Split, Mapping[str, Split]], tuple[str, Distance, dict[str, np.ndarray]]]:
     """(train, splits) -> name, distance and features, through the feature cache."""
-    from retrieval_bench import runner
     from retrieval_bench.cache import FeatureCache, cache_root
+    from retrieval_bench.features import described
     from retrieval_bench.method import parse_method
     from retrieval_bench.registry import DATASETS, Spec
     from retrieval_bench.trial import Plan
@@ -93,7 +94,7 @@ def describer(
     plan = Plan((chosen,), nothing, seed=seed, threads=threads, weights=weights, cache=FeatureCache(cache_root()))
 
     def describe(train: Split, wanted: Mapping[str, Split]) -> tuple[str, Distance, dict[str, np.ndarray]]:
-        pipeline, features = runner.described(chosen, plan, train, wanted, progress)
+        pipeline, features = described(chosen, plan, train, wanted, progress)
         return pipeline.name, pipeline.distance, features
 
     return describe

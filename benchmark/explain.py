@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from benchmark.cli import DataRoot, app, command
+from benchmark.app import app, command
+from benchmark.interrupt import interruptible, stoppable
+from benchmark.options import DataRoot, usable_threads
 from retrieval_bench.core import BenchError, printable
 
 
@@ -32,7 +34,6 @@ def explain_command(
     """Show why: for a query and its neighbours the matched keypoints, similarity maps or bits of every method."""
     from dataclasses import replace
 
-    from benchmark import cli
     from benchmark.display import Display
     from retrieval_bench.cache import FeatureCache, cache_root
     from retrieval_bench.repeat import plan_of
@@ -58,14 +59,14 @@ def explain_command(
     dataset = dataset_of(whole, data_root)
     # A record of a GPU can be explained without one.
     anywhere = whole.model_copy(update={"settings": whole.settings.model_copy(update={"device": "auto"})})
-    plan = replace(plan_of(anywhere, data_root), threads=cli._threads(threads), cache=FeatureCache(cache_root()))
+    plan = replace(plan_of(anywhere, data_root), threads=usable_threads(threads), cache=FeatureCache(cache_root()))
     if weights is not None:
         plan = replace(plan, weights=str(weights))
-    with cli._interruptible(), Display() as display:
+    with interruptible(), Display() as display:
         from retrieval_bench.explaining.explain import explain
         from retrieval_bench.explaining.picture import png
 
-        shown = cli._stoppable(display)
+        shown = stoppable(display)
         found = explain(printable(record), whole, arrays, dataset, plan, names, query, top, shown)
         if found.chosen:
             display.say(f"query {found.query.id}: {found.chosen}")

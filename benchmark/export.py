@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchmark.cli import DataRoot, app, command, say
+from benchmark.app import app, command, say
+from benchmark.interrupt import interruptible, stoppable
+from benchmark.options import DataRoot, checked_weights, usable_threads
 from retrieval_bench.core import BenchError, Setup, printable
 
 if TYPE_CHECKING:
@@ -52,7 +54,6 @@ def export_command(
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores this process may use.")] = None,
 ) -> None:
     """Write a network as one file that other programs run, and say how far it agrees with the original."""
-    from benchmark import cli
     from benchmark.display import Display
     from retrieval_bench.exporting import export as library
     from retrieval_bench.exporting.files import need_packages
@@ -72,10 +73,10 @@ def export_command(
     if data_root is not None and dataset is None:
         raise BenchError("--data-root: it belongs to a dataset; name that by --dataset")
     need_packages(form.value)
-    cli._weights(weights, (chosen,))
-    with cli._interruptible(), Display() as display:
-        progress = cli._stoppable(display)
-        setup = Setup(seed, weights, "cpu", cli._threads(threads))
+    checked_weights(weights, chosen.deep)
+    with interruptible(), Display() as display:
+        progress = stoppable(display)
+        setup = Setup(seed, weights, "cpu", usable_threads(threads))
         extractor, learned = _ready(chosen, dataset, data_root, setup, progress)
         progress(f"{chosen}: writing {form.value}", 0, 0)
         content = library.export(chosen, extractor, form.value, seed=seed, learned=learned, int8=int8)
@@ -116,9 +117,10 @@ def _ready(
     progress: Callable[[str, int, int], None],
 ) -> tuple[NetworkFeatures, Learned | None]:
     """The extractor, with what it learns from the dataset: the same that `run` learns, and from the same cache."""
-    from retrieval_bench import runner, trial
+    from retrieval_bench import trial
     from retrieval_bench.cache import FeatureCache, cache_root
     from retrieval_bench.exporting.export import Learned
+    from retrieval_bench.features import described
     from retrieval_bench.registry import DATASETS, parse
 
     if dataset is None:
@@ -140,7 +142,7 @@ def _ready(
         raise BenchError(
             f"--dataset {dataset}: it has no train images to learn from or compare on; name another, or none"
         )
-    pipeline, _ = runner.described(method, plan, train, {}, progress)
+    pipeline, _ = described(method, plan, train, {}, progress)
     fitted: Any = pipeline.members[0].extractor
     return fitted, Learned(str(plan.dataset), train)
 

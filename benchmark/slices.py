@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.cli import DataRoot, app, command, say
+from benchmark.app import app, command, say
+from benchmark.options import DataRoot
 from retrieval_bench.core import BenchError
 
 if TYPE_CHECKING:

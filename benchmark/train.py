@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.cli import DataRoot, Device, app, command
+from benchmark.app import app, command
+from benchmark.interrupt import interruptible, stoppable
+from benchmark.options import DataRoot, Device, checked_weights, usable_threads
 from retrieval_bench.core import BenchError, printable
 
 
@@ -111,7 +113,6 @@ def train_command(
     ] = None,
 ) -> None:
     """Train a network on the train split: a new head, fine-tuning, or from scratch; resumable after a kill."""
-    from benchmark import cli
     from benchmark.display import Display
     from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
     from retrieval_bench.results import environment
@@ -153,11 +154,11 @@ def train_command(
         shards=shards,
         seed=seed,
     )
-    setup = train.setup_for(seed, _checked_weights(weights), device.value, cli._threads(threads))
+    setup = train.setup_for(seed, checked_weights(weights), device.value, usable_threads(threads))
     spec = parse(DATASETS, dataset)
     steady_allocator()
-    with cli._interruptible(), Display() as display:
-        progress = cli._stoppable(display)
+    with interruptible(), Display() as display:
+        progress = stoppable(display)
         whole, _ = screen(
             spec.build(data_root),
             threads=setup.threads,
@@ -188,13 +189,3 @@ def train_command(
             display.say("no picture of the curves: that needs matplotlib (pip install 'retrieval-bench[train]')")
         if tensorboard is not None:
             curves.tensorboard(outcome.history, tensorboard)
-
-
-def _checked_weights(text: str) -> str:
-    from retrieval_bench.weights import weights_directories
-
-    words = ("auto", "pretrained", "random")
-    if text not in words and not Path(text).is_dir():
-        raise BenchError(f"--weights {text!r} is no folder and not one of {', '.join(words)}")
-    weights_directories(text)
-    return text

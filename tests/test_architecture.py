@@ -80,7 +80,7 @@ MAY_IMPORT = {
     },
     "explaining": {
         *("core", "explaining", "extractors", "method", "metrics", "registry", "report", "reranking", "results"),
-        *("revisit", "runner", "timing", "trial", "verification"),
+        *("features", "revisit", "timing", "trial", "verification"),
     },
     "race": {"core", "gates", "statistics", "timing"},
     "repeat": {"core", "diff", "method", "registry", "results", "runner", "timing", "trial"},
@@ -92,10 +92,22 @@ MAY_IMPORT = {
         *("cache", "classification", "core", "device", "judge", "known", "metrics", "results", "timing", "trial"),
         *("registry", "uncertainty"),
     },
+    "features": {
+        *("cache", "core", "device", "extraction", "extractors", "fusion", "images", "method", "pipeline", "registry"),
+        *("results", "team", "timing", "training", "trial"),
+    },
+    "quality": {
+        *("core", "features", "judge", "metrics", "pipeline", "results", "search", "ties", "timing", "training"),
+        "trial",
+    },
+    "measuring": {"cache", "core", "extraction", "pipeline", "pixels", "quality", "timing", "trial"},
+    "robustness": {
+        *("features", "judge", "metrics", "perturb", "pipeline", "quality", "results", "timing", "trial"),
+        "uncertainty",
+    },
     "runner": {
-        *("cache", "classification", "core", "device", "extraction", "extractors", "fusion", "guards", "images"),
-        *("judge", "method", "metrics", "perturb", "pipeline", "pixels", "recording", "registry", "report", "results"),
-        *("search", "team", "ties", "timing", "training", "trial", "uncertainty"),
+        *("classification", "core", "device", "features", "guards", "judge", "measuring", "method", "pipeline"),
+        *("quality", "recording", "registry", "report", "results", "robustness", "timing", "trial", "uncertainty"),
     },
 }
 

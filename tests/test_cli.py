@@ -16,7 +16,8 @@ from records import record, row
 from shop import shelf_at
 from typer.testing import CliRunner, Result
 
-from benchmark import cli
+from benchmark import interrupt
+from benchmark import run as run_module
 from benchmark.cli import app
 from retrieval_bench.results import load, save
 from retrieval_bench.timing import usable_cores
@@ -330,8 +331,8 @@ def test_the_version() -> None:
 def test_an_interrupt_that_python_drops_still_ends_the_run(
     shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_stopping", stopping := threading.Event())
-    monkeypatch.setattr(cli, "_one_line", lambda row: (stopping.set(), row.method)[1])
+    monkeypatch.setattr(interrupt, "_stopping", stopping := threading.Event())
+    monkeypatch.setattr(run_module, "one_line", lambda row: (stopping.set(), row.method)[1])
     result = run(shelf, tmp_path / "out", "--methods", "color,phash,ahash")
     assert result.exit_code == 130
     saved = load(tmp_path / "out")
@@ -339,7 +340,7 @@ def test_an_interrupt_that_python_drops_still_ends_the_run(
 
 
 def test_a_signal_in_a_destructor_is_not_raised_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_stopping", stopping := threading.Event())
+    monkeypatch.setattr(interrupt, "_stopping", stopping := threading.Event())
     reached = []
 
     class Dies:
@@ -347,11 +348,11 @@ def test_a_signal_in_a_destructor_is_not_raised_there(monkeypatch: pytest.Monkey
             signal.raise_signal(signal.SIGINT)
             reached.append(True)
 
-    with cli._interruptible():
+    with interrupt.interruptible():
         Dies()
     assert reached == [True]
     assert stopping.is_set()
-    with cli._interruptible(), pytest.raises(KeyboardInterrupt):
+    with interrupt.interruptible(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 
 

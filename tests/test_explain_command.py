@@ -23,7 +23,8 @@ from retrieval_bench.explaining.clues import (
     MatchPair,
     Shown,
 )
-from retrieval_bench.explaining.picture import BODY, MOST_WIDTH, _font, draw, printed, shortened, wrapped
+from retrieval_bench.explaining.lettering import BODY, font, printed, shortened, wrapped
+from retrieval_bench.explaining.picture import MOST_WIDTH, draw
 
 assert own_cache
 assert shelf
@@ -175,8 +176,8 @@ def test_text_fits_its_room() -> None:
             for lines in (1, 2, 3):
                 found = wrapped(printed(text), room, BODY, lines)
                 assert len(found) <= lines
-                assert all(_font(BODY).getlength(line) <= room for line in found)
-            assert _font(BODY).getlength(shortened(printed(text), room, BODY, keep_end=True)) <= room
+                assert all(font(BODY).getlength(line) <= room for line in found)
+            assert font(BODY).getlength(shortened(printed(text), room, BODY, keep_end=True)) <= room
     assert wrapped("God-Morgon-Orange-Red-Grapefruit-Juice", 220, BODY, 3) == [
         "God-Morgon-Orange-Red-",
         "Grapefruit-Juice",

@@ -13,7 +13,7 @@ import pytest
 from methods import MeanColor, spec
 from shop import shop
 
-from retrieval_bench import guards, metrics, runner, search
+from retrieval_bench import features, guards, metrics, quality, search
 from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import Dataset, Judged, NotComparable, Ranking, Searcher, Split
 from retrieval_bench.diff import diff
@@ -262,12 +262,12 @@ def test_planted_shuffled_labels(data: Dataset, honest: tuple, tmp_path: Path) -
 
 def test_planted_vocabulary_from_the_query_split(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
     """Caught by a guard: the record says what was learned from, and it is not train."""
-    right = runner._extracted
+    right = quality.part_features
 
     def cheating(part: Any, pipeline: Any, wanted: Any, chosen: Plan, train: Split, progress: Any) -> Any:
         return right(part, pipeline, wanted, chosen, data.query, progress)
 
-    monkeypatch.setattr(runner, "_extracted", cheating)
+    monkeypatch.setattr(quality, "part_features", cheating)
     record = run(plan(data, "sift:words=2:keypoints=20:reduce=4"), tmp_path)
     assert record.rows[0].status == "ok", record.rows[0].error
     assert record.status == "failed"
@@ -281,7 +281,7 @@ def test_planted_stale_cache(data: Dataset, tmp_path: Path, monkeypatch: Any) ->
         def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
             return 255 - super().transform(images)
 
-    monkeypatch.setattr(runner, "code_version", lambda *sources: "never changes")
+    monkeypatch.setattr(features, "code_version", lambda *sources: "never changes")
     cache = FeatureCache(tmp_path / "cache")
     first = run(plan(data, spec("mean", Grey), cache=cache), tmp_path / "a")
     assert first.rows[0].status == "ok"
@@ -307,7 +307,7 @@ def test_a_vocabulary_belongs_to_its_train_split_and_its_libraries(
     cache = FeatureCache(tmp_path / "cache")
     fits = [run(plan(which, VOCABULARY, cache=cache), tmp_path / "a").rows[0] for which in (data, other_train(data))]
     again = run(plan(data, VOCABULARY, cache=cache), tmp_path / "b").rows[0]
-    monkeypatch.setattr(runner, "library_versions", lambda: {"numpy": "another"})
+    monkeypatch.setattr(features, "library_versions", lambda: {"numpy": "another"})
     newer = run(plan(data, VOCABULARY, cache=cache), tmp_path / "c").rows[0]
     assert [row.features.fit for row in (*fits, again, newer) if row.features] == [
         *("learned", "learned", "from cache", "learned")
@@ -319,8 +319,8 @@ def test_planted_stale_vocabulary_of_another_train_split(
 ) -> None:
     """Caught by the store, though the key forgets the split: a fit says what it was learned from. The features that
     were made with it are caught by a guard: they are not those that are computed now."""
-    right = runner.recipe_key
-    monkeypatch.setattr(runner, "recipe_key", lambda recipe: right({**recipe, "learned_from": None}))
+    right = features.recipe_key
+    monkeypatch.setattr(features, "recipe_key", lambda recipe: right({**recipe, "learned_from": None}))
     cache = FeatureCache(tmp_path / "cache")
     first = run(plan(data, VOCABULARY, cache=cache), tmp_path / "a").rows[0]
     assert first.features is not None
@@ -335,11 +335,11 @@ def test_planted_stale_vocabulary_of_another_library(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Caught by the store, though the key forgets the libraries."""
-    right = runner.recipe_key
-    monkeypatch.setattr(runner, "recipe_key", lambda recipe: right({**recipe, "libraries": None}))
+    right = features.recipe_key
+    monkeypatch.setattr(features, "recipe_key", lambda recipe: right({**recipe, "libraries": None}))
     cache = FeatureCache(tmp_path / "cache")
     run(plan(data, VOCABULARY, cache=cache), tmp_path / "a")
-    monkeypatch.setattr(runner, "library_versions", lambda: {"scikit-learn": "0.1"})
+    monkeypatch.setattr(features, "library_versions", lambda: {"scikit-learn": "0.1"})
     row = run(plan(data, VOCABULARY, cache=cache), tmp_path / "b").rows[0]
     assert row.features is not None
     assert row.features.fit == "learned"

@@ -10,7 +10,7 @@ from methods import Centred, MeanColor, spec
 from shop import shop
 
 import retrieval_bench.extractors
-from retrieval_bench import guards, metrics, recording, runner
+from retrieval_bench import guards, metrics, quality, recording
 from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import BenchError, Dataset, Distance, Ranking, Split
 from retrieval_bench.images import ImageBytes
@@ -275,7 +275,7 @@ def test_numba_is_pinned_from_the_first_method_on(tmp_path: Path, monkeypatch: p
 
     seen = []
     monkeypatch.setattr(
-        runner,
+        quality,
         "rank_gallery",
         lambda *args, **more: seen.append(numba.get_num_threads()) or rank_gallery(*args, **more),
     )

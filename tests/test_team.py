@@ -11,7 +11,7 @@ import torch
 from pictures import photo_of
 
 import retrieval_bench.extractors  # noqa: F401 - registers the networks
-from retrieval_bench import runner, team
+from retrieval_bench import features, team
 from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import Setup, Split
 from retrieval_bench.device import gpus
@@ -36,9 +36,9 @@ def test_two_processes_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> 
 
     def described(chunks: Any) -> np.ndarray:
         def watched(*arguments: Any) -> Any:
-            for rows, features in chunks(*arguments):
+            for rows, vectors in chunks(*arguments):
                 counted.append(len(rows))
-                yield rows, features
+                yield rows, vectors
 
         return extract(
             extractor,
@@ -80,8 +80,8 @@ def test_a_run_shares_networks_out_among_gpus(monkeypatch: pytest.MonkeyPatch, t
         built.append(method)
         return Team(method, setup, devices)
 
-    monkeypatch.setattr(runner, "gpus", lambda device: ["cpu", "cpu"])
-    monkeypatch.setattr(runner, "Team", watched)
+    monkeypatch.setattr(features, "gpus", lambda device: ["cpu", "cpu"])
+    monkeypatch.setattr(features, "Team", watched)
     monkeypatch.setattr(team, "LEAST", 1)
     shared = run(plan, tmp_path / "shared")
     assert set(built) == {"squeezenet1_0:size=64"}

@@ -7,30 +7,19 @@ black-and-white printer.
 
 from __future__ import annotations
 
-import functools
 import io
-import re
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from retrieval_bench import __version__
-from retrieval_bench.explaining.clues import (
-    Band,
-    BitPair,
-    Clue,
-    Explanation,
-    Found,
-    Heat,
-    HeatPair,
-    Layer,
-    MatchPair,
-    Shown,
-)
+from retrieval_bench.explaining.clues import Band, BitPair, Explanation, Found, HeatPair, Layer, MatchPair, Shown
+from retrieval_bench.explaining.lettering import BODY, HEAD, SMALL, TITLE, font, printed, shortened, wrapped
+from retrieval_bench.explaining.pairs import FEW_LINES, fitted, pair_of
+from retrieval_bench.explaining.palette import FAINT, INK, PAPER, RIGHT, SHADE, SOFT, WRONG, Colour
 from retrieval_bench.report.markup import visible
 
 MOST_WIDTH = 2400
@@ -42,80 +31,6 @@ GAP, MARGIN = 22, 28
 THUMB = 168
 BESIDE = 160
 """Pixels down what is written beside an image takes: mark, three lines of label, distance, id."""
-SMOOTH = 3.5
-"""Of 96 places along each side: the blur of heat."""
-HIGHEST = 0.99
-"""What is hotter than so many places of an image is all the same: a few hot places would leave the others dark."""
-SMALLEST_RING = 12
-"""Pixels of a bit at twice the size; a smaller one is filled where it differs."""
-FEW_LINES = 40
-"""Matches that do not agree, as many as are drawn: those would hide the others."""
-
-Colour = tuple[int, int, int]
-PAPER: Colour = (255, 255, 255)
-SHADE: Colour = (243, 244, 246)
-INK: Colour = (24, 26, 30)
-SOFT: Colour = (92, 98, 108)
-RIGHT: Colour = (0, 98, 178)
-WRONG: Colour = (196, 72, 0)
-LINE: Colour = (255, 214, 10)
-FAINT: Colour = (176, 184, 196)
-
-TITLE, HEAD, BODY, SMALL = 30, 24, 18, 16
-
-
-@functools.cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
-@functools.cache
-def _has_glyph(letter: str) -> bool:
-    """The font's answer to what it does not know is one and the same box."""
-    return letter.isspace() or bytes(_font(BODY).getmask(letter)) != bytes(_font(BODY).getmask("\uffff"))
-
-
-def printed(text: str) -> str:
-    """The text as the font can draw it: accented letters that it lacks without their accents, what else it lacks, what
-    shows nothing and what turns the writing direction as [U+XXXX]."""
-    return "".join(map(_drawable, visible(text)))
-
-
-def _drawable(letter: str) -> str:
-    if _has_glyph(letter):
-        return letter
-    base = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
-    return base if base and all(map(_has_glyph, base)) else f"[U+{ord(letter):04X}]"
-
-
-def shortened(text: str, room: float, size: int, keep_end: bool = False) -> str:
-    """The text cut to `room` pixels; keep_end: from its middle, as the end of a path says most."""
-    font = _font(size)
-    if font.getlength(text) <= room:
-        return text
-    for kept in range(len(text) - 1, 0, -1):
-        head = kept // 4 if keep_end else kept
-        cut = f"{text[:head].rstrip()}...{text[len(text) - (kept - head) :] if keep_end else ''}"
-        if font.getlength(cut) <= room:
-            return cut
-    return "..."
-
-
-def wrapped(text: str, room: float, size: int, most: int) -> list[str]:
-    """At most `most` lines of at most `room` pixels, broken at blanks and behind - _ and /; the last is cut where there
-    is more."""
-    lines: list[str] = []
-    pieces = re.findall(r"[^\s\-_/]*(?:[\-_/]+|\s+|$)", text)
-    while any(pieces) and len(lines) < most - 1:
-        count = 1
-        while count < len(pieces) and _font(size).getlength("".join(pieces[: count + 1]).rstrip()) <= room:
-            count += 1
-        if _font(size).getlength(pieces[0].rstrip()) > room:
-            break
-        lines.append("".join(pieces[:count]).strip())
-        pieces = pieces[count:]
-    rest = "".join(pieces).strip()
-    return [*lines, shortened(rest, room, size)] if rest else lines
 
 
 def png(explanation: Explanation) -> bytes:
@@ -170,7 +85,7 @@ def _head(explanation: Explanation, width: int) -> Image.Image:
     pen = ImageDraw.Draw(image)
     top = MARGIN
     for text, size, colour, keep_end in lines:
-        pen.text((MARGIN, top), shortened(text, room, size, keep_end), colour, _font(size))
+        pen.text((MARGIN, top), shortened(text, room, size, keep_end), colour, font(size))
         top += size + 10
     return image
 
@@ -185,13 +100,13 @@ def _band(band: Band, query: Shown, width: int, cell: int, shaded: bool) -> Imag
     pen = ImageDraw.Draw(image)
     pen.line((MARGIN, 2, width - MARGIN, 2), FAINT, 2)
     name = shortened(printed(band.method), width - 2 * MARGIN - 260, HEAD)
-    pen.text((MARGIN, 14), name, INK, _font(HEAD))
-    pen.text((MARGIN + _font(HEAD).getlength(name) + 14, 14 + HEAD - BODY), f"({band.family})", SOFT, _font(BODY))
+    pen.text((MARGIN, 14), name, INK, font(HEAD))
+    pen.text((MARGIN + font(HEAD).getlength(name) + 14, 14 + HEAD - BODY), f"({band.family})", SOFT, font(BODY))
     side_asked = ASKED - 40
     _paste(image, query.pixels, MARGIN, header, side_asked, side_asked)
     top = header + side_asked + 8
     for line in [*wrapped(f"query: {printed(query.label)}", side_asked, BODY, 2)]:
-        pen.text((MARGIN, top), line, INK, _font(BODY))
+        pen.text((MARGIN, top), line, INK, font(BODY))
         top += BODY + 6
     left = MARGIN + ASKED
     for place, found in enumerate(band.found):
@@ -222,13 +137,13 @@ def _found(image: Image.Image, found: Found, left: int, top: int, cell: int, thu
     x = left + thumb + 12
     room = left + cell - x
     _mark(pen, x, top + 4, 24, found.right)
-    pen.text((x + 34, top + 5), f"{found.rank}", INK, _font(HEAD))
+    pen.text((x + 34, top + 5), f"{found.rank}", INK, font(HEAD))
     y = top + 38
     for line in wrapped(printed(found.image.label), room, BODY, 3):
-        pen.text((x, y), line, colour, _font(BODY))
+        pen.text((x, y), line, colour, font(BODY))
         y += BODY + 6
-    pen.text((x, y), f"distance {found.distance:.4g}", INK, _font(SMALL))
-    pen.text((x, y + SMALL + 7), shortened(printed(found.image.id), room, SMALL, keep_end=True), SOFT, _font(SMALL))
+    pen.text((x, y), f"distance {found.distance:.4g}", INK, font(SMALL))
+    pen.text((x, y + SMALL + 7), shortened(printed(found.image.id), room, SMALL, keep_end=True), SOFT, font(SMALL))
 
 
 def _border(pen: Any, box: tuple[int, int, int, int], colour: Colour, whole: bool) -> None:
@@ -262,158 +177,17 @@ def _layer(
     pen = ImageDraw.Draw(image)
     if not layer.clues:
         for line in _said(layer, image.width):
-            pen.text((left, top), line, INK, _font(BODY))
+            pen.text((left, top), line, INK, font(BODY))
             top += BODY + 6
         return
     said = f"{printed(layer.name)}: {printed(layer.about)}"
-    pen.text((left, top), shortened(said, image.width - MARGIN - left, BODY), INK, _font(BODY))
+    pen.text((left, top), shortened(said, image.width - MARGIN - left, BODY), INK, font(BODY))
     top += BODY + 10
     for place, (clue, one) in enumerate(zip(layer.clues, found, strict=True)):
         x = left + place * (cell + GAP)
-        image.paste(_clue(clue, query, one.image, side), (x, top))
+        image.paste(pair_of(clue, query, one.image, side), (x, top))
         for row, line in enumerate(wrapped(printed(clue.said), cell, SMALL, 2)):
-            pen.text((x, top + side + 5 + row * (SMALL + 5)), line, INK, _font(SMALL))
-
-
-def _clue(clue: Clue, query: Shown, found: Shown, side: int) -> Image.Image:
-    """Query and found image side by side, (side, 2 * side + 8) pixels, with what makes them near."""
-    assert query.pixels is not None
-    assert found.pixels is not None
-    if isinstance(clue, HeatPair):
-        return _heat_pair(clue, query.pixels, found.pixels, side)
-    if isinstance(clue, MatchPair):
-        return _match_pair(clue, query.pixels, found.pixels, side)
-    return _bit_pair(clue, side)
-
-
-def _blank(side: int, times: int = 1) -> Image.Image:
-    return Image.new("RGB", (times * (2 * side + 8), times * side), PAPER)
-
-
-# --- heat -------------------------------------------------------------------------------------------------------------
-
-
-def _heat_pair(clue: HeatPair, query: np.ndarray, found: np.ndarray, side: int) -> Image.Image:
-    canvas = _blank(side)
-    for place, (pixels, heat) in enumerate(((query, clue.query), (found, clue.found))):
-        values = _density(heat)
-        small = _fitted(pixels, side, side)
-        most = float(np.quantile(values, HIGHEST))
-        shown = _heated(small, values / most if most > 0 else np.zeros_like(values), heat)
-        at = place * (side + 8) + (side - small.shape[1]) // 2, (side - small.shape[0]) // 2
-        canvas.paste(Image.fromarray(shown), at)
-    return canvas
-
-
-def _density(heat: Heat) -> np.ndarray:
-    """What a unit of area adds, nothing where it takes away; smoothed, so that grids of any size look alike."""
-    import cv2
-
-    top, left, bottom, right = heat.box
-    values = np.maximum(heat.values, 0) * heat.values.size / max((bottom - top) * (right - left), 1e-9)
-    big = cv2.resize(values, (96, 96), interpolation=cv2.INTER_AREA if min(values.shape) > 96 else cv2.INTER_CUBIC)
-    smooth: np.ndarray = np.maximum(cv2.GaussianBlur(big, (0, 0), SMOOTH), 0)
-    return smooth
-
-
-def _heated(pixels: np.ndarray, strength: np.ndarray, heat: Heat) -> np.ndarray:
-    """pixels: (h, w, 3) uint8. strength: (a, a), 0 to 1, over the heat's box. Dark and grey where nothing is, bright
-    and coloured where much is."""
-    import cv2
-
-    height, width = pixels.shape[:2]
-    top, left, bottom, right = (
-        round(share * length) for share, length in zip(heat.box, (height, width, height, width), strict=True)
-    )
-    top, left = min(top, height - 1), min(left, width - 1)
-    bottom, right = max(bottom, top + 1), max(right, left + 1)
-    mask = np.zeros((height, width))
-    mask[top:bottom, left:right] = np.clip(
-        cv2.resize(strength, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR), 0, 1
-    )
-    tint = cv2.applyColorMap(np.rint(mask * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float64)
-    grey = pixels.astype(np.float64) @ (0.299, 0.587, 0.114)
-    base = (0.42 + 0.38 * mask[..., None]) * (0.6 * grey[..., None] + 0.4 * pixels)
-    shown = np.clip(base + 0.62 * mask[..., None] ** 0.7 * tint, 0, 255).astype(np.uint8)
-    if heat.box != (0.0, 0.0, 1.0, 1.0):  # what the network did not see is crossed out
-        image = Image.fromarray(shown)
-        pen = ImageDraw.Draw(image)
-        for start in range(-height, width, 9):
-            pen.line((start, height, start + height, 0), (120, 120, 120), 1)
-        inside = Image.fromarray(shown[top:bottom, left:right])
-        image.paste(inside, (left, top))
-        pen.rectangle((left, top, right - 1, bottom - 1), outline=(235, 235, 235))
-        return np.asarray(image)
-    return shown
-
-
-# --- matches ----------------------------------------------------------------------------------------------------------
-
-
-def _match_pair(clue: MatchPair, query: np.ndarray, found: np.ndarray, side: int) -> Image.Image:
-    times = 2  # drawn at twice the size, so that lines are smooth
-    canvas = _blank(side, times)
-    ends = []
-    for place, (pixels, points) in enumerate(((query, clue.query), (found, clue.found))):
-        small = _fitted(pixels, times * side, times * side)
-        pale = 0.55 * small + 0.25 * small.mean(axis=2, keepdims=True)
-        x = times * place * (side + 8) + (times * side - small.shape[1]) // 2
-        y = (times * side - small.shape[0]) // 2
-        canvas.paste(Image.fromarray(np.clip(pale, 0, 255).astype(np.uint8)), (x, y))
-        ends.append(points * (small.shape[1], small.shape[0]) + (x, y))
-    pen = ImageDraw.Draw(canvas)
-    others = np.flatnonzero(~clue.agree)
-    for row in others[np.linspace(0, len(others) - 1, min(FEW_LINES, len(others))).astype(int)]:
-        (x0, y0), (x1, y1) = ends[0][row], ends[1][row]
-        pen.line((x0, y0, x1, y1), FAINT, 1)
-    for row in np.flatnonzero(clue.agree):
-        (x0, y0), (x1, y1) = ends[0][row], ends[1][row]
-        pen.line((x0, y0, x1, y1), INK, 7)
-        pen.line((x0, y0, x1, y1), LINE, 4)
-        for x, y in ((x0, y0), (x1, y1)):
-            pen.ellipse((x - 8, y - 8, x + 8, y + 8), outline=INK, width=7)
-            pen.ellipse((x - 7, y - 7, x + 7, y + 7), outline=LINE, width=4)
-    return canvas.resize((2 * side + 8, side), Image.Resampling.LANCZOS)
-
-
-# --- bits -------------------------------------------------------------------------------------------------------------
-
-
-def _bit_pair(clue: BitPair, side: int) -> Image.Image:
-    times = 2
-    canvas = _blank(side, times)
-    pen = ImageDraw.Draw(canvas)
-    differ = clue.query != clue.found
-    rows, columns = differ.shape
-    cell = times * side // max(rows, columns)
-    for place, bits in enumerate((clue.query, clue.found)):
-        x0 = times * place * (side + 8) + (times * side - columns * cell) // 2
-        y0 = (times * side - rows * cell) // 2
-        for row in range(rows):
-            for column in range(columns):
-                x, y = x0 + column * cell, y0 + row * cell
-                fill = (60, 66, 76) if bits[row, column] else (226, 229, 234)
-                pen.rectangle((x + 1, y + 1, x + cell - 2, y + cell - 2), fill=fill)
-                if differ[row, column]:
-                    colour = (255, 150, 60) if bits[row, column] else WRONG
-                    inset = cell // 5
-                    box = (x + inset, y + inset, x + cell - 1 - inset, y + cell - 1 - inset)
-                    if cell < SMALLEST_RING:
-                        pen.rectangle(box, fill=colour)
-                    else:
-                        pen.ellipse(box, outline=colour, width=max(cell // 9, 2))
-    return canvas.resize((2 * side + 8, side), Image.Resampling.LANCZOS)
-
-
-# --- what all need ----------------------------------------------------------------------------------------------------
-
-
-def _fitted(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The image as large as fits, its shape kept; small ones are enlarged."""
-    scale = min(width / pixels.shape[1], height / pixels.shape[0])
-    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-    way = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, way))
+            pen.text((x, top + side + 5 + row * (SMALL + 5)), line, INK, font(SMALL))
 
 
 def _paste(
@@ -423,9 +197,9 @@ def _paste(
     if pixels is None:
         pen = ImageDraw.Draw(image)
         pen.rectangle((left, top, left + width - 1, top + height - 1), outline=SOFT)
-        pen.text((left + 8, top + 8), "unreadable", SOFT, _font(SMALL))
+        pen.text((left + 8, top + 8), "unreadable", SOFT, font(SMALL))
         return left, top, left + width, top + height
-    small = _fitted(pixels, width, height)
+    small = fitted(pixels, width, height)
     image.paste(Image.fromarray(small), (left, top))
     return left, top, left + small.shape[1], top + small.shape[0]
 
@@ -439,10 +213,10 @@ def _legend(width: int, bands: Sequence[Band]) -> Image.Image:
     top = 22
     _mark(pen, MARGIN, top - 2, 24, True)
     text = "unbroken border: the query's label"
-    pen.text((MARGIN + 40, top), text, INK, _font(BODY))
-    x = MARGIN + 40 + int(_font(BODY).getlength(text)) + 50
+    pen.text((MARGIN + 40, top), text, INK, font(BODY))
+    x = MARGIN + 40 + int(font(BODY).getlength(text)) + 50
     _mark(pen, x, top - 2, 24, False)
-    pen.text((x + 40, top), "broken border: another label", INK, _font(BODY))
+    pen.text((x + 40, top), "broken border: another label", INK, font(BODY))
     words = {
         HeatPair: "Heat: bright places add to the similarity, dark ones add nothing or take away; each image has its "
         "own scale. Hatched: not seen by the network.",
@@ -453,5 +227,5 @@ def _legend(width: int, bands: Sequence[Band]) -> Image.Image:
     for kind, sentence in words.items():
         if kind in kinds:
             top += 34
-            pen.text((MARGIN, top), shortened(sentence, width - 2 * MARGIN, BODY), SOFT, _font(BODY))
+            pen.text((MARGIN, top), shortened(sentence, width - 2 * MARGIN, BODY), SOFT, font(BODY))
     return image

@@ -1,0 +1,87 @@
+"""The program: what commands are registered with, what they print by, and what their exit codes mean."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from retrieval_bench import __version__
+from retrieval_bench.core import BenchError, NotComparable
+
+FINE, GATE_FAILED, USER_MISTAKE, NOT_COMPARABLE, SOME_FAILED, OUR_BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
+
+app = typer.Typer(
+    name="retrieval-bench",
+    help="Which image-retrieval method, at what cost, on my images? Runs classical, hash and deep methods on the same "
+    "splits and shows accuracy, recall, F1 and latency side by side.",
+    epilog="Exit codes: 0 fine; 1 a gate failed; 2 your mistake; 3 not comparable; 4 some methods failed, the others "
+    "are saved; 70 our bug; 130 interrupted, what was finished is kept.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
+    """Register a command; its return value is the exit code, and a user's mistake is one sentence on stderr."""
+
+    def register(function: Callable[..., int | None]) -> Callable[..., None]:
+        @group.command(name)
+        @functools.wraps(function)
+        def guarded(*args: Any, **options: Any) -> None:
+            try:
+                code = function(*args, **options) or FINE
+                sys.stdout.flush()
+            except NotComparable as error:
+                typer.echo(str(error), err=True)
+                code = NOT_COMPARABLE
+            except BenchError as error:
+                typer.echo(f"error: {error}", err=True)
+                code = USER_MISTAKE
+            except KeyboardInterrupt:
+                typer.echo("interrupted; what was finished is kept", err=True)
+                code = INTERRUPTED
+            except Exception:
+                traceback.print_exc()
+                code = OUR_BUG
+            raise typer.Exit(code)
+
+        return guarded
+
+    return register
+
+
+def say(text: str, nl: bool = True) -> None:
+    """Print on stdout. A reader that went away (`| head`) has what it wanted; a full disk is one sentence."""
+    try:
+        typer.echo(text, nl=nl)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise BenchError(f"standard output cannot be written ({error.strerror})") from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    import retrieval_bench.datasets
+    import retrieval_bench.extractors
+    import retrieval_bench.heads
+    import retrieval_bench.metrics
+    import retrieval_bench.perturb
+    import retrieval_bench.pipeline
+    import retrieval_bench.search  # noqa: F401  importing the packages fills the registries that names are looked up in

@@ -1,0 +1,53 @@
+"""`data`: get datasets ready and look at them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchmark.app import app, command, say
+from benchmark.options import DataRoot
+
+if TYPE_CHECKING:
+    from retrieval_bench.core import Dataset
+
+data = typer.Typer(help="Get datasets ready and look at them.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+@command(data, "prepare")
+def prepare_command(
+    name: Annotated[str, typer.Argument(metavar="NAME[:key=value...]", help="A dataset; see `list datasets`.")],
+    data_root: DataRoot = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Write a contact sheet: a glance at what is in it.")
+    ] = None,
+) -> None:
+    """Load (or render) a dataset, decode every image once, and say what is in it."""
+    from benchmark.display import Display
+    from retrieval_bench.datasets.sheet import contact_sheet
+    from retrieval_bench.registry import DATASETS, parse
+    from retrieval_bench.screening import screen
+    from retrieval_bench.timing import usable_cores
+
+    spec = parse(DATASETS, name)
+    with Display() as display:
+        dataset: Dataset = spec.build(data_root)
+        dataset, skipped = screen(
+            dataset, threads=usable_cores(), progress=lambda done, total: display("checking images", done, total)
+        )
+        say(f"{spec}: {len(dataset.label_names)} labels, {len(dataset.category_names)} categories")
+        for part, split in dataset.splits.items():
+            known = f"; known of each: {', '.join(split.attributes)}" if split.attributes else ""
+            say(f"  {part:8} {len(split):7,} images{known}")
+        say(f"  fingerprint {dataset.fingerprint}")
+        for notice in dataset.notices:
+            say(f"  note: {notice}")
+        for reason, count in Counter(bad.reason for bad in skipped).most_common():
+            say(f"  unusable: {count} {reason}, e.g. {next(bad.id for bad in skipped if bad.reason == reason)}")
+        if sheet is not None:
+            contact_sheet(dataset, sheet)
+            say(f"  contact sheet: {sheet}")

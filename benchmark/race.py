@@ -1,0 +1,61 @@
+"""`race`: two commands or two installed versions, timed by turns."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from benchmark.app import FINE, GATE_FAILED, app, command, say
+from retrieval_bench.core import BenchError
+
+
+@command(app, "race")
+def race_command(
+    base: Annotated[str, typer.Argument(help="A command in quotes, or a virtual environment with this installed.")],
+    head: Annotated[str, typer.Argument(help="What to hold against it: the same.")],
+    rounds: Annotated[int, typer.Option(min=3, help="How often each is run, by turns, after one uncounted.")] = 10,
+    run_options: Annotated[
+        str, typer.Option("--run", metavar="'--methods a,b ...'", help="For environments: what `run` is given.")
+    ] = "",
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail", metavar="NAME:LIMIT%", help="Fail where HEAD is surely worse by more, e.g. wall_s:5%. Repeatable."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The ratios as JSON.")] = False,
+) -> int:
+    """Time two commands or two installed versions by turns: paired ratios, HEAD over BASE, with 95 % intervals."""
+    import shlex
+    from dataclasses import asdict
+
+    from benchmark.display import Display
+    from retrieval_bench import race
+    from retrieval_bench.gates import parse_gate
+
+    gates = [parse_gate(text) for text in fail or ()]
+    for gate in gates:
+        if not gate.relative:
+            raise BenchError(f"--fail {gate}: a race knows ratios; write the limit in percent, e.g. {gate.name}:5%")
+    first, second = (race.argv_of(one, shlex.split(run_options)) for one in (base, head))
+    with Display() as display:
+        ratios = race.race(first, second, rounds, display)
+    names = [ratio.name for ratio in ratios]
+    for gate in gates:
+        if gate.name not in names:
+            raise BenchError(f"--fail {gate}: the race has no figure {gate.name}; it has {', '.join(names)}")
+    slower = [(ratio, gate) for gate in gates for ratio in ratios if ratio.name == gate.name and ratio.worse_than(gate)]
+    if as_json:
+        say(json.dumps([asdict(ratio) for ratio in ratios], indent=1))
+    else:
+        say(f"HEAD over BASE, {rounds} rounds by turns, geometric mean and 95 % interval:")
+        for ratio in ratios:
+            say(
+                f"  {ratio.name:40} {ratio.base:10.4g} -> {ratio.head:10.4g} {ratio.unit:9} "
+                f"x {ratio.ratio:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+            )
+    for ratio, gate in slower:
+        typer.echo(f"{ratio.name}: x {ratio.ratio:.3f} ({ratio.low:.3f} to {ratio.high:.3f}), --fail {gate}", err=True)
+    return GATE_FAILED if slower else FINE

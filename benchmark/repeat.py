@@ -1,0 +1,61 @@
+"""`repeat`: a record run again from what it says of itself, and held against itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.app import FINE, GATE_FAILED, app, command, say
+from benchmark.interrupt import interruptible, stoppable
+from benchmark.options import DataRoot
+from benchmark.shown import one_line
+from retrieval_bench.core import BenchError, printable
+
+
+@command(app, "repeat")
+def repeat_command(
+    record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the new record here; else it is dropped.")
+    ] = None,
+    data_root: DataRoot = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON.")] = False,
+) -> int:
+    """Run a record again from what it says of itself: exit 0 identical or within tolerance, 1 different."""
+    import tempfile
+    from dataclasses import asdict
+
+    from benchmark.display import Display
+    from retrieval_bench import repeat, runner
+    from retrieval_bench.results import RANKINGS_FILE, load, load_rankings, run_file
+
+    before = load(record)
+    has_rankings = run_file(record).with_name(RANKINGS_FILE).exists()
+    plan = repeat.plan_of(before, data_root)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = out or Path(scratch) / "again"
+        if out is not None and out.resolve() == run_file(record).parent.resolve():
+            raise BenchError(f"--out {printable(out)}: that is the record itself; name another folder")
+        with interruptible(), Display() as display:
+            after = runner.run(
+                plan,
+                folder,
+                progress=stoppable(display),
+                on_row=stoppable(lambda row: display.say(one_line(row))),
+            )
+        old = load_rankings(record, before) if has_rankings else None
+        again = repeat.compared(before, after, old, load_rankings(folder, after))
+    if as_json:
+        say(json.dumps(asdict(again), indent=1))
+    else:
+        say(again.verdict)
+        for sentence in again.differences:
+            say(f"  {sentence}")
+        if again.reasons:
+            say("What is not as it was:")
+            for sentence in again.reasons:
+                say(f"  {sentence}")
+    return GATE_FAILED if again.verdict == "different" else FINE

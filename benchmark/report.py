@@ -1,0 +1,73 @@
+"""`report`: records as one page that opens anywhere, or as Markdown, LaTeX, CSV, JSON."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.app import app, command, say
+from benchmark.options import DataRoot
+from retrieval_bench.core import BenchError, printable
+
+
+class ReportFormat(StrEnum):
+    html = "html"
+    md = "md"
+    csv = "csv"
+    latex = "latex"
+    json = "json"
+
+
+@command(app, "report")
+def report_command(
+    records: Annotated[list[Path], typer.Argument(metavar="RECORD...", help="Each a run.json, or its folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where it goes. Default: report.html; the other forms go to stdout."),
+    ] = None,
+    form: Annotated[
+        ReportFormat, typer.Option("--format", help="json has every number that the page draws.")
+    ] = ReportFormat.html,
+    data_root: DataRoot = None,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Show no image of the dataset, and do not look for them.")
+    ] = False,
+) -> None:
+    """Make a page of records that opens anywhere: tables, plots, failures with images; or Markdown, LaTeX, ..."""
+    from retrieval_bench.report import formats
+    from retrieval_bench.report.evidence import gather
+    from retrieval_bench.results import write_whole
+
+    if form is ReportFormat.html and out is None:
+        out = Path("report.html")
+    if out is not None and out.is_dir():
+        raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as report.html")
+    drawn = form in (ReportFormat.html, ReportFormat.json)
+    looked_for = drawn and not no_images
+    found = [gather(path, data_root, looked_for) for path in dict.fromkeys(records)]
+    if form is ReportFormat.html:
+        from retrieval_bench.report.page import render
+
+        text = render(found)
+    else:
+        from retrieval_bench.report.latex import latex
+
+        made = {
+            ReportFormat.md: formats.markdown,
+            ReportFormat.csv: formats.tidy_csv,
+            ReportFormat.latex: latex,
+            ReportFormat.json: formats.as_json,
+        }
+        text = made[form](found)
+    if out is None:
+        say(text, nl=False)
+        return
+    write_whole(out, text.encode())
+    for evidence in found:
+        for missing in (evidence.no_arrays if drawn else "", evidence.no_dataset if looked_for else ""):
+            if missing:
+                typer.echo(f"{evidence.name}: {missing}", err=True)
+    typer.echo(f"report: {printable(out)} ({len(text.encode()) / 1024:,.0f} KiB)", err=True)

@@ -1,0 +1,188 @@
+"""`run`: methods on a dataset, from their names to a record and a table; or only what would run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchmark.app import FINE, GATE_FAILED, SOME_FAILED, app, command, say
+from benchmark.interrupt import interruptible, stoppable
+from benchmark.options import (
+    DataRoot,
+    Device,
+    checked_weights,
+    parse_cutoffs,
+    parse_heads,
+    parse_methods,
+    usable_threads,
+)
+from benchmark.shown import Format, formatted, one_line
+from retrieval_bench.core import BenchError, printable
+
+if TYPE_CHECKING:
+    from retrieval_bench.results import Row
+    from retrieval_bench.trial import Plan
+
+
+@command(app, "run")
+def run_command(
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="a,b[:key=value...]",
+            help="Methods, comma-separated, with options. Default: one of each family and the controls "
+            "(sift, hog, phash, color, resnet18, convnet, random, oracle). Any torchvision network works.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str,
+        typer.Option(metavar="NAME[:key=value...]", help="products (embedded), folder, manifest, grocery."),
+    ] = "products",
+    data_root: DataRoot = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="svm,knn,...",
+            help="Classifiers that learn from train on every method's features: knn, svm, logistic, tree, mlp.",
+        ),
+    ] = None,
+    k: Annotated[
+        str | None, typer.Option("--k", metavar="1,5,10", help="Cutoffs of the metrics. Default 1,5,10.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Fixes vocabularies, samples and random weights.")
+    ] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the record goes. Default results/<dataset>/.")
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|pretrained|random|DIR",
+            help="Networks' weights. auto: a file in RETRIEVAL_BENCH_WEIGHTS or torch's cache, else a download, else "
+            "random and marked [untrained]. pretrained: fail instead of random. DIR: look there first.",
+        ),
+    ] = "auto",
+    device: Annotated[Device, typer.Option(help="Where networks run.")] = Device.auto,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores this process may use.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most N images in each split, evenly over labels.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="What finds the nearest; see `list backends`.")] = "exact",
+    max_bad: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Stop when more than this share of the images is unusable.")
+    ] = 0.01,
+    perturb: Annotated[
+        str | None,
+        typer.Option(
+            metavar="rotate,blur,...|all",
+            help="Ask again with perturbed queries: rotate, crop, jpeg, blur, noise, brightness, occlude, flip, "
+            "background. Gallery and what was learned stay as they are.",
+        ),
+    ] = None,
+    severity: Annotated[
+        str, typer.Option(metavar="1,3,5", help="How strong perturbations are, from 1 (slight) to 5 (severe).")
+    ] = "1,2,3,4,5",
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every feature anew and store none.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier record in DIR instead of keeping it in DIR/earlier.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check data and methods, say what would run, run nothing.")
+    ] = (False),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record alone on stdout.")] = False,
+) -> int:
+    """Run methods on a dataset: accuracy, recall, F1, latency and cost of each, on the same splits."""
+    from benchmark.display import Display
+    from retrieval_bench import runner, trial
+    from retrieval_bench.cache import FeatureCache, cache_root
+    from retrieval_bench.perturb import parse_perturbations, parse_severities
+    from retrieval_bench.registry import BACKENDS, DATASETS, parse
+
+    chosen = runner.unique(parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
+    plan = trial.Plan(
+        methods=chosen,
+        dataset=parse(DATASETS, dataset),
+        root=data_root,
+        heads=() if heads is None else parse_heads(heads),
+        k=None if k is None else parse_cutoffs(k),
+        seed=seed,
+        weights=checked_weights(weights, any(method.deep for method in chosen)),
+        device=runner.resolve_device(device.value, chosen, BACKENDS[backend].name),
+        threads=usable_threads(threads),
+        limit=limit,
+        backend=BACKENDS[backend].name,
+        max_bad=max_bad,
+        perturb=() if perturb is None else parse_perturbations(perturb),
+        severities=parse_severities(severity),
+        cache=FeatureCache(None if no_cache else cache_root()),
+    )
+    folder = out or Path("results") / plan.dataset.entry.name
+    if folder.exists() and not folder.is_dir():
+        raise BenchError(f"--out {folder}: a file of this name exists; name a folder")
+    if dry_run:
+        return _dry_run(plan, folder, as_json)
+
+    with interruptible(), Display() as display:
+        record = runner.run(
+            plan,
+            folder,
+            overwrite=overwrite,
+            progress=stoppable(display),
+            on_row=stoppable(lambda row: display.say(one_line(row))),
+        )
+        display.say(f"record: {printable(folder / 'run.json')}")
+    say(formatted(record, Format.json if as_json else Format.table), nl=False)
+    if record.violations:
+        typer.echo("run failed; the record is saved, and its numbers are not to be trusted:", err=True)
+        for sentence in record.violations:
+            typer.echo(f"  {sentence}", err=True)
+        return GATE_FAILED
+    return SOME_FAILED if any(row.status == "failed" or _failed_heads(row) for row in record.rows) else FINE
+
+
+def _failed_heads(row: Row) -> bool:
+    return any(head.error is not None for head in row.heads.values())
+
+
+def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
+    from benchmark.display import Display
+    from retrieval_bench import runner
+
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise BenchError(f"--out {printable(folder)}: cannot be written; name another")
+    with Display() as display:
+        trial = runner.check(plan, display)
+    dataset = trial.dataset
+    facts = {
+        "dataset": str(plan.dataset),
+        "images": {name: len(split) for name, split in dataset.splits.items()},
+        "labels": len(dataset.label_names),
+        "fingerprint": trial.fingerprint,
+        "skipped": len(trial.skipped),
+        "methods": [str(method) for method in plan.methods],
+        "heads": plan.heads or "none",
+        "k": trial.k,
+        "seed": plan.seed,
+        "weights": plan.weights,
+        "device": plan.device,
+        "threads": plan.threads,
+        "backend": plan.backend,
+        "cache": "off" if plan.cache.root is None else printable(plan.cache.root),
+        "out": printable(folder),
+    }
+    if as_json:
+        say(json.dumps(facts, indent=1))
+    else:
+        say("Would run (nothing was run):")
+        for name, value in facts.items():
+            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            if isinstance(value, dict):
+                shown = ", ".join(f"{key} {count:,}" for key, count in value.items())
+            say(f"  {name:12} {shown}")
+    return FINE

@@ -1,0 +1,29 @@
+"""`show`: a record's table again, from its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.app import app, command, say
+from benchmark.shown import Format, formatted
+
+
+@command(app, "show")
+def show_command(
+    record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
+    form: Annotated[Format, typer.Option("--format", help="csv has every figure.")] = Format.table,
+    curves: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw accuracy over severity, of a run with --perturb.")
+    ] = None,
+) -> None:
+    """Show the table of a record again, from its file."""
+    from retrieval_bench.report import robustness
+    from retrieval_bench.results import load
+
+    shown = load(record)
+    if curves is not None:
+        robustness.draw(shown, curves)
+    say(formatted(shown, form), nl=False)

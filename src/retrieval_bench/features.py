@@ -1,0 +1,175 @@
+"""What a method makes of splits: each part learns from train and describes every image, through the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval_bench import extractors, training
+from retrieval_bench.cache import code_version, library_versions, recipe_key
+from retrieval_bench.core import BenchError, Extractor, Setup, Split
+from retrieval_bench.device import gpus
+from retrieval_bench.extraction import Extracted, Watched, extract
+from retrieval_bench.fusion import LEARN_FROM
+from retrieval_bench.images import DECODER_VERSION
+from retrieval_bench.method import Method
+from retrieval_bench.pipeline import Part, Pipeline
+from retrieval_bench.registry import Spec
+from retrieval_bench.results import Fitted
+from retrieval_bench.team import Team
+from retrieval_bench.timing import Stopwatch, pinned
+from retrieval_bench.trial import Plan, Progress, silent
+
+
+@dataclass(frozen=True, eq=False)
+class PartFeatures:
+    """One part of a method on all splits that it was wanted on. fit_s None: nothing was learned now."""
+
+    fitted: Fitted
+    fit_s: float | None
+    learned_from: str | None
+    splits: dict[str, Extracted]
+
+    @property
+    def computed(self) -> int:
+        return sum(split.computed for split in self.splits.values())
+
+    @property
+    def from_cache(self) -> int:
+        return sum(split.from_cache for split in self.splits.values())
+
+
+def described(
+    method: Method, plan: Plan, train: Split, wanted: Mapping[str, Split], progress: Progress = silent
+) -> tuple[Pipeline, dict[str, np.ndarray]]:
+    """One vector of each image of these splits, by a method that has learned from `train`.
+
+    Raises BenchError where the method keeps no single vector, or learns and train is empty.
+    """
+    pipeline = Pipeline(method, Setup(plan.seed, plan.weights, plan.device, plan.threads), plan.backend)
+    if pipeline.unclassifiable is not None or pipeline.steps:
+        raise BenchError(f"{pipeline.name} does not keep one vector an image to compare; name a method such as color")
+    with pinned(1):
+        done = [part_features(part, pipeline, wanted, plan, train, progress) for part in pipeline.members]
+        if pipeline.join_learns:
+            fit_join(pipeline, done, plan, train, progress)
+    return pipeline, {name: pipeline.vectors([part.splits[name].features for part in done]) for name in wanted}
+
+
+def fitted(spec: Spec, plan: Plan, train: Split, progress: Progress = silent) -> Extractor:
+    """One extractor after it has learned from `train`, or with what the cache has of that."""
+    part = Part(spec, spec.build(Setup(plan.seed, plan.weights, plan.device, plan.threads)))
+    with pinned(1):
+        _fit(part, _recipe(part, plan), train, plan, part.name, progress)
+    return part.extractor
+
+
+def part_features(
+    part: Part, pipeline: Pipeline, wanted: Mapping[str, Split], plan: Plan, train: Split, progress: Progress
+) -> PartFeatures:
+    """What one part makes of these splits, after learning what it has to learn."""
+    name = part.name if pipeline.method.plain else f"{pipeline.name}: {part.name}"
+    recipe = _recipe(part, plan)
+    try:
+        fitted, fit_s = _fit(part, recipe, train, plan, name, progress)
+        learned_from = train.content if fitted != "nothing to learn" else None
+        key = recipe_key(recipe | {"kind": "features", "learned_from": learned_from})
+        devices = gpus(plan.device) if part.spec.entry.family == "deep" else []
+        setup = Setup(plan.seed, plan.weights, plan.device, plan.threads)
+        team = Team(str(part.spec), setup, devices) if len(devices) > 1 else None
+
+        def extracted(split: Split, what: str) -> Extracted:
+            for other, done in splits.items():
+                if wanted[other].content == split.content:
+                    return Extracted(done.features, 0, 0)
+
+            def show(done: int, total: int) -> None:
+                progress(f"{name}: {what}", done, total)
+
+            return extract(
+                part.extractor, split, threads=plan.threads, cache=plan.cache, key=key, progress=show, chunks=team
+            )
+
+        splits: dict[str, Extracted] = {}
+        for what, split in wanted.items():
+            splits[what] = extracted(split, "queries" if what == "query" else what)
+    except BenchError as error:
+        if pipeline.method.plain:
+            raise
+        raise BenchError(f"{part.name}, which is part of it, failed: {error}") from None
+    return PartFeatures(fitted, fit_s, learned_from, splits)
+
+
+def fit_join(
+    pipeline: Pipeline, extracted: list[PartFeatures], plan: Plan, train: Split, progress: Progress
+) -> float | None:
+    """Let the join learn from a sample of train; the seconds that took, without extracting what others know already."""
+    refuse_empty(train, pipeline.name)
+    rows = np.sort(np.random.default_rng(plan.seed).permutation(len(train))[:LEARN_FROM])
+    sample = train.take(rows)
+    features = []
+    for part, done in zip(pipeline.members, extracted, strict=False):
+        if "train" in done.splits:
+            features.append(done.splits["train"].features[rows])
+        else:
+            done.splits.update(part_features(part, pipeline, {"train": sample}, plan, train, progress).splits)
+            features.append(done.splits["train"].features)
+    with pinned(plan.threads), Stopwatch() as joining:
+        pipeline.fit_join(features, sample.labels)
+    return joining.seconds
+
+
+def _recipe(part: Part, plan: Plan) -> dict[str, Any]:
+    """All that a feature depends on besides its image and what was learned."""
+    own = Path(part.spec.entry.build.__code__.co_filename)
+    packages = [Path(folder) for package in (extractors, training) for folder in package.__path__]
+    sources = [*(file for folder in packages for file in folder.glob("*.py")), *([own] if own.is_file() else [])]
+    return {
+        "method": part.spec.entry.name,
+        "options": part.spec.resolved,
+        "seed": plan.seed,
+        "device": plan.device,
+        "distance": part.extractor.distance,
+        "weights": getattr(part.extractor, "weights", None),
+        "decoder": DECODER_VERSION,
+        "code": code_version(*sources),
+        "libraries": library_versions(),
+    }
+
+
+def _fit(
+    part: Part, recipe: Mapping[str, Any], train: Split, plan: Plan, name: str, progress: Progress
+) -> tuple[Fitted, float | None]:
+    """Learn from train, or take from the cache what was learned from the same images; (how, seconds it took now)."""
+    extractor = part.extractor
+    learned: tuple[str, ...] = getattr(extractor, "learned", ())
+    if not learned:
+        extractor.fit(train)
+        return "nothing to learn", None
+    refuse_empty(train, part.name)
+    if all(hasattr(extractor, attribute) for attribute in learned):
+        return "from cache", None  # learned a moment ago, for another split
+    recipe = dict(recipe) | {"kind": "fit", "learned_from": train.content}
+    key = recipe_key(recipe)
+    stored = plan.cache.get_fit(key, recipe)
+    if stored is not None and set(stored) == set(learned):
+        for attribute, array in stored.items():
+            setattr(extractor, attribute, array)
+        return "from cache", None
+    expected = min(len(train), getattr(extractor, "fit_images", len(train)))
+    watched = Watched(train.images, lambda seen: progress(f"{name}: learning", min(seen, expected), expected))
+    if hasattr(extractor, "progress"):
+        extractor.progress = lambda what, done, total: progress(f"{name}: {what}", done, total)
+    with Stopwatch() as fitting:
+        extractor.fit(replace(train, images=watched))
+    plan.cache.put_fit(key, recipe, {attribute: np.asarray(getattr(extractor, attribute)) for attribute in learned})
+    return "learned", fitting.seconds
+
+
+def refuse_empty(train: Split, name: str) -> None:
+    if not len(train):
+        raise BenchError(f"{name} learns from train images and this dataset has none; add a train split or drop {name}")

@@ -1,0 +1,98 @@
+"""The time pass of one method: single queries one after the other, then throughput. Nothing comes from a cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from retrieval_bench.cache import FeatureCache
+from retrieval_bench.core import BenchError, Ranking, Rows
+from retrieval_bench.extraction import checked, extract
+from retrieval_bench.pipeline import Pipeline
+from retrieval_bench.pixels import fresh
+from retrieval_bench.quality import Found
+from retrieval_bench.timing import Stopwatch, Time, latencies, pinned, waiting
+from retrieval_bench.trial import Plan, Progress, Trial
+
+TIMED_QUERIES = 128
+"""Queries timed one by one: enough to carry a 99th percentile, few enough that timing costs seconds."""
+FRESH_QUERIES = 4
+"""Queries whose features are computed anew where they came from the cache, to see that they are the same."""
+
+
+def measure(pipeline: Pipeline, found: Found, plan: Plan, trial: Trial, progress: Progress) -> dict[str, Time]:
+    """The time pass: single queries one after the other, then throughput. Nothing here comes from the cache."""
+    name, query, k, exclude = pipeline.name, trial.dataset.query, max(trial.k), trial.exclude
+    query = replace(query, images=fresh(query.images))
+    n = min(TIMED_QUERIES, len(query))
+    sample = np.random.default_rng(plan.seed).permutation(len(query))[:n]
+    times: dict[str, Time] = {}
+
+    with pinned(plan.threads, 1 if pipeline.serial else None):
+        some = sample if hasattr(found.searcher, "queries_at_once") else np.arange(len(query))
+        with Stopwatch() as searching:
+            found.searcher(found.queries[some], k, None if exclude is None else exclude[some])
+        times["search_throughput"] = Time(len(some) / searching.seconds, "queries/s", len(some))
+        if pipeline.sees_labels:
+            return times  # there is nothing to time
+
+        def decode(item: int) -> tuple[int, np.ndarray]:
+            row = int(sample[item])
+            return row, query.images[row]
+
+        def describe(decoded: tuple[int, np.ndarray]) -> tuple[int, Rows]:
+            row, image = decoded
+            return row, pipeline.rows(
+                [checked(part.extractor.transform([image]), 1, part.extractor.distance) for part in pipeline.parts]
+            )
+
+        def find(described: tuple[int, Rows]) -> Ranking:
+            row, features = described
+            return found.searcher(features, k, None if exclude is None else exclude[row : row + 1])
+
+        _refuse_stale(pipeline, found, [describe(decode(item))[::-1] for item in range(min(n, FRESH_QUERIES))])
+        phases = (("decode", decode), ("extract", describe), ("search", find))
+        times |= latencies(
+            phases,
+            n,
+            progress=lambda done, total: progress(f"{name}: timing", done, total),
+            wait=waiting(plan.device),
+        )
+
+    with pinned(1), Stopwatch() as extracting:
+        for part in pipeline.parts:
+            extract(
+                part.extractor,
+                query.take(sample),
+                threads=plan.threads,
+                cache=FeatureCache(None),
+                key="",
+                progress=lambda done, total: progress(f"{name}: throughput", done, total),
+            )
+    times["extract_throughput"] = Time(n / extracting.seconds, "images/s", n)
+    return times
+
+
+def _refuse_stale(pipeline: Pipeline, found: Found, described: list[tuple[Rows, int]]) -> None:
+    """Features that came from the cache are what would be computed now; described: fresh ones and their rows.
+
+    Room for the last bits, in which a network's rows may depend on what stood beside them; none for bit codes.
+    """
+    if not found.features.from_cache:
+        return
+    for features, row in described:
+        kept = found.queries[row : row + 1]
+        pairs = (
+            [(features, kept)]
+            if isinstance(features, np.ndarray) and isinstance(kept, np.ndarray)
+            else [(array, kept.arrays[name]) for name, array in features.arrays.items()]  # type: ignore[union-attr]
+        )
+        for fresh_one, stored in pairs:
+            scale = float(np.abs(fresh_one).max(initial=0))
+            room = 0.0 if fresh_one.dtype == np.uint8 else 0.01 * scale
+            if not np.allclose(fresh_one, stored, rtol=0, atol=room):
+                raise BenchError(
+                    f"{pipeline.name}: its features in the cache are not those that it computes now; "
+                    "run with --no-cache, or remove the cache"
+                )

@@ -1,0 +1,178 @@
+"""The quality pass of one method: learn, extract, search for all queries at once, and judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval_bench import metrics
+from retrieval_bench.core import Ranking, Rows, Searcher, Split
+from retrieval_bench.features import PartFeatures, fit_join, part_features
+from retrieval_bench.judge import Relevant, judge, rank_gallery
+from retrieval_bench.pipeline import Pipeline
+from retrieval_bench.results import Features, PartFacts, Ties
+from retrieval_bench.search.index import warm_up
+from retrieval_bench.ties import tie_bounds
+from retrieval_bench.timing import Stopwatch, Time, pinned
+from retrieval_bench.training.checkpoint import refuse_own_images
+from retrieval_bench.trial import Plan, Progress, Trial
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the quality pass leaves behind; searcher holds what is known of the gallery.
+
+    lessons: vectors of train and queries, where classifiers learn from the one and are judged on the other.
+    """
+
+    scores: dict[str, float]
+    per_query: dict[str, np.ndarray]
+    ties: dict[str, Ties]
+    features: Features
+    parts: tuple[PartFacts, ...]
+    times: dict[str, Time]
+    ranking: Ranking
+    relevant: Relevant | None
+    searcher: Searcher
+    queries: Rows
+    lessons: tuple[np.ndarray, np.ndarray] | None
+
+
+def quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) -> Found:
+    """Learn, extract, search for all queries at once, and judge; features may come from the cache."""
+    data, name = trial.dataset, pipeline.name
+    for part in pipeline.parts:
+        asked = (data.query.images.digest(row) for row in range(len(data.query)))
+        refuse_own_images(getattr(part.extractor, "trained_on", None), asked, part.name)
+    wanted = {"gallery": data.gallery, "query": data.query}
+    learning = bool(plan.heads) and pipeline.unclassifiable is None and len(data.train) > 0
+    with pinned(1):  # one thread a library, one worker a core: images are the unit of parallel work
+        extracted = []
+        for part in pipeline.parts:
+            lessons = {"train": data.train} if learning and part in pipeline.members else {}
+            extracted.append(part_features(part, pipeline, wanted | lessons, plan, data.train, progress))
+        joined_s = None
+        if pipeline.join_learns:
+            joined_s = fit_join(pipeline, extracted, plan, data.train, progress)
+    with Stopwatch() as compiling:  # before pinning, which leaves a library that is not loaded alone
+        warm_up(pipeline.distance)
+    with pinned(plan.threads):
+        gallery, queries = (
+            pipeline.rows([part.splits[split].features for part in extracted]) for split in ("gallery", "query")
+        )
+        with Stopwatch() as building:
+            searcher = pipeline.searcher(gallery)
+        ranking, relevant = rank_gallery(
+            searcher,
+            queries,
+            data.query.labels,
+            data.gallery.labels,
+            trial.depth,
+            exclude=trial.exclude,
+            progress=lambda done: progress(f"{name}: ranking", done, len(data.query)),
+        )
+    judged = judge(
+        data.query.labels, data.gallery.labels, ranking, trial.n_relevant, None if relevant is None else relevant.ranks
+    )
+    fits = [part.fit_s for part in extracted] + [joined_s]
+    if any(part.fitted == "from cache" for part in extracted):
+        fits = []  # what one part learned earlier is missing from the sum
+    times = {
+        "fit": Time(None if all(spent is None for spent in fits) else sum(spent or 0.0 for spent in fits), "s"),
+        "jit": Time(compiling.seconds, "s"),
+        "index_build": Time(building.seconds, "s"),
+    }
+    return Found(
+        metrics.scores(judged, trial.k),
+        metrics.per_query(judged, trial.k),
+        _ties(trial, relevant),
+        _features(pipeline, gallery, queries, searcher, extracted, data.train),
+        _parts(pipeline, extracted),
+        times,
+        ranking,
+        relevant,
+        searcher,
+        queries,
+        _lessons(pipeline, extracted) if learning else None,
+    )
+
+
+def _lessons(pipeline: Pipeline, extracted: list[PartFeatures]) -> tuple[np.ndarray, np.ndarray]:
+    members = extracted[: len(pipeline.members)]
+    train, query = (pipeline.vectors([part.splits[split].features for part in members]) for split in ("train", "query"))
+    return train, query
+
+
+def _ties(trial: Trial, relevant: Relevant | None) -> dict[str, Ties]:
+    """What equal distances leave open; empty where they decide nothing."""
+    if relevant is None:
+        return {}
+    bounds = tie_bounds(trial.n_relevant, relevant.tie_starts, relevant.tie_sizes, trial.k)
+    if all(bound.best - bound.worst < 1e-9 for bound in bounds.values()):
+        return {}
+    return {name: Ties(**bound._asdict()) for name, bound in bounds.items()}
+
+
+def _features(
+    pipeline: Pipeline,
+    gallery: Rows,
+    queries: Rows,
+    searcher: Searcher,
+    extracted: list[PartFeatures],
+    train: Split,
+) -> Features:
+    """What the method keeps of an image, all parts together; zero rows are those in which no part saw anything."""
+    arrays = [gallery] if isinstance(gallery, np.ndarray) else list(gallery.arrays.values())
+    one = len(arrays) == 1
+    bits = pipeline.distance == "hamming" and one
+    learned = {part.learned_from for part in extracted if part.learned_from is not None}
+    if pipeline.join_learns:
+        learned.add(train.content)
+    fits = {part.fitted for part in extracted}
+    return Features(
+        distance=pipeline.distance,
+        dim=sum(array.shape[1] * (8 if array.dtype == np.uint8 and (bits or not one) else 1) for array in arrays),
+        dtype=" + ".join(dict.fromkeys("bit" if array.dtype == np.uint8 else str(array.dtype) for array in arrays)),
+        bytes_per_image=sum(int(array[0].nbytes) for array in arrays),
+        index_bytes=int(searcher.bytes),
+        zero_rows=0 if pipeline.distance == "hamming" else _zero_rows(gallery) + _zero_rows(queries),
+        computed=sum(part.computed for part in extracted),
+        from_cache=sum(part.from_cache for part in extracted),
+        fit="learned"
+        if "learned" in fits or pipeline.join_learns
+        else "from cache"
+        if "from cache" in fits
+        else "nothing to learn",
+        learned_from=min(learned, default=None),
+    )
+
+
+def _parts(pipeline: Pipeline, extracted: list[PartFeatures]) -> tuple[PartFacts, ...]:
+    """Nothing for a method of one part, which its row describes already."""
+    if pipeline.method.plain:
+        return ()
+    weights = {} if pipeline.join is None else pipeline.join.weights
+    facts = []
+    for part, done in zip(pipeline.parts, extracted, strict=True):
+        both = [done.splits[split].features for split in ("gallery", "query")]
+        facts.append(
+            PartFacts(
+                name=part.name,
+                weight=weights.get(part.name),
+                bytes_per_image=int(both[0][0].nbytes),
+                zero_rows=sum(_zero_rows(features) for features in both),
+                fit=done.fitted,
+                weights=getattr(part.extractor, "weights", None),
+            )
+        )
+    return tuple(facts)
+
+
+def _zero_rows(rows: Rows) -> int:
+    """Rows in which there is nothing, in none of the arrays."""
+    arrays = [rows] if isinstance(rows, np.ndarray) else list(rows.arrays.values())
+    seen = np.zeros(len(rows), bool)
+    for array in arrays:
+        seen |= array.any(axis=1)
+    return int((~seen).sum())
