@@ -207,8 +207,8 @@ def check_size(name: str, network: Any, sides: Sequence[int], leave_out: str = "
         try:
             with torch.inference_mode():
                 network(black(network, side))
-        except (RuntimeError, ValueError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
+        except Exception as error:  # each runtime has its own
+            reason = str(error).strip().partition("\n")[0]
             raise BenchError(
                 f"{name} does not take images of {side} x {side} pixels ({reason}); leave out {leave_out} "
                 "or take another network"
