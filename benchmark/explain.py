@@ -48,6 +48,8 @@ def explain_command(
         raise BenchError(f"--weights {printable(weights)}: is no folder; name the one that holds the weights")
     whole = load(record)
     wanted = tuple(name.strip() for name in methods.split(",") if name.strip()) if methods is not None else ()
+    if methods is not None and not wanted:
+        raise BenchError("--methods names no method; leave it out for all of the record's")
     names = methods_of(whole, wanted)
     if not names:
         raise BenchError(f"{printable(record)}: no method of it finished, so there is nothing to explain")
@@ -73,6 +75,7 @@ def explain_command(
         for band in found.bands:
             for layer in band.layers:
                 if not layer.clues:
-                    display.say(f"{band.method}: {layer.name}: {layer.about}")
+                    name = band.method if layer.name == band.method else f"{band.method}: {layer.name}"
+                    display.say(f"{name}: {layer.about}")
         write_whole(out, png(found))
         display.say(f"picture: {printable(out)}")

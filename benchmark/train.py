@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,8 @@ from benchmark.app import app, command
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import DataRoot, Device, checked_weights, usable_threads
 from retrieval_bench.core import BenchError, printable
+
+SUFFIXES = (".pth", ".pt")
 
 
 class Mode(StrEnum):
@@ -124,12 +127,12 @@ def train_command(
 
     if not EXTRACTORS[method].facts.get("provided"):
         raise BenchError(f"--method {method}: not a network of torchvision; name one, e.g. resnet50 or squeezenet1_0")
-    if out.is_dir():
-        raise BenchError(f"--out {printable(out)}: a folder of this name exists; name a file")
+    _check_place(out)
     if tensorboard is not None:
         curves.need_tensorboard()
         if tensorboard.exists() and not tensorboard.is_dir():
             raise BenchError(f"--tensorboard {printable(tensorboard)}: a file of this name exists; name a folder")
+        _check_folder(tensorboard, f"--tensorboard {printable(tensorboard)}")
     settings = Settings(
         mode=mode.value,
         epochs=epochs,
@@ -189,3 +192,24 @@ def train_command(
             display.say("no picture of the curves: that needs matplotlib (pip install 'retrieval-bench[train]')")
         if tensorboard is not None:
             curves.tensorboard(outcome.history, tensorboard)
+
+
+def _check_place(out: Path) -> None:
+    """Before hours of training, and not after them."""
+    if out.is_dir():
+        raise BenchError(f"--out {printable(out)}: a folder of this name exists; name a file")
+    if out.suffix not in SUFFIXES:
+        raise BenchError(
+            f"--out {printable(out)}: a file of weights must end in {' or '.join(SUFFIXES)}, by which `run` knows it; "
+            "the picture of the curves is called the same, with .png"
+        )
+    _check_folder(out.parent, f"--out {printable(out)}")
+
+
+def _check_folder(folder: Path, called: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BenchError(f"{called}: cannot be written ({error.strerror}); name another place") from None

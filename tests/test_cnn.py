@@ -323,7 +323,7 @@ def test_without_crop_the_whole_image_is_seen() -> None:
         ("vit_b_32:size=192", "vit_b_32 does not take images of 192 x 192 pixels"),
         ("resnet18:size=4", "size=4 is not between 16 and 2048"),
         ("resnet18:scales=4", "scales=4 is not one of 1, 2, 3"),
-        ("resnet18:p=0", "p=0 must be above 0"),
+        ("resnet18:p=0", "p=0 must be at least 0.01"),
         ("resnet18:whiten=-1", "whiten=-1 must be 0"),
         ("resnet18:level=2", "level=2 must lie between 0"),
         ("resnet18:power=0", "power=0 must be above 0"),

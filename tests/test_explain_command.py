@@ -54,7 +54,7 @@ def test_the_products_are_explained_by_every_kind_of_method(tmp_path: Path) -> N
     assert code == 0, said
     assert "disagree most" in said
     assert "random: a random vector" in said
-    assert "oracle: oracle: it sees the labels" in said
+    assert "oracle: it sees the labels" in said
     assert "qe: re-ranks by what else is near" in said
     assert "moments has no explanation" in said
     assert "beware" not in said
@@ -89,6 +89,7 @@ def test_mistakes_are_one_sentence(record: Path, tmp_path: Path) -> None:
     for words, told in (
         ((record, "--query", "product-0/9.png"), "none of the record's 12 queries; close to it are 'query/product-0/"),
         ((record, "--methods", "sift"), "the record has"),
+        ((record, "--methods", " ,"), "--methods names no method"),
         ((record, "--weights", tmp_path / "nothing"), "is no folder"),
         ((tmp_path / "nothing",), "no such record"),
     ):

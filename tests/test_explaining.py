@@ -201,6 +201,14 @@ def test_a_network_without_gradients_is_not_explained() -> None:
         networks.network_pairs(subject, QUERY, [FOUND])
 
 
+def test_a_network_without_maps_is_not_explained() -> None:
+    """As most files of ONNX and TorchScript are: the sentence gives no advice about options that were not given."""
+    backbone = Backbone("flat", nn.Flatten().eval(), Preprocess(16, 16), 768, {"sha256": "0"})
+    extractor = features_of(Setup(), backbone)
+    with pytest.raises(Unexplained, match=r"^the network gives vectors only, and which places"):
+        networks.of_features(extractor)  # type: ignore[arg-type]
+
+
 def test_pairs_leave_the_extractor_as_it_was() -> None:
     extractor = averaged(pool="gem")
     before = extractor.transform([QUERY, FOUND])

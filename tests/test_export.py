@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,22 @@ def test_the_notes_say_where_the_numbers_are_from(form: str, suffix: str, tmp_pa
     again = read(tmp_path / f"a{suffix}")
     assert again.weights["exported_from"] == "squeezenet1_1:pool=avg"
     assert again.weights["exported_sha256"] == original.weights["sha256"]
+
+
+def test_no_file_tells_where_it_was_made(tmp_path: Path) -> None:
+    """Stack traces of what was traced would, with the paths of the machine."""
+    file = tmp_path / "a.pt"
+    written("squeezenet1_1:pool=gem:size=64", "torchscript", file)
+    places = [str(Path(one.__file__).parent).encode() for one in (retrieval_bench, torch)]
+    with zipfile.ZipFile(file) as archive:
+        assert not any(name.endswith("debug_pkl") for name in archive.namelist())
+        assert not any(place in archive.read(name) for name in archive.namelist() for place in places)
+        for entry in archive.infolist():  # as torch lays them, for those who map the file into memory
+            with file.open("rb") as opened:
+                opened.seek(entry.header_offset + 26)
+                name, extra = struct.unpack("<HH", opened.read(4))
+            assert (entry.header_offset + 30 + name + extra) % 64 == 0
+            assert entry.compress_type == zipfile.ZIP_STORED
 
 
 def test_options_overrule_the_notes(tmp_path: Path) -> None:

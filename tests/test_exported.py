@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,16 @@ def test_a_map_is_pooled_as_asked(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_file_that_is_no_network_is_refused(name: str, content: bytes | None, sentence: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_network_is_refused(
+    name: str, content: bytes | None, sentence: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(BenchError, match=sentence) as caught:
         build(tmp_path / name)
     assert "\n" not in str(caught.value)
+    assert not caplog.records  # torch logs its own traceback
+    assert not logging.getLogger("torch.export").disabled
 
 
 def test_an_onnx_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
@@ -108,8 +113,21 @@ def test_an_onnx_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
 
 def test_preprocessing_must_be_three_numbers(tmp_path: Path) -> None:
     file = exported(tmp_path, ".pt", "vector")
-    for options in (":mean=0.5", ":std=0/1/1", ":mean=a/b/c"):
+    for options in (":mean=0.5", ":mean=a/b/c", ":mean=nan/1/1", ":mean=1/inf/1"):
         with pytest.raises(BenchError, match="must be three numbers like"):
             build(file, options)
+    for options in (":std=0/1/1", ":std=1/1/nan"):
+        with pytest.raises(BenchError, match="must be three numbers above 0 like"):
+            build(file, options)
+    for side in (-5, 10, 100_000):
+        with pytest.raises(BenchError, match=f"resize={side} is not between 224, the side that is cut out of it"):
+            build(file, f":resize={side}")
     with pytest.raises(BenchError, match=r"pool=gem needs a feature map|gives vectors only"):
         build(file, ":pool=gem")
+
+
+def test_another_size_than_the_files_is_one_sentence(tmp_path: Path) -> None:
+    file = exported(tmp_path, ".onnx", "vector")
+    with pytest.raises(BenchError, match=r"net.onnx does not take images of 100 x 100 pixels \(") as caught:
+        build(file, ":size=100")
+    assert "\n" not in str(caught.value)

@@ -43,6 +43,14 @@ def test_gem_lies_between_average_and_maximum() -> None:
     assert (ladder[-1] <= features.amax((2, 3)) + 1e-6).all()
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4])
+def test_gem_of_a_large_power_is_the_maximum_and_does_not_overflow(size: float) -> None:
+    features = maps().abs() * size
+    found = pooled("toy", features, "gem", 1e6, 0)
+    np.testing.assert_allclose(found, features.amax((2, 3)), rtol=1e-4)
+    assert pooled("toy", features, "gem", 50.0, 0).isfinite().all()
+
+
 def test_the_class_token_is_the_first() -> None:
     tokens = torch.arange(24.0).reshape(2, 3, 4)
     assert pooled("toy", tokens, "token", 1, 1).tolist() == [[0, 1, 2, 3], [12, 13, 14, 15]]

@@ -278,6 +278,18 @@ def test_verification_puts_the_turned_copy_first() -> None:
     assert search.bytes == gallery.arrays["verify"].nbytes
 
 
+def test_what_a_step_keeps_of_the_gallery_counts_as_bytes() -> None:
+    vectors, codes = features(30, "cosine", 1), features(30, "hamming", 2)
+    gallery = Bundle({"vector": vectors, "code": codes, "unused": vectors})
+    compared: dict[str, Distance] = {"vector": "cosine", "code": "hamming"}
+    inner = Vectors(vectors, "cosine")
+    expanded = STEPS["qe"].build().searcher(inner, gallery, compared, "")
+    assert expanded.bytes == inner.bytes + vectors.nbytes + codes.nbytes
+    reciprocal = STEPS["reciprocal"].build(k1=10).searcher(inner, gallery, {"vector": "cosine"}, "")
+    # Ten neighbours of each (int64), two distances, and an encoding of at least itself (int64, float64).
+    assert reciprocal.bytes >= inner.bytes + 30 * (10 * 8 + 2 * 4 + 16)
+
+
 def test_where_nothing_is_verified_the_order_stays() -> None:
     blocks = KeypointBlocks().transform([blank(40, 40)] * 9)
     vectors = features(9, "cosine", 1)

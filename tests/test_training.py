@@ -26,6 +26,7 @@ from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.training import checkpoint, curves, train
 from retrieval_bench.training.augment import NONE
 from retrieval_bench.training.checkpoint import read_facts, refuse_own_images
+from retrieval_bench.training.loop import Epoch
 from retrieval_bench.training.settings import Settings
 from retrieval_bench.training.train import Task, checkpoint_of, run
 
@@ -331,6 +332,21 @@ def test_tensorboard_gets_every_epoch(tmp_path: Path) -> None:
     curves.tensorboard(history, tmp_path)
     read = EventAccumulator(str(tmp_path)).Reload()
     assert [event.value for event in read.Scalars("loss/train")] == pytest.approx([line.loss for line in history])
+    assert [event.step for event in read.Scalars("learning rate")] == [line.epoch for line in history]
+    judged = [line.accuracy for line in history if line.accuracy is not None]
+    assert [event.value for event in read.Scalars("accuracy/validation")] == pytest.approx(judged)
+
+
+def test_a_full_disk_under_tensorboard_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard", reason="the extra `train` is not installed")
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(BenchError, match=r"No space left .*choose another place with --tensorboard; the weights are"):
+        curves.tensorboard([Epoch(1, 0.5, None, 0.1, 1.0)], tmp_path / "board")
+    assert not list((tmp_path / "board").iterdir())
 
 
 def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def test_a_network_is_trained_and_used(shelf: Path, tmp_path: Path) -> None:
         (["--method", NETWORK, "--mode", "head", "--weights", "random"], "goes on with trained weights"),
         (["--method", NETWORK, "--mode", "tune"], "tune"),
         (["--method", NETWORK, "--patience", "2", "--holdout", "0"], "--patience 2 needs a validation part"),
+        (["--method", NETWORK, "--mode", "scratch", "--side", "4"], "4 is not between 16 and 2048 pixels"),
+        (["--method", NETWORK, "--mode", "scratch", "--early-side", "100000"], "100000 is not between 16 and 2048"),
+        (
+            ["--method", "vit_b_32", "--mode", "scratch"],
+            "Expected 224 but got 32!); leave out --side and --early-side or take another network",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(shelf: Path, tmp_path: Path, words: list[str], sentence: str) -> None:
@@ -69,6 +75,33 @@ def test_cuda_that_is_not_there(shelf: Path, tmp_path: Path, monkeypatch: pytest
     result = train(shelf, tmp_path / "a.pth", "--method", NETWORK, "--mode", "scratch", "--device", "cuda")
     assert result.exit_code == 2
     assert "torch sees no CUDA device here; use --device cpu or auto" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("out", "sentence"),
+    [
+        ("a.png", "a.png: a file of weights must end in .pth or .pt"),  # where the picture of the curves would lie
+        ("a", "a: a file of weights must end in .pth or .pt"),
+        ("a.safetensors", "a.safetensors: a file of weights must end in .pth or .pt"),
+        ("shelf/train/mug/0.png/a.pth", "a.pth: cannot be written (File exists); name another place"),
+    ],
+)
+def test_a_place_that_will_not_do_is_told_before_the_training(
+    shelf: Path, tmp_path: Path, out: str, sentence: str
+) -> None:
+    result = train(shelf, tmp_path / out, "--method", NETWORK, "--mode", "scratch")
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert "epoch" not in result.stderr
+
+
+def test_a_board_that_cannot_be_written_is_told_before_the_training(shelf: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    board = shelf / "train" / "mug" / "0.png" / "board"
+    result = train(shelf, tmp_path / "a.pth", "--method", NETWORK, "--mode", "scratch", "--tensorboard", board)
+    assert result.exit_code == 2
+    assert "board: cannot be written (Not a directory); name another place" in result.stderr
+    assert "epoch" not in result.stderr
 
 
 def test_a_folder_is_no_file(shelf: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -172,10 +173,13 @@ def _read(owner: str, key: str, text: str, hint: Any) -> Any:
         return words[text.lower()]
     if hint in (int, float):
         try:
-            return hint(text)
-        except ValueError:
-            kind = "a whole number" if hint is int else "a number"
+            number = hint(text)
+            if not math.isfinite(number):  # "nan" passes every comparison, and no record can hold it
+                raise ValueError
+        except (ValueError, OverflowError):
+            kind = "a whole number" if hint is int else "a finite number"
             raise BenchError(f"{owner}: {key}={text!r} is not {kind}") from None
+        return number
     return text
 
 

@@ -335,8 +335,9 @@ def _commit() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: beside it first, then in one rename."""
+def write_whole(path: Path, content: bytes, option: str = "--out") -> None:
+    """Write a file whole or not at all: beside it first, then in one rename. option: by which the user chose the place;
+    it is in the sentence of the BenchError where the file cannot be written."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -345,7 +346,7 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place with --out") from None
+        raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place with {option}") from None
 
 
 @contextlib.contextmanager

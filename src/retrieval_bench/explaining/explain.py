@@ -32,6 +32,8 @@ from retrieval_bench.trial import Plan, Progress, silent
 UNTRAINED = "[untrained]"
 ROOM = {"cosine": 0.01, "hamming": 0.0}
 """How far a distance may lie from the record's: networks of int8 and float16 were rounded there."""
+NETWORK = "the places that the cosine comes from"
+"""Of a network's heat; the line below each pair says whether they add up to it or are Grad-CAM's."""
 
 Clues = list[Clue]
 
@@ -169,11 +171,9 @@ def _clues(spec: Spec, extractor: Any, query: np.ndarray, found: list[np.ndarray
     options = spec.resolved
     if isinstance(extractor, NetworkFeatures):
         subject = networks.of_features(extractor, options.get("layer", "last"))
-        return "what each place adds to the cosine", networks.network_pairs(subject, query, found)
+        return NETWORK, networks.network_pairs(subject, query, found)
     if isinstance(extractor, Convnet):
-        return "what each place adds to the cosine", networks.network_pairs(
-            networks.of_convnet(extractor), query, found
-        )
+        return NETWORK, networks.network_pairs(networks.of_convnet(extractor), query, found)
     if isinstance(extractor, ImageHash):
         return bits.about(spec.entry.name, options.get("size", 8)), bits.bit_pairs(
             extractor, spec.entry.name, query, found

@@ -61,8 +61,11 @@ class Subject:
 
 
 def of_features(extractor: NetworkFeatures, layer: str = LAST) -> Subject:
-    """layer: the option of that name; of several the last is looked into."""
+    """layer: the option of that name; of several the last is looked into. Raises Unexplained for a network without
+    maps, as most exported ones are."""
     backbone = extractor.backbone
+    if not any(one.map_like for one in backbone.stages().values()):
+        raise Unexplained("the network gives vectors only, and which places of an image they are from is not known")
     stage = backbone.stage(layer.rpartition("/")[2])
     learned = {name: getattr(extractor, name) for name in extractor.after.learned}
 

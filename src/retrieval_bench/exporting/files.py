@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zipfile
 from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -20,6 +22,14 @@ PIXELS, FEATURES, IMAGES = "pixels", "features", "images"
 LARGEST_ONNX = 2**31 - 2**24
 """Bytes: protobuf ends at 2 GiB; room for all but the weights."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_ALIGNED = 64
+"""Bytes that everything in a TorchScript archive begins at a multiple of."""
+_ZIP_HEADER = 30
+"""Bytes before the name of a file in a zip archive (APPNOTE 4.3.7)."""
+_PADDING = struct.Struct("<HH")
+"""Of an extra field of such a header: what it is, and its length."""
+_PADDING_ID = 0x4246
+"""As torch marks it."""
 
 
 def need_packages(form: Form) -> None:
@@ -95,7 +105,25 @@ def torchscript_bytes(name: str, module: Any, side: int, notes: Notes) -> bytes:
             torch.jit.save(torch.jit.freeze(traced.eval()), buffer, _extra_files={KEY: notes.to_json()})
     except Exception as error:  # as many kinds as there are ways to write a network
         raise _not_followed(name, "torchscript", error) from None
-    return buffer.getvalue()
+    return _without_debug_files(buffer)
+
+
+def _without_debug_files(archive: io.BytesIO) -> bytes:
+    """The same archive but for the stack traces of the modules, which hold paths of this machine; no reader needs them.
+
+    torch aligns what it stores, so that readers may map it into memory; this does, too.
+    """
+    clean = io.BytesIO()
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as new:
+        for name in old.namelist():
+            if name.endswith(".debug_pkl"):
+                continue
+            entry = zipfile.ZipInfo(name)
+            begin = clean.tell() + _ZIP_HEADER + len(name.encode()) + _PADDING.size
+            room = -begin % _ALIGNED
+            entry.extra = _PADDING.pack(_PADDING_ID, room) + b"Z" * room
+            new.writestr(entry, old.read(name))
+    return clean.getvalue()
 
 
 def _not_followed(name: str, form: Form, error: Exception) -> BenchError:

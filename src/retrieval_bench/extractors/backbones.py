@@ -199,17 +199,17 @@ def outline(stages: dict[str, Stage]) -> list[Stage]:
         depth += 1
 
 
-def check_size(backbone: Backbone, sides: Sequence[int]) -> None:
-    """BenchError where the network does not take square images of these sides."""
+def check_size(name: str, network: Any, sides: Sequence[int], leave_out: str = "size, crop and scales") -> None:
+    """BenchError where the network does not take square images of these sides. leave_out: which options set them."""
     import torch
 
     for side in sides:
         try:
             with torch.inference_mode():
-                backbone.network(black(backbone.network, side))
-        except (RuntimeError, ValueError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
+                network(black(network, side))
+        except Exception as error:  # each runtime has its own
+            reason = str(error).strip().partition("\n")[0]
             raise BenchError(
-                f"{backbone.name} does not take images of {side} x {side} pixels ({reason}); leave out size, crop "
-                "and scales or take another network"
+                f"{name} does not take images of {side} x {side} pixels ({reason}); leave out {leave_out} "
+                "or take another network"
             ) from None

@@ -36,6 +36,9 @@ One thread decodes them all, so more would leave threads idle at the end of a sp
 FIT_IMAGES = 10_000
 """Training images that post-processing learns from, at most, drawn by the seed."""
 
+LEAST_P = 0.01
+"""Power of `gem`; what a smaller one tells apart is less than float32 does."""
+
 SCALES = {1: (1.0,), 2: (1.0, 0.5**0.5), 3: (1.0, 0.5**0.5, 0.5)}
 """Sizes of the image, by how many are asked for (Radenovic, Tolias and Chum, PAMI 2019)."""
 
@@ -245,8 +248,10 @@ def features_of(
     after = PostProcess(power, centre, whiten, level, tune, dtype, setup.seed).checked(name)
     if scales not in SCALES:
         raise BenchError(f"{name}: scales={scales} is not one of {', '.join(map(str, SCALES))}")
-    if p <= 0:
-        raise BenchError(f"{name}: p={p:g} must be above 0; 1 is the average, and the larger the nearer to the maximum")
+    if p < LEAST_P:
+        raise BenchError(
+            f"{name}: p={p:g} must be at least {LEAST_P}; 1 is the average, and the larger the nearer to the maximum"
+        )
     preprocess = backbone.preprocess.of_size(name, size) if size else backbone.preprocess
     preprocess = preprocess if crop else replace(preprocess, whole=not preprocess.squash)
     views = [
@@ -256,7 +261,7 @@ def features_of(
     ]
     sides = {view.preprocess.crop for view in views} - {backbone.preprocess.crop}
     if sides or not crop:
-        check_size(backbone, sorted(sides or {preprocess.crop + preprocess.crop // 7}))
+        check_size(name, network, sorted(sides or {preprocess.crop + preprocess.crop // 7}))
     # Channels last is up to 2.5 times as fast on the CPU, one image at a time.
     import torch
 

@@ -7,6 +7,8 @@ ImageNet's preprocessing is taken then. Options overrule both.
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from retrieval_bench.extractors.backbones import Backbone
 from retrieval_bench.extractors.cnn import with_options
 from retrieval_bench.extractors.foreign import missing
 from retrieval_bench.extractors.notes import KEY, Notes, notes_of
-from retrieval_bench.extractors.preprocess import Preprocess
+from retrieval_bench.extractors.preprocess import LARGEST_SIDE, Preprocess
 from retrieval_bench.registry import EXTRACTORS
 
 SIDE = 224
@@ -66,6 +68,11 @@ def exported_backbone(
     said = notes.preprocess if notes is not None else Preprocess(round(side * RESIZE_SHARE), side)
     given: dict[str, Any] = {"mean": _three(called, "mean", mean)} if mean else {}
     given |= {"std": _three(called, "std", std)} if std else {}
+    if resize and not said.crop <= resize <= LARGEST_SIDE:
+        raise BenchError(
+            f"{called}: resize={resize} is not between {said.crop}, the side that is cut out of it before size is "
+            f"looked at, and {LARGEST_SIDE} pixels"
+        )
     given |= {"resize": resize} if resize else {}
     given |= {"interpolation": interpolation} if interpolation != "auto" else {}
     preprocess = replace(said, **given)
@@ -143,12 +150,16 @@ def _torchscript(called: str, file: Path) -> Read:
 def _torch_export(called: str, file: Path) -> Read:
     import torch
 
+    log = logging.getLogger("torch.export")
+    before, log.disabled = log.disabled, True  # it would print its own traceback of a damaged file, too
     try:
         program = torch.export.load(str(file))
         (pixels, *_), _ = program.example_inputs
         module = program.module()
     except Exception as error:  # damage shows itself in many ways
         raise _unreadable(called, "a network saved by torch.export", error) from None
+    finally:
+        log.disabled = before
     return Read(_of_module(module), ["output"], int(pixels.shape[-1]))
 
 
@@ -170,8 +181,9 @@ def _three(called: str, option: str, text: str) -> tuple[float, ...]:
         values = tuple(float(part) for part in text.split("/"))
     except ValueError:
         values = ()
-    if len(values) != 3 or (option == "std" and min(values) <= 0):
-        raise BenchError(f"{called}: {option}={text} must be three numbers like 0.5/0.5/0.5")
+    if len(values) != 3 or not all(map(math.isfinite, values)) or (option == "std" and min(values) <= 0):
+        above = " above 0" if option == "std" else ""
+        raise BenchError(f"{called}: {option}={text} must be three numbers{above} like 0.5/0.5/0.5")
     return values
 
 

@@ -43,7 +43,9 @@ def pooled(name: str, features: Any, pool: str, p: float, prefix: int) -> Any:
     if pool == "max":
         return places.amax(dim=2)
     if pool == "gem":
-        return places.clamp(min=EPSILON).pow(p).mean(dim=2).pow(1 / p)
+        places = places.clamp(min=EPSILON)
+        largest = places.amax(dim=2)  # of which no power is too large for float32
+        return (places / largest.unsqueeze(2)).pow(p).mean(dim=2).pow(1 / p) * largest
     return places.mean(dim=2)
 
 

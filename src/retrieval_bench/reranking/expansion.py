@@ -37,7 +37,8 @@ class ExpandedSearcher:
 
     @property
     def bytes(self) -> int:
-        return self.inner.bytes
+        """What is searched, and the rows that join a query."""
+        return self.inner.bytes + sum(self.gallery.arrays[name].nbytes for name in self.compared)
 
     def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Ranking:
         found = self.inner(queries, self.n, exclude).indices

@@ -61,7 +61,9 @@ class ReciprocalSearcher:
 
     @property
     def bytes(self) -> int:
-        return self._inner.bytes + sum(rows.nbytes + weights.nbytes for rows, weights in self._encodings)
+        known = [self._near, self._reach, self._reach_half, *self._mutual_half]
+        known += [array for encoding in self._encodings for array in encoding]
+        return self._inner.bytes + sum(array.nbytes for array in known)
 
     def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Ranking:
         shortlist = min(self._step.shortlist, self._n)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrieval_bench.core import BenchError, printable
+from retrieval_bench.core import BenchError
 from retrieval_bench.results import write_whole
 from retrieval_bench.training.loop import Epoch
 
 INK, GRID, LOSS, ACCURACY = "#222222", "#e4e4e4", "#c4522b", "#0b4fa8"
+EVENTS = "brain.Event:2"
+"""Format of TensorBoard's files, as their first record says it."""
 
 
 def can_draw() -> bool:
@@ -47,22 +51,28 @@ def draw(history: Sequence[Epoch], title: str, file: Path) -> None:
 
 
 def tensorboard(history: Sequence[Epoch], folder: Path) -> None:
-    """Write the scalars of all epochs as one event file into `folder`."""
+    """Write the scalars of all epochs as one event file into `folder`: whole or not at all, and without the thread of
+    the usual writer, which cannot tell its caller that the disk is full."""
     need_tensorboard()
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
+    content, now = io.BytesIO(), time.time()
+    records = RecordWriter(content)
+    records.write(Event(wall_time=now, file_version=EVENTS).SerializeToString())
+    for line in history:
+        values = {"loss/train": line.loss, "learning rate": line.rate}
+        if line.accuracy is not None:
+            values["accuracy/validation"] = line.accuracy
+        for tag, value in values.items():
+            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+            records.write(Event(wall_time=now, step=line.epoch, summary=summary).SerializeToString())
+    file = folder / f"events.out.tfevents.{int(now)}.{os.getpid()}"
     try:
-        writer = SummaryWriter(str(folder))
-    except OSError as error:
-        raise BenchError(
-            f"--tensorboard {printable(folder)}: cannot be written ({error.strerror}); the weights are saved"
-        ) from None
-    with writer:
-        for line in history:
-            writer.add_scalar("loss/train", line.loss, line.epoch)
-            writer.add_scalar("learning rate", line.rate, line.epoch)
-            if line.accuracy is not None:
-                writer.add_scalar("accuracy/validation", line.accuracy, line.epoch)
+        write_whole(file, content.getvalue(), option="--tensorboard")
+    except BenchError as error:
+        raise BenchError(f"{error}; the weights are saved") from None
 
 
 def need_tensorboard() -> None:

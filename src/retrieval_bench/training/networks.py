@@ -6,6 +6,7 @@ Everything else in this package sees modules, tensors and numbers.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image
 
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors import cnn
+from retrieval_bench.extractors.backbones import check_size
+from retrieval_bench.extractors.preprocess import LARGEST_SIDE, LEAST_SIDE
 from retrieval_bench.training.settings import Mode
 
 
@@ -54,6 +57,17 @@ def backbone(name: str, setup: Setup, mode: Mode) -> Backbone:
         resample=Image.Resampling[recipe.interpolation.upper()],
         weights=dict(built.weights),
     )
+
+
+def check_sides(name: str, network: Any, sides: Sequence[int]) -> None:
+    """Raise BenchError where training images of these sides, in pixels, are none that the network takes."""
+    for side in sides:
+        if not LEAST_SIDE <= side <= LARGEST_SIDE:
+            raise BenchError(
+                f"--side and --early-side: {side} is not between {LEAST_SIDE} and {LARGEST_SIDE} pixels, "
+                "nor 0 for what the network expects"
+            )
+    check_size(name, network, sides, leave_out="--side and --early-side")
 
 
 def with_classifier(name: str, state: Any, weight: Any, bias: Any) -> Any:

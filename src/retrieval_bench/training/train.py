@@ -20,7 +20,7 @@ from retrieval_bench.training.frames import Frames
 from retrieval_bench.training.head import features, first, folded, probe, standardised
 from retrieval_bench.training.holdout import hold_out
 from retrieval_bench.training.loop import Epoch, Progress, Trained, train
-from retrieval_bench.training.networks import Backbone, backbone, with_classifier
+from retrieval_bench.training.networks import Backbone, backbone, check_sides, with_classifier
 from retrieval_bench.training.settings import Settings
 from retrieval_bench.training.sources import Pictures, Source, Vectors
 
@@ -93,6 +93,9 @@ def run(
         )
     _tell_of_thin_classes(task, labels, classes)
     start = backbone(task.method, setup, settings.mode)
+    if settings.mode != "head":  # which looks at images as they are used
+        sides = {settings.side_at(epoch, start.side) for epoch in range(settings.epochs)}
+        check_sides(task.method, start.network, sorted(sides - {start.side}))
     identity = _identity(task, start)
     state = None
     if resume and out is not None:
