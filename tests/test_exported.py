@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +134,26 @@ def test_another_size_than_the_files_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"net.onnx does not take images of 100 x 100 pixels \(") as caught:
         build(file, ":size=100")
     assert "\n" not in str(caught.value)
+
+
+class Bomb:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, (str(self.folder),))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_code_in_a_file_of_torch_export_is_not_run(tmp_path: Path) -> None:
+    good, bad = exported(tmp_path, ".pt2", "vector"), tmp_path / "bad.pt2"
+    bomb = io.BytesIO()
+    torch.save({"w": Bomb(tmp_path / "exploded")}, bomb)
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(bad, "w") as new:
+        names = old.namelist()
+        assert any(name.endswith(".pt") for name in names)
+        for name in names:
+            new.writestr(name, bomb.getvalue() if name.endswith(".pt") else old.read(name))
+    with pytest.raises(BenchError, match=r"bad.pt2 cannot be read as a network saved by torch.export"):
+        build(bad)
+    assert not (tmp_path / "exploded").exists()

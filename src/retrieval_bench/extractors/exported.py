@@ -6,14 +6,16 @@ ImageNet's preprocessing is taken then. Options overrule both.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 from retrieval_bench.core import BenchError, Setup, printable
 from retrieval_bench.extractors.backbones import Backbone
@@ -153,7 +155,8 @@ def _torch_export(called: str, file: Path) -> Read:
     log = logging.getLogger("torch.export")
     before, log.disabled = log.disabled, True  # it would print its own traceback of a damaged file, too
     try:
-        program = torch.export.load(str(file))
+        with _without_code():
+            program = torch.export.load(str(file))
         (pixels, *_), _ = program.example_inputs
         module = program.module()
     except Exception as error:  # damage shows itself in many ways
@@ -161,6 +164,21 @@ def _torch_export(called: str, file: Path) -> Read:
     finally:
         log.disabled = before
     return Read(_of_module(module), ["output"], int(pixels.shape[-1]))
+
+
+@contextlib.contextmanager
+def _without_code() -> Iterator[None]:
+    """torch.export reads again, with all that pickle can do, what it may not read as plain data; here it must not."""
+    import torch
+    from torch.export.pt2_archive import _package
+
+    plain = torch.load
+
+    def load(*args: Any, **options: Any) -> Any:
+        return plain(*args, **{**options, "weights_only": True})
+
+    with mock.patch.object(torch, "load", load), mock.patch.object(_package, "pickle", None, create=True):
+        yield
 
 
 def _of_module(module: Any) -> Run:
