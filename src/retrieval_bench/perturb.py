@@ -39,8 +39,8 @@ def perturbed(name: str, pixels: np.ndarray, severity: int, seed: int = 0) -> np
 
 
 def levels(name: str, severities: Sequence[int]) -> tuple[int, ...]:
-    """Those of the severities that differ: a mirror image is what it is, and is looked at once."""
-    return tuple(severities) if PERTURBATIONS[name].facts["graded"] else tuple(severities[:1])
+    """Those of the severities that differ: a mirror image is what it is, whatever is asked, and counts as the first."""
+    return tuple(severities) if PERTURBATIONS[name].facts["graded"] else SEVERITIES[:1]
 
 
 def parse_perturbations(text: str) -> tuple[str, ...]:

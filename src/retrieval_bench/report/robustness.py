@@ -91,7 +91,7 @@ def draw(record: Record, file: Path, metric: str = "accuracy") -> None:
     figure.suptitle(_plain(title), x=0.01, ha="left", color=INK, size=12)
     picture = io.BytesIO()
     canvas.print_png(picture)
-    write_whole(file, picture.getvalue())
+    write_whole(file, picture.getvalue(), option="--curves")
 
 
 def _mean(row: Row, name: str) -> float:
