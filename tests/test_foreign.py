@@ -86,6 +86,14 @@ def test_clip_features_are_those_of_open_clip() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_building_clip_gives_the_root_logger_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("open_clip", reason="needs open_clip_torch")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    parse(EXTRACTORS, "clip:ViT-B-32").build(RANDOM)
+    assert logging.getLogger().handlers == []
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_weights_come_from_a_directory_or_the_network_is_untrained(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

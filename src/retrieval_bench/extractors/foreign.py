@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -56,7 +57,7 @@ def timm_backbone(setup: Setup, *, network: str = "") -> Backbone:
 
 
 def clip_backbone(setup: Setup, *, network: str = "") -> Backbone:
-    """The image tower of an open_clip model: what it gives is what CLIP compares with texts .
+    """The image tower of an open_clip model: what it gives is what CLIP compares with texts.
 
     Radford et al., ICML 2021.
     """
@@ -71,7 +72,7 @@ def clip_backbone(setup: Setup, *, network: str = "") -> Backbone:
                 "network of open_clip", network, open_clip.list_models(), hint="open_clip.list_models() has them all"
             )
         )
-    with _seeded(setup.seed):
+    with _seeded(setup.seed), _root_logger_kept():
         whole = open_clip.create_model(network, pretrained=None)
     tower = whole.visual
     tower.eval().requires_grad_(False)
@@ -97,6 +98,17 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         yield
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """What logs by the root logger gives it a handler where it has none, and then all lines of ours are shown twice."""
+    root, silent = logging.getLogger(), logging.NullHandler()
+    root.addHandler(silent)
+    try:
+        yield
+    finally:
+        root.removeHandler(silent)
 
 
 def _width(network: Any, side: int) -> int:
