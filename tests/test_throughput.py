@@ -15,7 +15,7 @@ import retrieval_bench.extractors  # noqa: F401 - registers the networks
 from benchmark import network as command
 from retrieval_bench.contest import networks, throughput
 from retrieval_bench.contest.throughput import Throughput, as_jpeg, operations, peak_of
-from retrieval_bench.core import Setup
+from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.datasets.splits import limit
 from retrieval_bench.extractors.cnn import NetworkFeatures
 from retrieval_bench.registry import DATASETS
@@ -101,11 +101,16 @@ def test_both_ways_describe_every_image(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_command_prints_both_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "SIZES", (1,))
-    monkeypatch.setattr(networks, "_peer", lambda plain, threads: ([], ["no peer"]))
+
+    def refuse(form: str) -> None:
+        raise BenchError("no peer")
+
+    monkeypatch.setattr(networks, "need_packages", refuse)
     options = "--network squeezenet1_0 --images 1 --compared 2 --rounds 1 --threads 1 --weights random --device cpu"
     result = CliRunner().invoke(command.app, [*options.split(), "--files", "3", "--compute", "fused"])
     assert result.exit_code == 0, result.output
     assert "plain loop" in result.output
+    assert "did not take part: no peer" in result.output
     assert "files to tensors, at least 0.9:" in result.output
 
 
