@@ -229,7 +229,6 @@ def test_biases_are_not_decayed(name: str) -> None:
             {"mode": "head", "loss": "triplet"},
             "--mode head learns a linear classifier by cross-entropy, not by triplet",
         ),
-        ({"mode": "head", "side": 96}, "--mode head takes features at the network's own size, not at 96 pixels"),
         ({"freeze": 1.0}, "--freeze 1 must be at least 0 and below 1"),
         ({"holdout": 0.0, "patience": 2}, "--patience 2 needs a validation part"),
     ],

@@ -92,11 +92,6 @@ class Settings:
                 f"--mode head learns a linear classifier by cross-entropy, not by {self.loss}; "
                 "choose --loss cross-entropy or another mode"
             )
-        if self.mode == "head" and (self.side or self.early_side):
-            raise BenchError(
-                f"--mode head takes features at the network's own size, not at {self.side or self.early_side} pixels; "
-                "leave --side and --early-side out, or choose another mode"
-            )
         if self.patience and not self.holdout:
             raise BenchError(f"--patience {self.patience} needs a validation part; give --holdout a share above 0")
 
