@@ -47,7 +47,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None
             except KeyboardInterrupt:
                 typer.echo("interrupted; what was finished is kept", err=True)
                 code = INTERRUPTED
-            except Exception:
+            except Exception:  # whatever nobody foresaw: told whole, with an exit code of its own
                 traceback.print_exc()
                 code = OUR_BUG
             raise typer.Exit(code)

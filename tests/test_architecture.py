@@ -62,21 +62,8 @@ MAY_IMPORT = {
     "figures": {"results"},
     "diff": {"core", "figures", "gates", "recomputed", "results", "statistics"},
     "report": {
-        *(
-            "core",
-            "datasets",
-            "diff",
-            "figures",
-            "gates",
-            "heads",
-            "judge",
-            "known",
-            "metrics",
-            "recomputed",
-            "registry",
-        ),
-        *("report", "results"),
-        "slices",
+        *("core", "datasets", "diff", "figures", "gates", "heads", "judge", "known", "metrics", "recomputed"),
+        *("registry", "report", "results", "slices"),
     },
     "explaining": {
         *("core", "explaining", "extractors", "method", "metrics", "registry", "report", "reranking", "results"),

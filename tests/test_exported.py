@@ -61,6 +61,13 @@ def by_hand(kind: str, reduce: Any) -> np.ndarray:
     return nn.functional.normalize(rows, dim=1).numpy()
 
 
+def test_a_torch_that_would_run_code_of_a_pt2_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = exported(tmp_path, ".pt2", "vector")
+    monkeypatch.setattr("retrieval_bench.extractors.exported.find_spec", lambda name: None)
+    with pytest.raises(BenchError, match=r"would run code that a .pt2 file may hold; install a newer torch"):
+        parse(EXTRACTORS, f"onnx:{file}").build(Setup())
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".pt2", ".onnx"])
 def test_features_are_those_of_the_network_that_was_exported(suffix: str, tmp_path: Path) -> None:
     options = f":mean=0.5/0.5/0.5:std=0.2/0.2/0.2:resize={round(64 * 256 / 224)}"

@@ -53,7 +53,7 @@ def test_every_way_finds_the_same_neighbours(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_onnxruntime_and_whole_numbers_find_neighbours_too(monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
+        pytest.importorskip(package, reason="the extra `onnx` is not installed")
     monkeypatch.setattr(networks, "SIZES", (1, 2))
     dataset = limit(DATASETS["products"].build(None), 12)
     contest = networks.contest("squeezenet1_0", dataset, images=2, rounds=1, threads=1, setup=Setup(weights="random"))

@@ -96,7 +96,7 @@ def test_a_place_that_will_not_do_is_told_before_the_training(
 
 
 def test_a_board_that_cannot_be_written_is_told_before_the_training(shelf: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="the extra `train` is not installed")
     board = shelf / "train" / "mug" / "0.png" / "board"
     result = train(shelf, tmp_path / "a.pth", "--method", NETWORK, "--mode", "scratch", "--tensorboard", board)
     assert result.exit_code == 2

@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -152,6 +153,11 @@ def _torchscript(called: str, file: Path) -> Read:
 def _torch_export(called: str, file: Path) -> Read:
     import torch
 
+    if find_spec("torch.export.pt2_archive") is None:
+        raise BenchError(
+            f"{called}: torch {torch.__version__} would run code that a .pt2 file may hold; install a newer torch, or "
+            "export the network to ONNX"
+        )
     log = logging.getLogger("torch.export")
     before, log.disabled = log.disabled, True  # it would print its own traceback of a damaged file, too
     try:

@@ -58,7 +58,8 @@ def tensorboard(history: Sequence[Epoch], folder: Path) -> None:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    content, now = io.BytesIO(), time.time()
+    content = io.BytesIO()
+    now = time.time()
     records = RecordWriter(content)
     records.write(Event(wall_time=now, file_version=EVENTS).SerializeToString())
     for line in history:
