@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from shop import picture
-from test_cli import call, own_cache, run, shelf
 
 from retrieval_bench import audit
 from retrieval_bench.datasets.folder import folder
+from tests.support.command import call, run
+from tests.support.shop import picture
 
-assert own_cache
-assert shelf
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

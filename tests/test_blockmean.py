@@ -5,12 +5,12 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from pictures import flat_pictures, photos, pictures
 from PIL import Image
 from skimage.measure import block_reduce
 
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors.blockmean import block_bits, block_mean, block_sums, overlaps
+from tests.support.pictures import flat_pictures, photos, pictures
 
 
 def slow_means(grey: np.ndarray, size: int) -> list[list[Fraction]]:

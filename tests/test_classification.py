@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from methods import MeanColor, spec
-from shop import shop
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from retrieval_bench.classification import unseen
@@ -22,6 +20,8 @@ from retrieval_bench.report.table import caption
 from retrieval_bench.results import Record, load_rankings
 from retrieval_bench.runner import run
 from retrieval_bench.trial import Plan
+from tests.support.methods import MeanColor, spec
+from tests.support.shop import shop
 
 EVERY = tuple(entry.name for entry in HEADS)
 

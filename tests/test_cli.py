@@ -12,35 +12,18 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from records import record, row
-from shop import shelf_at
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from benchmark import interrupt
 from benchmark import run as run_module
 from benchmark.cli import app
 from retrieval_bench.results import load, save
 from retrieval_bench.timing import usable_cores
+from tests.support.command import call, run
+from tests.support.paths import ROOT
+from tests.support.records import record, row
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RETRIEVAL_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-@pytest.fixture
-def shelf(tmp_path: Path) -> Path:
-    return shelf_at(tmp_path / "shelf")
-
-
-def call(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def run(shelf: Path, out: Path, *words: object) -> Result:
-    return call("run", "--dataset", "folder", "--data-root", shelf, "--out", out, "--k", "1,3", *words)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_help_names_every_command_and_flag() -> None:

@@ -15,17 +15,18 @@ from torchvision import models
 
 from retrieval_bench import weights
 from retrieval_bench.cache import FeatureCache
-from retrieval_bench.core import BenchError, Setup, Split
+from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extraction import checked
 from retrieval_bench.extractors import backbones, cnn, postprocess, preprocess
-from retrieval_bench.images import ImageBytes, encode_png
 from retrieval_bench.method import parse_method
 from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
 from retrieval_bench.runner import run
 from retrieval_bench.timing import pinned
 from retrieval_bench.trial import Plan
+from tests.support.paths import SHARED
+from tests.support.photos import photo, split_of
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "weights"
+WEIGHTS = SHARED / "weights"
 DIMENSIONS = {
     "squeezenet1_0": 512,
     "mobilenet_v3_small": 1024,
@@ -33,16 +34,6 @@ DIMENSIONS = {
     "mnasnet0_5": 1280,
     "googlenet": 1024,
 }
-
-
-def photo(height: int = 260, width: int = 300, seed: int = 0) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
-    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def split_of(images: list[np.ndarray]) -> Split:
-    encoded = ImageBytes([encode_png(image) for image in images])
-    return Split(tuple(f"{row}.png" for row in range(len(images))), np.zeros(len(images), np.int64), encoded)
 
 
 @pytest.fixture(autouse=True)
@@ -191,9 +182,9 @@ def test_of_a_very_long_image_only_the_middle_is_used() -> None:
     assert preprocess.middle(photo(3000, 1)).size == (1, 8)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the SqueezeNet weights of ../shared")
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs the SqueezeNet weights of ../shared")
 def test_real_weights_are_found_and_recognised() -> None:
-    extractor = EXTRACTORS["squeezenet1_0"].build(Setup(weights=str(SHARED)))
+    extractor = EXTRACTORS["squeezenet1_0"].build(Setup(weights=str(WEIGHTS)))
     assert extractor.mark == ""
     assert extractor.weights["sha256"] == "fc421c9a91eab637d13f2a51f048670803ae67c7262f48fb59c4590363bedfbe"
     features = extractor.transform([photo()])

@@ -3,12 +3,12 @@ from __future__ import annotations
 import imagehash
 import numpy as np
 import pytest
-from pictures import flat_pictures, photos, pictures
 from PIL import Image
 
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors.colorhash import color_counts, colorhash
 from retrieval_bench.registry import EXTRACTORS, parse
+from tests.support.pictures import flat_pictures, photos, pictures
 
 
 def assert_bits_of_imagehash(binbits: int, images: list[np.ndarray]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shop import shop
 
 from retrieval_bench.core import BenchError, Dataset, Setup, Split
 from retrieval_bench.images import ImageBytes, encode_png
@@ -18,6 +17,7 @@ from retrieval_bench.registry import JOINS, STEPS, Entry, Spec
 from retrieval_bench.results import Record, load_rankings
 from retrieval_bench.runner import run
 from retrieval_bench.trial import Plan
+from tests.support.shop import shop
 
 METHODS = [
     *(f"color+phash+{entry.name}" for entry in JOINS.own()),

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shop import shop, split
 
 import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import BenchError, Setup, Split
 from retrieval_bench.images import ImageBytes, encode_png
 from retrieval_bench.registry import EXTRACTORS
+from tests.support.shop import shop, split
 
 
 def convnet(threads: int = 1, seed: int = 0, **options: Any) -> Any:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from shop import shop, split
 
 from retrieval_bench.core import BenchError, Dataset, Judged, Split
 from retrieval_bench.images import ImageBytes
+from tests.support.shop import shop, split
 
 
 def test_fingerprint_follows_ids_labels_and_bytes() -> None:

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import photo_of
 from PIL import Image
-from test_cli import call, own_cache, shelf
 
 from retrieval_bench.duplicates import groups, pairs_within
 from retrieval_bench.perturb import perturbed
 from retrieval_bench.report.duplicates import page
+from tests.support.command import call
+from tests.support.pictures import photo_of
 
-assert own_cache
-assert shelf
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nasty import photo, picture
 from PIL import Image
 from torch import nn
 from torchvision import models
@@ -23,6 +22,7 @@ from typer.testing import CliRunner, Result
 from benchmark.cli import app
 from retrieval_bench.results import load
 from retrieval_bench.training.checkpoint import save_weights
+from tests.support.nasty import photo, picture
 
 NETWORK = "shufflenet_v2_x0_5"
 TRAIN = ("--side", 32, "--batch", 4, "--epochs", 1, "--augment", "none", "--precision", "float32")

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import photo_of
 
 from retrieval_bench import device
 from retrieval_bench.core import BenchError, Setup
@@ -22,6 +21,8 @@ from retrieval_bench.device import Feeder, Portion, check_device, gpu_settings, 
 from retrieval_bench.extractors import faster
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.timing import EventStopwatch, Stopwatch, latencies, stopwatch, waiting
+from tests.support.photos import photo, split_of
+from tests.support.pictures import photo_of
 
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -261,8 +262,6 @@ def test_a_network_that_does_not_compile_runs_as_it_is() -> None:
 @ON_GPU
 @pytest.mark.parametrize("compute", ["float32", "fused", "bfloat16", "auto"])
 def test_features_of_a_gpu_are_near_those_of_the_cpu(compute: str) -> None:
-    from test_cnn import photo, split_of
-
     images = [photo(80 + 9 * seed, 100, seed) for seed in range(20)]
     build = EXTRACTORS["resnet18"].build
     wanted = build(Setup(weights="random")).transform(images)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from records import failed, record, row
 
 from retrieval_bench.core import BenchError, NotComparable
 from retrieval_bench.diff import diff
@@ -11,6 +10,7 @@ from retrieval_bench.recomputed import Values
 from retrieval_bench.report.verdict import as_data, github, lines, markdown
 from retrieval_bench.results import HeadFacts, Robustness, TimeFigure
 from retrieval_bench.statistics.comparison import compare
+from tests.support.records import failed, record, row
 
 SCORES = {"accuracy": 0.5, "map@r": 0.4}
 

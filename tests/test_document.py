@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from records import failed, record, row
 from typer.testing import CliRunner
 
 from benchmark.document import app
 from retrieval_bench.core import BenchError
 from retrieval_bench.report.document import renewed
 from retrieval_bench.results import Record
+from tests.support.records import failed, record, row
 
 PAGE = """Before.
 

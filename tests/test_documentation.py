@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,9 +25,9 @@ from retrieval_bench.registry import (
 )
 from retrieval_bench.report import table
 from retrieval_bench.results import load
+from tests.support.paths import ROOT
 
 REGISTERED = (datasets, extractors, heads, metrics, perturb, pipeline, search)  # importing them fills the registries
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

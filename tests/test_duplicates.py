@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shop import shop
 from sklearn.metrics import precision_recall_curve
 
 from retrieval_bench.core import BenchError
@@ -22,6 +21,7 @@ from retrieval_bench.duplicates import (
     sweep,
 )
 from retrieval_bench.perturb import perturbed
+from tests.support.shop import shop
 
 
 def slow_pairs(codes: np.ndarray, radius: int) -> list[tuple[int, int, int]]:

@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from shop import picture
-from test_cli import call, own_cache, shelf
-from test_cli import run as run_command
 
 from retrieval_bench.explaining.clues import (
     Band,
@@ -25,9 +22,12 @@ from retrieval_bench.explaining.clues import (
 )
 from retrieval_bench.explaining.lettering import BODY, font, printed, shortened, wrapped
 from retrieval_bench.explaining.picture import MOST_WIDTH, draw
+from tests.support.command import call
+from tests.support.command import run as run_command
+from tests.support.shop import picture
 
-assert own_cache
-assert shelf
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 HOSTILE = "<b>\u202eevil\u2066 日本 ✓ " + "long-" * 30
 

@@ -12,8 +12,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from scenes import scene, view
-from shop import picture, shop
 from torch import nn
 
 from retrieval_bench.core import BenchError, Setup
@@ -26,6 +24,8 @@ from retrieval_bench.extractors.keypoints import KeypointBlocks
 from retrieval_bench.extractors.preprocess import Preprocess, middle
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.verification import verify
+from tests.support.scenes import scene, view
+from tests.support.shop import picture, shop
 
 QUERY, FOUND = picture(0, 1, 90), picture(1, 2, 70)
 

@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nasty import photo as photo_file
-from pictures import photo_of
-from shop import shop
 from torch import nn
 from typer.testing import CliRunner, Result
 
@@ -32,6 +29,9 @@ from retrieval_bench.registry import EXTRACTORS, Entry, Spec, parse
 from retrieval_bench.runner import run
 from retrieval_bench.training.checkpoint import save_weights
 from retrieval_bench.trial import Plan
+from tests.support.nasty import photo as photo_file
+from tests.support.pictures import photo_of
+from tests.support.shop import shop
 
 FORMS = (("onnx", ".onnx"), ("torchscript", ".pt"))
 IMAGES = [np.asarray(photo_of(90 + 7 * seed, 120, seed)) for seed in range(12)]

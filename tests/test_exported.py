@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import photo_of
 from torch import nn
 
 import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors.preprocess import Preprocess
 from retrieval_bench.registry import EXTRACTORS, parse
+from tests.support.pictures import photo_of
 
 MAPS = nn.Sequential(nn.Conv2d(3, 8, 7, 4), nn.ReLU())
 IMAGE = np.asarray(photo_of(120, 90))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from methods import MeanColor
-from shop import shop, split
 
 from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import BenchError, Split
 from retrieval_bench.extraction import CHUNK, Extracted, Watched, checked, extract
 from retrieval_bench.images import ImageBytes
+from tests.support.methods import MeanColor
+from tests.support.shop import shop, split
 
 
 def run(

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import photo_of
 from torch import nn
 from torchvision import models
 
@@ -16,6 +15,7 @@ from retrieval_bench.extractors import cnn, faster
 from retrieval_bench.images import ImageBytes, encode_png
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.timing import pinned
+from tests.support.pictures import photo_of
 
 NARROW = pytest.mark.skipif(not faster.has_bfloat16(), reason="this processor has no bfloat16")
 IMAGES = [np.asarray(photo_of(90 + 7 * seed, 120, seed)) for seed in range(6)]

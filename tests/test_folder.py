@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nasty import not_utf8_name, photo, shop, write_all_bad
 
 from retrieval_bench.core import BenchError, Dataset
 from retrieval_bench.datasets.folder import folder
 from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.screening import screen
+from tests.support.nasty import not_utf8_name, photo, shop, write_all_bad
 
 
 def where(dataset: Dataset) -> dict[str, str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import photo_of
 from torch import nn
 
 import retrieval_bench.extractors  # noqa: F401 - registers the methods
@@ -17,6 +16,7 @@ from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors import foreign
 from retrieval_bench.method import parse_method
 from retrieval_bench.registry import EXTRACTORS, parse
+from tests.support.pictures import photo_of
 
 RANDOM = Setup(seed=5, weights="random")
 

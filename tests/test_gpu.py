@@ -15,7 +15,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from numpy.testing import assert_array_equal
-from test_search import assert_equal, tied_searches
 
 from retrieval_bench.core import DISTANCES, BenchError
 from retrieval_bench.device import Portion
@@ -24,6 +23,7 @@ from retrieval_bench.search import gpu
 from retrieval_bench.search.gpu import TorchIndex, bit_counts
 from retrieval_bench.search.index import ExactIndex
 from retrieval_bench.search.reference import NumpyIndex
+from tests.support.searches import assert_equal, tied_searches
 
 VECTORS = ("cosine", "euclidean", "inner_product")
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nasty import photo
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.datasets.grocery import grocery
 from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.screening import screen
+from tests.support.nasty import photo
+from tests.support.paths import SHARED
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "grocery"
+REAL = SHARED / "data" / "grocery"
 
 CLASSES = """Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),Iconic (str),Text (str)
 Pink-Lady,0,Apple,0,/iconic/Pink-Lady.jpg,/iconic/Pink-Lady.txt

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from methods import MeanColor, spec
-from shop import shop
 
 from retrieval_bench import features, guards, metrics, quality, search
 from retrieval_bench.cache import FeatureCache
@@ -22,6 +20,9 @@ from retrieval_bench.registry import BACKENDS, Entry, Spec
 from retrieval_bench.results import Record, load_rankings
 from retrieval_bench.runner import run
 from retrieval_bench.trial import Plan, prepare
+from tests.support.methods import MeanColor, spec
+from tests.support.paths import ROOT
+from tests.support.shop import shop
 
 assert search  # importing it fills the registry
 
@@ -168,9 +169,8 @@ def test_a_run_that_breaks_a_rule_is_saved_and_failed(data: Dataset, tmp_path: P
 
 
 def test_the_list_of_planted_defects_is_whole() -> None:
-    here = Path(__file__)
-    planted = set(re.findall(r"^def (test_planted_\w+)", here.read_text(encoding="utf-8"), re.MULTILINE))
-    listed = re.findall(r"`(test_planted_\w+)`", (here.parents[1] / "docs" / "guards.md").read_text(encoding="utf-8"))
+    planted = set(re.findall(r"^def (test_planted_\w+)", Path(__file__).read_text(encoding="utf-8"), re.MULTILINE))
+    listed = re.findall(r"`(test_planted_\w+)`", (ROOT / "docs" / "guards.md").read_text(encoding="utf-8"))
     assert len(listed) == len(set(listed))
     assert set(listed) == planted
 

@@ -6,12 +6,12 @@ from typing import Any
 import imagehash
 import numpy as np
 import pytest
-from pictures import flat_pictures, photos, pictures
 from PIL import Image
 
 import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.registry import EXTRACTORS, parse
+from tests.support.pictures import flat_pictures, photos, pictures
 
 REFERENCE: dict[str, Callable[..., Any]] = {
     "phash": imagehash.phash,

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nasty import BAD, huge_bmp, huge_png, not_utf8_name, photo, picture, truncated_jpeg
 from PIL import Image, ImageFile, TiffImagePlugin, features
 
 from retrieval_bench.core import BadImage
 from retrieval_bench.images import FORMATS, ImageBytes, ImageFiles, decode, encode_png, printable
+from tests.support.nasty import BAD, huge_bmp, huge_png, not_utf8_name, photo, picture, truncated_jpeg
 
 LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
 

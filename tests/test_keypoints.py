@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import scene
 
 from retrieval_bench.core import BenchError, Extractor
 from retrieval_bench.extractors.keypoints import MOST_SIDE, KeypointBlocks, Keypoints, pack, room, unpack, width
+from tests.support.scenes import scene
 
 
 def invented(n: int, seed: int = 0) -> Keypoints:

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from nasty import photo
 
 from retrieval_bench.core import BenchError, Dataset
 from retrieval_bench.datasets.manifest import manifest
 from retrieval_bench.screening import screen
+from tests.support.nasty import photo
 
 GOOD = """path,label,split
 a.png,mug,train

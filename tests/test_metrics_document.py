@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,9 @@ import pytest
 from retrieval_bench import metrics
 from retrieval_bench.core import Judged
 from retrieval_bench.registry import METRICS, Entry
+from tests.support.paths import ROOT
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
+PAGE = ROOT / "docs" / "metrics.md"
 GALLERY = "AABBC"
 
 assert metrics  # importing it fills the registry

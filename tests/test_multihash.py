@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from imagehash import ImageHash, ImageMultiHash
-from pictures import photos
 
 from retrieval_bench.core import BenchError, Ranking, Setup
 from retrieval_bench.extractors import multihash
 from retrieval_bench.extractors.multihash import SegmentIndex, row_bytes
 from retrieval_bench.extractors.segments import crop_resistant
+from tests.support.pictures import photos
 
 
 def random_rows(n: int, bits: int, places: int, seed: int, least: int = 0) -> np.ndarray:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pictures import flat_pictures, pictures
-from shop import picture, shop
 
 from retrieval_bench.core import BenchError, Images
 from retrieval_bench.images import decode
@@ -16,6 +14,8 @@ from retrieval_bench.perturb import (
     perturbed,
 )
 from retrieval_bench.registry import PERTURBATIONS
+from tests.support.pictures import flat_pictures, pictures
+from tests.support.shop import picture, shop
 
 NAMES = ("rotate", "crop", "jpeg", "blur", "noise", "brightness", "occlude", "flip", "background")
 

@@ -4,9 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from records import record as made_up
-from records import row
-from shop import shelf_at
 
 from retrieval_bench import datasets, extractors, pipeline, search
 from retrieval_bench.core import BenchError, NotComparable
@@ -16,6 +13,9 @@ from retrieval_bench.repeat import compared, plan_of
 from retrieval_bench.results import load, load_rankings
 from retrieval_bench.runner import run
 from retrieval_bench.trial import Plan
+from tests.support.records import record as made_up
+from tests.support.records import row
+from tests.support.shop import shelf_at
 
 REGISTERED = (datasets, extractors, pipeline, search)  # importing them fills the registries
 

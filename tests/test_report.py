@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from evidences import METHODS, Read, read_page, saved
-from records import failed, record, row
 
 from retrieval_bench.report import plots, table
 from retrieval_bench.report.evidence import Evidence, gather
 from retrieval_bench.report.markup import Markup, joined, tag, text, visible
 from retrieval_bench.report.page import render
 from retrieval_bench.results import Failure, Row, save
+from tests.support.evidences import METHODS, Read, assert_safe, read_page, saved
+from tests.support.paths import ROOT
+from tests.support.records import failed, record, row
 
 HOSTILE = "\"><script src=//evil.example>alert(1)</script><img src=x onerror='alert(2)'>&amp;</style>"
 
 
 def page(folder: Path, *others: Path) -> Read:
     return read_page(render([gather(each) for each in (folder, *others)]))
-
-
-def assert_safe(read: Read) -> None:
-    """Nothing runs, nothing is loaded, nothing is sent, and every element is closed."""
-    assert read.unbalanced == []
-    assert not {"script", "iframe", "object", "embed", "link", "base", "form", "audio", "video"} & set(read.tags)
-    assert not [name for _, name, _ in read.attributes if name.startswith("on") or name == "style"]
-    for _, name, value in read.attributes:
-        if name in ("src", "srcset", "href", "xlink:href", "data", "action", "poster"):
-            assert value.startswith(("#", "data:image/png;base64,", "data:image/jpeg;base64,")), value
-    assert not re.search(r"url\(|@import|expression", read.style)
-    (content,) = [
-        value for kind, name, value in read.attributes if (kind, name) == ("meta", "content") and "default-src" in value
-    ]
-    digest = base64.b64encode(hashlib.sha256(read.style.encode()).digest()).decode()
-    assert content == (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )
 
 
 def test_a_page_is_safe_and_has_every_section(tmp_path: Path) -> None:
@@ -277,9 +257,6 @@ def test_a_method_that_failed_with_a_traceback_shows_its_sentence_alone() -> Non
 def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     assert render([gather(folder)]) == render([gather(folder)])
-
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.slow

@@ -8,15 +8,14 @@ import json
 from pathlib import Path
 
 import pytest
-from evidences import METHODS, read_page, saved
 from PIL import Image
-from shop import picture
-from test_report import assert_safe
 from typer.testing import CliRunner, Result
 
 from benchmark.cli import app
 from retrieval_bench.report import table
 from retrieval_bench.results import load
+from tests.support.evidences import METHODS, assert_safe, read_page, saved
+from tests.support.shop import picture
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evidences import GALLERY, METHODS, QUERY, saved
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +18,7 @@ from retrieval_bench.report.evidence import gather, label_names
 from retrieval_bench.report.findings import find, front
 from retrieval_bench.report.gallery import choose, heat_map
 from retrieval_bench.report.page import render
+from tests.support.evidences import GALLERY, METHODS, QUERY, saved
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12))

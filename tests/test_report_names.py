@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from evidences import METHODS, read_page, saved
-from records import record, row
 
 from retrieval_bench.report import table
 from retrieval_bench.report.evidence import gather
 from retrieval_bench.report.names import ROOM, names_of
 from retrieval_bench.report.page import render
+from tests.support.evidences import METHODS, read_page, saved
+from tests.support.records import record, row
 
 LONG = "squeezenet1_0:pool=rmac:flip=true:whiten=512:level=0.5"
 OTHER = "squeezenet1_0:weights=mine/squeezenet1_0-shop.pth:pool=avg"

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from records import failed, record, row
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.results import (
@@ -23,6 +22,8 @@ from retrieval_bench.results import (
     set_aside,
     write_whole,
 )
+from tests.support.paths import ROOT
+from tests.support.records import failed, record, row
 
 ARRAYS = {"sift:words=8/indices": np.arange(6, dtype=np.int32).reshape(2, 3), "query_ids": np.array(["a", "ü"])}
 
@@ -208,5 +209,5 @@ def test_the_environment_names_this_machine() -> None:
     assert here.libraries["numpy"] == np.__version__
     assert here.memory_gib > 0.1
     assert here.processor
-    if (Path(__file__).resolve().parents[1] / ".git").exists():
+    if (ROOT / ".git").exists():
         assert here.commit is None or len(here.commit) == 40

@@ -6,11 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from methods import Centred, MeanColor, spec
-from records import record as blank
-from records import row
-from shop import shop
-from test_runner import plan
 
 from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import BenchError
@@ -19,6 +14,11 @@ from retrieval_bench.report import robustness, table
 from retrieval_bench.results import Record, Robustness
 from retrieval_bench.runner import run
 from retrieval_bench.search.index import topk
+from tests.support.methods import Centred, MeanColor, spec
+from tests.support.records import record as blank
+from tests.support.records import row
+from tests.support.runs import plan
+from tests.support.shop import shop
 
 
 def scores_of(record: Record, method: str) -> dict[tuple[str, int], float]:

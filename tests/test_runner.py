@@ -6,8 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from methods import Centred, MeanColor, spec
-from shop import shop
 
 import retrieval_bench.extractors
 from retrieval_bench import guards, metrics, quality, recording
@@ -16,11 +14,14 @@ from retrieval_bench.core import BenchError, Dataset, Distance, Ranking, Split
 from retrieval_bench.images import ImageBytes
 from retrieval_bench.judge import judge, rank_gallery
 from retrieval_bench.method import Method, parse_method
-from retrieval_bench.registry import BACKENDS, Entry, Spec
+from retrieval_bench.registry import BACKENDS
 from retrieval_bench.results import ImageCounts, Record, load, load_rankings
 from retrieval_bench.runner import DEFAULT_METHODS, check, resolve_device, run, unique
-from retrieval_bench.trial import Plan, prepare
+from retrieval_bench.trial import prepare
 from retrieval_bench.uncertainty import COMPARED, comparisons
+from tests.support.methods import Centred, MeanColor, spec
+from tests.support.runs import plan
+from tests.support.shop import shop
 
 assert retrieval_bench.extractors  # importing it fills the registry
 
@@ -38,12 +39,6 @@ class Interrupted(MeanColor):
 class Marked(MeanColor):
     mark = "untrained"
     weights = {"source": "random initialisation, seed 0", "sha256": "00"}  # noqa: RUF012
-
-
-def plan(dataset: Dataset, *methods: Spec | str, **changes: Any) -> Plan:
-    specs = tuple(parse_method(method) if isinstance(method, str) else method for method in methods)
-    source = Spec(Entry(dataset.name, lambda root: dataset, "for tests"), {})
-    return Plan(**({"methods": specs, "dataset": source, "threads": 2} | changes))
 
 
 def recomputed(folder: Path, record: Record) -> dict[str, dict[str, float]]:

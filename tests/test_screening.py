@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nasty import photo, picture, write_all_bad
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split
 from retrieval_bench.images import ImageFiles, encode_png
 from retrieval_bench.screening import Skipped, refuse_too_many, screen
+from tests.support.nasty import photo, picture, write_all_bad
 
 
 class Counted:

@@ -3,13 +3,13 @@ from __future__ import annotations
 import imagehash
 import numpy as np
 import pytest
-from pictures import flat_pictures, photos, pictures
 from PIL import Image, ImageFilter
 
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors.segments import CropResistant, crop_resistant, segment_boxes
 from retrieval_bench.registry import EXTRACTORS, parse
 from retrieval_bench.search.index import topk
+from tests.support.pictures import flat_pictures, photos, pictures
 
 
 def blobs(seed: int, fineness: int, height: int = 240, width: int = 320) -> np.ndarray:

@@ -8,11 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from methods import MeanColor, spec
-from shop import shop, split
-from test_cli import call, own_cache, shelf
-from test_cli import run as run_command
-from test_runner import plan
 
 from retrieval_bench.core import Dataset, NotComparable
 from retrieval_bench.known import Known, known_in, known_of
@@ -22,9 +17,13 @@ from retrieval_bench.revisit import dataset_of, values_of
 from retrieval_bench.runner import run
 from retrieval_bench.slices import Slicing, sliced, slicings
 from retrieval_bench.uncertainty import intervals_of, statistics
+from tests.support.command import call
+from tests.support.command import run as run_command
+from tests.support.methods import MeanColor, spec
+from tests.support.runs import plan
+from tests.support.shop import shop, split
 
-assert own_cache
-assert shelf
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def attributed() -> Dataset:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shop import shop
-from test_runner import plan
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.recomputed import values_of
 from retrieval_bench.results import RANKINGS_FILE, Rankings, Record, load, load_rankings, write_whole
 from retrieval_bench.runner import run
+from tests.support.runs import plan
+from tests.support.shop import shop
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import io
 import re
 
 import pytest
-from records import failed, record, row
 
 from retrieval_bench.report import table
 from retrieval_bench.results import Comparison, HeadFacts, Interval, Pair, Skipped, TimeFigure
+from tests.support.records import failed, record, row
 
 
 def test_terminal_shows_every_method_and_figure() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import photo_of
 
 import retrieval_bench.extractors  # noqa: F401 - registers the networks
 from retrieval_bench import features, team
@@ -24,6 +23,7 @@ from retrieval_bench.runner import run
 from retrieval_bench.team import Team
 from retrieval_bench.timing import pinned
 from retrieval_bench.trial import Plan
+from tests.support.pictures import photo_of
 
 
 def test_two_processes_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

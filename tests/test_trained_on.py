@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from shop import shop
 from torchvision import models
 
 from retrieval_bench.method import parse_method
@@ -14,6 +13,7 @@ from retrieval_bench.registry import Entry, Spec
 from retrieval_bench.runner import run
 from retrieval_bench.training.checkpoint import save_weights
 from retrieval_bench.trial import Plan
+from tests.support.shop import shop
 
 
 @pytest.mark.parametrize("part", ["query", "gallery"])

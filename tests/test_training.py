@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shop import shop, split
 from torchvision import models
 
 from retrieval_bench import weights
@@ -27,27 +26,12 @@ from retrieval_bench.training import checkpoint, curves, train
 from retrieval_bench.training.augment import NONE
 from retrieval_bench.training.checkpoint import read_facts, refuse_own_images
 from retrieval_bench.training.loop import Epoch
-from retrieval_bench.training.settings import Settings
-from retrieval_bench.training.train import Task, checkpoint_of, run
+from retrieval_bench.training.train import checkpoint_of, run
+from tests.support.paths import ROOT
+from tests.support.shop import shop, split
+from tests.support.trainings import NETWORK, task
 
-NETWORK = "shufflenet_v2_x0_5"
 """Small, and with running means, which a checkpoint must not forget."""
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def task(network: str = NETWORK, **given: Any) -> Task:
-    data = shop(3, 5)
-    chosen = {"mode": "scratch", "epochs": 2, "batch": 6, "side": 32, "holdout": 0.2, **given}
-    return Task(
-        method=network,
-        split=data.train,
-        label_names=data.label_names,
-        dataset="shop",
-        fingerprint=data.fingerprint,
-        settings=Settings(**chosen),
-        setup=Setup(weights="random", threads=2),
-    )
 
 
 def same(one: dict, two: dict) -> bool:
@@ -176,14 +160,14 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from test_training import task
+from tests.support.trainings import task
 from retrieval_bench.training.train import run
 run(task(epochs=6), Path(sys.argv[1]), resume="resume" in sys.argv)
 """
 
 
 def start(out: Path, *words: str) -> subprocess.Popen:
-    path = os.pathsep.join([str(ROOT / "tests"), *sys.path])
+    path = os.pathsep.join([str(ROOT), *sys.path])
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(out), *words],
         env={**os.environ, "PYTHONPATH": path},

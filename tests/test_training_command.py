@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from nasty import photo
 from typer.testing import CliRunner, Result
 
 from benchmark.cli import app
 from retrieval_bench.training.checkpoint import read_facts
+from tests.support.nasty import photo
 
 NETWORK = "shufflenet_v2_x0_5"
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shop import shop
 
 from retrieval_bench.method import parse_method
 from retrieval_bench.registry import Entry, Spec
@@ -14,6 +13,7 @@ from retrieval_bench.results import load_rankings
 from retrieval_bench.runner import run
 from retrieval_bench.trial import Plan
 from retrieval_bench.uncertainty import COMPARED, comparisons, intervals_of, statistics
+from tests.support.shop import shop
 
 
 def test_a_run_holds_intervals_and_every_pair_but_controls(tmp_path: Path) -> None:

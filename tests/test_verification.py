@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import scene, view
 
 from retrieval_bench import verification
 from retrieval_bench.core import BenchError
 from retrieval_bench.extractors.keypoints import KeypointBlocks, Keypoints, pack, unpack, width
 from retrieval_bench.verification import inner_loops, verify, verify_many
+from tests.support.scenes import scene, view
 
 ROOM = 200
 BLOCKS = KeypointBlocks(side=320, keypoints=ROOM)

@@ -6,10 +6,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from scenes import scene, view
 
 from retrieval_bench.extractors.keypoints import KeypointBlocks, unpack
 from retrieval_bench.verification import verify
+from tests.support.scenes import scene, view
 
 CANDIDATES = 100
 

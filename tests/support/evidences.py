@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from records import record, row
 
 from retrieval_bench import metrics
 from retrieval_bench.core import Ranking
@@ -17,6 +19,7 @@ from retrieval_bench.judge import judge
 from retrieval_bench.report.markup import VOID
 from retrieval_bench.results import HeadFacts, Row, TimeFigure, save
 from retrieval_bench.uncertainty import comparisons, intervals_of, statistics
+from tests.support.records import record, row
 
 GALLERY = np.repeat(np.arange(4), (1, 2, 4, 5))
 QUERY = np.arange(20) % 4
@@ -144,3 +147,21 @@ def read_page(text: str) -> Read:
     reader.close()
     reader.read.unbalanced += reader.open
     return reader.read
+
+
+def assert_safe(read: Read) -> None:
+    """Nothing runs, nothing is loaded, nothing is sent, and every element is closed."""
+    assert read.unbalanced == []
+    assert not {"script", "iframe", "object", "embed", "link", "base", "form", "audio", "video"} & set(read.tags)
+    assert not [name for _, name, _ in read.attributes if name.startswith("on") or name == "style"]
+    for _, name, value in read.attributes:
+        if name in ("src", "srcset", "href", "xlink:href", "data", "action", "poster"):
+            assert value.startswith(("#", "data:image/png;base64,", "data:image/jpeg;base64,")), value
+    assert not re.search(r"url\(|@import|expression", read.style)
+    (content,) = [
+        value for kind, name, value in read.attributes if (kind, name) == ("meta", "content") and "default-src" in value
+    ]
+    digest = base64.b64encode(hashlib.sha256(read.style.encode()).digest()).decode()
+    assert content == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "grocery"
+from tests.support.paths import SHARED
+
+REAL = SHARED / "data" / "grocery"
 
 
 def pictures() -> list[np.ndarray]:
