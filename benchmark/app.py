@@ -81,7 +81,7 @@ def options(
     import retrieval_bench.datasets
     import retrieval_bench.extractors
     import retrieval_bench.heads
+    import retrieval_bench.images.perturbations
     import retrieval_bench.metrics
-    import retrieval_bench.perturb
     import retrieval_bench.pipeline
     import retrieval_bench.search  # noqa: F401  importing the packages fills the registries that names are looked up in

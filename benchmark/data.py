@@ -29,8 +29,8 @@ def prepare_command(
     """Load (or render) a dataset, decode every image once, and say what is in it."""
     from benchmark.display import Display
     from retrieval_bench.datasets.sheet import contact_sheet
+    from retrieval_bench.images.screening import screen
     from retrieval_bench.registry import DATASETS, parse
-    from retrieval_bench.screening import screen
     from retrieval_bench.timing import usable_cores
 
     spec = parse(DATASETS, name)

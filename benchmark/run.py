@@ -100,7 +100,7 @@ def run_command(
     from benchmark.display import Display
     from retrieval_bench import runner, trial
     from retrieval_bench.cache import FeatureCache, cache_root
-    from retrieval_bench.perturb import parse_perturbations, parse_severities
+    from retrieval_bench.images.perturbations import parse_perturbations, parse_severities
     from retrieval_bench.registry import BACKENDS, DATASETS, parse
 
     chosen = runner.unique(parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))

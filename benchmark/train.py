@@ -117,9 +117,9 @@ def train_command(
 ) -> None:
     """Train a network on the train split: a new head, fine-tuning, or from scratch; resumable after a kill."""
     from benchmark.display import Display
+    from retrieval_bench.images.screening import screen
     from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
     from retrieval_bench.results import environment
-    from retrieval_bench.screening import screen
     from retrieval_bench.timing import steady_allocator
     from retrieval_bench.training import curves, train
     from retrieval_bench.training.augment import parse_augment

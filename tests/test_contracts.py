@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retrieval_bench.core import BenchError, Dataset, Setup, Split
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.method import parse_method
 from retrieval_bench.pipeline import Pipeline  # importing it fills the registries
 from retrieval_bench.registry import JOINS, STEPS, Entry, Spec

@@ -5,7 +5,7 @@ import pytest
 
 from retrieval_bench.core import Setup, Split
 from retrieval_bench.extractors.controls import Oracle
-from retrieval_bench.images import ImageBytes
+from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.registry import EXTRACTORS
 
 

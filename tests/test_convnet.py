@@ -9,7 +9,7 @@ import pytest
 
 import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import BenchError, Setup, Split
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import EXTRACTORS
 from tests.support.shop import shop, split
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from retrieval_bench.core import BenchError, Dataset, Judged, Split
-from retrieval_bench.images import ImageBytes
+from retrieval_bench.images.reading import ImageBytes
 from tests.support.shop import shop, split
 
 

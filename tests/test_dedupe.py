@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from retrieval_bench.duplicates import groups, pairs_within
-from retrieval_bench.perturb import perturbed
+from retrieval_bench.images.perturbations import perturbed
 from retrieval_bench.report.duplicates import page
 from tests.support.command import call
 from tests.support.pictures import photo_of

@@ -20,7 +20,7 @@ from retrieval_bench.duplicates import (
     planted,
     sweep,
 )
-from retrieval_bench.perturb import perturbed
+from retrieval_bench.images.perturbations import perturbed
 from tests.support.shop import shop
 
 

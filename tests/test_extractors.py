@@ -11,7 +11,7 @@ import pytest
 
 import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import DISTANCES, BenchError, Extractor, Setup, Split
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.timing import pinned
 

@@ -12,7 +12,7 @@ from torchvision import models
 
 from retrieval_bench.core import BenchError, Setup, Split
 from retrieval_bench.extractors import cnn, faster
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.timing import pinned
 from tests.support.pictures import photo_of

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from retrieval_bench.core import BenchError, Dataset
 from retrieval_bench.datasets.folder import folder
+from retrieval_bench.images.screening import screen
 from retrieval_bench.registry import DATASETS, parse
-from retrieval_bench.screening import screen
 from tests.support.nasty import not_utf8_name, photo, shop, write_all_bad
 
 

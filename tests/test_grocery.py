@@ -8,8 +8,8 @@ import pytest
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.datasets.grocery import grocery
+from retrieval_bench.images.screening import screen
 from retrieval_bench.registry import DATASETS, parse
-from retrieval_bench.screening import screen
 from tests.support.nasty import photo
 from tests.support.paths import SHARED
 

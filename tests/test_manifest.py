@@ -10,7 +10,7 @@ import pytest
 
 from retrieval_bench.core import BenchError, Dataset
 from retrieval_bench.datasets.manifest import manifest
-from retrieval_bench.screening import screen
+from retrieval_bench.images.screening import screen
 from tests.support.nasty import photo
 
 GOOD = """path,label,split

@@ -7,7 +7,7 @@ from skimage.color import rgb2lab
 
 from retrieval_bench.core import BenchError, Setup, Split
 from retrieval_bench.extractors.moments import lab_moments
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import EXTRACTORS
 
 

@@ -21,7 +21,7 @@ from retrieval_bench.datasets.shop.jpeg import jpeg
 from retrieval_bench.datasets.shop.look import CATEGORIES, looks
 from retrieval_bench.datasets.shop.turned import Turn, any_turn, turned
 from retrieval_bench.datasets.shop.view import SCENES, SIZE, phone_view
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import DATASETS, parse
 
 # Of seed 0. They hold on every machine; where a change of the pixels is meant, raise products.VERSION with them.

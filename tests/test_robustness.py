@@ -9,7 +9,7 @@ import pytest
 
 from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import BenchError
-from retrieval_bench.perturb import perturbed
+from retrieval_bench.images.perturbations import perturbed
 from retrieval_bench.report import robustness, table
 from retrieval_bench.results import Record, Robustness
 from retrieval_bench.runner import run

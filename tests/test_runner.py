@@ -11,7 +11,7 @@ import retrieval_bench.extractors
 from retrieval_bench import guards, metrics, quality, recording
 from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import BenchError, Dataset, Distance, Ranking, Split
-from retrieval_bench.images import ImageBytes
+from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.judge import judge, rank_gallery
 from retrieval_bench.method import Method, parse_method
 from retrieval_bench.registry import BACKENDS

@@ -13,7 +13,7 @@ from retrieval_bench.extractors.bow import BagOfWords
 from retrieval_bench.extractors.dense import dense_sift, direction_maps
 from retrieval_bench.extractors.local import Described, LocalFeatures
 from retrieval_bench.extractors.sift import NEAR, orb_keypoints, sift_keypoints
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import EXTRACTORS, parse
 
 PLAIN = {"side": 512, "keypoints": 0, "contrast": 0.04, "upright": False, "colour": "grey", "root": True}

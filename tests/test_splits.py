@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from retrieval_bench.core import BenchError, Dataset, Split
 from retrieval_bench.datasets.splits import content_split, divide, limit, observations, parse_shares
-from retrieval_bench.images import ImageBytes
+from retrieval_bench.images.reading import ImageBytes
 
 
 def a_split(prefix: str, labels: list[int], contents: list[bytes] | None = None) -> Split:

@@ -15,9 +15,9 @@ from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import Setup, Split
 from retrieval_bench.device import gpus
 from retrieval_bench.extraction import extract
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
+from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.method import parse_method
-from retrieval_bench.pixels import DecodedOnce, PixelStore
 from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
 from retrieval_bench.runner import run
 from retrieval_bench.team import Team

@@ -287,7 +287,7 @@ def test_what_cannot_be_trained() -> None:
 
 def test_grey_and_tiny_images_are_trained_on() -> None:
     from retrieval_bench.core import Split
-    from retrieval_bench.images import ImageBytes, encode_png
+    from retrieval_bench.images.reading import ImageBytes, encode_png
 
     images = [np.full((1, 1, 3), 40 * row, np.uint8) for row in range(4)]
     images += [np.repeat(np.random.default_rng(row).integers(0, 255, (30, 90, 1), np.uint8), 3, 2) for row in range(4)]

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.training.augment import GREY, NONE, Augment, augmented, parse_augment
 from retrieval_bench.training.frames import Frames, centre, resized
 from retrieval_bench.training.holdout import hold_out

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Images, Split
-from retrieval_bench.perturb import Perturbed
+from retrieval_bench.images.perturbations import Perturbed
 from retrieval_bench.search.index import ExactIndex
 
 MOST_PAIRS = 20_000_000

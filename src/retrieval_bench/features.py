@@ -15,7 +15,7 @@ from retrieval_bench.core import BenchError, Extractor, Setup, Split
 from retrieval_bench.device import gpus
 from retrieval_bench.extraction import Extracted, Watched, extract
 from retrieval_bench.fusion import LEARN_FROM
-from retrieval_bench.images import DECODER_VERSION
+from retrieval_bench.images.reading import DECODER_VERSION
 from retrieval_bench.method import Method
 from retrieval_bench.pipeline import Part, Pipeline
 from retrieval_bench.registry import Spec

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from retrieval_bench import metrics
 from retrieval_bench.features import part_features
+from retrieval_bench.images.perturbations import Perturbed, levels
 from retrieval_bench.judge import judge, rank_gallery
-from retrieval_bench.perturb import Perturbed, levels
 from retrieval_bench.pipeline import Pipeline
 from retrieval_bench.quality import Found
 from retrieval_bench.results import Robustness

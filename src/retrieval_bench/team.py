@@ -16,7 +16,7 @@ import numpy as np
 
 from retrieval_bench.core import Extractor, Images, Setup
 from retrieval_bench.extraction import CHUNK, in_chunks
-from retrieval_bench.pixels import fresh
+from retrieval_bench.images.decoded_cache import fresh
 from retrieval_bench.timing import pinned
 
 LEAST = 2000

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmark.cli import app
-from retrieval_bench import datasets, extractors, heads, metrics, perturb, pipeline, search
+from retrieval_bench import datasets, extractors, heads, metrics, pipeline, search
 from retrieval_bench.core import Extractor, Setup
+from retrieval_bench.images import perturbations
 from retrieval_bench.registry import (
     BACKENDS,
     DATASETS,
@@ -27,7 +28,7 @@ from retrieval_bench.report import table
 from retrieval_bench.results import load
 from tests.support.paths import ROOT
 
-REGISTERED = (datasets, extractors, heads, metrics, perturb, pipeline, search)  # importing them fills the registries
+REGISTERED = (datasets, extractors, heads, metrics, perturbations, pipeline, search)  # fills the registries
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

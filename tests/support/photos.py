@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import Split
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.reading import ImageBytes, encode_png
 
 
 def photo(height: int = 260, width: int = 300, seed: int = 0) -> np.ndarray:

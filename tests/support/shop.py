@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import Dataset, Split
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.reading import ImageBytes, encode_png
 
 COLORS = ((220, 40, 40), (40, 180, 60), (40, 70, 220), (230, 200, 40), (150, 40, 170), (30, 30, 30))
 

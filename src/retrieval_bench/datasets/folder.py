@@ -12,7 +12,7 @@ import numpy as np
 
 from retrieval_bench.core import SPLITS, BenchError, Dataset, Split, printable
 from retrieval_bench.datasets.splits import content_split, divide, observations, parse_shares, some
-from retrieval_bench.images import SUFFIXES, ImageFiles
+from retrieval_bench.images.reading import SUFFIXES, ImageFiles
 from retrieval_bench.registry import DATASETS
 
 LAYOUT = "expected is <root>/<label>/*.jpg, or <root>/{train,gallery,query}/<label>/*.jpg with train optional"

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from retrieval_bench.core import BenchError, Dataset, Split, printable
-from retrieval_bench.images import ImageFiles
+from retrieval_bench.images.reading import ImageFiles
 from retrieval_bench.registry import DATASETS
 
 SOURCE = "git clone https://github.com/marcusklasson/GroceryStoreDataset"

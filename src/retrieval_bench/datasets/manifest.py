@@ -15,7 +15,7 @@ import numpy as np
 
 from retrieval_bench.core import SPLITS, BenchError, Dataset, Split, printable
 from retrieval_bench.datasets.splits import divide, observations
-from retrieval_bench.images import ImageFiles
+from retrieval_bench.images.reading import ImageFiles
 from retrieval_bench.registry import DATASETS, unknown
 
 REQUIRED = ("path", "label", "split")

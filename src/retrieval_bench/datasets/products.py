@@ -33,7 +33,7 @@ from retrieval_bench.datasets.shop.camera import Camera, Parameters
 from retrieval_bench.datasets.shop.drawing import Dice
 from retrieval_bench.datasets.shop.look import CATEGORIES, looks
 from retrieval_bench.datasets.shop.turned import any_turn, turned
-from retrieval_bench.images import ImageBytes, encode_png
+from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import DATASETS
 
 VERSION = 1

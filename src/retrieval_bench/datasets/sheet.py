@@ -11,7 +11,7 @@ from PIL import Image
 
 from retrieval_bench.core import SPLITS, BadImage, BenchError, Dataset, Images
 from retrieval_bench.datasets.shop.prints import lettering
-from retrieval_bench.images import encode_png
+from retrieval_bench.images.reading import encode_png
 from retrieval_bench.registry import unknown
 
 CELL = 112

@@ -23,9 +23,9 @@ from retrieval_bench.extractors.lbp import PATTERNS, LbpHistogram, binary_patter
 from retrieval_bench.extractors.local import LocalFeatures
 from retrieval_bench.extractors.pca import projected
 from retrieval_bench.extractors.regions import pyramid
-from retrieval_bench.extractors.resize import grey
 from retrieval_bench.extractors.vlad import Vlad
 from retrieval_bench.extractors.words import Vocabulary
+from retrieval_bench.images.resize import grey
 
 CELLS = 24
 """Along each side of the map to which what scattered places give is added up."""

@@ -9,7 +9,7 @@ import numpy as np
 from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.extractors.histograms import color_histogram
 from retrieval_bench.extractors.local import Described, local_features
-from retrieval_bench.extractors.resize import shrunk
+from retrieval_bench.images.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 SIDE = 2

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval_bench.extractors.grid import CELLS, joined, patches
 from retrieval_bench.extractors.local import Described, nothing
-from retrieval_bench.extractors.resize import OPPONENT, shrunk
+from retrieval_bench.images.resize import OPPONENT, shrunk
 
 DIRECTIONS = 8
 FAINT = 0.05

@@ -13,7 +13,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.gradients import hog_blocks, hog_cells
 from retrieval_bench.extractors.local import Described, local_features, nothing
-from retrieval_bench.extractors.resize import opponent_planes, shrunk
+from retrieval_bench.images.resize import opponent_planes, shrunk
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 ORIENTATIONS = 9

@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Split
-from retrieval_bench.extractors.resize import grey
+from retrieval_bench.images.resize import grey
 
 COUNT_BYTES, PLACE_BYTES, DESCRIPTOR_BYTES = 2, 8, 128
 KEYPOINT_BYTES = PLACE_BYTES + DESCRIPTOR_BYTES

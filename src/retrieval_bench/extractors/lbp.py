@@ -13,7 +13,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.regions import MAX_LEVELS, pyramid
-from retrieval_bench.extractors.resize import grey
+from retrieval_bench.images.resize import grey
 from retrieval_bench.registry import EXTRACTORS
 
 POINTS = 8

@@ -9,7 +9,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Extractor, Setup
 from retrieval_bench.extractors.dense import dense_sift
 from retrieval_bench.extractors.local import SAMPLE, Described, local_features, nothing
-from retrieval_bench.extractors.resize import OPPONENT, grey, shrunk
+from retrieval_bench.images.resize import OPPONENT, grey, shrunk
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 COLOURS = ("lab", "opponent", "grey")

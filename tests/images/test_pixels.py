@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from retrieval_bench import pixels
 from retrieval_bench.core import BadImage
-from retrieval_bench.images import ImageBytes, decode, encode_png
-from retrieval_bench.pixels import DecodedOnce, PixelStore, fresh
+from retrieval_bench.images import decoded_cache
+from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore, fresh
+from retrieval_bench.images.reading import ImageBytes, decode, encode_png
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "preadv"), reason="this system has no preadv: nothing is stored")
 
@@ -79,13 +79,13 @@ def test_a_disk_that_fails_costs_time_only(images, monkeypatch, broken):
         raise OSError(28, "No space left on device")
 
     if broken == "open":
-        monkeypatch.setattr(pixels.tempfile, "mkstemp", fail)
+        monkeypatch.setattr(decoded_cache.tempfile, "mkstemp", fail)
     elif broken == "write":
-        monkeypatch.setattr(pixels.os, "pwrite", fail)
+        monkeypatch.setattr(decoded_cache.os, "pwrite", fail)
     elif broken == "read":
-        monkeypatch.setattr(pixels.os, "preadv", fail)
+        monkeypatch.setattr(decoded_cache.os, "preadv", fail)
     else:
-        monkeypatch.setattr(pixels.os, "pwrite", lambda file, data, start: 5)
+        monkeypatch.setattr(decoded_cache.os, "pwrite", lambda file, data, start: 5)
     once = DecodedOnce(images, PixelStore())
     for _ in range(2):
         assert_array_equal(once[2], decode(images.read(2)))

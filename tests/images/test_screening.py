@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split
-from retrieval_bench.images import ImageFiles, encode_png
-from retrieval_bench.screening import Skipped, refuse_too_many, screen
+from retrieval_bench.images.reading import ImageFiles, encode_png
+from retrieval_bench.images.screening import Skipped, refuse_too_many, screen
 from tests.support.nasty import photo, picture, write_all_bad
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, TiffImagePlugin, features
 
 from retrieval_bench.core import BadImage
-from retrieval_bench.images import FORMATS, ImageBytes, ImageFiles, decode, encode_png, printable
+from retrieval_bench.images.reading import FORMATS, ImageBytes, ImageFiles, decode, encode_png, printable
 from tests.support.nasty import BAD, huge_bmp, huge_png, not_utf8_name, photo, picture, truncated_jpeg
 
 LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from retrieval_bench.cache import code_version
 from retrieval_bench.core import BenchError, Images
-from retrieval_bench.images import decode, encode_png
+from retrieval_bench.images.reading import decode, encode_png
 from retrieval_bench.registry import PERTURBATIONS, unknown
 
 SEVERITIES = (1, 2, 3, 4, 5)
