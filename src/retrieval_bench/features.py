@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_bench import extractors, training
+import retrieval_bench
 from retrieval_bench.cache import code_version, library_versions, recipe_key
 from retrieval_bench.core import BenchError, Extractor, Setup, Split
 from retrieval_bench.device import gpus
@@ -23,6 +23,10 @@ from retrieval_bench.results import Fitted
 from retrieval_bench.team import Team
 from retrieval_bench.timing import Stopwatch, pinned
 from retrieval_bench.trial import Plan, Progress, silent
+
+FEATURE_ROOMS = ("extractors", "heads", "images", "training")
+"""Folders whose code a feature passes through: a change of any file in them, however deep, is another feature."""
+_HOME = Path(retrieval_bench.__file__).parent
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +130,8 @@ def fit_join(
 def _recipe(part: Part, plan: Plan) -> dict[str, Any]:
     """All that a feature depends on besides its image and what was learned."""
     own = Path(part.spec.entry.build.__code__.co_filename)
-    packages = [Path(folder) for package in (extractors, training) for folder in package.__path__]
-    sources = [*(file for folder in packages for file in folder.glob("*.py")), *([own] if own.is_file() else [])]
+    rooms = [file for room in FEATURE_ROOMS for file in (_HOME / room).rglob("*.py")]
+    sources = [*rooms, *([own] if own.is_file() else [])]
     return {
         "method": part.spec.entry.name,
         "options": part.spec.resolved,
