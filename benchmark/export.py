@@ -17,7 +17,7 @@ from retrieval_bench.core import BenchError, Setup, printable
 
 if TYPE_CHECKING:
     from retrieval_bench.exporting.export import Agreement, Learned
-    from retrieval_bench.extractors.cnn import NetworkFeatures
+    from retrieval_bench.extractors.deep.network_features import NetworkFeatures
     from retrieval_bench.method import Method
 
 

@@ -56,7 +56,7 @@ def parse_cutoffs(text: str) -> tuple[int, ...]:
 
 def checked_weights(text: str, looked_for: bool = True) -> str:
     """looked_for: a network will ask for its weights, so the folders where they may lie must exist."""
-    from retrieval_bench.weights import weights_directories
+    from retrieval_bench.extractors.deep.weights import weights_directories
 
     words = ("auto", "pretrained", "random")
     if text not in words and not Path(text).is_dir():

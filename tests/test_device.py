@@ -18,7 +18,7 @@ import torch
 from retrieval_bench import device
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.device import Feeder, Portion, check_device, gpu_settings, steady
-from retrieval_bench.extractors import faster
+from retrieval_bench.extractors.deep import fused_inference
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.timing import EventStopwatch, Stopwatch, latencies, stopwatch, waiting
 from tests.support.photos import photo, split_of
@@ -226,7 +226,7 @@ def test_autocast_leaves_the_weights_and_computes_in_bfloat16() -> None:
         torch.manual_seed(0)
         network = torch.nn.Linear(40, 30).eval().requires_grad_(False)
         batch = torch.rand(5, 40)
-    fast = faster.Fast(network, torch.bfloat16, "bfloat16 by autocast", "cpu")
+    fast = fused_inference.Fast(network, torch.bfloat16, "bfloat16 by autocast", "cpu")
     found = fast(batch)
     assert (found.dtype, network.weight.dtype) == (torch.bfloat16, torch.float32)
     np.testing.assert_allclose(found.float(), network(batch), atol=0.02)
@@ -246,7 +246,7 @@ def test_the_quicker_of_plain_and_compiled_is_kept(slow: str, said: str) -> None
         return run
 
     plain, compiled = way("plain"), way("compiled")
-    run, note = faster.quicker(plain, lambda: compiled, [torch.zeros(4, 1), torch.zeros(1, 1)], "cpu")
+    run, note = fused_inference.quicker(plain, lambda: compiled, [torch.zeros(4, 1), torch.zeros(1, 1)], "cpu")
     assert (run is compiled, note) == (slow == "plain", said)
     assert seen[:2] == [4, 1]
 
@@ -255,7 +255,7 @@ def test_a_network_that_does_not_compile_runs_as_it_is() -> None:
     def compiling() -> Any:
         raise NotImplementedError("no such operation")
 
-    run, note = faster.quicker(means, compiling, inputs(1), "cpu")
+    run, note = fused_inference.quicker(means, compiling, inputs(1), "cpu")
     assert (run, note) == (means, "not compiled: NotImplementedError")
 
 

@@ -17,11 +17,11 @@ from torch import nn
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.explaining import bits, choice, keypoints, networks, words
 from retrieval_bench.explaining.clues import WHOLE, Unexplained
-from retrieval_bench.extractors.backbones import Backbone
-from retrieval_bench.extractors.cnn import NetworkFeatures, features_of
-from retrieval_bench.extractors.encoders import power_law, unit
-from retrieval_bench.extractors.keypoints import KeypointBlocks
-from retrieval_bench.extractors.preprocess import Preprocess, middle
+from retrieval_bench.extractors.deep.backbones import Backbone
+from retrieval_bench.extractors.deep.network_features import NetworkFeatures, features_of
+from retrieval_bench.extractors.deep.preprocess import Preprocess, middle
+from retrieval_bench.extractors.local.encoders import power_law, unit
+from retrieval_bench.extractors.local.keypoints import KeypointBlocks
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.verification import verify
 from tests.support.scenes import scene, view

@@ -21,9 +21,9 @@ from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.exporting import export as library
 from retrieval_bench.exporting import files
 from retrieval_bench.exporting.module import module_of, unit
-from retrieval_bench.extractors.cnn import NetworkFeatures, agreement
-from retrieval_bench.extractors.notes import KEY, Notes, notes_of
-from retrieval_bench.extractors.preprocess import Preprocess
+from retrieval_bench.extractors.deep.export_metadata import KEY, Notes, notes_of
+from retrieval_bench.extractors.deep.network_features import NetworkFeatures, agreement
+from retrieval_bench.extractors.deep.preprocess import Preprocess
 from retrieval_bench.method import parse_method
 from retrieval_bench.registry import EXTRACTORS, Entry, Spec, parse
 from retrieval_bench.runner import run

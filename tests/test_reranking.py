@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import retrieval_bench.fusion
 import retrieval_bench.reranking  # noqa: F401 - registers the joins and the steps
 from retrieval_bench.core import BenchError, Bundle, Distance, Ranking, Searcher
-from retrieval_bench.extractors.keypoints import KeypointBlocks
+from retrieval_bench.extractors.local.keypoints import KeypointBlocks
 from retrieval_bench.registry import BACKENDS, JOINS, STEPS
 from retrieval_bench.reranking.step import reordered
 from tests.test_extractors import blank, scene

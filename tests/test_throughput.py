@@ -17,7 +17,7 @@ from retrieval_bench.contest import networks, throughput
 from retrieval_bench.contest.throughput import Throughput, as_jpeg, operations, peak_of
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.datasets.splits import limit
-from retrieval_bench.extractors.cnn import NetworkFeatures
+from retrieval_bench.extractors.deep.network_features import NetworkFeatures
 from retrieval_bench.registry import DATASETS
 from retrieval_bench.timing import Time
 

@@ -19,8 +19,8 @@ import pytest
 import torch
 from torchvision import models
 
-from retrieval_bench import weights
 from retrieval_bench.core import BenchError, Setup
+from retrieval_bench.extractors.deep import weights
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.training import checkpoint, curves, train
 from retrieval_bench.training.augment import NONE

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from retrieval_bench import verification
 from retrieval_bench.core import BenchError
-from retrieval_bench.extractors.keypoints import KeypointBlocks, Keypoints, pack, unpack, width
+from retrieval_bench.extractors.local.keypoints import KeypointBlocks, Keypoints, pack, unpack, width
 from retrieval_bench.verification import inner_loops, verify, verify_many
 from tests.support.scenes import scene, view
 

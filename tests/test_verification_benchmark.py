@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from retrieval_bench.extractors.keypoints import KeypointBlocks, unpack
+from retrieval_bench.extractors.local.keypoints import KeypointBlocks, unpack
 from retrieval_bench.verification import verify
 from tests.support.scenes import scene, view
 

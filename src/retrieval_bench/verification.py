@@ -2,7 +2,7 @@
 
 The candidates of a short list are counted so and can then be ranked anew (Philbin et al., "Object retrieval with large
 vocabularies and fast spatial matching", CVPR 2007). For one query and one candidate, both rows of
-`extractors/keypoints.py`:
+`extractors/local/keypoints.py`:
 
 1. Match. A keypoint of the query is matched with the candidate's whose descriptor is nearest, if that is nearer than
    `ratio` times the second nearest (Lowe, IJCV 2004); of several with the same match the nearest keeps it. Matches
@@ -31,7 +31,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.extractors.keypoints import COUNT_BYTES, DESCRIPTOR_BYTES, PLACE_BYTES, STEPS, TURN, room
+from retrieval_bench.extractors.local.keypoints import COUNT_BYTES, DESCRIPTOR_BYTES, PLACE_BYTES, STEPS, TURN, room
 from retrieval_bench.search import emit, jit
 from retrieval_bench.search.emit import address, borrowed, broadcast, counted_loop, load, number, store, vector, zeros
 from retrieval_bench.search.threads import on_threads

@@ -21,8 +21,8 @@ from retrieval_bench.core import BenchError, Dataset, Setup
 from retrieval_bench.exporting.export import Learned, export
 from retrieval_bench.exporting.files import need_packages, onnx_model
 from retrieval_bench.exporting.int8 import CALIBRATION_IMAGES
-from retrieval_bench.extractors.cnn import NetworkFeatures
-from retrieval_bench.extractors.faster import has_bfloat16
+from retrieval_bench.extractors.deep.fused_inference import has_bfloat16
+from retrieval_bench.extractors.deep.network_features import NetworkFeatures
 from retrieval_bench.method import parse_method
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.search.index import topk
@@ -163,7 +163,7 @@ def contest(
 
 
 def _picture(image: np.ndarray) -> Any:
-    from retrieval_bench.extractors.preprocess import middle
+    from retrieval_bench.extractors.deep.preprocess import middle
 
     return middle(image)
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from retrieval_bench.explaining.clues import BitPair, Unexplained
-from retrieval_bench.extractors.colorhash import FRACTIONS
-from retrieval_bench.extractors.hashes import ImageHash
+from retrieval_bench.extractors.hashes.colorhash import FRACTIONS
+from retrieval_bench.extractors.hashes.imagehash import ImageHash
 
 MEANINGS = {
     "phash": "frequencies of the grey picture, low ones at the top left: above the median or not",

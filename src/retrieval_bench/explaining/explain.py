@@ -12,15 +12,15 @@ import numpy as np
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split
 from retrieval_bench.explaining import bits, choice, keypoints, networks, words
 from retrieval_bench.explaining.clues import Band, Clue, Explanation, Found, Layer, Shown, Unexplained
-from retrieval_bench.extractors.cnn import NetworkFeatures
 from retrieval_bench.extractors.controls import Oracle, RandomControl
-from retrieval_bench.extractors.convnet import Convnet
-from retrieval_bench.extractors.hashes import ImageHash
-from retrieval_bench.extractors.histograms import ColorHistogram
-from retrieval_bench.extractors.hog import WholeImageHog
-from retrieval_bench.extractors.keypoints import KeypointBlocks
-from retrieval_bench.extractors.lbp import LbpHistogram
-from retrieval_bench.extractors.local import LocalFeatures
+from retrieval_bench.extractors.deep.convnet import Convnet
+from retrieval_bench.extractors.deep.network_features import NetworkFeatures
+from retrieval_bench.extractors.hashes.imagehash import ImageHash
+from retrieval_bench.extractors.histograms.color import ColorHistogram
+from retrieval_bench.extractors.histograms.lbp import LbpHistogram
+from retrieval_bench.extractors.local.hog import WholeImageHog
+from retrieval_bench.extractors.local.keypoints import KeypointBlocks
+from retrieval_bench.extractors.local.pipeline import LocalFeatures
 from retrieval_bench.features import fitted
 from retrieval_bench.method import Method, parse_method
 from retrieval_bench.registry import Spec

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from retrieval_bench.explaining.clues import MatchPair, Unexplained
-from retrieval_bench.extractors.keypoints import TURN, KeypointBlocks, Keypoints, pack, unpack
-from retrieval_bench.extractors.local import Describe
-from retrieval_bench.extractors.sift import LEAST_FOR_ORB
+from retrieval_bench.extractors.local.keypoints import TURN, KeypointBlocks, Keypoints, pack, unpack
+from retrieval_bench.extractors.local.pipeline import Describe
+from retrieval_bench.extractors.local.sift import LEAST_FOR_ORB
 from retrieval_bench.images.resize import grey
 from retrieval_bench.reranking.spatial import FEWEST
 from retrieval_bench.verification import LOOSE, MOST_SCALE, MOST_SHEAR, OWN_SCALE, OWN_TURN, RATIO, ROUNDS, TOLERANCE

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retrieval_bench.explaining.clues import WHOLE, Heat, HeatPair, Unexplained
-from retrieval_bench.extractors.backbones import LAST, Stage, channels_first
-from retrieval_bench.extractors.cnn import NetworkFeatures
-from retrieval_bench.extractors.convnet import DEVIATION, MEAN, Convnet, _squeezed
-from retrieval_bench.extractors.postprocess import PostProcess
-from retrieval_bench.extractors.preprocess import MAX_ASPECT, Preprocess, middle
+from retrieval_bench.extractors.deep.backbones import LAST, Stage, channels_first
+from retrieval_bench.extractors.deep.convnet import DEVIATION, MEAN, Convnet, _squeezed
+from retrieval_bench.extractors.deep.network_features import NetworkFeatures
+from retrieval_bench.extractors.deep.postprocess import PostProcess
+from retrieval_bench.extractors.deep.preprocess import MAX_ASPECT, Preprocess, middle
 
 EVEN = 1e-5
 """Of the largest gradient: as much may it differ from place to place where it is meant to be the same."""

@@ -14,17 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 from retrieval_bench.explaining.clues import Heat, HeatPair, Unexplained
-from retrieval_bench.extractors.bow import BagOfWords
-from retrieval_bench.extractors.encoders import Encoder, Learned
-from retrieval_bench.extractors.fisher import NEGLIGIBLE, Fisher, log_shares
-from retrieval_bench.extractors.histograms import ColorHistogram
-from retrieval_bench.extractors.hog import ORIENTATIONS, WholeImageHog
-from retrieval_bench.extractors.lbp import PATTERNS, LbpHistogram, binary_patterns, uniform
-from retrieval_bench.extractors.local import LocalFeatures
-from retrieval_bench.extractors.pca import projected
-from retrieval_bench.extractors.regions import pyramid
-from retrieval_bench.extractors.vlad import Vlad
-from retrieval_bench.extractors.words import Vocabulary
+from retrieval_bench.extractors.histograms.color import ColorHistogram
+from retrieval_bench.extractors.histograms.lbp import PATTERNS, LbpHistogram, binary_patterns, uniform
+from retrieval_bench.extractors.histograms.regions import pyramid
+from retrieval_bench.extractors.local.bow import BagOfWords
+from retrieval_bench.extractors.local.codebook import Vocabulary
+from retrieval_bench.extractors.local.encoders import Encoder, Learned
+from retrieval_bench.extractors.local.fisher import NEGLIGIBLE, Fisher, log_shares
+from retrieval_bench.extractors.local.hog import ORIENTATIONS, WholeImageHog
+from retrieval_bench.extractors.local.pca import projected
+from retrieval_bench.extractors.local.pipeline import LocalFeatures
+from retrieval_bench.extractors.local.vlad import Vlad
 from retrieval_bench.images.resize import grey
 
 CELLS = 24

@@ -15,9 +15,9 @@ from retrieval_bench.core import BenchError, Images, Setup, Split
 from retrieval_bench.exporting.files import SUFFIXES, Form, onnx_bytes, onnx_model, torchscript_bytes, weights_bytes
 from retrieval_bench.exporting.int8 import CALIBRATION_IMAGES, HOW, quantised
 from retrieval_bench.exporting.module import module_of
-from retrieval_bench.extractors.cnn import NetworkFeatures, agreement
-from retrieval_bench.extractors.notes import Notes
-from retrieval_bench.extractors.preprocess import middle
+from retrieval_bench.extractors.deep.export_metadata import Notes
+from retrieval_bench.extractors.deep.network_features import NetworkFeatures, agreement
+from retrieval_bench.extractors.deep.preprocess import middle
 from retrieval_bench.method import Method
 from retrieval_bench.registry import EXTRACTORS, Spec
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.exporting.module import NETWORK
-from retrieval_bench.extractors.backbones import to_the_end
-from retrieval_bench.extractors.notes import KEY, Notes
+from retrieval_bench.extractors.deep.backbones import to_the_end
+from retrieval_bench.extractors.deep.export_metadata import KEY, Notes
 
 Form = Literal["onnx", "torchscript"]
 SUFFIXES: dict[Form, tuple[str, ...]] = {"onnx": (".onnx",), "torchscript": (".pt", ".ts")}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from retrieval_bench.extractors.cnn import NetworkFeatures
-from retrieval_bench.extractors.postprocess import PostProcess
+from retrieval_bench.extractors.deep.network_features import NetworkFeatures
+from retrieval_bench.extractors.deep.postprocess import PostProcess
 
 NETWORK = "network"
 """The submodule that holds the network; what lies outside it is pooling, length and post-processing."""

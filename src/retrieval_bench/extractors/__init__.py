@@ -1,39 +1,8 @@
-"""Methods: one file a family, found through the EXTRACTORS registry. Importing this package registers them all."""
+"""Extractors, from images to vectors or codes: a folder a family, found through the EXTRACTORS registry.
 
-from retrieval_bench.extractors import (
-    blockmean,
-    cnn,
-    color,
-    colorhash,
-    controls,
-    convnet,
-    exported,
-    foreign,
-    hashes,
-    histograms,
-    hog,
-    lbp,
-    moments,
-    segments,
-    sift,
-    whash,
-)
+Importing this package registers them all. What joins several of them into one method belongs in `methods`.
+"""
 
-__all__ = [
-    "blockmean",
-    "cnn",
-    "color",
-    "colorhash",
-    "controls",
-    "convnet",
-    "exported",
-    "foreign",
-    "hashes",
-    "histograms",
-    "hog",
-    "lbp",
-    "moments",
-    "segments",
-    "sift",
-    "whash",
-]
+from retrieval_bench.extractors import controls, deep, hashes, histograms, local
+
+__all__ = ["controls", "deep", "hashes", "histograms", "local"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Ranking, Searcher
-from retrieval_bench.extractors.keypoints import KeypointBlocks
+from retrieval_bench.extractors.local.keypoints import KeypointBlocks
 from retrieval_bench.registry import STEPS
 from retrieval_bench.reranking.step import Step, reordered
 

@@ -1,4 +1,4 @@
-"""The one place where training meets `extractors.cnn`: a network without its classifier, and how its files name that.
+"""The one place where training meets networks by name: one without its classifier, and how its files name that.
 
 Everything else in this package sees modules, tensors and numbers.
 """
@@ -13,9 +13,9 @@ from typing import Any
 from PIL import Image
 
 from retrieval_bench.core import BenchError, Setup
-from retrieval_bench.extractors import cnn
-from retrieval_bench.extractors.backbones import check_size
-from retrieval_bench.extractors.preprocess import LARGEST_SIDE, LEAST_SIDE
+from retrieval_bench.extractors.deep import network_features
+from retrieval_bench.extractors.deep.backbones import check_size
+from retrieval_bench.extractors.deep.preprocess import LARGEST_SIDE, LEAST_SIDE
 from retrieval_bench.training.settings import Mode
 
 
@@ -39,7 +39,7 @@ class Backbone:
 def backbone(name: str, setup: Setup, mode: Mode) -> Backbone:
     """A torchvision network, with trained weights unless it is trained from scratch. Raises BenchError without them."""
     setup = replace(setup, weights="random") if mode == "scratch" else setup
-    built = cnn.torchvision_backbone(setup, name)
+    built = network_features.torchvision_backbone(setup, name)
     if mode != "scratch" and built.mark == "untrained":
         raise BenchError(
             f"--mode {mode} goes on with trained weights and there are none for {name}; put a file into a directory "

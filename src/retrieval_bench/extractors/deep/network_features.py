@@ -1,0 +1,441 @@
+"""Any network as an extractor: a backbone, what pools its maps, what is done to the vector, and the options for it all.
+
+By default the features are what the last linear layer sees: "neural codes" (Babenko et al., ECCV 2014), with the
+network's own preprocessing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Self, get_type_hints
+
+import numpy as np
+
+from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.device import LANES, Feeder, on_gpu, steady
+from retrieval_bench.extractors.deep import weights
+from retrieval_bench.extractors.deep.backbones import HEAD, LAST, Backbone, Taps, channels_first, check_size
+from retrieval_bench.extractors.deep.fused_inference import Compute, faster, has_bfloat16, steady_batch
+from retrieval_bench.extractors.deep.pooling import pooled
+from retrieval_bench.extractors.deep.postprocess import Kept, PostProcess, Tune
+from retrieval_bench.extractors.deep.preprocess import Preprocess, middle, of_recipe
+from retrieval_bench.registry import EXTRACTORS, Entry
+from retrieval_bench.training.checkpoint import facts_of
+
+CUDA_BATCH = 128
+"""Images that go to a GPU at once; fewer where its memory says so.
+
+One thread decodes them all, so more would leave threads idle at the end of a split of some thousands.
+"""
+FIT_IMAGES = 10_000
+"""Training images that post-processing learns from, at most, drawn by the seed."""
+
+LEAST_P = 0.01
+"""Power of `gem`; what a smaller one tells apart is less than float32 does."""
+
+SCALES = {1: (1.0,), 2: (1.0, 0.5**0.5), 3: (1.0, 0.5**0.5, 0.5)}
+"""Sizes of the image, by how many are asked for (Radenovic, Tolias and Chum, PAMI 2019)."""
+
+AGREE_IMAGES = 256
+"""Training images on which compute=auto compares the neighbours that bfloat16 finds with those of float32."""
+AGREE_K = 10
+TOLERANCE = 0.98
+"""Of these neighbours, the share that must be the same."""
+
+Pool = Literal["auto", "head", "avg", "max", "gem", "rmac", "token"]
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at an image: preprocessed so, mirrored or not."""
+
+    preprocess: Preprocess
+    mirrored: bool
+
+    def __call__(self, image: Any) -> Any:
+        pixels = self.preprocess(image)
+        return pixels.flip(2) if self.mirrored else pixels
+
+
+@dataclass(eq=False)
+class NetworkFeatures:
+    """backbone: the network, and the record's facts about it. describe: a batch (n, 3, h, w) -> (n, d) tensor.
+
+    fast: the same in bfloat16, where `compute` is auto and the processor has it. views: an image's vectors in each, at
+    length 1, are added up. batch: images that go through the network together on the CPU; only where that changes no
+    bit of any of them.
+    """
+
+    backbone: Backbone
+    describe: Callable[[Any], Any]
+    views: Sequence[View]
+    after: PostProcess
+    dimensions: int
+    device: str
+    fast: Callable[[Any], Any] | None = None
+    batch: int = 1
+    seed: int = 0
+    threads: int = 1
+    compute_note: str = ""
+    fit_images: int = field(default=FIT_IMAGES, init=False)
+    feeder: Feeder = field(init=False)
+    agreement_: np.ndarray = field(init=False)
+    distance: Distance = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.distance = self.after.distance
+        lanes = LANES if on_gpu(self.device) else 0
+        self.feeder = Feeder(f"{self.backbone.name}: images", self.device, self.chunk, lanes)
+
+    @property
+    def mark(self) -> str:
+        return self.backbone.mark
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Source, sha256 and recipe; where the network is not run as it was written, how it is run."""
+        facts = dict(self.backbone.weights)
+        if self.compute_note:
+            facts["compute"] = self.compute_note
+        if hasattr(self, "agreement_"):
+            share = float(self.agreement_[0])
+            chosen = "bfloat16" if self._narrow else "float32 in its place"
+            facts["compute"] = f"{chosen}: {share:.4f} of the {AGREE_K} nearest are the same in bfloat16, among train"
+        return facts
+
+    @property
+    def trained_on(self) -> dict[str, Any] | None:
+        return self.backbone.trained_on
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.views[0].preprocess
+
+    @property
+    def chunk(self) -> int:
+        return CUDA_BATCH if on_gpu(self.device) else self.batch
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        return (*self.after.learned, *(("agreement_",) if self.fast is not None else ()))
+
+    @property
+    def _narrow(self) -> bool:
+        return self.fast is not None and float(self.agreement_[0]) >= TOLERANCE
+
+    def fit(self, train: Split) -> Self:
+        if not self.learned:
+            return self
+        rows = self.fit_rows(len(train))
+        if self.fast is not None:
+            some = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREE_IMAGES)).astype(int)]
+            wide, narrow = (self._vectors_of(train, some, describe) for describe in (self.describe, self.fast))
+            self.agreement_ = np.array([agreement(wide, narrow)])
+        if self.after.learned:
+            vectors = self._vectors_of(train, rows, self._chosen)
+            for name, array in self.after.fit(vectors, train.labels[rows], self.threads).items():
+                setattr(self, name, array)
+        return self
+
+    def fit_rows(self, n: int) -> np.ndarray:
+        """Rows of n training images that `fit` learns from, ascending."""
+        return np.sort(np.random.default_rng(self.seed).permutation(n)[: self.fit_images])
+
+    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """n images -> (n, width) of the dtype that is kept; rows of norm 1 where they are floats.
+
+        On the CPU images go through in batches that give each the same bits as alone. On a GPU they go in larger ones,
+        and the last bits may depend on the batch.
+        """
+        learned = {name: getattr(self, name) for name in self.after.learned}
+        width = self.after.width(self.dimensions, learned)
+        rows: np.ndarray = np.empty((len(images), width), self.after.dtype)
+        for row, vector in enumerate(self._vectors(images, self._chosen)):
+            rows[row] = self.after.apply(vector, learned)
+        return rows
+
+    @property
+    def _chosen(self) -> Callable[[Any], Any]:
+        return self.fast if self.fast is not None and self._narrow else self.describe
+
+    def _vectors(self, images: Sequence[np.ndarray], describe: Callable[[Any], Any]) -> np.ndarray:
+        """n images -> (n, dimensions) float32 before post-processing, rows of norm 1."""
+        import torch
+
+        vectors = np.empty((len(images), self.dimensions), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(images), self.chunk):
+                some = [middle(image) for image in images[start : start + self.chunk]]
+                total = sum(self._viewed(view, some, describe) for view in self.views)
+                vectors[start : start + len(some)] = (_unit(total) if len(self.views) > 1 else total).numpy()
+        return vectors
+
+    def _viewed(self, view: View, images: Sequence[Any], describe: Callable[[Any], Any]) -> Any:
+        import torch
+
+        inputs = [view(image) for image in images]
+        alike = all(one.shape == inputs[0].shape for one in inputs)
+        outputs = [self.feeder(describe, some) for some in ([inputs] if alike else [[one] for one in inputs])]
+        return _unit(torch.cat(outputs))
+
+    def _vectors_of(self, train: Split, rows: np.ndarray, describe: Callable[[Any], Any]) -> np.ndarray:
+        """Of these training images, in order, on all threads; a few images are in memory at a time."""
+
+        def work(some: list[np.ndarray]) -> np.ndarray:
+            return self._vectors(some, describe)
+
+        done: list[np.ndarray] = []
+        threads = self.threads
+        with ThreadPoolExecutor(threads, thread_name_prefix="learn") as pool:
+            waiting: deque[Future[np.ndarray]] = deque()
+            for start in range(0, len(rows), self.chunk):
+                decoded = [train.images[int(row)] for row in rows[start : start + self.chunk]]
+                waiting.append(pool.submit(work, decoded))
+                if len(waiting) > 2 * threads:
+                    done.append(waiting.popleft().result())
+            done += [future.result() for future in waiting]
+        return np.concatenate(done)
+
+
+def _unit(rows: Any) -> Any:
+    """To unit length in float64: what an untrained network gives may be too small to be squared."""
+    import torch
+
+    return torch.nn.functional.normalize(rows.double(), dim=1, eps=1e-300)
+
+
+def agreement(first: np.ndarray, second: np.ndarray, k: int = AGREE_K) -> float:
+    """(n, d) vectors of the same images -> share of each one's k nearest that both agree on, 0 to 1; 1 where n is 1."""
+    k = min(k, len(first) - 1)
+    if k < 1:
+        return 1.0
+    near = []
+    for rows in (first, second):
+        similarity = rows @ rows.T
+        np.fill_diagonal(similarity, -np.inf)
+        near.append(np.argsort(-similarity, axis=1, kind="stable")[:, :k])
+    shared = [len(np.intersect1d(one, other)) for one, other in zip(*near, strict=True)]
+    return float(np.mean(shared)) / k
+
+
+def features_of(
+    setup: Setup,
+    backbone: Backbone,
+    *,
+    pool: Pool = "auto",
+    layer: str = LAST,
+    p: float = 3.0,
+    size: int = 0,
+    crop: bool = True,
+    flip: bool = False,
+    scales: int = 1,
+    power: float = 1.0,
+    centre: bool = False,
+    whiten: int = 0,
+    level: float = 1.0,
+    tune: Tune = "no",
+    dtype: Kept = "float32",
+    compute: Compute = "float32",
+) -> Extractor:
+    """The extractor of a backbone under the options that all networks share; docs/deep.md says what they do."""
+    name, network = backbone.name, backbone.network
+    after = PostProcess(power, centre, whiten, level, tune, dtype, setup.seed).checked(name)
+    if scales not in SCALES:
+        raise BenchError(f"{name}: scales={scales} is not one of {', '.join(map(str, SCALES))}")
+    if p < LEAST_P:
+        raise BenchError(
+            f"{name}: p={p:g} must be at least {LEAST_P}; 1 is the average, and the larger the nearer to the maximum"
+        )
+    preprocess = backbone.preprocess.of_size(name, size) if size else backbone.preprocess
+    preprocess = preprocess if crop else replace(preprocess, whole=not preprocess.squash)
+    views = [
+        View(preprocess.scaled(factor), mirrored)
+        for factor in SCALES[scales]
+        for mirrored in ((False, True) if flip else (False,))
+    ]
+    sides = {view.preprocess.crop for view in views} - {backbone.preprocess.crop}
+    if sides or not crop:
+        check_size(name, network, sorted(sides or {preprocess.crop + preprocess.crop // 7}))
+    # Channels last is up to 2.5 times as fast on the CPU, one image at a time.
+    import torch
+
+    steady(setup.device)
+    network.to(setup.device, memory_format=torch.channels_last)
+    chosen: str = pool
+    if pool == "auto":
+        chosen = HEAD if layer == LAST else "token" if _has_token(backbone, layer) else "avg"
+    describe, dimensions, note = _described(backbone, chosen, layer, p, setup.device, compute)
+    fast = None
+    if compute == "auto" and has_bfloat16(setup.device):
+        fast, _, note = _described(backbone, chosen, layer, p, setup.device, "bfloat16")
+    batch = 1
+    if not on_gpu(setup.device) and compute != "float32":
+        batch = min(steady_batch(run, preprocess.crop) for run in (describe, fast) if run is not None)
+    return NetworkFeatures(
+        backbone, describe, views, after, dimensions, setup.device, fast, batch, setup.seed, setup.threads, note
+    )
+
+
+def _has_token(backbone: Backbone, layer: str) -> bool:
+    return backbone.prefix > 0 and all(len(backbone.stage(one).shape) == 3 for one in layer.split("/"))
+
+
+def _described(
+    backbone: Backbone, pool: str, layer: str, p: float, device: str, compute: Compute
+) -> tuple[Callable[[Any], Any], int, str]:
+    """(batch -> (n, d), d, note on how the network is run)."""
+    import torch
+
+    network, side = backbone.network, backbone.preprocess.crop
+    run: Any
+    if pool == HEAD:
+        if layer != LAST:
+            raise BenchError(f"{backbone.name}: pool=head is of the last layer alone; name another pool for {layer!r}")
+        if compute == "float32":
+            return network, backbone.dimensions, ""
+        run = faster(backbone.name, network, device, "fused" if compute == "auto" else compute, side=side)
+        return run, backbone.dimensions, run.note
+    stages = [backbone.stage(one) for one in layer.split("/")]
+    note = ""
+    if compute == "float32":
+        run = Taps(network, stages)
+    else:
+        names = [stage.name for stage in stages]
+        quick = faster(backbone.name, network, device, "fused" if compute == "auto" else compute, names, side)
+        note = quick.note
+
+        def run(batch: Any) -> list[Any]:
+            found = quick(batch)
+            return [channels_first(found[stage.name], stage) for stage in stages]
+
+    # The ReLU that DenseNet applies between its last module and the classifier.
+    rectified = [backbone.rectify and stage == backbone.stage(LAST) for stage in stages]
+
+    def describe(batch: Any) -> Any:
+        maps = [torch.relu(one) if cut else one for one, cut in zip(run(batch), rectified, strict=True)]
+        vectors = [pooled(backbone.name, one, pool, p, backbone.prefix) for one in maps]
+        return vectors[0] if len(vectors) == 1 else torch.cat([_unit(vector) for vector in vectors], dim=1)
+
+    with torch.inference_mode():
+        dimensions = describe(torch.zeros(1, 3, side, side, device=device)).shape[1]
+    return describe, dimensions, note
+
+
+def torchvision_backbone(setup: Setup, name: str, file: str = "") -> Backbone:
+    """A torchvision network without its head, with the weights of this file, or those that `setup.weights` asks for
+    (see weights.find)."""
+    import torch
+    from torchvision import models
+
+    recipes = models.get_model_weights(name)
+    # Some weights are for other tasks and have no trained classifier: those name no categories.
+    trained = [recipes.DEFAULT, *(r for r in recipes if r is not recipes.DEFAULT and r.meta.get("categories"))]
+    urls = {recipe.name: recipe.url for recipe in trained}
+    found = weights.named(Path(file)) if file else weights.find(name, urls, setup.weights)
+    recipe = recipes[found.recipe] if found and found.recipe else recipes.DEFAULT
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(setup.seed)
+        network = models.get_model(name, weights=None, **_keywords(name, recipe))
+    network.eval().requires_grad_(False)
+    head, dimensions = _behead(network)
+    trained_on = None
+    if found:
+        state = weights.load(found)
+        trained_on = facts_of(state)
+        if name.startswith("densenet"):
+            _rename_densenet_layers(state)
+        weights.fill(network, state, found, ignore=(f"{head}.", *AUXILIARY_HEADS))
+        named = recipe.name if found.recipe else f"unknown, preprocessed as {recipe.name}"
+        origin = {"source": found.source, "sha256": found.sha256, "recipe": named}
+    else:
+        origin = {
+            "source": f"random initialisation, seed {setup.seed}",
+            "sha256": weights.state_sha256(network.state_dict()),
+            "recipe": f"none, preprocessed as {recipe.name}",
+        }
+    return Backbone(
+        name,
+        network,
+        of_recipe(recipe.transforms()),
+        dimensions,
+        origin,
+        mark="" if found else "untrained",
+        prefix=1 if name.startswith("vit_") else 0,
+        rectify=name.startswith("densenet"),
+        trained_on=trained_on,
+    )
+
+
+AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def _keywords(name: str, recipe: Any) -> dict[str, Any]:
+    """What torchvision sets by itself only when it loads its own weights."""
+    if name in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "transform_input": True, "init_weights": False}
+    if name.startswith("vit_"):
+        return {"image_size": recipe.meta["min_size"][0]}
+    return {}
+
+
+def _behead(network: Any) -> tuple[str, int]:
+    """Replace the last classifier by the identity: its name and the number of features that reach it."""
+    from torch import nn
+
+    name, last = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+    if isinstance(last, nn.Linear):
+        parent, _, leaf = name.rpartition(".")
+        setattr(network.get_submodule(parent), leaf, nn.Identity())
+        return name, last.in_features
+    # SqueezeNet classifies each position by a 1x1 convolution and averages after it; we average before it.
+    network.classifier = nn.AdaptiveAvgPool2d(1)
+    return "classifier", last.in_channels
+
+
+def _rename_densenet_layers(state: dict[str, Any]) -> None:
+    """torchvision's DenseNet files were saved when layers were called "norm.1" instead of "norm1"; in place."""
+    for key in list(state):
+        state[re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key)] = state.pop(key)
+
+
+def with_options(make: Callable[..., Backbone]) -> Callable[..., Extractor]:
+    """A builder whose options are those of `make` (its keyword parameters) and those of `features_of`."""
+    shared = inspect.signature(features_of).parameters
+    own = inspect.signature(make).parameters
+    keywords = {
+        key: parameter
+        for parameters in (own, shared)
+        for key, parameter in parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+    def build(setup: Setup, **options: Any) -> Extractor:
+        mine = {key: options.pop(key) for key in list(options) if key in own}
+        return features_of(setup, make(setup, **mine), **options)
+
+    # Where the registry reads names, types and defaults of the options.
+    build.__signature__ = inspect.Signature([own["setup"], *keywords.values()])  # type: ignore[attr-defined]
+    build.__annotations__ = get_type_hints(features_of) | get_type_hints(make)
+    return build
+
+
+@EXTRACTORS.more
+def torchvision_networks() -> Iterator[Entry]:
+    """An entry for every classification network of the installed torchvision."""
+    from torchvision import models
+
+    def entry(name: str) -> Entry:
+        def make(setup: Setup, *, weights: str = "") -> Backbone:
+            return torchvision_backbone(setup, name, weights)
+
+        about = f"penultimate features of torchvision's {name}"
+        return Entry(name, with_options(make), about, family="deep", facts={"provided": True})
+
+    for name in models.list_models(module=models):
+        yield entry(name)

@@ -1,0 +1,151 @@
+"""Networks of other libraries by their names there: `timm:NAME` and `clip:NAME` (open_clip); each is an extra."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from retrieval_bench.core import BenchError, Setup
+from retrieval_bench.extractors.deep import weights
+from retrieval_bench.extractors.deep.backbones import Backbone
+from retrieval_bench.extractors.deep.network_features import with_options
+from retrieval_bench.extractors.deep.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from retrieval_bench.registry import EXTRACTORS, unknown
+
+
+def missing(name: str, module: str, extra: str) -> BenchError:
+    """The sentence for a package that is not installed."""
+    return BenchError(
+        f"{name} needs {module}, which is not installed; install it by pip install 'retrieval-bench[{extra}]'"
+    )
+
+
+def timm_backbone(setup: Setup, *, network: str = "") -> Backbone:
+    """A network of timm without its classifier; NAME or NAME.TAG, where the tag says which weights are meant."""
+    called = f"timm:{network}"
+    try:
+        import timm
+    except ImportError:
+        raise missing(called, "timm", "timm") from None
+    architecture = network.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise BenchError(
+            unknown("network of timm", network, timm.list_models(), hint="timm.list_models() has them all")
+        )
+    with _seeded(setup.seed):
+        try:
+            model = timm.create_model(network, pretrained=False, num_classes=0)
+        except (RuntimeError, ValueError) as error:
+            raise BenchError(f"{called}: {str(error).partition(chr(10))[0]}") from None
+    model.eval().requires_grad_(False)
+    config = timm.data.resolve_data_config({}, model=model)
+    side = config["input_size"][-1]
+    preprocess = Preprocess(
+        math.floor(side / config["crop_pct"]),
+        side,
+        tuple(config["mean"]),
+        tuple(config["std"]),
+        config["interpolation"],
+        squash=config["crop_mode"] == "squash",
+    )
+    origin, mark = _weights(setup, network, model, ("head.", "fc.", "classifier.", "head_dist."), "timm")
+    prefix = int(getattr(model, "num_prefix_tokens", 0))
+    return Backbone(called, model, preprocess, int(_width(model, side)), origin, mark, prefix)
+
+
+def clip_backbone(setup: Setup, *, network: str = "") -> Backbone:
+    """The image tower of an open_clip model: what it gives is what CLIP compares with texts.
+
+    Radford et al., ICML 2021.
+    """
+    called = f"clip:{network}"
+    try:
+        import open_clip
+    except ImportError:
+        raise missing(called, "open_clip", "clip") from None
+    if network not in open_clip.list_models():
+        raise BenchError(
+            unknown(
+                "network of open_clip", network, open_clip.list_models(), hint="open_clip.list_models() has them all"
+            )
+        )
+    with _seeded(setup.seed), _root_logger_kept():
+        whole = open_clip.create_model(network, pretrained=None)
+    tower = whole.visual
+    tower.eval().requires_grad_(False)
+    config = open_clip.get_model_preprocess_cfg(whole)
+    size = config.get("size", 224)
+    side = size if isinstance(size, int) else size[0]
+    preprocess = Preprocess(
+        side,
+        side,
+        tuple(config.get("mean", IMAGENET_MEAN)),
+        tuple(config.get("std", IMAGENET_STD)),
+        config.get("interpolation", "bicubic"),
+        squash=config.get("resize_mode", "shortest") == "squash",
+    )
+    origin, mark = _weights(setup, network, tower, (), "open_clip", "visual.")
+    return Backbone(called, tower, preprocess, int(_width(tower, side)), origin, mark, prefix=1)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """What logs by the root logger gives it a handler where it has none, and then all lines of ours are shown twice."""
+    root, silent = logging.getLogger(), logging.NullHandler()
+    root.addHandler(silent)
+    try:
+        yield
+    finally:
+        root.removeHandler(silent)
+
+
+def _width(network: Any, side: int) -> int:
+    import torch
+
+    with torch.inference_mode():
+        return int(network(torch.zeros(1, 3, side, side)).shape[1])
+
+
+def _weights(
+    setup: Setup, network: str, model: Any, heads: tuple[str, ...], library: str, inside: str = ""
+) -> tuple[dict[str, str], str]:
+    """Fill a model from a local file, where the policy finds one; (facts for the record, mark).
+
+    inside: the model's part of the file's names, where the file holds more than this model.
+    """
+    file = weights.find_local(network, setup.weights, library)
+    if file is None:
+        origin = {
+            "source": f"random initialisation, seed {setup.seed}",
+            "sha256": weights.state_sha256(model.state_dict()),
+            "recipe": f"none, preprocessed as {library} has it",
+        }
+        return origin, "untrained"
+    state = weights.load(file)
+    if inside and any(key.startswith(inside) for key in state):
+        for key in list(state):
+            value = state.pop(key)
+            if key.startswith(inside):
+                state[key.removeprefix(inside)] = value
+    weights.fill(model, state, file, ignore=heads)
+    return {"source": file.source, "sha256": file.sha256, "recipe": f"unknown, preprocessed as {library} has it"}, ""
+
+
+EXTRACTORS("timm", about="a network of timm by its name there: timm:NAME", family="deep", argument="network")(
+    with_options(timm_backbone)
+)
+EXTRACTORS("clip", about="the image tower of an open_clip model: clip:NAME", family="deep", argument="network")(
+    with_options(clip_backbone)
+)

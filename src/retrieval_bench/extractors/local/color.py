@@ -1,0 +1,90 @@
+"""Colour: what local patches look like in Lab, in one Fisher vector (Clinchant et al., ImageEval 2007)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from retrieval_bench.core import Extractor, Setup
+from retrieval_bench.extractors.histograms.color import color_histogram
+from retrieval_bench.extractors.local.pipeline import Described, local_features
+from retrieval_bench.images.resize import shrunk
+from retrieval_bench.registry import EXTRACTORS, at_least_one
+
+SIDE = 2
+"""Cells along each side of a patch: four tell left from right and up from down, which one does not; sixteen gain
+nothing and take four times as long."""
+
+
+def lab_statistics(image: np.ndarray, *, side: int, cells: tuple[int, ...], step: int) -> Described:
+    """(h, w, 3) uint8 RGB -> Described, d = 24: mean and standard deviation of L, a and b, over 100, in the 2 x 2 cells
+    of every patch.
+
+    cells: pixels of a cell, one patch size each. step: pixels from patch to patch. A plain patch counts as well: its
+    colour is what it has to say. An image smaller than a patch is continued beyond its border.
+    """
+    import cv2
+
+    pixels = shrunk(image, side)
+    short = [max(SIDE * max(cells) - length, 0) for length in pixels.shape[:2]]
+    pixels = cv2.copyMakeBorder(pixels, 0, short[0], 0, short[1], cv2.BORDER_REPLICATE)
+    lab = cv2.cvtColor(pixels.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2LAB) / np.float32(100)
+    height, width = lab.shape[:2]
+    described, places = [], []
+    for cell in cells:
+        # anchor (0, 0): the box that begins at a pixel is found at that pixel.
+        mean, square = (
+            cv2.boxFilter(values, -1, (cell, cell), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
+            for values in (lab, lab * lab)
+        )
+        statistics = np.dstack([mean, np.sqrt(np.maximum(square - mean * mean, 0))])
+        tops, lefts = (np.arange(0, length - SIDE * cell + 1, step) for length in (height, width))
+        parts = [
+            statistics[down : down + tops[-1] + 1 : step, across : across + lefts[-1] + 1 : step]
+            for down in (0, cell)
+            for across in (0, cell)
+        ]
+        described.append(np.concatenate(parts, axis=2).reshape(-1, 6 * SIDE * SIDE))
+        centres = ((start + cell) / length - 0.5 for start, length in ((tops, height), (lefts, width)))
+        places.append(np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2))
+    return Described(np.concatenate(described), np.concatenate(places).astype(np.float32))
+
+
+@EXTRACTORS("color", family="color", about="local Lab statistics, Fisher vector, whitened")
+def color(
+    setup: Setup,
+    *,
+    encode: str = "fisher",
+    words: int = 128,
+    side: int = 128,
+    cell: int = 4,
+    scales: int = 3,
+    step: int = 4,
+    reduce: int = 24,
+    place: float = 0.0,
+    whiten: int = 512,
+    soft: int = 1,
+    power: float = 0.5,
+    fit_images: int = 1000,
+    sample: int = 75_000,
+) -> Extractor:
+    import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
+
+    if encode == "histogram":
+        return color_histogram("color", "hsv", {"hues": 24, "saturations": 8, "values": 4}, levels=1)
+    at_least_one("color", side=side, cell=cell, scales=scales, step=step)
+    cells = tuple(cell * 2**scale for scale in range(scales))
+    return local_features(
+        *("color", setup, partial(lab_statistics, side=side, cells=cells, step=step)),
+        encode=encode,
+        words=words,
+        reduce=reduce,
+        place=place,
+        whiten=whiten,
+        soft=soft,
+        power=power,
+        fit_images=fit_images,
+        sample=sample,
+        level=1.0,
+    )

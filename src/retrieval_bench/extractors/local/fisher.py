@@ -1,0 +1,160 @@
+"""Fisher vectors (Perronnin, Sanchez and Mensink, ECCV 2010): how an image's descriptors would move a mixture of
+Gaussians."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from retrieval_bench.extractors.local.codebook import learn_words
+from retrieval_bench.extractors.local.encoders import Learned, power_law, unit
+
+ROUNDS = 30
+"""Of expectation-maximisation; the likelihood of local descriptors hardly rises after twenty."""
+
+BEGIN_WITH = 40_000
+"""Descriptors from which k-means finds where to begin."""
+
+NEGLIGIBLE = 1e-4
+"""Gaussians that have less of a descriptor than this, against the one that has most, have none of it."""
+
+ROWS_AT_ONCE = 4096
+"""Of descriptors that are learned from: as many as the caches hold. Sums go by these pieces, whatever the threads."""
+
+
+def learn_mixture(
+    rows: np.ndarray, gaussians: int, seed: int, threads: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n, d) float32 -> weights (g,), means (g, d), variances (g, d), float32: a diagonal mixture, by
+    expectation-maximisation from k-means. g = gaussians, or the number of distinct rows where there are no more.
+
+    Variances do not fall below a thousandth of the data's own, so that no Gaussian collapses onto a single descriptor.
+    The result does not depend on the threads.
+    """
+    rows = np.ascontiguousarray(rows, np.float32)
+    means = learn_words(rows[:: max(len(rows) // BEGIN_WITH, 1)], gaussians, seed)
+    spread = rows.var(axis=0)
+    floor = 1e-3 * spread + 1e-8
+    variances = np.tile(np.maximum(spread, floor), (len(means), 1))
+    weights = np.full(len(means), 1 / len(means), np.float32)
+    pieces = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
+    with ThreadPoolExecutor(threads, thread_name_prefix="learn") as pool:
+        for _ in range(ROUNDS):
+            summed = functools.partial(gathered, weights=weights, means=means, variances=variances)
+            parts = list(pool.map(summed, pieces))
+            mass, first, second = (
+                np.array([part[place] for part in parts], np.float64).sum(axis=0) for place in range(3)
+            )
+            mass += 1e-6
+            means = (first / mass[:, None]).astype(np.float32)
+            variances = np.maximum(second / mass[:, None] - np.square(first / mass[:, None]), floor).astype(np.float32)
+            weights = (mass / mass.sum()).astype(np.float32)
+    return weights, means, variances
+
+
+def gathered(
+    rows: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What n descriptors, (n, d) float32, give to each Gaussian: mass (g,), the sum of its shares; first and second
+    (g, d), the sums of share * x and of share * x^2; float32.
+
+    The shares of a descriptor in the Gaussians that have not NEGLIGIBLE little of it sum to 1.
+    """
+    mass, first, second = (np.zeros(shape, np.float32) for shape in (len(means), means.shape, means.shape))
+    _kernel()(log_shares(rows, weights, means, variances), rows, math.log(NEGLIGIBLE), mass, first, second)
+    return mass, first, second
+
+
+def log_shares(rows: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """(n, g) float32: logarithms of weight times density, up to a constant for each row."""
+    precisions = 1 / variances
+    constant = np.log(np.maximum(weights, 1e-30)) - 0.5 * (
+        (means * means * precisions).sum(axis=1) + np.log(variances).sum(axis=1)
+    )
+    logs: np.ndarray = rows @ (means * precisions).T
+    logs -= (rows * rows) @ (0.5 * precisions).T
+    logs += constant
+    return np.ascontiguousarray(logs, np.float32)
+
+
+@functools.cache
+def _kernel() -> Callable[..., None]:
+    """Compiled; from the second time on a machine it comes from the cache on disk."""
+    from numba import types
+
+    from retrieval_bench.search import jit
+
+    def array(ndim: int, readonly: bool = False) -> Any:
+        return types.Array(types.float32, ndim, "C", readonly=readonly)
+
+    signature = types.void(array(2), array(2, readonly=True), types.float32, array(1), array(2), array(2))
+    # This file is none of those that the search's cache watches, so that its digest goes into the name.
+    variant = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    compiled: Callable[..., None] = jit.compiled(_gather, signature, variant)
+    return compiled
+
+
+def _gather(
+    logs: np.ndarray, rows: np.ndarray, least: float, mass: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> None:
+    """Few of the Gaussians have anything of a descriptor: only for these is there an exponential and a sum."""
+    n, gaussians = logs.shape
+    dims = rows.shape[1]
+    having = np.empty(gaussians, np.int64)
+    shares = np.empty(gaussians, np.float32)
+    for i in range(n):
+        most = logs[i, 0]
+        for g in range(1, gaussians):
+            if logs[i, g] > most:
+                most = logs[i, g]
+        bound = most + least
+        count = 0
+        total = np.float32(0)
+        for g in range(gaussians):
+            if logs[i, g] > bound:
+                share = math.exp(logs[i, g] - most)
+                having[count] = g
+                shares[count] = share
+                total += share
+                count += 1
+        for place in range(count):
+            g = having[place]
+            share = shares[place] / total
+            mass[g] += share
+            for c in range(dims):
+                value = share * rows[i, c]
+                first[g, c] += value
+                second[g, c] += value * rows[i, c]
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """The gradient by the means, then that by the deviations, (2 * gaussians * d,); power law and length 1."""
+
+    gaussians: int
+    power: float = 0.5
+    learned: ClassVar[tuple[str, ...]] = ("weights", "means", "variances")
+
+    def fit(self, images: Sequence[np.ndarray], seed: int, threads: int = 1) -> dict[str, np.ndarray]:
+        mixture = learn_mixture(np.concatenate(images), self.gaussians, seed, threads)
+        return dict(zip(self.learned, mixture, strict=True))
+
+    def encode(self, descriptors: np.ndarray, learned: Learned) -> np.ndarray:
+        weights, means, variances = (learned[name] for name in self.learned)
+        if not len(descriptors):
+            return np.zeros(2 * means.size, np.float32)
+        mass, first, second = gathered(np.ascontiguousarray(descriptors, np.float32), weights, means, variances)
+        mass = mass[:, None]
+        by_means = (first - mass * means) / np.sqrt(variances * weights[:, None])
+        by_deviations = second - 2 * first * means + mass * (means * means - variances)
+        by_deviations /= variances * np.sqrt(2 * weights)[:, None]
+        gradient = np.concatenate([by_means.ravel(), by_deviations.ravel()]) / len(descriptors)
+        return unit(power_law(gradient, self.power))

@@ -1,0 +1,130 @@
+"""Histograms of oriented gradients (Dalal and Triggs, CVPR 2005): dense blocks, encoded, or the whole image as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Self
+
+import numpy as np
+
+from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.extractors.local.hog_kernel import hog_blocks, hog_cells
+from retrieval_bench.extractors.local.pipeline import Described, local_features, nothing
+from retrieval_bench.images.resize import opponent_planes, shrunk
+from retrieval_bench.registry import EXTRACTORS, at_least_one
+
+ORIENTATIONS = 9
+
+
+def opponent_cells(image: np.ndarray, cells: tuple[int, ...], opponent: bool) -> list[np.ndarray]:
+    """(h, w, 3) uint8 RGB -> for each size of cell, (h // cell, w // cell, o) float64: of each opponent colour, o = 27,
+    or of the colour whose gradient is the largest at the pixel, as Dalal and Triggs have it, o = 9.
+
+    Large cells are made of small ones, of the size that divides all, so that each pixel votes once.
+    """
+    common = math.gcd(*cells)
+    if not opponent:
+        small = hog_cells(image, ORIENTATIONS, (common, common), channel_axis=2)
+    else:
+        planes = opponent_planes(image)
+        small = np.concatenate([hog_cells(plane, ORIENTATIONS, (common, common)) for plane in planes], axis=2)
+    return [merged(small, cell // common) for cell in cells]
+
+
+def merged(cells: np.ndarray, times: int) -> np.ndarray:
+    """(r, c, o) -> (r // times, c // times, o): the means of times x times cells."""
+    rows, columns = cells.shape[0] // times, cells.shape[1] // times
+    used = cells[: rows * times, : columns * times].reshape(rows, times, columns, times, cells.shape[2])
+    means: np.ndarray = used.mean(axis=(1, 3))
+    return means
+
+
+def dense_hog(image: np.ndarray, *, side: int, cells: tuple[int, ...], block: int, opponent: bool) -> Described:
+    """(h, w, 3) uint8 RGB -> Described, d = block * block * 9, times 3 with opponent colours: the blocks of cells of
+    several sizes; flat blocks are left out. The three colours of a block are normalised together."""
+    pixels = shrunk(image, side)
+    depth = block * block * ORIENTATIONS * (3 if opponent else 1)
+    found = [nothing(depth)]
+    for cell, votes in zip(cells, opponent_cells(pixels, cells, opponent), strict=True):
+        blocks = hog_blocks(votes, (block, block))
+        rows, columns = blocks.shape[:2]
+        down, across = (
+            (np.arange(count) + block / 2) * cell / length - 0.5
+            for count, length in zip((rows, columns), pixels.shape, strict=False)
+        )
+        centres = np.stack(np.meshgrid(down, across, indexing="ij"), axis=-1).reshape(rows * columns, 2)
+        flat = blocks.reshape(rows * columns, depth)
+        seen = flat.any(axis=1)
+        found.append(Described(flat[seen].astype(np.float32), centres[seen].astype(np.float32)))
+    descriptors, places = (np.concatenate(each) for each in zip(*found, strict=True))
+    return Described(descriptors, places)
+
+
+@dataclass(eq=False)
+class WholeImageHog:
+    """All blocks of the image, resized to side x side pixels, one after the other."""
+
+    side: int
+    cell: int
+    block: int
+    distance: Distance = "cosine"
+    serial: ClassVar[bool] = True
+
+    def fit(self, train: Split) -> Self:
+        return self
+
+    def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """n images -> (n, blocks * blocks * block * block * 9) float32; a uniform image is a zero row."""
+        import cv2
+
+        blocks = max(self.side // self.cell - self.block + 1, 0)
+        rows = np.zeros((len(images), (blocks * self.block) ** 2 * ORIENTATIONS), np.float32)
+        for row, image in enumerate(images):
+            square = cv2.resize(image, (self.side, self.side), interpolation=cv2.INTER_AREA)
+            cells = hog_cells(square, ORIENTATIONS, (self.cell, self.cell), channel_axis=2)
+            rows[row] = hog_blocks(cells, (self.block, self.block)).ravel()
+        return rows
+
+
+@EXTRACTORS("hog", family="gradient", about="dense HOG blocks in opponent colours, Fisher vector")
+def hog(
+    setup: Setup,
+    *,
+    encode: str = "fisher",
+    words: int = 0,
+    side: int = 224,
+    cell: int = 8,
+    scales: int = 2,
+    block: int = 2,
+    opponent: bool = True,
+    reduce: int = 48,
+    place: float = 0.0,
+    whiten: int = 0,
+    soft: int = 1,
+    power: float = 0.5,
+    fit_images: int = 1000,
+    sample: int = 75_000,
+) -> Extractor:
+    import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
+
+    at_least_one("hog", side=side, cell=cell, scales=scales, block=block)
+    if encode == "global":
+        if side < cell * block:
+            raise BenchError(f"hog: side={side} holds no block of {block} x {block} cells of {cell} pixels; raise side")
+        return WholeImageHog(side, cell, block)
+    cells = tuple(round(cell * 1.5**scale) for scale in range(scales))
+    return local_features(
+        *("hog", setup, partial(dense_hog, side=side, cells=cells, block=block, opponent=opponent)),
+        encode=encode,
+        words=words,
+        reduce=reduce,
+        place=place,
+        whiten=whiten,
+        soft=soft,
+        power=power,
+        fit_images=fit_images,
+        sample=sample,
+    )
