@@ -82,6 +82,6 @@ def options(
     import retrieval_bench.extractors
     import retrieval_bench.heads
     import retrieval_bench.images.perturbations
+    import retrieval_bench.methods.pipeline
     import retrieval_bench.metrics
-    import retrieval_bench.pipeline
     import retrieval_bench.search  # noqa: F401  importing the packages fills the registries that names are looked up in

@@ -83,10 +83,10 @@ def describer(
     method: str, seed: int, threads: int, progress: Callable[..., None], weights: str = "auto"
 ) -> Callable[[Split, Mapping[str, Split]], tuple[str, Distance, dict[str, np.ndarray]]]:
     """(train, splits) -> name, distance and features, through the feature cache."""
-    from retrieval_bench.cache import FeatureCache, cache_root
     from retrieval_bench.features import described
-    from retrieval_bench.method import parse_method
+    from retrieval_bench.methods.parse import parse_method
     from retrieval_bench.registry import DATASETS, Spec
+    from retrieval_bench.system.cache import FeatureCache, cache_root
     from retrieval_bench.trial import Plan
 
     chosen = parse_method(method)

@@ -35,10 +35,10 @@ def explain_command(
     from dataclasses import replace
 
     from benchmark.display import Display
-    from retrieval_bench.cache import FeatureCache, cache_root
     from retrieval_bench.repeat import plan_of
     from retrieval_bench.results import load, load_rankings, write_whole
     from retrieval_bench.revisit import dataset_of, methods_of
+    from retrieval_bench.system.cache import FeatureCache, cache_root
 
     if out.is_dir():
         raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as why.png")

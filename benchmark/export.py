@@ -18,7 +18,7 @@ from retrieval_bench.core import BenchError, Setup, printable
 if TYPE_CHECKING:
     from retrieval_bench.exporting.export import Agreement, Learned
     from retrieval_bench.extractors.deep.network_features import NetworkFeatures
-    from retrieval_bench.method import Method
+    from retrieval_bench.methods.parse import Method
 
 
 class FileFormat(StrEnum):
@@ -57,7 +57,7 @@ def export_command(
     from benchmark.display import Display
     from retrieval_bench.exporting import export as library
     from retrieval_bench.exporting.files import need_packages
-    from retrieval_bench.method import parse_method
+    from retrieval_bench.methods.parse import parse_method
     from retrieval_bench.results import write_whole
 
     chosen = parse_method(method)
@@ -118,10 +118,10 @@ def _ready(
 ) -> tuple[NetworkFeatures, Learned | None]:
     """The extractor, with what it learns from the dataset: the same that `run` learns, and from the same cache."""
     from retrieval_bench import trial
-    from retrieval_bench.cache import FeatureCache, cache_root
     from retrieval_bench.exporting.export import Learned
     from retrieval_bench.features import described
     from retrieval_bench.registry import DATASETS, parse
+    from retrieval_bench.system.cache import FeatureCache, cache_root
 
     if dataset is None:
         extractor: NetworkFeatures = method.members[0].build(setup)

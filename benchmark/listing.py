@@ -99,7 +99,7 @@ def _ceilings(dataset: str, root: Path | None) -> dict[str, float]:
     from benchmark.display import Display
     from retrieval_bench.recording import ceilings_of
     from retrieval_bench.registry import DATASETS, parse
-    from retrieval_bench.timing import usable_cores
+    from retrieval_bench.system.timing import usable_cores
     from retrieval_bench.trial import Plan, prepare
 
     with Display() as display:

@@ -46,10 +46,10 @@ def network(
     from retrieval_bench.contest.throughput import throughput
     from retrieval_bench.core import Setup
     from retrieval_bench.datasets.splits import limit
-    from retrieval_bench.device import check_device, gpu_is_there, on_gpu
     from retrieval_bench.extractors.deep.fused_inference import Compute
     from retrieval_bench.registry import DATASETS, parse
-    from retrieval_bench.timing import usable_cores
+    from retrieval_bench.system.device import check_device, gpu_is_there, on_gpu
+    from retrieval_bench.system.timing import usable_cores
 
     try:
         if device not in ("auto", "cpu", "cuda"):

@@ -11,7 +11,7 @@ import typer
 from retrieval_bench.core import BenchError
 
 if TYPE_CHECKING:
-    from retrieval_bench.method import Method
+    from retrieval_bench.methods.parse import Method
 
 
 class Device(StrEnum):
@@ -27,7 +27,7 @@ DataRoot = Annotated[
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
-    from retrieval_bench.method import parse_method
+    from retrieval_bench.methods.parse import parse_method
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
@@ -67,7 +67,7 @@ def checked_weights(text: str, looked_for: bool = True) -> str:
 
 
 def usable_threads(wanted: int | None) -> int:
-    from retrieval_bench.timing import usable_cores
+    from retrieval_bench.system.timing import usable_cores
 
     cores = usable_cores()
     if wanted is not None and wanted > cores:

@@ -99,9 +99,9 @@ def run_command(
     """Run methods on a dataset: accuracy, recall, F1, latency and cost of each, on the same splits."""
     from benchmark.display import Display
     from retrieval_bench import runner, trial
-    from retrieval_bench.cache import FeatureCache, cache_root
     from retrieval_bench.images.perturbations import parse_perturbations, parse_severities
     from retrieval_bench.registry import BACKENDS, DATASETS, parse
+    from retrieval_bench.system.cache import FeatureCache, cache_root
 
     chosen = runner.unique(parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
     plan = trial.Plan(

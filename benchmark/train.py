@@ -120,10 +120,10 @@ def train_command(
     from retrieval_bench.images.screening import screen
     from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
     from retrieval_bench.results import environment
-    from retrieval_bench.timing import steady_allocator
+    from retrieval_bench.system.timing import steady_allocator
     from retrieval_bench.training import curves, train
-    from retrieval_bench.training.augment import parse_augment
-    from retrieval_bench.training.settings import Settings
+    from retrieval_bench.training_loop.augment import parse_augment
+    from retrieval_bench.training_loop.settings import Settings
 
     if not EXTRACTORS[method].facts.get("provided"):
         raise BenchError(f"--method {method}: not a network of torchvision; name one, e.g. resnet50 or squeezenet1_0")

@@ -14,7 +14,7 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 from retrieval_bench.classification import unseen
 from retrieval_bench.core import Dataset
 from retrieval_bench.heads.head import Learned
-from retrieval_bench.method import Method, parse_method
+from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.registry import HEADS, Entry, Spec
 from retrieval_bench.report.table import caption
 from retrieval_bench.results import Record, load_rankings

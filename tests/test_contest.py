@@ -15,7 +15,7 @@ from retrieval_bench.contest.race import Result
 from retrieval_bench.contest.rivals import Found
 from retrieval_bench.contest.shapes import ALL, BATCHES, CODES, SINGLES, Shape, by_gallery_size, chosen
 from retrieval_bench.core import BenchError
-from retrieval_bench.timing import pinned
+from retrieval_bench.system.timing import pinned
 
 VECTORS, BITS = Shape(6, 400, 24, k=7), Shape(6, 400, 64, k=7, bits=True)
 

@@ -22,8 +22,8 @@ from retrieval_bench.extractors.deep.network_features import NetworkFeatures, fe
 from retrieval_bench.extractors.deep.preprocess import Preprocess, middle
 from retrieval_bench.extractors.local.encoders import power_law, unit
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks
+from retrieval_bench.methods.reranking.geometric_verification import verify
 from retrieval_bench.registry import EXTRACTORS
-from retrieval_bench.verification import verify
 from tests.support.scenes import scene, view
 from tests.support.shop import picture, shop
 

@@ -15,7 +15,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import retrieval_bench
-import retrieval_bench.pipeline  # registers methods and steps
+import retrieval_bench.methods.pipeline  # registers methods and steps
 from benchmark.cli import app
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.exporting import export as library
@@ -24,10 +24,10 @@ from retrieval_bench.exporting.module import module_of, unit
 from retrieval_bench.extractors.deep.export_metadata import KEY, Notes, notes_of
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures, agreement
 from retrieval_bench.extractors.deep.preprocess import Preprocess
-from retrieval_bench.method import parse_method
+from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import EXTRACTORS, Entry, Spec, parse
 from retrieval_bench.runner import run
-from retrieval_bench.training.checkpoint import save_weights
+from retrieval_bench.system.checkpoint import save_weights
 from retrieval_bench.trial import Plan
 from tests.support.nasty import photo as photo_file
 from tests.support.pictures import photo_of

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import BenchError, Split
 from retrieval_bench.extraction import CHUNK, Extracted, Watched, checked, extract
 from retrieval_bench.images.reading import ImageBytes
+from retrieval_bench.system.cache import FeatureCache
 from tests.support.methods import MeanColor
 from tests.support.shop import shop, split
 

@@ -13,7 +13,7 @@ import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import DISTANCES, BenchError, Extractor, Setup, Split
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import EXTRACTORS
-from retrieval_bench.timing import pinned
+from retrieval_bench.system.timing import pinned
 
 SETUP = Setup(seed=0, weights="random")
 FAMILIES = {"local", "gradient", "texture", "hash", "color", "control", "deep"}

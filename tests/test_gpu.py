@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from numpy.testing import assert_array_equal
 
 from retrieval_bench.core import DISTANCES, BenchError
-from retrieval_bench.device import Portion
 from retrieval_bench.registry import BACKENDS, backend_on
 from retrieval_bench.search import gpu
 from retrieval_bench.search.gpu import TorchIndex, bit_counts
 from retrieval_bench.search.index import ExactIndex
 from retrieval_bench.search.reference import NumpyIndex
+from retrieval_bench.system.device import Portion
 from tests.support.searches import assert_equal, tied_searches
 
 VECTORS = ("cosine", "euclidean", "inner_product")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from retrieval_bench import features, guards, metrics, quality, search
-from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import Dataset, Judged, NotComparable, Ranking, Searcher, Split
 from retrieval_bench.diff import diff
-from retrieval_bench.method import Method, parse_method
+from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.registry import BACKENDS, Entry, Spec
 from retrieval_bench.results import Record, load_rankings
 from retrieval_bench.runner import run
+from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.trial import Plan, prepare
 from tests.support.methods import MeanColor, spec
 from tests.support.paths import ROOT

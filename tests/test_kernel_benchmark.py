@@ -11,7 +11,7 @@ import pytest
 
 from retrieval_bench.contest import race, rivals
 from retrieval_bench.contest.shapes import ALL, Shape
-from retrieval_bench.timing import pinned, usable_cores
+from retrieval_bench.system.timing import pinned, usable_cores
 
 RIVALS = rivals.rivals()
 PAIRS = [pytest.param(shape, name, id=f"{shape.key}-{name}") for shape in ALL for name in RIVALS]

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_bench import datasets, extractors, pipeline, search
+from retrieval_bench import datasets, extractors, search
 from retrieval_bench.core import BenchError, NotComparable
-from retrieval_bench.method import parse_method
+from retrieval_bench.methods import pipeline
+from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.repeat import compared, plan_of
 from retrieval_bench.results import load, load_rankings

@@ -11,17 +11,17 @@ import torch
 
 import retrieval_bench.extractors  # noqa: F401 - registers the networks
 from retrieval_bench import features, team
-from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import Setup, Split
-from retrieval_bench.device import gpus
 from retrieval_bench.extraction import extract
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.reading import ImageBytes, encode_png
-from retrieval_bench.method import parse_method
+from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
 from retrieval_bench.runner import run
+from retrieval_bench.system.cache import FeatureCache
+from retrieval_bench.system.device import gpus
+from retrieval_bench.system.timing import pinned
 from retrieval_bench.team import Team
-from retrieval_bench.timing import pinned
 from retrieval_bench.trial import Plan
 from tests.support.pictures import photo_of
 

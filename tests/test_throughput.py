@@ -19,7 +19,7 @@ from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.datasets.splits import limit
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures
 from retrieval_bench.registry import DATASETS
-from retrieval_bench.timing import Time
+from retrieval_bench.system.timing import Time
 
 
 def measured(**others: Any) -> Throughput:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torchvision import models
 
-from retrieval_bench.method import parse_method
+from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import Entry, Spec
 from retrieval_bench.runner import run
-from retrieval_bench.training.checkpoint import save_weights
+from retrieval_bench.system.checkpoint import save_weights
 from retrieval_bench.trial import Plan
 from tests.support.shop import shop
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_bench.method import parse_method
+from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import Entry, Spec
 from retrieval_bench.results import load_rankings
 from retrieval_bench.runner import run

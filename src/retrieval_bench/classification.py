@@ -12,7 +12,7 @@ from retrieval_bench.core import BenchError, Split
 from retrieval_bench.heads.head import fit_head
 from retrieval_bench.heads.verdict import judge_head
 from retrieval_bench.results import HeadFacts, TimeFigure
-from retrieval_bench.timing import Stopwatch, latencies
+from retrieval_bench.system.timing import Stopwatch, latencies
 
 log = logging.getLogger("retrieval_bench")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import BenchError, Distance, Extractor, Images, Split
+from retrieval_bench.system.cache import FeatureCache
 
 CHUNK = 8
 """Images a worker takes at once, unless the extractor names its own `chunk`.

@@ -8,10 +8,8 @@ from dataclasses import asdict
 import numpy as np
 
 from retrieval_bench import metrics
-from retrieval_bench.cache import library_versions
 from retrieval_bench.classification import Classified
 from retrieval_bench.core import Judged, Ranking, printable
-from retrieval_bench.device import gpu_settings
 from retrieval_bench.judge import FULL_LIMIT, Relevant
 from retrieval_bench.known import arrays_of, known_of
 from retrieval_bench.registry import PERTURBATIONS
@@ -27,7 +25,9 @@ from retrieval_bench.results import (
     environment,
     now,
 )
-from retrieval_bench.timing import pinned
+from retrieval_bench.system.cache import library_versions
+from retrieval_bench.system.device import gpu_settings
+from retrieval_bench.system.timing import pinned
 from retrieval_bench.trial import Plan, Trial
 from retrieval_bench.uncertainty import comparisons, statistics
 

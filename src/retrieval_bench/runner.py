@@ -17,19 +17,19 @@ import numpy as np
 from retrieval_bench import guards
 from retrieval_bench.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.core import BenchError, Ranking, Setup
-from retrieval_bench.device import check_device, gpu_is_there
 from retrieval_bench.features import refuse_empty
 from retrieval_bench.judge import Relevant
 from retrieval_bench.measuring import TIMED_QUERIES, measure
-from retrieval_bench.method import Method
-from retrieval_bench.pipeline import Pipeline
+from retrieval_bench.methods.parse import Method
+from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.quality import Found, quality
 from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.report.table import derived
 from retrieval_bench.results import Failure, Record, Row, TimeFigure, claimed, save
 from retrieval_bench.robustness import asked_again
-from retrieval_bench.timing import PeakMemory, Stopwatch, Time, pinned, release_memory, steady_allocator
+from retrieval_bench.system.device import check_device, gpu_is_there
+from retrieval_bench.system.timing import PeakMemory, Stopwatch, Time, pinned, release_memory, steady_allocator
 from retrieval_bench.trial import Plan, Progress, Trial, prepare, silent
 from retrieval_bench.uncertainty import intervals_of, statistics
 

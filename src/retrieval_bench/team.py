@@ -17,7 +17,7 @@ import numpy as np
 from retrieval_bench.core import Extractor, Images, Setup
 from retrieval_bench.extraction import CHUNK, in_chunks
 from retrieval_bench.images.decoded_cache import fresh
-from retrieval_bench.timing import pinned
+from retrieval_bench.system.timing import pinned
 
 LEAST = 2000
 """Images from which on it is worth while to start processes."""

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from benchmark.cli import app
-from retrieval_bench.training.checkpoint import read_facts
+from retrieval_bench.system.checkpoint import read_facts
 from tests.support.nasty import photo
 
 NETWORK = "shufflenet_v2_x0_5"

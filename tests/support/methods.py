@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from retrieval_bench.core import Distance, Setup, Split
-from retrieval_bench.method import Method
+from retrieval_bench.methods.parse import Method
 from retrieval_bench.registry import Entry, Spec
 
 

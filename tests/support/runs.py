@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from retrieval_bench.core import Dataset
-from retrieval_bench.method import parse_method
+from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import Entry, Spec
 from retrieval_bench.trial import Plan
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from retrieval_bench.core import Setup
-from retrieval_bench.training.settings import Settings
 from retrieval_bench.training.train import Task
+from retrieval_bench.training_loop.settings import Settings
 from tests.support.shop import shop
 
 NETWORK = "shufflenet_v2_x0_5"

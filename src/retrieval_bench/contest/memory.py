@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from retrieval_bench.contest.rivals import certified_index, rivals
 from retrieval_bench.contest.shapes import MEMORY, Shape
-from retrieval_bench.timing import PeakMemory
+from retrieval_bench.system.timing import PeakMemory
 
 
 def extra_memory(threads: int, shape: Shape = MEMORY) -> dict[str, float]:

@@ -23,10 +23,10 @@ from retrieval_bench.exporting.files import need_packages, onnx_model
 from retrieval_bench.exporting.int8 import CALIBRATION_IMAGES
 from retrieval_bench.extractors.deep.fused_inference import has_bfloat16
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures
-from retrieval_bench.method import parse_method
+from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.search.index import topk
-from retrieval_bench.timing import Stopwatch, pinned
+from retrieval_bench.system.timing import Stopwatch, pinned
 
 PLAIN = "plain loop"
 PEER = "onnxruntime"

@@ -18,7 +18,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from retrieval_bench.search.threads import on_threads
-from retrieval_bench.timing import Stopwatch
+from retrieval_bench.system.timing import Stopwatch
 
 # A fused multiply-add takes four or five cycles and two begin in each: eight to ten sums must be under way at once.
 # Twelve fit into the sixteen registers of AVX2 too, beside the two constants.

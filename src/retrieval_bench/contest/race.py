@@ -19,7 +19,7 @@ from retrieval_bench.contest.agreement import disagreement
 from retrieval_bench.contest.peaks import Peaks
 from retrieval_bench.contest.rivals import OURS, PEERS, Found, Rival, Search
 from retrieval_bench.contest.shapes import Shape
-from retrieval_bench.timing import Stopwatch
+from retrieval_bench.system.timing import Stopwatch
 
 Progress = Callable[[str, int, int], None]
 

@@ -17,15 +17,15 @@ from typing import Any
 
 from PIL import Image
 
-from retrieval_bench.cache import FeatureCache
 from retrieval_bench.core import Setup, Split
-from retrieval_bench.device import on_gpu
 from retrieval_bench.extraction import extract
 from retrieval_bench.extractors.deep.fused_inference import has_bfloat16
 from retrieval_bench.extractors.deep.preprocess import middle
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.registry import EXTRACTORS
-from retrieval_bench.timing import Stopwatch, Time, latencies, pinned, stopwatch, waiting
+from retrieval_bench.system.cache import FeatureCache
+from retrieval_bench.system.device import on_gpu
+from retrieval_bench.system.timing import Stopwatch, Time, latencies, pinned, stopwatch, waiting
 
 JPEG = b"\xff\xd8\xff"
 TARGET = 0.9

@@ -22,11 +22,11 @@ from retrieval_bench.extractors.local.hog import WholeImageHog
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks
 from retrieval_bench.extractors.local.pipeline import LocalFeatures
 from retrieval_bench.features import fitted
-from retrieval_bench.method import Method, parse_method
+from retrieval_bench.methods.parse import Method, parse_method
+from retrieval_bench.methods.reranking.spatial import Spatial
 from retrieval_bench.registry import Spec
-from retrieval_bench.reranking.spatial import Spatial
 from retrieval_bench.results import Record, Row
-from retrieval_bench.timing import pinned
+from retrieval_bench.system.timing import pinned
 from retrieval_bench.trial import Plan, Progress, silent
 
 UNTRAINED = "[untrained]"

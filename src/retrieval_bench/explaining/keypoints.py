@@ -18,8 +18,17 @@ from retrieval_bench.extractors.local.keypoints import TURN, KeypointBlocks, Key
 from retrieval_bench.extractors.local.pipeline import Describe
 from retrieval_bench.extractors.local.sift import LEAST_FOR_ORB
 from retrieval_bench.images.resize import grey
-from retrieval_bench.reranking.spatial import FEWEST
-from retrieval_bench.verification import LOOSE, MOST_SCALE, MOST_SHEAR, OWN_SCALE, OWN_TURN, RATIO, ROUNDS, TOLERANCE
+from retrieval_bench.methods.reranking.geometric_verification import (
+    LOOSE,
+    MOST_SCALE,
+    MOST_SHEAR,
+    OWN_SCALE,
+    OWN_TURN,
+    RATIO,
+    ROUNDS,
+    TOLERANCE,
+)
+from retrieval_bench.methods.reranking.spatial import FEWEST
 
 OWN_DEGREES = 360 * OWN_TURN / TURN
 

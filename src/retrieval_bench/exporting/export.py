@@ -18,7 +18,7 @@ from retrieval_bench.exporting.module import module_of
 from retrieval_bench.extractors.deep.export_metadata import Notes
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures, agreement
 from retrieval_bench.extractors.deep.preprocess import middle
-from retrieval_bench.method import Method
+from retrieval_bench.methods.parse import Method
 from retrieval_bench.registry import EXTRACTORS, Spec
 
 COMPARED_IMAGES = 256

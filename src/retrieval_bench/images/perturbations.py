@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from retrieval_bench.cache import code_version
 from retrieval_bench.core import BenchError, Images
 from retrieval_bench.images.reading import decode, encode_png
 from retrieval_bench.registry import PERTURBATIONS, unknown
+from retrieval_bench.system.cache import code_version
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

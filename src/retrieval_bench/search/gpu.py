@@ -35,9 +35,9 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Ranking, Searcher
-from retrieval_bench.device import Portion, check_device, free_bytes, full_float32, on_gpu, out_of_memory
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.search.checks import check_distance, check_exclude, check_k, check_matrix, check_range
+from retrieval_bench.system.device import Portion, check_device, free_bytes, full_float32, on_gpu, out_of_memory
 
 log = logging.getLogger("retrieval_bench")
 

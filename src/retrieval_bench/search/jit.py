@@ -25,7 +25,7 @@ import llvmlite.binding
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
-from retrieval_bench.cache import cache_root
+from retrieval_bench.system.cache import cache_root
 
 log = logging.getLogger("retrieval_bench")
 NOTICE_AFTER = 2.0  # seconds of compiling before it is said what takes so long

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.results import write_whole
-from retrieval_bench.training.loop import Epoch
+from retrieval_bench.training_loop.loop import Epoch
 
 INK, GRID, LOSS, ACCURACY = "#222222", "#e4e4e4", "#c4522b", "#0b4fa8"
 EVENTS = "brain.Event:2"

@@ -16,7 +16,7 @@ from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors.deep import network_features
 from retrieval_bench.extractors.deep.backbones import check_size
 from retrieval_bench.extractors.deep.preprocess import LARGEST_SIDE, LEAST_SIDE
-from retrieval_bench.training.settings import Mode
+from retrieval_bench.training_loop.settings import Mode
 
 
 @dataclass(eq=False)

@@ -13,16 +13,16 @@ import numpy as np
 
 import retrieval_bench
 from retrieval_bench.core import BenchError, Setup, Split
-from retrieval_bench.device import check_device, gpu_is_there, gpu_settings, steady
-from retrieval_bench.training.augment import NONE
-from retrieval_bench.training.checkpoint import restore_state, save_state, save_weights
-from retrieval_bench.training.frames import Frames
-from retrieval_bench.training.head import features, first, folded, probe, standardised
+from retrieval_bench.system.checkpoint import restore_state, save_state, save_weights
+from retrieval_bench.system.device import check_device, gpu_is_there, gpu_settings, steady
 from retrieval_bench.training.holdout import hold_out
-from retrieval_bench.training.loop import Epoch, Progress, Trained, train
 from retrieval_bench.training.networks import Backbone, backbone, check_sides, with_classifier
-from retrieval_bench.training.settings import Settings
-from retrieval_bench.training.sources import Pictures, Source, Vectors
+from retrieval_bench.training_loop.augment import NONE
+from retrieval_bench.training_loop.frames import Frames
+from retrieval_bench.training_loop.head import features, first, folded, probe, standardised
+from retrieval_bench.training_loop.loop import Epoch, Progress, Trained, train
+from retrieval_bench.training_loop.settings import Settings
+from retrieval_bench.training_loop.sources import Pictures, Source, Vectors
 
 log = logging.getLogger("retrieval_bench")
 

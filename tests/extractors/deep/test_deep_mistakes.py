@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from benchmark.cli import app
 from retrieval_bench.results import load
-from retrieval_bench.training.checkpoint import save_weights
+from retrieval_bench.system.checkpoint import save_weights
 from tests.support.nasty import photo, picture
 
 NETWORK = "shufflenet_v2_x0_5"
@@ -322,7 +322,7 @@ def test_curves_for_tensorboard_need_a_folder(shelf: Path, tmp_path: Path) -> No
 def test_a_note_of_another_format_is_not_taken_for_no_note(tmp_path: Path) -> None:
     """Without the note nobody could tell that a network has seen the queries."""
     from retrieval_bench.core import BenchError
-    from retrieval_bench.training.checkpoint import read_facts
+    from retrieval_bench.system.checkpoint import read_facts
 
     file = tmp_path / "a.pth"
     save_weights(file, network().state_dict(), {"dataset": "shop", "images": []})

@@ -14,7 +14,7 @@ from retrieval_bench.core import BenchError, Setup, Split
 from retrieval_bench.extractors.deep import fused_inference, network_features
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import EXTRACTORS
-from retrieval_bench.timing import pinned
+from retrieval_bench.system.timing import pinned
 from tests.support.pictures import photo_of
 
 NARROW = pytest.mark.skipif(not fused_inference.has_bfloat16(), reason="this processor has no bfloat16")

@@ -13,7 +13,7 @@ from torch import nn
 import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors.deep import timm_open_clip, weights
-from retrieval_bench.method import parse_method
+from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import EXTRACTORS, parse
 from tests.support.pictures import photo_of
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
-from retrieval_bench.device import on_gpu, steady
 from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.system.device import on_gpu, steady
 
 MARGIN = 1.25
 """Training images are kept larger than what the network sees by this, so that a crop has pixels to show."""
@@ -60,11 +60,11 @@ class Convnet:
         return 32 if on_gpu(self.setup.device) else 8
 
     def fit(self, train: Split) -> Self:
-        from retrieval_bench.training import loop
-        from retrieval_bench.training.augment import Augment
-        from retrieval_bench.training.head import first
-        from retrieval_bench.training.settings import Settings
-        from retrieval_bench.training.sources import Pictures
+        from retrieval_bench.training_loop import loop
+        from retrieval_bench.training_loop.augment import Augment
+        from retrieval_bench.training_loop.head import first
+        from retrieval_bench.training_loop.settings import Settings
+        from retrieval_bench.training_loop.sources import Pictures
 
         n = len(train)
         least, most = EPOCHS

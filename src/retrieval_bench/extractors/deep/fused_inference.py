@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.device import on_gpu
-from retrieval_bench.timing import stopwatch
+from retrieval_bench.system.device import on_gpu
+from retrieval_bench.system.timing import stopwatch
 
 Compute = Literal["float32", "fused", "bfloat16", "auto"]
 """float32: the network as it is. fused: float32, folded. bfloat16: folded, and half the bytes. auto: bfloat16 where the

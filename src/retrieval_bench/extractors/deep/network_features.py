@@ -18,7 +18,6 @@ from typing import Any, Literal, Self, get_type_hints
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
-from retrieval_bench.device import LANES, Feeder, on_gpu, steady
 from retrieval_bench.extractors.deep import weights
 from retrieval_bench.extractors.deep.backbones import HEAD, LAST, Backbone, Taps, channels_first, check_size
 from retrieval_bench.extractors.deep.fused_inference import Compute, faster, has_bfloat16, steady_batch
@@ -26,7 +25,8 @@ from retrieval_bench.extractors.deep.pooling import pooled
 from retrieval_bench.extractors.deep.postprocess import Kept, PostProcess, Tune
 from retrieval_bench.extractors.deep.preprocess import Preprocess, middle, of_recipe
 from retrieval_bench.registry import EXTRACTORS, Entry
-from retrieval_bench.training.checkpoint import facts_of
+from retrieval_bench.system.checkpoint import facts_of
+from retrieval_bench.system.device import LANES, Feeder, on_gpu, steady
 
 CUDA_BATCH = 128
 """Images that go to a GPU at once; fewer where its memory says so.

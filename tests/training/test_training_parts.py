@@ -15,14 +15,14 @@ from torchvision.transforms.v2 import functional as reference
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.images.reading import ImageBytes, encode_png
-from retrieval_bench.training.augment import GREY, NONE, Augment, augmented, parse_augment
-from retrieval_bench.training.frames import Frames, centre, resized
 from retrieval_bench.training.holdout import hold_out
-from retrieval_bench.training.loop import order
-from retrieval_bench.training.objectives import class_weights, objective
-from retrieval_bench.training.schedule import optimizer, rate
-from retrieval_bench.training.settings import Settings
-from retrieval_bench.training.shards import Shards, draws
+from retrieval_bench.training_loop.augment import GREY, NONE, Augment, augmented, parse_augment
+from retrieval_bench.training_loop.frames import Frames, centre, resized
+from retrieval_bench.training_loop.loop import order
+from retrieval_bench.training_loop.objectives import class_weights, objective
+from retrieval_bench.training_loop.schedule import optimizer, rate
+from retrieval_bench.training_loop.settings import Settings
+from retrieval_bench.training_loop.shards import Shards, draws
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.training.settings import Settings
+from retrieval_bench.training_loop.settings import Settings
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:

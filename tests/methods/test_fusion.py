@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from retrieval_bench.core import BenchError, Bundle, Distance, Ranking, Searcher
-from retrieval_bench.fusion import VECTOR, Concatenation, Join, Member, Scores, as_vectors, tuned
+from retrieval_bench.methods.fusion import VECTOR, Concatenation, Join, Member, Scores, as_vectors, tuned
 from retrieval_bench.registry import BACKENDS, JOINS
 
 RNG = np.random.default_rng(5)

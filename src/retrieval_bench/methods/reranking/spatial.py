@@ -9,8 +9,8 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Ranking, Searcher
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks
+from retrieval_bench.methods.reranking.step import Step, reordered
 from retrieval_bench.registry import STEPS
-from retrieval_bench.reranking.step import Step, reordered
 
 FEWEST = 5
 """Inliers that say something: fewer are found in images that have nothing in common, and count as none. On Grocery's
@@ -29,7 +29,7 @@ class Spatial:
     averages: bool = False
 
     def searcher(self, inner: Searcher, gallery: Bundle, compared: Mapping[str, Distance], own: str) -> Searcher:
-        from retrieval_bench.verification import warm_up
+        from retrieval_bench.methods.reranking.geometric_verification import warm_up
 
         warm_up()
         return SpatialSearcher(inner, gallery.arrays[own], own, self)
@@ -50,7 +50,7 @@ class SpatialSearcher:
     def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Ranking:
         import numba
 
-        from retrieval_bench.verification import verify_many
+        from retrieval_bench.methods.reranking.geometric_verification import verify_many
 
         shortlist = min(self.step.shortlist, len(self.blocks))
         found = self.inner(queries, max(k, shortlist), exclude)

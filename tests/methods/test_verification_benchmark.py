@@ -1,4 +1,4 @@
-"""Our verification and OpenCV's parts of it, side by side: `pytest tests/test_verification_benchmark.py
+"""Our verification and OpenCV's parts of it, side by side: `pytest tests/methods/test_verification_benchmark.py
 --benchmark-only`; the target is 25 ms for 100 candidates of 256 keypoints on one core."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks, unpack
-from retrieval_bench.verification import verify
+from retrieval_bench.methods.reranking.geometric_verification import verify
 from tests.support.scenes import scene, view
 
 CANDIDATES = 100

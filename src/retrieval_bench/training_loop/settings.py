@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.training.augment import Augment
+from retrieval_bench.training_loop.augment import Augment
 
 Mode = Literal["head", "finetune", "scratch"]
 Optimizer = Literal["adam", "adamw", "sgd"]

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_bench.timing import pinned
-from retrieval_bench.training.loop import PLAIN_BATCH, seed_of
-from retrieval_bench.training.objectives import objective
-from retrieval_bench.training.settings import Settings
-from retrieval_bench.training.sources import Pictures
+from retrieval_bench.system.timing import pinned
+from retrieval_bench.training_loop.loop import PLAIN_BATCH, seed_of
+from retrieval_bench.training_loop.objectives import objective
+from retrieval_bench.training_loop.settings import Settings
+from retrieval_bench.training_loop.sources import Pictures
 
 
 def features(

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-import retrieval_bench.reranking  # noqa: F401 - registers the steps
+import retrieval_bench.methods.reranking  # noqa: F401 - registers the steps
 from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Rows, Searcher, Setup
-from retrieval_bench.fusion import VECTOR, Join, Member
-from retrieval_bench.method import DEFAULT_JOIN, Method
+from retrieval_bench.methods.fusion import VECTOR, Join, Member
+from retrieval_bench.methods.parse import DEFAULT_JOIN, Method
+from retrieval_bench.methods.reranking.step import Step
 from retrieval_bench.registry import JOINS, Spec, backend_on
-from retrieval_bench.reranking.step import Step
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,11 +22,12 @@ from torchvision import models
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors.deep import weights
 from retrieval_bench.registry import EXTRACTORS
-from retrieval_bench.training import checkpoint, curves, train
-from retrieval_bench.training.augment import NONE
-from retrieval_bench.training.checkpoint import read_facts, refuse_own_images
-from retrieval_bench.training.loop import Epoch
+from retrieval_bench.system import checkpoint
+from retrieval_bench.system.checkpoint import read_facts, refuse_own_images
+from retrieval_bench.training import curves, train
 from retrieval_bench.training.train import checkpoint_of, run
+from retrieval_bench.training_loop.augment import NONE
+from retrieval_bench.training_loop.loop import Epoch
 from tests.support.paths import ROOT
 from tests.support.shop import shop, split
 from tests.support.trainings import NETWORK, task

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import retrieval_bench.fusion
-import retrieval_bench.reranking  # noqa: F401 - registers the joins and the steps
+import retrieval_bench.methods.fusion
+import retrieval_bench.methods.reranking  # noqa: F401 - registers the joins and the steps
 from retrieval_bench.core import BenchError, Bundle, Distance, Ranking, Searcher
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks
+from retrieval_bench.methods.reranking.step import reordered
 from retrieval_bench.registry import BACKENDS, JOINS, STEPS
-from retrieval_bench.reranking.step import reordered
 from tests.test_extractors import blank, scene
 
 DISTANCES: tuple[Distance, ...] = ("cosine", "inner_product", "euclidean", "hamming")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_bench.cache import FeatureCache, cache_root, code_version, recipe_key
+from retrieval_bench.system.cache import FeatureCache, cache_root, code_version, recipe_key
 
 KEY = recipe_key({"method": "test"})
 RECIPE = {"method": "sift", "options": {"words": 3}, "learned_from": "these images"}

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from retrieval_bench.training.augment import Augment, augmented
-from retrieval_bench.training.frames import Frames, centre
+from retrieval_bench.training_loop.augment import Augment, augmented
+from retrieval_bench.training_loop.frames import Frames, centre
 
 
 class Source(Protocol):

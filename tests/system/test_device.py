@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval_bench import device
 from retrieval_bench.core import BenchError, Setup
-from retrieval_bench.device import Feeder, Portion, check_device, gpu_settings, steady
 from retrieval_bench.extractors.deep import fused_inference
 from retrieval_bench.registry import EXTRACTORS
-from retrieval_bench.timing import EventStopwatch, Stopwatch, latencies, stopwatch, waiting
+from retrieval_bench.system import device
+from retrieval_bench.system.device import Feeder, Portion, check_device, gpu_settings, steady
+from retrieval_bench.system.timing import EventStopwatch, Stopwatch, latencies, stopwatch, waiting
 from tests.support.photos import photo, split_of
 from tests.support.pictures import photo_of
 

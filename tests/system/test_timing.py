@@ -9,7 +9,7 @@ import numba
 import pytest
 from threadpoolctl import threadpool_info
 
-from retrieval_bench.timing import PeakMemory, Stopwatch, latencies, percentiles, pinned, usable_cores
+from retrieval_bench.system.timing import PeakMemory, Stopwatch, latencies, percentiles, pinned, usable_cores
 
 
 @pytest.mark.parametrize(

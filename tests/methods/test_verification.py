@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval_bench import verification
 from retrieval_bench.core import BenchError
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks, Keypoints, pack, unpack, width
-from retrieval_bench.verification import inner_loops, verify, verify_many
+from retrieval_bench.methods.reranking import geometric_verification
+from retrieval_bench.methods.reranking.geometric_verification import inner_loops, verify, verify_many
 from tests.support.scenes import scene, view
 
 ROOM = 200
@@ -110,7 +110,7 @@ def slow_verify(query_row: np.ndarray, candidate_row: np.ndarray, ratio: float =
 @pytest.fixture(scope="module")
 def rows() -> dict[str, np.ndarray]:
     """Rows of keypoints of one scene, of its views, of other scenes, and of what is nasty."""
-    verification.warm_up()
+    geometric_verification.warm_up()
     image = scene(0)
     images = {"itself": image, **{name: view(image, *how) for name, how in VIEWS.items()}}
     images |= {f"other {seed}": scene(seed) for seed in range(1, 7)}
@@ -298,7 +298,7 @@ def test_every_inner_loop_finds_the_same(rows: dict[str, np.ndarray], loop: str,
     gallery = np.stack([*rows.values(), pack(Keypoints(*(part[:n] for part in unpack(rows["itself"]))), ROOM)])
     for query in (gallery[-1], rows["cropped"]):
         counts = np.zeros(len(gallery), np.int32)
-        verification._compiled(loop)(query, gallery, np.arange(len(gallery)), 0.8**2, 8.0, counts)
+        geometric_verification._compiled(loop)(query, gallery, np.arange(len(gallery)), 0.8**2, 8.0, counts)
         np.testing.assert_array_equal(counts, verify(query, gallery))
         assert counts[-1] == slow_verify(query, gallery[-1])
 

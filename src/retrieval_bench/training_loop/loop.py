@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.timing import pinned
-from retrieval_bench.training.schedule import optimizer, rate
-from retrieval_bench.training.settings import Settings
-from retrieval_bench.training.shards import Shards, draws
-from retrieval_bench.training.sources import Source
+from retrieval_bench.system.timing import pinned
+from retrieval_bench.training_loop.schedule import optimizer, rate
+from retrieval_bench.training_loop.settings import Settings
+from retrieval_bench.training_loop.shards import Shards, draws
+from retrieval_bench.training_loop.sources import Source
 
 Progress = Callable[[str, int, int], None]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from retrieval_bench.training.settings import Settings
+from retrieval_bench.training_loop.settings import Settings
 
 WARM_UP = 0.2
 """Share of the steps over which "onecycle" rises (Smith & Topin 2018); "cosine" and "step" rise over a tenth of it."""

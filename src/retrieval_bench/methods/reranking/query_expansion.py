@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Ranking, Searcher
+from retrieval_bench.methods.reranking.step import Step
 from retrieval_bench.registry import STEPS
-from retrieval_bench.reranking.step import Step
 
 
 @dataclass(eq=False)

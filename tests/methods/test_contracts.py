@@ -11,8 +11,8 @@ import pytest
 
 from retrieval_bench.core import BenchError, Dataset, Setup, Split
 from retrieval_bench.images.reading import ImageBytes, encode_png
-from retrieval_bench.method import parse_method
-from retrieval_bench.pipeline import Pipeline  # importing it fills the registries
+from retrieval_bench.methods.parse import parse_method
+from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.registry import JOINS, STEPS, Entry, Spec
 from retrieval_bench.results import Record, load_rankings
 from retrieval_bench.runner import run

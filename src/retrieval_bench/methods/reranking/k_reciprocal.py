@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Ranking, Searcher
+from retrieval_bench.methods.reranking.step import Step, reordered
 from retrieval_bench.registry import STEPS
-from retrieval_bench.reranking.step import Step, reordered
 
 
 @dataclass(eq=False)
