@@ -13,7 +13,7 @@ from benchmark.options import DataRoot
 from retrieval_bench.core import BenchError
 
 if TYPE_CHECKING:
-    from retrieval_bench.slices import Score, Sliced
+    from retrieval_bench.evaluation.slices import Score, Sliced
 
 
 @command(app, "slices")
@@ -31,10 +31,10 @@ def slices_command(
     """Results by category, by train images of the label, and by what the dataset knows of each query."""
     from dataclasses import asdict
 
-    from retrieval_bench.known import known_in, known_of
+    from retrieval_bench.evaluation.query_metadata import known_in, known_of
+    from retrieval_bench.evaluation.slices import sliced, slicings
     from retrieval_bench.results import load, load_rankings
     from retrieval_bench.revisit import dataset_of, main_metrics, methods_of, values_of
-    from retrieval_bench.slices import sliced, slicings
 
     whole = load(record)
     if metric not in main_metrics(whole):

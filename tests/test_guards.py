@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval_bench import features, guards, metrics, quality, search
+from retrieval_bench import features, guards, quality, search
 from retrieval_bench.core import Dataset, Judged, NotComparable, Ranking, Searcher, Split
 from retrieval_bench.diff import diff
+from retrieval_bench.evaluation import metrics
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.registry import BACKENDS, Entry, Spec
 from retrieval_bench.results import Record, load_rankings

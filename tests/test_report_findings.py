@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from retrieval_bench import metrics
+from retrieval_bench.evaluation import metrics
 from retrieval_bench.report import plots
 from retrieval_bench.report.evidence import gather, label_names
 from retrieval_bench.report.findings import find, front

@@ -43,7 +43,7 @@ _HOME = {
     "topk": "search.index",
 }
 
-_FILLED_BY = {"BACKENDS": "search", "DATASETS": "datasets", "EXTRACTORS": "extractors", "METRICS": "metrics"}
+_FILLED_BY = {"BACKENDS": "search", "DATASETS": "datasets", "EXTRACTORS": "extractors", "METRICS": "evaluation.metrics"}
 """Registries are filled when the package that holds their entries is imported."""
 
 __all__ = [

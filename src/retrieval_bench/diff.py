@@ -237,7 +237,7 @@ def _intervals(
     method: str, values: tuple[Values | None, Values | None], record: Record
 ) -> Mapping[str, tuple[float, float]]:
     """Metric -> interval of its difference; empty where either record lacks what each query found."""
-    from retrieval_bench.statistics.resampling import LEVEL, RESAMPLES, intervals, resampled_means
+    from retrieval_bench.evaluation.bootstrap import LEVEL, RESAMPLES, intervals, resampled_means
 
     old, new = values
     if old is None or new is None or old.query_ids != new.query_ids:

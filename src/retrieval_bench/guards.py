@@ -13,13 +13,13 @@ from itertools import combinations
 
 import numpy as np
 
-from retrieval_bench import metrics
 from retrieval_bench.core import Ranking, Searcher
+from retrieval_bench.evaluation import metrics
+from retrieval_bench.evaluation.relevance import judge, rank_gallery
+from retrieval_bench.evaluation.ties import tie_bounds
 from retrieval_bench.extractors.controls import DIMENSIONS, Oracle
-from retrieval_bench.judge import judge, rank_gallery
 from retrieval_bench.registry import backend_on
 from retrieval_bench.results import Record, Row
-from retrieval_bench.ties import tie_bounds
 from retrieval_bench.trial import Trial
 
 MOST_QUERIES = 2_500

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval_bench import metrics
 from retrieval_bench.core import Ranking, Rows, Searcher, Split
+from retrieval_bench.evaluation import metrics
+from retrieval_bench.evaluation.relevance import Relevant, judge, rank_gallery
+from retrieval_bench.evaluation.ties import tie_bounds
 from retrieval_bench.features import PartFeatures, fit_join, part_features
-from retrieval_bench.judge import Relevant, judge, rank_gallery
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.results import Features, PartFacts, Ties
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.system.checkpoint import refuse_own_images
 from retrieval_bench.system.timing import Stopwatch, Time, pinned
-from retrieval_bench.ties import tie_bounds
 from retrieval_bench.trial import Plan, Progress, Trial
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench import metrics
 from retrieval_bench.core import BenchError, Judged, Ranking
-from retrieval_bench.judge import judge
+from retrieval_bench.evaluation import metrics
+from retrieval_bench.evaluation.relevance import judge
 from retrieval_bench.results import RANKINGS_FILE, Record, load_rankings, run_file
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench import metrics
 from retrieval_bench.core import BenchError, Dataset, Judged, NotComparable, Ranking
 from retrieval_bench.datasets.splits import limit
-from retrieval_bench.judge import judge
+from retrieval_bench.evaluation import metrics
+from retrieval_bench.evaluation.relevance import judge
 from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.results import Record
 

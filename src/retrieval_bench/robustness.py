@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from retrieval_bench import metrics
+from retrieval_bench.evaluation import metrics
+from retrieval_bench.evaluation.relevance import judge, rank_gallery
+from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
 from retrieval_bench.features import part_features
 from retrieval_bench.images.perturbations import Perturbed, levels
-from retrieval_bench.judge import judge, rank_gallery
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.quality import Found
 from retrieval_bench.results import Robustness
 from retrieval_bench.system.timing import pinned
 from retrieval_bench.trial import Plan, Progress, Trial
-from retrieval_bench.uncertainty import intervals_of, statistics
 
 
 def asked_again(

@@ -17,8 +17,9 @@ import numpy as np
 from retrieval_bench import guards
 from retrieval_bench.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.core import BenchError, Ranking, Setup
+from retrieval_bench.evaluation.relevance import Relevant
+from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
 from retrieval_bench.features import refuse_empty
-from retrieval_bench.judge import Relevant
 from retrieval_bench.measuring import TIMED_QUERIES, measure
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
@@ -31,7 +32,6 @@ from retrieval_bench.robustness import asked_again
 from retrieval_bench.system.device import check_device, gpu_is_there
 from retrieval_bench.system.timing import PeakMemory, Stopwatch, Time, pinned, release_memory, steady_allocator
 from retrieval_bench.trial import Plan, Progress, Trial, prepare, silent
-from retrieval_bench.uncertainty import intervals_of, statistics
 
 log = logging.getLogger("retrieval_bench")
 

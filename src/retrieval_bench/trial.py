@@ -10,10 +10,10 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Dataset
 from retrieval_bench.datasets.splits import limit as limited
+from retrieval_bench.evaluation.relevance import count_relevant
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.reading import DECODER_VERSION
 from retrieval_bench.images.screening import Skipped, refuse_too_many, screen
-from retrieval_bench.judge import count_relevant
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import FeatureCache, recipe_key

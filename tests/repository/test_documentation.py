@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmark.cli import app
-from retrieval_bench import datasets, extractors, heads, metrics, search
+from retrieval_bench import datasets, extractors, heads, search
 from retrieval_bench.core import Extractor, Setup
+from retrieval_bench.evaluation import metrics
 from retrieval_bench.images import perturbations
 from retrieval_bench.methods import pipeline
 from retrieval_bench.registry import (

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from retrieval_bench import metrics
 from retrieval_bench.core import Judged
+from retrieval_bench.evaluation import metrics
 from retrieval_bench.registry import METRICS, Entry
 from tests.support.paths import ROOT
 

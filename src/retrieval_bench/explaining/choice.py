@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from retrieval_bench import metrics
 from retrieval_bench.core import BenchError
+from retrieval_bench.evaluation import metrics
 from retrieval_bench.revisit import judged_of
 
 CLOSE = 3

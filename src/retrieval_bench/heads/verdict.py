@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval_bench import metrics
 from retrieval_bench.core import Judged
+from retrieval_bench.evaluation import metrics
 
 TOP = 5
 

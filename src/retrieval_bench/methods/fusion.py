@@ -10,9 +10,9 @@ from typing import Protocol, Self
 import numpy as np
 
 from retrieval_bench.core import BenchError, Bundle, Distance, Judged, Ranking, Searcher
+from retrieval_bench.evaluation.metrics import map_at_r
+from retrieval_bench.evaluation.relevance import count_relevant
 from retrieval_bench.extractors.local.pca import principal_axes, projected
-from retrieval_bench.judge import count_relevant
-from retrieval_bench.metrics import map_at_r
 from retrieval_bench.registry import JOINS, at_least_one
 
 VECTOR = "vector"

@@ -11,8 +11,8 @@ from itertools import permutations
 import numpy as np
 from PIL import Image
 
-from retrieval_bench import metrics
 from retrieval_bench.core import Split
+from retrieval_bench.evaluation import metrics
 from retrieval_bench.report.evidence import Evidence
 from retrieval_bench.results import Row
 

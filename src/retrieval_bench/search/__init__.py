@@ -1,4 +1,7 @@
-"""Backends that find the k nearest; importing this package registers them and loads no compiled code."""
+"""The exact top-k engine and its backends, found through the BACKENDS registry.
+
+Importing this package registers them and loads no compiled code. Judging what was found belongs in `evaluation`.
+"""
 
 from retrieval_bench.search import gpu, index, reference
 

@@ -11,13 +11,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import hypergeom, nhypergeom
 from sklearn.metrics import ndcg_score
 
-from retrieval_bench import ties as module
 from retrieval_bench.core import Judged
-from retrieval_bench.judge import count_relevant, judge, rank_gallery
-from retrieval_bench.metrics import per_query, scores
+from retrieval_bench.evaluation import ties as module
+from retrieval_bench.evaluation.metrics import per_query, scores
+from retrieval_bench.evaluation.relevance import count_relevant, judge, rank_gallery
+from retrieval_bench.evaluation.ties import EXPECTED, Bounds, tie_bounds, tie_bounds_per_query
 from retrieval_bench.registry import METRICS
 from retrieval_bench.search.index import ExactIndex
-from retrieval_bench.ties import EXPECTED, Bounds, tie_bounds, tie_bounds_per_query
 
 KS = (1, 2, 3, 7, 50)
 Groups = list[tuple[int, int]]  # (items, relevant items) of each distance, nearest first

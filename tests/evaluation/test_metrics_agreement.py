@@ -15,9 +15,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from retrieval_bench import metrics, search
+from retrieval_bench import search
 from retrieval_bench.core import Judged, Ranking
-from retrieval_bench.judge import count_relevant, judge, rank_gallery
+from retrieval_bench.evaluation import metrics
+from retrieval_bench.evaluation.relevance import count_relevant, judge, rank_gallery
 from retrieval_bench.registry import BACKENDS
 
 CLOSE = 1e-9

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from retrieval_bench import judge as module
 from retrieval_bench.core import Ranking
-from retrieval_bench.judge import count_relevant, judge, rank_gallery
+from retrieval_bench.evaluation import relevance as module
+from retrieval_bench.evaluation.relevance import count_relevant, judge, rank_gallery
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.search.index import ExactIndex
 

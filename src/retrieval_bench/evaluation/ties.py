@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retrieval_bench import metrics
 from retrieval_bench.core import Judged
+from retrieval_bench.evaluation import metrics
 from retrieval_bench.registry import METRICS
 
 _CELLS = 1 << 20  # how many places of tied groups are looked at together

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from retrieval_bench.statistics.comparison import compare, groups, holm, sign_flip
-from retrieval_bench.statistics.resampling import FEW, cluster_sums, intervals, resampled_means
-from retrieval_bench.statistics.sums import weighted_sums
+from retrieval_bench.evaluation.bootstrap import FEW, cluster_sums, intervals, resampled_means
+from retrieval_bench.evaluation.significance import compare, groups, holm, sign_flip
+from retrieval_bench.evaluation.weighted_sums import weighted_sums
 
 
 def clustered(seed: int, n_clusters: int, each: int, m: int = 1, shared: float = 0.7) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Every shape and every rival of the contest as a benchmark: `pytest --benchmark-only tests/test_kernel_benchmark.py`.
+"""Every shape and every rival of the contest as a benchmark: run this file with `--benchmark-only`.
 
 Skipped in a normal run (`--benchmark-skip` in pyproject.toml, which `--benchmark-only` overrides). One group a shape;
 each rival at its fastest setting, all on the same number of threads, results checked before they are timed.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from retrieval_bench.evaluation.bootstrap import LEVEL, RESAMPLES, intervals, resampled_means
+from retrieval_bench.evaluation.significance import compare, groups
 from retrieval_bench.results import Comparison, Interval, Statistics
-from retrieval_bench.statistics.comparison import compare, groups
-from retrieval_bench.statistics.resampling import LEVEL, RESAMPLES, intervals, resampled_means
 
 COMPARED = ("accuracy", "map@r")
 """Metrics by which every two methods are held against each other."""

@@ -7,9 +7,9 @@ from itertools import combinations
 
 import numpy as np
 
+from retrieval_bench.evaluation.bootstrap import LEVEL, RESAMPLES, cluster_sums, intervals, resampled_means
+from retrieval_bench.evaluation.weighted_sums import weighted_sums
 from retrieval_bench.results import Pair
-from retrieval_bench.statistics.resampling import LEVEL, RESAMPLES, cluster_sums, intervals, resampled_means
-from retrieval_bench.statistics.sums import weighted_sums
 
 _BLOCK = 500
 

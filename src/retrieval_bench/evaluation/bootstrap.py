@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from retrieval_bench.statistics.sums import weighted_sums
+from retrieval_bench.evaluation.weighted_sums import weighted_sums
 
 RESAMPLES = 10_000
 LEVEL = 0.95

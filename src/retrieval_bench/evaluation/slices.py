@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval_bench.known import MOST_VALUES, Known
-from retrieval_bench.uncertainty import intervals_of, statistics
+from retrieval_bench.evaluation.query_metadata import MOST_VALUES, Known
+from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
 
 SIZES = ((0, 0, "none"), (1, 1, "1"), (2, 5, "2-5"), (6, 20, "6-20"), (21, None, "more than 20"))
 """Train images of a query's label: from, to, name."""

@@ -9,8 +9,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from retrieval_bench.core import Judged, Ranking
-from retrieval_bench.judge import count_relevant, judge
-from retrieval_bench.metrics import ceilings, describe, left_out, per_query, scores
+from retrieval_bench.evaluation.metrics import ceilings, describe, left_out, per_query, scores
+from retrieval_bench.evaluation.relevance import count_relevant, judge
 from retrieval_bench.registry import METRICS
 from retrieval_bench.results import MetricFacts
 
