@@ -78,10 +78,10 @@ def _version(wanted: bool) -> None:
 def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
+    import retrieval_bench.classifiers
     import retrieval_bench.datasets
     import retrieval_bench.evaluation.metrics
     import retrieval_bench.extractors
-    import retrieval_bench.heads
     import retrieval_bench.images.perturbations
     import retrieval_bench.methods.pipeline
     import retrieval_bench.search  # noqa: F401  importing the packages fills the registries that names are looked up in

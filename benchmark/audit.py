@@ -39,8 +39,8 @@ def audit_command(
     from benchmark.dedupe import describer
     from benchmark.display import Display
     from retrieval_bench import audit
+    from retrieval_bench.records.schema import load, load_rankings
     from retrieval_bench.registry import DATASETS, parse
-    from retrieval_bench.results import load, load_rankings
     from retrieval_bench.revisit import dataset_of
 
     spec = parse(DATASETS, dataset)

@@ -50,8 +50,8 @@ def diff_command(
     from retrieval_bench.diff import diff
     from retrieval_bench.gates import parse_gate
     from retrieval_bench.recomputed import values_of
+    from retrieval_bench.records.schema import load
     from retrieval_bench.report import verdict as shown
-    from retrieval_bench.results import load
 
     gates = [parse_gate(text) for text in fail or ()]
     old, new = load(before), load(after)

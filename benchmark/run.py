@@ -24,7 +24,7 @@ from benchmark.shown import Format, formatted, one_line
 from retrieval_bench.core import BenchError, printable
 
 if TYPE_CHECKING:
-    from retrieval_bench.results import Row
+    from retrieval_bench.records.schema import Row
     from retrieval_bench.trial import Plan
 
 

@@ -20,8 +20,8 @@ def show_command(
     ] = None,
 ) -> None:
     """Show the table of a record again, from its file."""
+    from retrieval_bench.records.schema import load
     from retrieval_bench.report import robustness
-    from retrieval_bench.results import load
 
     shown = load(record)
     if curves is not None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from retrieval_bench.results import Record, Row
+    from retrieval_bench.records.schema import Record, Row
 
 
 class Format(StrEnum):

@@ -33,7 +33,7 @@ def slices_command(
 
     from retrieval_bench.evaluation.query_metadata import known_in, known_of
     from retrieval_bench.evaluation.slices import sliced, slicings
-    from retrieval_bench.results import load, load_rankings
+    from retrieval_bench.records.schema import load, load_rankings
     from retrieval_bench.revisit import dataset_of, main_metrics, methods_of, values_of
 
     whole = load(record)

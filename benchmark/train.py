@@ -118,8 +118,8 @@ def train_command(
     """Train a network on the train split: a new head, fine-tuning, or from scratch; resumable after a kill."""
     from benchmark.display import Display
     from retrieval_bench.images.screening import screen
+    from retrieval_bench.records.schema import environment
     from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
-    from retrieval_bench.results import environment
     from retrieval_bench.system.timing import steady_allocator
     from retrieval_bench.training import curves, train
     from retrieval_bench.training_loop.augment import parse_augment

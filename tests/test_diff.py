@@ -8,8 +8,8 @@ from retrieval_bench.diff import diff
 from retrieval_bench.evaluation.significance import compare
 from retrieval_bench.gates import parse_gate
 from retrieval_bench.recomputed import Values
+from retrieval_bench.records.schema import HeadFacts, Robustness, TimeFigure
 from retrieval_bench.report.verdict import as_data, github, lines, markdown
-from retrieval_bench.results import HeadFacts, Robustness, TimeFigure
 from tests.support.records import failed, record, row
 
 SCORES = {"accuracy": 0.5, "map@r": 0.4}

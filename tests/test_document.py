@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from benchmark.document import app
 from retrieval_bench.core import BenchError
+from retrieval_bench.records.schema import Record
 from retrieval_bench.report.document import renewed
-from retrieval_bench.results import Record
 from tests.support.records import failed, record, row
 
 PAGE = """Before.

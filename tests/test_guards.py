@@ -16,8 +16,8 @@ from retrieval_bench.core import Dataset, Judged, NotComparable, Ranking, Search
 from retrieval_bench.diff import diff
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.methods.parse import Method, parse_method
+from retrieval_bench.records.schema import Record, load_rankings
 from retrieval_bench.registry import BACKENDS, Entry, Spec
-from retrieval_bench.results import Record, load_rankings
 from retrieval_bench.runner import run
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.trial import Plan, prepare

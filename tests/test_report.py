@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retrieval_bench.records.schema import Failure, Row, save
 from retrieval_bench.report import plots, table
 from retrieval_bench.report.evidence import Evidence, gather
 from retrieval_bench.report.markup import Markup, joined, tag, text, visible
 from retrieval_bench.report.page import render
-from retrieval_bench.results import Failure, Row, save
 from tests.support.evidences import METHODS, Read, assert_safe, read_page, saved
 from tests.support.paths import ROOT
 from tests.support.records import failed, record, row

@@ -9,8 +9,8 @@ import pytest
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.images.perturbations import perturbed
+from retrieval_bench.records.schema import Record, Robustness
 from retrieval_bench.report import robustness, table
-from retrieval_bench.results import Record, Robustness
 from retrieval_bench.runner import run
 from retrieval_bench.search.index import topk
 from retrieval_bench.system.cache import FeatureCache

@@ -15,8 +15,8 @@ from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.uncertainty import COMPARED, comparisons
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.methods.parse import Method, parse_method
+from retrieval_bench.records.schema import ImageCounts, Record, load, load_rankings
 from retrieval_bench.registry import BACKENDS
-from retrieval_bench.results import ImageCounts, Record, load, load_rankings
 from retrieval_bench.runner import DEFAULT_METHODS, check, resolve_device, run, unique
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.trial import prepare

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from retrieval_bench.records.schema import Comparison, HeadFacts, Interval, Pair, Skipped, TimeFigure
 from retrieval_bench.report import table
-from retrieval_bench.results import Comparison, HeadFacts, Interval, Pair, Skipped, TimeFigure
 from tests.support.records import failed, record, row
 
 

@@ -17,7 +17,7 @@ from retrieval_bench.core import BadImage, BenchError, Dataset, Images, Setup, S
 from retrieval_bench.duplicates import Copies, Describe, Gathered, Pairs, groups, judged, pairs_within
 from retrieval_bench.extractors.hashes.imagehash import dhash, phash
 from retrieval_bench.images.reading import decode
-from retrieval_bench.results import Record
+from retrieval_bench.records.schema import Record
 from retrieval_bench.revisit import methods_of, values_of
 
 TINY = 32

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from retrieval_bench.classifiers.classifier import fit_head
+from retrieval_bench.classifiers.metrics import judge_head
 from retrieval_bench.core import BenchError, Split
-from retrieval_bench.heads.head import fit_head
-from retrieval_bench.heads.verdict import judge_head
-from retrieval_bench.results import HeadFacts, TimeFigure
+from retrieval_bench.records.schema import HeadFacts, TimeFigure
 from retrieval_bench.system.timing import Stopwatch, latencies
 
 log = logging.getLogger("retrieval_bench")

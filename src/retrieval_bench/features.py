@@ -16,15 +16,15 @@ from retrieval_bench.images.reading import DECODER_VERSION
 from retrieval_bench.methods.fusion import LEARN_FROM
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Part, Pipeline
+from retrieval_bench.records.schema import Fitted
 from retrieval_bench.registry import Spec
-from retrieval_bench.results import Fitted
 from retrieval_bench.system.cache import code_version, library_versions, recipe_key
 from retrieval_bench.system.device import gpus
 from retrieval_bench.system.timing import Stopwatch, pinned
 from retrieval_bench.team import Team
 from retrieval_bench.trial import Plan, Progress, silent
 
-FEATURE_ROOMS = ("extractors", "heads", "images", "training", "training_loop")
+FEATURE_ROOMS = ("classifiers", "extractors", "images", "training", "training_loop")
 """Folders whose code a feature passes through: a change of any file in them, however deep, is another feature."""
 _HOME = Path(retrieval_bench.__file__).parent
 

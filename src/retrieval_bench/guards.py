@@ -18,8 +18,8 @@ from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.ties import tie_bounds
 from retrieval_bench.extractors.controls import DIMENSIONS, Oracle
+from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import backend_on
-from retrieval_bench.results import Record, Row
 from retrieval_bench.trial import Trial
 
 MOST_QUERIES = 2_500

@@ -11,7 +11,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Judged, Ranking
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge
-from retrieval_bench.results import RANKINGS_FILE, Record, load_rankings, run_file
+from retrieval_bench.records.schema import RANKINGS_FILE, Record, load_rankings, run_file
 
 
 @dataclass(frozen=True, eq=False)

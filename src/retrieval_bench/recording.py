@@ -13,8 +13,7 @@ from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.query_metadata import arrays_of, known_of
 from retrieval_bench.evaluation.relevance import FULL_LIMIT, Relevant
 from retrieval_bench.evaluation.uncertainty import comparisons, statistics
-from retrieval_bench.registry import PERTURBATIONS
-from retrieval_bench.results import (
+from retrieval_bench.records.schema import (
     DatasetFacts,
     ImageCounts,
     MetricFacts,
@@ -26,6 +25,7 @@ from retrieval_bench.results import (
     environment,
     now,
 )
+from retrieval_bench.registry import PERTURBATIONS
 from retrieval_bench.system.cache import library_versions
 from retrieval_bench.system.device import gpu_settings
 from retrieval_bench.system.timing import pinned

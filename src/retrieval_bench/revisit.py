@@ -11,8 +11,8 @@ from retrieval_bench.core import BenchError, Dataset, Judged, NotComparable, Ran
 from retrieval_bench.datasets.splits import limit
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge
+from retrieval_bench.records.schema import Record
 from retrieval_bench.registry import DATASETS, parse
-from retrieval_bench.results import Record
 
 
 def dataset_of(record: Record, root: Path | None = None) -> Dataset:

@@ -11,7 +11,7 @@ from retrieval_bench.features import part_features
 from retrieval_bench.images.perturbations import Perturbed, levels
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.quality import Found
-from retrieval_bench.results import Robustness
+from retrieval_bench.records.schema import Robustness
 from retrieval_bench.system.timing import pinned
 from retrieval_bench.trial import Plan, Progress, Trial
 

@@ -25,9 +25,9 @@ from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.quality import Found, quality
 from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
+from retrieval_bench.records.schema import Failure, Record, Row, TimeFigure, claimed, save
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.report.table import derived
-from retrieval_bench.results import Failure, Record, Row, TimeFigure, claimed, save
 from retrieval_bench.robustness import asked_again
 from retrieval_bench.system.device import check_device, gpu_is_there
 from retrieval_bench.system.timing import PeakMemory, Stopwatch, Time, pinned, release_memory, steady_allocator

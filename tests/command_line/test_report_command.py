@@ -12,8 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from benchmark.cli import app
+from retrieval_bench.records.schema import load
 from retrieval_bench.report import table
-from retrieval_bench.results import load
 from tests.support.evidences import METHODS, assert_safe, read_page, saved
 from tests.support.shop import picture
 

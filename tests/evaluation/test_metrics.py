@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from retrieval_bench.core import Judged, Ranking
 from retrieval_bench.evaluation.metrics import ceilings, describe, left_out, per_query, scores
 from retrieval_bench.evaluation.relevance import count_relevant, judge
+from retrieval_bench.records.schema import MetricFacts
 from retrieval_bench.registry import METRICS
-from retrieval_bench.results import MetricFacts
 
 KS = (1, 3, 10)
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from benchmark.cli import app
-from retrieval_bench import datasets, extractors, heads, search
+from retrieval_bench import classifiers, datasets, extractors, search
 from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.images import perturbations
 from retrieval_bench.methods import pipeline
+from retrieval_bench.records.schema import load
 from retrieval_bench.registry import (
     BACKENDS,
     DATASETS,
@@ -27,10 +28,9 @@ from retrieval_bench.registry import (
     Registry,
 )
 from retrieval_bench.report import table
-from retrieval_bench.results import load
 from tests.support.paths import ROOT
 
-REGISTERED = (datasets, extractors, heads, metrics, perturbations, pipeline, search)  # fills the registries
+REGISTERED = (datasets, extractors, classifiers, metrics, perturbations, pipeline, search)  # fills the registries
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

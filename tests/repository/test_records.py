@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from retrieval_bench.records.schema import Record, load, load_rankings
 from retrieval_bench.report.document import BLOCK, renewed
-from retrieval_bench.results import Record, load, load_rankings
 from tests.support.paths import ROOT
 
 PAGES = {file.name: file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs").glob("*.md"))}

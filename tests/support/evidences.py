@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_bench.classifiers.metrics import judge_head
 from retrieval_bench.core import Ranking
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge
 from retrieval_bench.evaluation.uncertainty import comparisons, intervals_of, statistics
-from retrieval_bench.heads.verdict import judge_head
+from retrieval_bench.records.schema import HeadFacts, Row, TimeFigure, save
 from retrieval_bench.report.markup import VOID
-from retrieval_bench.results import HeadFacts, Row, TimeFigure, save
 from tests.support.records import record, row
 
 GALLERY = np.repeat(np.arange(4), (1, 2, 4, 5))

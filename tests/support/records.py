@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from retrieval_bench.results import (
+from retrieval_bench.records.schema import (
     DatasetFacts,
     Environment,
     Failure,

@@ -17,7 +17,7 @@ from retrieval_bench.contest.rivals import rivals
 from retrieval_bench.contest.shapes import Shape, by_gallery_size, chosen
 from retrieval_bench.contest.targets import Verdict, verdicts
 from retrieval_bench.core import BenchError
-from retrieval_bench.results import environment, now
+from retrieval_bench.records.schema import environment, now
 from retrieval_bench.system.timing import pinned, usable_cores
 
 LIBRARIES = ("numpy", "numba", "torch", "faiss-cpu", "scikit-learn")

@@ -9,7 +9,7 @@ import numpy as np
 
 from retrieval_bench.evaluation.bootstrap import LEVEL, RESAMPLES, cluster_sums, intervals, resampled_means
 from retrieval_bench.evaluation.weighted_sums import weighted_sums
-from retrieval_bench.results import Pair
+from retrieval_bench.records.schema import Pair
 
 _BLOCK = 500
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from retrieval_bench.evaluation.bootstrap import LEVEL, RESAMPLES, intervals, resampled_means
 from retrieval_bench.evaluation.significance import compare, groups
-from retrieval_bench.results import Comparison, Interval, Statistics
+from retrieval_bench.records.schema import Comparison, Interval, Statistics
 
 COMPARED = ("accuracy", "map@r")
 """Metrics by which every two methods are held against each other."""

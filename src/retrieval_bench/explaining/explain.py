@@ -24,8 +24,8 @@ from retrieval_bench.extractors.local.pipeline import LocalFeatures
 from retrieval_bench.features import fitted
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.methods.reranking.spatial import Spatial
+from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import Spec
-from retrieval_bench.results import Record, Row
 from retrieval_bench.system.timing import pinned
 from retrieval_bench.trial import Plan, Progress, silent
 

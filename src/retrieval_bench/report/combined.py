@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from retrieval_bench.records.schema import Record
 from retrieval_bench.report.evidence import Evidence
 from retrieval_bench.report.table import NOT_AVAILABLE, columns, grid
-from retrieval_bench.results import Record
 
 ONE_RECORD_ALONE = frozenset({"group"})
 """Columns whose entries mean something within one record only."""

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retrieval_bench.core import BenchError
+from retrieval_bench.records.schema import Record, Row, load
 from retrieval_bench.report.table import NOT_AVAILABLE, columns
-from retrieval_bench.results import Record, Row, load
 
 BLOCK = re.compile(r"(<!-- table\n(.*?)-->\n).*?(<!-- /table -->)", re.S)
 

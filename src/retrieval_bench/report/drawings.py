@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from retrieval_bench.evaluation.slices import Score, Sliced
+from retrieval_bench.records.schema import Row, TimeFigure
 from retrieval_bench.report import plots
 from retrieval_bench.report.evidence import CONTROL, Evidence
 from retrieval_bench.report.findings import COSTS, SLICED, Confusion, Findings
@@ -12,7 +13,6 @@ from retrieval_bench.report.gallery import heat_map
 from retrieval_bench.report.markup import Markup, joined, tag
 from retrieval_bench.report.plots import Axis, Reach, Series, Spot
 from retrieval_bench.report.table import NOT_AVAILABLE, three_digits
-from retrieval_bench.results import Row, TimeFigure
 
 FEW_LABELS = 12  # as many are shown as a table of counts, more as a picture
 PHASES = {

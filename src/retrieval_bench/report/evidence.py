@@ -11,8 +11,8 @@ import numpy as np
 from retrieval_bench.core import BenchError, Dataset, Judged, printable
 from retrieval_bench.evaluation.query_metadata import Known, known_in, known_of
 from retrieval_bench.recomputed import judged
+from retrieval_bench.records.schema import Record, Row, load, load_rankings
 from retrieval_bench.report.names import Names, renamed
-from retrieval_bench.results import Record, Row, load, load_rankings
 
 CONTROL = "control"
 

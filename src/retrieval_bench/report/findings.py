@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_bench.classifiers.metrics import confusion, roc_curve
 from retrieval_bench.core import Judged
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.slices import Sliced, sliced, slicings
-from retrieval_bench.heads.verdict import confusion, roc_curve
+from retrieval_bench.records.schema import Row
 from retrieval_bench.report.evidence import Evidence, known, label_names
-from retrieval_bench.results import Row
 
 SLICED = "accuracy"
 """The metric that slices are told by."""

@@ -13,8 +13,8 @@ from PIL import Image
 
 from retrieval_bench.core import Split
 from retrieval_bench.evaluation import metrics
+from retrieval_bench.records.schema import Row
 from retrieval_bench.report.evidence import Evidence
-from retrieval_bench.results import Row
 
 SIDE = 92  # pixels of a thumbnail's longer side; shown smaller
 QUALITY = 58

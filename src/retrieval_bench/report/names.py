@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from retrieval_bench.results import Comparison, Record
+from retrieval_bench.records.schema import Comparison, Record
 
 ROOM = 24
 """Letters. A longer name is shortened where it has options."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.report import drawings
 from retrieval_bench.report.combined import Combined, combined
 from retrieval_bench.report.evidence import CONTROL, Evidence
@@ -17,7 +18,6 @@ from retrieval_bench.report.names import Names, names_of
 from retrieval_bench.report.plots import whisker
 from retrieval_bench.report.style import policy, style_sheet
 from retrieval_bench.report.table import Column, caption, columns, grid
-from retrieval_bench.results import Record, Row
 
 FIGURE_LETTERS = frozenset("0123456789.,")
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from retrieval_bench.records.schema import TABLE_FILES, Record, Row
 from retrieval_bench.report import robustness
 from retrieval_bench.report.markup import visible
 from retrieval_bench.report.names import names_of, renamed
-from retrieval_bench.results import TABLE_FILES, Record, Row
 
 NOT_AVAILABLE = "n/a"
 TOLD_FROM = 0.005

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from retrieval_bench.diff import Change, Verdict
-from retrieval_bench.figures import intervals_of, perturbed_of, quality_of
 from retrieval_bench.gates import bigger_is_better, time_name
+from retrieval_bench.records.schema import Record
+from retrieval_bench.records.scores import intervals_of, perturbed_of, quality_of
 from retrieval_bench.report.table import three_digits
-from retrieval_bench.results import Record
 
 _SPEED_SHOWN = ("end_to_end_p50", "search_p50", "extract_throughput", "fit")
 _QUALITY_SHOWN = ("accuracy", "map@r")

@@ -130,8 +130,8 @@ class PostProcess:
 
 def class_scores(rows: np.ndarray, labels: np.ndarray, seed: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """(n, d) rows of length 1, (n,) labels -> (d, C) weights and (C,) bias of the scores of the C labels, of mean 0."""
-    from retrieval_bench.heads.head import Lessons
-    from retrieval_bench.heads.linear import LinearScores, logistic
+    from retrieval_bench.classifiers.classifier import Lessons
+    from retrieval_bench.classifiers.linear import LinearScores, logistic
 
     names, places = np.unique(labels, return_inverse=True)
     if len(names) < 2:

@@ -24,8 +24,9 @@ import numpy as np
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from retrieval_bench import __version__, soundness
+from retrieval_bench import __version__
 from retrieval_bench.core import BenchError, printable
+from retrieval_bench.records import validation
 
 log = logging.getLogger("retrieval_bench")
 
@@ -322,7 +323,7 @@ def _processor() -> str:
 
 def _commit() -> tuple[str | None, bool | None]:
     """Commit and dirty flag of the checkout this package runs from; (None, None) for an installed wheel."""
-    home = Path(__file__).resolve().parents[2]
+    home = Path(__file__).resolve().parents[3]
     if not (home / ".git").exists():
         return None, None
 
@@ -482,10 +483,10 @@ def load_rankings(path: Path, record: Record) -> dict[str, np.ndarray]:
     if record.rankings is None or hashlib.sha256(content).hexdigest() != record.rankings.sha256:
         raise BenchError(f"{file}: not the rankings that {RUN_FILE} beside it names; keep the two together")
     try:
-        arrays = soundness.read(content)
+        arrays = validation.read(content)
     except ValueError as error:
         raise BenchError(f"{file}: {error}; run again to get a whole one") from None
-    if wrong := soundness.fault(arrays, [row.method for row in record.rows if row.status == "ok"]):
+    if wrong := validation.fault(arrays, [row.method for row in record.rows if row.status == "ok"]):
         raise BenchError(f"{file}: no rankings of this record: {wrong}; run again to get whole ones")
     return arrays
 

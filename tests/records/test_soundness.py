@@ -10,7 +10,7 @@ import pytest
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.recomputed import values_of
-from retrieval_bench.results import RANKINGS_FILE, Rankings, Record, load, load_rankings, write_whole
+from retrieval_bench.records.schema import RANKINGS_FILE, Rankings, Record, load, load_rankings, write_whole
 from retrieval_bench.runner import run
 from tests.support.runs import plan
 from tests.support.shop import shop

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from retrieval_bench.heads.choice import chosen, hold_out
-from retrieval_bench.heads.head import Learned, Lessons
-from retrieval_bench.heads.rows import Scale, corner, gram, mixed, unit
+from retrieval_bench.classifiers.classifier import Learned, Lessons
+from retrieval_bench.classifiers.model_selection import chosen, hold_out
+from retrieval_bench.classifiers.preprocessing import Scale, corner, gram, mixed, unit
 from retrieval_bench.registry import HEADS
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0)

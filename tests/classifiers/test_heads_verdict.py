@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as peer
 
-from retrieval_bench.heads import confusion, judge_head, roc_curve
+from retrieval_bench.classifiers import confusion, judge_head, roc_curve
 
 
 def case(seed: int, classes: list[int], asked: list[int], levels: int = 4, q: int = 60):

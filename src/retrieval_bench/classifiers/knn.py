@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from retrieval_bench.classifiers.classifier import Learned, Lessons
 from retrieval_bench.core import Distance
-from retrieval_bench.heads.head import Learned, Lessons
 from retrieval_bench.registry import HEADS
 
 NEIGHBOURS = 9

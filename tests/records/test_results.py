@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.results import (
+from retrieval_bench.records.schema import (
     RANKINGS_FILE,
     RUN_FILE,
     claimed,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retrieval_bench.results import Interval, Record, Row
+from retrieval_bench.records.schema import Interval, Record, Row
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC, LinearSVC
 
+from retrieval_bench.classifiers import fit_head, linear
+from retrieval_bench.classifiers.model_selection import chosen, hold_out
+from retrieval_bench.classifiers.preprocessing import Scale, corner, gram, mixed, principal_axes, projected, unit
 from retrieval_bench.core import BenchError
-from retrieval_bench.heads import fit_head, linear
-from retrieval_bench.heads.choice import chosen, hold_out
-from retrieval_bench.heads.rows import Scale, corner, gram, mixed, principal_axes, projected, unit
 from retrieval_bench.registry import HEADS
 
 NAMES = [entry.name for entry in HEADS.own()]

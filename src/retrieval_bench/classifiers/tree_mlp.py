@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_bench.heads.head import Learned, Lessons
-from retrieval_bench.heads.rows import Scale, principal_axes, projected, unit
+from retrieval_bench.classifiers.classifier import Learned, Lessons
+from retrieval_bench.classifiers.preprocessing import Scale, principal_axes, projected, unit
 from retrieval_bench.registry import HEADS
 
 TREE_AXES = 64
