@@ -49,7 +49,7 @@ def dedupe_command(
 ) -> None:
     """Find near-duplicates; the threshold is measured on planted copies, whose originals are known."""
     from benchmark.display import Display
-    from retrieval_bench import dedupe
+    from retrieval_bench.data_audit import dedupe
     from retrieval_bench.records.schema import write_whole
     from retrieval_bench.registry import DATASETS, parse
     from retrieval_bench.report.duplicates import page
@@ -83,11 +83,11 @@ def describer(
     method: str, seed: int, threads: int, progress: Callable[..., None], weights: str = "auto"
 ) -> Callable[[Split, Mapping[str, Split]], tuple[str, Distance, dict[str, np.ndarray]]]:
     """(train, splits) -> name, distance and features, through the feature cache."""
-    from retrieval_bench.features import described
+    from retrieval_bench.experiment.features import described
+    from retrieval_bench.experiment.prepare import Plan
     from retrieval_bench.methods.parse import parse_method
     from retrieval_bench.registry import DATASETS, Spec
     from retrieval_bench.system.cache import FeatureCache, cache_root
-    from retrieval_bench.trial import Plan
 
     chosen = parse_method(method)
     nothing = Spec(DATASETS["products"], {})  # a plan names a dataset; described() is given its splits instead

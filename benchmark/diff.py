@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from benchmark.app import FINE, GATE_FAILED, NOT_COMPARABLE, app, command, say
+from retrieval_bench.compare.diff import LEARNED_TOLERANCE, TOLERANCE
 from retrieval_bench.core import NotComparable
-from retrieval_bench.diff import LEARNED_TOLERANCE, TOLERANCE
 
 
 class DiffFormat(StrEnum):
@@ -47,9 +47,9 @@ def diff_command(
     as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON; the same as --format json.")] = False,
 ) -> int:
     """Compare two records: exit 0 same, 1 moved or missing, 3 not comparable."""
-    from retrieval_bench.diff import diff
-    from retrieval_bench.gates import parse_gate
-    from retrieval_bench.recomputed import values_of
+    from retrieval_bench.compare.diff import diff
+    from retrieval_bench.compare.gates import parse_gate
+    from retrieval_bench.compare.reload import values_of
     from retrieval_bench.records.schema import load
     from retrieval_bench.report import verdict as shown
 

@@ -117,9 +117,9 @@ def _ready(
     progress: Callable[[str, int, int], None],
 ) -> tuple[NetworkFeatures, Learned | None]:
     """The extractor, with what it learns from the dataset: the same that `run` learns, and from the same cache."""
-    from retrieval_bench import trial
+    from retrieval_bench.experiment import prepare
+    from retrieval_bench.experiment.features import described
     from retrieval_bench.exporting.export import Learned
-    from retrieval_bench.features import described
     from retrieval_bench.registry import DATASETS, parse
     from retrieval_bench.system.cache import FeatureCache, cache_root
 
@@ -128,7 +128,7 @@ def _ready(
         if extractor.learned:
             raise BenchError(f"--method {method} learns from training images; name them by --dataset, and --data-root")
         return extractor, None
-    plan = trial.Plan(
+    plan = prepare.Plan(
         methods=(method,),
         dataset=parse(DATASETS, dataset),
         root=root,
@@ -137,7 +137,7 @@ def _ready(
         threads=setup.threads,
         cache=FeatureCache(cache_root()),
     )
-    train = trial.prepare(plan, progress).dataset.train
+    train = prepare.prepare(plan, progress).dataset.train
     if not len(train):
         raise BenchError(
             f"--dataset {dataset}: it has no train images to learn from or compare on; name another, or none"

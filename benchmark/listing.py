@@ -97,10 +97,10 @@ def _own(highest: dict[str, float], metric: str) -> dict[str, float]:
 
 def _ceilings(dataset: str, root: Path | None) -> dict[str, float]:
     from benchmark.display import Display
-    from retrieval_bench.recording import ceilings_of
+    from retrieval_bench.experiment.prepare import Plan, prepare
+    from retrieval_bench.experiment.recording import ceilings_of
     from retrieval_bench.registry import DATASETS, parse
     from retrieval_bench.system.timing import usable_cores
-    from retrieval_bench.trial import Plan, prepare
 
     with Display() as display:
         return ceilings_of(prepare(Plan((), parse(DATASETS, dataset), root=root, threads=usable_cores()), display))

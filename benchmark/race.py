@@ -32,16 +32,16 @@ def race_command(
     from dataclasses import asdict
 
     from benchmark.display import Display
-    from retrieval_bench import race
-    from retrieval_bench.gates import parse_gate
+    from retrieval_bench.compare import ab_timing
+    from retrieval_bench.compare.gates import parse_gate
 
     gates = [parse_gate(text) for text in fail or ()]
     for gate in gates:
         if not gate.relative:
             raise BenchError(f"--fail {gate}: a race knows ratios; write the limit in percent, e.g. {gate.name}:5%")
-    first, second = (race.argv_of(one, shlex.split(run_options)) for one in (base, head))
+    first, second = (ab_timing.argv_of(one, shlex.split(run_options)) for one in (base, head))
     with Display() as display:
-        ratios = race.race(first, second, rounds, display)
+        ratios = ab_timing.race(first, second, rounds, display)
     names = [ratio.name for ratio in ratios]
     for gate in gates:
         if gate.name not in names:

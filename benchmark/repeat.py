@@ -29,7 +29,7 @@ def repeat_command(
     from dataclasses import asdict
 
     from benchmark.display import Display
-    from retrieval_bench import repeat, runner
+    from retrieval_bench.experiment import repeat, runner
     from retrieval_bench.records.schema import RANKINGS_FILE, load, load_rankings, run_file
 
     before = load(record)

@@ -24,8 +24,8 @@ from benchmark.shown import Format, formatted, one_line
 from retrieval_bench.core import BenchError, printable
 
 if TYPE_CHECKING:
+    from retrieval_bench.experiment.prepare import Plan
     from retrieval_bench.records.schema import Row
-    from retrieval_bench.trial import Plan
 
 
 @command(app, "run")
@@ -98,13 +98,13 @@ def run_command(
 ) -> int:
     """Run methods on a dataset: accuracy, recall, F1, latency and cost of each, on the same splits."""
     from benchmark.display import Display
-    from retrieval_bench import runner, trial
+    from retrieval_bench.experiment import prepare, runner
     from retrieval_bench.images.perturbations import parse_perturbations, parse_severities
     from retrieval_bench.registry import BACKENDS, DATASETS, parse
     from retrieval_bench.system.cache import FeatureCache, cache_root
 
     chosen = runner.unique(parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
-    plan = trial.Plan(
+    plan = prepare.Plan(
         methods=chosen,
         dataset=parse(DATASETS, dataset),
         root=data_root,
@@ -151,7 +151,7 @@ def _failed_heads(row: Row) -> bool:
 
 def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
     from benchmark.display import Display
-    from retrieval_bench import runner
+    from retrieval_bench.experiment import runner
 
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):

@@ -18,6 +18,8 @@ import retrieval_bench
 import retrieval_bench.methods.pipeline  # registers methods and steps
 from benchmark.cli import app
 from retrieval_bench.core import BenchError, Setup
+from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.exporting import export as library
 from retrieval_bench.exporting import files
 from retrieval_bench.exporting.module import module_of, unit
@@ -26,9 +28,7 @@ from retrieval_bench.extractors.deep.network_features import NetworkFeatures, ag
 from retrieval_bench.extractors.deep.preprocess import Preprocess
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import EXTRACTORS, Entry, Spec, parse
-from retrieval_bench.runner import run
 from retrieval_bench.system.checkpoint import save_weights
-from retrieval_bench.trial import Plan
 from tests.support.nasty import photo as photo_file
 from tests.support.pictures import photo_of
 from tests.support.shop import shop

@@ -13,10 +13,10 @@ from retrieval_bench.core import Dataset, NotComparable
 from retrieval_bench.evaluation.query_metadata import Known, known_in, known_of
 from retrieval_bench.evaluation.slices import Slicing, sliced, slicings
 from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.records.schema import Record, load_rankings, save
 from retrieval_bench.registry import DATASETS, Entry
 from retrieval_bench.revisit import dataset_of, values_of
-from retrieval_bench.runner import run
 from tests.support.command import call
 from tests.support.command import run as run_command
 from tests.support.methods import MeanColor, spec

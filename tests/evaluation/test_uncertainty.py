@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from retrieval_bench.evaluation.uncertainty import COMPARED, comparisons, intervals_of, statistics
+from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.records.schema import load_rankings
 from retrieval_bench.registry import Entry, Spec
-from retrieval_bench.runner import run
-from retrieval_bench.trial import Plan
 from tests.support.shop import shop
 
 

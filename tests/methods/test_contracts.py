@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from retrieval_bench.core import BenchError, Dataset, Setup, Split
+from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.schema import Record, load_rankings
 from retrieval_bench.registry import JOINS, STEPS, Entry, Spec
-from retrieval_bench.runner import run
-from retrieval_bench.trial import Plan
 from tests.support.shop import shop
 
 METHODS = [

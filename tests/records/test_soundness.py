@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval_bench.compare.reload import values_of
 from retrieval_bench.core import BenchError
-from retrieval_bench.recomputed import values_of
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.records.schema import RANKINGS_FILE, Rankings, Record, load, load_rankings, write_whole
-from retrieval_bench.runner import run
 from tests.support.runs import plan
 from tests.support.shop import shop
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from retrieval_bench.core import Dataset
+from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import Entry, Spec
-from retrieval_bench.trial import Plan
 
 
 def plan(dataset: Dataset, *methods: Spec | str, **changes: Any) -> Plan:

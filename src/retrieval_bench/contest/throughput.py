@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from retrieval_bench.core import Setup, Split
-from retrieval_bench.extraction import extract
+from retrieval_bench.experiment.extraction import extract
 from retrieval_bench.extractors.deep.fused_inference import has_bfloat16
 from retrieval_bench.extractors.deep.preprocess import middle
 from retrieval_bench.images.reading import ImageBytes

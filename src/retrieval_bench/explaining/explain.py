@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split
+from retrieval_bench.experiment.features import fitted
+from retrieval_bench.experiment.prepare import Plan, Progress, silent
 from retrieval_bench.explaining import bits, choice, keypoints, networks, words
 from retrieval_bench.explaining.clues import Band, Clue, Explanation, Found, Layer, Shown, Unexplained
 from retrieval_bench.extractors.controls import Oracle, RandomControl
@@ -21,13 +23,11 @@ from retrieval_bench.extractors.histograms.lbp import LbpHistogram
 from retrieval_bench.extractors.local.hog import WholeImageHog
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks
 from retrieval_bench.extractors.local.pipeline import LocalFeatures
-from retrieval_bench.features import fitted
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.methods.reranking.spatial import Spatial
 from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.timing import pinned
-from retrieval_bench.trial import Plan, Progress, silent
 
 UNTRAINED = "[untrained]"
 ROOM = {"cosine": 0.01, "hamming": 0.0}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval_bench.compare.reload import judged
 from retrieval_bench.core import BenchError, Dataset, Judged, printable
 from retrieval_bench.evaluation.query_metadata import Known, known_in, known_of
-from retrieval_bench.recomputed import judged
 from retrieval_bench.records.schema import Record, Row, load, load_rankings
 from retrieval_bench.report.names import Names, renamed
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from retrieval_bench.diff import Change, Verdict
-from retrieval_bench.gates import bigger_is_better, time_name
+from retrieval_bench.compare.diff import Change, Verdict
+from retrieval_bench.compare.gates import bigger_is_better, time_name
 from retrieval_bench.records.schema import Record
 from retrieval_bench.records.scores import intervals_of, perturbed_of, quality_of
 from retrieval_bench.report.table import three_digits

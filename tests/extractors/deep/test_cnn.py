@@ -14,14 +14,14 @@ from torch import nn
 from torchvision import models
 
 from retrieval_bench.core import BenchError, Setup
-from retrieval_bench.extraction import checked
+from retrieval_bench.experiment.extraction import checked
+from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.extractors.deep import backbones, network_features, postprocess, preprocess, weights
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
-from retrieval_bench.runner import run
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.timing import pinned
-from retrieval_bench.trial import Plan
 from tests.support.paths import SHARED
 from tests.support.photos import photo, split_of
 

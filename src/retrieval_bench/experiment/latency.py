@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from retrieval_bench.core import BenchError, Ranking, Rows
-from retrieval_bench.extraction import checked, extract
+from retrieval_bench.experiment.extraction import checked, extract
+from retrieval_bench.experiment.prepare import Plan, Progress, Trial
+from retrieval_bench.experiment.quality import Found
 from retrieval_bench.images.decoded_cache import fresh
 from retrieval_bench.methods.pipeline import Pipeline
-from retrieval_bench.quality import Found
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.timing import Stopwatch, Time, latencies, pinned, waiting
-from retrieval_bench.trial import Plan, Progress, Trial
 
 TIMED_QUERIES = 128
 """Queries timed one by one: enough to carry a 99th percentile, few enough that timing costs seconds."""

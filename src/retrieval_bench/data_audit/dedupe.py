@@ -14,7 +14,16 @@ import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Distance, Images, Split, printable
-from retrieval_bench.duplicates import Copies, Describe, Gathered, Judgement, groups, judged, pairs_within, planted
+from retrieval_bench.data_audit.duplicates import (
+    Copies,
+    Describe,
+    Gathered,
+    Judgement,
+    groups,
+    judged,
+    pairs_within,
+    planted,
+)
 from retrieval_bench.images.reading import SUFFIXES, ImageFiles, decode
 
 THUMBNAIL = 144

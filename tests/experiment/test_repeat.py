@@ -7,13 +7,13 @@ import pytest
 
 from retrieval_bench import datasets, extractors, search
 from retrieval_bench.core import BenchError, NotComparable
+from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.repeat import compared, plan_of
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods import pipeline
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.records.schema import load, load_rankings
 from retrieval_bench.registry import DATASETS, parse
-from retrieval_bench.repeat import compared, plan_of
-from retrieval_bench.runner import run
-from retrieval_bench.trial import Plan
 from tests.support.records import record as made_up
 from tests.support.records import row
 from tests.support.shop import shelf_at

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval_bench.compare.gates import Gate, bigger_is_better, time_name
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.evaluation.bootstrap import RESAMPLES, intervals, resampled_means
-from retrieval_bench.gates import Gate, bigger_is_better, time_name
 from retrieval_bench.system.timing import Stopwatch
 
 WALL = "wall_s"

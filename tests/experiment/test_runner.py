@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import retrieval_bench.extractors
-from retrieval_bench import guards, quality, recording
 from retrieval_bench.core import BenchError, Dataset, Distance, Ranking, Split
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.uncertainty import COMPARED, comparisons
+from retrieval_bench.experiment import quality, recording, sanity_checks
+from retrieval_bench.experiment.prepare import prepare
+from retrieval_bench.experiment.runner import DEFAULT_METHODS, check, resolve_device, run, unique
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.records.schema import ImageCounts, Record, load, load_rankings
 from retrieval_bench.registry import BACKENDS
-from retrieval_bench.runner import DEFAULT_METHODS, check, resolve_device, run, unique
 from retrieval_bench.system.cache import FeatureCache
-from retrieval_bench.trial import prepare
 from tests.support.methods import Centred, MeanColor, spec
 from tests.support.runs import plan
 from tests.support.shop import shop
@@ -171,7 +171,7 @@ def test_an_interrupt_of_the_controls_keeps_all_rows(tmp_path: Path, monkeypatch
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(guards, "controls", stop)
+    monkeypatch.setattr(sanity_checks, "controls", stop)
     with pytest.raises(KeyboardInterrupt):
         run(plan(shop(), spec("mean", MeanColor), spec("also", MeanColor)), tmp_path)
     record = load(tmp_path)

@@ -14,24 +14,24 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench import guards
-from retrieval_bench.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.core import BenchError, Ranking, Setup
 from retrieval_bench.evaluation.relevance import Relevant
 from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
-from retrieval_bench.features import refuse_empty
-from retrieval_bench.measuring import TIMED_QUERIES, measure
+from retrieval_bench.experiment import sanity_checks
+from retrieval_bench.experiment.classification import Classified, Learnable, classify_all, unseen
+from retrieval_bench.experiment.features import refuse_empty
+from retrieval_bench.experiment.latency import TIMED_QUERIES, measure
+from retrieval_bench.experiment.prepare import Plan, Progress, Trial, prepare, silent
+from retrieval_bench.experiment.quality import Found, quality
+from retrieval_bench.experiment.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
+from retrieval_bench.experiment.robustness import asked_again
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
-from retrieval_bench.quality import Found, quality
-from retrieval_bench.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
 from retrieval_bench.records.schema import Failure, Record, Row, TimeFigure, claimed, save
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.report.table import derived
-from retrieval_bench.robustness import asked_again
 from retrieval_bench.system.device import check_device, gpu_is_there
 from retrieval_bench.system.timing import PeakMemory, Stopwatch, Time, pinned, release_memory, steady_allocator
-from retrieval_bench.trial import Plan, Progress, Trial, prepare, silent
 
 log = logging.getLogger("retrieval_bench")
 
@@ -101,13 +101,13 @@ def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial:
     try:
         with pinned(plan.threads):
             record = record.model_copy(
-                update={"controls": guards.controls(trial, plan.seed, plan.backend, plan.device)}
+                update={"controls": sanity_checks.controls(trial, plan.seed, plan.backend, plan.device)}
             )
     except Exception as error:  # whatever it is, the methods' numbers were had by the same search and judgement
         log.error("the controls failed", exc_info=True)
         broken = (f"the controls cannot be had ({type(error).__name__}: {error}), so nothing vouches for the numbers",)
-    broken += guards.violations(
-        record, arrays, sample=guards.sampled(trial, plan.seed), learn_from=trial.dataset.train.content
+    broken += sanity_checks.violations(
+        record, arrays, sample=sanity_checks.sampled(trial, plan.seed), learn_from=trial.dataset.train.content
     )
     for sentence in broken:
         log.error("%s", sentence)

@@ -10,19 +10,19 @@ import pytest
 import torch
 
 import retrieval_bench.extractors  # noqa: F401 - registers the networks
-from retrieval_bench import features, team
 from retrieval_bench.core import Setup, Split
-from retrieval_bench.extraction import extract
+from retrieval_bench.experiment import features, multi_gpu
+from retrieval_bench.experiment.extraction import extract
+from retrieval_bench.experiment.multi_gpu import Team
+from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
-from retrieval_bench.runner import run
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.device import gpus
 from retrieval_bench.system.timing import pinned
-from retrieval_bench.team import Team
-from retrieval_bench.trial import Plan
 from tests.support.pictures import photo_of
 
 
@@ -52,9 +52,9 @@ def test_two_processes_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> 
 
     with pinned(1):
         extractor.fit(split)
-        wanted = described(team.in_chunks)
+        wanted = described(multi_gpu.in_chunks)
         alone = described(Team(method, Setup(weights="random"), ["cpu", "cpu"]))  # too few to start processes for
-        monkeypatch.setattr(team, "LEAST", 1)
+        monkeypatch.setattr(multi_gpu, "LEAST", 1)
         counted.clear()
         found = described(Team(method, Setup(weights="random"), ["cpu", "cpu"]))
     assert counted == [4, 3] or counted == [3, 4]
@@ -82,7 +82,7 @@ def test_a_run_shares_networks_out_among_gpus(monkeypatch: pytest.MonkeyPatch, t
 
     monkeypatch.setattr(features, "gpus", lambda device: ["cpu", "cpu"])
     monkeypatch.setattr(features, "Team", watched)
-    monkeypatch.setattr(team, "LEAST", 1)
+    monkeypatch.setattr(multi_gpu, "LEAST", 1)
     shared = run(plan, tmp_path / "shared")
     assert set(built) == {"squeezenet1_0:size=64"}
     assert [row.error for row in shared.rows] == [None, None]

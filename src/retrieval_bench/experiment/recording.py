@@ -7,12 +7,13 @@ from dataclasses import asdict
 
 import numpy as np
 
-from retrieval_bench.classification import Classified
 from retrieval_bench.core import Judged, Ranking, printable
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.query_metadata import arrays_of, known_of
 from retrieval_bench.evaluation.relevance import FULL_LIMIT, Relevant
 from retrieval_bench.evaluation.uncertainty import comparisons, statistics
+from retrieval_bench.experiment.classification import Classified
+from retrieval_bench.experiment.prepare import Plan, Trial
 from retrieval_bench.records.schema import (
     DatasetFacts,
     ImageCounts,
@@ -29,7 +30,6 @@ from retrieval_bench.registry import PERTURBATIONS
 from retrieval_bench.system.cache import library_versions
 from retrieval_bench.system.device import gpu_settings
 from retrieval_bench.system.timing import pinned
-from retrieval_bench.trial import Plan, Trial
 
 
 def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Images, Setup, Split
-from retrieval_bench.duplicates import Copies, Describe, Gathered, Pairs, groups, judged, pairs_within
+from retrieval_bench.data_audit.duplicates import Copies, Describe, Gathered, Pairs, groups, judged, pairs_within
 from retrieval_bench.extractors.hashes.imagehash import dhash, phash
 from retrieval_bench.images.reading import decode
 from retrieval_bench.records.schema import Record

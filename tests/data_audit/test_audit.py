@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_bench import audit
+from retrieval_bench.data_audit import audit
 from retrieval_bench.datasets.folder import folder
 from tests.support.command import call, run
 from tests.support.shop import picture

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import Extractor, Images, Setup
-from retrieval_bench.extraction import CHUNK, in_chunks
+from retrieval_bench.experiment.extraction import CHUNK, in_chunks
 from retrieval_bench.images.decoded_cache import fresh
 from retrieval_bench.system.timing import pinned
 

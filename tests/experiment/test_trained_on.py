@@ -8,11 +8,11 @@ import pytest
 import torch
 from torchvision import models
 
+from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import Entry, Spec
-from retrieval_bench.runner import run
 from retrieval_bench.system.checkpoint import save_weights
-from retrieval_bench.trial import Plan
 from tests.support.shop import shop
 
 

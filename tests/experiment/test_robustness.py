@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from retrieval_bench.core import BenchError
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.images.perturbations import perturbed
 from retrieval_bench.records.schema import Record, Robustness
 from retrieval_bench.report import robustness, table
-from retrieval_bench.runner import run
 from retrieval_bench.search.index import topk
 from retrieval_bench.system.cache import FeatureCache
 from tests.support.methods import Centred, MeanColor, spec

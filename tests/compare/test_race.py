@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from retrieval_bench import race
+from retrieval_bench.compare import ab_timing
+from retrieval_bench.compare.gates import parse_gate
 from retrieval_bench.core import BenchError
-from retrieval_bench.gates import parse_gate
 
 
 def told(monkeypatch: pytest.MonkeyPatch, figures: Any) -> list[str]:
@@ -20,7 +20,7 @@ def told(monkeypatch: pytest.MonkeyPatch, figures: Any) -> list[str]:
         order.append(argv[0])
         return figures(argv[0], (len(order) - 1) // 2)
 
-    monkeypatch.setattr(race, "_timed", timed)
+    monkeypatch.setattr(ab_timing, "_timed", timed)
     return order
 
 
@@ -30,7 +30,7 @@ def test_ratios_are_paired_so_that_drift_drops_out(monkeypatch: pytest.MonkeyPat
         return {("wall_s", "s"): took, ("x", "images/s"): 1 / took}
 
     order = told(monkeypatch, drifting)
-    wall, rate = race.race(["base"], ["head"], 6)
+    wall, rate = ab_timing.race(["base"], ["head"], 6)
     assert (wall.ratio, wall.low, wall.high) == pytest.approx((1.2, 1.2, 1.2))
     assert rate.ratio == pytest.approx(1 / 1.2)
     assert wall.rounds == 6
@@ -43,7 +43,7 @@ def test_ratios_are_paired_so_that_drift_drops_out(monkeypatch: pytest.MonkeyPat
 
 def test_noise_widens_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     told(monkeypatch, lambda side, turn: {("wall_s", "s"): 1.0 + (turn % 3) * (side == "head")})
-    (wall,) = race.race(["base"], ["head"], 6)
+    (wall,) = ab_timing.race(["base"], ["head"], 6)
     assert wall.low < wall.ratio < wall.high
     assert wall.low < 1.3 < wall.high
     assert not wall.worse_than(parse_gate("wall_s:20%"))
@@ -53,7 +53,7 @@ def test_commands_are_run_and_records_read(tmp_path: Path) -> None:
     record = {"rows": [{"method": "sift", "times": {"search_p50": {"value": 2.0, "unit": "ms"}}}]}
     script = tmp_path / "prints.py"
     script.write_text(f"print({json.dumps(json.dumps(record))})")
-    ratios = race.race([sys.executable, str(script)], [sys.executable, str(script)], 3)
+    ratios = ab_timing.race([sys.executable, str(script)], [sys.executable, str(script)], 3)
     assert [ratio.name for ratio in ratios] == ["wall_s", "sift search_ms_p50"]
     assert ratios[1].ratio == pytest.approx(1)
     assert ratios[0].base > 0
@@ -62,24 +62,24 @@ def test_commands_are_run_and_records_read(tmp_path: Path) -> None:
 def test_what_cannot_be_raced_is_refused(tmp_path: Path) -> None:
     fails = [sys.executable, "-c", "import sys; sys.exit('no such luck')"]
     with pytest.raises(BenchError, match=r"exit code 1 \(no such luck\)"):
-        race.race(fails, fails, 3)
+        ab_timing.race(fails, fails, 3)
     with pytest.raises(BenchError, match="cannot be run"):
-        race.race([str(tmp_path / "nothing")], [str(tmp_path / "nothing")], 3)
+        ab_timing.race([str(tmp_path / "nothing")], [str(tmp_path / "nothing")], 3)
     with pytest.raises(BenchError, match="at least 3"):
-        race.race(fails, fails, 2)
+        ab_timing.race(fails, fails, 2)
     with pytest.raises(BenchError, match="no bin/python"):
-        race.argv_of(str(tmp_path), [])
+        ab_timing.argv_of(str(tmp_path), [])
     with pytest.raises(BenchError, match="in quotes"):
-        race.argv_of("say 'what", [])
+        ab_timing.argv_of("say 'what", [])
     with pytest.raises(BenchError, match="empty"):
-        race.argv_of(" ", [])
+        ab_timing.argv_of(" ", [])
     with pytest.raises(BenchError, match="an empty command"):
-        race.argv_of("", [])
+        ab_timing.argv_of("", [])
 
 
 def test_an_environment_runs_what_is_installed_in_it(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").touch()
-    argv = race.argv_of(str(tmp_path), ["--methods", "phash"])
+    argv = ab_timing.argv_of(str(tmp_path), ["--methods", "phash"])
     assert argv == [f"{tmp_path}/bin/python", *["-m", "benchmark", "run", "--no-cache", "--json", "--methods", "phash"]]
-    assert race.argv_of("sleep 1", []) == ["sleep", "1"]
+    assert ab_timing.argv_of("sleep 1", []) == ["sleep", "1"]

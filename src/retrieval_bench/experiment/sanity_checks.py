@@ -17,10 +17,10 @@ from retrieval_bench.core import Ranking, Searcher
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.ties import tie_bounds
+from retrieval_bench.experiment.prepare import Trial
 from retrieval_bench.extractors.controls import DIMENSIONS, Oracle
 from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import backend_on
-from retrieval_bench.trial import Trial
 
 MOST_QUERIES = 2_500
 """Controls rank no more queries than these, drawn by the seed: enough for what they are held against."""

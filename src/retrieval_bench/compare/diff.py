@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_bench.compare.gates import Gate, bigger_is_better, known_names, time_name
+from retrieval_bench.compare.reload import Values
 from retrieval_bench.core import BenchError, NotComparable
-from retrieval_bench.gates import Gate, bigger_is_better, known_names, time_name
-from retrieval_bench.recomputed import Values
 from retrieval_bench.records.schema import Record, Row, find_row
 from retrieval_bench.records.scores import Option, asked_steps, changed_options, perturbed_of, quality_of, steps_of
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.duplicates import (
+from retrieval_bench.data_audit.duplicates import (
     PLANTED,
     Copies,
     Gathered,

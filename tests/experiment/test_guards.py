@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval_bench import features, guards, quality, search
+from retrieval_bench import search
+from retrieval_bench.compare.diff import diff
 from retrieval_bench.core import Dataset, Judged, NotComparable, Ranking, Searcher, Split
-from retrieval_bench.diff import diff
 from retrieval_bench.evaluation import metrics
+from retrieval_bench.experiment import features, quality, sanity_checks
+from retrieval_bench.experiment.prepare import Plan, prepare
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.records.schema import Record, load_rankings
 from retrieval_bench.registry import BACKENDS, Entry, Spec
-from retrieval_bench.runner import run
 from retrieval_bench.system.cache import FeatureCache
-from retrieval_bench.trial import Plan, prepare
 from tests.support.methods import MeanColor, spec
 from tests.support.paths import ROOT
 from tests.support.shop import shop
@@ -66,14 +67,14 @@ def broken(record: Record, arrays: dict[str, np.ndarray], method: str = "mean", 
     rows = [
         row if row.method != method else row.model_copy(update={"scores": row.scores | scores}) for row in record.rows
     ]
-    return "; ".join(guards.violations(record.model_copy(update={"rows": tuple(rows)}), arrays))
+    return "; ".join(sanity_checks.violations(record.model_copy(update={"rows": tuple(rows)}), arrays))
 
 
 def test_every_run_has_its_controls_asked_for_or_not(data: Dataset, honest: tuple) -> None:
     record, arrays = honest
     assert record.status == "finished"
     assert record.violations == ()
-    assert tuple(record.controls) == guards.CONTROLS
+    assert tuple(record.controls) == sanity_checks.CONTROLS
     assert {row.method for row in record.rows} == {"mean", "position"}
     for name, ceiling in record.ceilings.items():
         assert record.controls["oracle"][name] == pytest.approx(ceiling, abs=1e-12)
@@ -81,13 +82,13 @@ def test_every_run_has_its_controls_asked_for_or_not(data: Dataset, honest: tupl
     assert record.controls["duplicates"] == record.controls["constant"], "no image occurs twice"
     assert abs(record.controls["random"]["accuracy"] - 9 / 108) < 0.15
     assert record.controls["constant"]["accuracy"] == np.mean(data.query.labels == data.gallery.labels[0])
-    assert len(arrays["n_relevant"]) >= guards.ENOUGH_QUERIES
+    assert len(arrays["n_relevant"]) >= sanity_checks.ENOUGH_QUERIES
 
 
 def test_duplicates_are_found_by_their_bytes_alone(data: Dataset) -> None:
     leaked = replace(data.query, images=data.gallery.images)  # each query's own picture lies in the gallery
     leaky = Dataset("leaky", data.train, data.gallery, leaked, data.label_names, data.category_names)
-    found = guards.controls(prepare(plan(leaky)), 0, "exact")
+    found = sanity_checks.controls(prepare(plan(leaky)), 0, "exact")
     assert found["duplicates"]["accuracy"] == 1.0
     assert found["duplicates"]["map"] < 0.5
     assert found["random"]["accuracy"] == 1.0
@@ -95,7 +96,7 @@ def test_duplicates_are_found_by_their_bytes_alone(data: Dataset) -> None:
 
 def test_controls_leave_themselves_out(data: Dataset) -> None:
     both = Dataset("loo", data.train, data.gallery, data.gallery, data.label_names, data.category_names, True)
-    found = guards.controls(prepare(plan(both)), 0, "exact")
+    found = sanity_checks.controls(prepare(plan(both)), 0, "exact")
     assert found["duplicates"] == found["constant"]
     assert found["chance"]["accuracy"] == pytest.approx(8 / 107)
     assert found["oracle"]["recall@10"] == 1.0
@@ -103,7 +104,7 @@ def test_controls_leave_themselves_out(data: Dataset) -> None:
 
 def test_equality_ranks_as_a_sort_would() -> None:
     gallery = np.array([3, 1, 3, 2])
-    found = guards.Equality(gallery)(np.array([3, 9, 3]), 4, np.array([-1, 0, 2]))
+    found = sanity_checks.Equality(gallery)(np.array([3, 9, 3]), 4, np.array([-1, 0, 2]))
     assert found.indices.tolist() == [[0, 2, 1, 3], [1, 2, 3, -1], [0, 1, 3, -1]]
     assert found.distances[0].tolist() == [0, 0, 1, 1]
     assert found.distances[2].tolist() == [0, 1, 1, np.inf]
@@ -111,7 +112,7 @@ def test_equality_ranks_as_a_sort_would() -> None:
 
 def test_the_closed_form_is_what_a_perfect_ranking_scores(honest: tuple) -> None:
     record, arrays = honest
-    assert guards.closed_form(arrays["n_relevant"], record) == pytest.approx(record.ceilings, abs=1e-12)
+    assert sanity_checks.closed_form(arrays["n_relevant"], record) == pytest.approx(record.ceilings, abs=1e-12)
 
 
 def test_hits_everywhere_and_a_bad_ranking_is_no_ranking(honest: tuple) -> None:
@@ -146,7 +147,7 @@ def test_equal_scores_of_different_methods(honest: tuple) -> None:
         for name in ("sift:words=0", "sift:words=1")
         for what in ("indices", "distances")
     }
-    assert guards.violations(record.model_copy(update={"rows": rows}), arrays | again) == (), (
+    assert sanity_checks.violations(record.model_copy(update={"rows": rows}), arrays | again) == (), (
         "options may change nothing"
     )
 
@@ -159,7 +160,7 @@ def test_an_image_found_twice(honest: tuple) -> None:
 
 
 def test_a_run_that_breaks_a_rule_is_saved_and_failed(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(guards, "violations", lambda *words, **names: ("this cannot be",))
+    monkeypatch.setattr(sanity_checks, "violations", lambda *words, **names: ("this cannot be",))
     record = run(plan(data, spec("mean", Grey)), tmp_path)
     assert (record.status, record.violations) == ("failed", ("this cannot be",))
     assert (tmp_path / "rankings.npz").exists()
@@ -245,7 +246,7 @@ def test_planted_self_match_in_a_saved_ranking(data: Dataset, tmp_path: Path) ->
     assert record.status == "finished"
     arrays = load_rankings(tmp_path, record)
     arrays["mean/indices"][:, 0] = arrays["exclude"]
-    assert "mean: 108 queries found themselves" in guards.violations(record, arrays)
+    assert "mean: 108 queries found themselves" in sanity_checks.violations(record, arrays)
 
 
 def test_planted_shuffled_labels(data: Dataset, honest: tuple, tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_planted_shuffled_labels(data: Dataset, honest: tuple, tmp_path: Path) -
     record = run(plan(shuffled, spec("mean", Grey), "phash", "color"), tmp_path)
     families = ("color", "hash", "global")
     rows = tuple(row.model_copy(update={"family": name}) for row, name in zip(record.rows, families, strict=True))
-    told = guards.violations(record.model_copy(update={"rows": rows}), load_rankings(tmp_path, record))
+    told = sanity_checks.violations(record.model_copy(update={"rows": rows}), load_rankings(tmp_path, record))
     assert any("does better than chance" in sentence for sentence in told)
     with pytest.raises(NotComparable, match="fingerprint"):
         diff(honest[0], record)

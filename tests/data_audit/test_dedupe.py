@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_bench.duplicates import groups, pairs_within
+from retrieval_bench.data_audit.duplicates import groups, pairs_within
 from retrieval_bench.images.perturbations import perturbed
 from retrieval_bench.report.duplicates import page
 from tests.support.command import call

@@ -9,14 +9,14 @@ from typing import Literal
 
 import numpy as np
 
+from retrieval_bench.compare.diff import diff
 from retrieval_bench.core import BenchError
-from retrieval_bench.diff import diff
+from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.runner import resolve_device
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.records.schema import Record, find_row
 from retrieval_bench.registry import DATASETS, parse
-from retrieval_bench.runner import resolve_device
 from retrieval_bench.system.timing import usable_cores
-from retrieval_bench.trial import Plan
 
 Sameness = Literal["identical", "within tolerance", "different"]
 

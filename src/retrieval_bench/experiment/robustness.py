@@ -7,13 +7,13 @@ from dataclasses import replace
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
-from retrieval_bench.features import part_features
+from retrieval_bench.experiment.features import part_features
+from retrieval_bench.experiment.prepare import Plan, Progress, Trial
+from retrieval_bench.experiment.quality import Found
 from retrieval_bench.images.perturbations import Perturbed, levels
 from retrieval_bench.methods.pipeline import Pipeline
-from retrieval_bench.quality import Found
 from retrieval_bench.records.schema import Robustness
 from retrieval_bench.system.timing import pinned
-from retrieval_bench.trial import Plan, Progress, Trial
 
 
 def asked_again(

@@ -11,7 +11,9 @@ import numpy as np
 
 import retrieval_bench
 from retrieval_bench.core import BenchError, Extractor, Setup, Split
-from retrieval_bench.extraction import Extracted, Watched, extract
+from retrieval_bench.experiment.extraction import Extracted, Watched, extract
+from retrieval_bench.experiment.multi_gpu import Team
+from retrieval_bench.experiment.prepare import Plan, Progress, silent
 from retrieval_bench.images.reading import DECODER_VERSION
 from retrieval_bench.methods.fusion import LEARN_FROM
 from retrieval_bench.methods.parse import Method
@@ -21,8 +23,6 @@ from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import code_version, library_versions, recipe_key
 from retrieval_bench.system.device import gpus
 from retrieval_bench.system.timing import Stopwatch, pinned
-from retrieval_bench.team import Team
-from retrieval_bench.trial import Plan, Progress, silent
 
 FEATURE_ROOMS = ("classifiers", "extractors", "images", "training", "training_loop")
 """Folders whose code a feature passes through: a change of any file in them, however deep, is another feature."""

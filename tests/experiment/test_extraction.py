@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retrieval_bench.core import BenchError, Split
-from retrieval_bench.extraction import CHUNK, Extracted, Watched, checked, extract
+from retrieval_bench.experiment.extraction import CHUNK, Extracted, Watched, checked, extract
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.system.cache import FeatureCache
 from tests.support.methods import MeanColor

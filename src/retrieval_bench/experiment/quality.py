@@ -10,13 +10,13 @@ from retrieval_bench.core import Ranking, Rows, Searcher, Split
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import Relevant, judge, rank_gallery
 from retrieval_bench.evaluation.ties import tie_bounds
-from retrieval_bench.features import PartFeatures, fit_join, part_features
+from retrieval_bench.experiment.features import PartFeatures, fit_join, part_features
+from retrieval_bench.experiment.prepare import Plan, Progress, Trial
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.schema import Features, PartFacts, Ties
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.system.checkpoint import refuse_own_images
 from retrieval_bench.system.timing import Stopwatch, Time, pinned
-from retrieval_bench.trial import Plan, Progress, Trial
 
 
 @dataclass(frozen=True, eq=False)

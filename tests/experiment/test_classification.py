@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from retrieval_bench.classification import unseen
 from retrieval_bench.classifiers.classifier import Learned
 from retrieval_bench.core import Dataset
+from retrieval_bench.experiment.classification import unseen
+from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.records.schema import Record, load_rankings
 from retrieval_bench.registry import HEADS, Entry, Spec
 from retrieval_bench.report.table import caption
-from retrieval_bench.runner import run
-from retrieval_bench.trial import Plan
 from tests.support.methods import MeanColor, spec
 from tests.support.shop import shop
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from retrieval_bench.compare.diff import diff
+from retrieval_bench.compare.gates import parse_gate
+from retrieval_bench.compare.reload import Values
 from retrieval_bench.core import BenchError, NotComparable
-from retrieval_bench.diff import diff
 from retrieval_bench.evaluation.significance import compare
-from retrieval_bench.gates import parse_gate
-from retrieval_bench.recomputed import Values
 from retrieval_bench.records.schema import HeadFacts, Robustness, TimeFigure
 from retrieval_bench.report.verdict import as_data, github, lines, markdown
 from tests.support.records import failed, record, row
