@@ -9,11 +9,11 @@ import functools
 
 import pytest
 
-from retrieval_bench.contest import race, rivals
-from retrieval_bench.contest.shapes import ALL, Shape
+from retrieval_bench.peer_benchmarks import competitors, measurement
+from retrieval_bench.peer_benchmarks.shapes import ALL, Shape
 from retrieval_bench.system.timing import pinned, usable_cores
 
-RIVALS = rivals.rivals()
+RIVALS = competitors.rivals()
 PAIRS = [pytest.param(shape, name, id=f"{shape.key}-{name}") for shape in ALL for name in RIVALS]
 
 
@@ -30,7 +30,7 @@ def same_threads():
 @functools.lru_cache(maxsize=1)  # pairs come shape by shape; one gallery at a time is in memory
 def searched(shape: Shape):
     queries, gallery = shape.data()
-    return queries, gallery, RIVALS[race.REFERENCE](shape, queries, gallery)[""]()
+    return queries, gallery, RIVALS[measurement.REFERENCE](shape, queries, gallery)[""]()
 
 
 @pytest.mark.parametrize(("shape", "name"), PAIRS)
@@ -39,9 +39,9 @@ def test_search(benchmark, shape, name):
     settings = RIVALS[name](shape, queries, gallery)
     if not settings:
         pytest.skip(f"{name} does not take part")
-    times, why = race.try_out(name, settings, reference, queries, gallery)
+    times, why = measurement.try_out(name, settings, reference, queries, gallery)
     assert why is None
     fastest = min(times, key=times.get)
     benchmark.group = shape.key
     benchmark.extra_info["setting"] = fastest
-    benchmark.pedantic(settings[fastest], setup=race.wait_until_quiet, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(settings[fastest], setup=measurement.wait_until_quiet, rounds=5, warmup_rounds=1)

@@ -1,1 +1,4 @@
-"""Records shown to people: tables derived from a record, never edited by hand."""
+"""Records to tables, plots and pages, never edited by hand.
+
+A new number about a run belongs in `evaluation` or `compare`, not here.
+"""

@@ -1,1 +1,4 @@
-"""Training networks: from scratch, the whole network further, or a new head alone; on `train` and nothing else."""
+"""`train`: from the name of a network and a split to a file of weights; learns from train and nothing else.
+
+The loop itself belongs in `training_loop`, which `convnet` uses too.
+"""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-from retrieval_bench.contest.rivals import certified_index, rivals
-from retrieval_bench.contest.shapes import MEMORY, Shape
+from retrieval_bench.peer_benchmarks.competitors import certified_index, rivals
+from retrieval_bench.peer_benchmarks.shapes import MEMORY, Shape
 from retrieval_bench.system.timing import PeakMemory
 
 

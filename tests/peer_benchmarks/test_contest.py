@@ -7,14 +7,14 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.kernel import app
-from retrieval_bench.contest import contest, memory, plot, race, report, rivals, targets
-from retrieval_bench.contest.agreement import disagreement, true_distances
-from retrieval_bench.contest.contest import Contest, Plan
-from retrieval_bench.contest.peaks import WIDTHS, Peaks, emitted_multiply_adds, plain_multiply_adds, read_all
-from retrieval_bench.contest.race import Result
-from retrieval_bench.contest.rivals import Found
-from retrieval_bench.contest.shapes import ALL, BATCHES, CODES, SINGLES, Shape, by_gallery_size, chosen
 from retrieval_bench.core import BenchError
+from retrieval_bench.peer_benchmarks import competitors, measurement, memory, plot, report, run, targets
+from retrieval_bench.peer_benchmarks.agreement import disagreement, true_distances
+from retrieval_bench.peer_benchmarks.competitors import Found
+from retrieval_bench.peer_benchmarks.measurement import Result
+from retrieval_bench.peer_benchmarks.peaks import WIDTHS, Peaks, emitted_multiply_adds, plain_multiply_adds, read_all
+from retrieval_bench.peer_benchmarks.run import Contest, Plan
+from retrieval_bench.peer_benchmarks.shapes import ALL, BATCHES, CODES, SINGLES, Shape, by_gallery_size, chosen
 from retrieval_bench.system.timing import pinned
 
 VECTORS, BITS = Shape(6, 400, 24, k=7), Shape(6, 400, 64, k=7, bits=True)
@@ -68,7 +68,7 @@ def test_rows_that_rounding_cannot_tell_apart_may_change_places():
 
 def test_judged_in_parts_it_is_the_same(monkeypatch):
     queries, gallery, rows, distances = searched(VECTORS)
-    monkeypatch.setattr("retrieval_bench.contest.agreement._VALUES_AT_ONCE", 1)
+    monkeypatch.setattr("retrieval_bench.peer_benchmarks.agreement._VALUES_AT_ONCE", 1)
     assert disagreement(queries, gallery, rows, rows, distances) is None
     rows = rows.copy()
     rows[4, 0] = rows[4, 1]
@@ -80,22 +80,22 @@ def on_one_thread(monkeypatch):
     """Nobody waits for a second core that other tests may be using."""
     for library in ("torch", "faiss", "sklearn.neighbors"):
         pytest.importorskip(library)
-    monkeypatch.setattr(race, "_QUIET_AT_MOST_S", 0.0)
+    monkeypatch.setattr(measurement, "_QUIET_AT_MOST_S", 0.0)
     with pinned(1):
         yield
 
 
 @pytest.mark.parametrize("shape", [Shape(40, 700, 33, k=5), Shape(1, 700, 128), BITS, Shape(1, 500, 64, bits=True)])
 def test_every_rival_finds_the_same_at_every_setting(monkeypatch, on_one_thread, shape):
-    monkeypatch.setattr(rivals, "PRODUCT_BYTES", {"small": 3 * 4 * shape.rows})
+    monkeypatch.setattr(competitors, "PRODUCT_BYTES", {"small": 3 * 4 * shape.rows})
     queries, gallery = shape.data()
-    reference = rivals.ours_float32(shape, queries, gallery)[""]()
-    for name, rival in rivals.rivals().items():
+    reference = competitors.ours_float32(shape, queries, gallery)[""]()
+    for name, rival in competitors.rivals().items():
         settings = rival(shape, queries, gallery)
         if not settings:
             assert shape.bits or name == "int8"
             continue
-        _, why = race.try_out(name, settings, reference, queries, gallery, patience_s=0.0)
+        _, why = measurement.try_out(name, settings, reference, queries, gallery, patience_s=0.0)
         assert why is None, name
         if name == "numpy" and shape.queries == 40:
             assert set(settings) == {"whole", "small"}
@@ -122,7 +122,7 @@ def test_who_is_wrong_is_named_and_not_timed():
             return super().data(seed)
 
     entrants = {"float32": truth, "int8": one_bit_off, "numpy": truth, "torch": forgetful, "faiss": elsewhere}
-    result = race.race(
+    result = measurement.race(
         SameData(6, 400, 24, k=7), entrants, rounds=2, peaks=Peaks(lambda: 1e9, lambda: 2e9), patience_s=0
     )
     assert result.wrong == {
@@ -142,8 +142,8 @@ def test_nobody_left_to_time():
     def lost(shape, queries, gallery):
         return {"": lambda: Found(np.zeros((shape.queries, shape.k), np.int64), None)}
 
-    assert race.race(VECTORS, {}, rounds=1).samples_ms == {}
-    alone = race.race(VECTORS, {"float32": lost}, rounds=1)
+    assert measurement.race(VECTORS, {}, rounds=1).samples_ms == {}
+    alone = measurement.race(VECTORS, {"float32": lost}, rounds=1)
     assert alone.wrong == {"float32": "query 0 finds a row twice"}
     assert any("wrong" in line for line in Contest(Plan(), 1, [alone], None).lines())
 
@@ -270,11 +270,11 @@ def test_labels_keep_their_order_and_their_distance():
 @pytest.fixture
 def without_peaks(monkeypatch):
     """The read loop would fill 512 MiB."""
-    monkeypatch.setattr(contest, "peaks", lambda threads: Peaks(lambda: 5e11, lambda: 5e10))
+    monkeypatch.setattr(run, "peaks", lambda threads: Peaks(lambda: 5e11, lambda: 5e10))
 
 
 def test_quick_from_end_to_end(without_peaks, monkeypatch, tmp_path):
-    monkeypatch.setattr(race, "_QUIET_AT_MOST_S", 0.0)
+    monkeypatch.setattr(measurement, "_QUIET_AT_MOST_S", 0.0)
     file = tmp_path / "times.json"
     options = ["--quick", "--rounds", "1", "--threads", "1", "--only", "16x*,hamming-1x*x64-*", "--json", str(file)]
     done = CliRunner().invoke(app, options)
@@ -291,8 +291,8 @@ def test_quick_from_end_to_end(without_peaks, monkeypatch, tmp_path):
 
 def test_the_plot_is_drawn(without_peaks, monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(race, "_QUIET_AT_MOST_S", 0.0)
-    monkeypatch.setattr(contest, "rivals", lambda: {"float32": rivals.ours_float32, "numpy": rivals.search_numpy})
+    monkeypatch.setattr(measurement, "_QUIET_AT_MOST_S", 0.0)
+    monkeypatch.setattr(run, "rivals", lambda: {"float32": competitors.ours_float32, "numpy": competitors.search_numpy})
     file = tmp_path / "new folder" / "sizes.png"
     options = ["--quick", "--rounds", "1", "--only", "1x*", "--plot", str(file)]
     done = CliRunner().invoke(app, options)

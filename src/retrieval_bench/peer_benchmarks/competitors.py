@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retrieval_bench.contest.shapes import Shape
 from retrieval_bench.core import Distance
+from retrieval_bench.peer_benchmarks.shapes import Shape
 
 
 class Found(NamedTuple):

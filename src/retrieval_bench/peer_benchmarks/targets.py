@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from retrieval_bench.contest.race import Result
-from retrieval_bench.contest.shapes import BATCHES, CODES, LARGE, SINGLES, Shape
+from retrieval_bench.peer_benchmarks.measurement import Result
+from retrieval_bench.peer_benchmarks.shapes import BATCHES, CODES, LARGE, SINGLES, Shape
 
 ONE_QUERY = tuple(shape for shape in (*SINGLES, *LARGE) if shape.queries == 1)
 LARGE_BATCHES = tuple(shape for shape in (*BATCHES, *LARGE) if shape.queries >= 100 and shape.dim >= 512)

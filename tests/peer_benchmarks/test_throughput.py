@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 import retrieval_bench.datasets
 import retrieval_bench.extractors  # noqa: F401 - registers the networks
 from benchmark import network as command
-from retrieval_bench.contest import networks, throughput
-from retrieval_bench.contest.throughput import Throughput, as_jpeg, operations, peak_of
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.datasets.splits import limit
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures
+from retrieval_bench.peer_benchmarks import networks, throughput
+from retrieval_bench.peer_benchmarks.throughput import Throughput, as_jpeg, operations, peak_of
 from retrieval_bench.registry import DATASETS
 from retrieval_bench.system.timing import Time
 

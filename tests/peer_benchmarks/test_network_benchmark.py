@@ -9,10 +9,10 @@ import pytest
 import retrieval_bench.datasets
 import retrieval_bench.extractors  # noqa: F401 - registers the networks
 from benchmark import network as command
-from retrieval_bench.contest import networks
-from retrieval_bench.contest.networks import INT8, PEER, PLAIN, Contest, Way
 from retrieval_bench.core import Setup
 from retrieval_bench.datasets.splits import limit
+from retrieval_bench.peer_benchmarks import networks
+from retrieval_bench.peer_benchmarks.networks import INT8, PEER, PLAIN, Contest, Way
 from retrieval_bench.registry import DATASETS
 
 

@@ -15,10 +15,10 @@ from statistics import median
 import numpy as np
 import psutil
 
-from retrieval_bench.contest.agreement import disagreement
-from retrieval_bench.contest.peaks import Peaks
-from retrieval_bench.contest.rivals import OURS, PEERS, Found, Rival, Search
-from retrieval_bench.contest.shapes import Shape
+from retrieval_bench.peer_benchmarks.agreement import disagreement
+from retrieval_bench.peer_benchmarks.competitors import OURS, PEERS, Found, Rival, Search
+from retrieval_bench.peer_benchmarks.peaks import Peaks
+from retrieval_bench.peer_benchmarks.shapes import Shape
 from retrieval_bench.system.timing import Stopwatch
 
 Progress = Callable[[str, int, int], None]

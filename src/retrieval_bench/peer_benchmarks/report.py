@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from retrieval_bench.contest.race import Result, names
-from retrieval_bench.contest.targets import Verdict
+from retrieval_bench.peer_benchmarks.measurement import Result, names
+from retrieval_bench.peer_benchmarks.targets import Verdict
 
 SCHEMA_VERSION = 1
 NOTHING = "-"

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrieval_bench.contest import report
-from retrieval_bench.contest.memory import extra_memory
-from retrieval_bench.contest.peaks import peaks
-from retrieval_bench.contest.race import Neighbours, Progress, Result, race
-from retrieval_bench.contest.rivals import rivals
-from retrieval_bench.contest.shapes import Shape, by_gallery_size, chosen
-from retrieval_bench.contest.targets import Verdict, verdicts
 from retrieval_bench.core import BenchError
+from retrieval_bench.peer_benchmarks import report
+from retrieval_bench.peer_benchmarks.competitors import rivals
+from retrieval_bench.peer_benchmarks.measurement import Neighbours, Progress, Result, race
+from retrieval_bench.peer_benchmarks.memory import extra_memory
+from retrieval_bench.peer_benchmarks.peaks import peaks
+from retrieval_bench.peer_benchmarks.shapes import Shape, by_gallery_size, chosen
+from retrieval_bench.peer_benchmarks.targets import Verdict, verdicts
 from retrieval_bench.records.schema import environment, now
 from retrieval_bench.system.timing import pinned, usable_cores
 
@@ -81,7 +81,7 @@ class Contest:
 
     def plot(self, file: Path, progress: Progress | None, say: Callable[[str], None] | None) -> None:
         """Race again, over gallery sizes, and draw: one panel for single queries and one for batches of 100."""
-        from retrieval_bench.contest.plot import draw
+        from retrieval_bench.peer_benchmarks.plot import draw
 
         largest = 10_000 if self.plan.quick else 1_000_000
         panels = {
