@@ -38,10 +38,10 @@ def audit_command(
     """Look for duplicates inside and across splits, conflicting labels, lone queries and broken images."""
     from benchmark.dedupe import describer
     from benchmark.display import Display
+    from retrieval_bench.compare.reload import dataset_of
     from retrieval_bench.data_audit import audit
     from retrieval_bench.records.schema import load, load_rankings
     from retrieval_bench.registry import DATASETS, parse
-    from retrieval_bench.revisit import dataset_of
 
     spec = parse(DATASETS, dataset)
     workers = usable_threads(threads)

@@ -35,9 +35,9 @@ def explain_command(
     from dataclasses import replace
 
     from benchmark.display import Display
+    from retrieval_bench.compare.reload import dataset_of, methods_of
     from retrieval_bench.experiment.repeat import plan_of
     from retrieval_bench.records.schema import load, load_rankings, write_whole
-    from retrieval_bench.revisit import dataset_of, methods_of
     from retrieval_bench.system.cache import FeatureCache, cache_root
 
     if out.is_dir():

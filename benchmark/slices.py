@@ -31,10 +31,10 @@ def slices_command(
     """Results by category, by train images of the label, and by what the dataset knows of each query."""
     from dataclasses import asdict
 
+    from retrieval_bench.compare.reload import dataset_of, main_metrics, main_values, methods_of
     from retrieval_bench.evaluation.query_metadata import known_in, known_of
     from retrieval_bench.evaluation.slices import sliced, slicings
     from retrieval_bench.records.schema import load, load_rankings
-    from retrieval_bench.revisit import dataset_of, main_metrics, methods_of, values_of
 
     whole = load(record)
     if metric not in main_metrics(whole):
@@ -44,7 +44,7 @@ def slices_command(
     known = known_in(arrays)
     if known.class_sizes is None:  # a record of an earlier version: only the data knows
         known = known_of(dataset_of(whole, data_root), arrays["query_ids"])
-    values = {name: values_of(whole, arrays, name) for name in names}
+    values = {name: main_values(whole, arrays, name) for name in names}
     found = sliced(slicings(known, arrays["n_relevant"]), values, arrays["query_labels"], whole.settings.seed)
     if as_json:
         slicings_found = [asdict(way) for way in found]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval_bench.compare.reload import dataset_of, main_values
 from retrieval_bench.core import Dataset, NotComparable
 from retrieval_bench.evaluation.query_metadata import Known, known_in, known_of
 from retrieval_bench.evaluation.slices import Slicing, sliced, slicings
@@ -16,7 +17,6 @@ from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.records.schema import Record, load_rankings, save
 from retrieval_bench.registry import DATASETS, Entry
-from retrieval_bench.revisit import dataset_of, values_of
 from tests.support.command import call
 from tests.support.command import run as run_command
 from tests.support.methods import MeanColor, spec
@@ -117,7 +117,7 @@ def test_an_old_record_knows_nothing() -> None:
 def test_scores_of_slices_are_means_of_their_queries(shop_record: tuple[Record, Path]) -> None:
     record, folder = shop_record
     arrays = load_rankings(folder, record)
-    values = {name: values_of(record, arrays, name) for name in ("mean", "phash")}
+    values = {name: main_values(record, arrays, name) for name in ("mean", "phash")}
     ways = slicings(known_in(arrays), arrays["n_relevant"])
     found = {way.by: way.slices for way in sliced(ways, values, arrays["query_labels"], 0)}
     direct = values["mean"]["accuracy"]
@@ -134,7 +134,7 @@ def test_scores_of_slices_are_means_of_their_queries(shop_record: tuple[Record, 
 def test_the_interval_of_a_slice_is_that_of_its_queries_alone(shop_record: tuple[Record, Path]) -> None:
     record, folder = shop_record
     arrays = load_rankings(folder, record)
-    values = values_of(record, arrays, "mean")
+    values = main_values(record, arrays, "mean")
     labels = arrays["query_labels"]
     rows = np.arange(1, len(labels), 2)
     way = Slicing("odd", "odd", {"odd": rows})

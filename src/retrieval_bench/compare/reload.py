@@ -1,4 +1,4 @@
-"""From the files of a record back to every query's values: what was ranked is judged anew."""
+"""A record read back: its dataset as the run saw it, and every query's values, judged anew from what was ranked."""
 
 from __future__ import annotations
 
@@ -8,10 +8,37 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Judged, Ranking
+from retrieval_bench.core import BenchError, Dataset, Judged, NotComparable, Ranking, printable
+from retrieval_bench.datasets.splits import limit
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge
 from retrieval_bench.records.schema import RANKINGS_FILE, Record, load_rankings, run_file
+from retrieval_bench.registry import DATASETS, parse
+
+
+def dataset_of(record: Record, root: Path | None = None) -> Dataset:
+    """The dataset as the run saw it, without the images that it skipped. root: where it lies now, if elsewhere.
+
+    Raises NotComparable where ids, labels or contents are not those of the record.
+    """
+    facts = record.dataset
+    place = root if root is not None else None if facts.root is None else Path(facts.root)
+    dataset: Dataset = parse(DATASETS, facts.spec).build(place)
+    if record.settings.limit is not None:
+        dataset = limit(dataset, record.settings.limit)
+    for name in {item.split for item in facts.skipped}:
+        bad = {item.id for item in facts.skipped if item.split == name}
+        split = dataset.splits[name]
+        whole = [row for row, item in enumerate(split.ids) if item not in bad]
+        dataset = dataset.with_splits({name: split.take(whole)})
+    if dataset.fingerprint != facts.fingerprint:
+        where = "" if place is None else f" in {printable(place)}"
+        raise NotComparable(
+            f"dataset {facts.spec}: the images{where} are not those of the record: fingerprint "
+            f"{dataset.fingerprint[:12]}, not {facts.fingerprint[:12]}; its images, labels or splits have changed: "
+            "run again, or name the old ones with --data-root"
+        )
+    return dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,3 +89,25 @@ def judged(arrays: Mapping[str, np.ndarray], method: str) -> Judged:
         )
     except (IndexError, ValueError) as error:
         raise BenchError(f"{RANKINGS_FILE}: what {method} found cannot be judged ({error}); run again") from None
+
+
+def main_values(record: Record, arrays: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
+    """Accuracy, map@r and recall at the largest k of each query: {name: (q,) float64}."""
+    kept = main_metrics(record)
+    found = metrics.per_query(judged(arrays, method), record.settings.k)
+    return {name: found[name] for name in kept}
+
+
+def main_metrics(record: Record) -> tuple[str, ...]:
+    return ("accuracy", "map@r", f"recall@{max(record.settings.k)}")
+
+
+def methods_of(record: Record, wanted: tuple[str, ...] = ()) -> list[str]:
+    """Methods that did not fail, all or those wanted. Raises BenchError for one that the record does not have."""
+    have = [row.method for row in record.rows if row.status == "ok"]
+    for name in wanted:
+        if name not in have:
+            raise BenchError(
+                f"--methods {name!r}: the record has {', '.join(have) or 'no finished method'}; name those"
+            )
+    return [name for name in have if not wanted or name in wanted]

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_bench.compare.reload import main_values, methods_of
 from retrieval_bench.core import BadImage, BenchError, Dataset, Images, Setup, Split
 from retrieval_bench.data_audit.duplicates import Copies, Describe, Gathered, Pairs, groups, judged, pairs_within
 from retrieval_bench.extractors.hashes.imagehash import dhash, phash
 from retrieval_bench.images.reading import decode
 from retrieval_bench.records.schema import Record
-from retrieval_bench.revisit import methods_of, values_of
 
 TINY = 32
 """Pixels of the shorter side, below which an image is called tiny."""
@@ -274,7 +274,7 @@ def without_leaked(
     scores: dict[str, dict[str, dict[str, float]]] = {}
     if 0 < left.sum() < len(left):
         for method in methods_of(record):
-            values = values_of(record, arrays, method)
+            values = main_values(record, arrays, method)
             scores[method] = {
                 name: {"all": float(v.mean()), "without": float(v[left].mean()), "leaked": float(v[~left].mean())}
                 for name, v in values.items()

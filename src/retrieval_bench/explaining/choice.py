@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from retrieval_bench.compare.reload import judged
 from retrieval_bench.core import BenchError
 from retrieval_bench.evaluation import metrics
-from retrieval_bench.revisit import judged_of
 
 CLOSE = 3
 
@@ -29,9 +29,9 @@ def query_row(arrays: Mapping[str, np.ndarray], wanted: str) -> int:
 def most_disputed(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> tuple[int, str]:
     """The query on which these methods disagree most, and how: as many of them as possible are right and as many wrong
     about the nearest image; among equals their map@r lies furthest apart. Of one method alone, its worst query."""
-    judged = [judged_of(arrays, method) for method in methods]
-    right = np.array([metrics.accuracy(one) > 0 for one in judged])
-    quality = np.array([metrics.map_at_r(one) for one in judged])
+    each = [judged(arrays, method) for method in methods]
+    right = np.array([metrics.accuracy(one) > 0 for one in each])
+    quality = np.array([metrics.map_at_r(one) for one in each])
     if len(methods) == 1:
         row = int(np.lexsort((np.arange(right.shape[1]), quality[0]))[0])
         return row, f"no query was named: this is the one on which {methods[0]} does worst"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.compare.reload import judged
+from retrieval_bench.compare.reload import dataset_of, judged
 from retrieval_bench.core import BenchError, Dataset, Judged, printable
 from retrieval_bench.evaluation.query_metadata import Known, known_in, known_of
 from retrieval_bench.records.schema import Record, Row, load, load_rankings
@@ -76,36 +76,6 @@ def gather(path: Path, data_root: Path | None = None, with_dataset: bool = True)
         except BenchError as error:
             no_dataset = str(error)
     return Evidence(printable(path), record, arrays, no_arrays, dataset, no_dataset)
-
-
-def dataset_of(record: Record, data_root: Path | None = None) -> Dataset:
-    """The dataset of the run, the images left out that were skipped there.
-
-    data_root: where it lies now; None means where the record says. BenchError where it is not there or not the same.
-    """
-    from retrieval_bench.datasets.splits import limit
-    from retrieval_bench.registry import DATASETS, parse
-
-    facts = record.dataset
-    root = None if facts.root is None else (data_root or Path(facts.root))
-    dataset: Dataset = parse(DATASETS, facts.spec).build(root)
-    if record.settings.limit is not None:
-        dataset = limit(dataset, record.settings.limit)
-    skipped = {(item.split, item.id) for item in facts.skipped}
-    if skipped:
-        dataset = dataset.with_splits(
-            {
-                name: split.take([row for row, item in enumerate(split.ids) if (name, item) not in skipped])
-                for name, split in dataset.splits.items()
-            }
-        )
-    if dataset.fingerprint != facts.fingerprint:
-        where = "" if root is None else f" in {printable(root)}"
-        raise BenchError(
-            f"the images{where} are not those of the record: fingerprint {dataset.fingerprint[:12]}, "
-            f"not {facts.fingerprint[:12]}; name the right place with --data-root"
-        )
-    return dataset
 
 
 def known(evidence: Evidence) -> Known:
