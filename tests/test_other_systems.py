@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -14,24 +16,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from nasty import photo, shop
 
-import benchmark.app
 from benchmark import interrupt
-from retrieval_bench import dedupe, pixels, race, results, timing
+from benchmark.app import say
 from retrieval_bench.core import BenchError
 from retrieval_bench.datasets.folder import folder
+from retrieval_bench.dedupe import of_folder
 from retrieval_bench.images import ImageBytes, encode_png
 from retrieval_bench.pixels import DecodedOnce, PixelStore
+from retrieval_bench.race import argv_of
 from retrieval_bench.registry import Registry, parse
+from retrieval_bench.results import _processor
 from retrieval_bench.search import doctor, jit, threads
+from retrieval_bench.timing import release_memory, steady_allocator, usable_cores
 
 
 @pytest.mark.parametrize("missing", ["preadv", "pwrite"])
 def test_without_reads_and_writes_at_a_place_images_are_decoded_each_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
 ) -> None:
-    monkeypatch.delattr(pixels.os, missing, raising=False)
+    monkeypatch.delattr(os, missing, raising=False)
     image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
     store = PixelStore(directory=str(tmp_path))
     once = DecodedOnce(ImageBytes([encode_png(image)]), store)
@@ -43,36 +49,36 @@ def test_without_reads_and_writes_at_a_place_images_are_decoded_each_time(
 
 @pytest.mark.parametrize("missing", ["sched_getaffinity", "sched_setaffinity"])
 def test_threads_work_where_they_cannot_be_placed(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    monkeypatch.delattr(threads.os, missing, raising=False)
+    monkeypatch.delattr(os, missing, raising=False)
     assert threads.on_threads([lambda i=i: i * i for i in range(20)], 3) == [i * i for i in range(20)]
     if missing == "sched_setaffinity":
         assert threads._core_number() is None
 
 
 def test_a_c_library_without_sched_getcpu_places_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads.os, "sched_setaffinity", lambda thread, cores: None, raising=False)
-    monkeypatch.setattr(threads.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: None, raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     assert threads._core_number() is None
 
 
 def test_cores_are_counted_where_a_process_cannot_be_bound_to_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert timing.usable_cores() == os.cpu_count()
+    assert usable_cores() == os.cpu_count()
     assert doctor.report()["usable cores"] == os.cpu_count()
 
 
 @pytest.mark.parametrize("system", ["darwin", "win32"])
 def test_the_allocator_is_left_alone_where_it_is_not_glibc(monkeypatch: pytest.MonkeyPatch, system: str) -> None:
-    monkeypatch.setattr(timing.sys, "platform", system)
-    assert timing.steady_allocator() == "as the system sets it"
-    timing.release_memory()
+    monkeypatch.setattr(sys, "platform", system)
+    assert steady_allocator() == "as the system sets it"
+    release_memory()
 
 
 def test_the_allocator_of_musl_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing.sys, "platform", "linux")
-    monkeypatch.setattr(timing.ctypes, "CDLL", lambda name: object())
-    assert timing.steady_allocator() == "as the system sets it"
-    timing.release_memory()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert steady_allocator() == "as the system sets it"
+    release_memory()
 
 
 def without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,9 +96,9 @@ def test_macos_is_asked_for_the_processor_by_sysctl(monkeypatch: pytest.MonkeyPa
         asked.append(words)
         return subprocess.CompletedProcess(words, 0, "Apple M2 Pro\n", "")
 
-    monkeypatch.setattr(results.platform, "system", lambda: "Darwin")
-    monkeypatch.setattr(results.subprocess, "run", answer)
-    assert results._processor() == "Apple M2 Pro"
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(subprocess, "run", answer)
+    assert _processor() == "Apple M2 Pro"
     assert asked == [["sysctl", "-n", "machdep.cpu.brand_string"]]
 
 
@@ -103,11 +109,11 @@ def test_a_processor_that_nobody_names_is_told_by_its_kind(monkeypatch: pytest.M
     def fails(words: list[str], **options: Any) -> None:
         raise FileNotFoundError(words[0])
 
-    monkeypatch.setattr(results.subprocess, "run", fails)
-    monkeypatch.setattr(results.platform, "system", lambda: system)
-    monkeypatch.setattr(results.platform, "processor", lambda: "")
-    monkeypatch.setattr(results.platform, "machine", lambda: "arm64")
-    assert results._processor() == "arm64"
+    monkeypatch.setattr(subprocess, "run", fails)
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert _processor() == "arm64"
 
 
 def test_ids_have_slashes_where_paths_have_backslashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -120,9 +126,9 @@ def test_ids_have_slashes_where_paths_have_backslashes(monkeypatch: pytest.Monke
     def relative(self: Path, other: Path) -> PurePath:
         return PureWindowsPath(os.path.relpath(self, other))
 
-    expected = folder(tmp_path / "shop", split="20/40/40"), dedupe.of_folder(heap)
+    expected = folder(tmp_path / "shop", split="20/40/40"), of_folder(heap)
     monkeypatch.setattr(Path, "relative_to", relative)
-    dataset, collection = folder(tmp_path / "shop", split="20/40/40"), dedupe.of_folder(heap)
+    dataset, collection = folder(tmp_path / "shop", split="20/40/40"), of_folder(heap)
     assert {name: split.ids for name, split in dataset.splits.items()} == {
         name: split.ids for name, split in expected[0].splits.items()
     }
@@ -153,14 +159,14 @@ def test_a_drive_is_part_of_a_path_in_an_option() -> None:
 def test_an_environment_of_windows_and_its_paths_can_be_raced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "Scripts").mkdir()
     with pytest.raises(BenchError, match=r"Scripts/python\.exe"):
-        race.argv_of(str(tmp_path), [])
+        argv_of(str(tmp_path), [])
     (tmp_path / "Scripts" / "python.exe").touch()
-    assert race.argv_of(str(tmp_path), [])[0] == str(tmp_path / "Scripts" / "python.exe")
+    assert argv_of(str(tmp_path), [])[0] == str(tmp_path / "Scripts" / "python.exe")
     command = r'C:\venv\python.exe -m benchmark "C:\my shop" #1'
-    monkeypatch.setattr(race.sys, "platform", "win32")
-    assert race.argv_of(command, []) == ["C:\\venv\\python.exe", "-m", "benchmark", "C:\\my shop", "#1"]
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert argv_of(command, []) == ["C:\\venv\\python.exe", "-m", "benchmark", "C:\\my shop", "#1"]
     with pytest.raises(BenchError, match="in quotes"):
-        race.argv_of('say "what', [])
+        argv_of('say "what', [])
 
 
 @pytest.mark.parametrize(("system", "quiet"), [("win32", True), ("linux", False)])
@@ -173,12 +179,12 @@ def test_a_reader_that_went_away_on_windows_has_what_it_wanted(
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     redirected = []
-    monkeypatch.setattr(benchmark.app.typer, "echo", fails)
-    monkeypatch.setattr(benchmark.app.os, "dup2", lambda source, target: redirected.append(source))
+    monkeypatch.setattr(typer, "echo", fails)
+    monkeypatch.setattr(os, "dup2", lambda source, target: redirected.append(source))
     monkeypatch.setattr(sys.stdout, "fileno", lambda: 1, raising=False)
-    monkeypatch.setattr(benchmark.app.sys, "platform", system)
+    monkeypatch.setattr(sys, "platform", system)
     with contextlib.nullcontext() if quiet else pytest.raises(BenchError, match="cannot be written"):
-        benchmark.app.say("a table")
+        say("a table")
     assert len(redirected) == 1
     os.close(redirected[0])
 
