@@ -1,11 +1,18 @@
 # One word a chore. Each creates .venv when it is missing and reuses it when it is there.
 
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+BIN := .venv/Scripts
+else
 PYTHON ?= python3
 BIN := .venv/bin
+endif
 READY := .venv/.ready
 ARGS ?=
+# An index of PyTorch builds, such as https://download.pytorch.org/whl/cpu, whose builds need 1 GB in place of 5.
+TORCH_INDEX ?=
 
-.PHONY: bench test check format smoke reference turned ablation grocery kernel clean
+.PHONY: bench test check format smoke reference turned ablation grocery kernel wheel clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)  ## the default table from the embedded dataset
@@ -18,6 +25,8 @@ check: $(READY)  ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 
 format: $(READY)  ## put formatting and imports right
 	$(BIN)/ruff format .
@@ -81,11 +90,16 @@ $(TUNED): | $(READY)
 kernel: $(READY)  ## the top-k kernel against its peers, in one table
 	$(BIN)/python -m benchmark.kernel $(ARGS)
 
+wheel: $(READY)  ## sdist and wheel in dist/, and the wheel used in an empty environment outside this tree
+	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python .ci/wheel.py
+
 clean:
 	rm -rf .venv .smoke .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--index-url $(TORCH_INDEX) torch torchvision)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $(READY)

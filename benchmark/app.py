@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -61,10 +62,11 @@ def say(text: str, nl: bool = True) -> None:
     """Print on stdout. A reader that went away (`| head`) has what it wanted; a full disk is one sentence."""
     try:
         typer.echo(text, nl=nl)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        gone = isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
+        if gone:
+            return
         raise BenchError(f"standard output cannot be written ({error.strerror})") from None
 
 

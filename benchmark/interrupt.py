@@ -15,12 +15,17 @@ _stopping = threading.Event()
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """A polite kill keeps what was finished, as Ctrl-C does."""
-    before = {number: signal.signal(number, _stop_once) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, _stop_once) for number in _polite()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _polite() -> list[signal.Signals]:
+    """The signals that ask a program to end; SIGBREAK is Ctrl-Break of Windows."""
+    return [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 
 
 def _stop_once(number: int, frame: FrameType | None) -> None:
@@ -29,7 +34,7 @@ def _stop_once(number: int, frame: FrameType | None) -> None:
     Python prints and drops an exception that is raised in a destructor. There only the event is set, and the run ends
     at its next step.
     """
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in _polite():
         signal.signal(each, signal.SIG_IGN)
     _stopping.set()
     while frame is not None:

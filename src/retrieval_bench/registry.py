@@ -12,6 +12,7 @@ import difflib
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -118,9 +119,13 @@ class Spec:
         return self.entry.build(*args, **self.options)
 
 
+_BETWEEN = re.compile(r"(?<![:=][A-Za-z]):|:(?![/\\])")
+"""The colons between options; that of a drive is none, as in `onnx:C:\\model.onnx` and `vgg16:weights=C:/mine.pth`."""
+
+
 def parse(registry: Registry, text: str) -> Spec:
     """Read `name[:key=value]...`; options come out typed and in the order of the function's signature."""
-    name, *pairs = text.strip().split(":")
+    name, *pairs = _BETWEEN.split(text.strip())
     name, equals, value = (part.strip() for part in name.partition("="))
     entry = registry[name]
     main = entry.facts.get("main")

@@ -81,5 +81,8 @@ def test_an_environment_runs_what_is_installed_in_it(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").touch()
     argv = ab_timing.argv_of(str(tmp_path), ["--methods", "phash"])
-    assert argv == [f"{tmp_path}/bin/python", *["-m", "benchmark", "run", "--no-cache", "--json", "--methods", "phash"]]
+    assert argv == [
+        str(tmp_path / "bin" / "python"),
+        *["-m", "benchmark", "run", "--no-cache", "--json", "--methods", "phash"],
+    ]
     assert ab_timing.argv_of("sleep 1", []) == ["sleep", "1"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +21,9 @@ from tests.support.pictures import photo_of
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
+ODD = "<img src=x onerror=alert(1)>" if sys.platform != "win32" else "&lt;img&gt; x"
+"""A name that would be read as markup, as bad as the system allows it."""
+
 
 @pytest.fixture
 def heap(tmp_path: Path) -> Path:
@@ -32,7 +37,7 @@ def heap(tmp_path: Path) -> Path:
             Image.fromarray(perturbed("jpeg", np.asarray(image), 1)).save(folder / f"{number:02d}-squeezed.jpg")
             image.resize((60, 45)).save(folder / f"{number:02d}-small.png")
     (folder / "broken.png").write_bytes(b"no image")
-    photo_of(90, 120, 0).save(folder / "<img src=x onerror=alert(1)>.png")
+    photo_of(90, 120, 0).save(folder / f"{ODD}.png")
     return folder.parent
 
 
@@ -50,8 +55,8 @@ def test_a_folder_gives_its_groups_and_a_page(heap: Path, tmp_path: Path) -> Non
         areas = [member["width"] * member["height"] for member in group["members"]]
         assert areas == sorted(areas, reverse=True)
     text = (tmp_path / "out" / "duplicates.html").read_text(encoding="utf-8")
-    assert "<img src=x" not in text
-    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+    assert ODD not in text
+    assert html.escape(ODD) in text
     assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!data:)", text)
     assert text.count("data:image/jpeg;base64,") == sum(map(len, members))
 

@@ -115,9 +115,9 @@ BAD: dict[Callable[[Path], Path], str] = {
     directory: "not a file",
     dangling_link: "dangling link",
     circular_link: "unreadable",
-    pipe: "not a file",
+    **({pipe: "not a file"} if hasattr(os, "mkfifo") else {}),
 }
-"""Every bad file, with the reason that its BadImage gives."""
+"""Every bad file that this system can have, with the reason that its BadImage gives."""
 
 
 def write_all_bad(folder: Path) -> dict[str, str]:

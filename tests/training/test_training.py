@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -184,7 +183,7 @@ def test_kill_9_and_resume_ends_with_the_same_weights_to_the_bit(tmp_path: Path)
     while not checkpoint_of(out).exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(float(np.random.default_rng().uniform(0, 0.4)))  # wherever that is: in a step, or while it is written
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.communicate()
     again = start(out, "resume")
     _, said = again.communicate(timeout=300)

@@ -10,6 +10,7 @@ import json
 import math
 import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,20 +51,33 @@ class Ratio:
 
 
 def argv_of(runner: str, extra: Sequence[str]) -> list[str]:
-    """What BASE or HEAD says: a folder with bin/python in it is an installed version, which does `run` with `extra`;
-    anything else is a command. BenchError for neither."""
-    python = Path(runner) / "bin" / "python"
+    """What BASE or HEAD says: a folder with bin/python or Scripts/python.exe in it is an installed version, which does
+    `run` with `extra`; anything else is a command. BenchError for neither."""
     if runner.strip() and Path(runner).is_dir():
-        if not python.is_file():
-            raise BenchError(f"{printable(runner)}: no bin/python in it; name a virtual environment, or a command")
+        places = (Path(runner, "bin", "python"), Path(runner, "Scripts", "python.exe"))
+        python = next((place for place in places if place.is_file()), None)
+        if python is None:
+            raise BenchError(
+                f"{printable(runner)}: no bin/python or Scripts/python.exe in it; "
+                "name a virtual environment, or a command"
+            )
         return [str(python), "-m", "benchmark", "run", "--no-cache", "--json", *extra]
     try:
-        argv = shlex.split(runner)
+        argv = _words(runner)
     except ValueError as error:
         raise BenchError(f"command {runner!r}: {error}; write it as in a shell, in quotes") from None
     if not argv:
         raise BenchError("an empty command; name a virtual environment, or a command in quotes")
     return argv
+
+
+def _words(command: str) -> list[str]:
+    """A command as a shell divides it; on Windows a backslash divides folders and escapes nothing."""
+    if sys.platform != "win32":
+        return shlex.split(command)
+    words = shlex.shlex(command, posix=True)
+    words.whitespace_split, words.commenters, words.escape = True, "", ""
+    return list(words)
 
 
 def race(

@@ -76,12 +76,14 @@ def of_folder(folder: Path) -> Collection:
         raise BenchError(
             f"{printable(folder)} is neither a dataset nor a folder; see `list datasets`, or name a folder of images"
         )
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    # By the parts of their names, as Windows has paths in another order: without regard to upper case.
+    files = sorted(found, key=lambda file: file.relative_to(folder).parts)
     if len(files) < 2:
         raise BenchError(
             f"{printable(folder)} holds {len(files)} images ({'/'.join(SUFFIXES)}); at least two are needed"
         )
-    return Collection(tuple(printable(file.relative_to(folder)) for file in files), ImageFiles(files), None)
+    return Collection(tuple(printable(file.relative_to(folder).as_posix()) for file in files), ImageFiles(files), None)
 
 
 def usable(collection: Collection, threads: int, progress: Callable[[int, int], None]) -> Collection:

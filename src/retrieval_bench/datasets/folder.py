@@ -61,7 +61,7 @@ def folder(root: Path | None, *, split: str = "70/15/15") -> Dataset:
     label_names = sorted({file.label for file in files})
     index = {label: number for number, label in enumerate(label_names)}
     whole = Split(
-        ids=tuple(printable(file.path.relative_to(root)).replace(os.sep, "/") for file in files),
+        ids=tuple(printable(file.path.relative_to(root).as_posix()) for file in files),
         labels=np.array([index[file.label] for file in files], np.int64),
         images=images,
     )
@@ -109,7 +109,7 @@ def _scan(root: Path, tops: Sequence[str]) -> tuple[list[_File], list[str]]:
             paths = list(_image_paths(root / top / name, ignored, above=(os.path.realpath(root),)))
             files += [_File(path, printable(name), top) for path in paths]
             if not paths:
-                empty.append(printable(Path(top, name)))
+                empty.append(printable(Path(top, name).as_posix()))
     notices = []
     if empty:
         notices.append(f"{len(empty)} label folders hold no image: {some(empty)}")

@@ -28,7 +28,8 @@ class PixelStore:
     """Pixels by digest. Safe to use from several threads.
 
     directory: where the file lies; by default that of temporary files. It has no name, so nothing is left behind,
-    however the process ends. A full disk ends the storing, not the run.
+    however the process ends. A full disk ends the storing, not the run; where a system cannot read and write at a
+    place of a file in one step (Windows), nothing is stored.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES, directory: str | None = None) -> None:
@@ -44,7 +45,7 @@ class PixelStore:
     def get(self, digest: str) -> np.ndarray | None:
         """(h, w, 3) uint8, a copy of one's own; None where it is not there."""
         place = self._places.get(digest)
-        if place is None or self._file is None:
+        if place is None or self._file is None or not hasattr(os, "preadv"):
             return None
         start, shape = place
         pixels = np.empty(shape, np.uint8)
@@ -56,11 +57,14 @@ class PixelStore:
         return pixels if read == pixels.nbytes else None
 
     def put(self, digest: str, pixels: np.ndarray) -> None:
+        write = getattr(os, "pwrite", None)
+        if write is None or not hasattr(os, "preadv"):
+            return
         with self._lock:
             if digest in self._places or self._end + pixels.nbytes > self._most or not self._opened():
                 return
             try:
-                written = os.pwrite(self._file or 0, np.ascontiguousarray(pixels).data, self._end)
+                written = write(self._file or 0, np.ascontiguousarray(pixels).data, self._end)
             except OSError as error:
                 log.debug("pixels are not kept from here on: %s", error)
                 self._most = 0
@@ -72,9 +76,6 @@ class PixelStore:
     def _opened(self) -> bool:
         if self._file is not None:
             return True
-        if not hasattr(os, "preadv"):  # Windows
-            self._most = 0
-            return False
         try:
             self._file, path = tempfile.mkstemp(prefix="retrieval_bench-pixels-", dir=self._directory)
             os.unlink(path)

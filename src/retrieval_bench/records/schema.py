@@ -314,10 +314,17 @@ def environment(libraries: Mapping[str, str], gpu: str | None, allocator: str) -
 
 
 def _processor() -> str:
+    """The processor's name in its maker's words where the system tells it, else its kind."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
+    if platform.system() == "Darwin":
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            told = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+            if told:
+                return told
     return platform.processor() or platform.machine()
 
 
@@ -374,10 +381,10 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def _take(lock: Path) -> None:
     try:
-        with lock.open("x") as file:
+        with lock.open("x", encoding="ascii") as file:
             file.write(str(os.getpid()))
     except FileExistsError:
-        owner = lock.read_text(errors="replace")
+        owner = lock.read_text(encoding="ascii", errors="replace")
         if owner.isdecimal() and psutil.pid_exists(int(owner)):
             raise BenchError(
                 f"--out {printable(lock.parent)}: another run (process {owner}) is writing there; "

@@ -33,7 +33,8 @@ class _Pool:
         one. Two threads that met on one core while they waited for each other then share it for milliseconds, beside
         an idle core: a search of 4 ms took 2.4 or 4.8.
         """
-        if _core is None:
+        place = getattr(os, "sched_setaffinity", None)
+        if _core is None or place is None or not hasattr(os, "sched_getaffinity"):
             return
         placed = len(self._ids), _core(), os.sched_getaffinity(0)
         _, here, allowed = placed
@@ -42,7 +43,7 @@ class _Pool:
         self._placed = placed
         for worker in self._ids:
             try:
-                os.sched_setaffinity(worker, allowed - {here})
+                place(worker, allowed - {here})
             except OSError:  # not allowed in this sandbox: the placing is a favour, not a need
                 return
 
