@@ -40,7 +40,7 @@ def audit_command(
     from benchmark.display import Display
     from retrieval_bench.compare.reload import dataset_of
     from retrieval_bench.data_audit import audit
-    from retrieval_bench.records.schema import load, load_rankings
+    from retrieval_bench.records.files import load, load_rankings
     from retrieval_bench.registry import DATASETS, parse
 
     spec = parse(DATASETS, dataset)

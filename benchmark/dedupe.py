@@ -50,9 +50,9 @@ def dedupe_command(
     """Find near-duplicates; the threshold is measured on planted copies, whose originals are known."""
     from benchmark.display import Display
     from retrieval_bench.data_audit import dedupe
-    from retrieval_bench.records.schema import write_whole
     from retrieval_bench.registry import DATASETS, parse
     from retrieval_bench.report.duplicates import page
+    from retrieval_bench.system.files import write_whole
 
     chosen = parse_methods(methods)
     workers = usable_threads(threads)

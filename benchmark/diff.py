@@ -50,7 +50,7 @@ def diff_command(
     from retrieval_bench.compare.diff import diff
     from retrieval_bench.compare.gates import parse_gate
     from retrieval_bench.compare.reload import values_of
-    from retrieval_bench.records.schema import load
+    from retrieval_bench.records.files import load
     from retrieval_bench.report import verdict as shown
 
     gates = [parse_gate(text) for text in fail or ()]

@@ -22,8 +22,8 @@ def document(
     root: Annotated[Path, typer.Option(metavar="DIR", help="Where the paths of the records start.")] = Path(),
 ) -> None:
     """Renew the tables between `<!-- table` and `<!-- /table -->`; a document that does not change is left alone."""
-    from retrieval_bench.records.schema import write_whole
     from retrieval_bench.report.document import renewed
+    from retrieval_bench.system.files import write_whole
 
     try:
         for file in files:

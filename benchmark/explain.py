@@ -37,8 +37,9 @@ def explain_command(
     from benchmark.display import Display
     from retrieval_bench.compare.reload import dataset_of, methods_of
     from retrieval_bench.experiment.repeat import plan_of
-    from retrieval_bench.records.schema import load, load_rankings, write_whole
+    from retrieval_bench.records.files import load, load_rankings
     from retrieval_bench.system.cache import FeatureCache, cache_root
+    from retrieval_bench.system.files import write_whole
 
     if out.is_dir():
         raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as why.png")

@@ -58,7 +58,7 @@ def export_command(
     from retrieval_bench.exporting import export as library
     from retrieval_bench.exporting.files import need_packages
     from retrieval_bench.methods.parse import parse_method
-    from retrieval_bench.records.schema import write_whole
+    from retrieval_bench.system.files import write_whole
 
     chosen = parse_method(method)
     library.exportable(chosen)

@@ -42,7 +42,7 @@ def kernel(
     Exit codes: 0 fine; 1 somebody's result is wrong; 2 your mistake.
     """
     from retrieval_bench.peer_benchmarks.run import Plan, run
-    from retrieval_bench.records.schema import write_whole
+    from retrieval_bench.system.files import write_whole
 
     try:
         with Display() as display:

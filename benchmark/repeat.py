@@ -30,7 +30,7 @@ def repeat_command(
 
     from benchmark.display import Display
     from retrieval_bench.experiment import repeat, runner
-    from retrieval_bench.records.schema import RANKINGS_FILE, load, load_rankings, run_file
+    from retrieval_bench.records.files import RANKINGS_FILE, load, load_rankings, run_file
 
     before = load(record)
     has_rankings = run_file(record).with_name(RANKINGS_FILE).exists()

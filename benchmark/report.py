@@ -37,9 +37,9 @@ def report_command(
     ] = False,
 ) -> None:
     """Make a page of records that opens anywhere: tables, plots, failures with images; or Markdown, LaTeX, ..."""
-    from retrieval_bench.records.schema import write_whole
     from retrieval_bench.report import formats
     from retrieval_bench.report.evidence import gather
+    from retrieval_bench.system.files import write_whole
 
     if form is ReportFormat.html and out is None:
         out = Path("report.html")

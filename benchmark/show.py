@@ -20,7 +20,7 @@ def show_command(
     ] = None,
 ) -> None:
     """Show the table of a record again, from its file."""
-    from retrieval_bench.records.schema import load
+    from retrieval_bench.records.files import load
     from retrieval_bench.report import robustness
 
     shown = load(record)

@@ -34,7 +34,7 @@ def slices_command(
     from retrieval_bench.compare.reload import dataset_of, main_metrics, main_values, methods_of
     from retrieval_bench.evaluation.query_metadata import known_in, known_of
     from retrieval_bench.evaluation.slices import sliced, slicings
-    from retrieval_bench.records.schema import load, load_rankings
+    from retrieval_bench.records.files import load, load_rankings
 
     whole = load(record)
     if metric not in main_metrics(whole):

@@ -118,7 +118,7 @@ def train_command(
     """Train a network on the train split: a new head, fine-tuning, or from scratch; resumable after a kill."""
     from benchmark.display import Display
     from retrieval_bench.images.screening import screen
-    from retrieval_bench.records.schema import environment
+    from retrieval_bench.records.environment import environment
     from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
     from retrieval_bench.system.timing import steady_allocator
     from retrieval_bench.training import curves, train

@@ -127,7 +127,7 @@ def test_a_moved_dataset_is_found(record: Path, shelf: Path, tmp_path: Path) -> 
 def test_a_distance_that_is_not_the_records_is_told(record: Path, tmp_path: Path) -> None:
     """What the record says is shown; what is computed now is held against it."""
     from retrieval_bench.explaining.explain import _otherwise
-    from retrieval_bench.records.schema import load
+    from retrieval_bench.records.files import load
 
     row = next(one for one in load(record).rows if one.method == "phash")
     bits = np.zeros((8, 8), bool)

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from benchmark.cli import app
-from retrieval_bench.records.schema import load
+from retrieval_bench.records.files import load
 from retrieval_bench.report import table
 from tests.support.evidences import METHODS, assert_safe, read_page, saved
 from tests.support.shop import picture

@@ -15,7 +15,8 @@ from retrieval_bench.evaluation.query_metadata import Known, known_in, known_of
 from retrieval_bench.evaluation.slices import Slicing, sliced, slicings
 from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
 from retrieval_bench.experiment.runner import run
-from retrieval_bench.records.schema import Record, load_rankings, save
+from retrieval_bench.records.files import load_rankings, save
+from retrieval_bench.records.schema import Record
 from retrieval_bench.registry import DATASETS, Entry
 from tests.support.command import call
 from tests.support.command import run as run_command

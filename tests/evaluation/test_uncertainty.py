@@ -11,7 +11,7 @@ from retrieval_bench.evaluation.uncertainty import COMPARED, comparisons, interv
 from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import parse_method
-from retrieval_bench.records.schema import load_rankings
+from retrieval_bench.records.files import load_rankings
 from retrieval_bench.registry import Entry, Spec
 from tests.support.shop import shop
 

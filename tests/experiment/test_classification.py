@@ -17,7 +17,8 @@ from retrieval_bench.experiment.classification import unseen
 from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import Method, parse_method
-from retrieval_bench.records.schema import Record, load_rankings
+from retrieval_bench.records.files import load_rankings
+from retrieval_bench.records.schema import Record
 from retrieval_bench.registry import HEADS, Entry, Spec
 from retrieval_bench.report.table import caption
 from tests.support.methods import MeanColor, spec

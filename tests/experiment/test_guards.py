@@ -19,7 +19,8 @@ from retrieval_bench.experiment import features, quality, sanity_checks
 from retrieval_bench.experiment.prepare import Plan, prepare
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import Method, parse_method
-from retrieval_bench.records.schema import Record, load_rankings
+from retrieval_bench.records.files import load_rankings
+from retrieval_bench.records.schema import Record
 from retrieval_bench.registry import BACKENDS, Entry, Spec
 from retrieval_bench.system.cache import FeatureCache
 from tests.support.methods import MeanColor, spec

@@ -12,7 +12,7 @@ from retrieval_bench.experiment.repeat import compared, plan_of
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods import pipeline
 from retrieval_bench.methods.parse import parse_method
-from retrieval_bench.records.schema import load, load_rankings
+from retrieval_bench.records.files import load, load_rankings
 from retrieval_bench.registry import DATASETS, parse
 from tests.support.records import record as made_up
 from tests.support.records import row

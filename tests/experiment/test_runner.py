@@ -17,7 +17,8 @@ from retrieval_bench.experiment.prepare import prepare
 from retrieval_bench.experiment.runner import DEFAULT_METHODS, check, resolve_device, run, unique
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.methods.parse import Method, parse_method
-from retrieval_bench.records.schema import ImageCounts, Record, load, load_rankings
+from retrieval_bench.records.files import load, load_rankings
+from retrieval_bench.records.schema import ImageCounts, Record
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.system.cache import FeatureCache
 from tests.support.methods import Centred, MeanColor, spec

@@ -15,7 +15,8 @@ from retrieval_bench.experiment.runner import run
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
-from retrieval_bench.records.schema import Record, load_rankings
+from retrieval_bench.records.files import load_rankings
+from retrieval_bench.records.schema import Record
 from retrieval_bench.registry import JOINS, STEPS, Entry, Spec
 from tests.support.shop import shop
 

@@ -11,17 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.records.schema import (
-    RANKINGS_FILE,
-    RUN_FILE,
-    claimed,
-    environment,
-    load,
-    load_rankings,
-    save,
-    set_aside,
-    write_whole,
-)
+from retrieval_bench.records.environment import environment
+from retrieval_bench.records.files import RANKINGS_FILE, RUN_FILE, claimed, load, load_rankings, save, set_aside
+from retrieval_bench.system.files import write_whole
 from tests.support.paths import ROOT
 from tests.support.records import failed, record, row
 

@@ -11,7 +11,9 @@ import pytest
 from retrieval_bench.compare.reload import values_of
 from retrieval_bench.core import BenchError
 from retrieval_bench.experiment.runner import run
-from retrieval_bench.records.schema import RANKINGS_FILE, Rankings, Record, load, load_rankings, write_whole
+from retrieval_bench.records.files import RANKINGS_FILE, load, load_rankings
+from retrieval_bench.records.schema import Rankings, Record
+from retrieval_bench.system.files import write_whole
 from tests.support.runs import plan
 from tests.support.shop import shop
 

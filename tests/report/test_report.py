@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval_bench.records.schema import Failure, Row, save
+from retrieval_bench.records.files import save
+from retrieval_bench.records.schema import Failure, Row
 from retrieval_bench.report import plots, table
 from retrieval_bench.report.evidence import Evidence, gather
 from retrieval_bench.report.markup import Markup, joined, tag, text, visible

@@ -13,6 +13,20 @@ import retrieval_bench
 
 HOME = Path(retrieval_bench.__file__).parent
 
+FLOORS = (
+    ("explaining", "peer_benchmarks"),
+    ("experiment", "exporting"),
+    ("methods", "training"),
+    ("extractors",),
+    ("data_audit", "extractors.deep", "methods.reranking", "report"),
+    ("classifiers", "compare", "extractors.local"),
+    ("datasets", "evaluation", "extractors.hashes", "extractors.histograms"),
+    ("images", "records", "search", "training_loop"),
+    ("registry", "system"),
+    ("core", "datasets.shop"),
+)
+"""The rooms from the roof down. Each imports from floors below its own, never from beside it."""
+
 
 def room(module: str) -> str:
     """The folder that a module lies in; a module at the top is a room of its own."""
@@ -57,14 +71,29 @@ def arrows() -> dict[str, set[str]]:
     return {here: there - {here} for here, there in found.items()}
 
 
-def test_no_circle_of_rooms() -> None:
+def test_imports_go_downwards() -> None:
+    """A room imports from lower floors alone, so no circle is possible."""
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
     rooms = arrows()
-    reach = {here: set(there) for here, there in rooms.items()}
-    for middle in rooms:
-        for here in rooms:
-            if middle in reach[here]:
-                reach[here] |= reach[middle]
-    assert [room for room in rooms if room in reach[room]] == []
+    assert set(floor) == set(rooms), "name each folder once in FLOORS, on the lowest floor that serves it"
+    upwards = [f"{here} -> {there}" for here in rooms for there in rooms[here] if floor[there] <= floor[here]]
+    assert upwards == []
+
+
+def test_the_house_stays_low() -> None:
+    assert len(FLOORS) <= 12
+
+
+def test_no_module_lies_loose() -> None:
+    assert {file.name for file in HOME.glob("*.py")} == {"__init__.py", "core.py", "registry.py"}
+
+
+def test_every_folder_says_what_belongs_in_it_and_what_does_not() -> None:
+    for file in HOME.rglob("__init__.py"):
+        if file.parent != HOME:
+            first, _, rest = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n\n")
+            assert first.endswith("."), file
+            assert rest.endswith("."), f"{file}: say what does not belong here, too"
 
 
 def test_kernels_import_numba_and_numpy_alone() -> None:

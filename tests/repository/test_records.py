@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from retrieval_bench.records.schema import Record, load, load_rankings
+from retrieval_bench.records.files import load, load_rankings
+from retrieval_bench.records.schema import Record
 from retrieval_bench.report.document import BLOCK, renewed
 from tests.support.paths import ROOT
 

@@ -17,7 +17,8 @@ from retrieval_bench.core import Ranking
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge
 from retrieval_bench.evaluation.uncertainty import comparisons, intervals_of, statistics
-from retrieval_bench.records.schema import HeadFacts, Row, TimeFigure, save
+from retrieval_bench.records.files import save
+from retrieval_bench.records.schema import HeadFacts, Row, TimeFigure
 from retrieval_bench.report.markup import VOID
 from tests.support.records import record, row
 

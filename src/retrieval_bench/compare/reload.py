@@ -12,7 +12,8 @@ from retrieval_bench.core import BenchError, Dataset, Judged, NotComparable, Ran
 from retrieval_bench.datasets.splits import limit
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge
-from retrieval_bench.records.schema import RANKINGS_FILE, Record, load_rankings, run_file
+from retrieval_bench.records.files import RANKINGS_FILE, load_rankings, run_file
+from retrieval_bench.records.schema import Record
 from retrieval_bench.registry import DATASETS, parse
 
 

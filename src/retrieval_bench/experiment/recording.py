@@ -14,18 +14,8 @@ from retrieval_bench.evaluation.relevance import FULL_LIMIT, Relevant
 from retrieval_bench.evaluation.uncertainty import comparisons, statistics
 from retrieval_bench.experiment.classification import Classified
 from retrieval_bench.experiment.prepare import Plan, Trial
-from retrieval_bench.records.schema import (
-    DatasetFacts,
-    ImageCounts,
-    MetricFacts,
-    Record,
-    Row,
-    Settings,
-    Skipped,
-    command_line,
-    environment,
-    now,
-)
+from retrieval_bench.records.environment import command_line, environment, now
+from retrieval_bench.records.schema import DatasetFacts, ImageCounts, MetricFacts, Record, Row, Settings, Skipped
 from retrieval_bench.registry import PERTURBATIONS
 from retrieval_bench.system.cache import library_versions
 from retrieval_bench.system.device import gpu_settings

@@ -27,7 +27,8 @@ from retrieval_bench.experiment.recording import blank_record, common_arrays, ra
 from retrieval_bench.experiment.robustness import asked_again
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
-from retrieval_bench.records.schema import Failure, Record, Row, TimeFigure, claimed, save
+from retrieval_bench.records.files import claimed, save
+from retrieval_bench.records.schema import Failure, Record, Row, TimeFigure
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.report.table import derived
 from retrieval_bench.system.device import check_device, gpu_is_there

@@ -11,7 +11,7 @@ from typing import Any
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.peer_benchmarks.measurement import Result, names
-from retrieval_bench.records.schema import write_whole
+from retrieval_bench.system.files import write_whole
 
 # Ours in two blues and thicker; peers in greys and muted tones that stay apart in print and for the colour-blind.
 COLOURS = {

@@ -17,7 +17,7 @@ from retrieval_bench.peer_benchmarks.memory import extra_memory
 from retrieval_bench.peer_benchmarks.peaks import peaks
 from retrieval_bench.peer_benchmarks.shapes import Shape, by_gallery_size, chosen
 from retrieval_bench.peer_benchmarks.targets import Verdict, verdicts
-from retrieval_bench.records.schema import environment, now
+from retrieval_bench.records.environment import environment, now
 from retrieval_bench.system.timing import pinned, usable_cores
 
 LIBRARIES = ("numpy", "numba", "torch", "faiss-cpu", "scikit-learn")

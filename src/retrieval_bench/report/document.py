@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.records.schema import Record, Row, load
+from retrieval_bench.records.files import load
+from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.report.table import NOT_AVAILABLE, columns
 
 BLOCK = re.compile(r"(<!-- table\n(.*?)-->\n).*?(<!-- /table -->)", re.S)

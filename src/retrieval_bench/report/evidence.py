@@ -11,7 +11,8 @@ import numpy as np
 from retrieval_bench.compare.reload import dataset_of, judged
 from retrieval_bench.core import BenchError, Dataset, Judged, printable
 from retrieval_bench.evaluation.query_metadata import Known, known_in, known_of
-from retrieval_bench.records.schema import Record, Row, load, load_rankings
+from retrieval_bench.records.files import load, load_rankings
+from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.report.names import Names, renamed
 
 CONTROL = "control"

@@ -7,8 +7,9 @@ import io
 from pathlib import Path
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.records.schema import Record, Row, write_whole
+from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.report.lines import aligned
+from retrieval_bench.system.files import write_whole
 
 MEANS = (
     "Accuracy with perturbed queries, mean over the severities; kept: the mean of all of them over the clean accuracy."

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from retrieval_bench.records.schema import TABLE_FILES, Record, Row
+from retrieval_bench.records.files import TABLE_FILES
+from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.report import robustness
 from retrieval_bench.report.markup import visible
 from retrieval_bench.report.names import names_of, renamed

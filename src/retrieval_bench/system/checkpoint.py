@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_bench.core import BenchError, printable
-from retrieval_bench.records.schema import write_whole
+from retrieval_bench.system.files import write_whole
 
 NOTE = "retrieval_bench.training"
 """Key in `_metadata`; no module can have this name."""

@@ -20,7 +20,7 @@ from torchvision import models
 from typer.testing import CliRunner, Result
 
 from benchmark.cli import app
-from retrieval_bench.records.schema import load
+from retrieval_bench.records.files import load
 from retrieval_bench.system.checkpoint import save_weights
 from tests.support.nasty import photo, picture
 
