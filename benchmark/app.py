@@ -15,7 +15,7 @@ import typer
 from retrieval_bench import __version__
 from retrieval_bench.core import BenchError, NotComparable
 
-FINE, GATE_FAILED, USER_MISTAKE, NOT_COMPARABLE, SOME_FAILED, OUR_BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
+OK, GATE_FAILED, USER_MISTAKE, NOT_COMPARABLE, SOME_FAILED, OUR_BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 
 app = typer.Typer(
     name="retrieval-bench",
@@ -37,7 +37,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None
         @functools.wraps(function)
         def guarded(*args: Any, **options: Any) -> None:
             try:
-                code = function(*args, **options) or FINE
+                code = function(*args, **options) or OK
                 sys.stdout.flush()
             except NotComparable as error:
                 typer.echo(str(error), err=True)

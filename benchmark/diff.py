@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.app import FINE, GATE_FAILED, NOT_COMPARABLE, app, command, say
+from benchmark.app import GATE_FAILED, NOT_COMPARABLE, OK, app, command, say
 from retrieval_bench.compare.diff import LEARNED_TOLERANCE, TOLERANCE
 from retrieval_bench.core import NotComparable
 
@@ -74,4 +74,4 @@ def diff_command(
         say("\n".join(shown.lines(verdict)))
     if not verdict.passed:
         return GATE_FAILED
-    return NOT_COMPARABLE if verdict.unjudged else FINE
+    return NOT_COMPARABLE if verdict.unjudged else OK

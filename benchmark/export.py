@@ -16,7 +16,7 @@ from benchmark.options import DataRoot, checked_weights, usable_threads
 from retrieval_bench.core import BenchError, Setup, printable
 
 if TYPE_CHECKING:
-    from retrieval_bench.exporting.export import Agreement, Learned
+    from retrieval_bench.exporting.export import Agreement, LearnedFrom
     from retrieval_bench.extractors.deep.network_features import NetworkFeatures
     from retrieval_bench.methods.parse import Method
 
@@ -115,11 +115,11 @@ def _ready(
     root: Path | None,
     setup: Setup,
     progress: Callable[[str, int, int], None],
-) -> tuple[NetworkFeatures, Learned | None]:
+) -> tuple[NetworkFeatures, LearnedFrom | None]:
     """The extractor, with what it learns from the dataset: the same that `run` learns, and from the same cache."""
     from retrieval_bench.experiment import prepare
     from retrieval_bench.experiment.features import described
-    from retrieval_bench.exporting.export import Learned
+    from retrieval_bench.exporting.export import LearnedFrom
     from retrieval_bench.registry import DATASETS, parse
     from retrieval_bench.system.cache import FeatureCache, cache_root
 
@@ -144,7 +144,7 @@ def _ready(
         )
     pipeline, _ = described(method, plan, train, {}, progress)
     fitted: Any = pipeline.members[0].extractor
-    return fitted, Learned(str(plan.dataset), train)
+    return fitted, LearnedFrom(str(plan.dataset), train)
 
 
 def _lines(method: Method, extractor: NetworkFeatures, out: Path, found: Agreement, what: str) -> list[str]:

@@ -15,7 +15,7 @@ app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
 )
 
-FINE, WRONG_RESULT, USER_MISTAKE = 0, 1, 2
+OK, WRONG_RESULT, USER_MISTAKE = 0, 1, 2
 
 
 @app.command()
@@ -41,12 +41,12 @@ def kernel(
 
     Exit codes: 0 fine; 1 somebody's result is wrong; 2 your mistake.
     """
-    from retrieval_bench.peer_benchmarks.run import Plan, run
+    from retrieval_bench.peer_benchmarks.run import KernelPlan, run
     from retrieval_bench.system.files import write_whole
 
     try:
         with Display() as display:
-            contest = run(Plan(only, rounds, threads, quick, memory), display, display.say)
+            contest = run(KernelPlan(only, rounds, threads, quick, memory), display, display.say)
             typer.echo("\n".join(contest.lines()))
             if json_file is not None:
                 write_whole(json_file, (json.dumps(contest.as_data(), indent=1, allow_nan=False) + "\n").encode())
@@ -55,7 +55,7 @@ def kernel(
     except BenchError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(USER_MISTAKE) from None
-    raise typer.Exit(WRONG_RESULT if contest.wrong else FINE)
+    raise typer.Exit(WRONG_RESULT if contest.wrong else OK)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.app import FINE, GATE_FAILED, app, command, say
+from benchmark.app import GATE_FAILED, OK, app, command, say
 from retrieval_bench.core import BenchError
 
 
@@ -58,4 +58,4 @@ def race_command(
             )
     for ratio, gate in slower:
         typer.echo(f"{ratio.name}: x {ratio.ratio:.3f} ({ratio.low:.3f} to {ratio.high:.3f}), --fail {gate}", err=True)
-    return GATE_FAILED if slower else FINE
+    return GATE_FAILED if slower else OK

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.app import FINE, GATE_FAILED, app, command, say
+from benchmark.app import GATE_FAILED, OK, app, command, say
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import DataRoot
 from benchmark.shown import one_line
@@ -58,4 +58,4 @@ def repeat_command(
             say("What is not as it was:")
             for sentence in again.reasons:
                 say(f"  {sentence}")
-    return GATE_FAILED if again.verdict == "different" else FINE
+    return GATE_FAILED if again.verdict == "different" else OK

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.app import FINE, GATE_FAILED, SOME_FAILED, app, command, say
+from benchmark.app import GATE_FAILED, OK, SOME_FAILED, app, command, say
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
     DataRoot,
@@ -142,7 +142,7 @@ def run_command(
         for sentence in record.violations:
             typer.echo(f"  {sentence}", err=True)
         return GATE_FAILED
-    return SOME_FAILED if any(row.status == "failed" or _failed_heads(row) for row in record.rows) else FINE
+    return SOME_FAILED if any(row.status == "failed" or _failed_heads(row) for row in record.rows) else OK
 
 
 def _failed_heads(row: Row) -> bool:
@@ -185,4 +185,4 @@ def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
             if isinstance(value, dict):
                 shown = ", ".join(f"{key} {count:,}" for key, count in value.items())
             say(f"  {name:12} {shown}")
-    return FINE
+    return OK

@@ -123,7 +123,7 @@ def train_command(
     from retrieval_bench.system.timing import steady_allocator
     from retrieval_bench.training import curves, train
     from retrieval_bench.training_loop.augment import parse_augment
-    from retrieval_bench.training_loop.settings import Settings
+    from retrieval_bench.training_loop.settings import TrainingSettings
 
     if not EXTRACTORS[method].facts.get("provided"):
         raise BenchError(f"--method {method}: not a network of torchvision; name one, e.g. resnet50 or squeezenet1_0")
@@ -133,7 +133,7 @@ def train_command(
         if tensorboard.exists() and not tensorboard.is_dir():
             raise BenchError(f"--tensorboard {printable(tensorboard)}: a file of this name exists; name a folder")
         _check_folder(tensorboard, f"--tensorboard {printable(tensorboard)}")
-    settings = Settings(
+    settings = TrainingSettings(
         mode=mode.value,
         epochs=epochs,
         batch=batch,

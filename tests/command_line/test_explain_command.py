@@ -14,11 +14,11 @@ from retrieval_bench.explaining.clues import (
     Band,
     BitPair,
     Explanation,
-    Found,
     Heat,
     HeatPair,
-    Layer,
     MatchPair,
+    Neighbour,
+    PartClues,
     Shown,
 )
 from retrieval_bench.explaining.lettering import BODY, font, printed, shortened, wrapped
@@ -131,7 +131,7 @@ def test_a_distance_that_is_not_the_records_is_told(record: Path, tmp_path: Path
 
     row = next(one for one in load(record).rows if one.method == "phash")
     bits = np.zeros((8, 8), bool)
-    found = Found(Shown("a", "b", None), 1, 7.0, True)
+    found = Neighbour(Shown("a", "b", None), 1, 7.0, True)
     assert _otherwise(row, [BitPair(bits, bits, "", 7.0)], [found]) == ""
     assert "8 now, 7 in the record" in _otherwise(row, [BitPair(bits, bits, "", 8.0)], [found])
 
@@ -204,12 +204,12 @@ def test_any_shape_and_any_clue_is_drawn() -> None:
         BitPair(rng.random((64, 64)) > 0.5, rng.random((64, 64)) > 0.5, ""),
     )
     shapes = [(1, 300), (300, 1), (40, 60), (1, 1), (2000, 30), (64, 64)]
-    found = tuple(Found(shown(*shape), rank, 0.5, rank % 2 == 0) for rank, shape in enumerate(shapes, 1))
-    gone = Found(Shown("gone", "label", None), 1, 0.5, False)
+    found = tuple(Neighbour(shown(*shape), rank, 0.5, rank % 2 == 0) for rank, shape in enumerate(shapes, 1))
+    gone = Neighbour(Shown("gone", "label", None), 1, 0.5, False)
     bands = (
-        Band(HOSTILE, "local", found, (Layer(HOSTILE, HOSTILE, clues), Layer("one", HOSTILE))),
-        Band("none", "control", (), (Layer("none", "nothing was found"),)),
-        Band("gone", "deep", (gone,), (Layer("gone", "an image cannot be read any more"),)),
+        Band(HOSTILE, "local", found, (PartClues(HOSTILE, HOSTILE, clues), PartClues("one", HOSTILE))),
+        Band("none", "control", (), (PartClues("none", "nothing was found"),)),
+        Band("gone", "deep", (gone,), (PartClues("gone", "an image cannot be read any more"),)),
     )
     image = draw(Explanation(HOSTILE, HOSTILE, shown(50, 70), HOSTILE, bands))
     assert image.width <= MOST_WIDTH
@@ -222,7 +222,9 @@ def test_right_and_wrong_differ_without_colour() -> None:
     drawn = [
         np.asarray(
             draw(
-                Explanation("r", "d", one, "", (Band("m", "f", (Found(one, 1, 0.1, right),), (Layer("m", "none"),)),))
+                Explanation(
+                    "r", "d", one, "", (Band("m", "f", (Neighbour(one, 1, 0.1, right),), (PartClues("m", "none"),)),)
+                )
             ).convert("L")
         )
         > 160

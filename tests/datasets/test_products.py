@@ -47,16 +47,16 @@ def progress() -> list[tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def pictures(progress: list[tuple[int, int]]) -> module.Pictures:
+def pictures(progress: list[tuple[int, int]]) -> module.RenderedImages:
     return module.render_all(0, lambda done, total: progress.append((done, total)))
 
 
 @pytest.fixture
-def renders(pictures: module.Pictures, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+def renders(pictures: module.RenderedImages, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     """The loader with an empty cache, its renderer replaced by what is rendered already; the seeds it was asked for."""
     seeds: list[int] = []
 
-    def render_all(seed: int, progress: object = None) -> module.Pictures:
+    def render_all(seed: int, progress: object = None) -> module.RenderedImages:
         seeds.append(seed)
         return pictures
 
@@ -73,7 +73,7 @@ def dataset(renders: list[int]) -> Dataset:
 # --- the pixels -------------------------------------------------------------------------------------------------------
 
 
-def test_every_pixel_of_seed_0_is_golden(pictures: module.Pictures) -> None:
+def test_every_pixel_of_seed_0_is_golden(pictures: module.RenderedImages) -> None:
     assert hashlib.sha256("\n".join(pictures.digests).encode()).hexdigest() == GOLDEN
 
 
@@ -86,11 +86,11 @@ def test_one_query_of_each_category_is_golden(dataset: Dataset, category: str) -
     assert module.pixel_digest(pixels) == dataset.query.images.digest(row) == GOLDEN_QUERIES[category]
 
 
-def test_all_pictures_differ(pictures: module.Pictures) -> None:
+def test_all_pictures_differ(pictures: module.RenderedImages) -> None:
     assert len(set(pictures.digests)) == len(pictures.digests) == 1200
 
 
-def test_twins_can_be_told_apart_but_look_alike(pictures: module.Pictures) -> None:
+def test_twins_can_be_told_apart_but_look_alike(pictures: module.RenderedImages) -> None:
     shots = ImageBytes(pictures.encoded[:: module.VIEWS])
     grey = np.array([shots[row].astype(np.float64).mean(axis=2)[::4, ::4] for row in range(100)])
     apart = np.abs(grey[:, None] - grey[None]).mean(axis=(2, 3)) + np.eye(100) * 255
@@ -308,7 +308,7 @@ def test_a_seed_outside_its_range_is_refused(seed: int) -> None:
         module.products(None, seed=seed)
 
 
-def test_progress_runs_to_the_end(pictures: module.Pictures, progress: list[tuple[int, int]]) -> None:
+def test_progress_runs_to_the_end(pictures: module.RenderedImages, progress: list[tuple[int, int]]) -> None:
     assert progress == [(12 * n, 1200) for n in range(1, 101)]
 
 

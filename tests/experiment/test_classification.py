@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from retrieval_bench.classifiers.classifier import Learned
+from retrieval_bench.classifiers.classifier import FittedClassifier
 from retrieval_bench.core import Dataset
 from retrieval_bench.experiment.classification import unseen
 from retrieval_bench.experiment.prepare import Plan
@@ -84,7 +84,7 @@ def test_a_head_that_breaks_ends_neither_the_others_nor_the_row(
     def fail(*_: Any) -> Any:
         return 1 // 0
 
-    broken = fail if when == "fit" else lambda lessons: Learned(fail)
+    broken = fail if when == "fit" else lambda lessons: FittedClassifier(fail)
     monkeypatch.setitem(HEADS._entries, "svm", Entry("svm", broken, "for tests"))
     record = with_heads(shop(4, 3), tmp_path, "color", heads=("svm", "knn"))
     (row,) = record.rows

@@ -105,7 +105,7 @@ def test_controls_leave_themselves_out(data: Dataset) -> None:
 
 def test_equality_ranks_as_a_sort_would() -> None:
     gallery = np.array([3, 1, 3, 2])
-    found = sanity_checks.Equality(gallery)(np.array([3, 9, 3]), 4, np.array([-1, 0, 2]))
+    found = sanity_checks.ExactMatchSearcher(gallery)(np.array([3, 9, 3]), 4, np.array([-1, 0, 2]))
     assert found.indices.tolist() == [[0, 2, 1, 3], [1, 2, 3, -1], [0, 1, 3, -1]]
     assert found.distances[0].tolist() == [0, 0, 1, 1]
     assert found.distances[2].tolist() == [0, 1, 1, np.inf]

@@ -94,7 +94,7 @@ def test_the_file_gives_the_rows_of_the_method_and_needs_no_options(
 def test_what_is_learned_after_the_network_is_in_the_file(options: str, tmp_path: Path) -> None:
     text = f"squeezenet1_1:pool=avg:size=96:{options}"
     data = shop(4, 4)
-    learned = library.Learned("shop", data.train)
+    learned = library.LearnedFrom("shop", data.train)
     original = written(text, "torchscript", tmp_path / "a.pt", learned=learned)
     again = read(tmp_path / "a.pt")
     pictures = [*IMAGES, *(data.query.images[row] for row in range(4))]
@@ -129,7 +129,7 @@ def test_int8_keeps_most_neighbours_and_is_a_third_of_the_size(tmp_path: Path) -
     need("onnx")
     text = "squeezenet1_1:pool=gem:size=96"
     data = shop(6, 6)
-    learned = library.Learned("shop", data.train)
+    learned = library.LearnedFrom("shop", data.train)
     original = written(text, "onnx", tmp_path / "wide.onnx")
     content = library.export(parse_method(text), original, "onnx", seed=1, learned=learned, int8=True)
     (tmp_path / "narrow.onnx").write_bytes(content)
@@ -150,7 +150,7 @@ def test_pooling_and_length_stay_in_float(tmp_path: Path) -> None:
     import onnx
 
     data = shop(4, 4)
-    learned = library.Learned("shop", data.train)
+    learned = library.LearnedFrom("shop", data.train)
     text = "squeezenet1_1:pool=gem:size=96"
     content = library.export(parse_method(text), built(text), "onnx", learned=learned, int8=True)
     graph = onnx.load_from_string(content).graph

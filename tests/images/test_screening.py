@@ -10,7 +10,7 @@ import pytest
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split
 from retrieval_bench.images.reading import ImageFiles, encode_png
-from retrieval_bench.images.screening import Skipped, refuse_too_many, screen
+from retrieval_bench.images.screening import SkippedImage, refuse_too_many, screen
 from tests.support.nasty import photo, picture, write_all_bad
 
 
@@ -62,9 +62,9 @@ def test_bad_images_are_left_out_of_every_split_and_decoded_once() -> None:
     screened, skipped = screen(dataset, threads=2)
     assert sorted(decoded) == ["bad0", "bad1", "x0", "x1", "y1"]
     assert skipped == (
-        Skipped("train", "train/1", "damaged", "bad0 is damaged"),
-        Skipped("gallery", "gallery/1", "damaged", "bad0 is damaged"),
-        Skipped("query", "query/0", "damaged", "bad1 is damaged"),
+        SkippedImage("train", "train/1", "damaged", "bad0 is damaged"),
+        SkippedImage("gallery", "gallery/1", "damaged", "bad0 is damaged"),
+        SkippedImage("query", "query/0", "damaged", "bad1 is damaged"),
     )
     assert screened.gallery.ids == ("gallery/0", "gallery/2", "gallery/3")
     assert screened.train.labels.tolist() == [0, 1, 0]
@@ -151,7 +151,10 @@ def test_links_that_dangle_each_say_where_to(tmp_path: Path) -> None:
 
 
 def test_one_percent_is_allowed_and_more_is_refused() -> None:
-    bad = [Skipped("gallery", f"g/{i}", reason, "...") for i, reason in enumerate(["damaged", "damaged", "empty file"])]
+    bad = [
+        SkippedImage("gallery", f"g/{i}", reason, "...")
+        for i, reason in enumerate(["damaged", "damaged", "empty file"])
+    ]
     refuse_too_many([], 0, 0.0)
     refuse_too_many(bad[:1], 100, 0.01)
     refuse_too_many(bad, 3, 1.0)

@@ -10,10 +10,10 @@ from benchmark.kernel import app
 from retrieval_bench.core import BenchError
 from retrieval_bench.peer_benchmarks import competitors, measurement, memory, plot, report, run, targets
 from retrieval_bench.peer_benchmarks.agreement import disagreement, true_distances
-from retrieval_bench.peer_benchmarks.competitors import Found
+from retrieval_bench.peer_benchmarks.competitors import PeerResult
 from retrieval_bench.peer_benchmarks.measurement import Result
 from retrieval_bench.peer_benchmarks.peaks import WIDTHS, Peaks, emitted_multiply_adds, plain_multiply_adds, read_all
-from retrieval_bench.peer_benchmarks.run import Contest, Plan
+from retrieval_bench.peer_benchmarks.run import KernelPlan, KernelResults
 from retrieval_bench.peer_benchmarks.shapes import ALL, BATCHES, CODES, SINGLES, Shape, by_gallery_size, chosen
 from retrieval_bench.system.timing import pinned
 
@@ -104,15 +104,15 @@ def test_every_rival_finds_the_same_at_every_setting(monkeypatch, on_one_thread,
 def test_who_is_wrong_is_named_and_not_timed():
     def truth(shape, queries, gallery):
         rows, distances = searched(shape)[2:]
-        return {"": lambda: Found(rows, distances.astype(np.float32))}
+        return {"": lambda: PeerResult(rows, distances.astype(np.float32))}
 
     def one_bit_off(shape, queries, gallery):
         rows, distances = searched(shape)[2:]
-        return {"": lambda: Found(rows, np.nextafter(distances.astype(np.float32), np.float32(2)))}
+        return {"": lambda: PeerResult(rows, np.nextafter(distances.astype(np.float32), np.float32(2)))}
 
     def forgetful(shape, queries, gallery):
         rows = searched(shape)[2]
-        return {"good": lambda: Found(rows, None), "bad": lambda: Found(np.roll(rows, 1, axis=1), None)}
+        return {"good": lambda: PeerResult(rows, None), "bad": lambda: PeerResult(np.roll(rows, 1, axis=1), None)}
 
     def elsewhere(shape, queries, gallery):
         return {}
@@ -132,7 +132,7 @@ def test_who_is_wrong_is_named_and_not_timed():
     assert {name: len(times) for name, times in result.samples_ms.items()} == {"float32": 2, "numpy": 2}
     assert result.peak_flops == [1e9, 1e9]
     assert result.best_peer == "numpy"
-    lines = Contest(Plan(), 1, [result], 0.5).lines()
+    lines = KernelResults(KernelPlan(), 1, [result], 0.5).lines()
     assert "wrong" in lines[2]
     assert "WRONG: 6 x 400 x 24: int8: not identical to float32: distances differ" in lines
     assert any("Take the figures with care" in line for line in lines)
@@ -140,12 +140,12 @@ def test_who_is_wrong_is_named_and_not_timed():
 
 def test_nobody_left_to_time():
     def lost(shape, queries, gallery):
-        return {"": lambda: Found(np.zeros((shape.queries, shape.k), np.int64), None)}
+        return {"": lambda: PeerResult(np.zeros((shape.queries, shape.k), np.int64), None)}
 
     assert measurement.race(VECTORS, {}, rounds=1).samples_ms == {}
     alone = measurement.race(VECTORS, {"float32": lost}, rounds=1)
     assert alone.wrong == {"float32": "query 0 finds a row twice"}
-    assert any("wrong" in line for line in Contest(Plan(), 1, [alone], None).lines())
+    assert any("wrong" in line for line in KernelResults(KernelPlan(), 1, [alone], None).lines())
 
 
 def result(shape: Shape, flops: float = 1e12, read: float = 1e11, **ms: float) -> Result:
@@ -167,7 +167,7 @@ def test_figures_of_a_result():
     assert codes.ratio("float32") is None
 
 
-def verdict(results: list[Result], what: str, extra: dict[str, float] | None = None) -> targets.Verdict:
+def verdict(results: list[Result], what: str, extra: dict[str, float] | None = None) -> targets.TargetVerdict:
     (found,) = [verdict for verdict in targets.verdicts(results, extra) if verdict.what == what]
     return found
 

@@ -12,7 +12,7 @@ from benchmark import network as command
 from retrieval_bench.core import Setup
 from retrieval_bench.datasets.splits import limit
 from retrieval_bench.peer_benchmarks import networks
-from retrieval_bench.peer_benchmarks.networks import INT8, PEER, PLAIN, Contest, Way
+from retrieval_bench.peer_benchmarks.networks import INT8, PEER, PLAIN, NetworkResults, Way
 from retrieval_bench.registry import DATASETS
 
 
@@ -22,7 +22,7 @@ def way(name: str, *seconds: float) -> Way:
 
 def test_ratios_are_medians_over_rounds_and_targets_are_judged() -> None:
     ways = [way(PLAIN, 8, 10, 12), way("compute=fused", 4, 4, 4), way("compute=bfloat16", 2, 2, 6), way(PEER, 3, 3, 3)]
-    contest = Contest("toy", 224, 10, 2, 3, ways, ["a note"])
+    contest = NetworkResults("toy", 224, 10, 2, 3, ways, ["a note"])
     assert contest.ratio("compute=bfloat16", PLAIN) == 4
     assert contest.ratio("compute=bfloat16", PEER) == 1.5
     assert [one.name for one in contest.judged] == ["compute=bfloat16"]
@@ -30,10 +30,10 @@ def test_ratios_are_medians_over_rounds_and_targets_are_judged() -> None:
     assert "to plain loop, at least 4.0: 4.00, reached" in text
     assert "to onnxruntime, at least 1.3: 1.50, reached" in text
     assert text.endswith("a note")
-    without = Contest("toy", 224, 10, 2, 3, ways[:2], [])
+    without = NetworkResults("toy", 224, 10, 2, 3, ways[:2], [])
     assert "to plain loop, at least 4.0: 2.50, NOT reached" in "\n".join(without.lines())
     assert "to onnxruntime, at least 1.3: not measured" in "\n".join(without.lines())
-    narrow = Contest("toy", 224, 10, 2, 3, [*ways, way(INT8, 2, 2, 2)], [])
+    narrow = NetworkResults("toy", 224, 10, 2, 3, [*ways, way(INT8, 2, 2, 2)], [])
     assert [one.name for one in narrow.judged] == ["compute=bfloat16", INT8]
     assert f"{INT8} to plain loop, at least 4.0: 5.00, reached" in "\n".join(narrow.lines())
 

@@ -88,6 +88,16 @@ def test_no_module_lies_loose() -> None:
     assert {file.name for file in HOME.glob("*.py")} == {"__init__.py", "core.py", "registry.py"}
 
 
+def test_a_class_name_means_one_thing() -> None:
+    names = [
+        node.name
+        for file in HOME.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_every_folder_says_what_belongs_in_it_and_what_does_not() -> None:
     for file in HOME.rglob("__init__.py"):
         if file.parent != HOME:

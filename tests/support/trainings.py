@@ -6,7 +6,7 @@ from typing import Any
 
 from retrieval_bench.core import Setup
 from retrieval_bench.training.train import Task
-from retrieval_bench.training_loop.settings import Settings
+from retrieval_bench.training_loop.settings import TrainingSettings
 from tests.support.shop import shop
 
 NETWORK = "shufflenet_v2_x0_5"
@@ -21,6 +21,6 @@ def task(network: str = NETWORK, **given: Any) -> Task:
         label_names=data.label_names,
         dataset="shop",
         fingerprint=data.fingerprint,
-        settings=Settings(**chosen),
+        settings=TrainingSettings(**chosen),
         setup=Setup(weights="random", threads=2),
     )

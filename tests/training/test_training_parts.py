@@ -21,7 +21,7 @@ from retrieval_bench.training_loop.frames import Frames, centre, resized
 from retrieval_bench.training_loop.loop import order
 from retrieval_bench.training_loop.objectives import class_weights, objective
 from retrieval_bench.training_loop.schedule import optimizer, rate
-from retrieval_bench.training_loop.settings import Settings
+from retrieval_bench.training_loop.settings import TrainingSettings
 from retrieval_bench.training_loop.shards import Shards, draws
 
 
@@ -158,7 +158,7 @@ def test_rare_classes_weigh_more_and_the_mean_over_images_is_one() -> None:
 
 
 def test_cross_entropy_is_torchs_own_when_nothing_is_weighed() -> None:
-    goal = objective(Settings(balance=False, smoothing=0.1), 6, np.arange(4), 4)
+    goal = objective(TrainingSettings(balance=False, smoothing=0.1), 6, np.arange(4), 4)
     features, labels = torch.randn(8, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4
     wanted = nn.functional.cross_entropy(goal.linear(features), labels, label_smoothing=0.1)
     assert goal.loss(features, labels).item() == pytest.approx(wanted.item(), rel=1e-5)
@@ -170,7 +170,7 @@ def test_every_loss_pulls_labels_apart(loss: str) -> None:
     labels = np.arange(24) % 3
     if loss in ("proxy-anchor", "triplet"):
         pytest.importorskip("pytorch_metric_learning")
-    goal = objective(Settings(loss=loss, smoothing=0.0), 5, labels, 3)
+    goal = objective(TrainingSettings(loss=loss, smoothing=0.0), 5, labels, 3)
     features = nn.Parameter(torch.randn(24, 5, generator=torch.Generator().manual_seed(1)))
     steps = torch.optim.Adam([features, *goal.parameters()], lr=0.05)
     for _ in range(200):
@@ -187,31 +187,31 @@ def test_every_loss_pulls_labels_apart(loss: str) -> None:
 
 def test_triplets_need_two_images_of_a_label() -> None:
     with pytest.raises(BenchError, match="--loss triplet needs two images of one label"):
-        objective(Settings(loss="triplet"), 5, np.arange(4), 4)
+        objective(TrainingSettings(loss="triplet"), 5, np.arange(4), 4)
 
 
 def test_a_missing_metric_learning_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BenchError, match=r"proxy-anchor needs pytorch-metric-learning: pip install"):
-        objective(Settings(loss="proxy-anchor"), 5, np.arange(4), 4)
+        objective(TrainingSettings(loss="proxy-anchor"), 5, np.arange(4), 4)
 
 
 def test_rates_rise_and_fall_and_end_near_nothing() -> None:
-    one = [rate(Settings(schedule="onecycle", lr=1.0), step, 100) for step in range(100)]
+    one = [rate(TrainingSettings(schedule="onecycle", lr=1.0), step, 100) for step in range(100)]
     assert max(one) == pytest.approx(1, abs=0.02)
     assert int(np.argmax(one)) == pytest.approx(20, abs=1)
     assert one[-1] < 0.001
     assert all(later >= earlier for earlier, later in itertools.pairwise(one[:20]))
-    steps = [rate(Settings(schedule="step", lr=1.0), step, 100) for step in range(100)]
+    steps = [rate(TrainingSettings(schedule="step", lr=1.0), step, 100) for step in range(100)]
     assert {round(value, 6) for value in steps[5:]} == {1.0, 0.1, 0.01, 0.001}
-    assert {rate(Settings(schedule="constant", lr=0.5), step, 10) for step in range(10)} == {0.5}
-    cosine = [rate(Settings(schedule="cosine", lr=1.0), step, 1000) for step in range(1000)]
+    assert {rate(TrainingSettings(schedule="constant", lr=0.5), step, 10) for step in range(10)} == {0.5}
+    cosine = [rate(TrainingSettings(schedule="cosine", lr=1.0), step, 1000) for step in range(1000)]
     assert cosine[510] == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_biases_are_not_decayed(name: str) -> None:
-    groups = optimizer(Settings(optimizer=name), nn.Linear(3, 2).parameters()).param_groups
+    groups = optimizer(TrainingSettings(optimizer=name), nn.Linear(3, 2).parameters()).param_groups
     assert [[p.ndim for p in group["params"]] for group in groups] == [[2], [1]]
     assert groups[0]["weight_decay"] > 0 == groups[1]["weight_decay"]
 
@@ -235,17 +235,17 @@ def test_biases_are_not_decayed(name: str) -> None:
 )
 def test_settings_that_cannot_be(given: dict, message: str) -> None:
     with pytest.raises(BenchError, match=message):
-        Settings(**given)
+        TrainingSettings(**given)
 
 
 def test_an_epochs_order_is_its_own_and_keeps_pairs_together_for_triplets() -> None:
     labels = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 1])
     rows = np.arange(12)
-    plain = Settings()
+    plain = TrainingSettings()
     assert sorted(order(labels, rows, plain, 0)) == rows.tolist()
     np.testing.assert_array_equal(order(labels, rows, plain, 3), order(labels, rows, plain, 3))
     assert (order(labels, rows, plain, 3) != order(labels, rows, plain, 4)).any()
-    paired = order(labels, rows, Settings(loss="triplet"), 0)
+    paired = order(labels, rows, TrainingSettings(loss="triplet"), 0)
     assert sorted(paired) == rows.tolist()
     together = sum(labels[paired[at]] == labels[paired[at + 1]] for at in range(11))
     assert together >= 4

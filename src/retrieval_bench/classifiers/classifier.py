@@ -16,7 +16,7 @@ _BLOCK = 256  # queries scored at once: bounds what a head holds beside the scor
 
 
 @dataclass(frozen=True, eq=False)
-class Lessons:
+class TrainingData:
     """What a head learns from.
 
     rows: (n, d) float32 features, or (n, bytes) packed uint8 where `bits`.
@@ -33,7 +33,7 @@ class Lessons:
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class FittedClassifier:
     """score: (q, d) checked queries -> (q, C) float64, higher = more likely. chosen: plain values for the record."""
 
     score: Callable[[np.ndarray], np.ndarray]
@@ -110,7 +110,7 @@ def fit_head(
         )
     if threads < 1:
         raise ValueError(f"threads is {threads}, must be at least 1")
-    lessons = Lessons(features, places.astype(np.int64), len(classes), seed, threads, bits)
+    lessons = TrainingData(features, places.astype(np.int64), len(classes), seed, threads, bits)
     with threadpool_limits(1), warnings.catch_warnings():
         # Whether a solver converged is told in `chosen`.
         warnings.filterwarnings("ignore", category=_convergence_warning())

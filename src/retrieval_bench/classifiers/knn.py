@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval_bench.classifiers.classifier import Learned, Lessons
+from retrieval_bench.classifiers.classifier import FittedClassifier, TrainingData
 from retrieval_bench.core import Distance
 from retrieval_bench.registry import HEADS
 
@@ -16,7 +16,7 @@ _DEPTH = 4096  # ranks looked at: whole rankings of a large train split are not 
 
 
 @HEADS("knn", about="vote of the 9 nearest by cosine (packed codes: Hamming), fewer where labels have fewer images")
-def knn(lessons: Lessons) -> Learned:
+def knn(lessons: TrainingData) -> FittedClassifier:
     """k = NEIGHBOURS, or the median number of images of a label in train where that is less.
 
     Score of a label = its votes among the k nearest + (n - r) / (n + 1), r = rank from 0 of its first row.
@@ -33,7 +33,7 @@ def knn(lessons: Lessons) -> Learned:
     def score(queries: np.ndarray) -> np.ndarray:
         return votes(lessons.places[index.search(queries, depth).indices], neighbours, lessons.n_classes)
 
-    return Learned(score, {"neighbours": neighbours, "distance": distance})
+    return FittedClassifier(score, {"neighbours": neighbours, "distance": distance})
 
 
 def votes(labels: np.ndarray, k: int, n_classes: int) -> np.ndarray:

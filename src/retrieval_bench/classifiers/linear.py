@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from retrieval_bench.classifiers.classifier import Learned, Lessons
+from retrieval_bench.classifiers.classifier import FittedClassifier, TrainingData
 from retrieval_bench.classifiers.model_selection import chosen, hold_out
 from retrieval_bench.classifiers.preprocessing import Scale, corner, gram, mixed, unit
 from retrieval_bench.registry import HEADS
@@ -23,7 +23,7 @@ _ITERATIONS = 300
 
 
 @HEADS("svm", about="linear SVM, one label against the rest, C chosen on train")
-def svm(lessons: Lessons) -> Learned:
+def svm(lessons: TrainingData) -> FittedClassifier:
     """Hinge loss, one label against the rest (Cortes and Vapnik, Machine Learning 1995); scores are decision values.
 
     libsvm solves the dual from the inner products of the rows, which are computed once for all labels and strengths:
@@ -44,14 +44,14 @@ def svm(lessons: Lessons) -> Learned:
             right.append(float(np.mean(guess == lessons.places[held])))
     choice = chosen("C", STRENGTHS, right, 1.0)
     dual, bias = _one_against_rest(inner, lessons.places, choice["C"], lessons)
-    return Learned(
+    return FittedClassifier(
         LinearScores(mixed(dual.T, rows), bias, scale, lessons.bits),
         {**choice, "solver": "libsvm", "converged": True},
     )
 
 
 def _one_against_rest(
-    inner: np.ndarray, places: np.ndarray, strength: float, lessons: Lessons
+    inner: np.ndarray, places: np.ndarray, strength: float, lessons: TrainingData
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n, n) inner products, (n,) labels -> (n, C) float64 weights of the rows, (C,) biases."""
     from sklearn.svm import SVC
@@ -69,20 +69,20 @@ def _one_against_rest(
     return dual, bias
 
 
-def _liblinear(lessons: Lessons, rows: np.ndarray, scale: Scale) -> Learned:
+def _liblinear(lessons: TrainingData, rows: np.ndarray, scale: Scale) -> FittedClassifier:
     from sklearn.svm import LinearSVC
 
     # liblinear draws from one generator for the whole process: no threads here.
     model = LinearSVC(C=1.0, loss="hinge", random_state=lessons.seed, max_iter=_ITERATIONS).fit(rows, lessons.places)
     weights, bias = _both(model.coef_, model.intercept_)
     converged = bool(np.max(model.n_iter_) < _ITERATIONS)
-    return Learned(
+    return FittedClassifier(
         LinearScores(weights, bias, scale, lessons.bits), {"C": 1.0, "solver": "liblinear", "converged": converged}
     )
 
 
 @HEADS("logistic", about="multinomial logistic regression, C chosen on train")
-def logistic(lessons: Lessons) -> Learned:
+def logistic(lessons: TrainingData) -> FittedClassifier:
     """Softmax over linear scores with a quadratic penalty, by L-BFGS; scores are the logits.
 
     Rows of more numbers than there are rows are turned into as many numbers first, see `corner`.
@@ -112,12 +112,12 @@ def logistic(lessons: Lessons) -> Learned:
     if turned:
         weights = mixed(solve_triangular(points, weights.T, lower=True, trans=1).T, rows)
     converged = bool(np.max(model.n_iter_) < _ITERATIONS)
-    return Learned(
+    return FittedClassifier(
         LinearScores(weights, bias, scale, lessons.bits), {**choice, "solver": "lbfgs", "converged": converged}
     )
 
 
-def _scaled(lessons: Lessons) -> tuple[np.ndarray, Scale]:
+def _scaled(lessons: TrainingData) -> tuple[np.ndarray, Scale]:
     rows = unit(lessons.rows, lessons.bits)
     scale = Scale.of(rows)
     return scale.apply(rows), scale

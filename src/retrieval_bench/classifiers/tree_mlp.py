@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_bench.classifiers.classifier import Learned, Lessons
+from retrieval_bench.classifiers.classifier import FittedClassifier, TrainingData
 from retrieval_bench.classifiers.preprocessing import Scale, principal_axes, projected, unit
 from retrieval_bench.registry import HEADS
 
@@ -19,18 +19,18 @@ _AXES_ROWS = 4096  # rows that the axes are learned from, drawn by the seed: the
 
 
 @HEADS("tree", about="decision tree on the first 64 principal axes")
-def tree(lessons: Lessons) -> Learned:
+def tree(lessons: TrainingData) -> FittedClassifier:
     """CART with Gini impurity, grown until pure (Breiman et al. 1984); scores are the labels' shares of a leaf."""
     from sklearn.tree import DecisionTreeClassifier
 
     space, points = _principal(lessons, TREE_AXES)
     model = DecisionTreeClassifier(random_state=lessons.seed).fit(points, lessons.places)
     facts = {"axes": points.shape[1], "leaves": int(model.get_n_leaves()), "depth": int(model.get_depth())}
-    return Learned(lambda queries: model.predict_proba(space(queries)), facts)
+    return FittedClassifier(lambda queries: model.predict_proba(space(queries)), facts)
 
 
 @HEADS("mlp", about="neural network with one hidden layer of 256, on the first 512 principal axes")
-def mlp(lessons: Lessons) -> Learned:
+def mlp(lessons: TrainingData) -> FittedClassifier:
     """ReLU, Adam, 60 epochs, softmax; scores are probabilities.
 
     The number of epochs is fixed: stopping early would need a validation part that labels with one image cannot give.
@@ -44,7 +44,7 @@ def mlp(lessons: Lessons) -> Learned:
     model.fit(points / spread, lessons.places)
     facts: dict[str, Any] = {"axes": points.shape[1], "hidden": HIDDEN, "epochs": int(model.n_iter_)}
     facts |= {"loss": float(model.loss_), "converged": bool(model.n_iter_ < EPOCHS)}
-    return Learned(lambda queries: model.predict_proba(space(queries) / spread), facts)
+    return FittedClassifier(lambda queries: model.predict_proba(space(queries) / spread), facts)
 
 
 class _Space:
@@ -59,7 +59,7 @@ class _Space:
         return self._scale.apply(unit(queries, self._bits)) @ self._basis
 
 
-def _principal(lessons: Lessons, at_most: int) -> tuple[_Space, np.ndarray]:
+def _principal(lessons: TrainingData, at_most: int) -> tuple[_Space, np.ndarray]:
     """The space, and (n, k) where the rows of train stand in it."""
     rows = unit(lessons.rows, lessons.bits)
     scale = Scale.of(rows)

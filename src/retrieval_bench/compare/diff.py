@@ -71,7 +71,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DiffVerdict:
     """broken: sentences on rows that are missing or failed.
 
     quality: every quality figure of every common row; speed: times of the common rows, where the machine is the same.
@@ -117,7 +117,7 @@ def diff(
     *,
     gates: Sequence[Gate] = (),
     values: tuple[Values | None, Values | None] = (None, None),
-) -> Verdict:
+) -> DiffVerdict:
     """Compare row by row. NotComparable where the numbers would not mean the same thing.
 
     tolerance: the largest difference of a quality number, in either direction, that still counts as the same, for
@@ -168,7 +168,7 @@ def diff(
         unjudged, notes = [*unjudged, *notes], []
     if steps := _asked_once(after, before):
         notes.append(f"the perturbed queries {steps} are in the second record alone")
-    return Verdict(
+    return DiffVerdict(
         quality=tuple(quality),
         broken=tuple(broken),
         added=added,

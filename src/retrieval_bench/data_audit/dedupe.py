@@ -121,7 +121,7 @@ def usable(collection: Collection, threads: int, progress: Callable[[int, int], 
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class DuplicateGroups:
     """What one method found. pairs: how many. groups: rows, the one to keep first. search_s: range search alone."""
 
     method: str
@@ -140,7 +140,7 @@ def by_method(
     precision: float | None,
     copies: int,
     seed: int,
-) -> Found:
+) -> DuplicateGroups:
     """Measure where to draw the line, unless `within` says so, then find all pairs and groups of the collection.
 
     copies: how many images of distinct content get a planted copy.
@@ -166,12 +166,12 @@ def by_method(
     pairs = pairs_within(features["all"], within, distance)
     together = groups(len(collection.ids), pairs)
     spent = time.perf_counter() - started
-    return Found(
+    return DuplicateGroups(
         name, distance, within, judgement, len(pairs), tuple(_best_first(part, collection) for part in together), spent
     )
 
 
-def facts(collection: Collection, source: str, found: Sequence[Found]) -> dict[str, Any]:
+def facts(collection: Collection, source: str, found: Sequence[DuplicateGroups]) -> dict[str, Any]:
     """All of it, ready for JSON."""
     return {
         "source": source,

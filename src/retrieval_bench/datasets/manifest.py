@@ -24,7 +24,7 @@ COLUMNS = "it needs the columns path, label, split (train, gallery or query) and
 
 
 @dataclass(frozen=True)
-class Row:
+class ManifestRow:
     """One image as the manifest has it. `line` is where its record starts; `more` holds all other columns."""
 
     line: int
@@ -160,7 +160,7 @@ def _cell(file: Path, line: int, key: str, value: Any) -> str:
     return str(value)
 
 
-def _row(file: Path, line: int, cells: dict[str, str]) -> Row:
+def _row(file: Path, line: int, cells: dict[str, str]) -> ManifestRow:
     for name in REQUIRED:
         if not cells.get(name):
             raise _at(file, line, f"{name} is missing; {COLUMNS}")
@@ -171,12 +171,12 @@ def _row(file: Path, line: int, cells: dict[str, str]) -> Row:
         raise _at(file, line, f"path {path!r} cannot be the name of a file")
     more = {key: value for key, value in cells.items() if key not in (*REQUIRED, "id", "category")}
     item = cells.get("id") or Path(path).as_posix()
-    return Row(line, path, cells["label"], split, item, cells.get("category", ""), more)
+    return ManifestRow(line, path, cells["label"], split, item, cells.get("category", ""), more)
 
 
-def _check(file: Path, rows: list[Row]) -> None:
+def _check(file: Path, rows: list[ManifestRow]) -> None:
     """What must hold between rows; the later of two rows is the one that is named first."""
-    seen: dict[tuple[str, ...], Row] = {}
+    seen: dict[tuple[str, ...], ManifestRow] = {}
     for row in rows:
         first = seen.setdefault(("label", row.label), row)
         if first.category != row.category:

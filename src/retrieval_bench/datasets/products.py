@@ -45,7 +45,7 @@ CACHE_VARIABLE = "RETRIEVAL_BENCH_CACHE"
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class RenderedImages:
     """All pictures, or all queries, product by product, view by view.
 
     encoded: lossless PNG bytes. digests: sha256 over shape and pixels, which no PNG library can change.
@@ -105,7 +105,7 @@ def products(root: Path | None, *, seed: int = 0, queries: Literal["as-is", "tur
     )
 
 
-def render_all(seed: int, progress: Callable[[int, int], None] | None = None) -> Pictures:
+def render_all(seed: int, progress: Callable[[int, int], None] | None = None) -> RenderedImages:
     """Draw everything, on all cores that numpy's released lock can use; progress(done, total) after each product."""
     camera = Camera(seed)
     total = len(camera.looks) * VIEWS
@@ -126,7 +126,7 @@ def render_all(seed: int, progress: Callable[[int, int], None] | None = None) ->
     return _collected(shots)
 
 
-def turn_all(images: Images, seed: int, keys: Sequence[tuple[str, int]]) -> Pictures:
+def turn_all(images: Images, seed: int, keys: Sequence[tuple[str, int]]) -> RenderedImages:
     """Every image turned and cropped by a draw of its own, which depends on (seed, product, view) alone."""
 
     def one(row: int) -> tuple[bytes, str, Parameters]:
@@ -143,8 +143,8 @@ def pixel_digest(pixels: np.ndarray) -> str:
     return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def _collected(shots: list[tuple[bytes, str, Parameters]]) -> Pictures:
-    return Pictures(
+def _collected(shots: list[tuple[bytes, str, Parameters]]) -> RenderedImages:
+    return RenderedImages(
         encoded=[png for png, _, _ in shots],
         digests=[digest for _, digest, _ in shots],
         attributes={name: np.array([parameters[name] for _, _, parameters in shots]) for name in shots[0][2]},
@@ -154,7 +154,7 @@ def _collected(shots: list[tuple[bytes, str, Parameters]]) -> Pictures:
 # --- the cache --------------------------------------------------------------------------------------------------------
 
 
-def _cached(name: str, draw: Callable[[], Pictures]) -> Pictures:
+def _cached(name: str, draw: Callable[[], RenderedImages]) -> RenderedImages:
     """name: says all that the pictures depend on besides the source code."""
     directory = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("retrieval_bench")
     path = Path(directory) / f"{name}.npz"
@@ -183,7 +183,7 @@ def _seal(arrays: dict[str, np.ndarray], name: str) -> str:
     return digest.hexdigest()
 
 
-def _load(path: Path, name: str) -> Pictures | None:
+def _load(path: Path, name: str) -> RenderedImages | None:
     """What the file holds, or None where it is missing, damaged or of other code or name: then it is drawn again."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -195,10 +195,10 @@ def _load(path: Path, name: str) -> Pictures | None:
     ends = np.cumsum(arrays.pop("lengths")).tolist()
     everything = arrays.pop("encoded").data
     encoded = [bytes(everything[start:end]) for start, end in pairwise([0, *ends])]
-    return Pictures(encoded, arrays.pop("digests").tolist(), arrays)
+    return RenderedImages(encoded, arrays.pop("digests").tolist(), arrays)
 
 
-def _save(pictures: Pictures, path: Path, name: str) -> None:
+def _save(pictures: RenderedImages, path: Path, name: str) -> None:
     """Write all at once or not at all; a directory that cannot be written only means drawing again next time."""
     arrays: dict[str, np.ndarray] = {
         "encoded": np.frombuffer(b"".join(pictures.encoded), np.uint8),
@@ -219,7 +219,7 @@ def _save(pictures: Pictures, path: Path, name: str) -> None:
             temporary.unlink()
 
 
-def _render_watched(seed: int) -> Pictures:
+def _render_watched(seed: int) -> RenderedImages:
     """`render_all`, with a bar on stderr where somebody is looking."""
     if not sys.stderr.isatty():
         return render_all(seed)

@@ -9,7 +9,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Ranking, Rows
 from retrieval_bench.experiment.extraction import checked, extract
 from retrieval_bench.experiment.prepare import Plan, Progress, Trial
-from retrieval_bench.experiment.quality import Found
+from retrieval_bench.experiment.quality import QualityResult
 from retrieval_bench.images.decoded_cache import fresh
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.system.cache import FeatureCache
@@ -21,7 +21,7 @@ FRESH_QUERIES = 4
 """Queries whose features are computed anew where they came from the cache, to see that they are the same."""
 
 
-def measure(pipeline: Pipeline, found: Found, plan: Plan, trial: Trial, progress: Progress) -> dict[str, Time]:
+def measure(pipeline: Pipeline, found: QualityResult, plan: Plan, trial: Trial, progress: Progress) -> dict[str, Time]:
     """The time pass: single queries one after the other, then throughput. Nothing here comes from the cache."""
     name, query, k, exclude = pipeline.name, trial.dataset.query, max(trial.k), trial.exclude
     query = replace(query, images=fresh(query.images))
@@ -74,7 +74,7 @@ def measure(pipeline: Pipeline, found: Found, plan: Plan, trial: Trial, progress
     return times
 
 
-def _refuse_stale(pipeline: Pipeline, found: Found, described: list[tuple[Rows, int]]) -> None:
+def _refuse_stale(pipeline: Pipeline, found: QualityResult, described: list[tuple[Rows, int]]) -> None:
     """Features that came from the cache are what would be computed now; described: fresh ones and their rows.
 
     Room for the last bits, in which a network's rows may depend on what stood beside them; none for bit codes.

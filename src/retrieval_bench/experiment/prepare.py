@@ -13,7 +13,7 @@ from retrieval_bench.datasets.splits import limit as limited
 from retrieval_bench.evaluation.relevance import count_relevant
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.reading import DECODER_VERSION
-from retrieval_bench.images.screening import Skipped, refuse_too_many, screen
+from retrieval_bench.images.screening import SkippedImage, refuse_too_many, screen
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import FeatureCache, recipe_key
@@ -63,7 +63,7 @@ class Trial:
 
     dataset: Dataset
     fingerprint: str
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedImage, ...]
     left_out: int
     k: tuple[int, ...]
     depth: int
@@ -119,7 +119,7 @@ def _decoded_once(dataset: Dataset) -> Dataset:
     )
 
 
-def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset, tuple[Skipped, ...]]:
+def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset, tuple[SkippedImage, ...]]:
     """Screen through the cache: an image that was once decoded whole is not decoded again."""
     key = recipe_key({"kind": "size", "decoder": DECODER_VERSION})
     digests = {split.images.digest(row) for split in dataset.splits.values() for row in range(len(split))}

@@ -20,7 +20,7 @@ from retrieval_bench.system.timing import Stopwatch, Time, pinned
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class QualityResult:
     """What the quality pass leaves behind; searcher holds what is known of the gallery.
 
     lessons: vectors of train and queries, where classifiers learn from the one and are judged on the other.
@@ -39,7 +39,7 @@ class Found:
     lessons: tuple[np.ndarray, np.ndarray] | None
 
 
-def quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) -> Found:
+def quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) -> QualityResult:
     """Learn, extract, search for all queries at once, and judge; features may come from the cache."""
     data, name = trial.dataset, pipeline.name
     for part in pipeline.parts:
@@ -83,7 +83,7 @@ def quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) ->
         "jit": Time(compiling.seconds, "s"),
         "index_build": Time(building.seconds, "s"),
     }
-    return Found(
+    return QualityResult(
         metrics.scores(judged, trial.k),
         metrics.per_query(judged, trial.k),
         _ties(trial, relevant),

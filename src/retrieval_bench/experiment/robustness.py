@@ -9,7 +9,7 @@ from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
 from retrieval_bench.experiment.features import part_features
 from retrieval_bench.experiment.prepare import Plan, Progress, Trial
-from retrieval_bench.experiment.quality import Found
+from retrieval_bench.experiment.quality import QualityResult
 from retrieval_bench.images.perturbations import Perturbed, levels
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.schema import Robustness
@@ -17,7 +17,7 @@ from retrieval_bench.system.timing import pinned
 
 
 def asked_again(
-    pipeline: Pipeline, found: Found, plan: Plan, trial: Trial, progress: Progress
+    pipeline: Pipeline, found: QualityResult, plan: Plan, trial: Trial, progress: Progress
 ) -> tuple[Robustness, ...]:
     """Scores of each perturbation at each severity; none of a method that sees labels."""
     if pipeline.sees_labels:

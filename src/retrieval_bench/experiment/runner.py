@@ -22,7 +22,7 @@ from retrieval_bench.experiment.classification import Classified, Learnable, cla
 from retrieval_bench.experiment.features import refuse_empty
 from retrieval_bench.experiment.latency import TIMED_QUERIES, measure
 from retrieval_bench.experiment.prepare import Plan, Progress, Trial, prepare, silent
-from retrieval_bench.experiment.quality import Found, quality
+from retrieval_bench.experiment.quality import QualityResult, quality
 from retrieval_bench.experiment.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
 from retrieval_bench.experiment.robustness import asked_again
 from retrieval_bench.methods.parse import Method
@@ -40,7 +40,7 @@ DEFAULT_METHODS = ("sift", "hog", "phash", "color", "resnet18", "convnet", "rand
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class MethodResult:
     """A finished row and, where the method did not fail, what it found."""
 
     row: Row
@@ -115,7 +115,7 @@ def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial:
     return record.model_copy(update={"violations": broken, "status": "failed" if broken else "finished"})
 
 
-def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = silent) -> Outcome:
+def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = silent) -> MethodResult:
     """One method, from building it to its row. Whatever goes wrong becomes a failed row, never the end of the run."""
     name = str(method)
     try:
@@ -151,17 +151,19 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             heads={head: done.facts for head, done in heads.items()},
             robustness=robustness,
         )
-        return Outcome(row, found.ranking, found.relevant, heads, found.per_query)
+        return MethodResult(row, found.ranking, found.relevant, heads, found.per_query)
     except BenchError as error:
         failure = Failure(kind="BenchError", sentence=str(error))
     except Exception as error:
         sentence = f"{type(error).__name__}: {error}"
         failure = Failure(kind=type(error).__name__, sentence=sentence, traceback=traceback.format_exc())
     log.error("%s failed: %s", name, failure.sentence)
-    return Outcome(Row(method=name, family=method.family, status="failed", params=method.resolved, error=failure))
+    return MethodResult(Row(method=name, family=method.family, status="failed", params=method.resolved, error=failure))
 
 
-def _heads(pipeline: Pipeline, found: Found, plan: Plan, trial: Trial, progress: Progress) -> dict[str, Classified]:
+def _heads(
+    pipeline: Pipeline, found: QualityResult, plan: Plan, trial: Trial, progress: Progress
+) -> dict[str, Classified]:
     """What each classifier learns from this method's features of train."""
     train, query = trial.dataset.train, trial.dataset.query
     if not plan.heads or pipeline.sees_labels:

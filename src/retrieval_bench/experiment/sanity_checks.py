@@ -32,7 +32,7 @@ CONTROLS = ("random", "constant", "chance", "duplicates", "oracle")
 
 
 @dataclass(eq=False)
-class Equality:
+class ExactMatchSearcher:
     """Finds rows that are equal to the query at distance 0, and all others, in gallery order, at distance 1."""
 
     gallery: np.ndarray
@@ -71,8 +71,8 @@ def controls(trial: Trial, seed: int, backend: str, device: str = "cpu") -> dict
     same = [np.zeros(len(data.gallery), np.int64), np.ones(len(query), np.int64)]  # no query equals any gallery item
     asked: dict[str, tuple[Searcher, np.ndarray]] = {
         "random": (build(vectors[0], "cosine"), vectors[1]),
-        "constant": (Equality(same[0]), same[1]),
-        "duplicates": (Equality(digests[0]), digests[1]),
+        "constant": (ExactMatchSearcher(same[0]), same[1]),
+        "duplicates": (ExactMatchSearcher(digests[0]), digests[1]),
         "oracle": (build(codes[0], "hamming"), codes[1]),
     }
     exclude = None if trial.exclude is None else trial.exclude[rows]

@@ -61,7 +61,7 @@ Clue = HeatPair | MatchPair | BitPair
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class PartClues:
     """One member of a method, or its verification: a clue for each image that was found, in order.
 
     about: what is shown, or, where there are no clues, why.
@@ -82,7 +82,7 @@ class Shown:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Neighbour:
     """One image that a method found: at which rank from 1, how far, and whether it shows the query's label."""
 
     image: Shown
@@ -97,8 +97,8 @@ class Band:
 
     method: str
     family: str
-    found: tuple[Found, ...]
-    layers: tuple[Layer, ...]
+    found: tuple[Neighbour, ...]
+    layers: tuple[PartClues, ...]
 
 
 @dataclass(frozen=True, eq=False)

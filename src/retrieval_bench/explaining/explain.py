@@ -13,7 +13,7 @@ from retrieval_bench.core import BadImage, BenchError, Dataset, Split
 from retrieval_bench.experiment.features import fitted
 from retrieval_bench.experiment.prepare import Plan, Progress, silent
 from retrieval_bench.explaining import bits, choice, keypoints, networks, words
-from retrieval_bench.explaining.clues import Band, Clue, Explanation, Found, Layer, Shown, Unexplained
+from retrieval_bench.explaining.clues import Band, Clue, Explanation, Neighbour, PartClues, Shown, Unexplained
 from retrieval_bench.extractors.controls import Oracle, RandomControl
 from retrieval_bench.extractors.deep.convnet import Convnet
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures
@@ -67,7 +67,7 @@ def explain(
     for number, method in enumerate(methods):
         progress("explaining", number, len(methods))
         found = [
-            Found(
+            Neighbour(
                 gallery[str(arrays["gallery_ids"][row])],
                 rank,
                 distance,
@@ -110,13 +110,13 @@ def _asked_for(record: Record, row: Row) -> Method:
 
 
 def _layers(
-    row: Row, method: Method, plan: Plan, train: Split, query: Shown, found: Sequence[Found], progress: Progress
-) -> list[Layer]:
+    row: Row, method: Method, plan: Plan, train: Split, query: Shown, found: Sequence[Neighbour], progress: Progress
+) -> list[PartClues]:
     """What each member of the method has to say, then its verification, then what cannot be shown of the rest."""
     if query.pixels is None or any(one.image.pixels is None for one in found):
-        return [Layer(row.method, "an image cannot be read any more")]
+        return [PartClues(row.method, "an image cannot be read any more")]
     if not found:
-        return [Layer(row.method, "nothing was found")]
+        return [PartClues(row.method, "nothing was found")]
     pixels: list[np.ndarray] = [one.image.pixels for one in found if one.image.pixels is not None]
     explained = []
     for place, spec in enumerate(method.members):
@@ -129,11 +129,11 @@ def _layers(
             with pinned(1):
                 about, clues = _clues(spec, part, query.pixels, pixels)
         except (Unexplained, BenchError) as error:
-            explained.append(Layer(title, str(error)))
+            explained.append(PartClues(title, str(error)))
             continue
         if method.plain:
             about += _otherwise(row, clues, found)
-        explained.append(Layer(title, about, tuple(clues)))
+        explained.append(PartClues(title, about, tuple(clues)))
     for spec in method.steps:
         explained.append(_step(spec, query.pixels, pixels))
     return explained
@@ -208,22 +208,24 @@ def _detector(spec: Spec, extractor: LocalFeatures) -> Callable[[np.ndarray], ke
     return None
 
 
-def _step(spec: Spec, query: np.ndarray, found: list[np.ndarray]) -> Layer:
+def _step(spec: Spec, query: np.ndarray, found: list[np.ndarray]) -> PartClues:
     step = spec.build()
     if not isinstance(step, Spatial) or not isinstance(step.extractor, KeypointBlocks):
-        return Layer(str(spec), "re-ranks by what else is near in the gallery, which a pair of images does not show")
+        return PartClues(
+            str(spec), "re-ranks by what else is near in the gallery, which a pair of images does not show"
+        )
     detect = partial(keypoints.sift_points, blocks=step.extractor)
     about = f"matches that put images first: {step.least} and more that agree on one map count"
     try:
         with pinned(1):
-            return Layer(
+            return PartClues(
                 str(spec), about, tuple(keypoints.match_pairs(detect, query, found, step.ratio, keypoints.nearest))
             )
     except Unexplained as error:
-        return Layer(str(spec), str(error))
+        return PartClues(str(spec), str(error))
 
 
-def _otherwise(row: Row, clues: Sequence[Clue], found: Sequence[Found]) -> str:
+def _otherwise(row: Row, clues: Sequence[Clue], found: Sequence[Neighbour]) -> str:
     """A warning where the distances are not those of the record; "" where they are."""
     room = ROOM.get(row.features.distance if row.features else "")
     if room is None:

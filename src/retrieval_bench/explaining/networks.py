@@ -160,7 +160,7 @@ class Glance(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ForwardPass:
     """An image gone through a network, with all that gradients need. vector: (e,) double of length 1 but for what is
     held."""
 
@@ -168,7 +168,7 @@ class Look:
     vector: Any
 
 
-def look(subject: Subject, image: np.ndarray) -> Look:
+def look(subject: Subject, image: np.ndarray) -> ForwardPass:
     """Raises Unexplained where the network passes no gradients on, as an exported one."""
     glances: list[Glance] = []
     vectors = []
@@ -179,7 +179,7 @@ def look(subject: Subject, image: np.ndarray) -> Look:
             raise Unexplained("the network comes from a file that gives no gradients, and its places are not known")
         vectors.append(held(output[0].double()))
         glances.append(Glance([maps[stage.name] for stage in subject.stages], box, mirrored))
-    return Look(glances, held(subject.after(held(sum(vectors)))))
+    return ForwardPass(glances, held(subject.after(held(sum(vectors)))))
 
 
 @contextmanager
@@ -216,7 +216,7 @@ class Explained(NamedTuple):
     stage: str
 
 
-def towards(subject: Subject, here: Look, other: Any) -> Explained:
+def towards(subject: Subject, here: ForwardPass, other: Any) -> Explained:
     """What makes the vector of this image like another, (e,) of length 1."""
     import torch
 

@@ -16,7 +16,16 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from retrieval_bench import __version__
-from retrieval_bench.explaining.clues import Band, BitPair, Explanation, Found, HeatPair, Layer, MatchPair, Shown
+from retrieval_bench.explaining.clues import (
+    Band,
+    BitPair,
+    Explanation,
+    HeatPair,
+    MatchPair,
+    Neighbour,
+    PartClues,
+    Shown,
+)
 from retrieval_bench.explaining.lettering import BODY, HEAD, SMALL, TITLE, font, printed, shortened, wrapped
 from retrieval_bench.explaining.pairs import FEW_LINES, fitted, pair_of
 from retrieval_bench.explaining.palette import FAINT, INK, PAPER, RIGHT, SHADE, SOFT, WRONG, Colour
@@ -118,17 +127,17 @@ def _band(band: Band, query: Shown, width: int, cell: int, shaded: bool) -> Imag
     return image
 
 
-def _layer_height(layer: Layer, side: int, width: int) -> int:
+def _layer_height(layer: PartClues, side: int, width: int) -> int:
     if layer.clues:
         return BODY + 10 + side + 2 * (SMALL + 5) + 16
     return len(_said(layer, width)) * (BODY + 6) + 14
 
 
-def _said(layer: Layer, width: int) -> list[str]:
+def _said(layer: PartClues, width: int) -> list[str]:
     return wrapped(f"{printed(layer.name)}: {printed(layer.about)}", width - 2 * MARGIN - ASKED, BODY, 2)
 
 
-def _found(image: Image.Image, found: Found, left: int, top: int, cell: int, thumb: int) -> None:
+def _found(image: Image.Image, found: Neighbour, left: int, top: int, cell: int, thumb: int) -> None:
     """The image in its border, and beside it the mark, the label, the distance and the id."""
     pen = ImageDraw.Draw(image)
     colour = RIGHT if found.right else WRONG
@@ -172,7 +181,14 @@ def _mark(pen: Any, left: int, top: int, side: int, right: bool) -> None:
 
 
 def _layer(
-    image: Image.Image, layer: Layer, found: Sequence[Found], query: Shown, left: int, top: int, cell: int, side: int
+    image: Image.Image,
+    layer: PartClues,
+    found: Sequence[Neighbour],
+    query: Shown,
+    left: int,
+    top: int,
+    cell: int,
+    side: int,
 ) -> None:
     pen = ImageDraw.Draw(image)
     if not layer.clues:

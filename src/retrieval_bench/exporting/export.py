@@ -60,7 +60,7 @@ def exportable(method: Method) -> Spec:
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedFrom:
     """The images that post-processing or calibration learned from. dataset: its specification."""
 
     dataset: str
@@ -73,7 +73,7 @@ def export(
     form: Form,
     *,
     seed: int = 0,
-    learned: Learned | None = None,
+    learned: LearnedFrom | None = None,
     int8: bool = False,
 ) -> bytes:
     """The file of an extractor that `exportable` passed, learned already where it learns.
@@ -126,7 +126,7 @@ def _how(dataset: str, calibration: Split) -> dict[str, Any]:
 
 
 def _trained_on(
-    extractor: NetworkFeatures, learned: Learned | None, calibration: Split | None
+    extractor: NetworkFeatures, learned: LearnedFrom | None, calibration: Split | None
 ) -> dict[str, Any] | None:
     """All images that anything in the file was learned from, so that they are refused as queries."""
     datasets: dict[str, None] = {}

@@ -15,7 +15,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedImage:
     """One image that is left out. `reason` is countable, `detail` one sentence about this image."""
 
     split: str
@@ -29,7 +29,7 @@ def screen(
     sizes: MutableMapping[str, Size] | None = None,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Dataset, tuple[Skipped, ...]]:
+) -> tuple[Dataset, tuple[SkippedImage, ...]]:
     """Decode every image once; return the dataset without the bad ones, and these, in order of split and row.
 
     sizes: digest -> (height, width) of images known to be whole, so that a second run decodes nothing; what is found
@@ -58,7 +58,7 @@ def screen(
     return _without(dataset, digests, bad) if bad else (dataset, ())
 
 
-def refuse_too_many(skipped: Sequence[Skipped], total: int, share: float) -> None:
+def refuse_too_many(skipped: Sequence[SkippedImage], total: int, share: float) -> None:
     """Raise BenchError when more than `share` (0..1) of `total` images were skipped."""
     if len(skipped) > round(share * total, 6):  # 0.29 * 100 is a little less than 29
         raise BenchError(
@@ -75,9 +75,11 @@ def _size(images: Images, row: int) -> Size | BadImage:
     return height, width
 
 
-def _without(dataset: Dataset, digests: list[str], bad: dict[str, BadImage]) -> tuple[Dataset, tuple[Skipped, ...]]:
+def _without(
+    dataset: Dataset, digests: list[str], bad: dict[str, BadImage]
+) -> tuple[Dataset, tuple[SkippedImage, ...]]:
     remaining = iter(digests)
-    skipped: list[Skipped] = []
+    skipped: list[SkippedImage] = []
     kept = {}
     for name, split in dataset.splits.items():
         rows = []
@@ -86,7 +88,7 @@ def _without(dataset: Dataset, digests: list[str], bad: dict[str, BadImage]) -> 
             if found is None:
                 rows.append(row)
             else:
-                skipped.append(Skipped(name, item, found.reason, found.detail))
+                skipped.append(SkippedImage(name, item, found.reason, found.detail))
         kept[name] = split.take(rows)
     notices = []
     lost = np.setdiff1d(dataset.gallery.labels, kept["gallery"].labels)
@@ -101,11 +103,11 @@ def _without(dataset: Dataset, digests: list[str], bad: dict[str, BadImage]) -> 
         ) from None
 
 
-def _summary(skipped: Sequence[Skipped]) -> str:
+def _summary(skipped: Sequence[SkippedImage]) -> str:
     """3 damaged, 1 empty file"""
     return ", ".join(f"{count} {reason}" for reason, count in Counter(bad.reason for bad in skipped).most_common())
 
 
-def _first(skipped: Sequence[Skipped], shown: int = 3) -> str:
+def _first(skipped: Sequence[SkippedImage], shown: int = 3) -> str:
     listed = ", ".join(f"{bad.id} ({bad.reason})" for bad in skipped[:shown])
     return f"the first: {listed}"

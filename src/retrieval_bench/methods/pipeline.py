@@ -132,9 +132,9 @@ class Pipeline:
         if not isinstance(gallery, Bundle):
             return self._search_of(VECTOR, gallery)
         if self.join is None:
-            searcher: Searcher = _Of(VECTOR, self._search_of(VECTOR, gallery.arrays[VECTOR]))
+            searcher: Searcher = FieldSearcher(VECTOR, self._search_of(VECTOR, gallery.arrays[VECTOR]))
         elif VECTOR in gallery.arrays:
-            searcher = _Of(VECTOR, self.join.searcher(gallery, self._search_of))
+            searcher = FieldSearcher(VECTOR, self.join.searcher(gallery, self._search_of))
         else:
             names = {part.name for part in self.members}
             own = Bundle({name: array for name, array in gallery.arrays.items() if name in names})
@@ -176,7 +176,7 @@ class Pipeline:
 
 
 @dataclass(frozen=True, eq=False)
-class _Of:
+class FieldSearcher:
     """A searcher of one of the arrays of a bundle."""
 
     name: str

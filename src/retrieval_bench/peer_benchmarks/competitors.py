@@ -21,14 +21,14 @@ from retrieval_bench.core import Distance
 from retrieval_bench.peer_benchmarks.shapes import Shape
 
 
-class Found(NamedTuple):
+class PeerResult(NamedTuple):
     """rows: (q, k) integers; distances: (q, k) -product or differing bits, or None where the search gives none."""
 
     rows: np.ndarray
     distances: np.ndarray | None
 
 
-Search = Callable[[], Found]
+Search = Callable[[], PeerResult]
 Rival = Callable[[Shape, np.ndarray, np.ndarray], dict[str, Search]]
 
 OURS = ("float32", "int8")
@@ -85,9 +85,9 @@ def _float32_index(gallery: np.ndarray, distance: Distance) -> Any:
 
 
 def _ours(index: Any, queries: np.ndarray, k: int) -> Search:
-    def search() -> Found:
+    def search() -> PeerResult:
         ranking = index.search(queries, k)
-        return Found(ranking.indices, ranking.distances)
+        return PeerResult(ranking.indices, ranking.distances)
 
     return search
 
@@ -100,14 +100,14 @@ def search_numpy(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict
         )
     negated = -queries  # so that the k smallest are wanted, and the whole product need not be negated
 
-    def search(block: int) -> Found:
+    def search(block: int) -> PeerResult:
         product = np.empty((min(block, len(queries)), len(gallery)), np.float32)
         parts = []
         for start in range(0, len(queries), block):
             part = negated[start : start + block]
             parts.append(_k_smallest(np.matmul(part, gallery.T, out=product[: len(part)]), shape.k))
         rows, distances = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Found(rows, distances)
+        return PeerResult(rows, distances)
 
     settings: dict[str, Search] = {}
     if shape.queries == 1:  # a matrix-vector product
@@ -119,14 +119,14 @@ def search_numpy(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict
     return settings
 
 
-def _k_smallest(distances: np.ndarray, k: int) -> Found:
+def _k_smallest(distances: np.ndarray, k: int) -> PeerResult:
     nearest = np.argpartition(distances, k - 1, axis=1)[:, :k]
     values = np.take_along_axis(distances, nearest, axis=1)
     order = np.argsort(values, axis=1)
-    return Found(np.take_along_axis(nearest, order, axis=1), np.take_along_axis(values, order, axis=1))
+    return PeerResult(np.take_along_axis(nearest, order, axis=1), np.take_along_axis(values, order, axis=1))
 
 
-def _numpy_codes(queries: np.ndarray, gallery: np.ndarray, k: int) -> Found:
+def _numpy_codes(queries: np.ndarray, gallery: np.ndarray, k: int) -> PeerResult:
     bits = np.bitwise_count(gallery.view(np.uint64) ^ queries.view(np.uint64))
     return _k_smallest(bits.sum(axis=1, dtype=np.uint16)[None], k)
 
@@ -139,14 +139,14 @@ def search_torch(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict
 
     asked, transposed = torch.from_numpy(queries), torch.from_numpy(gallery).T
 
-    def found(best: Any) -> Found:
-        return Found(best.indices.numpy(), -best.values.numpy())
+    def found(best: Any) -> PeerResult:
+        return PeerResult(best.indices.numpy(), -best.values.numpy())
 
-    def whole() -> Found:
+    def whole() -> PeerResult:
         with torch.inference_mode():
             return found(torch.topk(asked @ transposed, shape.k))
 
-    def search(block: int) -> Found:
+    def search(block: int) -> PeerResult:
         with torch.inference_mode():
             product = torch.empty((min(block, len(asked)), len(gallery)))
             parts = []
@@ -155,7 +155,7 @@ def search_torch(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict
                 scores = torch.matmul(part, transposed, out=product[: len(part)])
                 parts.append(found(torch.topk(scores, shape.k)))
         rows, distances = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Found(rows, distances)
+        return PeerResult(rows, distances)
 
     settings: dict[str, Search] = {}
     if 4 * shape.queries * shape.rows <= LARGEST_PRODUCT:
@@ -183,14 +183,14 @@ def search_faiss(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict
 
         threads = _openmp_threads()
 
-        def search_codes(heap: bool, batch: int, workers: int) -> Found:
+        def search_codes(heap: bool, batch: int, workers: int) -> PeerResult:
             binary.use_heap, binary.query_batch_size = heap, batch
             faiss.omp_set_num_threads(workers)  # it shares out queries: for one query the others only wait
             try:
                 distances, rows = binary.search(queries, shape.k)
             finally:
                 faiss.omp_set_num_threads(threads)
-            return Found(rows, distances)
+            return PeerResult(rows, distances)
 
         return {
             f"{'heap' if heap else 'counting'}, {batch} queries at a time, threads: {workers}": functools.partial(
@@ -204,7 +204,7 @@ def search_faiss(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict
     index.add(gallery)
     default = faiss.cvar.distance_compute_blas_threshold, faiss.cvar.distance_compute_blas_database_bs
 
-    def search(threshold: int, rows_at_once: int) -> Found:
+    def search(threshold: int, rows_at_once: int) -> PeerResult:
         faiss.cvar.distance_compute_blas_threshold, faiss.cvar.distance_compute_blas_database_bs = (
             threshold,
             rows_at_once,
@@ -213,7 +213,7 @@ def search_faiss(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict
             products, rows = index.search(queries, shape.k)
         finally:
             faiss.cvar.distance_compute_blas_threshold, faiss.cvar.distance_compute_blas_database_bs = default
-        return Found(rows, -products)
+        return PeerResult(rows, -products)
 
     return {
         "as it comes": functools.partial(search, *default),
@@ -231,7 +231,7 @@ def search_sklearn(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> di
 
     norms = np.einsum("nd,nd->n", gallery, gallery, dtype=np.float64)
 
-    def search(strategy: str) -> Found:
+    def search(strategy: str) -> PeerResult:
         rows = ArgKmin.compute(
             queries,
             gallery,
@@ -241,7 +241,7 @@ def search_sklearn(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> di
             strategy=strategy,
             return_distance=False,
         )
-        return Found(rows, None)
+        return PeerResult(rows, None)
 
     return {strategy: functools.partial(search, strategy) for strategy in ("parallel_on_X", "parallel_on_Y")}
 

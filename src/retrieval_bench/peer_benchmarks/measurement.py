@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 
 from retrieval_bench.peer_benchmarks.agreement import disagreement
-from retrieval_bench.peer_benchmarks.competitors import OURS, PEERS, Found, Rival, Search
+from retrieval_bench.peer_benchmarks.competitors import OURS, PEERS, PeerResult, Rival, Search
 from retrieval_bench.peer_benchmarks.peaks import Peaks
 from retrieval_bench.peer_benchmarks.shapes import Shape
 from retrieval_bench.system.timing import Stopwatch
@@ -137,7 +137,7 @@ def race(
 def try_out(
     name: str,
     settings: Mapping[str, Search],
-    reference: Found | None,
+    reference: PeerResult | None,
     queries: np.ndarray,
     gallery: np.ndarray,
     patience_s: float = 0.5,
@@ -166,7 +166,9 @@ def try_out(
     return {setting: median(times[setting]) if setting in times else first[setting] for setting in settings}, why
 
 
-def wrong(name: str, found: Found, reference: Found | None, queries: np.ndarray, gallery: np.ndarray) -> str | None:
+def wrong(
+    name: str, found: PeerResult, reference: PeerResult | None, queries: np.ndarray, gallery: np.ndarray
+) -> str | None:
     """Our own engines promise the same bits; peers must be as good up to rounding."""
     if reference is None:
         return None
@@ -202,12 +204,12 @@ def wait_until_quiet() -> None:
             return
 
 
-class Neighbours:
+class OtherProcesses:
     """`with Neighbours() as others: ...; others.share`: the part of all cores that other processes took meanwhile."""
 
     share: float | None = None
 
-    def __enter__(self) -> Neighbours:
+    def __enter__(self) -> OtherProcesses:
         self._start = self._now()
         return self
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError, Dataset, Setup
-from retrieval_bench.exporting.export import Learned, export
+from retrieval_bench.exporting.export import LearnedFrom, export
 from retrieval_bench.exporting.files import need_packages, onnx_model
 from retrieval_bench.exporting.int8 import CALIBRATION_IMAGES
 from retrieval_bench.extractors.deep.fused_inference import has_bfloat16
@@ -57,7 +57,7 @@ class Way:
 
 
 @dataclass(frozen=True, eq=False)
-class Contest:
+class NetworkResults:
     network: str
     side: int
     images: int
@@ -110,7 +110,7 @@ def contest(
     threads: int,
     setup: Setup,
     progress: Progress = lambda what, done, total: None,
-) -> Contest:
+) -> NetworkResults:
     """Time every way on `images` images of the queries, and compare what they find among the gallery.
 
     dataset: small; all of its gallery and queries go through the network once in each way.
@@ -159,7 +159,7 @@ def contest(
             way.recall = float((hits.sum(axis=1) / np.maximum(relevant, 1)).mean())
             shared = [len(np.intersect1d(one, other)) for one, other in zip(found, reference, strict=True)]
             way.same = float(np.mean(shared)) / found.shape[1]
-    return Contest(network, plain.preprocess.crop, len(timed), threads, rounds, ways, notes)
+    return NetworkResults(network, plain.preprocess.crop, len(timed), threads, rounds, ways, notes)
 
 
 def _picture(image: np.ndarray) -> Any:
@@ -218,7 +218,7 @@ def _shared_out(describe: Callable[[Any], Any], size: int, threads: int) -> Desc
 
 def _int8(network: str, plain: NetworkFeatures, dataset: Dataset, setup: Setup, threads: int) -> Way:
     """What `export --method network --format onnx --int8` writes, run as `onnx:FILE`."""
-    content = export(parse_method(network), plain, "onnx", learned=Learned("train", dataset.train), int8=True)
+    content = export(parse_method(network), plain, "onnx", learned=LearnedFrom("train", dataset.train), int8=True)
     with tempfile.TemporaryDirectory(prefix="retrieval_bench_") as folder:
         file = Path(folder) / "network.onnx"
         file.write_bytes(content)

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from retrieval_bench.peer_benchmarks.measurement import Result, names
-from retrieval_bench.peer_benchmarks.targets import Verdict
+from retrieval_bench.peer_benchmarks.targets import TargetVerdict
 
 SCHEMA_VERSION = 1
 NOTHING = "-"
@@ -43,7 +43,7 @@ def table(results: Sequence[Result]) -> list[str]:
 
 
 def footer(
-    results: Sequence[Result], verdicts: Sequence[Verdict], threads: int, others: float | None, quick: bool
+    results: Sequence[Result], verdicts: Sequence[TargetVerdict], threads: int, others: float | None, quick: bool
 ) -> list[str]:
     """What the figures are, the machine's peaks, what went wrong, and the targets."""
     counted = f"{min(_rounds(results))} to {max(_rounds(results))} interleaved rounds on {threads} threads"
@@ -75,7 +75,7 @@ def footer(
     return lines
 
 
-def as_data(results: Sequence[Result], verdicts: Sequence[Verdict], **about: Any) -> dict[str, Any]:
+def as_data(results: Sequence[Result], verdicts: Sequence[TargetVerdict], **about: Any) -> dict[str, Any]:
     """For `json.dumps(..., allow_nan=False)`; `about`: threads, environment and whatever else belongs to the run."""
     return {
         "schema": SCHEMA_VERSION,

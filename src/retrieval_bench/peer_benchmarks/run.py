@@ -12,11 +12,11 @@ from typing import Any
 from retrieval_bench.core import BenchError
 from retrieval_bench.peer_benchmarks import report
 from retrieval_bench.peer_benchmarks.competitors import rivals
-from retrieval_bench.peer_benchmarks.measurement import Neighbours, Progress, Result, race
+from retrieval_bench.peer_benchmarks.measurement import OtherProcesses, Progress, Result, race
 from retrieval_bench.peer_benchmarks.memory import extra_memory
 from retrieval_bench.peer_benchmarks.peaks import peaks
 from retrieval_bench.peer_benchmarks.shapes import Shape, by_gallery_size, chosen
-from retrieval_bench.peer_benchmarks.targets import Verdict, verdicts
+from retrieval_bench.peer_benchmarks.targets import TargetVerdict, verdicts
 from retrieval_bench.records.environment import environment, now
 from retrieval_bench.system.timing import pinned, usable_cores
 
@@ -24,7 +24,7 @@ LIBRARIES = ("numpy", "numba", "torch", "faiss-cpu", "scikit-learn")
 
 
 @dataclass(frozen=True)
-class Plan:
+class KernelPlan:
     """only: comma-separated patterns of shape names, None for all. threads: None for every usable core."""
 
     only: str | None = None
@@ -39,8 +39,8 @@ class Plan:
 
 
 @dataclass
-class Contest:
-    plan: Plan
+class KernelResults:
+    plan: KernelPlan
     threads: int
     results: list[Result]
     others: float | None
@@ -53,7 +53,7 @@ class Contest:
         return any(result.wrong for result in self.results)
 
     @property
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[TargetVerdict]:
         return verdicts(self.results, self.extra_mib)
 
     def lines(self) -> list[str]:
@@ -99,22 +99,22 @@ class Contest:
 
 
 def run(
-    plan: Plan | None = None, progress: Progress | None = None, say: Callable[[str], None] | None = None
-) -> Contest:
+    plan: KernelPlan | None = None, progress: Progress | None = None, say: Callable[[str], None] | None = None
+) -> KernelResults:
     """progress(what, done, total) is called often, say(sentence) once a shape."""
-    plan = plan or Plan()
+    plan = plan or KernelPlan()
     cores = usable_cores()
     if plan.threads is not None and plan.threads > cores:
         raise BenchError(f"threads is {plan.threads}; this process may use {cores}: more would measure their quarrel")
     threads = plan.threads or cores
     shapes = chosen(plan.only, plan.quick)
     started = now()
-    with Neighbours() as others:
+    with OtherProcesses() as others:
         results, counts = _raced(shapes, plan.rounds, threads, progress, say, plan.patience_s)
     extra: dict[str, float] = {}
     if plan.memory:
         extra = extra_memory(threads, shapes[0]) if plan.quick else extra_memory(threads)
-    return Contest(plan, threads, results, others.share, extra, counts, started)
+    return KernelResults(plan, threads, results, others.share, extra, counts, started)
 
 
 def _raced(

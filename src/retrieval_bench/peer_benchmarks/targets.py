@@ -52,7 +52,7 @@ TARGETS = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TargetVerdict:
     """met None: not all of the shapes were measured, so there is nothing to say; `figure` is what there is."""
 
     what: str
@@ -61,13 +61,13 @@ class Verdict:
     figure: str
 
 
-def verdicts(results: Sequence[Result], extra_mib: Mapping[str, float] | None = None) -> list[Verdict]:
+def verdicts(results: Sequence[Result], extra_mib: Mapping[str, float] | None = None) -> list[TargetVerdict]:
     """One for each target, and one for the memory where it was measured."""
     by_shape = {result.shape: result for result in results}
     found = [_verdict(target, by_shape) for target in TARGETS]
     for engine, mib in (extra_mib or {}).items():
         found.append(
-            Verdict(
+            TargetVerdict(
                 f"{engine}, memory above gallery and index",
                 f"< {MOST_EXTRA_MIB:.0f} MiB",
                 mib < MOST_EXTRA_MIB,
@@ -77,7 +77,7 @@ def verdicts(results: Sequence[Result], extra_mib: Mapping[str, float] | None = 
     return found
 
 
-def _verdict(target: Target, by_shape: Mapping[Shape, Result]) -> Verdict:
+def _verdict(target: Target, by_shape: Mapping[Shape, Result]) -> TargetVerdict:
     figures = {
         shape: figure
         for shape in target.shapes
@@ -86,16 +86,16 @@ def _verdict(target: Target, by_shape: Mapping[Shape, Result]) -> Verdict:
     asked = f">= {_number(target, target.least)}"
     complete = len(figures) == len(target.shapes)
     if not figures:
-        return Verdict(target.what, asked, None, "not measured")
+        return TargetVerdict(target.what, asked, None, "not measured")
     missing = "" if complete else f"; {len(target.shapes) - len(figures)} of {len(target.shapes)} shapes not measured"
     if target.mean:
         value = geometric_mean(list(figures.values()))
-        return Verdict(
+        return TargetVerdict(
             target.what, asked, value >= target.least if complete else None, f"{_number(target, value)}{missing}"
         )
     worst = min(figures, key=lambda shape: figures[shape])
     if target.percent and max(figures.values()) > _MOST_SHARE:
-        return Verdict(
+        return TargetVerdict(
             target.what,
             asked,
             None,
@@ -104,7 +104,7 @@ def _verdict(target: Target, by_shape: Mapping[Shape, Result]) -> Verdict:
     # One shape below the mark is enough to say no, even where others were not measured.
     met = figures[worst] >= target.least if complete or figures[worst] < target.least else None
     place = f" at {worst.name}" if len(target.shapes) > 1 else ""
-    return Verdict(target.what, asked, met, f"{_number(target, figures[worst])}{place}{missing}")
+    return TargetVerdict(target.what, asked, met, f"{_number(target, figures[worst])}{place}{missing}")
 
 
 def geometric_mean(values: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from retrieval_bench.compare.diff import Change, Verdict
+from retrieval_bench.compare.diff import Change, DiffVerdict
 from retrieval_bench.compare.gates import bigger_is_better, time_name
 from retrieval_bench.records.schema import Record
 from retrieval_bench.records.scores import intervals_of, perturbed_of, quality_of
@@ -19,7 +19,7 @@ _CURVE = "accuracy "
 OPTIONS = "Other options under the same name:"
 
 
-def lines(verdict: Verdict) -> list[str]:
+def lines(verdict: DiffVerdict) -> list[str]:
     """What a person needs: the verdict, then what moved, then the largest change of each method, then speed."""
     text = [headline(verdict)]
     text += [f"  {sentence}" for sentence in (*verdict.broken, *verdict.unjudged)]
@@ -45,7 +45,7 @@ def lines(verdict: Verdict) -> list[str]:
     return text
 
 
-def headline(verdict: Verdict) -> str:
+def headline(verdict: DiffVerdict) -> str:
     """The verdict in one line."""
     methods = len(_methods(verdict))
     if verdict.passed and verdict.unjudged:
@@ -61,7 +61,7 @@ def headline(verdict: Verdict) -> str:
     return f"different: {'; '.join(parts)}"
 
 
-def markdown(verdict: Verdict) -> str:
+def markdown(verdict: DiffVerdict) -> str:
     """For a pull request: the verdict, what failed, then the headline figures of each method."""
     mark = "✅" if verdict.passed and not verdict.unjudged else "⚠️" if verdict.passed else "❌"
     text = [f"### {mark} Retrieval benchmark: {_escaped(headline(verdict))}", ""]
@@ -142,7 +142,7 @@ def github(record: Record) -> dict[str, list[dict[str, Any]]]:
     return lists
 
 
-def as_data(verdict: Verdict) -> dict[str, Any]:
+def as_data(verdict: DiffVerdict) -> dict[str, Any]:
     """JSON-able: figures that nothing limits have no `allowed`."""
     moved = [asdict(change) for change in verdict.moved]
     content = {"passed": verdict.passed, "moved": moved, **asdict(verdict)}
@@ -153,22 +153,22 @@ def as_data(verdict: Verdict) -> dict[str, Any]:
     return content
 
 
-def _methods(verdict: Verdict) -> list[str]:
+def _methods(verdict: DiffVerdict) -> list[str]:
     return list(dict.fromkeys(change.method for change in verdict.quality))
 
 
-def _changed(verdict: Verdict) -> list[str]:
+def _changed(verdict: DiffVerdict) -> list[str]:
     """Methods of which any quality figure is another."""
     return list(dict.fromkeys(change.method for change in verdict.quality if change.delta))
 
 
-def _largest(verdict: Verdict, method: str, perturbed: bool) -> list[Change]:
+def _largest(verdict: DiffVerdict, method: str, perturbed: bool) -> list[Change]:
     """The figure of a method that changed most, with clean or with perturbed queries; none where none did."""
     changes = [c for c in verdict.quality if c.method == method and c.perturbed == perturbed and c.delta]
     return [max(changes, key=lambda change: abs(change.delta))] if changes else []
 
 
-def _options(verdict: Verdict) -> list[str]:
+def _options(verdict: DiffVerdict) -> list[str]:
     """A sentence for each method with other options."""
     found: dict[str, list[str]] = {}
     for option in verdict.options:
@@ -177,7 +177,7 @@ def _options(verdict: Verdict) -> list[str]:
     return [f"{method}: {', '.join(changes)}" for method, changes in found.items()]
 
 
-def _identical(verdict: Verdict) -> str:
+def _identical(verdict: DiffVerdict) -> str:
     changed = set(_changed(verdict))
     same = [method for method in _methods(verdict) if method not in changed]
     return f"Identical in every quality number: {', '.join(same)}" if same else ""

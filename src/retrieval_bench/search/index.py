@@ -48,7 +48,7 @@ _BLOCKS_PER_THREAD = 8  # blocks of queries; from here on, threads share out the
 _PARTS_PER_THREAD = 4  # of shared-out queries, so that a thread that is held up leaves some to the others
 
 
-class Neighbours(NamedTuple):
+class RadiusResult(NamedTuple):
     """All rows within a radius, in the way of a sparse matrix in CSR form.
 
     offsets: (q + 1,) int64; the neighbours of query i are indices[offsets[i] : offsets[i + 1]], the nearest first.
@@ -210,7 +210,7 @@ class ExactIndex:
         index = self._certified if quicker == "int8" else self._certified.float32()
         return index.search(queries, k, exclude)  # type: ignore[no-any-return]
 
-    def search_radius(self, queries: np.ndarray, radius: float, exclude: np.ndarray | None = None) -> Neighbours:
+    def search_radius(self, queries: np.ndarray, radius: float, exclude: np.ndarray | None = None) -> RadiusResult:
         """All gallery rows at a distance of `radius` or less, each query's nearest first, equal ones by row.
 
         queries, exclude: as for `search`. radius: a number in the unit of the distance, compared with the float32
@@ -236,7 +236,7 @@ class ExactIndex:
         offsets = np.zeros(len(queries) + 1, np.int64)
         if counts:
             np.cumsum(np.concatenate(counts), out=offsets[1:])
-        return Neighbours(offsets, np.concatenate(indices), np.concatenate(distances))
+        return RadiusResult(offsets, np.concatenate(indices), np.concatenate(distances))
 
     def _batches(self, q: int, bytes_each: int) -> Iterator[slice]:
         """Queries that are worked on together: as many as _SCRATCH_BYTES hold, each with its packed copy."""

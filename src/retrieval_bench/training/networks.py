@@ -20,7 +20,7 @@ from retrieval_bench.training_loop.settings import Mode
 
 
 @dataclass(eq=False)
-class Backbone:
+class TrainableNetwork:
     """network: images -> (n, dimensions). short, side: pixels that an image's short side is resized to, and of the
     square in its middle that the network sees. mean, std: of a channel in 0..1. weights: what it starts from.
     """
@@ -36,7 +36,7 @@ class Backbone:
     weights: dict[str, str]
 
 
-def backbone(name: str, setup: Setup, mode: Mode) -> Backbone:
+def backbone(name: str, setup: Setup, mode: Mode) -> TrainableNetwork:
     """A torchvision network, with trained weights unless it is trained from scratch. Raises BenchError without them."""
     setup = replace(setup, weights="random") if mode == "scratch" else setup
     built = network_features.torchvision_backbone(setup, name)
@@ -46,7 +46,7 @@ def backbone(name: str, setup: Setup, mode: Mode) -> Backbone:
             "DIR and pass --weights DIR, or train it with --mode scratch"
         )
     recipe = built.preprocess
-    return Backbone(
+    return TrainableNetwork(
         name=name,
         network=built.network,
         dimensions=built.dimensions,

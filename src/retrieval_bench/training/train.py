@@ -16,13 +16,13 @@ from retrieval_bench.core import BenchError, Setup, Split
 from retrieval_bench.system.checkpoint import restore_state, save_state, save_weights
 from retrieval_bench.system.device import check_device, gpu_is_there, gpu_settings, steady
 from retrieval_bench.training.holdout import hold_out
-from retrieval_bench.training.networks import Backbone, backbone, check_sides, with_classifier
+from retrieval_bench.training.networks import TrainableNetwork, backbone, check_sides, with_classifier
 from retrieval_bench.training_loop.augment import NONE
 from retrieval_bench.training_loop.frames import Frames
 from retrieval_bench.training_loop.head import features, first, folded, probe, standardised
 from retrieval_bench.training_loop.loop import Epoch, Progress, Trained, train
-from retrieval_bench.training_loop.settings import Settings
-from retrieval_bench.training_loop.sources import Pictures, Source, Vectors
+from retrieval_bench.training_loop.settings import TrainingSettings
+from retrieval_bench.training_loop.sources import ImageSource, Source, Vectors
 
 log = logging.getLogger("retrieval_bench")
 
@@ -36,13 +36,13 @@ class Task:
     label_names: tuple[str, ...]
     dataset: str
     fingerprint: str
-    settings: Settings
+    settings: TrainingSettings
     setup: Setup
     commit: str | None = None
 
 
 @dataclass(eq=False)
-class Outcome:
+class TrainingResult:
     """state: state dict of torchvision's whole network; its classifier has a row for each of `facts["labels"]`, and is
     missing where the loss has none.
     """
@@ -73,7 +73,7 @@ def run(
     resume: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     progress: Progress = lambda what, done, total: None,
-) -> Outcome:
+) -> TrainingResult:
     """Train, saving the state after each epoch, and write the weights to `out`; then the state is removed.
 
     out None: nothing is written. resume: go on with the state beside `out`; without one, from the beginning, with a
@@ -110,7 +110,7 @@ def run(
 
     frames = Frames(task.split.images, start.short, start.resample)
     frames.read(range(len(frames)), setup.threads, lambda done, total: progress("reading images", done, total))
-    pictures = Pictures(frames, settings.augment, start.side, start.mean, start.std)
+    pictures = ImageSource(frames, settings.augment, start.side, start.mean, start.std)
     loop = _Loop(start, labels, len(classes), settings, rows, held, setup, save, on_epoch, progress)
     trained, linear = loop.head(pictures, state) if settings.mode == "head" else loop.whole(pictures, state)
     facts = _facts(task, identity, trained, classes)
@@ -120,7 +120,7 @@ def run(
     if out is not None:
         save_weights(out, weights, facts)
         checkpoint_of(out).unlink(missing_ok=True)
-    return Outcome(weights, facts, trained.history, trained.best)
+    return TrainingResult(weights, facts, trained.history, trained.best)
 
 
 Linear = tuple[Any, Any]
@@ -128,10 +128,10 @@ Linear = tuple[Any, Any]
 
 @dataclass(eq=False)
 class _Loop:
-    start: Backbone
+    start: TrainableNetwork
     labels: np.ndarray
     classes: int
-    settings: Settings
+    settings: TrainingSettings
     rows: np.ndarray
     held: np.ndarray
     setup: Setup
@@ -139,10 +139,10 @@ class _Loop:
     on_epoch: Callable[[Epoch], None]
     progress: Progress
 
-    def head(self, pictures: Pictures, state: dict[str, Any] | None) -> tuple[Trained, Linear]:
+    def head(self, pictures: ImageSource, state: dict[str, Any] | None) -> tuple[Trained, Linear]:
         return self._linear(pictures, self.settings, state, self.save, self.on_epoch)
 
-    def whole(self, pictures: Pictures, state: dict[str, Any] | None) -> tuple[Trained, Linear | None]:
+    def whole(self, pictures: ImageSource, state: dict[str, Any] | None) -> tuple[Trained, Linear | None]:
         """The whole network. Fine-tuning by cross-entropy begins with a head that fits: a random one would first spoil
         what the network knows.
         """
@@ -157,8 +157,8 @@ class _Loop:
 
     def _linear(
         self,
-        pictures: Pictures,
-        settings: Settings,
+        pictures: ImageSource,
+        settings: TrainingSettings,
         state: dict[str, Any] | None = None,
         save: Callable[[dict[str, Any]], None] = lambda state: None,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
@@ -182,7 +182,7 @@ class _Loop:
         )
         return trained, folded(trained.objective.linear, mean, deviation)
 
-    def _objective(self, settings: Settings) -> Any:
+    def _objective(self, settings: TrainingSettings) -> Any:
         return first(settings, self.start.dimensions, self.labels[self.rows], self.classes)
 
     def _train(
@@ -190,7 +190,7 @@ class _Loop:
         network: Any,
         goal: Any,
         source: Source,
-        settings: Settings,
+        settings: TrainingSettings,
         state: dict[str, Any] | None,
         save: Callable[[dict[str, Any]], None],
         on_epoch: Callable[[Epoch], None],
@@ -231,7 +231,7 @@ def _tell_of_thin_classes(task: Task, labels: np.ndarray, classes: np.ndarray) -
         )
 
 
-def _identity(task: Task, start: Backbone) -> dict[str, Any]:
+def _identity(task: Task, start: TrainableNetwork) -> dict[str, Any]:
     """What must be the same for a run to be the same."""
     import torch
 

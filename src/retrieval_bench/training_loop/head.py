@@ -12,13 +12,13 @@ import numpy as np
 from retrieval_bench.system.timing import pinned
 from retrieval_bench.training_loop.loop import PLAIN_BATCH, seed_of
 from retrieval_bench.training_loop.objectives import objective
-from retrieval_bench.training_loop.settings import Settings
-from retrieval_bench.training_loop.sources import Pictures
+from retrieval_bench.training_loop.settings import TrainingSettings
+from retrieval_bench.training_loop.sources import ImageSource
 
 
 def features(
     network: Any,
-    pictures: Pictures,
+    pictures: ImageSource,
     rows: Sequence[int],
     views: int,
     seed: int,
@@ -66,12 +66,12 @@ def folded(linear: Any, mean: Any, deviation: Any) -> tuple[Any, Any]:
     return weight, linear.bias.detach() - weight @ mean
 
 
-def probe(settings: Settings) -> Settings:
+def probe(settings: TrainingSettings) -> TrainingSettings:
     """What the head is trained with that fine-tuning starts from (LP-FT, Kumar et al., ICLR 2022)."""
     return replace(settings, mode="head", epochs=40, lr=None, optimizer="adamw", schedule="onecycle", patience=0)
 
 
-def first(settings: Settings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
+def first(settings: TrainingSettings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
     """The objective as the seed begins it; torch's own generator is left alone."""
     import torch
 

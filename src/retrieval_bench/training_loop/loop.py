@@ -19,7 +19,7 @@ import numpy as np
 from retrieval_bench.core import BenchError
 from retrieval_bench.system.timing import pinned
 from retrieval_bench.training_loop.schedule import optimizer, rate
-from retrieval_bench.training_loop.settings import Settings
+from retrieval_bench.training_loop.settings import TrainingSettings
 from retrieval_bench.training_loop.shards import Shards, draws
 from retrieval_bench.training_loop.sources import Source
 
@@ -58,7 +58,7 @@ def train(
     objective: Any,
     source: Source,
     labels: np.ndarray,
-    settings: Settings,
+    settings: TrainingSettings,
     *,
     rows: np.ndarray,
     held: np.ndarray,
@@ -95,7 +95,7 @@ def train(
             run.close()
 
 
-def order(labels: np.ndarray, rows: np.ndarray, settings: Settings, epoch: int) -> np.ndarray:
+def order(labels: np.ndarray, rows: np.ndarray, settings: TrainingSettings, epoch: int) -> np.ndarray:
     """The rows in the order of an epoch; for triplets two of a label follow each other, wherever a label has two."""
     rng = np.random.default_rng([settings.seed, epoch])
     shuffled = rng.permutation(rows)
@@ -115,7 +115,7 @@ class _Run:
         objective: Any,
         source: Source,
         labels: np.ndarray,
-        settings: Settings,
+        settings: TrainingSettings,
         rows: np.ndarray,
         held: np.ndarray,
         side: int,
@@ -310,7 +310,7 @@ class _Run:
         self.shards.close()
 
 
-def precision(settings: Settings, device: str) -> tuple[bool, Any]:
+def precision(settings: TrainingSettings, device: str) -> tuple[bool, Any]:
     """(use autocast, its dtype). "auto": bfloat16 where the processor or the card computes in it, else float32, or
     float16 on a card that has no bfloat16.
     """

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.training_loop.settings import Settings
+from retrieval_bench.training_loop.settings import TrainingSettings
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -26,12 +26,12 @@ def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     return (weights / (weights * counts).sum() * counts.sum()).astype(np.float32)
 
 
-def objective(settings: Settings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
+def objective(settings: TrainingSettings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
     """labels: (n,) int64 of the images to learn from, 0 .. classes - 1, for the weights of classes."""
     return _KINDS[settings.loss](settings, dimensions, labels, classes)
 
 
-def _cross_entropy(settings: Settings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
+def _cross_entropy(settings: TrainingSettings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
     import torch
     from torch import nn
     from torch.nn import functional
@@ -59,7 +59,7 @@ def _cross_entropy(settings: Settings, dimensions: int, labels: np.ndarray, clas
     return CrossEntropy()
 
 
-def _cosine_softmax(settings: Settings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
+def _cosine_softmax(settings: TrainingSettings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
     """Cross-entropy over cosines to one proxy a class (NormFace, Wang et al., ACM MM 2017)."""
     import torch
     from torch import nn
@@ -89,7 +89,7 @@ SCALE = 16.0
 """By which cosines are multiplied before the softmax: how sure it may become."""
 
 
-def _proxy_anchor(settings: Settings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
+def _proxy_anchor(settings: TrainingSettings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
     """Proxy Anchor (Kim et al., CVPR 2020), from pytorch-metric-learning."""
     from torch import nn
     from torch.nn import functional
@@ -110,7 +110,7 @@ def _proxy_anchor(settings: Settings, dimensions: int, labels: np.ndarray, class
     return ProxyAnchor()
 
 
-def _triplet(settings: Settings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
+def _triplet(settings: TrainingSettings, dimensions: int, labels: np.ndarray, classes: int) -> Any:
     """Triplets with the hardest positive and negative of the batch (Hermans et al. 2017), from the same package."""
     from torch import nn
 
@@ -145,7 +145,7 @@ def _metric_learning(loss: str) -> Any:
     return pytorch_metric_learning
 
 
-_KINDS: dict[str, Callable[[Settings, int, np.ndarray, int], Any]] = {
+_KINDS: dict[str, Callable[[TrainingSettings, int, np.ndarray, int], Any]] = {
     "cross-entropy": _cross_entropy,
     "cosine-softmax": _cosine_softmax,
     "proxy-anchor": _proxy_anchor,

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from retrieval_bench.training_loop.settings import Settings
+from retrieval_bench.training_loop.settings import TrainingSettings
 
 WARM_UP = 0.2
 """Share of the steps over which "onecycle" rises (Smith & Topin 2018); "cosine" and "step" rise over a tenth of it."""
 
 
-def rate(settings: Settings, step: int, steps: int) -> float:
+def rate(settings: TrainingSettings, step: int, steps: int) -> float:
     """The learning rate of step 0 .. steps - 1."""
     done = (step + 0.5) / steps
     rise = WARM_UP if settings.schedule == "onecycle" else WARM_UP / 10
@@ -25,7 +25,7 @@ def rate(settings: Settings, step: int, steps: int) -> float:
     return settings.peak * 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
 
 
-def optimizer(settings: Settings, parameters: Iterable[Any]) -> Any:
+def optimizer(settings: TrainingSettings, parameters: Iterable[Any]) -> Any:
     """Over tensors that learn. What has one axis (biases, norms) is not decayed (He et al., CVPR 2019)."""
     import torch
 

@@ -29,7 +29,7 @@ WEIGHT_DECAYS: dict[str, float] = {"sgd": 5e-4, "adam": 5e-5, "adamw": 0.02}
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """mode: "head" leaves the network as it is and learns a linear layer over its features, which are computed once;
         "finetune" goes on with trained weights; "scratch" starts from random ones.
     epochs: times that every image is seen. batch: images a step, at least. lr: peak of the schedule; None: by

@@ -19,7 +19,7 @@ class Source(Protocol):
 
 
 @dataclass(eq=False)
-class Pictures:
+class ImageSource:
     """frames, (3, h, w) uint8 tensors -> (n, 3, side, side) float32, normalised. side: of a plain picture."""
 
     frames: Frames | Sequence[Any]

@@ -200,7 +200,7 @@ def plain(
     backbone = backbones.Backbone("toy", network.eval(), recipe, 3, {})
     after = postprocess.PostProcess(**options)
     return network_features.NetworkFeatures(
-        backbone, describe or network, [network_features.View(recipe, False)], after, 3, "cpu"
+        backbone, describe or network, [network_features.ViewRecipe(recipe, False)], after, 3, "cpu"
     )
 
 

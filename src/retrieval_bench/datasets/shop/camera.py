@@ -17,7 +17,7 @@ from retrieval_bench.datasets.shop.goods import draw
 from retrieval_bench.datasets.shop.jpeg import jpeg
 from retrieval_bench.datasets.shop.look import looks
 from retrieval_bench.datasets.shop.optics import (
-    Layer,
+    PlacedSprite,
     Sprite,
     blur,
     cast_shadow,
@@ -63,7 +63,7 @@ class Camera:
     def _catalogue(self, product: int) -> tuple[np.ndarray, Parameters]:
         view = View()
         picture = np.full((3, SIZE, SIZE), 250.0, np.float32)
-        layer = Layer(self.sprites[product], place(view))
+        layer = PlacedSprite(self.sprites[product], place(view))
         cast_shadow(picture, layer, 0.0, 7.0, 0.3)
         layer.over(picture)
         return self._developed(picture, view, 0.0, layer.cropped)
@@ -73,7 +73,7 @@ class Camera:
         sx, sy = turn(dice.between(0.0, 360.0))
         for _ in range(view.clutter):
             self._distractor(picture, product, view, dice, (sx, sy))
-        layer = Layer(self.sprites[product], place(view))
+        layer = PlacedSprite(self.sprites[product], place(view))
         cast_shadow(picture, layer, 7.0 * sx, 7.0 * sy, 0.5)
         layer.over(picture)
         occlusion = self._occlude(picture, layer, view, dice)
@@ -119,11 +119,11 @@ class Camera:
             shift_y=far * s / reach,
             squeeze=dice.between(0.8, 1.0),
         )
-        layer = Layer(sprite, place(stands))
+        layer = PlacedSprite(sprite, place(stands))
         cast_shadow(picture, layer, 5.0 * sun[0], 5.0 * sun[1], 0.4)
         layer.over(picture)
 
-    def _occlude(self, picture: np.ndarray, layer: Layer, view: View, dice: Dice) -> float:
+    def _occlude(self, picture: np.ndarray, layer: PlacedSprite, view: View, dice: Dice) -> float:
         """Lay a hand, a card or a strip over the product; the fraction of its visible pixels that are hidden."""
         if view.occluder == "none":
             return 0.0
@@ -141,7 +141,7 @@ class Camera:
             shift_x=view.shift_x + shift * c,
             shift_y=view.shift_y + shift * s,
         )
-        front = Layer(sprite, place(reaches))
+        front = PlacedSprite(sprite, place(reaches))
         cast_shadow(picture, front, 3.0, 4.0, 0.35)
         front.over(picture)
         solid = layer.mask() > 0.5

@@ -70,7 +70,7 @@ class Sprite:
         return a, b, c
 
 
-class Layer:
+class PlacedSprite:
     """A sprite laid into the picture: its box of pixels and the colours in it."""
 
     def __init__(self, sprite: Sprite, place: Matrix) -> None:
@@ -146,7 +146,7 @@ class Layer:
         return out
 
 
-def cast_shadow(picture: np.ndarray, layer: Layer, dx: float, dy: float, strength: float) -> None:
+def cast_shadow(picture: np.ndarray, layer: PlacedSprite, dx: float, dy: float, strength: float) -> None:
     """Darken the picture under the layer's soft outline, moved by (dx, dy) pixels, |dx| and |dy| at most 12.
 
     Computed at a quarter of the size.

@@ -63,12 +63,12 @@ class Convnet:
         from retrieval_bench.training_loop import loop
         from retrieval_bench.training_loop.augment import Augment
         from retrieval_bench.training_loop.head import first
-        from retrieval_bench.training_loop.settings import Settings
-        from retrieval_bench.training_loop.sources import Pictures
+        from retrieval_bench.training_loop.settings import TrainingSettings
+        from retrieval_bench.training_loop.sources import ImageSource
 
         n = len(train)
         least, most = EPOCHS
-        settings = Settings(
+        settings = TrainingSettings(
             mode="scratch",
             epochs=self.epochs or min(most, max(least, SEEN // max(n, 1))),
             lr=3e-3,
@@ -82,7 +82,7 @@ class Convnet:
             seed=self.setup.seed,
         )
         frames = [_squeezed(train.images[row], round(MARGIN * self.side)) for row in range(n)]
-        pictures = Pictures(frames, settings.augment, self.side, MEAN, DEVIATION)
+        pictures = ImageSource(frames, settings.augment, self.side, MEAN, DEVIATION)
         names, labels = np.unique(train.labels, return_inverse=True)
         network = self._network()
         goal = first(settings, self.dims, labels, len(names))

@@ -52,7 +52,7 @@ Pool = Literal["auto", "head", "avg", "max", "gem", "rmac", "token"]
 
 
 @dataclass(frozen=True)
-class View:
+class ViewRecipe:
     """One way to look at an image: preprocessed so, mirrored or not."""
 
     preprocess: Preprocess
@@ -74,7 +74,7 @@ class NetworkFeatures:
 
     backbone: Backbone
     describe: Callable[[Any], Any]
-    views: Sequence[View]
+    views: Sequence[ViewRecipe]
     after: PostProcess
     dimensions: int
     device: str
@@ -176,7 +176,7 @@ class NetworkFeatures:
                 vectors[start : start + len(some)] = (_unit(total) if len(self.views) > 1 else total).numpy()
         return vectors
 
-    def _viewed(self, view: View, images: Sequence[Any], describe: Callable[[Any], Any]) -> Any:
+    def _viewed(self, view: ViewRecipe, images: Sequence[Any], describe: Callable[[Any], Any]) -> Any:
         import torch
 
         inputs = [view(image) for image in images]
@@ -255,7 +255,7 @@ def features_of(
     preprocess = backbone.preprocess.of_size(name, size) if size else backbone.preprocess
     preprocess = preprocess if crop else replace(preprocess, whole=not preprocess.squash)
     views = [
-        View(preprocess.scaled(factor), mirrored)
+        ViewRecipe(preprocess.scaled(factor), mirrored)
         for factor in SCALES[scales]
         for mirrored in ((False, True) if flip else (False,))
     ]

@@ -130,13 +130,15 @@ class PostProcess:
 
 def class_scores(rows: np.ndarray, labels: np.ndarray, seed: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """(n, d) rows of length 1, (n,) labels -> (d, C) weights and (C,) bias of the scores of the C labels, of mean 0."""
-    from retrieval_bench.classifiers.classifier import Lessons
+    from retrieval_bench.classifiers.classifier import TrainingData
     from retrieval_bench.classifiers.linear import LinearScores, logistic
 
     names, places = np.unique(labels, return_inverse=True)
     if len(names) < 2:
         raise BenchError("tune=head: every train image has one label; a head needs at least two labels in train")
-    learned = logistic(Lessons(np.ascontiguousarray(rows), places.astype(np.int64), len(names), seed, threads, False))
+    learned = logistic(
+        TrainingData(np.ascontiguousarray(rows), places.astype(np.int64), len(names), seed, threads, False)
+    )
     assert isinstance(learned.score, LinearScores)
     weights, bias = learned.score.weights, learned.score.bias
     centred = (weights - weights.mean(axis=0)).T
