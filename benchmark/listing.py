@@ -43,13 +43,22 @@ def list_command(
 
     `list metrics` also says how each metric is defined, and with --dataset what a perfect ranking reaches there.
     """
-    from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, HEADS, JOINS, METRICS, PERTURBATIONS, STEPS
+    from retrieval_bench.registry import (
+        BACKENDS,
+        CLASSIFIERS,
+        DATASETS,
+        EXTRACTORS,
+        JOINS,
+        METRICS,
+        PERTURBATIONS,
+        STEPS,
+    )
 
     registries: dict[Kind, Registry] = {
         Kind.methods: EXTRACTORS,
         Kind.joins: JOINS,
         Kind.steps: STEPS,
-        Kind.heads: HEADS,
+        Kind.heads: CLASSIFIERS,
         Kind.datasets: DATASETS,
         Kind.metrics: METRICS,
         Kind.backends: BACKENDS,

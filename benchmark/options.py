@@ -35,13 +35,13 @@ def parse_methods(text: str) -> tuple[Method, ...]:
     return tuple(parse_method(name) for name in names)
 
 
-def parse_heads(text: str) -> tuple[str, ...]:
-    from retrieval_bench.registry import HEADS
+def parse_classifiers(text: str) -> tuple[str, ...]:
+    from retrieval_bench.registry import CLASSIFIERS
 
     names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
     if not names:
-        raise BenchError(f"--heads {text!r} names no head; write e.g. --heads svm,knn")
-    return tuple(HEADS[name].name for name in names)
+        raise BenchError(f"--classifiers {text!r} names no classifier; write e.g. --classifiers svm,knn")
+    return tuple(CLASSIFIERS[name].name for name in names)
 
 
 def parse_cutoffs(text: str) -> tuple[int, ...]:

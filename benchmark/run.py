@@ -15,8 +15,8 @@ from benchmark.options import (
     DataRoot,
     Device,
     checked_weights,
+    parse_classifiers,
     parse_cutoffs,
-    parse_heads,
     parse_methods,
     usable_threads,
 )
@@ -43,13 +43,14 @@ def run_command(
         typer.Option(metavar="NAME[:key=value...]", help="products (embedded), folder, manifest, grocery."),
     ] = "products",
     data_root: DataRoot = None,
-    heads: Annotated[
+    classifiers: Annotated[
         str | None,
         typer.Option(
             metavar="svm,knn,...",
             help="Classifiers that learn from train on every method's features: knn, svm, logistic, tree, mlp.",
         ),
     ] = None,
+    heads: Annotated[str | None, typer.Option(hidden=True, help="What --classifiers was called before.")] = None,
     k: Annotated[
         str | None, typer.Option("--k", metavar="1,5,10", help="Cutoffs of the metrics. Default 1,5,10.")
     ] = None,
@@ -93,7 +94,7 @@ def run_command(
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check data and methods, say what would run, run nothing.")
-    ] = (False),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record alone on stdout.")] = False,
 ) -> int:
     """Run methods on a dataset: accuracy, recall, F1, latency and cost of each, on the same splits."""
@@ -103,12 +104,15 @@ def run_command(
     from retrieval_bench.registry import BACKENDS, DATASETS, parse
     from retrieval_bench.system.cache import FeatureCache, cache_root
 
+    if heads is not None and classifiers is not None:
+        raise BenchError("--heads is the former name of --classifiers; name the classifiers once, with --classifiers")
+    classifiers = heads if classifiers is None else classifiers
     chosen = runner.unique(parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
     plan = prepare.Plan(
         methods=chosen,
         dataset=parse(DATASETS, dataset),
         root=data_root,
-        heads=() if heads is None else parse_heads(heads),
+        classifiers=() if classifiers is None else parse_classifiers(classifiers),
         k=None if k is None else parse_cutoffs(k),
         seed=seed,
         weights=checked_weights(weights, any(method.deep for method in chosen)),
@@ -142,11 +146,11 @@ def run_command(
         for sentence in record.violations:
             typer.echo(f"  {sentence}", err=True)
         return GATE_FAILED
-    return SOME_FAILED if any(row.status == "failed" or _failed_heads(row) for row in record.rows) else OK
+    return SOME_FAILED if any(row.status == "failed" or _failed_classifiers(row) for row in record.rows) else OK
 
 
-def _failed_heads(row: Row) -> bool:
-    return any(head.error is not None for head in row.heads.values())
+def _failed_classifiers(row: Row) -> bool:
+    return any(facts.error is not None for facts in row.classifiers.values())
 
 
 def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
@@ -166,7 +170,7 @@ def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
         "fingerprint": trial.fingerprint,
         "skipped": len(trial.skipped),
         "methods": [str(method) for method in plan.methods],
-        "heads": plan.heads or "none",
+        "classifiers": plan.classifiers or "none",
         "k": trial.k,
         "seed": plan.seed,
         "weights": plan.weights,

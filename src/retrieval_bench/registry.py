@@ -204,7 +204,7 @@ DATASETS = Registry("dataset")
 METRICS = Registry("metric")
 JOINS = Registry("way to join methods")
 STEPS = Registry("re-ranking step")
-HEADS = Registry("head")
+CLASSIFIERS = Registry("classifier")
 BACKENDS = Registry("backend")
 PERTURBATIONS = Registry("perturbation")
 

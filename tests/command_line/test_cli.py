@@ -362,3 +362,14 @@ def test_an_interrupt_is_exit_130_and_keeps_what_was_finished(number: int, shelf
     saved = load(out)
     assert saved.status == "interrupted"
     assert [one.method for one in saved.rows] == ["color"]
+
+
+def test_the_former_name_of_classifiers_goes_on_working_and_is_not_shown(shelf: Path, tmp_path: Path) -> None:
+    former, now = tmp_path / "former", tmp_path / "now"
+    assert run(shelf, former, "--methods", "color", "--heads", "knn").exit_code == 0
+    assert run(shelf, now, "--methods", "color", "--classifiers", "knn").exit_code == 0
+    assert load(former).rows[0].classifiers["knn"].scores == load(now).rows[0].classifiers["knn"].scores
+    assert "--heads" not in call("run", "--help").stdout
+    both = run(shelf, now, "--methods", "color", "--heads", "knn", "--classifiers", "svm")
+    assert both.exit_code == 2
+    assert "with --classifiers" in both.stderr

@@ -102,7 +102,7 @@ def test_markdown_and_csv_of_one_record_are_its_tables(tmp_path: Path) -> None:
 
 
 def test_several_records_in_every_form(tmp_path: Path) -> None:
-    first, second = saved(tmp_path / "a"), saved(tmp_path / "b", {"x|y": "local"}, heads=())
+    first, second = saved(tmp_path / "a"), saved(tmp_path / "b", {"x|y": "local"}, classifiers=())
     text = call("report", first, second, "--format", "md").stdout
     assert f"| sift | {first} |" in text
     assert "| x\\|y |" in text
@@ -123,7 +123,7 @@ def test_several_records_in_every_form(tmp_path: Path) -> None:
 def test_json_has_the_record_and_what_the_page_draws(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     (content,) = json.loads(call("report", folder, "--format", "json").stdout)["records"]
-    assert content["record"] == load(folder).model_dump(mode="json")
+    assert content["record"] == load(folder).model_dump(mode="json", by_alias=True)
     figures = content["figures"]
     scores = load(folder).rows[0].scores
     assert dict(map(tuple, figures["hit_rate_at_k"]["sift"]))[5] == pytest.approx(scores["hit_rate@5"])

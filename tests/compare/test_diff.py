@@ -8,7 +8,7 @@ from retrieval_bench.compare.gates import parse_gate
 from retrieval_bench.compare.reload import Values
 from retrieval_bench.core import BenchError, NotComparable
 from retrieval_bench.evaluation.significance import compare
-from retrieval_bench.records.schema import HeadFacts, Robustness, TimeFigure
+from retrieval_bench.records.schema import ClassifierFacts, Robustness, TimeFigure
 from retrieval_bench.report.verdict import as_data, github, lines, markdown
 from tests.support.records import failed, record, row
 
@@ -53,7 +53,7 @@ def test_rows_that_learn_have_their_own_tolerance(fit: str) -> None:
 
 def test_a_classifier_is_held_like_any_other_figure() -> None:
     def with_svm(accuracy: float):
-        return row("sift", heads={"svm": HeadFacts(scores={"accuracy": accuracy})})
+        return row("sift", classifiers={"svm": ClassifierFacts(scores={"accuracy": accuracy})})
 
     assert diff(record(with_svm(0.6)), record(with_svm(0.6))).passed
     verdict = diff(record(with_svm(0.6)), record(with_svm(0.7)))
@@ -379,6 +379,6 @@ def test_records_without_methods_are_not_comparable() -> None:
 
 def test_github_lists_hold_classifiers_and_curves() -> None:
     one = perturbed(*CURVE)
-    with_head = one.rows[0].model_copy(update={"heads": {"svm": HeadFacts(scores={"accuracy": 0.6})}})
+    with_head = one.rows[0].model_copy(update={"classifiers": {"svm": ClassifierFacts(scores={"accuracy": 0.6})}})
     entries = github(one.model_copy(update={"rows": (with_head,)}))["customBiggerIsBetter"]
     assert {"sift svm accuracy", "sift accuracy blur@3"} <= {entry["name"] for entry in entries}

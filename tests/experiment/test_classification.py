@@ -19,29 +19,29 @@ from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.records.files import load_rankings
 from retrieval_bench.records.schema import Record
-from retrieval_bench.registry import HEADS, Entry, Spec
+from retrieval_bench.registry import CLASSIFIERS, Entry, Spec
 from retrieval_bench.report.table import caption
 from tests.support.methods import MeanColor, spec
 from tests.support.shop import shop
 
-EVERY = tuple(entry.name for entry in HEADS)
+EVERY = tuple(entry.name for entry in CLASSIFIERS)
 
 
-def with_heads(data: Dataset, out: Path, *methods: str | Method, **changes: Any) -> Record:
+def with_classifiers(data: Dataset, out: Path, *methods: str | Method, **changes: Any) -> Record:
     parsed = tuple(parse_method(method) if isinstance(method, str) else method for method in methods)
     source = Spec(Entry(data.name, lambda root: data, "for tests"), {})
-    return run(Plan(**({"methods": parsed, "dataset": source, "heads": EVERY, "threads": 2} | changes)), out)
+    return run(Plan(**({"methods": parsed, "dataset": source, "classifiers": EVERY, "threads": 2} | changes)), out)
 
 
 @pytest.mark.parametrize("method", ["color", "phash", "color+hsv", "color+phash+concat", "color+verify=5", "moments"])
-def test_every_head_is_judged_and_its_figures_follow_from_the_saved_arrays(tmp_path: Path, method: str) -> None:
-    record = with_heads(shop(4, 4), tmp_path, method)
+def test_every_classifier_is_judged_and_its_figures_follow_from_the_saved_arrays(tmp_path: Path, method: str) -> None:
+    record = with_classifiers(shop(4, 4), tmp_path, method)
     (row,) = record.rows
     assert row.status == "ok", row.error
-    assert tuple(row.heads) == EVERY == record.settings.heads
+    assert tuple(row.classifiers) == EVERY == record.settings.classifiers
     arrays = load_rankings(tmp_path, record)
     expected = arrays["query_labels"]
-    for name, head in row.heads.items():
+    for name, head in row.classifiers.items():
         assert head.error is None
         classes, scores, predicted = (
             arrays[f"{method}/heads/{name}/{what}"] for what in ("classes", "scores", "predicted")
@@ -55,12 +55,12 @@ def test_every_head_is_judged_and_its_figures_follow_from_the_saved_arrays(tmp_p
         assert head.times["fit"].value is not None
         assert head.times["predict_p50"].n == 16
     if method == "color":
-        assert row.heads["svm"].scores["accuracy"] > 0.9
+        assert row.classifiers["svm"].scores["accuracy"] > 0.9
 
 
-def test_a_reranked_method_has_the_heads_of_the_method_that_it_reranks(tmp_path: Path) -> None:
-    plain, again = with_heads(shop(4, 3), tmp_path, "color", "color+qe=2", heads=("svm",)).rows
-    assert plain.heads["svm"].scores == again.heads["svm"].scores
+def test_a_reranked_method_has_the_classifiers_of_the_method_that_it_reranks(tmp_path: Path) -> None:
+    plain, again = with_classifiers(shop(4, 3), tmp_path, "color", "color+qe=2", classifiers=("svm",)).rows
+    assert plain.classifiers["svm"].scores == again.classifiers["svm"].scores
 
 
 @pytest.mark.parametrize(
@@ -68,64 +68,64 @@ def test_a_reranked_method_has_the_heads_of_the_method_that_it_reranks(tmp_path:
     [("color+phash+rrf", "keeps no single vector"), ("crop-resistant", "compared in a way of its own")],
 )
 def test_what_has_no_vector_says_so_and_keeps_its_row(tmp_path: Path, method: str, reason: str) -> None:
-    (row,) = with_heads(shop(), tmp_path, method, heads=("svm", "knn")).rows
+    (row,) = with_classifiers(shop(), tmp_path, method, classifiers=("svm", "knn")).rows
     assert row.status == "ok"
     assert row.scores["accuracy"] > 0
-    for head in row.heads.values():
+    for head in row.classifiers.values():
         assert head.error is not None
         assert reason in head.error
         assert not head.scores
 
 
 @pytest.mark.parametrize("when", ["fit", "scores"])
-def test_a_head_that_breaks_ends_neither_the_others_nor_the_row(
+def test_a_classifier_that_breaks_ends_neither_the_others_nor_the_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:
     def fail(*_: Any) -> Any:
         return 1 // 0
 
     broken = fail if when == "fit" else lambda lessons: FittedClassifier(fail)
-    monkeypatch.setitem(HEADS._entries, "svm", Entry("svm", broken, "for tests"))
-    record = with_heads(shop(4, 3), tmp_path, "color", heads=("svm", "knn"))
+    monkeypatch.setitem(CLASSIFIERS._entries, "svm", Entry("svm", broken, "for tests"))
+    record = with_classifiers(shop(4, 3), tmp_path, "color", classifiers=("svm", "knn"))
     (row,) = record.rows
     assert row.status == "ok"
     assert row.scores["accuracy"] > 0
-    assert row.heads["svm"].error is not None
-    assert re.search("svm.*ZeroDivisionError: .*division", row.heads["svm"].error)
-    assert not row.heads["svm"].scores
-    assert row.heads["knn"].error is None
-    assert row.heads["knn"].scores["accuracy"] > 0
-    (logged,) = (entry for entry in caplog.records if row.heads["svm"].error in entry.getMessage())
+    assert row.classifiers["svm"].error is not None
+    assert re.search("svm.*ZeroDivisionError: .*division", row.classifiers["svm"].error)
+    assert not row.classifiers["svm"].scores
+    assert row.classifiers["knn"].error is None
+    assert row.classifiers["knn"].scores["accuracy"] > 0
+    (logged,) = (entry for entry in caplog.records if row.classifiers["svm"].error in entry.getMessage())
     assert logged.exc_info, "our own bug keeps its traceback"
-    assert row.heads["svm"].error in "\n".join(caption(record))
+    assert row.classifiers["svm"].error in "\n".join(caption(record))
     kept = load_rankings(tmp_path, record)
     assert "color/heads/knn/scores" in kept
     assert "color/heads/svm/scores" not in kept
 
 
 def test_the_oracle_teaches_nobody(tmp_path: Path) -> None:
-    assert with_heads(shop(), tmp_path, "oracle").rows[0].heads == {}
+    assert with_classifiers(shop(), tmp_path, "oracle").rows[0].classifiers == {}
 
 
 def test_one_label_or_no_train_is_told(tmp_path: Path) -> None:
     data = shop(3, 3)
     alone = data.with_splits({"train": data.train.take([0, 1])})
-    (row,) = with_heads(alone, tmp_path / "a", "phash", heads=("svm",)).rows
-    assert "at least two labels" in (row.heads["svm"].error or "")
+    (row,) = with_classifiers(alone, tmp_path / "a", "phash", classifiers=("svm",)).rows
+    assert "at least two labels" in (row.classifiers["svm"].error or "")
     none = data.with_splits({"train": data.train.take([])})
-    (row,) = with_heads(none, tmp_path / "b", "phash", heads=("svm",)).rows
-    assert "shop has none; add a train split" in (row.heads["svm"].error or "")
+    (row,) = with_classifiers(none, tmp_path / "b", "phash", classifiers=("svm",)).rows
+    assert "shop has none; add a train split" in (row.classifiers["svm"].error or "")
     assert row.status == "ok"
 
 
-def test_no_head_learns_from_a_query(tmp_path: Path) -> None:
+def test_no_classifier_learns_from_a_query(tmp_path: Path) -> None:
     data = shop(3, 4)
     again = data.train.take([1, 2, 5, 9])
     mixed = data.with_splits({"query": replace(again, ids=tuple(f"again/{item}" for item in again.ids))})
     assert unseen(mixed.train, mixed.query).tolist() == [0, 3, 4, 6, 7, 8, 10, 11]
     # `random` knows nothing but the image itself: a head that saw the queries would be right about all of them.
-    (row,) = with_heads(mixed, tmp_path, "random", heads=("knn",)).rows
-    assert row.heads["knn"].scores["accuracy"] < 1
+    (row,) = with_classifiers(mixed, tmp_path, "random", classifiers=("knn",)).rows
+    assert row.classifiers["knn"].scores["accuracy"] < 1
 
 
 def test_train_that_is_also_gallery_is_extracted_once(tmp_path: Path) -> None:
@@ -136,8 +136,10 @@ def test_train_that_is_also_gallery_is_extracted_once(tmp_path: Path) -> None:
         built.append(MeanColor())
         return built[-1]
 
-    (row,) = with_heads(data.with_splits({"gallery": data.train}), tmp_path, spec("mean", build), heads=("svm",)).rows
-    assert row.heads["svm"].scores["accuracy"] > 0.9
+    (row,) = with_classifiers(
+        data.with_splits({"gallery": data.train}), tmp_path, spec("mean", build), classifiers=("svm",)
+    ).rows
+    assert row.classifiers["svm"].scores["accuracy"] > 0.9
     assert row.features is not None
     assert row.features.computed == 24
 
@@ -146,7 +148,7 @@ def test_threads_change_no_bit_of_a_head(tmp_path: Path) -> None:
     found = []
     for threads in (1, 2):
         out = tmp_path / str(threads)
-        record = with_heads(shop(4, 4), out, "color", threads=threads)
+        record = with_classifiers(shop(4, 4), out, "color", threads=threads)
         found.append({name: array for name, array in load_rankings(out, record).items() if "/heads/" in name})
     assert found[0].keys() == found[1].keys()
     assert len(found[0]) == 3 * len(EVERY)

@@ -21,7 +21,7 @@ from tests.support.shop import shop
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record, dict[str, np.ndarray]]:
     folder = tmp_path_factory.mktemp("record")
-    record = run(plan(shop(5, 4), "color", "random", heads=("knn",)), folder)
+    record = run(plan(shop(5, 4), "color", "random", classifiers=("knn",)), folder)
     return folder, record, load_rankings(folder, record)
 
 

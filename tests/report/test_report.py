@@ -166,7 +166,7 @@ def test_one_method_alone(tmp_path: Path, methods: dict[str, str], absent: set[s
 
 
 def test_no_heads_no_roc(tmp_path: Path) -> None:
-    read = page(saved(tmp_path, heads=()))
+    read = page(saved(tmp_path, classifiers=()))
     assert_safe(read)
     assert "roc" not in read.values("id")
     assert "confusion" in read.values("id")
@@ -226,7 +226,7 @@ def test_robustness_is_drawn_where_the_record_has_it() -> None:
 
 def test_several_records_of_the_same_data_share_a_table(tmp_path: Path) -> None:
     first = saved(tmp_path / "a")
-    second = saved(tmp_path / "b", {"hog": "gradient"}, heads=())
+    second = saved(tmp_path / "b", {"hog": "gradient"}, classifiers=())
     read = page(first, second)
     assert_safe(read)
     combined = read.tables[0]

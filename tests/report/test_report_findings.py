@@ -101,12 +101,12 @@ def test_a_hostile_attribute_is_text(tmp_path: Path) -> None:
 def test_confusions_count_every_query(tmp_path: Path) -> None:
     evidence = gather(saved(tmp_path))
     found = find(evidence).confusions
-    assert [(one.method, one.head) for one in found] == [
+    assert [(one.method, one.classifier) for one in found] == [
         (name, head) for head in ("", "knn") for name in ("sift", "color", "phash")
     ]
     for one in found:
         (row,) = [row for row in evidence.record.rows if row.method == one.method]
-        expected = row.heads[one.head].scores["accuracy"] if one.head else row.scores["accuracy"]
+        expected = row.classifiers[one.classifier].scores["accuracy"] if one.classifier else row.scores["accuracy"]
         assert one.accuracy == pytest.approx(expected)
         assert one.matrix.sum() == 20
         assert one.labels == ("apple", "pear", "plum", "fig")
@@ -124,7 +124,7 @@ def test_roc_areas_are_the_records(tmp_path: Path) -> None:
     assert len(found) == 3
     for one in found:
         (row,) = [row for row in evidence.record.rows if row.method == one.method]
-        assert one.area == row.heads["knn"].scores["macro_roc_auc"]
+        assert one.area == row.classifiers["knn"].scores["macro_roc_auc"]
         assert np.trapezoid(one.macro, one.false_positive_rate) == pytest.approx(one.area, abs=0.02)
 
 

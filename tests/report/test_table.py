@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from retrieval_bench.records.schema import Comparison, HeadFacts, Interval, Pair, Skipped, TimeFigure
+from retrieval_bench.records.schema import ClassifierFacts, Comparison, Interval, Pair, Skipped, TimeFigure
 from retrieval_bench.report import table
 from tests.support.records import failed, record, row
 
@@ -81,9 +81,13 @@ def test_how_sure_a_number_is_stands_beside_it() -> None:
 
 
 def test_heads_have_their_columns() -> None:
-    svm = HeadFacts(scores={"accuracy": 0.625, "macro_f1": 0.6125}, times={"fit": TimeFigure(value=2.5, unit="s")})
-    refused = HeadFacts(error="hog keeps no vector")
-    one = record(row("sift", heads={"svm": svm}), row("hog", heads={"svm": refused}), settings={"heads": ("svm",)})
+    svm = ClassifierFacts(
+        scores={"accuracy": 0.625, "macro_f1": 0.6125}, times={"fit": TimeFigure(value=2.5, unit="s")}
+    )
+    refused = ClassifierFacts(error="hog keeps no vector")
+    one = record(
+        row("sift", classifiers={"svm": svm}), row("hog", heads={"svm": refused}), settings={"classifiers": ("svm",)}
+    )
     text = table.terminal(one)
     assert re.search(r"map@r +svm +svm f1 ", text.splitlines()[0])
     assert {"0.625", "0.613"} <= set(next(line for line in text.splitlines() if line.startswith("sift")).split())

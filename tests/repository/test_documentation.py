@@ -18,9 +18,9 @@ from retrieval_bench.methods import pipeline
 from retrieval_bench.records.files import load
 from retrieval_bench.registry import (
     BACKENDS,
+    CLASSIFIERS,
     DATASETS,
     EXTRACTORS,
-    HEADS,
     JOINS,
     METRICS,
     PERTURBATIONS,
@@ -34,7 +34,7 @@ REGISTERED = (datasets, extractors, classifiers, metrics, perturbations, pipelin
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-ALL = (EXTRACTORS, JOINS, STEPS, HEADS, DATASETS, METRICS, BACKENDS, PERTURBATIONS)
+ALL = (EXTRACTORS, JOINS, STEPS, CLASSIFIERS, DATASETS, METRICS, BACKENDS, PERTURBATIONS)
 
 
 @pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_bench.classifiers.metrics import judge_head
+from retrieval_bench.classifiers.metrics import judge_classifier
 from retrieval_bench.core import Ranking
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge
 from retrieval_bench.evaluation.uncertainty import comparisons, intervals_of, statistics
 from retrieval_bench.records.files import save
-from retrieval_bench.records.schema import HeadFacts, Row, TimeFigure
+from retrieval_bench.records.schema import ClassifierFacts, Row, TimeFigure
 from retrieval_bench.report.markup import VOID
 from tests.support.records import record, row
 
@@ -31,7 +31,7 @@ K = (1, 5, 10)
 def saved(
     folder: Path,
     methods: dict[str, str] | None = None,
-    heads: tuple[str, ...] = ("knn",),
+    classifiers: tuple[str, ...] = ("knn",),
     names: tuple[str, ...] = ("apple", "pear", "plum", "fig"),
     more: tuple[Row, ...] = (),
     whole: bool = True,
@@ -69,12 +69,12 @@ def saved(
         judged = judge(QUERY, GALLERY, ranking, arrays["n_relevant"], ranks)
         values[name] = metrics.per_query(judged, K)
         facts = {}
-        for head in heads:
+        for classifier in classifiers:
             scores = rng.random((20, 4)) + (QUERY[:, None] == np.arange(4)) * 0.5
-            arrays[f"{name}/heads/{head}/scores"] = scores
-            arrays[f"{name}/heads/{head}/classes"] = np.arange(4)
-            arrays[f"{name}/heads/{head}/predicted"] = scores.argmax(axis=1)
-            facts[head] = HeadFacts(scores=judge_head(QUERY, scores, np.arange(4)))
+            arrays[f"{name}/heads/{classifier}/scores"] = scores
+            arrays[f"{name}/heads/{classifier}/classes"] = np.arange(4)
+            arrays[f"{name}/heads/{classifier}/predicted"] = scores.argmax(axis=1)
+            facts[classifier] = ClassifierFacts(scores=judge_classifier(QUERY, scores, np.arange(4)))
         times = {
             f"{phase}_{part}": TimeFigure(value=(place + 1) * step * scale, unit="ms", n=128)
             for phase, scale in (("decode", 1.0), ("extract", 3.0), ("search", 0.25), ("end_to_end", 4.25))
@@ -87,11 +87,11 @@ def saved(
                 scores=metrics.scores(judged, K),
                 intervals=intervals_of(values[name], QUERY, how),
                 times=times | {"fit": TimeFigure(value=1.0 + place, unit="s")},
-                heads=facts,
+                classifiers=facts,
             )
         )
     fields = {"statistics": how, "comparisons": comparisons(values, QUERY, how)} | changes
-    settings = {"k": K, "heads": heads} | fields.pop("settings", {})
+    settings = {"k": K, "classifiers": classifiers} | fields.pop("settings", {})
     save(record(*rows, *more, settings=settings, **fields), folder, arrays)
     return folder
 

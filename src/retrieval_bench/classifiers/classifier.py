@@ -1,4 +1,4 @@
-"""The public door of the heads: checks what comes in, fits, and gives back something that scores queries."""
+"""The public door of the classifiers: checks what comes in, fits, and gives back something that scores queries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.registry import HEADS
+from retrieval_bench.registry import CLASSIFIERS
 
-_BLOCK = 256  # queries scored at once: bounds what a head holds beside the scores
+_BLOCK = 256  # queries scored at once: bounds what a classifier holds beside the scores
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a head learns from.
+    """What a classifier learns from.
 
     rows: (n, d) float32 features, or (n, bytes) packed uint8 where `bits`.
     places: (n,) int64, the position of each row's label in the ascending labels; all of 0 ... n_classes - 1 occur.
@@ -41,7 +41,7 @@ class FittedClassifier:
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class Classifier:
     """A fitted classifier.
 
     classes: (C,) int64 labels that occurred in train, ascending.
@@ -57,7 +57,7 @@ class Head:
 
     def scores(self, queries: np.ndarray) -> np.ndarray:
         """(q, d) as in training -> (q, C) float64, always finite; column j belongs to `classes[j]`, higher = more
-        likely. Comparable within a column and within a row; not probabilities unless the head says so.
+        likely. Comparable within a column and within a row; not probabilities unless the classifier says so.
 
         Except for `knn`, a query's scores may differ in the last bits with what stands beside it: BLAS rounds by shape.
         """
@@ -79,24 +79,24 @@ class Head:
         return self.classes[self.scores(queries).argmax(axis=1)]
 
 
-def fit_head(
+def fit_classifier(
     name: str, features: np.ndarray, labels: np.ndarray, *, seed: int, threads: int, bits: bool = False
-) -> Head:
+) -> Classifier:
     """Learn a classifier from `train` alone.
 
     name: an entry of HEADS: knn, svm, logistic, tree, mlp.
     features: (n, d) float32; or, with `bits`, (n, bytes) packed uint8, each bit read as -1 or +1.
     labels: (n,) int64 from 0, at least two different; one image of a label is enough.
-    Every head sees rows of length 1 (a zero row stays zero), which is what the cosine distance sees; the packed codes
-    of `bits` all have the same length already.
+    Every classifier sees rows of length 1 (a zero row stays zero), which is what the cosine distance sees; the packed
+    codes of `bits` all have the same length already.
 
-    The same seed gives the same head to the bit for every number of threads, as BLAS is held at one thread and
+    The same seed gives the same classifier to the bit for every number of threads, as BLAS is held at one thread and
     `threads` only share out pieces that do not depend on their number; another BLAS or processor may round otherwise.
-    Raises BenchError for an unknown head, no row, a single label, or features that are not finite.
+    Raises BenchError for an unknown classifier, no row, a single label, or features that are not finite.
     """
     from threadpoolctl import threadpool_limits
 
-    entry = HEADS[name]
+    entry = CLASSIFIERS[name]
     features = _checked(features, bits, "train")
     labels = np.asarray(labels, np.int64)
     if labels.shape != (len(features),):
@@ -117,7 +117,7 @@ def fit_head(
         # One photo a product is what a catalogue is; it is no sign of numbers taken for labels.
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
         learned = entry.build(lessons)
-    return Head(name, classes, learned.chosen, features.shape[1], bits, learned.score)
+    return Classifier(name, classes, learned.chosen, features.shape[1], bits, learned.score)
 
 
 def _convergence_warning() -> type[Warning]:
@@ -134,6 +134,7 @@ def _checked(features: np.ndarray, bits: bool, split: str) -> np.ndarray:
     if not bits and not np.isfinite(features).all():
         row = int(np.argmin(np.isfinite(features).all(axis=1)))
         raise BenchError(
-            f"the features of {split} image {row} are not finite; a head takes finite numbers only: mend the extractor"
+            f"the features of {split} image {row} are not finite; classifiers take finite numbers only: "
+            "fix the extractor"
         )
     return np.ascontiguousarray(features)

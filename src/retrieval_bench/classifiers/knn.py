@@ -6,7 +6,7 @@ import numpy as np
 
 from retrieval_bench.classifiers.classifier import FittedClassifier, TrainingData
 from retrieval_bench.core import Distance
-from retrieval_bench.registry import HEADS
+from retrieval_bench.registry import CLASSIFIERS
 
 NEIGHBOURS = 9
 """At most. Of 1, 3, 5, 9 and 15 the best on other photos than train's (Grocery's val list: colour 0.56, 1-NN 0.52).
@@ -15,7 +15,9 @@ Train alone cannot tell: photos come in series, and with a part of it held out k
 _DEPTH = 4096  # ranks looked at: whole rankings of a large train split are not worth their cost
 
 
-@HEADS("knn", about="vote of the 9 nearest by cosine (packed codes: Hamming), fewer where labels have fewer images")
+@CLASSIFIERS(
+    "knn", about="vote of the 9 nearest by cosine (packed codes: Hamming), fewer where labels have fewer images"
+)
 def knn(lessons: TrainingData) -> FittedClassifier:
     """k = NEIGHBOURS, or the median number of images of a label in train where that is less.
 

@@ -9,7 +9,7 @@ import numpy as np
 from retrieval_bench.classifiers.classifier import FittedClassifier, TrainingData
 from retrieval_bench.classifiers.model_selection import chosen, hold_out
 from retrieval_bench.classifiers.preprocessing import Scale, corner, gram, mixed, unit
-from retrieval_bench.registry import HEADS
+from retrieval_bench.registry import CLASSIFIERS
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0)
 """C of the SVM. Beyond it nearly everything is separable, and the solution stays the same."""
@@ -22,7 +22,7 @@ GRAM_ROWS = 8192
 _ITERATIONS = 300
 
 
-@HEADS("svm", about="linear SVM, one label against the rest, C chosen on train")
+@CLASSIFIERS("svm", about="linear SVM, one label against the rest, C chosen on train")
 def svm(lessons: TrainingData) -> FittedClassifier:
     """Hinge loss, one label against the rest (Cortes and Vapnik, Machine Learning 1995); scores are decision values.
 
@@ -81,7 +81,7 @@ def _liblinear(lessons: TrainingData, rows: np.ndarray, scale: Scale) -> FittedC
     )
 
 
-@HEADS("logistic", about="multinomial logistic regression, C chosen on train")
+@CLASSIFIERS("logistic", about="multinomial logistic regression, C chosen on train")
 def logistic(lessons: TrainingData) -> FittedClassifier:
     """Softmax over linear scores with a quadratic penalty, by L-BFGS; scores are the logits.
 

@@ -16,7 +16,7 @@ from retrieval_bench.evaluation import metrics
 TOP = 5
 
 
-def judge_head(expected: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> dict[str, float]:
+def judge_classifier(expected: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> dict[str, float]:
     """Classification figures over all queries, every one in 0 ... 1.
 
     expected: (q,) int64 labels; scores: (q, C) finite, higher = more likely; classes: (C,) int64, ascending.

@@ -8,7 +8,7 @@ import numpy as np
 
 from retrieval_bench.classifiers.classifier import FittedClassifier, TrainingData
 from retrieval_bench.classifiers.preprocessing import Scale, principal_axes, projected, unit
-from retrieval_bench.registry import HEADS
+from retrieval_bench.registry import CLASSIFIERS
 
 TREE_AXES = 64
 MLP_AXES = 512
@@ -18,7 +18,7 @@ EPOCHS = 60
 _AXES_ROWS = 4096  # rows that the axes are learned from, drawn by the seed: their cost grows with the cube
 
 
-@HEADS("tree", about="decision tree on the first 64 principal axes")
+@CLASSIFIERS("tree", about="decision tree on the first 64 principal axes")
 def tree(lessons: TrainingData) -> FittedClassifier:
     """CART with Gini impurity, grown until pure (Breiman et al. 1984); scores are the labels' shares of a leaf."""
     from sklearn.tree import DecisionTreeClassifier
@@ -29,7 +29,7 @@ def tree(lessons: TrainingData) -> FittedClassifier:
     return FittedClassifier(lambda queries: model.predict_proba(space(queries)), facts)
 
 
-@HEADS("mlp", about="neural network with one hidden layer of 256, on the first 512 principal axes")
+@CLASSIFIERS("mlp", about="neural network with one hidden layer of 256, on the first 512 principal axes")
 def mlp(lessons: TrainingData) -> FittedClassifier:
     """ReLU, Adam, 60 epochs, softmax; scores are probabilities.
 

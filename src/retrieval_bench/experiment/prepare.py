@@ -32,7 +32,7 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run. k None: DEFAULT_K, as far as the gallery carries it. heads: names of HEADS.
+    """What is to be run. k None: DEFAULT_K, as far as the gallery carries it. classifiers: names of CLASSIFIERS.
 
     perturb: names of PERTURBATIONS, for the queries of a further pass; severities: how strong.
     """
@@ -40,7 +40,7 @@ class Plan:
     methods: tuple[Method, ...]
     dataset: Spec
     root: Path | None = None
-    heads: tuple[str, ...] = ()
+    classifiers: tuple[str, ...] = ()
     k: tuple[int, ...] | None = None
     seed: int = 0
     weights: str = "auto"

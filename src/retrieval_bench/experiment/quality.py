@@ -46,7 +46,7 @@ def quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) ->
         asked = (data.query.images.digest(row) for row in range(len(data.query)))
         refuse_own_images(getattr(part.extractor, "trained_on", None), asked, part.name)
     wanted = {"gallery": data.gallery, "query": data.query}
-    learning = bool(plan.heads) and pipeline.unclassifiable is None and len(data.train) > 0
+    learning = bool(plan.classifiers) and pipeline.unclassifiable is None and len(data.train) > 0
     with pinned(1):  # one thread a library, one worker a core: images are the unit of parallel work
         extracted = []
         for part in pipeline.parts:

@@ -40,7 +40,7 @@ def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:
     )
     settings = Settings(
         methods=tuple(map(str, plan.methods)),
-        heads=plan.heads,
+        classifiers=plan.classifiers,
         k=trial.k,
         seed=plan.seed,
         weights=printable(plan.weights),
@@ -100,18 +100,18 @@ def common_arrays(trial: Trial) -> dict[str, np.ndarray]:
 
 
 def ranking_arrays(
-    row: Row, ranking: Ranking, relevant: Relevant | None, heads: Mapping[str, Classified]
+    row: Row, ranking: Ranking, relevant: Relevant | None, classifiers: Mapping[str, Classified]
 ) -> dict[str, np.ndarray]:
     """What one method found: indices and distances (q, depth), the ranks of all relevant items where known, the ties
-    these are part of where any decides something, and what each head made of the queries."""
+    these are part of where any decides something, and what each classifier made of the queries."""
     arrays = {"indices": ranking.indices.astype(np.int32), "distances": ranking.distances}
     if relevant is not None:
         arrays["relevant_ranks"] = relevant.ranks.astype(np.int32)
         if row.ties:
             arrays["tie_starts"] = relevant.tie_starts.astype(np.int32)
             arrays["tie_sizes"] = relevant.tie_sizes.astype(np.int32)
-    for head, classified in heads.items():
-        arrays |= {f"heads/{head}/{name}": array for name, array in classified.arrays.items()}
+    for classifier, classified in classifiers.items():
+        arrays |= {f"heads/{classifier}/{name}": array for name, array in classified.arrays.items()}
     return {f"{row.method}/{name}": array for name, array in arrays.items()}
 
 

@@ -46,7 +46,7 @@ class MethodResult:
     row: Row
     ranking: Ranking | None = None
     relevant: Relevant | None = None
-    heads: Mapping[str, Classified] = field(default_factory=dict)
+    classifiers: Mapping[str, Classified] = field(default_factory=dict)
     per_query: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -76,7 +76,7 @@ def run(
                 log.info("%s: starting", method)
                 outcome = evaluate(method, plan, trial, progress)
                 if outcome.ranking is not None:
-                    arrays |= ranking_arrays(outcome.row, outcome.ranking, outcome.relevant, outcome.heads)
+                    arrays |= ranking_arrays(outcome.row, outcome.ranking, outcome.relevant, outcome.classifiers)
                 if outcome.per_query and outcome.row.family != "control":
                     compared[outcome.row.method] = outcome.per_query
                 record = with_row(record, outcome.row, plan.threads)
@@ -132,7 +132,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             "added_memory": Time(memory.added_mib, "MiB"),
             **measure(pipeline, found, plan, trial, progress),
         }
-        heads = _heads(pipeline, found, plan, trial, progress)
+        classifiers = _classified(pipeline, found, plan, trial, progress)
         robustness = asked_again(pipeline, found, plan, trial, progress)
         products = trial.dataset.query.labels
         how = statistics(products, plan.seed)
@@ -148,10 +148,10 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             weights=pipeline.weights,
             features=found.features,
             parts=found.parts,
-            heads={head: done.facts for head, done in heads.items()},
+            classifiers={name: done.facts for name, done in classifiers.items()},
             robustness=robustness,
         )
-        return MethodResult(row, found.ranking, found.relevant, heads, found.per_query)
+        return MethodResult(row, found.ranking, found.relevant, classifiers, found.per_query)
     except BenchError as error:
         failure = Failure(kind="BenchError", sentence=str(error))
     except Exception as error:
@@ -161,12 +161,12 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
     return MethodResult(Row(method=name, family=method.family, status="failed", params=method.resolved, error=failure))
 
 
-def _heads(
+def _classified(
     pipeline: Pipeline, found: QualityResult, plan: Plan, trial: Trial, progress: Progress
 ) -> dict[str, Classified]:
     """What each classifier learns from this method's features of train."""
     train, query = trial.dataset.train, trial.dataset.query
-    if not plan.heads or pipeline.sees_labels:
+    if not plan.classifiers or pipeline.sees_labels:
         return {}
 
     def learn() -> tuple[Learnable, Learnable]:
@@ -180,12 +180,12 @@ def _heads(
         return Learnable(known[rows], train.labels[rows], bits), Learnable(asked, query.labels, bits)
 
     return classify_all(
-        plan.heads,
+        plan.classifiers,
         learn,
         seed=plan.seed,
         threads=plan.threads,
         timed=np.random.default_rng(plan.seed).permutation(len(query))[:TIMED_QUERIES].tolist(),
-        progress=lambda head, done, total: progress(f"{pipeline.name}: {head}", done, total),
+        progress=lambda classifier, done, total: progress(f"{pipeline.name}: {classifier}", done, total),
     )
 
 

@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveInt
 
 SCHEMA_VERSION: Literal[1] = 1
+
+_HEADS = AliasChoices("heads", "classifiers")
+"""Records of this schema call their classifiers heads, in files and in the names of arrays."""
 
 Fitted = Literal["nothing to learn", "learned", "from cache"]
 
@@ -98,11 +101,12 @@ class PartFacts(Model):
     weights: dict[str, Any] | None
 
 
-class HeadFacts(Model):
+class ClassifierFacts(Model):
     """A classifier learned on this method's features.
 
-    scores: see heads.judge_head. chosen: what it settled on, on train. times: `fit`, and `predict_p50` and so on, of
-    the features of one query. error: why there are none, in one sentence.
+    scores: see classifiers.metrics.judge_classifier. chosen: what it settled on, on train.
+    times: `fit`, and `predict_p50` and so on, of the features of one query.
+    error: why there are none, in one sentence.
     """
 
     scores: dict[str, float] = {}
@@ -144,7 +148,7 @@ class Row(Model):
     weights: dict[str, Any] | None = None
     features: Features | None = None
     parts: tuple[PartFacts, ...] = ()
-    heads: dict[str, HeadFacts] = {}
+    classifiers: dict[str, ClassifierFacts] = Field(default={}, validation_alias=_HEADS, serialization_alias="heads")
     robustness: tuple[Robustness, ...] = ()
     error: Failure | None = None
 
@@ -180,7 +184,7 @@ class DatasetFacts(Model):
 
 class Settings(Model):
     methods: tuple[str, ...]
-    heads: tuple[str, ...] = ()
+    classifiers: tuple[str, ...] = Field(default=(), validation_alias=_HEADS, serialization_alias="heads")
     k: tuple[PositiveInt, ...] = Field(min_length=1)
     seed: int
     weights: str
@@ -258,7 +262,10 @@ class Record(Model):
     rankings: Rankings | None = None
 
     def to_json(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        return (
+            json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False, ensure_ascii=False)
+            + "\n"
+        )
 
 
 def find_row(rows: Iterable[Row], method: str) -> Row | None:

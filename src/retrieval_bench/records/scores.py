@@ -21,8 +21,12 @@ class Option:
 
 def quality_of(row: Row) -> dict[str, float]:
     """Every quality figure of a row with clean queries; a classifier's as "svm accuracy"."""
-    heads = {f"{head} {name}": value for head, facts in row.heads.items() for name, value in facts.scores.items()}
-    return row.scores | heads
+    classified = {
+        f"{classifier} {name}": value
+        for classifier, facts in row.classifiers.items()
+        for name, value in facts.scores.items()
+    }
+    return row.scores | classified
 
 
 def perturbed_of(row: Row) -> dict[str, float]:

@@ -51,11 +51,11 @@ def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
         shapes[f"{method}/relevant_ranks"] = (queries, None)
         whole |= {f"{method}/indices", f"{method}/relevant_ranks"}
         for name in (name for name in arrays if name.startswith(f"{method}/heads/") and name.endswith("/classes")):
-            head, classes = name.removesuffix("/classes"), arrays[name]
-            shapes |= {name: (None,), f"{head}/scores": (queries, len(classes) if classes.ndim else None)}
-            shapes[f"{head}/predicted"] = (queries,)
-            if f"{head}/scores" not in arrays or f"{head}/predicted" not in arrays:
-                return f"it lacks scores or predictions of {head}"
+            place, classes = name.removesuffix("/classes"), arrays[name]
+            shapes |= {name: (None,), f"{place}/scores": (queries, len(classes) if classes.ndim else None)}
+            shapes[f"{place}/predicted"] = (queries,)
+            if f"{place}/scores" not in arrays or f"{place}/predicted" not in arrays:
+                return f"it lacks scores or predictions of {place}"
     for name, shape in shapes.items():
         if name in arrays and not _fits(arrays[name].shape, shape):
             wanted = " x ".join("any" if side is None else str(side) for side in shape)

@@ -288,7 +288,7 @@ def _of_slice(score: Score) -> Markup:
 def confusions(findings: Findings) -> Markup | None:
     if not findings.confusions:
         return None
-    heads = list(dict.fromkeys(one.head for one in findings.confusions))
+    names = list(dict.fromkeys(one.classifier for one in findings.confusions))
     parts = [
         tag(
             "p",
@@ -296,14 +296,16 @@ def confusions(findings: Findings) -> Markup | None:
             "larger its share of the row. Below each picture, the most frequent mistakes.",
         )
     ]
-    for head in heads:
-        ranked = sorted((one for one in findings.confusions if one.head == head), key=lambda one: -one.accuracy)
-        title = f"Classifier {head}" if head else "Nearest neighbour"
-        first, rest = (ranked, []) if not head else (ranked[:4], ranked[4:])
+    for classifier in names:
+        ranked = sorted(
+            (one for one in findings.confusions if one.classifier == classifier), key=lambda one: -one.accuracy
+        )
+        title = f"Classifier {classifier}" if classifier else "Nearest neighbour"
+        first, rest = (ranked, []) if not classifier else (ranked[:4], ranked[4:])
         parts += [tag("h3", title), tag("div", [_confused(one) for one in first], class_="maps")]
         if rest:
             more = tag("div", [_confused(one) for one in rest], class_="maps")
-            parts.append(tag("details", tag("summary", f"The other methods with {head}: {len(rest)}"), more))
+            parts.append(tag("details", tag("summary", f"The other methods with {classifier}: {len(rest)}"), more))
     return joined(*parts)
 
 
@@ -340,8 +342,8 @@ def rocs(findings: Findings, place: Mapping[str, int]) -> Markup | None:
     if not findings.rocs:
         return None
     figures = []
-    for head in dict.fromkeys(one.head for one in findings.rocs):
-        mine = [one for one in findings.rocs if one.head == head]
+    for classifier in dict.fromkeys(one.classifier for one in findings.rocs):
+        mine = [one for one in findings.rocs if one.classifier == classifier]
         series = [
             Series(
                 one.method,
@@ -351,9 +353,11 @@ def rocs(findings: Findings, place: Mapping[str, int]) -> Markup | None:
             for one in mine
         ]
         x, y = Axis("false-positive rate", 0.0, 1.0), Axis("true-positive rate", 0.0, 1.0)
-        drawn = plots.lines(series, x, y, f"ROC of {head}", diagonal=True)
+        drawn = plots.lines(series, x, y, f"ROC of {classifier}", diagonal=True)
         areas = "; ".join(f"{one.method} {'n/a' if one.area is None else f'{one.area:.3f}'}" for one in mine)
-        figures.append(tag("figure", tag("figcaption", tag("b", head)), drawn, tag("figcaption", f"Area: {areas}.")))
+        figures.append(
+            tag("figure", tag("figcaption", tag("b", classifier)), drawn, tag("figcaption", f"Area: {areas}."))
+        )
     intro = (
         "One label against all others, averaged over labels (macro). The area is the probability that a query of a "
         "label scores higher than a query of another; 0.5 is chance."

@@ -58,12 +58,12 @@ class Mistake:
 class Confusion:
     """What one classifier took for what.
 
-    method, head: head "" stands for the nearest neighbour. labels: names, in the order of the matrix.
+    method, classifier: classifier "" stands for the nearest neighbour. labels: names, in the order of the matrix.
     matrix: (n, n) int64, [i, j] counts queries of label i taken for j. mistakes: the most frequent, at most 6.
     """
 
     method: str
-    head: str
+    classifier: str
     accuracy: float
     labels: tuple[str, ...]
     matrix: np.ndarray
@@ -75,7 +75,7 @@ class Roc:
     """One label against the rest, averaged over labels. area: the record's macro_roc_auc, None where it has none."""
 
     method: str
-    head: str
+    classifier: str
     area: float | None
     false_positive_rate: np.ndarray
     macro: np.ndarray
@@ -107,7 +107,7 @@ class Findings:
             "mistakes": [
                 {
                     "method": one.method,
-                    "head": one.head or None,
+                    "head": one.classifier or None,
                     "accuracy": one.accuracy,
                     "most_frequent": [vars(mistake) for mistake in one.mistakes],
                 }
@@ -116,7 +116,7 @@ class Findings:
             "roc": [
                 {
                     "method": one.method,
-                    "head": one.head,
+                    "head": one.classifier,
                     "macro_roc_auc": one.area,
                     "false_positive_rate": one.false_positive_rate.tolist(),
                     "true_positive_rate": one.macro.tolist(),
@@ -213,15 +213,15 @@ def _by_head(evidence: Evidence, names: list[str]) -> list[Confusion]:
     found = []
     expected = evidence.arrays["query_labels"]
     for row in evidence.contestants:
-        for head in row.heads:
-            predicted = evidence.arrays.get(f"{row.method}/heads/{head}/predicted")
+        for classifier in row.classifiers:
+            predicted = evidence.arrays.get(f"{row.method}/heads/{classifier}/predicted")
             if predicted is not None:
-                found.append(_confused(row.method, head, expected, predicted, len(expected), names))
+                found.append(_confused(row.method, classifier, expected, predicted, len(expected), names))
     return found
 
 
 def _confused(
-    method: str, head: str, expected: np.ndarray, predicted: np.ndarray, total: int, names: list[str]
+    method: str, classifier: str, expected: np.ndarray, predicted: np.ndarray, total: int, names: list[str]
 ) -> Confusion:
     used, both = np.unique(np.concatenate([expected, predicted]), return_inverse=True)
     matrix = confusion(both[: len(expected)], both[len(expected) :], len(used))
@@ -234,14 +234,14 @@ def _confused(
         if wrong[row, column] > 0
     )
     right = float(np.trace(matrix)) / total if total else 0.0
-    return Confusion(method, head, right, shown, matrix, mistakes)
+    return Confusion(method, classifier, right, shown, matrix, mistakes)
 
 
 def _rocs(evidence: Evidence) -> list[Roc]:
     found = []
     for row in evidence.contestants:
-        for head, facts in row.heads.items():
-            place = f"{row.method}/heads/{head}"
+        for classifier, facts in row.classifiers.items():
+            place = f"{row.method}/heads/{classifier}"
             if f"{place}/scores" in evidence.arrays and facts.error is None:
                 curve = roc_curve(
                     evidence.arrays["query_labels"],
@@ -249,5 +249,5 @@ def _rocs(evidence: Evidence) -> list[Roc]:
                     evidence.arrays[f"{place}/classes"],
                 )
                 area = facts.scores.get("macro_roc_auc")
-                found.append(Roc(row.method, head, area, curve["false_positive_rate"], curve["macro"]))
+                found.append(Roc(row.method, classifier, area, curve["false_positive_rate"], curve["macro"]))
     return found

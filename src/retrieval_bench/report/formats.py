@@ -47,7 +47,7 @@ def as_json(evidences: Sequence[Evidence]) -> str:
     content = [
         {
             "name": evidence.name,
-            "record": evidence.record.model_dump(mode="json"),
+            "record": evidence.record.model_dump(mode="json", by_alias=True),
             "figures": find(evidence).as_data(),
             "without_figures_because": evidence.no_arrays or None,
         }

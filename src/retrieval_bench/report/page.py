@@ -332,7 +332,7 @@ def _methods(evidence: Evidence) -> Markup:
     table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", rows))
     facts = {
         "cutoffs": ", ".join(map(str, settings.k)),
-        "classifiers": ", ".join(settings.heads) or "none",
+        "classifiers": ", ".join(settings.classifiers) or "none",
         "seed": str(settings.seed),
         "threads": str(settings.threads),
         "device": settings.device,

@@ -49,7 +49,7 @@ def columns(record: Record) -> list[Column]:
         _score(f"recall@{most}", f"fraction of the relevant images found among the first {most}", 1),
         _score(f"f1@{most}", f"harmonic mean of precision@{most} and recall@{most}", 5),
         _score("map@r", "mean average precision over the first R, R = number of relevant images", 1),
-        *(column for head in record.settings.heads for column in _of_head(head)),
+        *(column for name in record.settings.classifiers for column in _of_classifier(name)),
         _time("end_to_end_p50", "query ms", "decode + extract + search of one query, median", 0),
         _time("end_to_end_p95", "p95", "the same, 95th percentile", 4),
         _time("search_p50", "search ms", "search alone, one query, median", 6),
@@ -84,17 +84,17 @@ def _certainty(record: Record) -> list[Column]:
     return shown
 
 
-def _of_head(head: str) -> tuple[Column, Column]:
+def _of_classifier(classifier: str) -> tuple[Column, Column]:
     def cell(name: str) -> Callable[[Row], str]:
         def shown(row: Row) -> str:
-            figure = row.heads[head].scores.get(name) if head in row.heads else None
+            figure = row.classifiers[classifier].scores.get(name) if classifier in row.classifiers else None
             return NOT_AVAILABLE if figure is None else f"{figure:.3f}"
 
         return shown
 
     return (
-        Column(head, f"accuracy of the classifier {head}, learned from train", cell("accuracy"), 1),
-        Column(f"{head} f1", "its F1, mean over labels", cell("macro_f1"), 3),
+        Column(classifier, f"accuracy of the classifier {classifier}, learned from train", cell("accuracy"), 1),
+        Column(f"{classifier} f1", "its F1, mean over labels", cell("macro_f1"), 3),
     )
 
 
@@ -145,9 +145,9 @@ def caption(record: Record) -> list[str]:
     ]
     refused: dict[str, list[str]] = {}
     for row in record.rows:
-        for name, head in row.heads.items():
-            if head.error is not None:
-                refused.setdefault(head.error, []).append(name)
+        for name, facts in row.classifiers.items():
+            if facts.error is not None:
+                refused.setdefault(facts.error, []).append(name)
     lines += [f"No {', '.join(dict.fromkeys(names))}: {sentence}." for sentence, names in refused.items()]
     lines += data.notices
     if data.skipped:
@@ -271,10 +271,14 @@ def _everything(row: Row) -> tuple[dict[str, Any], ...]:
             for name, ties in row.ties.items()
             for end in ("worst", "expected", "best")
         },
-        {f"{head} {name}": value for head, facts in row.heads.items() for name, value in facts.scores.items()},
         {
-            f"{head} {name} [{figure.unit}]": figure.value
-            for head, facts in row.heads.items()
+            f"{classifier} {name}": value
+            for classifier, facts in row.classifiers.items()
+            for name, value in facts.scores.items()
+        },
+        {
+            f"{classifier} {name} [{figure.unit}]": figure.value
+            for classifier, facts in row.classifiers.items()
             for name, figure in facts.times.items()
         },
         {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as peer
 
-from retrieval_bench.classifiers import confusion, judge_head, roc_curve
+from retrieval_bench.classifiers import confusion, judge_classifier, roc_curve
 
 
 def case(seed: int, classes: list[int], asked: list[int], levels: int = 4, q: int = 60):
@@ -41,7 +41,7 @@ def rest_curves(expected: np.ndarray, scores: np.ndarray, classes: np.ndarray):
 @each
 def test_figures_equal_scikit_learns(name):
     expected, scores, classes = CASES[name]
-    figures = judge_head(expected, scores, classes)
+    figures = judge_classifier(expected, scores, classes)
     predicted = classes[scores.argmax(axis=1)]
     assert figures["accuracy"] == pytest.approx(peer.accuracy_score(expected, predicted), abs=1e-12)
     precision, recall, f1, _ = peer.precision_recall_fscore_support(
@@ -61,21 +61,21 @@ def test_area_equals_the_multiclass_area_of_scikit_learn():
     expected, scores, classes = CASES["few ties"]
     scores = scores / scores.sum(axis=1, keepdims=True)
     area = peer.roc_auc_score(expected, scores, multi_class="ovr", average="macro", labels=classes)
-    assert judge_head(expected, scores, classes)["macro_roc_auc"] == pytest.approx(area, abs=1e-12)
+    assert judge_classifier(expected, scores, classes)["macro_roc_auc"] == pytest.approx(area, abs=1e-12)
 
 
 def test_top5_equals_scikit_learns_and_takes_the_lower_label_of_equals():
     expected, scores, classes = CASES["few ties"]
     top = peer.top_k_accuracy_score(expected, scores, k=5, labels=classes)
-    assert judge_head(expected, scores, classes)["top5_accuracy"] == pytest.approx(top, abs=1e-12)
-    flat = judge_head(np.arange(7), np.zeros((7, 7)), np.arange(7))
+    assert judge_classifier(expected, scores, classes)["top5_accuracy"] == pytest.approx(top, abs=1e-12)
+    flat = judge_classifier(np.arange(7), np.zeros((7, 7)), np.arange(7))
     assert flat["top5_accuracy"] == pytest.approx(5 / 7)
     assert flat["accuracy"] == pytest.approx(1 / 7)
-    assert "top5_accuracy" not in judge_head(np.arange(5), np.eye(5), np.arange(5))
+    assert "top5_accuracy" not in judge_classifier(np.arange(5), np.eye(5), np.arange(5))
 
 
 def test_an_unseen_label_counts_as_wrong_and_halves_its_area():
-    figures = judge_head(np.array([0, 1, 7]), np.array([[3.0, 1], [1, 3], [3, 1]]), np.array([0, 1]))
+    figures = judge_classifier(np.array([0, 1, 7]), np.array([[3.0, 1], [1, 3], [3, 1]]), np.array([0, 1]))
     assert figures["accuracy"] == pytest.approx(2 / 3)
     assert figures["macro_recall"] == pytest.approx(2 / 3)
     assert figures["macro_precision"] == pytest.approx((1 / 2 + 1 + 0) / 3)
@@ -126,7 +126,7 @@ def test_the_mean_curve_encloses_the_mean_area():
     expected, scores, classes = CASES["few ties"]
     curves = roc_curve(expected, scores, classes, np.linspace(0, 1, 20001))
     area = np.trapezoid(curves["macro"], curves["false_positive_rate"])
-    assert area == pytest.approx(judge_head(expected, scores, classes)["macro_roc_auc"], abs=1e-3)
+    assert area == pytest.approx(judge_classifier(expected, scores, classes)["macro_roc_auc"], abs=1e-3)
 
 
 @pytest.mark.parametrize("grid", [[0.5, 0.2], [-0.1, 1], [0, 1.1], [], [[0, 1]]])
@@ -135,7 +135,7 @@ def test_a_grid_that_is_none(grid):
         roc_curve(*CASES["two labels"], grid)
 
 
-@pytest.mark.parametrize("judge", [judge_head, roc_curve])
+@pytest.mark.parametrize("judge", [judge_classifier, roc_curve])
 def test_what_cannot_be_judged(judge):
     expected, scores, classes = CASES["two labels"]
     with pytest.raises(ValueError, match="no query to judge"):

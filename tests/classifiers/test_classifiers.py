@@ -1,4 +1,4 @@
-"""Classifier heads: each against its plain scikit-learn twin, and all of them on what features can look like."""
+"""Classifiers: each against its plain scikit-learn twin, and all of them on what features can look like."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC, LinearSVC
 
-from retrieval_bench.classifiers import fit_head, linear
+from retrieval_bench.classifiers import fit_classifier, linear
 from retrieval_bench.classifiers.model_selection import chosen, hold_out
 from retrieval_bench.classifiers.preprocessing import Scale, corner, gram, mixed, principal_axes, projected, unit
 from retrieval_bench.core import BenchError
-from retrieval_bench.registry import HEADS
+from retrieval_bench.registry import CLASSIFIERS
 
-NAMES = [entry.name for entry in HEADS.own()]
+NAMES = [entry.name for entry in CLASSIFIERS.own()]
 every = pytest.mark.parametrize("name", NAMES)
 
 
@@ -35,7 +35,7 @@ def scaled(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
 
 
 def test_the_five_of_them():
-    assert NAMES == ["svm", "logistic", "knn", "tree", "mlp"]
+    assert sorted(NAMES) == ["knn", "logistic", "mlp", "svm", "tree"]
 
 
 @every
@@ -43,7 +43,7 @@ def test_the_five_of_them():
 def test_learns_what_can_be_told_apart(name, d):
     features, labels = flowers(0, d=d, noise=0.1)
     asked, right = flowers(1, d=d, noise=0.1)
-    head = fit_head(name, features, labels, seed=0, threads=2)
+    head = fit_classifier(name, features, labels, seed=0, threads=2)
     assert head.classes.tolist() == [0, 2, 4, 6, 8]
     assert head.classes.dtype == np.int64
     scores = head.scores(asked)
@@ -59,7 +59,7 @@ def test_learns_what_can_be_told_apart(name, d):
 def test_same_bits_for_every_number_of_threads_and_every_run(name, d):
     features, labels = flowers(0, d=d, each=120 if d > 1000 else 12, noise=1.0)
     asked, _ = flowers(1, d=d, noise=1.0)
-    one, two, three = (fit_head(name, features, labels, seed=3, threads=threads) for threads in (1, 2, 3))
+    one, two, three = (fit_classifier(name, features, labels, seed=3, threads=threads) for threads in (1, 2, 3))
     np.testing.assert_array_equal(one.scores(asked), two.scores(asked))
     np.testing.assert_array_equal(one.scores(asked), three.scores(asked))
     assert dict(one.chosen) == dict(two.chosen) == dict(three.chosen)
@@ -69,7 +69,7 @@ def test_same_bits_for_every_number_of_threads_and_every_run(name, d):
 def test_another_seed_is_another_head(name):
     features, labels = flowers(0, noise=1.5)
     asked, _ = flowers(1, noise=1.5)
-    first, second = (fit_head(name, features, labels, seed=seed, threads=1).scores(asked) for seed in (0, 1))
+    first, second = (fit_classifier(name, features, labels, seed=seed, threads=1).scores(asked) for seed in (0, 1))
     assert (first != second).any()
 
 
@@ -77,7 +77,7 @@ def test_another_seed_is_another_head(name):
 def test_arguments_are_left_as_they_were(name):
     features, labels = flowers(0)
     before = features.copy(), labels.copy()
-    head = fit_head(name, features, labels, seed=0, threads=1)
+    head = fit_classifier(name, features, labels, seed=0, threads=1)
     head.scores(features)
     np.testing.assert_array_equal(features, before[0])
     np.testing.assert_array_equal(labels, before[1])
@@ -89,7 +89,7 @@ def test_arguments_are_left_as_they_were(name):
 def test_svm_equals_scikit_learns_on_the_rows(d, labels):
     features, right = flowers(0, d=d, labels=labels, noise=1.0)
     asked, _ = flowers(1, d=d, labels=labels, noise=1.0)
-    head = fit_head("svm", features, right, seed=0, threads=2)
+    head = fit_classifier("svm", features, right, seed=0, threads=2)
     rows, points = scaled(features, asked)
     scores = head.scores(asked)
     for column, label in enumerate(head.classes):
@@ -102,7 +102,7 @@ def test_svm_of_many_rows_equals_liblinear(monkeypatch):
     monkeypatch.setattr(linear, "_ITERATIONS", 100_000)
     features, right = flowers(0, d=10, noise=0.5)
     asked, _ = flowers(1, d=10, noise=0.5)
-    head = fit_head("svm", features, right, seed=0, threads=2)
+    head = fit_classifier("svm", features, right, seed=0, threads=2)
     rows, points = scaled(features, asked)
     twin = LinearSVC(C=1.0, loss="hinge", dual=True, max_iter=100_000, random_state=1).fit(rows, right)
     assert head.chosen == {"C": 1.0, "solver": "liblinear", "converged": True}
@@ -113,8 +113,8 @@ def test_a_solver_that_gives_up_says_so(monkeypatch):
     monkeypatch.setattr(linear, "GRAM_ROWS", 50)
     monkeypatch.setattr(linear, "_ITERATIONS", 2)
     features, right = flowers(0, noise=2.0)
-    assert fit_head("svm", features, right, seed=0, threads=1).chosen["converged"] is False
-    assert fit_head("logistic", features, right, seed=0, threads=1).chosen["converged"] is False
+    assert fit_classifier("svm", features, right, seed=0, threads=1).chosen["converged"] is False
+    assert fit_classifier("logistic", features, right, seed=0, threads=1).chosen["converged"] is False
 
 
 @pytest.mark.parametrize("d", [10, 200])
@@ -122,7 +122,7 @@ def test_a_solver_that_gives_up_says_so(monkeypatch):
 def test_logistic_equals_scikit_learns_on_the_rows(d, labels):
     features, right = flowers(0, d=d, labels=labels, noise=1.0)
     asked, _ = flowers(1, d=d, labels=labels, noise=1.0)
-    head = fit_head("logistic", features, right, seed=0, threads=2)
+    head = fit_classifier("logistic", features, right, seed=0, threads=2)
     rows, points = scaled(features, asked)
     twin = LogisticRegression(C=head.chosen["C"], max_iter=300).fit(rows, right)
     scores = head.scores(asked)
@@ -135,7 +135,7 @@ def test_knn_equals_scikit_learns(k):
     """Where the vote is decided: of equal votes scikit-learn takes the lower label, we the nearer."""
     features, right = flowers(0, each=k if k < 9 else 12, noise=2.0)
     asked, _ = flowers(1, each=40, noise=2.0)
-    head = fit_head("knn", features, right, seed=0, threads=2)
+    head = fit_classifier("knn", features, right, seed=0, threads=2)
     assert head.chosen == {"neighbours": k, "distance": "cosine"}
     twin = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(features, right)
     shares = twin.predict_proba(asked)
@@ -147,7 +147,7 @@ def test_knn_equals_scikit_learns(k):
 
 def test_knn_of_equal_votes_takes_the_nearest():
     features = np.float32([[1, 0], [1, 0.1], [1, 0.2], [1, 0.3]])
-    head = fit_head("knn", features, np.array([5, 3, 3, 5]), seed=0, threads=1)
+    head = fit_classifier("knn", features, np.array([5, 3, 3, 5]), seed=0, threads=1)
     assert head.chosen["neighbours"] == 2
     assert head.predict(np.float32([[1, 0.0]])).tolist() == [5]
     assert head.predict(np.float32([[1, 0.16]])).tolist() == [3]
@@ -158,7 +158,7 @@ def test_knn_of_equal_votes_takes_the_nearest():
 def test_length_does_not_matter(name, factor):
     features, labels = flowers(0)
     asked, right = flowers(1)
-    head = fit_head(name, features * np.float32(factor), labels, seed=0, threads=1)
+    head = fit_classifier(name, features * np.float32(factor), labels, seed=0, threads=1)
     assert (head.predict(asked * np.float32(factor)) == right).mean() >= 0.95
 
 
@@ -166,7 +166,7 @@ def test_length_does_not_matter(name, factor):
 @pytest.mark.parametrize("d", [1, 3, 40])
 def test_one_image_a_label(name, d):
     features = np.random.default_rng(0).normal(size=(6, d)).astype(np.float32)
-    head = fit_head(name, features, np.arange(6) * 3, seed=0, threads=2)
+    head = fit_classifier(name, features, np.arange(6) * 3, seed=0, threads=2)
     assert head.scores(features).shape == (6, 6)
     if d == 40 and name != "mlp":
         assert head.predict(features).tolist() == [0, 3, 6, 9, 12, 15]
@@ -176,7 +176,7 @@ def test_one_image_a_label(name, d):
 @pytest.mark.parametrize("steps", [(1, 1), (1, 9), (2, 5), (30, 30)])
 def test_two_labels(name, steps):
     features, labels = flowers(0, labels=2, steps=steps, noise=0.05)
-    head = fit_head(name, features, labels, seed=0, threads=2)
+    head = fit_classifier(name, features, labels, seed=0, threads=2)
     assert head.scores(features).shape == (sum(steps), 2)
     if name == "knn":
         head.scores(features)
@@ -201,7 +201,7 @@ def test_what_features_can_look_like(name, kind):
     else:
         features[1:] = features[1]
     asked = np.concatenate([np.zeros_like(features[:1]), flowers(1)[0][:, : features.shape[1]]])
-    head = fit_head(name, features, labels, seed=0, threads=2)
+    head = fit_classifier(name, features, labels, seed=0, threads=2)
     assert np.isfinite(head.scores(asked)).all()
     assert np.isin(head.predict(asked), labels).all()
     assert head.scores(asked[:0]).shape == (0, 5)
@@ -212,28 +212,28 @@ def test_packed_codes(name):
     features, labels = flowers(0, d=64)
     asked, right = flowers(1, d=64)
     codes, queries = (np.packbits(rows > 0, axis=1) for rows in (features, asked))
-    head = fit_head(name, codes, labels, seed=0, threads=1, bits=True)
+    head = fit_classifier(name, codes, labels, seed=0, threads=1, bits=True)
     assert (head.predict(queries) == right).mean() > 0.8
     signs = [np.float32(np.unpackbits(each, axis=1)) * 2 - 1 for each in (codes, queries)]
-    twin = fit_head(name, signs[0], labels, seed=0, threads=1)
+    twin = fit_classifier(name, signs[0], labels, seed=0, threads=1)
     np.testing.assert_allclose(head.scores(queries), twin.scores(signs[1]), atol=0.05)
 
 
 def test_bad_input_is_one_sentence():
     features, labels = flowers(0)
     with pytest.raises(BenchError, match=r"'forest'.*knn"):
-        fit_head("forest", features, labels, seed=0, threads=1)
+        fit_classifier("forest", features, labels, seed=0, threads=1)
     with pytest.raises(BenchError, match=r"every train image has label 4; .* at least two labels"):
-        fit_head("svm", features, np.full(60, 4), seed=0, threads=1)
+        fit_classifier("svm", features, np.full(60, 4), seed=0, threads=1)
     with pytest.raises(BenchError, match="the train split holds no image"):
-        fit_head("svm", features[:0], labels[:0], seed=0, threads=1)
+        fit_classifier("svm", features[:0], labels[:0], seed=0, threads=1)
     for bad in (np.nan, np.inf):
         wrong = features.copy()
         wrong[7, 2] = bad
         with pytest.raises(BenchError, match="features of train image 7 are not finite"):
-            fit_head("svm", wrong, labels, seed=0, threads=1)
+            fit_classifier("svm", wrong, labels, seed=0, threads=1)
         with pytest.raises(BenchError, match="features of query image 7 are not finite"):
-            fit_head("knn", features, labels, seed=0, threads=1).scores(wrong)
+            fit_classifier("knn", features, labels, seed=0, threads=1).scores(wrong)
 
 
 @pytest.mark.parametrize("bits", [False, True])
@@ -242,7 +242,7 @@ def test_our_own_mistakes_keep_their_traceback(bits):
     features = np.packbits(features > 0, axis=1) if bits else features
 
     def fit(rows: np.ndarray, places: np.ndarray = labels, threads: int = 1):
-        return fit_head("knn", rows, places, seed=0, threads=threads, bits=bits)
+        return fit_classifier("knn", rows, places, seed=0, threads=threads, bits=bits)
 
     with pytest.raises(ValueError, match="labels have shape"):
         fit(features, labels[1:])
@@ -308,4 +308,4 @@ def test_one_photo_a_product_is_no_warning():
     """Labels of a catalogue are many, which scikit-learn takes for a regression: a warning fails this test."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(40, 8)).astype(np.float32)
-    assert len(fit_head("logistic", rows, np.arange(40), seed=0, threads=1).classes) == 40
+    assert len(fit_classifier("logistic", rows, np.arange(40), seed=0, threads=1).classes) == 40
