@@ -12,7 +12,7 @@ ARGS ?=
 # An index of PyTorch builds, such as https://download.pytorch.org/whl/cpu, whose builds need 1 GB in place of 5.
 TORCH_INDEX ?=
 
-.PHONY: bench test check format smoke reference turned ablation grocery kernel wheel clean
+.PHONY: bench test quick check format smoke reference turned ablation grocery kernel wheel clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)  ## the default table from the embedded dataset
@@ -20,6 +20,9 @@ bench: $(READY)  ## the default table from the embedded dataset
 
 test: $(READY)  ## every test, on up to four cores; ARGS="-n0 --benchmark-only" measures the kernel instead
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+quick: $(READY)  ## the tests without those marked slow
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow" $(ARGS)
 
 check: $(READY)  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from retrieval_bench.core import DISTANCES, BenchError, Extractor, Setup, Split
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.system.timing import pinned
+from tests.support.blocks import blank, scene
 
 SETUP = Setup(seed=0, weights="random")
 FAMILIES = {"local", "gradient", "texture", "hash", "color", "control", "deep"}
@@ -22,20 +23,6 @@ OWN = [entry.name for entry in EXTRACTORS.own() if entry.name != "oracle" and "a
 METHODS = [*OWN, "mobilenet_v3_small"]
 
 pytestmark = pytest.mark.parametrize("method", METHODS)
-
-
-def scene(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
-    """(height, width, 3) uint8: coloured rectangles and a little noise: structure for every method."""
-    rng = np.random.default_rng(seed)
-    image = np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
-    for _ in range(25):
-        top, left = rng.integers(0, height - 8), rng.integers(0, width - 8)
-        image[top : top + rng.integers(4, 40), left : left + rng.integers(4, 40)] = rng.integers(0, 256, 3)
-    return np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
-
-
-def blank(height: int, width: int, value: int = 128) -> np.ndarray:
-    return np.full((height, width, 3), value, np.uint8)
 
 
 def nasty() -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from retrieval_bench.core import BenchError, Bundle, Distance, Ranking, Searcher
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks
 from retrieval_bench.methods.reranking.step import reordered
 from retrieval_bench.registry import BACKENDS, JOINS, STEPS
-from tests.test_extractors import blank, scene
+from tests.support.blocks import blank, scene
 
 DISTANCES: tuple[Distance, ...] = ("cosine", "inner_product", "euclidean", "hamming")
 

@@ -26,6 +26,8 @@ from retrieval_bench.system.timing import Stopwatch, pinned
 
 FEATURE_ROOMS = ("classifiers", "extractors", "images", "training", "training_loop")
 """Folders whose code a feature passes through: a change of any file in them, however deep, is another feature."""
+FEATURE_FILES = ("system/device.py",)
+"""Files elsewhere of which the same holds: the device says how a GPU rounds."""
 _HOME = Path(retrieval_bench.__file__).parent
 
 
@@ -131,7 +133,7 @@ def _recipe(part: Part, plan: Plan) -> dict[str, Any]:
     """All that a feature depends on besides its image and what was learned."""
     own = Path(part.spec.entry.build.__code__.co_filename)
     rooms = [file for room in FEATURE_ROOMS for file in (_HOME / room).rglob("*.py")]
-    sources = [*rooms, *([own] if own.is_file() else [])]
+    sources = [*rooms, *(_HOME / file for file in FEATURE_FILES), *([own] if own.is_file() else [])]
     return {
         "method": part.spec.entry.name,
         "options": part.spec.resolved,
