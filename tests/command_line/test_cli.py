@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -373,3 +375,26 @@ def test_the_former_name_of_classifiers_goes_on_working_and_is_not_shown(shelf: 
     both = run(shelf, now, "--methods", "color", "--heads", "knn", "--classifiers", "svm")
     assert both.exit_code == 2
     assert "with --classifiers" in both.stderr
+
+
+def every_command() -> list[tuple[list[str], Any]]:
+    """Words that lead to each command, and the command."""
+    whole = typer.main.get_command(app)
+    found = []
+    for name, one in whole.commands.items():
+        inner = getattr(one, "commands", None)
+        found += [([name], one)] if inner is None else [([name, below], each) for below, each in inner.items()]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "one"), every_command(), ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_every_word_in_brackets_survives_in_the_help(words: list[str], one: Any) -> None:
+    """Help is set by rich, whose markup swallows `[untrained]` where it is not escaped."""
+    shown = CliRunner(env={"COLUMNS": "300", "TERM": "dumb"}).invoke(app, [*words, "--help"]).stdout
+    told = " ".join([one.help or "", *(getattr(each, "help", None) or "" for each in one.params)]).replace("\\[", "[")
+    for word in re.findall(r"\[[^\[\]]+\]", told):
+        assert word in shown
+    if words == ["run"]:
+        assert "marked [untrained]." in shown
