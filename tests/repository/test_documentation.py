@@ -78,6 +78,13 @@ def test_every_entry_says_what_it_is_in_one_line() -> None:
             assert "\n" not in entry.about
 
 
+@pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)
+def test_every_option_of_every_entry_has_a_meaning(registry: Registry) -> None:
+    for entry in registry:
+        assert entry.meanings.keys() == entry.options.keys(), entry.name
+        assert all(10 < len(meaning) <= 260 for meaning in entry.meanings.values()), entry.name
+
+
 def test_every_flag_has_help_and_the_readme_invents_none() -> None:
     import typer
 
