@@ -54,7 +54,7 @@ def slices_command(
         say("\n".join(_lines(way, names, metric)))
         say("")
     if found:
-        say("In brackets: 95 % interval of the mean over all such queries, by bootstrap over products.")
+        say("In brackets: 95 % interval of the mean over all such queries, by bootstrap over labels.")
     else:
         say("these queries cannot be divided: no category, one class size, no attribute")
 
@@ -62,7 +62,7 @@ def slices_command(
 def _lines(way: Sliced, names: list[str], metric: str) -> list[str]:
     from retrieval_bench.report.lines import aligned
 
-    table = [[way.by, "queries", "products", *names]]
+    table = [[way.by, "queries", "labels", *names]]
     for part in way.slices:
         cells = [_cell(part.scores[name][metric]) for name in names]
         table.append([part.name, f"{part.queries:,}", f"{part.products:,}", *cells])
