@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from retrieval_bench import __version__
 from retrieval_bench.core import BenchError, NotComparable
@@ -29,11 +31,22 @@ app = typer.Typer(
 )
 
 
+class Command(TyperCommand):
+    """A command whose help says `[untrained]` where it is written so: brackets are no markup there."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.help = escape(self.help or "")
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption | TyperArgument):
+                parameter.help = escape(parameter.help or "")
+
+
 def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
     """Register a command; its return value is the exit code, and a user's mistake is one sentence on stderr."""
 
     def register(function: Callable[..., int | None]) -> Callable[..., None]:
-        @group.command(name)
+        @group.command(name, cls=Command)
         @functools.wraps(function)
         def guarded(*args: Any, **options: Any) -> None:
             try:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from benchmark.app import Command
 from retrieval_bench.core import BenchError
 
 app = typer.Typer(
@@ -16,7 +17,7 @@ app = typer.Typer(
 USER_MISTAKE = 2
 
 
-@app.command()
+@app.command(cls=Command)
 def document(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE.md ...", help="Documents whose tables are written again.")

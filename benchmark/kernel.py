@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from benchmark.app import Command
 from benchmark.display import Display
 from retrieval_bench.core import BenchError
 
@@ -18,7 +19,7 @@ app = typer.Typer(
 OK, WRONG_RESULT, USER_MISTAKE = 0, 1, 2
 
 
-@app.command()
+@app.command(cls=Command)
 def kernel(
     only: Annotated[
         str | None,

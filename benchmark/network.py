@@ -7,6 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from benchmark.app import Command
 from benchmark.display import Display
 from retrieval_bench.core import BenchError
 
@@ -17,7 +18,7 @@ app = typer.Typer(
 USER_MISTAKE = 2
 
 
-@app.command()
+@app.command(cls=Command)
 def network(
     name: Annotated[str, typer.Option("--network", help="A torchvision network.")] = "resnet50",
     images: Annotated[int, typer.Option(min=1, help="Images timed in each round.")] = 32,

@@ -22,19 +22,44 @@ from retrieval_bench.core import BenchError
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing. `family` groups methods (local, hash, ...); `facts` holds what the kind adds."""
+    """One registered thing.
+
+    Args:
+        name: what the user calls it by.
+        build: makes it. Its keyword-only parameters are the options; its docstring says under Args what each means.
+        about: one line that says what it is.
+        family: groups methods (local, hash, ...).
+        facts: what the kind of thing adds.
+        shares: a function whose docstring says what the options mean that several entries have in common.
+    """
 
     name: str
     build: Callable[..., Any]
     about: str
     family: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    shares: Callable[..., Any] | None = None
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
         """The keyword-only parameters that a specification may set, with their defaults."""
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What each option means, by its name, from the docstrings of `build` and `shares`."""
+        known = {} if self.shares is None else arguments(self.shares)
+        known |= arguments(self.build)
+        return {name: known[name] for name in self.options if name in known}
+
+
+def arguments(function: Callable[..., Any]) -> dict[str, str]:
+    """What a docstring in Google's style says under `Args:`, one line of text for each parameter."""
+    _, _, section = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+    section = re.split(r"^\S", section, maxsplit=1, flags=re.M)[0]
+    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.M)
+    return {name: " ".join(text.split()) for name, text in found}
 
 
 class Registry:
@@ -46,11 +71,13 @@ class Registry:
         self._provided: dict[str, Entry] = {}
         self._providers: list[Callable[[], Iterable[Entry]]] = []
 
-    def __call__(self, name: str, *, about: str, family: str = "", **facts: Any) -> Callable[[Callable], Callable]:
+    def __call__(
+        self, name: str, *, about: str, family: str = "", shares: Callable[..., Any] | None = None, **facts: Any
+    ) -> Callable[[Callable], Callable]:
         def register(build: Callable) -> Callable:
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self._entries[name] = Entry(name, build, about, family, facts)
+            self._entries[name] = Entry(name, build, about, family, facts, shares)
             return build
 
         return register

@@ -267,8 +267,8 @@ def test_planted_vocabulary_from_the_query_split(data: Dataset, tmp_path: Path, 
     """Caught by a guard: the record says what was learned from, and it is not train."""
     right = quality.part_features
 
-    def cheating(part: Any, pipeline: Any, wanted: Any, chosen: Plan, train: Split, progress: Any) -> Any:
-        return right(part, pipeline, wanted, chosen, data.query, progress)
+    def cheating(part: Any, pipeline: Any, wanted: Any, train: Split, *others: Any) -> Any:
+        return right(part, pipeline, wanted, data.query, *others)
 
     monkeypatch.setattr(quality, "part_features", cheating)
     record = run(plan(data, "sift:words=2:keypoints=20:reduce=4"), tmp_path)

@@ -35,6 +35,10 @@ def folder(root: Path | None, *, split: str = "70/15/15") -> Dataset:
     Files are taken from subfolders of a label too. Links are followed. A name with an image's suffix that is no image
     (a directory, a dangling link, HTML) becomes a bad image, which screening reports; hidden files and other suffixes
     are ignored and counted in a notice.
+
+    Args:
+        root: the folder.
+        split: percent of the images for train/gallery/query, where the folder is not split already.
     """
     shares = parse_shares(split)
     if root is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Dataset
+from retrieval_bench.core import BenchError, Dataset, Setup
 from retrieval_bench.datasets.splits import limit as limited
 from retrieval_bench.evaluation.relevance import count_relevant
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
@@ -53,22 +53,34 @@ class Plan:
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
 
+    @property
+    def setup(self) -> Setup:
+        """What the builders of methods are given."""
+        return Setup(self.seed, self.weights, self.device, self.threads)
+
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """A dataset made ready: broken images gone, queries without an answer gone, everything counted.
+class RetrievalTask:
+    """What every method is asked: which gallery images show what a query shows.
 
-    exclude: (q,) int64, each query's own gallery row where the dataset is leave-one-out; else None.
+    k: cutoffs of the metrics. depth: ranks that are kept of each query. n_relevant: (q,) int64, gallery images that a
+    query should find. exclude: (q,) int64, each query's own gallery row where the dataset is leave-one-out; else None.
     """
 
     dataset: Dataset
-    fingerprint: str
-    skipped: tuple[SkippedImage, ...]
-    left_out: int
     k: tuple[int, ...]
     depth: int
     n_relevant: np.ndarray
     exclude: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Trial(RetrievalTask):
+    """The task of a dataset made ready: broken images gone, queries without an answer gone, everything counted."""
+
+    fingerprint: str
+    skipped: tuple[SkippedImage, ...]
+    left_out: int
 
 
 def load(plan: Plan) -> Dataset:
@@ -108,7 +120,7 @@ def prepare(plan: Plan, progress: Progress = silent) -> Trial:
         )
     depth = min(len(dataset.gallery), max(*k, int(n_relevant.max()), MIN_DEPTH))
     dataset = dataset.with_splits({}, notices)
-    return Trial(dataset, fingerprint, skipped, left_out, k, depth, n_relevant, exclude)
+    return Trial(dataset, k, depth, n_relevant, exclude, fingerprint, skipped, left_out)
 
 
 def _decoded_once(dataset: Dataset) -> Dataset:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Ranking, Setup
+from retrieval_bench.core import BenchError, Ranking, printable
 from retrieval_bench.evaluation.relevance import Relevant
 from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
 from retrieval_bench.experiment import sanity_checks
@@ -23,12 +23,19 @@ from retrieval_bench.experiment.features import refuse_empty
 from retrieval_bench.experiment.latency import TIMED_QUERIES, measure
 from retrieval_bench.experiment.prepare import Plan, Progress, Trial, prepare, silent
 from retrieval_bench.experiment.quality import QualityResult, quality
-from retrieval_bench.experiment.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
-from retrieval_bench.experiment.robustness import asked_again
+from retrieval_bench.experiment.recording import (
+    blank_record,
+    common_arrays,
+    dataset_facts,
+    ranking_arrays,
+    with_comparisons,
+    with_row,
+)
+from retrieval_bench.experiment.robustness import evaluate_perturbed
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.files import claimed, save
-from retrieval_bench.records.schema import Failure, Record, Row, TimeFigure
+from retrieval_bench.records.schema import DatasetFacts, Failure, Record, Row, Settings, TimeFigure
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.report.table import derived
 from retrieval_bench.system.device import check_device, gpu_is_there
@@ -67,7 +74,7 @@ def run(
     with claimed(out):
         allocator = steady_allocator()
         trial = prepare(plan, progress)
-        record = blank_record(plan, trial, allocator)
+        record = blank_record(_dataset_facts(plan, trial), _settings(plan, trial), trial, allocator)
         arrays = common_arrays(trial)
         keep_earlier = not overwrite
         compared: dict[str, Mapping[str, np.ndarray]] = {}
@@ -84,13 +91,43 @@ def run(
                 keep_earlier = False
                 on_row(outcome.row)
             # Once, after all rows: after each, the pairs of all before it would be resampled again.
-            record = guarded(with_comparisons(record, compared, trial), arrays, plan, trial)
+            record = guarded(with_comparisons(record, compared, trial.dataset.query.labels), arrays, plan, trial)
         except KeyboardInterrupt:
             if record.rows:
-                record = with_comparisons(record, compared, trial).model_copy(update={"status": "interrupted"})
+                record = with_comparisons(record, compared, trial.dataset.query.labels).model_copy(
+                    update={"status": "interrupted"}
+                )
                 save(record, out, arrays, derived(record), keep_earlier)
             raise
         return save(record, out, arrays, derived(record))
+
+
+def _settings(plan: Plan, trial: Trial) -> Settings:
+    return Settings(
+        methods=tuple(map(str, plan.methods)),
+        classifiers=plan.classifiers,
+        k=trial.k,
+        seed=plan.seed,
+        weights=printable(plan.weights),
+        device=plan.device,
+        threads=plan.threads,
+        limit=plan.limit,
+        backend=plan.backend,
+        depth=trial.depth,
+        perturb=plan.perturb,
+        severities=plan.severities if plan.perturb else (),
+    )
+
+
+def _dataset_facts(plan: Plan, trial: Trial) -> DatasetFacts:
+    return dataset_facts(
+        trial.dataset,
+        plan.dataset,
+        plan.root,
+        fingerprint=trial.fingerprint,
+        left_out=trial.left_out,
+        skipped=trial.skipped,
+    )
 
 
 def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial: Trial) -> Record:
@@ -122,26 +159,28 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
         release_memory()
         with PeakMemory() as memory:
             with Stopwatch() as loading:
-                pipeline = Pipeline(method, Setup(plan.seed, plan.weights, plan.device, plan.threads), plan.backend)
+                pipeline = Pipeline(method, plan.setup, plan.backend)
             name = pipeline.name
-            found = quality(pipeline, plan, trial, progress)
+            found = quality(pipeline, trial, plan.setup, plan.cache, progress, for_classifiers=bool(plan.classifiers))
         times = {
             "load": Time(loading.seconds, "s"),
             **found.times,
             "peak_memory": Time(memory.mib, "MiB"),
             "added_memory": Time(memory.added_mib, "MiB"),
-            **measure(pipeline, found, plan, trial, progress),
+            **measure(pipeline, found, trial.dataset.query, max(trial.k), trial.exclude, plan.setup, progress),
         }
         classifiers = _classified(pipeline, found, plan, trial, progress)
-        robustness = asked_again(pipeline, found, plan, trial, progress)
-        products = trial.dataset.query.labels
-        how = statistics(products, plan.seed)
+        robustness = evaluate_perturbed(
+            pipeline, found.searcher, trial, plan.perturb, plan.severities, plan.setup, plan.cache, progress
+        )
+        labels = trial.dataset.query.labels
+        how = statistics(labels, plan.seed)
         row = Row(
             method=name,
             family=method.family,
             status="ok",
             scores=found.scores,
-            intervals=intervals_of(found.per_query, products, how),
+            intervals=intervals_of(found.per_query, labels, how),
             ties=found.ties,
             times={what: TimeFigure(**asdict(figure)) for what, figure in times.items()},
             params=method.resolved,
@@ -172,11 +211,11 @@ def _classified(
     def learn() -> tuple[Learnable, Learnable]:
         if pipeline.unclassifiable is not None:
             raise BenchError(pipeline.unclassifiable)
-        if found.lessons is None:
+        if found.train_and_query is None:
             raise BenchError(f"classifiers learn from train and {trial.dataset.name} has none; add a train split")
         rows = unseen(train, query)
         bits = pipeline.distance == "hamming"
-        known, asked = found.lessons
+        known, asked = found.train_and_query
         return Learnable(known[rows], train.labels[rows], bits), Learnable(asked, query.labels, bits)
 
     return classify_all(
@@ -194,7 +233,7 @@ def check(plan: Plan, progress: Progress = silent) -> Trial:
     trial = prepare(plan, progress)
     for method in plan.methods:
         if not method.deep:
-            pipeline = Pipeline(method, Setup(plan.seed, plan.weights, plan.device, plan.threads), plan.backend)
+            pipeline = Pipeline(method, plan.setup, plan.backend)
             if pipeline.learns:
                 refuse_empty(trial.dataset.train, str(method))
     return trial

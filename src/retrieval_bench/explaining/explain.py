@@ -144,7 +144,7 @@ def _built(
 ) -> Any:
     """The extractor as it was in the run. Raises Unexplained where its weights are others now."""
     if spec.entry.family == "control":
-        return spec.build(_setup(plan))
+        return spec.build(plan.setup)
     if spec.entry.family == "deep" and spec.resolved.get("compute", "float32") != "float32":
         # What runs faster gives no gradients; what it learned is learned anew from float32, a few last bits apart.
         spec = Spec(spec.entry, {**spec.options, "compute": "float32"})
@@ -158,12 +158,6 @@ def _built(
             "name the folder that has them with --weights"
         )
     return extractor
-
-
-def _setup(plan: Plan) -> Any:
-    from retrieval_bench.core import Setup
-
-    return Setup(plan.seed, plan.weights, plan.device, plan.threads)
 
 
 def _clues(spec: Spec, extractor: Any, query: np.ndarray, found: list[np.ndarray]) -> tuple[str, Sequence[Clue]]:

@@ -354,4 +354,11 @@ def _hide(found: Any, hidden: np.ndarray, begin: int, end: int, value: float) ->
 
 @BACKENDS("torch", about="exact search with candidates from --device by matrix product; the same bits as `exact`")
 def torch_(gallery: np.ndarray, distance: Distance = "cosine", *, device: str = "cpu") -> Searcher:
+    """A gallery on a device.
+
+    Args:
+        gallery: (n, d) rows to search in.
+        distance: by which they are compared.
+        device: where products are computed; `run` gives it what --device says.
+    """
     return TorchIndex(gallery, distance, device)

@@ -29,7 +29,15 @@ LEAST = 16
 
 @EXTRACTORS("convnet", family="deep", about="a small network, trained from scratch on train inside the run")
 def convnet(setup: Setup, *, side: int = 64, width: int = 32, dims: int = 256, epochs: int = 0) -> Extractor:
-    """side: pixels that an image is squeezed to. width: channels of the first stage. epochs: 0 is by train's size."""
+    """A small network that learns inside `fit`.
+
+    Args:
+        setup: what the run fixes for every method.
+        side: the image is squeezed to side x side pixels, at least 16
+        width: channels of the first stage
+        dims: numbers in a vector
+        epochs: passes over the training images; 0 chooses by their number
+    """
     for option, value, least in (("side", side, 16), ("width", width, 1), ("dims", dims, 1), ("epochs", epochs, 0)):
         if value < least:
             raise BenchError(f"convnet: {option}={value} must be at least {least}")

@@ -108,6 +108,16 @@ class LbpHistogram:
 
 @EXTRACTORS("lbp", family="texture", about="uniform local binary patterns at several radii in a spatial pyramid")
 def lbp(setup: Setup, *, side: int = 256, radii: int = 3, levels: int = 2) -> Extractor:
+    """Histograms of local binary patterns.
+
+    Args:
+        setup: what the run fixes for every method.
+        side: the longer side of the image in pixels; larger images are shrunk to it, smaller ones stay as
+            they are
+        radii: radii of the circles of neighbours: 1, 2, ... up to this many pixels, 16 at most
+        levels: levels of the spatial pyramid, 1 to 4; 1 is the whole image alone, each level halves both
+            sides of the regions
+    """
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 
     for option, value, most in (("side", side, 10_000), ("radii", radii, 16), ("levels", levels, MAX_LEVELS)):

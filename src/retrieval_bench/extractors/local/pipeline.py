@@ -160,10 +160,26 @@ def local_features(
     sample: int,
     level: float = 0.0,
 ) -> Extractor:
-    """LocalFeatures from the options that all methods of this kind share; 0 words are the encoder's own number.
+    """LocalFeatures from the options that all methods of this kind share.
 
-    power: to which counts or gradients are raised: 1 leaves bursts as they are, 0.5 takes roots (Jegou, Douze and
-    Schmid, "On the burstiness of visual elements", CVPR 2009), towards 0 only presence counts.
+    Args:
+        name: of the method, for error messages.
+        setup: what the run fixes for every method.
+        describe: finds the descriptors of one image.
+        encode: how the descriptors of an image become one vector: `fisher` (Fisher vector), `vlad` or `bow` (bag of
+            words).
+        words: size of the vocabulary: Gaussians of `fisher`, words of `vlad` and `bow`. 0 takes the encoder's own
+            number: 64, 128 and 4096.
+        reduce: principal components that are kept of a descriptor; 0 keeps it whole.
+        place: weight of the position in the image (row and column), which is put beside the descriptor; 0 leaves it
+            out.
+        whiten: principal components that are kept of the encoded vector, half whitened; 0 keeps it whole.
+        soft: with `bow`, how many of the nearest words a descriptor is assigned to.
+        power: to which counts or gradients are raised, above 0 to 1. 1 leaves bursts as they are, 0.5 takes square
+            roots (Jegou, Douze and Schmid, CVPR 2009), towards 0 only presence counts.
+        fit_images: training images that are learned from, at most, drawn by the seed.
+        sample: descriptors that are learned from, about, an equal share of each image.
+        level: how far the principal components of a descriptor are whitened, 0 (not at all) to 1 (fully).
     """
     for option, value, least in (
         *(("words", words, 0), ("reduce", reduce, 0), ("whiten", whiten, 0), ("soft", soft, 1)),

@@ -122,6 +122,14 @@ class ReciprocalSearcher:
 
 @STEPS("reciprocal", about="k-reciprocal neighbours re-rank the first 100", main="shortlist")
 def reciprocal(*, shortlist: int = 100, k1: int = 20, k2: int = 6, share: float = 0.3) -> Step:
+    """Re-ranking by k-reciprocal neighbours (Zhong et al., CVPR 2017).
+
+    Args:
+        shortlist: how many of the first are ranked again
+        k1: neighbours of an image that are looked at, in both directions
+        k2: nearest images over which an image's neighbours are averaged
+        share: weight of the first distance in the new one, 0 to 1
+    """
     if min(shortlist, k1, k2) < 1 or not 0 <= share <= 1:
         raise BenchError(
             f"reciprocal: shortlist={shortlist}, k1={k1} and k2={k2} must be at least 1, share={share} from 0 to 1"
