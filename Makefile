@@ -96,7 +96,7 @@ grocery: $(READY) $(TUNED)  ## what was chosen on val, on the test list; needs t
 $(TUNED): | $(READY)
 	mkdir -p $(dir $(TUNED))
 	$(BIN)/python -m benchmark train --method squeezenet1_0 --mode finetune --weights $(WEIGHTS) --dataset grocery \
-		--data-root GroceryStoreDataset --epochs 36 --early-side 160 --early 0.7 --lr 5e-4 --views 2 --freeze 0.15 \
+		--data-root GroceryStoreDataset --epochs 36 --progressive-resizing 160 --early 0.7 --lr 5e-4 --augmentations 2 --freeze 0.15 \
 		--holdout 0 --out $(TUNED)
 
 kernel: $(READY)  ## the top-k kernel against its peers, in one table

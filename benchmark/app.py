@@ -23,8 +23,8 @@ app = typer.Typer(
     name="retrieval-bench",
     help="Which image-retrieval method, at what cost, on my images? Runs classical, hash and deep methods on the same "
     "splits and shows accuracy, recall, F1 and latency side by side.",
-    epilog="Exit codes: 0 fine; 1 a gate failed; 2 your mistake; 3 not comparable; 4 some methods failed, the others "
-    "are saved; 70 our bug; 130 interrupted, what was finished is kept.",
+    epilog="Exit codes: 0 success; 1 a check failed; 2 a mistake in the command or its data; 3 not comparable; "
+    "4 some methods failed, the others are saved; 70 a bug of this program; 130 interrupted, finished work is saved.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -59,9 +59,9 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None
                 typer.echo(f"error: {error}", err=True)
                 code = USER_MISTAKE
             except KeyboardInterrupt:
-                typer.echo("interrupted; what was finished is kept", err=True)
+                typer.echo("interrupted; what was finished is saved", err=True)
                 code = INTERRUPTED
-            except Exception:  # whatever nobody foresaw: told whole, with an exit code of its own
+            except Exception:  # a bug: the whole traceback, with an exit code of its own
                 traceback.print_exc()
                 code = OUR_BUG
             raise typer.Exit(code)
@@ -72,7 +72,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None
 
 
 def say(text: str, nl: bool = True) -> None:
-    """Print on stdout. A reader that went away (`| head`) has what it wanted; a full disk is one sentence."""
+    """Print on stdout. If the reader has closed the pipe (`| head`), stop silently; a full disk is one sentence."""
     try:
         typer.echo(text, nl=nl)
     except OSError as error:
@@ -91,7 +91,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     import retrieval_bench.classifiers
     import retrieval_bench.datasets

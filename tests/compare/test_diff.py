@@ -222,7 +222,7 @@ def test_quality_is_paired_query_by_query() -> None:
     one = record(row())
     change = diff(one, one, values=(old, new)).quality[0]
     pair = compare(
-        ["new", "old"], np.array([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1], [0, 0], [1, 1], [1, 0]]), old.products
+        ["new", "old"], np.array([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1], [0, 0], [1, 1], [1, 0]]), old.clusters
     )
     assert (change.low, change.high) == pytest.approx((pair[0].low, pair[0].high))
     assert diff(one, one, values=(old, old)).quality[0].low == 0.0

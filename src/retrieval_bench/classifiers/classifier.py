@@ -1,4 +1,4 @@
-"""The public door of the classifiers: checks what comes in, fits, and gives back something that scores queries."""
+"""The public interface of the classifiers: check the features, fit, and return an object that scores queries."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class TrainingData:
     """What a classifier learns from.
 
     rows: (n, d) float32 features, or (n, bytes) packed uint8 where `bits`.
-    places: (n,) int64, the position of each row's label in the ascending labels; all of 0 ... n_classes - 1 occur.
+    class_index: (n,) int64, the position of each row's label in the ascending labels; all of 0 ... n_classes - 1 occur.
     threads: Python threads that may be used; each library is held at one thread of its own meanwhile.
     """
 
     rows: np.ndarray
-    places: np.ndarray
+    class_index: np.ndarray
     n_classes: int
     seed: int
     threads: int
@@ -65,13 +65,15 @@ class Classifier:
 
         queries = _checked(queries, self._bits, "query")
         if queries.shape[1] != self._width:
-            raise ValueError(f"head {self.name} learned from rows of {self._width}, not of {queries.shape[1]}")
+            raise ValueError(
+                f"classifier {self.name} learned from rows of {self._width} columns, not of {queries.shape[1]}"
+            )
         scores = np.empty((len(queries), len(self.classes)), np.float64)
         with threadpool_limits(1):
             for start in range(0, len(queries), _BLOCK):
                 scores[start : start + _BLOCK] = self._score(queries[start : start + _BLOCK])
         if not np.isfinite(scores).all():
-            raise ValueError(f"head {self.name} gave scores that are not finite")
+            raise ValueError(f"classifier {self.name} gave scores that are not finite")
         return scores
 
     def predict(self, queries: np.ndarray) -> np.ndarray:
@@ -84,7 +86,7 @@ def fit_classifier(
 ) -> Classifier:
     """Learn a classifier from `train` alone.
 
-    name: an entry of HEADS: knn, svm, logistic, tree, mlp.
+    name: an entry of CLASSIFIERS: knn, svm, logistic, tree, mlp.
     features: (n, d) float32; or, with `bits`, (n, bytes) packed uint8, each bit read as -1 or +1.
     labels: (n,) int64 from 0, at least two different; one image of a label is enough.
     Every classifier sees rows of length 1 (a zero row stays zero), which is what the cosine distance sees; the packed
@@ -102,21 +104,21 @@ def fit_classifier(
     if labels.shape != (len(features),):
         raise ValueError(f"labels have shape {labels.shape}, expected ({len(features)},)")
     if not len(features):
-        raise BenchError(f"head {name}: the train split holds no image; it needs images of at least two labels")
-    classes, places = np.unique(labels, return_inverse=True)
+        raise BenchError(f"classifier {name}: the train split holds no image; it needs images of at least two labels")
+    classes, class_index = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise BenchError(
-            f"head {name}: every train image has label {classes[0]}; a classifier needs at least two labels in train"
+            f"classifier {name}: all train images have label {classes[0]}; a classifier needs at least two labels"
         )
     if threads < 1:
         raise ValueError(f"threads is {threads}, must be at least 1")
-    lessons = TrainingData(features, places.astype(np.int64), len(classes), seed, threads, bits)
+    data = TrainingData(features, class_index.astype(np.int64), len(classes), seed, threads, bits)
     with threadpool_limits(1), warnings.catch_warnings():
         # Whether a solver converged is told in `chosen`.
         warnings.filterwarnings("ignore", category=_convergence_warning())
-        # One photo a product is what a catalogue is; it is no sign of numbers taken for labels.
+        # A catalogue has one photo of each label; that does not mean that the labels are continuous values.
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
-        learned = entry.build(lessons)
+        learned = entry.build(data)
     return Classifier(name, classes, learned.chosen, features.shape[1], bits, learned.score)
 
 

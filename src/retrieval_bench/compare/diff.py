@@ -36,7 +36,7 @@ class Change:
     """One figure of one method, before and after. `unit` is "" for quality; `allowed`: how far it may move.
 
     gate: what was asked for with --fail; it looks at changes for the worse alone. low, high: 95 % interval of the
-    difference over products, where both records hold their rankings and the figure is a mean over queries. n: how often
+    difference over labels, where both records hold their rankings and the figure is a mean over queries. n: how often
     a time was measured. perturbed: the queries were, as the end of `name` says.
     """
 
@@ -244,13 +244,13 @@ def _intervals(
         return {}
     one, other = old.by_method.get(method, {}), new.by_method.get(method, {})
     names = [name for name in one if name in other]
-    clusters = len(np.unique(old.products))
+    clusters = len(np.unique(old.clusters))
     if not names or clusters < 2:
         return {}
     differences = np.column_stack([other[name] - one[name] for name in names])
     if not differences.any():
         return dict.fromkeys(names, (0.0, 0.0))
-    means = resampled_means(differences, old.products, RESAMPLES, record.settings.seed)
+    means = resampled_means(differences, old.clusters, RESAMPLES, record.settings.seed)
     reach = intervals(means, clusters, LEVEL)
     return {name: (low, high) for name, (low, high) in zip(names, reach.tolist(), strict=True)}
 

@@ -44,10 +44,10 @@ def dataset_of(record: Record, root: Path | None = None) -> Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """What each query of a record scored. products: (q,) labels; by_method: method -> metric -> (q,) float64."""
+    """What each query of a record scored. clusters: (q,) labels; by_method: method -> metric -> (q,) float64."""
 
     query_ids: tuple[str, ...]
-    products: np.ndarray
+    clusters: np.ndarray
     by_method: Mapping[str, Mapping[str, np.ndarray]]
 
 

@@ -80,8 +80,11 @@ def save_state(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]
     )
 
 
-def restore_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a run of the same identity. Raises BenchError that names what differs."""
+def restore_state(path: Path, identity: Mapping[str, Any], called: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The state of a run of the same identity. Raises BenchError that names what differs.
+
+    called: key of the identity -> its name for the user, where this is another.
+    """
     found = _read(path)
     if not isinstance(found, dict) or found.get("format") != FORMAT or not {"identity", "state"} <= found.keys():
         raise BenchError(f"--resume: {printable(path)} is no checkpoint of this program; train without --resume")
@@ -89,8 +92,9 @@ def restore_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     now = json.loads(json.dumps(identity))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
+            name = (called or {}).get(key, key)
             raise BenchError(
-                f"--resume: {printable(path)} was written with {key} = {_short(before.get(key))} and this run has "
+                f"--resume: {printable(path)} was written with {name} = {_short(before.get(key))} and this run has "
                 f"{_short(now.get(key))}; give the same, or train without --resume"
             )
     return dict(found["state"])

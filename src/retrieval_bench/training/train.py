@@ -16,12 +16,12 @@ from retrieval_bench.core import BenchError, Setup, Split
 from retrieval_bench.system.checkpoint import restore_state, save_state, save_weights
 from retrieval_bench.system.device import check_device, gpu_is_there, gpu_settings, steady
 from retrieval_bench.training.holdout import hold_out
-from retrieval_bench.training.networks import TrainableNetwork, backbone, check_sides, with_classifier
+from retrieval_bench.training.networks import TrainableNetwork, backbone, check_image_sizes, with_classifier
 from retrieval_bench.training_loop.augment import NONE
 from retrieval_bench.training_loop.frames import Frames
 from retrieval_bench.training_loop.head import features, first, folded, probe, standardised
 from retrieval_bench.training_loop.loop import Epoch, Progress, Trained, train
-from retrieval_bench.training_loop.settings import TrainingSettings
+from retrieval_bench.training_loop.settings import STORED_AS, TrainingSettings
 from retrieval_bench.training_loop.sources import ImageSource, Source, Vectors
 
 log = logging.getLogger("retrieval_bench")
@@ -94,13 +94,13 @@ def run(
     _tell_of_thin_classes(task, labels, classes)
     start = backbone(task.method, setup, settings.mode)
     if settings.mode != "head":  # which looks at images as they are used
-        sides = {settings.side_at(epoch, start.side) for epoch in range(settings.epochs)}
-        check_sides(task.method, start.network, sorted(sides - {start.side}))
+        sizes = {settings.image_size_at(epoch, start.image_size) for epoch in range(settings.epochs)}
+        check_image_sizes(task.method, start.network, sorted(sizes - {start.image_size}))
     identity = _identity(task, start)
     state = None
     if resume and out is not None:
         if checkpoint_of(out).is_file():
-            state = restore_state(checkpoint_of(out), identity)
+            state = restore_state(checkpoint_of(out), identity, {old: new for new, old in STORED_AS.items()})
         else:
             log.warning("--resume: there is no %s; starting from the beginning", checkpoint_of(out).name)
 
@@ -110,7 +110,7 @@ def run(
 
     frames = Frames(task.split.images, start.short, start.resample)
     frames.read(range(len(frames)), setup.threads, lambda done, total: progress("reading images", done, total))
-    pictures = ImageSource(frames, settings.augment, start.side, start.mean, start.std)
+    pictures = ImageSource(frames, settings.augment, start.image_size, start.mean, start.std)
     loop = _Loop(start, labels, len(classes), settings, rows, held, setup, save, on_epoch, progress)
     trained, linear = loop.head(pictures, state) if settings.mode == "head" else loop.whole(pictures, state)
     facts = _facts(task, identity, trained, classes)
@@ -166,17 +166,17 @@ class _Loop:
         from torch import nn
 
         device = self.setup.device
-        views = features(
+        vectors = features(
             self.start.network.to(device),
             pictures,
             range(len(self.labels)),
-            settings.views if settings.augment != NONE else min(settings.views, 2),
+            settings.augmentations if settings.augment != NONE else min(settings.augmentations, 2),
             settings.seed,
             threads=self.setup.threads,
             device=device,
             progress=self.progress,
         )
-        scaled, mean, deviation = standardised(views, self.rows)
+        scaled, mean, deviation = standardised(vectors, self.rows)
         trained = self._train(
             nn.Identity(), self._objective(settings), Vectors(scaled), settings, state, save, on_epoch
         )
@@ -203,7 +203,7 @@ class _Loop:
             settings,
             rows=self.rows,
             held=self.held,
-            side=self.start.side,
+            image_size=self.start.image_size,
             threads=self.setup.threads,
             device=self.setup.device,
             resume=state,

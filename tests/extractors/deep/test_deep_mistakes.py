@@ -25,7 +25,7 @@ from retrieval_bench.system.checkpoint import save_weights
 from tests.support.nasty import photo, picture
 
 NETWORK = "shufflenet_v2_x0_5"
-TRAIN = ("--side", 32, "--batch", 4, "--epochs", 1, "--augment", "none", "--precision", "float32")
+TRAIN = ("--image-size", 32, "--batch", 4, "--epochs", 1, "--augment", "none", "--precision", "float32")
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_a_full_disk_is_one_sentence(
             ("--lr", 3e38, "--weight-decay", 1e9, "--batch", 8),
             "training: the network holds numbers that are not finite after epoch 1; lower --lr (now 3e+38)",
         ),
-        (("--lr", 1e30, "--batch", 8, "--average", 0), "training: the network gives numbers that are not finite"),
+        (("--lr", 1e30, "--batch", 8, "--ema-decay", 0), "training: the network gives numbers that are not finite"),
     ],
     ids=["in the loss", "in the weights", "in the features"],
 )

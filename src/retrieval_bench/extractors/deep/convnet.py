@@ -84,7 +84,7 @@ class Convnet:
             loss="cosine-softmax",
             smoothing=0.0,
             augment=Augment(),
-            side=self.side,
+            image_size=self.side,
             holdout=0.0,
             precision="float32",  # the same numbers on machines that compute in bfloat16 and that do not
             seed=self.setup.seed,
