@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from retrieval_bench.data_audit.duplicates import Copies, Describe, Gathered, Pa
 from retrieval_bench.extractors.hashes.imagehash import dhash, phash
 from retrieval_bench.images.reading import decode
 from retrieval_bench.records.schema import Record
+from retrieval_bench.system.progress import Count
 
 TINY = 32
 """Pixels of the shorter side, below which an image is called tiny."""
@@ -32,8 +33,6 @@ SAMPLE = 400
 PRECISION = 0.99
 MILD = (("jpeg", 1), ("brightness", 1), ("blur", 1))
 """What is done to copies that must still count as duplicates of their originals."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +102,7 @@ def look(images: Images, row: int) -> Seen | BadImage:
     )
 
 
-def look_at_all(dataset: Dataset, items: Items, threads: int, progress: Progress) -> list[Seen | BadImage]:
+def look_at_all(dataset: Dataset, items: Items, threads: int, progress: Count) -> list[Seen | BadImage]:
     """`look` at every item, in order; progress(done, total) in this thread."""
     found: list[Seen | BadImage] = []
     splits = dataset.splits

@@ -13,7 +13,7 @@ import retrieval_bench
 from retrieval_bench.core import BenchError, Extractor, Setup, Split
 from retrieval_bench.experiment.extraction import Extracted, Watched, extract
 from retrieval_bench.experiment.multi_gpu import Team
-from retrieval_bench.experiment.prepare import Plan, Progress, silent
+from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.images.reading import DECODER_VERSION
 from retrieval_bench.methods.fusion import LEARN_FROM
 from retrieval_bench.methods.parse import Method
@@ -22,6 +22,7 @@ from retrieval_bench.records.schema import Fitted
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import FeatureCache, code_version, library_versions, recipe_key
 from retrieval_bench.system.device import gpus
+from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import Stopwatch, pinned
 
 FEATURE_ROOMS = ("classifiers", "extractors", "images", "training", "training_loop")

@@ -8,11 +8,11 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Ranking, Rows, Setup, Split
 from retrieval_bench.experiment.extraction import checked, extract
-from retrieval_bench.experiment.prepare import Progress
 from retrieval_bench.experiment.quality import QualityResult
 from retrieval_bench.images.decoded_cache import fresh
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.system.cache import FeatureCache
+from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import Stopwatch, Time, latencies, pinned, waiting
 
 TIMED_QUERIES = 128

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,17 +16,11 @@ from retrieval_bench.images.screening import SkippedImage, refuse_too_many, scre
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import FeatureCache, recipe_key
+from retrieval_bench.system.progress import Progress, silent
 
 DEFAULT_K = (1, 5, 10)
 MIN_DEPTH = 100
 """Ranks kept per query in rankings.npz, at least."""
-
-Progress = Callable[[str, int, int], None]
-"""progress(what, done, total): called often; whoever shows it decides how often."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """The progress that shows nothing."""
 
 
 @dataclass(frozen=True)

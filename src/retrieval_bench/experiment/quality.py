@@ -11,12 +11,13 @@ from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import Relevant, judge, rank_gallery
 from retrieval_bench.evaluation.ties import tie_bounds
 from retrieval_bench.experiment.features import PartFeatures, fit_join, part_features
-from retrieval_bench.experiment.prepare import Progress, RetrievalTask
+from retrieval_bench.experiment.prepare import RetrievalTask
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.schema import Features, PartFacts, Ties
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.checkpoint import refuse_own_images
+from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import Stopwatch, Time, pinned
 
 

@@ -10,11 +10,12 @@ from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
 from retrieval_bench.experiment.features import part_features
-from retrieval_bench.experiment.prepare import Progress, RetrievalTask
+from retrieval_bench.experiment.prepare import RetrievalTask
 from retrieval_bench.images.perturbations import Perturbed, levels
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.schema import Robustness
 from retrieval_bench.system.cache import FeatureCache
+from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import pinned
 
 

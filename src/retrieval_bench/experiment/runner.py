@@ -21,7 +21,7 @@ from retrieval_bench.experiment import sanity_checks
 from retrieval_bench.experiment.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.experiment.features import refuse_empty
 from retrieval_bench.experiment.latency import TIMED_QUERIES, measure
-from retrieval_bench.experiment.prepare import Plan, Progress, Trial, prepare, silent
+from retrieval_bench.experiment.prepare import Plan, Trial, prepare
 from retrieval_bench.experiment.quality import QualityResult, quality
 from retrieval_bench.experiment.recording import (
     blank_record,
@@ -39,6 +39,7 @@ from retrieval_bench.records.schema import DatasetFacts, Failure, Record, Row, S
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.report.table import derived
 from retrieval_bench.system.device import check_device, gpu_is_there
+from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import PeakMemory, Stopwatch, Time, pinned, release_memory, steady_allocator
 
 log = logging.getLogger("retrieval_bench")

@@ -11,7 +11,7 @@ import numpy as np
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split
 from retrieval_bench.experiment.features import fitted
-from retrieval_bench.experiment.prepare import Plan, Progress, silent
+from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.explaining import bits, choice, keypoints, networks, words
 from retrieval_bench.explaining.clues import Band, Clue, Explanation, Neighbour, PartClues, Shown, Unexplained
 from retrieval_bench.extractors.controls import Oracle, RandomControl
@@ -27,6 +27,7 @@ from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.methods.reranking.spatial import Spatial
 from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import Spec
+from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
 
 UNTRAINED = "[untrained]"

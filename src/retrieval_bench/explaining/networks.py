@@ -23,7 +23,7 @@ import numpy as np
 
 from retrieval_bench.explaining.clues import WHOLE, Heat, HeatPair, Unexplained
 from retrieval_bench.extractors.deep.backbones import LAST, Stage, channels_first
-from retrieval_bench.extractors.deep.convnet import DEVIATION, MEAN, Convnet, _squeezed
+from retrieval_bench.extractors.deep.convnet import DEVIATION, MEAN, Convnet, squeezed
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures
 from retrieval_bench.extractors.deep.postprocess import PostProcess
 from retrieval_bench.extractors.deep.preprocess import MAX_ASPECT, Preprocess, middle
@@ -101,12 +101,12 @@ def of_convnet(extractor: Convnet) -> Subject:
     import torch
     from torch import nn
 
-    network = extractor._learned_network()
+    network = extractor.learned_network()
     last = next(place for place, module in enumerate(network) if isinstance(module, nn.AdaptiveAvgPool2d)) - 1
     mean, deviation = torch.tensor(MEAN)[:, None, None], torch.tensor(DEVIATION)[:, None, None]
 
     def sights(image: np.ndarray) -> list[Sight]:
-        pixels = (_squeezed(image, extractor.side)[None].float() / 255.0 - mean) / deviation
+        pixels = (squeezed(image, extractor.side)[None].float() / 255.0 - mean) / deviation
         return [Sight(pixels.to(extractor.setup.device), WHOLE, False)]
 
     stage = Stage(str(last), (1, 1, 2, 2))

@@ -112,8 +112,8 @@ class LocalLook:
         self._extractor = extractor
         found = extractor.describe(image)
         self.places = found.places
-        self._descriptors = extractor._reduced(found)
-        learned = extractor._arrays()
+        self._descriptors = extractor.reduced(found)
+        learned = extractor.learned_arrays()
         self._encoded = extractor.encoder.encode(self._descriptors, learned).astype(np.float64)
         self._summed = summed(extractor.encoder, self._descriptors, learned) if len(found.places) else None
         self.vector = extractor.transform([image])[0].astype(np.float64)
@@ -183,7 +183,7 @@ def histogram_pairs(
     def heat(image: np.ndarray, products: np.ndarray) -> Heat:
         if isinstance(extractor, ColorHistogram):
             size = int(np.prod(extractor.bins))
-            return Heat(histogram_heat(extractor._bin(image), extractor.levels, size, products))
+            return Heat(histogram_heat(extractor.bins_of(image), extractor.levels, size, products))
         luma = grey(image, extractor.side)
         total = np.zeros(luma.shape)
         for radius, part in enumerate(np.split(products, extractor.radii), 1):

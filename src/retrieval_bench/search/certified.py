@@ -46,11 +46,11 @@ from retrieval_bench.search.kernels import (
     EMPTY,
     EUCLIDEAN,
     KINDS,
-    _bring_smallest_forward,
-    _contains,
-    _key,
-    _key_distance,
     array,
+    bring_smallest_forward,
+    contains,
+    key_distance,
+    key_of,
 )
 from retrieval_bench.search.quantise import (
     ERROR,
@@ -366,9 +366,9 @@ def _admit(
         lane = lowest_bit(bits)
         bits &= bits - np.uint64(1)
         row = first + p * ROWS + lane
-        if row >= len(rows) or (exclude.shape[1] > 0 and _contains(exclude[query], row)):
+        if row >= len(rows) or (exclude.shape[1] > 0 and contains(exclude[query], row)):
             continue
-        candidates[place, count] = _key(-upper[r, lane], row)
+        candidates[place, count] = key_of(-upper[r, lane], row)
         count += 1
         margin = per_length * np.float64(facts[p, LENGTH, lane]) + per_error * np.float64(facts[p, ERROR, lane])
         low = lower_bound(upper[r, lane], margin, facts[p, SHIFT, lane], d)
@@ -386,7 +386,7 @@ def _drop_beaten(candidates: np.ndarray, place: int, count: int, limit: np.float
     """Drop the candidates whose U is below the limit by now; returns how many are left."""
     left = 0
     for i in range(count):
-        if not -_key_distance(candidates[place, i]) < limit:
+        if not -key_distance(candidates[place, i]) < limit:
             candidates[place, left] = candidates[place, i]
             left += 1
     return left
@@ -404,14 +404,14 @@ def _rescore(
     """
     query, k = block * terms.shape[2] + r, keys.shape[1]
     if len(candidates) > k:
-        _bring_smallest_forward(candidates, len(candidates), k)  # the most promising raise the limit most
+        bring_smallest_forward(candidates, len(candidates), k)  # the most promising raise the limit most
     position = 0
     while position < len(candidates):
         count = 0
         while position < len(candidates) and count < RESCORED:
             candidate = candidates[position]
             position += 1
-            if not -_key_distance(candidate) < terms[block, LIMIT, r]:
+            if not -key_distance(candidate) < terms[block, LIMIT, r]:
                 at[count] = np.int64(candidate & np.uint64(0xFFFFFFFF))
                 count += 1
         if count == 0:
@@ -423,17 +423,17 @@ def _rescore(
             break
         for lane in range(count, RESCORED):
             at[lane] = at[0]
-        for lane, value in enumerate(_eight(kind, queries[query], rows, at)):
+        for lane, value in enumerate(eight_sums(kind, queries[query], rows, at)):
             if lane < count:
-                key = _key(_distance(kind, value), at[lane])
+                key = key_of(rescored_distance(kind, value), at[lane])
                 if key < keys[query, 0]:
                     _replace_largest(keys, query, key)
         if keys[query, 0] != EMPTY:
-            _raise_limit(kind, block, r, _key_distance(keys[query, 0]), terms, squares, rows.shape[1])
+            _raise_limit(kind, block, r, key_distance(keys[query, 0]), terms, squares, rows.shape[1])
 
 
 @_inner
-def _distance(kind: int, value: np.float32) -> np.float32:
+def rescored_distance(kind: int, value: np.float32) -> np.float32:
     """The engine's distance from the engine's sum."""
     if kind == EUCLIDEAN:
         return np.sqrt(value)
@@ -443,7 +443,7 @@ def _distance(kind: int, value: np.float32) -> np.float32:
 
 
 @_in_place
-def _eight(kind: int, query: np.ndarray, rows: np.ndarray, at: np.ndarray) -> Any:
+def eight_sums(kind: int, query: np.ndarray, rows: np.ndarray, at: np.ndarray) -> Any:
     """The engine's sums for eight rows: one fused multiply-add per dimension, in ascending order.
 
     A multiply-add has to wait some cycles for the one before it in its own sum; eight sums side by side fill them.

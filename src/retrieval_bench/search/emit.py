@@ -258,7 +258,7 @@ def borrowed(context: Any, values: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         view = context.make_array(signature.args[0])(context, builder, arguments[0])
         view.meminfo, view.parent = view.meminfo.type(None), view.parent.type(None)
-        return view._getvalue()
+        return view._getvalue()  # noqa: SLF001 - Numba has no public word for it
 
     return values(values), code
 

@@ -114,10 +114,10 @@ class ExactIndex:
         """An index over float32 rows that need no more preparing: for cosine they have unit length already, to the bit,
         and are not divided again."""
         index = cls.__new__(cls)
-        index._open(rows, distance, kernel)
-        index._prepared = True
-        index._pack_all()
-        index._gallery = np.empty((0, index.dim), np.uint8)
+        index._open(rows, distance, kernel)  # noqa: SLF001 - its own class
+        index._prepared = True  # noqa: SLF001
+        index._pack_all()  # noqa: SLF001
+        index._gallery = np.empty((0, index.dim), np.uint8)  # noqa: SLF001
         return index
 
     @classmethod
@@ -138,7 +138,7 @@ class ExactIndex:
         if not isinstance(gallery, np.ndarray):
             raise BenchError(f"{os.fspath(path)} holds several arrays; save the gallery alone, with np.save")
         index = cls.__new__(cls)
-        index._open(check_matrix("gallery", gallery, check_distance(distance)), distance, kernel)
+        index._open(check_matrix("gallery", gallery, check_distance(distance)), distance, kernel)  # noqa: SLF001
         index.build_seconds = time.perf_counter() - started
         return index
 

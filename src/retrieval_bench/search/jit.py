@@ -91,7 +91,7 @@ def lazily(function: Callable, variant: str = "") -> Any:
         foreign = source.parent != Path(__file__).parent  # not part of the directory's name
         stamp = hashlib.sha256(source.read_bytes()).hexdigest()[:16] if foreign and source.is_file() else ""
         function.__qualname__ = "-".join(part for part in (function.__name__, variant, stamp) if part)
-        dispatcher._cache = _Cache(function)
+        dispatcher._cache = _Cache(function)  # noqa: SLF001 - Numba has no public word for it
     return dispatcher
 
 

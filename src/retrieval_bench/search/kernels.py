@@ -305,7 +305,7 @@ def _engine(
                     lane = lowest_bit(mask)
                     mask &= mask - np.uint64(1)
                     distance = np.float32(tile[r, lane])
-                    if distance <= radii[query] and not _contains(exclude[query], first + row + lane):
+                    if distance <= radii[query] and not contains(exclude[query], first + row + lane):
                         rows[found], distances[found], owners[found] = first + row + lane, distance, query
                         found += 1
             at[0] += 1
@@ -429,7 +429,7 @@ def _lowest(count):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _contains(ascending, row):  # type: ignore[no-untyped-def]
+def contains(ascending, row):  # type: ignore[no-untyped-def]
     low, high = 0, len(ascending)
     while low < high:
         middle = (low + high) // 2
@@ -453,30 +453,30 @@ def _admit(query, mask, row, r, tile, exclude, k, keys, counts, limits):  # type
         mask &= mask - np.uint64(1)
         distance = np.float32(tile[r, lane])
         # Rows arrive in ascending order, so a newcomer at the limit itself loses the tie.
-        if distance < limit and not _contains(exclude[query], row + lane):
+        if distance < limit and not contains(exclude[query], row + lane):
             if k <= FEW:
-                key, place = _key(distance, row + lane), min(count, k - 1)
+                key, place = key_of(distance, row + lane), min(count, k - 1)
                 while place > 0 and keys[query, place - 1] > key:
                     keys[query, place] = keys[query, place - 1]
                     place -= 1
                 keys[query, place] = key
                 count = min(count + 1, k)
                 if count == k:
-                    limit = _key_distance(keys[query, k - 1])
+                    limit = key_distance(keys[query, k - 1])
                 continue
             if count == keys.shape[1]:
-                _bring_smallest_forward(keys[query], count, k)
+                bring_smallest_forward(keys[query], count, k)
                 count = k
-                limit = _key_distance(keys[query, k - 1])
+                limit = key_distance(keys[query, k - 1])
                 if distance >= limit:
                     continue
-            keys[query, count] = _key(distance, row + lane)
+            keys[query, count] = key_of(distance, row + lane)
             count += 1
     counts[query], limits[query] = count, limit
 
 
 @_inlined
-def _key(distance, row):  # type: ignore[no-untyped-def]
+def key_of(distance, row):  # type: ignore[no-untyped-def]
     """(float32 distance, row) as an integer of the same order: negative floats are mirrored."""
     bits = np.float32(distance).view(np.uint32)
     ordered = bits ^ np.uint32(0xFFFFFFFF) if bits >> np.uint32(31) else bits ^ np.uint32(0x80000000)
@@ -484,7 +484,7 @@ def _key(distance, row):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _key_distance(key):  # type: ignore[no-untyped-def]
+def key_distance(key):  # type: ignore[no-untyped-def]
     ordered = np.uint32(key >> np.uint64(32))
     bits = ordered ^ np.uint32(0x80000000) if ordered >> np.uint32(31) else ordered ^ np.uint32(0xFFFFFFFF)
     return np.uint32(bits).view(np.float32)
@@ -503,7 +503,7 @@ def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @_inner
-def _bring_smallest_forward(keys, count, k):  # type: ignore[no-untyped-def]
+def bring_smallest_forward(keys, count, k):  # type: ignore[no-untyped-def]
     """Reorder keys[:count] so that the k smallest stand in front and the k-th smallest at k - 1 (Hoare's FIND).
 
     The parting is Lomuto's, with every key exchanged, so that nothing is left to guess for the processor: on keys in
@@ -533,7 +533,7 @@ def _smallest(keys: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
     for query in range(len(keys)):
         count = counts[query]
         if count > k:
-            _bring_smallest_forward(keys[query], count, k)
+            bring_smallest_forward(keys[query], count, k)
             count = k
         nearest[query, :count] = keys[query, :count]
     return nearest

@@ -9,8 +9,8 @@ import numpy as np
 from numba import types
 
 from retrieval_bench.search import jit
-from retrieval_bench.search.certified import _distance, _eight
-from retrieval_bench.search.kernels import EMPTY, _key, array
+from retrieval_bench.search.certified import eight_sums, rescored_distance
+from retrieval_bench.search.kernels import EMPTY, array, key_of
 
 
 @functools.cache
@@ -43,6 +43,6 @@ def rescore(kind: int, queries: np.ndarray, rows: np.ndarray, at: np.ndarray, ke
                 continue
             for lane in range(place - first, 8):
                 some[lane] = some[0]
-            for lane, value in enumerate(_eight(kind, queries[query], rows, some)):
+            for lane, value in enumerate(eight_sums(kind, queries[query], rows, some)):
                 if lane < place - first and at[query, first + lane] >= 0:
-                    keys[query, first + lane] = _key(_distance(kind, value), at[query, first + lane])
+                    keys[query, first + lane] = key_of(rescored_distance(kind, value), at[query, first + lane])

@@ -24,8 +24,10 @@ FORMAT = 1
 def save_weights(path: Path, state: Any, facts: Mapping[str, Any]) -> None:
     """state: a state dict of tensors. facts: JSON-able; see `train.facts`. Whole or not at all; raises BenchError."""
     noted = OrderedDict(state)
-    noted._metadata = OrderedDict(getattr(state, "_metadata", {}))  # type: ignore[attr-defined]
-    noted._metadata[NOTE] = {"format": FORMAT, "facts": json.dumps(facts, allow_nan=False)}  # type: ignore[attr-defined]
+    # torch keeps there what it knows of a state dict, and saves it; there is no public word for it.
+    metadata = OrderedDict(getattr(state, "_metadata", {}))
+    metadata[NOTE] = {"format": FORMAT, "facts": json.dumps(facts, allow_nan=False)}
+    noted._metadata = metadata  # type: ignore[attr-defined] # noqa: SLF001
     _write(path, noted, "weights")
 
 

@@ -85,5 +85,5 @@ def with_classifier(name: str, state: Any, weight: Any, bias: Any) -> Any:
     out[f"{key}.weight"] = weight.detach().cpu().reshape(len(weight), *module.weight.shape[1:]).contiguous()
     if module.bias is not None:
         out[f"{key}.bias"] = bias.detach().cpu().contiguous()
-    out._metadata = OrderedDict(getattr(state, "_metadata", {}))  # type: ignore[attr-defined]
+    out._metadata = OrderedDict(getattr(state, "_metadata", {}))  # type: ignore[attr-defined] # noqa: SLF001 - torch's
     return out

@@ -15,12 +15,13 @@ import retrieval_bench
 from retrieval_bench.core import BenchError, Setup, Split
 from retrieval_bench.system.checkpoint import restore_state, save_state, save_weights
 from retrieval_bench.system.device import check_device, gpu_is_there, gpu_settings, steady
+from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.training.holdout import hold_out
 from retrieval_bench.training.networks import TrainableNetwork, backbone, check_image_sizes, with_classifier
 from retrieval_bench.training_loop.augment import NONE
 from retrieval_bench.training_loop.frames import Frames
 from retrieval_bench.training_loop.head import features, first, folded, probe, standardised
-from retrieval_bench.training_loop.loop import Epoch, Progress, Trained, train
+from retrieval_bench.training_loop.loop import Epoch, Trained, train
 from retrieval_bench.training_loop.settings import STORED_AS, TrainingSettings
 from retrieval_bench.training_loop.sources import ImageSource, Source, Vectors
 
@@ -72,7 +73,7 @@ def run(
     *,
     resume: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> TrainingResult:
     """Train, saving the state after each epoch, and write the weights to `out`; then the state is removed.
 

@@ -7,7 +7,6 @@ one machine.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -17,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError
+from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
 from retrieval_bench.training_loop.micro_batches import MicroBatches, draws
 from retrieval_bench.training_loop.schedule import optimizer, rate
 from retrieval_bench.training_loop.settings import TrainingSettings
 from retrieval_bench.training_loop.sources import Source
-
-Progress = Callable[[str, int, int], None]
 
 PLAIN_BATCH = 16
 NEIGHBOURS = 1000
@@ -68,7 +66,7 @@ def train(
     resume: dict[str, Any] | None = None,
     save: Callable[[dict[str, Any]], None] = lambda state: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Trained:
     """Train both modules in place on `rows` of the source, and choose by `held`.
 
@@ -124,12 +122,16 @@ class _Run:
         device: str,
     ) -> None:
         from torch import nn
+        from torch.optim.swa_utils import AveragedModel
 
         self.settings, self.source, self.labels, self.rows, self.held = settings, source, labels, rows, held
         self.image_size, self.device = image_size, device
         self.both = nn.ModuleDict({"network": network, "objective": objective}).to(device)
         self.frozen = _freeze(network, settings.freeze if settings.mode == "finetune" else 0.0)
-        self.averaged = copy.deepcopy(self.both).eval().requires_grad_(False)
+        self.ema = AveragedModel(self.both, multi_avg_fn=self._towards)
+        self.ema.n_averaged += 1  # else its first step would copy; here the first weights count, too
+        self.ema_decay = 0.0
+        self.averaged = self.ema.module.eval().requires_grad_(False)
         self.parameters = [p for p in self.both.parameters() if p.requires_grad]
         self.optimizer = optimizer(settings, self.parameters)
         self.parts = settings.micro_batches if device == "cpu" else 1
@@ -237,12 +239,14 @@ class _Run:
 
     def _update_average(self, number: int) -> None:
         """Exponential moving average, which starts short so that the first weights are forgotten."""
-        import torch
+        decay = self.settings.ema_decay
+        self.ema_decay = min(decay, (1 + number) / (10 + number)) if decay else 0.0
+        self.ema.update_parameters(self.both)
 
-        decay = min(self.settings.ema_decay, (1 + number) / (10 + number)) if self.settings.ema_decay else 0.0
-        with torch.no_grad():
-            for mean, parameter in zip(self.averaged.parameters(), self.both.parameters(), strict=True):
-                mean.lerp_(parameter, 1 - decay)
+    def _towards(self, averaged: Sequence[Any], current: Sequence[Any], seen: Any) -> None:
+        """Move averaged parameters towards the current ones, for AveragedModel."""
+        for mean, parameter in zip(averaged, current, strict=True):
+            mean.lerp_(parameter, 1 - self.ema_decay)
 
     def _accuracy(self, progress: Progress) -> float:
         """Of the averaged weights, on the validation part: by class, or by the nearest training image."""

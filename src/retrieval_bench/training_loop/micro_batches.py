@@ -80,6 +80,6 @@ def _replica(network: Any) -> Any:
     copied = copy.deepcopy(network)
     originals = dict(network.named_modules())
     for name, module in copied.named_modules():
-        for key in module._parameters:
-            module._parameters[key] = originals[name]._parameters[key]
+        for key, _ in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            setattr(module, key, originals[name].get_parameter(key))
     return copied

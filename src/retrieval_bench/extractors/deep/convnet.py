@@ -89,7 +89,7 @@ class Convnet:
             precision="float32",  # the same numbers on machines that compute in bfloat16 and that do not
             seed=self.setup.seed,
         )
-        frames = [_squeezed(train.images[row], round(MARGIN * self.side)) for row in range(n)]
+        frames = [squeezed(train.images[row], round(MARGIN * self.side)) for row in range(n)]
         pictures = ImageSource(frames, settings.augment, self.side, MEAN, DEVIATION)
         names, labels = np.unique(train.labels, return_inverse=True)
         network = self._network()
@@ -114,18 +114,18 @@ class Convnet:
         """n images -> (n, dims) float32, rows of norm 1; one at a time, so that a row depends on its image alone."""
         import torch
 
-        network = self._learned_network()
+        network = self.learned_network()
         rows = np.empty((len(images), self.dims), np.float32)
         with torch.inference_mode():
             for row, image in enumerate(images):
-                pixels = _squeezed(image, self.side)[None].float() / 255.0
+                pixels = squeezed(image, self.side)[None].float() / 255.0
                 pixels = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
                 batch = pixels.to(self.setup.device, memory_format=torch.channels_last)
                 unit = torch.nn.functional.normalize(network(batch).double(), dim=1, eps=1e-300)
                 rows[row] = unit[0].cpu().numpy()
         return rows
 
-    def _learned_network(self) -> Any:
+    def learned_network(self) -> Any:
         """The network that `weights_` describes, built once for each."""
         import torch
 
@@ -171,7 +171,7 @@ class Convnet:
 MEAN, DEVIATION = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-def _squeezed(image: np.ndarray, side: int) -> Any:
+def squeezed(image: np.ndarray, side: int) -> Any:
     """(h, w, 3) uint8 -> (3, side, side) uint8 tensor, whatever shape the image had."""
     import torch
 

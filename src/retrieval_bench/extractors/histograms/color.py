@@ -39,12 +39,12 @@ class ColorHistogram:
         roots = np.zeros((len(images), regions * size), np.float32)
         for row, image in enumerate(images):
             roots[row] = np.sqrt(
-                np.concatenate([self._shares(part, size) for part in pyramid(self._bin(image), self.levels)])
+                np.concatenate([self._shares(part, size) for part in pyramid(self.bins_of(image), self.levels)])
             )
             roots[row] /= np.linalg.norm(roots[row])
         return roots
 
-    def _bin(self, image: np.ndarray) -> np.ndarray:
+    def bins_of(self, image: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 RGB -> (h, w) int64, the bin of each pixel."""
         import cv2
 

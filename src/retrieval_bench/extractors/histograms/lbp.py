@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -54,11 +52,9 @@ def _compiled() -> Any:
 
     from retrieval_bench.search import jit
 
-    # This file is none of those that the search's cache watches, so that its digest goes into the name.
-    variant = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
     image, points = types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C")
     signature = types.void(image, types.int64, points, points, types.Array(types.uint8, 2, "C"))
-    return jit.compiled(_compare, signature, variant)
+    return jit.compiled(_compare, signature)
 
 
 def _compare(padded: np.ndarray, margin: int, down: np.ndarray, across: np.ndarray, codes: np.ndarray) -> None:

@@ -94,7 +94,7 @@ class LocalFeatures:
         if self.reduce:
             stacked = np.concatenate([image.descriptors for image in sampled])
             self.reduce_mean_, self.reduce_axes_ = principal_axes(stacked, self.reduce, self.level)
-        learned = self.encoder.fit([self._reduced(image) for image in sampled], self.seed, self.threads)
+        learned = self.encoder.fit([self.reduced(image) for image in sampled], self.seed, self.threads)
         for name, array in learned.items():
             setattr(self, f"{name}_", array)
         if self.whiten:
@@ -112,17 +112,17 @@ class LocalFeatures:
                 encoded = whitened if encoded.any() else np.zeros_like(whitened)
             rows.append(encoded)
         if not rows:
-            nothing_seen = self.encoder.encode(np.empty((0, 0), np.float32), self._arrays())
+            nothing_seen = self.encoder.encode(np.empty((0, 0), np.float32), self.learned_arrays())
             return np.empty((0, self.whiten_axes_.shape[1] if self.whiten else len(nothing_seen)), np.float32)
         return np.stack(rows)
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def learned_arrays(self) -> dict[str, np.ndarray]:
         return {name: getattr(self, f"{name}_") for name in self.encoder.learned}
 
     def _encoded(self, image: np.ndarray) -> np.ndarray:
-        return self.encoder.encode(self._reduced(self.describe(image)), self._arrays())
+        return self.encoder.encode(self.reduced(self.describe(image)), self.learned_arrays())
 
-    def _reduced(self, found: Described) -> np.ndarray:
+    def reduced(self, found: Described) -> np.ndarray:
         descriptors = found.descriptors
         if self.reduce:
             descriptors = projected(descriptors, self.reduce_mean_, self.reduce_axes_)
