@@ -53,7 +53,7 @@ def test_a_network_is_trained_and_used(shelf: Path, tmp_path: Path) -> None:
         (["--method", "resnet5O"], "did you mean 'resnet50'"),
         (["--method", NETWORK, "--weights", "nowhere"], "--weights 'nowhere' is no folder"),
         (["--method", NETWORK, "--augment", "zoom=1"], "unknown; write none, or any of crop"),
-        (["--method", NETWORK, "--mode", "head", "--weights", "random"], "goes on with trained weights"),
+        (["--method", NETWORK, "--mode", "head", "--weights", "random"], "needs trained weights"),
         (["--method", NETWORK, "--mode", "tune"], "tune"),
         (["--method", NETWORK, "--patience", "2", "--holdout", "0"], "--patience 2 needs a validation part"),
         (["--method", NETWORK, "--mode", "scratch", "--image-size", "4"], "4 is not between 16 and 2048 pixels"),

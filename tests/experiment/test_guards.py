@@ -165,7 +165,7 @@ def test_a_run_that_breaks_a_rule_is_saved_and_failed(data: Dataset, tmp_path: P
     record = run(plan(data, spec("mean", Grey)), tmp_path)
     assert (record.status, record.violations) == ("failed", ("this cannot be",))
     assert (tmp_path / "rankings.npz").exists()
-    assert diff(record, record).broken[0] == "the first record is of a run that failed: this cannot be"
+    assert diff(record, record).broken[0] == "the run of the first record failed: this cannot be"
 
 
 # Planted defects. Each test plants one and shows what it runs into; docs/guards.md has the list.
@@ -329,7 +329,7 @@ def test_planted_stale_vocabulary_of_another_train_split(
     assert first.features is not None
     assert first.features.fit == "learned"
     second = run(plan(other_train(data), VOCABULARY, cache=cache), tmp_path / "b").rows[0]
-    assert "was learned with another learned_from; learning it again" in caplog.text
+    assert "was learned with another learned_from; it is learned again" in caplog.text
     assert second.error is not None
     assert "in the cache are not those that it computes now" in second.error.sentence
 

@@ -151,7 +151,7 @@ def by_method(
         different = np.array(sorted(once.values()), np.int64)  # known copies would count as false pairs
         sample = np.sort(np.random.default_rng(seed).permutation(different)[:SAMPLE]).tolist()
         if len(sample) < 4:
-            raise BenchError("fewer than four different images: too few to measure a distance; give one by --within")
+            raise BenchError("fewer than four different images: too few to measure a distance; give one with --within")
         mild = [MILD[number % len(MILD)] for number in range(len(sample))]
         copies = Copies(whole.take(sample), mild, seed)
         wanted["copies"] = Split(tuple(map(str, range(len(copies)))), np.zeros(len(copies), np.int64), copies)

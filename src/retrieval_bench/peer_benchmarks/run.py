@@ -105,7 +105,9 @@ def run(
     plan = plan or KernelPlan()
     cores = usable_cores()
     if plan.threads is not None and plan.threads > cores:
-        raise BenchError(f"threads is {plan.threads}; this process may use {cores}: more would measure their quarrel")
+        raise BenchError(
+            f"threads is {plan.threads}; this process may use {cores} cores, and more threads would disturb each other"
+        )
     threads = plan.threads or cores
     shapes = chosen(plan.only, plan.quick)
     started = now()

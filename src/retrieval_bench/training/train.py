@@ -137,7 +137,7 @@ def run(
     if settings.patience and not len(held):
         raise BenchError(
             f"--patience {settings.patience}: no label has enough images to hold out {settings.holdout:g} of them; "
-            "raise --holdout or drop --patience"
+            "raise --holdout or leave --patience out"
         )
     _tell_of_thin_classes(task, labels, classes)
     start = backbone(task.method, setup, settings.mode)
@@ -266,7 +266,7 @@ def _tell_of_thin_classes(task: Task, labels: np.ndarray, classes: np.ndarray) -
     empty = sorted(set(range(len(task.label_names))) - set(classes.tolist()))
     if empty:
         log.warning(
-            "%d of %d labels have no training image, %r for one; the network will not know them",
+            "%d of %d labels have no training image, for example %r; the network will not know them",
             len(empty),
             len(task.label_names),
             task.label_names[empty[0]],
@@ -274,7 +274,7 @@ def _tell_of_thin_classes(task: Task, labels: np.ndarray, classes: np.ndarray) -
     single = np.flatnonzero(np.bincount(labels) == 1)
     if len(single):
         log.warning(
-            "%d labels have one training image, %r for one; it is learned from, and nothing of them is held out",
+            "%d labels have one training image, for example %r; they are used for training and not held out",
             len(single),
             task.label_names[int(classes[single[0]])],
         )
