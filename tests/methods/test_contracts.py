@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from retrieval_bench.core import BenchError, Dataset, Setup, Split
-from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.core import BenchError, Dataset, Ranking, Setup, Split
+from retrieval_bench.experiment.prepare import Plan, Trial, prepare, silent
+from retrieval_bench.experiment.quality import quality
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.files import load_rankings
 from retrieval_bench.records.schema import Record
-from retrieval_bench.registry import JOINS, STEPS, Entry, Spec
+from retrieval_bench.registry import JOINS, STEPS, Entry
+from retrieval_bench.system.cache import FeatureCache
+from tests.support.runs import plan
 from tests.support.shop import shop
 
 METHODS = [
@@ -31,13 +36,6 @@ METHODS = [
 ]
 
 
-def ranked(data: Dataset, method: str, out: Path, threads: int = 2) -> tuple[Record, dict[str, np.ndarray]]:
-    source = Spec(Entry(data.name, lambda root: data, "for tests"), {})
-    record = run(Plan((parse_method(method),), source, threads=threads, k=(1,)), out)
-    assert record.rows[0].status == "ok", record.rows[0].error
-    return record, load_rankings(out, record)
-
-
 def with_odd_images(data: Dataset) -> Dataset:
     """The first image of gallery and query are of one pixel, the second are all of one colour."""
     odd = [encode_png(np.full((side, side, 3), 90, np.uint8)) for side in (1, 40)]
@@ -49,10 +47,59 @@ def with_odd_images(data: Dataset) -> Dataset:
     return data.with_splits({"gallery": spoiled(data.gallery), "query": spoiled(data.query)})
 
 
+def with_odd_queries() -> Dataset:
+    return with_odd_images(shop(4, 3))
+
+
+def asked_of_itself() -> Dataset:
+    data = shop(4, 3)
+    return Dataset(
+        "loo", data.train, data.gallery, data.gallery, data.label_names, data.category_names, leave_one_out=True
+    )
+
+
+def two_in_the_gallery() -> Dataset:
+    data = shop(2, 2)
+    return data.with_splits({"gallery": data.gallery.take([0, 2])})
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Record, dict[str, np.ndarray]]]:
+    """A whole run of a method with odd images, two threads and no cache; one a method, whoever asks."""
+
+    @functools.cache
+    def of(method: str) -> tuple[Record, dict[str, np.ndarray]]:
+        out = tmp_path_factory.mktemp("run")
+        record = run(plan(with_odd_queries(), method, k=(1,)), out)
+        assert record.rows[0].status == "ok", record.rows[0].error
+        return record, load_rankings(out, record)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ranking]:
+    """What a method finds in a dataset: the pass for quality alone, as the runs above have shown the rest.
+
+    Methods share their parts, so one cache a dataset and number of threads saves what others have computed.
+    """
+
+    @functools.cache
+    def prepared(build: Callable[[], Dataset], threads: int) -> tuple[Plan, Trial]:
+        asked = plan(build(), threads=threads, k=(1,), cache=FeatureCache(tmp_path_factory.mktemp("cache")))
+        return asked, prepare(asked)
+
+    def of(build: Callable[[], Dataset], method: str, threads: int = 2) -> Ranking:
+        asked, trial = prepared(build, threads)
+        pipeline = Pipeline(parse_method(method), Setup(threads=threads), "exact")
+        return quality(pipeline, asked, trial, silent).ranking
+
+    return of
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_everything_is_ranked_once_and_every_number_is_finite(tmp_path: Path, method: str) -> None:
-    data = with_odd_images(shop(4, 3))
-    record, arrays = ranked(data, method, tmp_path)
+def test_everything_is_ranked_once_and_every_number_is_finite(a_run: Any, method: str) -> None:
+    record, arrays = a_run(method)
     indices, distances = arrays[f"{method}/indices"], arrays[f"{method}/distances"]
     np.testing.assert_array_equal(np.sort(indices, axis=1), np.tile(np.arange(12), (12, 1)))
     assert np.isfinite(distances).all()
@@ -64,31 +111,23 @@ def test_everything_is_ranked_once_and_every_number_is_finite(tmp_path: Path, me
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_query_finds_itself_where_it_is_in_the_gallery(tmp_path: Path, method: str) -> None:
-    data = shop(4, 3)
-    own = Dataset(
-        "loo", data.train, data.gallery, data.gallery, data.label_names, data.category_names, leave_one_out=True
-    )
-    indices = ranked(own, method, tmp_path)[1][f"{method}/indices"]
+def test_no_query_finds_itself_where_it_is_in_the_gallery(ranked: Any, method: str) -> None:
     np.testing.assert_array_equal(
-        np.sort(indices, axis=1),
+        np.sort(ranked(asked_of_itself, method).indices, axis=1),
         [[-1, *(row for row in range(12) if row != query)] for query in range(12)],
     )
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_threads_change_no_bit(tmp_path: Path, method: str) -> None:
-    one, two = (ranked(shop(4, 3), method, tmp_path / str(threads), threads)[1] for threads in (1, 2))
-    assert one.keys() == two.keys()
-    for name in one:
-        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+def test_threads_change_no_bit(a_run: Any, ranked: Any, method: str) -> None:
+    arrays, one = a_run(method)[1], ranked(with_odd_queries, method, threads=1)
+    np.testing.assert_array_equal(one.indices, arrays[f"{method}/indices"])
+    np.testing.assert_array_equal(one.distances, arrays[f"{method}/distances"])
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_gallery_smaller_than_every_shortlist_is_ranked(tmp_path: Path, method: str) -> None:
-    data = shop(2, 2)
-    two = data.with_splits({"gallery": data.gallery.take([0, 2])})
-    indices = ranked(two, method, tmp_path)[1][f"{method}/indices"]
+def test_a_gallery_smaller_than_every_shortlist_is_ranked(ranked: Any, method: str) -> None:
+    indices = ranked(two_in_the_gallery, method).indices
     np.testing.assert_array_equal(np.sort(indices, axis=1), np.tile([0, 1], (4, 1)))
 
 

@@ -98,7 +98,7 @@ def test_euclidean_scan_misses_no_row_that_the_differences_find(dim):
         gallery = (rng.standard_normal((3000, dim)) + offset).astype(np.float32)
         queries = (rng.standard_normal((13, dim)) + offset).astype(np.float32)
         found = ExactIndex(gallery, "euclidean").search(queries, 10)
-        everything = ExactIndex(gallery, "euclidean").search(queries, 3000)  # no limit: all are settled
+        everything = ExactIndex(gallery, "euclidean").search(queries, 3000)  # no limit: all are rescored
         assert_array_equal(found.indices, everything.indices[:, :10])
         assert_array_equal(found.distances, everything.distances[:, :10])
 

@@ -91,18 +91,18 @@ def test_same_bits_as_the_engine(
 
 
 @pytest.mark.parametrize("distance", VECTORS)
-def test_few_rows_are_settled_and_no_query_needs_the_engine(
+def test_few_rows_are_rescored_and_no_query_needs_the_engine(
     distance: Any, candidates: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the device would be there for show."""
     widths: list[int] = []
-    settled = TorchIndex._settled
+    rescored = TorchIndex._rescored
 
     def watched(self: TorchIndex, queries: np.ndarray, at: np.ndarray) -> np.ndarray:
         widths.append(int((at >= 0).sum(axis=1).max()))
-        return settled(self, queries, at)
+        return rescored(self, queries, at)
 
-    monkeypatch.setattr(TorchIndex, "_settled", watched)
+    monkeypatch.setattr(TorchIndex, "_rescored", watched)
     gallery, queries = some(1, 5000, 50, 128, distance)
     assert_equal(TorchIndex(gallery, distance).search(queries, 10), ExactIndex(gallery, distance).search(queries, 10))
     assert candidates == []

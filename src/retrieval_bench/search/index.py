@@ -94,8 +94,8 @@ class ExactIndex:
         gallery: (n, d) of any float or integer dtype for cosine, euclidean and inner_product (computed in float32);
             (n, bytes) packed uint8 for hamming. It is never written to. n may be 0; then all results are padding.
         distance: "cosine", "euclidean", "inner_product" or "hamming".
-        scan: "float32" reads the vectors. "int8" reads codes of a quarter of the size, and computes in float32 only the
-            rows that may be among the nearest; the result is the same, to the last bit. "auto" takes the faster one for
+        scan: "float32" reads the vectors. "int8" reads codes of a quarter of the size, and rescores in float32 all rows
+            that may be among the nearest; the result is the same, to the last bit. "auto" takes the faster one for
             each search (see `certified.choose`), and holds both from the first search that reads the vectors.
         kernel: "avx512", "avx2", "neon" or "plain". None: RETRIEVAL_BENCH_KERNEL, else the fastest for the processor.
 
@@ -241,11 +241,11 @@ class ExactIndex:
             return self._certified_search(queries, k, exclude)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
-        hidden = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
+        exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
         ranking = Ranking(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
         found = min(k, self._n)
         for batch in self._batches(len(queries), 24 * found + 1024):
-            shares, threads = self._shared_out(queries, batch, hidden)
+            shares, threads = self._shared_out(queries, batch, exclude)
             parts = [Nearest(share, found, self._n) for share in shares]
             self._scan_all(parts, threads)
             for rows, keys in merged(parts, found):
@@ -282,10 +282,10 @@ class ExactIndex:
             return self._certified.float32().search_radius(queries, radius, exclude)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         limit = check_radius(radius)
-        hidden = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
+        exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
         counts, indices, distances = [], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         for batch in self._batches(len(queries), 1024):
-            shares, threads = self._shared_out(queries, batch, hidden)
+            shares, threads = self._shared_out(queries, batch, exclude)
             parts = [Within(share, limit) for share in shares]
             self._scan_all(parts, threads)
             found = [np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True)]
@@ -305,7 +305,7 @@ class ExactIndex:
         for start in range(0, q, size):
             yield slice(start, min(start + size, q))
 
-    def _shared_out(self, queries: np.ndarray, batch: slice, hidden: np.ndarray) -> tuple[list[Share], int]:
+    def _shared_out(self, queries: np.ndarray, batch: slice, exclude: np.ndarray) -> tuple[list[Share], int]:
         """Many queries: each thread takes some; few: each takes stretches of the gallery. -> (shares, threads)."""
         import numba
 
@@ -316,9 +316,9 @@ class ExactIndex:
         if blocks >= _BLOCKS_PER_THREAD * threads:
             parts = min(blocks // _BLOCKS_PER_THREAD, _PARTS_PER_THREAD * threads) if threads > 1 else 1
             bounds = [batch.start + min(q, most * (blocks * part // parts)) for part in range(parts + 1)]
-            alone = [Queries(self._layout, queries, slice(a, b), hidden) for a, b in pairwise(bounds)]
+            alone = [Queries(self._layout, queries, slice(a, b), exclude) for a, b in pairwise(bounds)]
             return [Share(some, batch.start, False) for some in alone], threads
-        shared = Queries(self._layout, queries, batch, hidden)
+        shared = Queries(self._layout, queries, batch, exclude)
         shared.prepare()
         return [Share(shared, batch.start, True)] * threads, threads
 
