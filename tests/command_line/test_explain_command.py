@@ -128,7 +128,7 @@ def test_a_moved_dataset_is_found(record: Path, shelf: Path, tmp_path: Path) -> 
 
 
 def test_a_distance_that_is_not_the_records_is_told(record: Path, tmp_path: Path) -> None:
-    """What the record says is shown; what is computed now is held against it."""
+    """What the record says is shown; what is computed now is compared with it."""
     from retrieval_bench.explaining.explain import _otherwise
     from retrieval_bench.records.files import load
 

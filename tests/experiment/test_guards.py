@@ -1,4 +1,4 @@
-"""Controls of every run, the rules it is held against, and what each planted defect runs into."""
+"""Controls of every run, the rules that it must keep, and which rule each planted defect breaks."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_the_list_of_planted_defects_is_whole() -> None:
 
 
 def test_planted_off_by_one_k_in_a_metric(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
-    """Caught by a guard: the ceilings and the oracle are held against a closed form that asks no metric."""
+    """Caught by a guard: the ceilings and the oracle are compared with a closed form that uses no metric."""
     right = metrics._hits
 
     def short(judged: Judged, k: int) -> np.ndarray:
@@ -238,7 +238,7 @@ def test_planted_self_match(data: Dataset, tmp_path: Path) -> None:
         del BACKENDS._entries["forgetful"]
     assert record.status == "failed"
     assert record.rows[0].status == "failed", "nothing that was ranked so is ever shown"
-    assert "the controls cannot be had" in record.violations[0]
+    assert "the controls cannot be computed" in record.violations[0]
 
 
 def test_planted_self_match_in_a_saved_ranking(data: Dataset, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_planted_vocabulary_from_the_query_split(data: Dataset, tmp_path: Path, 
 
 
 def test_planted_stale_cache(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
-    """Caught by a guard: features from the cache are held against some that are computed now."""
+    """Caught by a guard: features from the cache are compared with some that are computed now."""
 
     class Changed(Grey):
         def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:

@@ -162,9 +162,11 @@ def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial:
             record = record.model_copy(
                 update={"controls": sanity_checks.controls(trial, plan.seed, plan.backend, plan.device)}
             )
-    except Exception as error:  # whatever it is, the methods' numbers were had by the same search and judgement
+    except Exception as error:  # whatever it is, the methods' numbers come from the same search and judgement
         log.error("the controls failed", exc_info=True)
-        broken = (f"the controls cannot be had ({type(error).__name__}: {error}), so nothing vouches for the numbers",)
+        broken = (
+            f"the controls cannot be computed ({type(error).__name__}: {error}), so nothing vouches for the numbers",
+        )
     broken += sanity_checks.violations(
         record, arrays, sample=sanity_checks.sampled(trial, plan.seed), learn_from=trial.dataset.train.content
     )
