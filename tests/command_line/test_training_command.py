@@ -89,7 +89,7 @@ def test_a_flag_and_its_former_name_are_not_given_at_once(
 ) -> None:
     result = train(shelf, tmp_path / "a.pth", "--method", NETWORK, "--mode", "scratch", flag, value, former, value)
     assert result.exit_code == 2
-    assert f"{former} is the former name of {flag}; give one of them" in " ".join(result.stderr.split())
+    assert f"{former} is the former name of {flag}; give the value once, with {flag}" in " ".join(result.stderr.split())
 
 
 def test_former_flags_go_on_working_and_files_keep_the_former_names(shelf: Path, tmp_path: Path) -> None:

@@ -60,14 +60,14 @@ class Collection:
 
 def of_dataset(dataset: Dataset) -> Collection:
     """All images of all splits, each id once."""
-    places: dict[str, tuple[Images, int]] = {}
+    origins: dict[str, tuple[Images, int]] = {}
     for name, split in dataset.splits.items():
         for row, item in enumerate(split.ids):
-            known = places.get(item)
+            known = origins.get(item)
             if known is not None and known[0].digest(known[1]) != split.images.digest(row):
                 item = f"{name}: {item}"
-            places.setdefault(item, (split.images, row))
-    return Collection(tuple(places), Gathered(list(places.values())), dataset.train)
+            origins.setdefault(item, (split.images, row))
+    return Collection(tuple(origins), Gathered(list(origins.values())), dataset.train)
 
 
 def of_folder(folder: Path) -> Collection:
