@@ -51,7 +51,7 @@ _PARTS_PER_THREAD = 4  # of shared-out queries, so that a thread that is held up
 class RadiusResult(NamedTuple):
     """All rows within a radius, like a sparse matrix in CSR form.
 
-    Args:
+    Attributes:
         offsets: (q + 1,) int64; the neighbours of query i are `indices[offsets[i] : offsets[i + 1]]`, nearest first.
         indices: (total,) int64 gallery rows.
         distances: (total,) float32, one for each of `indices`.
