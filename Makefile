@@ -44,7 +44,7 @@ format: $(READY)  ## put formatting and imports right
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-smoke: $(READY)  ## the default line-up with random weights, held against the committed reference
+smoke: $(READY)  ## the default line-up with random weights, compared with the committed reference
 	$(BIN)/python -m benchmark run --weights random --no-cache --overwrite --out .smoke
 	$(BIN)/python -m benchmark diff results/reference/products .smoke
 
@@ -89,8 +89,8 @@ GROCERY := $(BIN)/python -m benchmark run --dataset grocery --data-root GroceryS
 
 grocery: $(READY) $(TUNED)  ## what was chosen on val, on the test list; needs the clone, and SqueezeNet's weights in WEIGHTS
 	$(GROCERY) --methods "$(CLASSICAL)" --out results/grocery-test/classical
-	$(GROCERY) --methods "$(CLASSIFIED)" --heads svm,logistic,knn --out results/grocery-test/heads
-	$(GROCERY) --methods "$(NETWORKS)" --weights $(WEIGHTS) --heads svm,logistic --out results/grocery-test/networks
+	$(GROCERY) --methods "$(CLASSIFIED)" --classifiers svm,logistic,knn --out results/grocery-test/heads
+	$(GROCERY) --methods "$(NETWORKS)" --weights $(WEIGHTS) --classifiers svm,logistic --out results/grocery-test/networks
 	$(BIN)/python -m benchmark.document docs/classical.md docs/deep.md
 
 $(TUNED): | $(READY)

@@ -31,7 +31,7 @@ def explain_command(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
 ) -> None:
-    """Draw why: matched keypoints, similarity maps or bits between a query and its neighbours, for each method."""
+    """Draw why images were found: matched keypoints, similarity maps or bits of a query and its neighbours."""
     from dataclasses import replace
 
     from benchmark.display import Display

@@ -31,7 +31,7 @@ DataRoot = Annotated[
 def renamed(flag: str, value: T | None, former_flag: str, former: T | None, default: T) -> T:
     """What was given by a flag or by its former name, which goes on working; never by both."""
     if value is not None and former is not None:
-        raise BenchError(f"{former_flag} is the former name of {flag}; give one of them, {flag}")
+        raise BenchError(f"{former_flag} is the former name of {flag}; give the value once, with {flag}")
     given = former if value is None else value
     return default if given is None else given
 

@@ -157,11 +157,15 @@ def train_command(
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write the curves for TensorBoard, into this folder.")
     ] = None,
-    side: Annotated[int | None, typer.Option(min=0, hidden=True)] = None,
-    early_side: Annotated[int | None, typer.Option(min=0, hidden=True)] = None,
-    average: Annotated[float | None, typer.Option(min=0.0, max=0.9999, hidden=True)] = None,
-    views: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
-    shards: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
+    side: Annotated[int | None, typer.Option(min=0, hidden=True, help="Former name of --image-size.")] = None,
+    early_side: Annotated[
+        int | None, typer.Option(min=0, hidden=True, help="Former name of --progressive-resizing.")
+    ] = None,
+    average: Annotated[
+        float | None, typer.Option(min=0.0, max=0.9999, hidden=True, help="Former name of --ema-decay.")
+    ] = None,
+    views: Annotated[int | None, typer.Option(min=1, hidden=True, help="Former name of --augmentations.")] = None,
+    shards: Annotated[int | None, typer.Option(min=1, hidden=True, help="Former name of --micro-batches.")] = None,
 ) -> None:
     """Train a network on the train split: a new head, fine-tuning, or from scratch. It can resume when stopped."""
     from benchmark.display import Display

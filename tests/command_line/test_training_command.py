@@ -53,7 +53,7 @@ def test_a_network_is_trained_and_used(shelf: Path, tmp_path: Path) -> None:
         (["--method", "resnet5O"], "did you mean 'resnet50'"),
         (["--method", NETWORK, "--weights", "nowhere"], "--weights 'nowhere' is no folder"),
         (["--method", NETWORK, "--augment", "zoom=1"], "unknown; write none, or any of crop"),
-        (["--method", NETWORK, "--mode", "head", "--weights", "random"], "goes on with trained weights"),
+        (["--method", NETWORK, "--mode", "head", "--weights", "random"], "needs trained weights"),
         (["--method", NETWORK, "--mode", "tune"], "tune"),
         (["--method", NETWORK, "--patience", "2", "--holdout", "0"], "--patience 2 needs a validation part"),
         (["--method", NETWORK, "--mode", "scratch", "--image-size", "4"], "4 is not between 16 and 2048 pixels"),
@@ -89,7 +89,7 @@ def test_a_flag_and_its_former_name_are_not_given_at_once(
 ) -> None:
     result = train(shelf, tmp_path / "a.pth", "--method", NETWORK, "--mode", "scratch", flag, value, former, value)
     assert result.exit_code == 2
-    assert f"{former} is the former name of {flag}; give one of them" in " ".join(result.stderr.split())
+    assert f"{former} is the former name of {flag}; give the value once, with {flag}" in " ".join(result.stderr.split())
 
 
 def test_former_flags_go_on_working_and_files_keep_the_former_names(shelf: Path, tmp_path: Path) -> None:

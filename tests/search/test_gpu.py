@@ -227,8 +227,8 @@ def test_out_of_memory_halves_the_tile_and_says_so(
             assert_equal(index.search(queries, 5), ExactIndex(gallery, distance).search(queries, 5))
     said = [record.message for record in caplog.records]
     assert said == [
-        "torch backend: distances: out of device memory at 100000 at once; going on with 50000",
-        "torch backend: distances: out of device memory at 50000 at once; going on with 25000",
+        "torch backend: distances: not enough device memory for 100000 at once; continuing with 50000",
+        "torch backend: distances: not enough device memory for 50000 at once; continuing with 25000",
     ]
 
 

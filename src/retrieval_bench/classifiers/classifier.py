@@ -19,9 +19,14 @@ _BLOCK = 256  # queries scored at once: bounds what a classifier holds beside th
 class TrainingData:
     """What a classifier learns from.
 
-    rows: (n, d) float32 features, or (n, bytes) packed uint8 where `bits`.
-    class_index: (n,) int64, the position of each row's label in the ascending labels; all of 0 ... n_classes - 1 occur.
-    threads: Python threads that may be used; each library is held at one thread of its own meanwhile.
+    Args:
+        rows: (n, d) float32 features, or (n, bytes) packed uint8 if `bits`.
+        class_index: (n,) int64, the position of each row's label among the ascending labels; each of 0 to
+            n_classes - 1 occurs.
+        n_classes: number of different labels, at least 2.
+        seed: seed of everything random, from 0.
+        threads: Python threads that may be used, at least 1. Each library keeps to one thread meanwhile.
+        bits: the rows are packed bits.
     """
 
     rows: np.ndarray
@@ -34,7 +39,12 @@ class TrainingData:
 
 @dataclass(frozen=True, eq=False)
 class FittedClassifier:
-    """score: (q, d) checked queries -> (q, C) float64, higher = more likely. chosen: plain values for the record."""
+    """What a registered classifier returns.
+
+    Args:
+        score: (q, d) checked queries -> (q, C) float64; higher means more likely.
+        chosen: what was chosen while fitting, as plain values for the record.
+    """
 
     score: Callable[[np.ndarray], np.ndarray]
     chosen: Mapping[str, Any] = field(default_factory=dict)
@@ -44,8 +54,11 @@ class FittedClassifier:
 class Classifier:
     """A fitted classifier.
 
-    classes: (C,) int64 labels that occurred in train, ascending.
-    chosen: what was selected on train, how it did there, whether the solver converged; numbers, text and bool only.
+    Attributes:
+        name: its name in the registry.
+        classes: (C,) int64, the labels that occur in train, ascending.
+        chosen: what was selected on train, how good it was there, whether the solver converged; only numbers, text and
+            bool.
     """
 
     name: str
@@ -56,10 +69,20 @@ class Classifier:
     _score: Callable[[np.ndarray], np.ndarray]
 
     def scores(self, queries: np.ndarray) -> np.ndarray:
-        """(q, d) as in training -> (q, C) float64, always finite; column j belongs to `classes[j]`, higher = more
-        likely. Comparable within a column and within a row; not probabilities unless the classifier says so.
+        """Score every label for each query.
 
-        Except for `knn`, a query's scores may differ in the last bits with what stands beside it: BLAS rounds by shape.
+        Scores can be compared within a column and within a row. They are probabilities only if the classifier says so.
+        Except for `knn`, the last bits of a query's scores may depend on the other queries: BLAS rounds by shape.
+
+        Args:
+            queries: (q, d), as in training.
+
+        Returns:
+            (q, C) float64, always finite; column j belongs to `classes[j]`, higher means more likely.
+
+        Raises:
+            BenchError: A feature is not finite.
+            ValueError: Wrong shape or dtype.
         """
         from threadpoolctl import threadpool_limits
 
@@ -77,24 +100,42 @@ class Classifier:
         return scores
 
     def predict(self, queries: np.ndarray) -> np.ndarray:
-        """(q,) int64: the label of the highest score, the lower label of equals."""
+        """Predict the label of each query.
+
+        Args:
+            queries: (q, d), as in training.
+
+        Returns:
+            (q,) int64, the label of the highest score; of equal scores, the lower label.
+        """
         return self.classes[self.scores(queries).argmax(axis=1)]
 
 
 def fit_classifier(
     name: str, features: np.ndarray, labels: np.ndarray, *, seed: int, threads: int, bits: bool = False
 ) -> Classifier:
-    """Learn a classifier from `train` alone.
+    """Fit a classifier to the features of `train`.
 
-    name: an entry of CLASSIFIERS: knn, svm, logistic, tree, mlp.
-    features: (n, d) float32; or, with `bits`, (n, bytes) packed uint8, each bit read as -1 or +1.
-    labels: (n,) int64 from 0, at least two different; one image of a label is enough.
-    Every classifier sees rows of length 1 (a zero row stays zero), which is what the cosine distance sees; the packed
-    codes of `bits` all have the same length already.
+    Every classifier gets rows of length 1 (a zero row stays zero), as the cosine distance does; the packed codes of
+    `bits` all have the same length already.
 
-    The same seed gives the same classifier to the bit for every number of threads, as BLAS is held at one thread and
-    `threads` only share out pieces that do not depend on their number; another BLAS or processor may round otherwise.
-    Raises BenchError for an unknown classifier, no row, a single label, or features that are not finite.
+    The same seed gives the same classifier, to the bit, for every number of threads: BLAS keeps to one thread, and how
+    the work is divided does not depend on `threads`. Another BLAS or processor may round differently.
+
+    Args:
+        name: a registered classifier: knn, svm, logistic, tree, mlp.
+        features: (n, d) float32; or, with `bits`, (n, bytes) packed uint8, each bit read as -1 or +1.
+        labels: (n,) int64 from 0, at least two different; one image of a label is enough.
+        seed: seed of everything random, from 0.
+        threads: Python threads to use, at least 1.
+        bits: the features are packed bits.
+
+    Returns:
+        The fitted classifier.
+
+    Raises:
+        BenchError: The classifier is unknown, there is no row or only one label, or a feature is not finite.
+        ValueError: Wrong shape or dtype, or no thread.
     """
     from threadpoolctl import threadpool_limits
 

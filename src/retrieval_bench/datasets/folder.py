@@ -58,7 +58,7 @@ def folder(root: Path | None, *, split: str = "70/15/15") -> Dataset:
         for name in ("gallery", "query"):
             if name not in assigned:
                 raise BenchError(
-                    f"dataset folder: none of the {len(files)} images in {printable(root)} fell to {name} with "
+                    f"dataset folder: none of the {len(files)} images in {printable(root)} came into {name} with "
                     f"split={split}; add images, give {name} a larger share (folder:split=0/50/50), or divide them "
                     "yourself into <root>/{train,gallery,query}/<label>/"
                 )
@@ -94,7 +94,7 @@ def _is_split_already(root: Path) -> bool:
     if names & {"gallery", "query"} or (names and names <= OTHER_SPLIT_NAMES):
         raise BenchError(
             f"dataset folder: the folders {some(names)} in {printable(root)} look like splits, not labels, "
-            f"but gallery and query must both be there; {LAYOUT}"
+            f"but both gallery and query are needed; {LAYOUT}"
         )
     return False
 

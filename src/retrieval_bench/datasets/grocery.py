@@ -41,7 +41,8 @@ def grocery(
     home = root / "dataset" if (root / "dataset" / "classes.csv").is_file() else root
     if not (home / "classes.csv").is_file():
         raise BenchError(
-            f"dataset grocery: {printable(root)} has no classes.csv, nor has its dataset/; get it by `{SOURCE}`"
+            f"dataset grocery: {printable(root)} has no classes.csv, nor has its folder dataset/; "
+            f"get it with `{SOURCE}`"
         )
     products = _products(home)
     train = _listed(home, "train.txt", products)

@@ -72,8 +72,8 @@ def products(root: Path | None, *, seed: int = 0, queries: Literal["as-is", "tur
     """
     if root is not None:
         raise BenchError(
-            f"products is rendered and reads nothing from {printable(root)}; drop --data-root, "
-            "or say --dataset folder (or manifest, grocery) to read it"
+            f"products is rendered and reads nothing from {printable(root)}; leave --data-root out, "
+            "or use --dataset folder (or manifest, grocery) to read it"
         )
     if not 0 <= seed < 2**32:
         raise BenchError(f"products: seed={seed} is outside 0..{2**32 - 1}; choose a seed in this range")

@@ -49,7 +49,15 @@ DEFAULT_METHODS = ("sift", "hog", "phash", "color", "resnet18", "convnet", "rand
 
 @dataclass(frozen=True, eq=False)
 class MethodResult:
-    """A finished row and, where the method did not fail, what it found."""
+    """The result of one method: its row of the record and, if it did not fail, what it found.
+
+    Args:
+        row: the row of the record.
+        ranking: the nearest gallery rows of each query. None: the method failed.
+        relevant: the ranks of the relevant items. None: the method failed.
+        classifiers: name -> what this classifier predicted.
+        per_query: metric -> (q,) float64, a value for each query.
+    """
 
     row: Row
     ranking: Ranking | None = None
@@ -66,11 +74,24 @@ def run(
     progress: Progress = silent,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Record:
-    """Prepare, evaluate each method, and save after each; an interrupt leaves a record of what was finished.
+    """Run an experiment: prepare the data, evaluate each method, and save the record after each method.
 
-    Methods are held against each other at the end, or when it is interrupted.
+    Methods are compared with each other at the end, or when the run is interrupted. The thresholds of the memory
+    allocator are fixed for the life of the process (see `timing.steady_allocator`).
 
-    Fixes the allocator's thresholds for the life of the process (see timing.steady_allocator).
+    Args:
+        plan: methods, dataset and settings.
+        out: folder of the record.
+        overwrite: replace an earlier record in `out`; else it is moved to `out`/earlier.
+        progress: called often with (what is done, steps done, steps in all).
+        on_row: called with the row of each finished method.
+
+    Returns:
+        The record, as it was saved.
+
+    Raises:
+        BenchError: The data cannot be used, or `out` cannot be written. A method that fails does not end the run.
+        KeyboardInterrupt: The run was interrupted; the methods that were finished are saved.
     """
     with claimed(out):
         allocator = steady_allocator()
@@ -142,9 +163,11 @@ def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial:
             record = record.model_copy(
                 update={"controls": sanity_checks.controls(trial, plan.seed, plan.backend, plan.device)}
             )
-    except Exception as error:  # whatever it is, the methods' numbers were had by the same search and judgement
+    except Exception as error:  # whatever it is, the methods' numbers come from the same search and judgement
         log.error("the controls failed", exc_info=True)
-        broken = (f"the controls cannot be had ({type(error).__name__}: {error}), so nothing vouches for the numbers",)
+        broken = (
+            f"the controls cannot be computed ({type(error).__name__}: {error}), so nothing vouches for the numbers",
+        )
     broken += sanity_checks.violations(
         record, arrays, sample=sanity_checks.sampled(trial, plan.seed), learn_from=trial.dataset.train.content
     )
@@ -241,7 +264,19 @@ def check(plan: Plan, progress: Progress = silent) -> Trial:
 
 
 def resolve_device(wanted: str, methods: tuple[Method, ...], backend: str = "exact") -> str:
-    """ "auto" is the GPU where there is one and something to run on it; torch is not loaded for anything else."""
+    """Resolve "auto" to a device. torch is loaded only if a method or the backend can use a GPU.
+
+    Args:
+        wanted: "auto", "cpu" or "cuda".
+        methods: the methods that will run.
+        backend: name of the search backend.
+
+    Returns:
+        "cpu" or "cuda".
+
+    Raises:
+        BenchError: "cuda" is wanted and there is no such device.
+    """
     useful = "device" in BACKENDS[backend].options or any(method.deep for method in methods)
     if wanted == "cpu" or (wanted == "auto" and not useful):
         return "cpu"

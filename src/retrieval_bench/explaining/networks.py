@@ -65,7 +65,7 @@ def of_features(extractor: NetworkFeatures, layer: str = LAST) -> Subject:
     maps, as most exported ones are."""
     backbone = extractor.backbone
     if not any(one.map_like for one in backbone.stages().values()):
-        raise Unexplained("the network gives vectors only, and which places of an image they are from is not known")
+        raise Unexplained("the network gives only vectors, so it is unknown which image regions they come from")
     stage = backbone.stage(layer.rpartition("/")[2])
     learned = {name: getattr(extractor, name) for name in extractor.after.learned}
 
@@ -176,7 +176,7 @@ def look(subject: Subject, image: np.ndarray) -> ForwardPass:
         with _kept(subject) as maps:
             output = subject.describe(batch.requires_grad_(True))
         if not output.requires_grad:
-            raise Unexplained("the network comes from a file that gives no gradients, and its places are not known")
+            raise Unexplained("the network comes from a file that gives no gradients, so its image regions are unknown")
         vectors.append(held(output[0].double()))
         glances.append(Glance([maps[stage.name] for stage in subject.stages], box, mirrored))
     return ForwardPass(glances, held(subject.after(held(sum(vectors)))))
@@ -241,7 +241,7 @@ def towards(subject: Subject, here: ForwardPass, other: Any) -> Explained:
         parts = heats if even else [torch.relu(one) for one in heats]
         values = _together(parts)
         return Explained(Heat(values, here.glances[0].box), float(values.sum()), even, stage.name)
-    raise Unexplained("no map of the network has a gradient: its vector does not depend on one place more than another")
+    raise Unexplained("no map of the network has a gradient: its vector depends equally on all image regions")
 
 
 def _spread(output: Any, stage: Stage, prefix: int) -> Any:
@@ -251,7 +251,7 @@ def _spread(output: Any, stage: Stage, prefix: int) -> Any:
     tokens = output[0, prefix:].detach().double()
     side = math.isqrt(len(tokens))
     if side * side != len(tokens):
-        raise Unexplained(f"the network's {len(tokens)} tokens are no patches of a square grid")
+        raise Unexplained(f"the network's {len(tokens)} tokens are not patches of a square grid")
     return tokens.T.reshape(-1, side, side)
 
 
@@ -284,7 +284,7 @@ def network_pairs(subject: Subject, query: np.ndarray, found: list[np.ndarray]) 
             cosine = float(first.vector.detach() @ second.vector.detach())
             here, there = towards(subject, first, second.vector), towards(subject, second, first.vector)
             if here.even and there.even:
-                said = f"cosine {cosine:.3f}; the places add up to {here.total:.3f} and {there.total:.3f}"
+                said = f"cosine {cosine:.3f}; the regions add up to {here.total:.3f} and {there.total:.3f}"
             else:
                 said = f"cosine {cosine:.3f}; Grad-CAM at {here.stage}"
             pairs.append(HeatPair(here.heat, there.heat, said, 1 - cosine))

@@ -107,7 +107,7 @@ def run(
     cores = usable_cores()
     if plan.threads is not None and plan.threads > cores:
         raise BenchError(
-            f"threads is {plan.threads}; this process may use {cores}: more would measure oversubscription"
+            f"threads is {plan.threads}; this process may use {cores} cores; more would measure oversubscription"
         )
     threads = plan.threads or cores
     shapes = chosen(plan.only, plan.quick)

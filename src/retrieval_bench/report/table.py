@@ -136,7 +136,7 @@ def caption(record: Record) -> list[str]:
     if low:
         lines.append(f"A perfect ranking reaches {', '.join(low)} here.")
     if any("[untrained]" in row.method for row in record.rows):
-        lines.append("[untrained]: this network has random weights and has learned nothing.")
+        lines.append("[untrained]: random weights; this network has learned nothing.")
     lines += [
         f"{row.method}: with equal distances in another order, accuracy is {ties.worst:.3f} to {ties.best:.3f}, "
         f"{ties.expected:.3f} on average."

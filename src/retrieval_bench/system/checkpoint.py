@@ -46,8 +46,8 @@ def facts_of(state: Any) -> dict[str, Any] | None:
         known = False
     if not known:
         raise BenchError(
-            "the weights file says of its training what this program cannot read, so queries it learned from cannot be "
-            f"told; it must be of format {FORMAT}: train it anew, or save the bare state dict"
+            "this program cannot read the notes on training in the weights file, so it cannot know which images it "
+            f"learned from; the notes must have format {FORMAT}: train again, or save only the state dict"
         )
     return facts
 
@@ -70,8 +70,8 @@ def refuse_own_images(facts: Mapping[str, Any] | None, digests: Iterable[str], n
     if shared:
         raise BenchError(
             f"{name}: {len(shared)} of the query images are among the {len(known)} that its weights were trained on "
-            f"(dataset {facts['dataset']}); such a score says nothing about new images; query others or train anew "
-            "without these"
+            f"(dataset {facts['dataset']}); such a score says nothing about new images; use other queries, or train "
+            "again without these images"
         )
 
 
@@ -89,7 +89,7 @@ def restore_state(path: Path, identity: Mapping[str, Any], called: Mapping[str, 
     """
     found = _read(path)
     if not isinstance(found, dict) or found.get("format") != FORMAT or not {"identity", "state"} <= found.keys():
-        raise BenchError(f"--resume: {printable(path)} is no checkpoint of this program; train without --resume")
+        raise BenchError(f"--resume: {printable(path)} is not a checkpoint of this program; train without --resume")
     before = json.loads(found["identity"])
     now = json.loads(json.dumps(identity))
     for key in sorted(before.keys() | now.keys()):
@@ -97,7 +97,7 @@ def restore_state(path: Path, identity: Mapping[str, Any], called: Mapping[str, 
             name = (called or {}).get(key, key)
             raise BenchError(
                 f"--resume: {printable(path)} was written with {name} = {_short(before.get(key))} and this run has "
-                f"{_short(now.get(key))}; give the same, or train without --resume"
+                f"{_short(now.get(key))}; give the same value, or train without --resume"
             )
     return dict(found["state"])
 
@@ -117,9 +117,9 @@ def _write(path: Path, content: Any, what: str) -> None:
     except BenchError as error:
         size = f"{buffer.tell() / 2**20:.1f} MiB"
         if what == "weights":
-            kept = "; make room and go on with --resume: the checkpoint of the last epoch is still there"
+            kept = "; free some space and continue with --resume: the checkpoint of the last epoch is still there"
         else:
-            kept = "; the one of the epoch before is still there" if path.is_file() else ""
+            kept = "; the checkpoint of the epoch before is still there" if path.is_file() else ""
         raise BenchError(f"{what} of {size} cannot be saved: {error}{kept}") from None
 
 

@@ -42,7 +42,7 @@ def backbone(name: str, setup: Setup, mode: Mode) -> TrainableNetwork:
     built = network_features.torchvision_backbone(setup, name)
     if mode != "scratch" and built.mark == "untrained":
         raise BenchError(
-            f"--mode {mode} goes on with trained weights and there are none for {name}; put a file into a directory "
+            f"--mode {mode} needs trained weights, and there are none for {name}; put a file into a directory "
             "DIR and pass --weights DIR, or train it with --mode scratch"
         )
     recipe = built.preprocess

@@ -30,7 +30,18 @@ log = logging.getLogger("retrieval_bench")
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be trained on what. dataset, fingerprint, label_names: of the whole dataset, for the record."""
+    """One training: a network, the images, and the settings.
+
+    Args:
+        method: name of a torchvision network, e.g. "resnet50".
+        split: the training images and their labels.
+        label_names: names of all labels of the dataset; a label is an index into them.
+        dataset: specification of the dataset, for the facts in the weights file.
+        fingerprint: fingerprint of the dataset, for the facts in the weights file.
+        settings: the options of the training.
+        setup: seed, weights, device and threads.
+        commit: version-control commit of this program, for the facts; None: unknown.
+    """
 
     method: str
     split: Split
@@ -44,8 +55,14 @@ class Task:
 
 @dataclass(eq=False)
 class TrainingResult:
-    """state: state dict of torchvision's whole network; its classifier has a row for each of `facts["labels"]`, and is
-    missing where the loss has none.
+    """A finished training.
+
+    Args:
+        state: state dict of torchvision's whole network. Its classifier has a row for each of `facts["labels"]`; it is
+            missing if the loss has no classifier.
+        facts: what was trained, on what, and how; also in the weights file.
+        history: one line for each epoch.
+        best: the epoch whose weights these are, counted from 1.
     """
 
     state: Any
@@ -55,7 +72,20 @@ class TrainingResult:
 
 
 def setup_for(seed: int, weights: str, device: str, threads: int) -> Setup:
-    """device: "auto" takes a CUDA device where there is one. Raises BenchError for one that is not there."""
+    """Make the setup of a training.
+
+    Args:
+        seed: seed of everything random, from 0.
+        weights: "auto", "pretrained", "random", or a directory that holds state dicts.
+        device: "auto" (a CUDA device if there is one), "cpu" or "cuda".
+        threads: threads to use, at least 1.
+
+    Returns:
+        The setup, with its device resolved.
+
+    Raises:
+        BenchError: There is no such device.
+    """
     if device == "auto":
         device = "cuda" if gpu_is_there() else "cpu"
     check_device(device)
@@ -63,7 +93,14 @@ def setup_for(seed: int, weights: str, device: str, threads: int) -> Setup:
 
 
 def checkpoint_of(out: Path) -> Path:
-    """Where the state of an unfinished run lies."""
+    """Name the file that holds the state of an unfinished run.
+
+    Args:
+        out: the weights file.
+
+    Returns:
+        The path of the checkpoint, beside `out`.
+    """
     return out.with_name(f"{out.name}.checkpoint")
 
 
@@ -75,10 +112,21 @@ def run(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     progress: Progress = silent,
 ) -> TrainingResult:
-    """Train, saving the state after each epoch, and write the weights to `out`; then the state is removed.
+    """Train a network and write its weights; the state is saved after each epoch, so that a run can be resumed.
 
-    out None: nothing is written. resume: go on with the state beside `out`; without one, from the beginning, with a
-    warning. Raises BenchError where anything the user gave is not possible.
+    Args:
+        task: what is trained.
+        out: the weights file. None: nothing is written.
+        resume: continue from the checkpoint beside `out`. If there is none, start from the beginning, with a warning.
+        on_epoch: called after each epoch.
+        progress: called often with (what is done, steps done, steps in all).
+
+    Returns:
+        The weights, what is known of them, and the history.
+
+    Raises:
+        BenchError: The task is impossible (one label, no pretrained weights, wrong image size, a checkpoint of another
+            run, ...), the loss is not finite, or a file cannot be written.
     """
     settings, setup = task.settings, task.setup
     check_device(setup.device)
@@ -90,7 +138,7 @@ def run(
     if settings.patience and not len(held):
         raise BenchError(
             f"--patience {settings.patience}: no label has enough images to hold out {settings.holdout:g} of them; "
-            "raise --holdout or drop --patience"
+            "raise --holdout or leave --patience out"
         )
     _tell_of_thin_classes(task, labels, classes)
     start = backbone(task.method, setup, settings.mode)
@@ -144,8 +192,9 @@ class _Loop:
         return self._linear(pictures, self.settings, state, self.save, self.on_epoch)
 
     def whole(self, pictures: ImageSource, state: dict[str, Any] | None) -> tuple[Trained, Linear | None]:
-        """The whole network. Fine-tuning by cross-entropy begins with a head that fits: a random one would first spoil
-        what the network knows.
+        """Train the whole network.
+
+        Fine-tuning by cross-entropy first fits the head: a random one would spoil what the network knows.
         """
         goal = self._objective(self.settings)
         if self.settings.mode == "finetune" and self.settings.loss == "cross-entropy" and state is None:
@@ -218,7 +267,7 @@ def _tell_of_thin_classes(task: Task, labels: np.ndarray, classes: np.ndarray) -
     empty = sorted(set(range(len(task.label_names))) - set(classes.tolist()))
     if empty:
         log.warning(
-            "%d of %d labels have no training image, %r for one; the network will not know them",
+            "%d of %d labels have no training image, for example %r; the network will not know them",
             len(empty),
             len(task.label_names),
             task.label_names[empty[0]],
@@ -226,7 +275,7 @@ def _tell_of_thin_classes(task: Task, labels: np.ndarray, classes: np.ndarray) -
     single = np.flatnonzero(np.bincount(labels) == 1)
     if len(single):
         log.warning(
-            "%d labels have one training image, %r for one; it is learned from, and nothing of them is held out",
+            "%d labels have one training image, for example %r; they are used for training and not held out",
             len(single),
             task.label_names[int(classes[single[0]])],
         )

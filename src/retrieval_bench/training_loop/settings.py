@@ -137,19 +137,29 @@ class TrainingSettings:
 
     @property
     def peak(self) -> float:
+        """Peak of the learning rate: `lr`, or the default for mode and optimizer."""
         given = LEARNING_RATES[self.mode, "sgd" if self.optimizer == "sgd" else "adam"]
         return given if self.lr is None else self.lr
 
     @property
     def decay(self) -> float:
+        """Weight decay: `weight_decay`, or the default for the optimizer."""
         return WEIGHT_DECAYS[self.optimizer] if self.weight_decay is None else self.weight_decay
 
     def image_size_at(self, epoch: int, own: int) -> int:
-        """Pixels of a training image in an epoch; own: the network's."""
+        """Size of the training images in an epoch.
+
+        Args:
+            epoch: from 0.
+            own: the size that the network expects, in pixels.
+
+        Returns:
+            Pixels of the side of a training image.
+        """
         late = self.image_size or own
         small = self.progressive_resizing
         return small if small and epoch < round(self.early * self.epochs) else late
 
     def as_data(self) -> dict[str, Any]:
-        """Plain numbers and words under the names of `STORED_AS`, for files."""
+        """Give the settings as plain numbers and words, under the names of `STORED_AS`, for files."""
         return {STORED_AS.get(name, name): value for name, value in asdict(self).items()}

@@ -1,4 +1,4 @@
-"""Re-ranking by k-reciprocal neighbours (Zhong et al., CVPR 2017), with the gallery alone as its world.
+"""Re-ranking by k-reciprocal neighbours (Zhong et al., CVPR 2017); neighbours are computed within the gallery only.
 
 Two images that have each other among their nearest are better evidence than one that has the other. What is known of
 the gallery is worked out once; a query sees no other query.
