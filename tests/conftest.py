@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 from pathlib import Path
 
 import pytest
 
+from retrieval_bench.system.cache import cache_root
 from tests.support.shop import shelf_at
+
+# Idle OpenMP threads of torch and scikit-learn sleep instead of spinning: the tests beside need the core. To be set
+# before either is loaded, and holds for the processes that tests start too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_collection_finish() -> None:
+    """What collection has imported lives as long as the tests: the collector, which every run calls for every method
+    (`release_memory`), need not walk through torch, scikit-learn and all test items each time."""
+    gc.freeze()
 
 
 @pytest.fixture
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cache of features for all tests of a session, and never the user's."""
-    monkeypatch.setenv("RETRIEVAL_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    """One cache of features for all tests of a session, and never the user's.
+
+    Only the compiled kernels in it are the user's: their directory is named after their sources, so that they are
+    never out of date, and to compile them anew for each worker takes longer than most test files.
+    """
+    own = tmp_path_factory.getbasetemp() / "cache"
+    if not own.exists():
+        own.mkdir()
+        users = cache_root() / "kernels"
+        with contextlib.suppress(OSError):  # no links on Windows, or nothing can be written there
+            users.mkdir(parents=True, exist_ok=True)
+            (own / "kernels").symlink_to(users, target_is_directory=True)
+    monkeypatch.setenv("RETRIEVAL_BENCH_CACHE", str(own))
 
 
 @pytest.fixture

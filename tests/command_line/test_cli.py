@@ -369,18 +369,19 @@ def test_a_signal_in_a_destructor_is_not_raised_there(monkeypatch: pytest.Monkey
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow(reason="a whole run in a process of its own, which loads torch")
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_is_exit_130_and_keeps_what_was_finished(number: int, shelf: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["run", "--dataset", "folder", "--data-root", shelf, "--out", out, "--k", "1,3", "--threads", "1"]
-    words += ["--methods", "color,vgg16,vgg19,vgg13", "--weights", "random"]
+    words += ["--methods", "color,resnet18,resnet50", "--weights", "random"]
     command = [sys.executable, "-m", "benchmark", *map(str, words)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         deadline = time.monotonic() + 120
         for line in process.stderr:
-            if "vgg16: starting" in line:
+            if "resnet18: starting" in line:
                 break
             assert time.monotonic() < deadline
         process.send_signal(number)

@@ -38,17 +38,14 @@ def explain(out: Path, *words: object) -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
-@pytest.mark.slow
-def test_the_products_are_explained_by_every_kind_of_method(tmp_path: Path) -> None:
+@pytest.mark.slow(reason="eleven methods are run and explained, a network among them")
+def test_every_kind_of_method_is_explained(shelf: Path, tmp_path: Path) -> None:
     methods = (
         "sift:words=4,phash,color:words=4:whiten=9,squeezenet1_1,random,oracle,moments,hsv,"
         "sift:words=4+color:words=4:whiten=9+verify=5,phash+hsv+rrf,color:words=4:whiten=9+qe"
     )
     out = tmp_path / "record"
-    ran = call(
-        *("run", "--dataset", "products", "--limit", 30, "--methods", methods),
-        *("--weights", "random", "--threads", 1, "--out", out),
-    )
+    ran = run_command(shelf, out, "--methods", methods, "--weights", "random", "--threads", 1)
     assert ran.exit_code == 0, ran.stderr
     file = tmp_path / "new" / "why.png"
     code, said = explain(file, out)

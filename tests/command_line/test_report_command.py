@@ -17,10 +17,7 @@ from retrieval_bench.report import table
 from tests.support.evidences import METHODS, assert_safe, read_page, saved
 from tests.support.shop import picture
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RETRIEVAL_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def call(*words: object) -> Result:

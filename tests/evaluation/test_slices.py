@@ -43,11 +43,18 @@ def attributed() -> Dataset:
     return data.with_splits({"train": train, "query": replace(data.query, attributes=columns)})
 
 
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Path]:
+    folder = tmp_path_factory.mktemp("slices")
+    return run(plan(attributed(), spec("mean", MeanColor), "phash"), folder), folder
+
+
 @pytest.fixture
-def shop_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Record, Path]:
+def shop_record(a_run: tuple[Record, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[Record, Path]:
+    """A record, its folder, not to be written to, and its dataset under the name by which the record asks for it."""
     data = attributed()
     monkeypatch.setitem(DATASETS._entries, "shop", Entry("shop", lambda root: data, "for tests"))
-    return run(plan(data, spec("mean", MeanColor), "phash"), tmp_path / "out"), tmp_path / "out"
+    return a_run
 
 
 def known(data: Dataset) -> Known:
@@ -172,9 +179,11 @@ def test_the_command_shows_counts_and_intervals(shop_record: tuple[Record, Path]
     assert re.search(r"^day +12 +4 +[01]\.\d{3} \[[01]\.\d{3}, [01]\.\d{3}\]$", shown, re.MULTILINE), shown
 
 
-def test_an_old_record_asks_the_data(shop_record: tuple[Record, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_record_asks_the_data(
+    shop_record: tuple[Record, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record, folder = shop_record
-    arrays = load_rankings(folder, record)
+    arrays, folder = load_rankings(folder, record), tmp_path
     named = ("label_names", "category_names")
     old = {name: array for name, array in arrays.items() if not name.startswith("query_") and name not in named}
     old |= {name: arrays[name] for name in ("query_ids", "query_labels")}

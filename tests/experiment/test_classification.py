@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -33,13 +34,31 @@ def with_classifiers(data: Dataset, out: Path, *methods: str | Method, **changes
     return run(Plan(**({"methods": parsed, "dataset": source, "classifiers": EVERY, "threads": 2} | changes)), out)
 
 
-@pytest.mark.parametrize("method", ["color", "phash", "color+hsv", "color+phash+concat", "color+verify=5", "moments"])
-def test_every_classifier_is_judged_and_its_figures_follow_from_the_saved_arrays(tmp_path: Path, method: str) -> None:
-    record = with_classifiers(shop(4, 4), tmp_path, method)
+@functools.cache
+def all_classifiers(factory: pytest.TempPathFactory, method: str) -> tuple[Record, dict[str, np.ndarray]]:
+    """A run of one method with every classifier on two threads, and its arrays; once for all who ask."""
+    folder = factory.mktemp("classifiers")
+    record = with_classifiers(shop(4, 4), folder, method)
+    return record, load_rankings(folder, record)
+
+
+ALL = pytest.mark.slow(reason="to fit every classifier takes 2 s; color and phash show both kinds of features")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("color", "phash"),
+        *(pytest.param(name, marks=ALL) for name in ("color+hsv", "color+phash+concat", "color+verify=5", "moments")),
+    ],
+)
+def test_every_classifier_is_judged_and_its_figures_follow_from_the_saved_arrays(
+    tmp_path_factory: pytest.TempPathFactory, method: str
+) -> None:
+    record, arrays = all_classifiers(tmp_path_factory, method)
     (row,) = record.rows
     assert row.status == "ok", row.error
     assert tuple(row.classifiers) == EVERY == record.settings.classifiers
-    arrays = load_rankings(tmp_path, record)
     expected = arrays["query_labels"]
     for name, head in row.classifiers.items():
         assert head.error is None
@@ -144,13 +163,13 @@ def test_train_that_is_also_gallery_is_extracted_once(tmp_path: Path) -> None:
     assert row.features.computed == 24
 
 
-def test_threads_change_no_bit_of_a_head(tmp_path: Path) -> None:
-    found = []
-    for threads in (1, 2):
-        out = tmp_path / str(threads)
-        record = with_classifiers(shop(4, 4), out, "color", threads=threads)
-        found.append({name: array for name, array in load_rankings(out, record).items() if "/heads/" in name})
-    assert found[0].keys() == found[1].keys()
-    assert len(found[0]) == 3 * len(EVERY)
-    for name, array in found[0].items():
-        np.testing.assert_array_equal(array, found[1][name], err_msg=name)
+def test_threads_change_no_bit_of_a_head(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    record = with_classifiers(shop(4, 4), tmp_path, "color", threads=1)
+    one, two = (
+        {name: array for name, array in arrays.items() if "/heads/" in name}
+        for arrays in (load_rankings(tmp_path, record), all_classifiers(tmp_path_factory, "color")[1])
+    )
+    assert one.keys() == two.keys()
+    assert len(one) == 3 * len(EVERY)
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, two[name], err_msg=name)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from retrieval_bench.experiment.runner import DEFAULT_METHODS, check, resolve_de
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.records.files import load, load_rankings
-from retrieval_bench.records.schema import ImageCounts, Record
+from retrieval_bench.records.schema import ImageCounts, Record, Row
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.system.cache import FeatureCache
 from tests.support.methods import Centred, MeanColor, spec
@@ -61,15 +62,30 @@ def recomputed(folder: Path, record: Record) -> dict[str, dict[str, float]]:
     return scores
 
 
-def test_a_run_from_data_to_record(tmp_path: Path) -> None:
-    data = shop(5, 4)
-    rows = []
-    record = run(plan(data, "color", "phash", "random", "oracle"), tmp_path, on_row=rows.append)
+NAMES = ("color", "phash", "sift:words=16", "hog", "random", "oracle")
+
+
+@dataclass(frozen=True)
+class Whole:
+    record: Record
+    folder: Path
+    rows: list[Row]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """One run of NAMES on one thread that several tests look at: its record, its folder, the rows as they came."""
+    folder, rows = tmp_path_factory.mktemp("whole"), list[Row]()
+    return Whole(run(plan(shop(5, 4), *NAMES, threads=1), folder, on_row=rows.append), folder, rows)
+
+
+def test_a_run_from_data_to_record(whole: Whole) -> None:
+    data, record = shop(5, 4), whole.record
     assert record.status == "finished"
-    assert [row.method for row in record.rows] == ["color", "phash", "random", "oracle"]
-    assert [row.status for row in record.rows] == ["ok"] * 4
-    assert tuple(rows) == record.rows
-    assert load(tmp_path) == record
+    assert [row.method for row in record.rows] == list(NAMES)
+    assert [row.status for row in record.rows] == ["ok"] * len(NAMES)
+    assert tuple(whole.rows) == record.rows
+    assert load(whole.folder) == record
     assert record.dataset.fingerprint == data.fingerprint
     assert record.dataset.images == ImageCounts(train=20, gallery=20, query=20)
 
@@ -79,11 +95,11 @@ def test_a_run_from_data_to_record(tmp_path: Path) -> None:
     assert scores["oracle"]["accuracy"] == scores["oracle"]["map"] == 1.0
     assert scores["oracle"]["f1@10"] == pytest.approx(2 * 0.4 * 1 / 1.4)
     assert scores["random"]["accuracy"] < 0.6 < scores["color"]["accuracy"]
-    assert recomputed(tmp_path, record) == scores
+    assert recomputed(whole.folder, record) == scores
 
 
-def test_every_time_is_told_with_its_count(tmp_path: Path) -> None:
-    (row,) = run(plan(shop(5, 4), "color"), tmp_path).rows
+def test_every_time_is_told_with_its_count(whole: Whole) -> None:
+    row = whole.record.rows[NAMES.index("color")]
     for phase in ("decode", "extract", "search", "end_to_end"):
         assert row.times[f"{phase}_p50"].value > 0
         assert row.times[f"{phase}_p95"].n == 20
@@ -103,19 +119,13 @@ def test_every_time_is_told_with_its_count(tmp_path: Path) -> None:
     assert row.features.index_bytes > 0
 
 
-def test_the_oracle_is_never_timed(tmp_path: Path) -> None:
-    (row,) = run(plan(shop(), "oracle"), tmp_path).rows
-    assert "extract_p50" not in row.times
+def test_the_oracle_is_never_timed(whole: Whole) -> None:
+    assert "extract_p50" not in whole.record.rows[NAMES.index("oracle")].times
 
 
-def test_thread_counts_do_not_change_a_bit(tmp_path: Path) -> None:
-    data = shop(5, 4)
-    contents = []
-    for threads in (1, 2):
-        folder = tmp_path / str(threads)
-        run(plan(data, "sift:words=16", "hog", "color", "phash", "random", "oracle", threads=threads), folder)
-        contents.append((folder / "rankings.npz").read_bytes())
-    assert contents[0] == contents[1]
+def test_thread_counts_do_not_change_a_bit(whole: Whole, tmp_path: Path) -> None:
+    run(plan(shop(5, 4), *NAMES, threads=2), tmp_path)
+    assert (tmp_path / "rankings.npz").read_bytes() == (whole.folder / "rankings.npz").read_bytes()
 
 
 def test_a_failing_method_is_a_row_and_the_others_finish(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -239,9 +249,9 @@ def test_the_mark_is_part_of_the_name_everywhere(tmp_path: Path) -> None:
     assert "net[untrained]/indices" in load_rankings(tmp_path, record)
 
 
-def test_the_record_holds_every_option_and_what_was_read_back(tmp_path: Path) -> None:
-    record = run(plan(shop(), "phash", "color", threads=1), tmp_path)
-    assert record.rows[0].params == {"size": 8}
+def test_the_record_holds_every_option_and_what_was_read_back(whole: Whole) -> None:
+    record = whole.record
+    assert record.rows[NAMES.index("phash")].params == {"size": 8}
     assert record.environment.thread_counts["numba"] == 1
     assert record.environment.thread_counts["opencv"] == 1
     assert record.environment.allocator

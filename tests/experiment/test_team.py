@@ -10,22 +10,25 @@ import pytest
 import torch
 
 import retrieval_bench.extractors  # noqa: F401 - registers the networks
-from retrieval_bench.core import Setup, Split
+from retrieval_bench.core import Dataset, Setup, Split
 from retrieval_bench.experiment import features, multi_gpu
 from retrieval_bench.experiment.extraction import extract
 from retrieval_bench.experiment.multi_gpu import Team
-from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.reading import ImageBytes, encode_png
-from retrieval_bench.methods.parse import parse_method
-from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
+from retrieval_bench.registry import EXTRACTORS, parse
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.device import gpus
 from retrieval_bench.system.timing import pinned
 from tests.support.pictures import photo_of
+from tests.support.runs import plan
+from tests.support.shop import shop
+
+PROCESSES = pytest.mark.slow(reason="starts two processes, and each loads torch")
 
 
+@PROCESSES
 def test_two_processes_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = [encode_png(np.asarray(photo_of(60 + seed, 70, seed))) for seed in range(7)]
     images = DecodedOnce(ImageBytes([*encoded, encoded[2]]), PixelStore())
@@ -69,11 +72,13 @@ def test_which_gpus_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpus("cuda:1") == ["cuda:1"]
 
 
+@PROCESSES
 def test_a_run_shares_networks_out_among_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Only networks, and with the same result as without."""
-    methods = (parse_method("squeezenet1_0:size=64"), parse_method("ahash"))
-    plan = Plan(methods, parse(DATASETS, "products"), weights="random", limit=6)
-    alone = run(plan, tmp_path / "alone")
+    data = shop(3, 2)  # asked of itself, so that one split is extracted and processes are started once
+    both = Dataset("loo", data.train, data.gallery, data.gallery, data.label_names, data.category_names, True)
+    asked = plan(both, "squeezenet1_0:size=64", "ahash", weights="random", threads=1)
+    alone = run(asked, tmp_path / "alone")
     built: list[str] = []
 
     def watched(method: str, setup: Setup, devices: list[str]) -> Team:
@@ -83,7 +88,7 @@ def test_a_run_shares_networks_out_among_gpus(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(features, "gpus", lambda device: ["cpu", "cpu"])
     monkeypatch.setattr(features, "Team", watched)
     monkeypatch.setattr(multi_gpu, "LEAST", 1)
-    shared = run(plan, tmp_path / "shared")
+    shared = run(asked, tmp_path / "shared")
     assert set(built) == {"squeezenet1_0:size=64"}
     assert [row.error for row in shared.rows] == [None, None]
     assert [row.scores for row in shared.rows] == [row.scores for row in alone.rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 import zipfile
@@ -36,6 +37,7 @@ from tests.support.shop import shop
 FORMS = (("onnx", ".onnx"), ("torchscript", ".pt"))
 IMAGES = [np.asarray(photo_of(90 + 7 * seed, 120, seed)) for seed in range(12)]
 SETUP = Setup(seed=1, weights="random")
+GEM = "squeezenet1_1:pool=gem:p=2.5:size=96"
 
 
 def need(form: str) -> None:
@@ -48,10 +50,17 @@ def built(text: str, learn: bool = False) -> NetworkFeatures:
     return extractor.fit(shop(4, 4).train) if learn else extractor
 
 
-def written(text: str, form: Any, file: Path, **options: Any) -> NetworkFeatures:
+@functools.cache
+def exported(text: str, form: Any, learn: bool = False, int8: bool = False) -> tuple[NetworkFeatures, bytes]:
+    """The extractor of a method and its file, made once: torch's exporters take seconds for the smallest network."""
+    learned = library.LearnedFrom("shop", shop(4, 4).train) if learn or int8 else None
+    extractor = built(text, learn)
+    return extractor, library.export(parse_method(text), extractor, form, seed=1, learned=learned, int8=int8)
+
+
+def written(text: str, form: Any, file: Path, **how: bool) -> NetworkFeatures:
     """The extractor of a method; its file lies at `file`."""
-    extractor = built(text, learn=bool(options.get("learned")))
-    content = library.export(parse_method(text), extractor, form, seed=1, **options)
+    extractor, content = exported(text, form, **how)
     file.write_bytes(content)
     return extractor
 
@@ -60,15 +69,22 @@ def read(file: Path) -> NetworkFeatures:
     return EXTRACTORS["onnx"].build(Setup(), path=str(file))
 
 
-@pytest.mark.parametrize(("form", "suffix"), FORMS)
+TRACED = pytest.mark.slow(reason="torch's exporters take 3 to 20 s a network")
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "form", "suffix"),
     [
-        "squeezenet1_1:pool=gem:p=2.5:size=96",
-        "squeezenet1_1:pool=rmac:size=96",
-        "mobilenet_v3_small:flip=yes:size=64",
-        "resnet18:layer=layer2/layer3:pool=max:size=64",
-        "timm:vit_tiny_patch16_224:pool=token",
+        (GEM, "torchscript", ".pt"),
+        pytest.param(GEM, "onnx", ".onnx", marks=TRACED),
+        pytest.param("squeezenet1_1:pool=rmac:flip=yes:size=96", "torchscript", ".pt", marks=TRACED),
+        pytest.param("squeezenet1_1:pool=rmac:flip=yes:size=96", "onnx", ".onnx", marks=TRACED),
+        # Its squeezing and hard swishes are what an exporter may write in another way; a trace runs torch's own.
+        pytest.param("mobilenet_v3_small:size=64", "onnx", ".onnx", marks=TRACED),
+        pytest.param("resnet18:layer=layer2/layer3:pool=max:size=64", "torchscript", ".pt", marks=TRACED),
+        pytest.param("resnet18:layer=layer2/layer3:pool=max:size=64", "onnx", ".onnx", marks=TRACED),
+        pytest.param("timm:test_vit:pool=token", "torchscript", ".pt", marks=TRACED),
+        pytest.param("timm:test_vit:pool=token", "onnx", ".onnx", marks=TRACED),
     ],
 )
 def test_the_file_gives_the_rows_of_the_method_and_needs_no_options(
@@ -94,8 +110,7 @@ def test_the_file_gives_the_rows_of_the_method_and_needs_no_options(
 def test_what_is_learned_after_the_network_is_in_the_file(options: str, tmp_path: Path) -> None:
     text = f"squeezenet1_1:pool=avg:size=96:{options}"
     data = shop(4, 4)
-    learned = library.LearnedFrom("shop", data.train)
-    original = written(text, "torchscript", tmp_path / "a.pt", learned=learned)
+    original = written(text, "torchscript", tmp_path / "a.pt", learn=True)
     again = read(tmp_path / "a.pt")
     pictures = [*IMAGES, *(data.query.images[row] for row in range(4))]
     first, second = original.transform(pictures), again.transform(pictures)
@@ -125,35 +140,31 @@ def test_a_row_of_nothing_stays_nothing() -> None:
     assert not found[0].any()
 
 
+@TRACED
 def test_int8_keeps_most_neighbours_and_is_a_third_of_the_size(tmp_path: Path) -> None:
     need("onnx")
-    text = "squeezenet1_1:pool=gem:size=96"
-    data = shop(6, 6)
-    learned = library.LearnedFrom("shop", data.train)
-    original = written(text, "onnx", tmp_path / "wide.onnx")
-    content = library.export(parse_method(text), original, "onnx", seed=1, learned=learned, int8=True)
+    original, wide = exported(GEM, "onnx")
+    content = exported(GEM, "onnx", int8=True)[1]
     (tmp_path / "narrow.onnx").write_bytes(content)
-    assert len(content) < 0.4 * (tmp_path / "wide.onnx").stat().st_size
+    assert len(content) < 0.4 * len(wide)
     narrow = read(tmp_path / "narrow.onnx")
-    found = library.compared(parse_method(text), original, content, "onnx", IMAGES)
+    found = library.compared(parse_method(GEM), original, content, "onnx", IMAGES)
     assert found.images == len(IMAGES)
     assert 0 < found.largest < 0.1
     assert found.same > 0.8
     assert found.file == len(content)
     assert narrow.trained_on is not None
-    known = {data.train.images.digest(row) for row in range(len(data.train))}
+    train = shop(4, 4).train
+    known = {train.images.digest(row) for row in range(len(train))}
     assert set(narrow.trained_on["images"]) == known, "calibrated on train, and on nothing else"
 
 
-def test_pooling_and_length_stay_in_float(tmp_path: Path) -> None:
+@TRACED
+def test_pooling_and_length_stay_in_float() -> None:
     need("onnx")
     import onnx
 
-    data = shop(4, 4)
-    learned = library.LearnedFrom("shop", data.train)
-    text = "squeezenet1_1:pool=gem:size=96"
-    content = library.export(parse_method(text), built(text), "onnx", learned=learned, int8=True)
-    graph = onnx.load_from_string(content).graph
+    graph = onnx.load_from_string(exported(GEM, "onnx", int8=True)[1]).graph
     made_by = {output: node for node in graph.node for output in node.output}
     for node in graph.node:
         if node.op_type in ("Pow", "Sqrt", "Where", "ReduceMax"):
@@ -162,6 +173,7 @@ def test_pooling_and_length_stay_in_float(tmp_path: Path) -> None:
     assert sum(node.op_type == "QuantizeLinear" for node in graph.node) > 20
 
 
+@TRACED
 @pytest.mark.parametrize(("form", "suffix"), FORMS)
 def test_the_notes_say_where_the_numbers_are_from(form: str, suffix: str, tmp_path: Path) -> None:
     need(form)
@@ -198,7 +210,7 @@ def test_the_notes_say_where_the_numbers_are_from(form: str, suffix: str, tmp_pa
 def test_no_file_tells_where_it_was_made(tmp_path: Path) -> None:
     """Stack traces of what was traced would, with the paths of the machine."""
     file = tmp_path / "a.pt"
-    written("squeezenet1_1:pool=gem:size=64", "torchscript", file)
+    written(GEM, "torchscript", file)
     places = [str(Path(one.__file__).parent).encode() for one in (retrieval_bench, torch)]
     with zipfile.ZipFile(file) as archive:
         assert not any(name.endswith("debug_pkl") for name in archive.namelist())
@@ -212,7 +224,7 @@ def test_no_file_tells_where_it_was_made(tmp_path: Path) -> None:
 
 
 def test_options_overrule_the_notes(tmp_path: Path) -> None:
-    written("squeezenet1_1", "torchscript", tmp_path / "a.pt")
+    written("squeezenet1_1:pool=avg", "torchscript", tmp_path / "a.pt")
     again = parse(EXTRACTORS, f"onnx:{tmp_path / 'a.pt'}:mean=0.5/0.5/0.5:interpolation=bicubic").build(Setup())
     assert again.preprocess == Preprocess(256, 224, (0.5, 0.5, 0.5), (0.229, 0.224, 0.225), "bicubic")
 

@@ -15,15 +15,15 @@ from torchvision import models
 
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.experiment.extraction import checked
-from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.extractors.deep import backbones, network_features, postprocess, preprocess, weights
-from retrieval_bench.methods.parse import parse_method
-from retrieval_bench.registry import DATASETS, EXTRACTORS, parse
+from retrieval_bench.registry import EXTRACTORS, parse
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.timing import pinned
 from tests.support.paths import SHARED
 from tests.support.photos import photo, split_of
+from tests.support.runs import plan
+from tests.support.shop import shop
 
 WEIGHTS = SHARED / "weights"
 DIMENSIONS = {
@@ -217,10 +217,16 @@ def test_features_too_small_to_be_squared_still_have_unit_length() -> None:
     assert np.linalg.norm(plain(Mean(1e-30)).transform([photo()])[0]) == pytest.approx(1, abs=1e-6)
 
 
-SMALL = ("alexnet", "densenet121", "efficientnet_b0", "regnet_x_400mf", "shufflenet_v2_x0_5", "swin_t", "vit_b_32")
+LARGE = pytest.mark.slow(reason="to draw the weights of a large network takes seconds")
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("alexnet", "regnet_x_400mf", "shufflenet_v2_x0_5"),
+        *(pytest.param(name, marks=LARGE) for name in ("densenet121", "efficientnet_b0", "swin_t", "vit_b_32")),
+    ],
+)
 def test_every_family_gives_what_a_plain_forward_pass_gives(name: str) -> None:
     """The network, its weights and its preprocessing from torchvision itself; the head taken off by hand."""
     extractor = EXTRACTORS[name].build(Setup(seed=3, weights="random"))
@@ -244,10 +250,10 @@ def test_every_family_gives_what_a_plain_forward_pass_gives(name: str) -> None:
         ("resnet18", {"pool": "avg"}, lambda net, x: net.avgpool(_resnet_map(net, x)).flatten(1)),
         ("resnet18", {"pool": "max"}, lambda net, x: _resnet_map(net, x).amax((2, 3))),
         ("resnet18", {"layer": "layer2"}, lambda net, x: _resnet_map(net, x, 2).mean((2, 3))),
-        ("densenet121", {"pool": "avg"}, lambda net, x: net.features(x).relu().mean((2, 3))),
-        ("swin_t", {"pool": "max"}, lambda net, x: net.norm(net.features(x)).amax((1, 2))),
-        ("vit_b_32", {"pool": "token"}, lambda net, x: _vit_tokens(net, x)[:, 0]),
-        ("vit_b_32", {"pool": "avg"}, lambda net, x: _vit_tokens(net, x)[:, 1:].mean(1)),
+        pytest.param("densenet121", {"pool": "avg"}, lambda net, x: net.features(x).relu().mean((2, 3)), marks=LARGE),
+        pytest.param("swin_t", {"pool": "max"}, lambda net, x: net.norm(net.features(x)).amax((1, 2)), marks=LARGE),
+        pytest.param("vit_b_32", {"pool": "token"}, lambda net, x: _vit_tokens(net, x)[:, 0], marks=LARGE),
+        pytest.param("vit_b_32", {"pool": "avg"}, lambda net, x: _vit_tokens(net, x)[:, 1:].mean(1), marks=LARGE),
         (
             "alexnet",
             {"pool": "gem", "p": 2.0},
@@ -369,13 +375,11 @@ def test_what_is_kept_obeys_the_contract(options: dict, dtype: type, width: int)
 
 
 def test_bytes_in_the_record_are_those_that_are_kept(tmp_path: Path) -> None:
-    names = ("", ":dtype=float16", ":dtype=int8", ":whiten=16:dtype=bits")
-    methods = tuple(parse_method(f"squeezenet1_0{options}") for options in names)
-    plan = Plan(
-        methods, parse(DATASETS, "products"), weights="random", limit=20, cache=FeatureCache(tmp_path / "cache")
-    )
-    first, again = (run(plan, tmp_path / "out", overwrite=True) for _ in range(2))
-    assert [row.features.bytes_per_image for row in first.rows] == [2048, 1024, 512, 2]
+    names = ("", ":dtype=float16", ":dtype=int8", ":whiten=3:dtype=bits")
+    methods = [f"squeezenet1_0:size=64{options}" for options in names]
+    asked = plan(shop(2, 2), *methods, weights="random", cache=FeatureCache(tmp_path / "cache"))
+    first, again = (run(asked, tmp_path / "out", overwrite=True) for _ in range(2))
+    assert [row.features.bytes_per_image for row in first.rows] == [2048, 1024, 512, 1]
     assert [row.features.dtype for row in first.rows] == ["float32", "float16", "int8", "bit"]
     assert [row.scores for row in first.rows] == [row.scores for row in again.rows]
     assert all(row.features.computed == 0 for row in again.rows)
