@@ -12,7 +12,7 @@ ARGS ?=
 # An index of PyTorch builds, such as https://download.pytorch.org/whl/cpu, whose builds need 1 GB in place of 5.
 TORCH_INDEX ?=
 
-.PHONY: bench test quick check format smoke reference turned ablation grocery kernel wheel clean
+.PHONY: bench test quick check docs pictures format smoke reference turned ablation grocery kernel wheel clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)  ## the default table from the embedded dataset
@@ -24,18 +24,27 @@ test: $(READY)  ## every test, on up to four cores; ARGS="-n0 --benchmark-only" 
 quick: $(READY)  ## the tests without those marked slow
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow" $(ARGS)
 
-check: $(READY)  ## formatting, lint, types
+check: $(READY)  ## formatting, lint, types, and the documents: a link that leads nowhere fails
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+	$(BIN)/python -m mkdocs build --quiet --strict
+
+check docs: export NO_MKDOCS_2_WARNING = 1  # of mkdocs-material, about its successor
+
+docs: $(READY)  ## all pages of documentation as a site in site/
+	$(BIN)/python -m mkdocs build --quiet --strict
+
+pictures: $(READY)  ## the pictures in docs/pictures anew; needs Chromium
+	$(BIN)/python .ci/pictures.py
 
 format: $(READY)  ## put formatting and imports right
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-smoke: $(READY)  ## the default line-up with random weights, held against the committed reference
+smoke: $(READY)  ## the default line-up with random weights, compared with the committed reference
 	$(BIN)/python -m benchmark run --weights random --no-cache --overwrite --out .smoke
 	$(BIN)/python -m benchmark diff results/reference/products .smoke
 
@@ -80,14 +89,14 @@ GROCERY := $(BIN)/python -m benchmark run --dataset grocery --data-root GroceryS
 
 grocery: $(READY) $(TUNED)  ## what was chosen on val, on the test list; needs the clone, and SqueezeNet's weights in WEIGHTS
 	$(GROCERY) --methods "$(CLASSICAL)" --out results/grocery-test/classical
-	$(GROCERY) --methods "$(CLASSIFIED)" --heads svm,logistic,knn --out results/grocery-test/heads
-	$(GROCERY) --methods "$(NETWORKS)" --weights $(WEIGHTS) --heads svm,logistic --out results/grocery-test/networks
+	$(GROCERY) --methods "$(CLASSIFIED)" --classifiers svm,logistic,knn --out results/grocery-test/heads
+	$(GROCERY) --methods "$(NETWORKS)" --weights $(WEIGHTS) --classifiers svm,logistic --out results/grocery-test/networks
 	$(BIN)/python -m benchmark.document docs/classical.md docs/deep.md
 
 $(TUNED): | $(READY)
 	mkdir -p $(dir $(TUNED))
 	$(BIN)/python -m benchmark train --method squeezenet1_0 --mode finetune --weights $(WEIGHTS) --dataset grocery \
-		--data-root GroceryStoreDataset --epochs 36 --early-side 160 --early 0.7 --lr 5e-4 --views 2 --freeze 0.15 \
+		--data-root GroceryStoreDataset --epochs 36 --progressive-resizing 160 --early 0.7 --lr 5e-4 --augmentations 2 --freeze 0.15 \
 		--holdout 0 --out $(TUNED)
 
 kernel: $(READY)  ## the top-k kernel against its peers, in one table
@@ -97,7 +106,7 @@ wheel: $(READY)  ## sdist and wheel in dist/, and the wheel used in an empty env
 	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python .ci/wheel.py
 
 clean:
-	rm -rf .venv .smoke .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
+	rm -rf .venv .smoke site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from retrieval_bench import __version__
 from retrieval_bench.core import BenchError, NotComparable
+from retrieval_bench.registry import fill
 
 OK, GATE_FAILED, USER_MISTAKE, NOT_COMPARABLE, SOME_FAILED, OUR_BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 
@@ -21,19 +24,30 @@ app = typer.Typer(
     name="retrieval-bench",
     help="Which image-retrieval method, at what cost, on my images? Runs classical, hash and deep methods on the same "
     "splits and shows accuracy, recall, F1 and latency side by side.",
-    epilog="Exit codes: 0 fine; 1 a gate failed; 2 your mistake; 3 not comparable; 4 some methods failed, the others "
-    "are saved; 70 our bug; 130 interrupted, what was finished is kept.",
+    epilog="Exit codes: 0 success; 1 a check failed; 2 a mistake in the command or its data; 3 not comparable; "
+    "4 some methods failed, the others are saved; 70 a bug of this program; 130 interrupted, finished work is saved.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+class Command(TyperCommand):
+    """A command whose help says `[untrained]` where it is written so: brackets are no markup there."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.help = escape(self.help or "")
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption | TyperArgument):
+                parameter.help = escape(parameter.help or "")
+
+
 def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
     """Register a command; its return value is the exit code, and a user's mistake is one sentence on stderr."""
 
     def register(function: Callable[..., int | None]) -> Callable[..., None]:
-        @group.command(name)
+        @group.command(name, cls=Command)
         @functools.wraps(function)
         def guarded(*args: Any, **options: Any) -> None:
             try:
@@ -46,9 +60,9 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None
                 typer.echo(f"error: {error}", err=True)
                 code = USER_MISTAKE
             except KeyboardInterrupt:
-                typer.echo("interrupted; what was finished is kept", err=True)
+                typer.echo("interrupted; what was finished is saved", err=True)
                 code = INTERRUPTED
-            except Exception:  # whatever nobody foresaw: told whole, with an exit code of its own
+            except Exception:  # a bug: the whole traceback, with an exit code of its own
                 traceback.print_exc()
                 code = OUR_BUG
             raise typer.Exit(code)
@@ -59,7 +73,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None
 
 
 def say(text: str, nl: bool = True) -> None:
-    """Print on stdout. A reader that went away (`| head`) has what it wanted; a full disk is one sentence."""
+    """Print on stdout. If the reader has closed the pipe (`| head`), stop silently; a full disk is one sentence."""
     try:
         typer.echo(text, nl=nl)
     except OSError as error:
@@ -78,12 +92,8 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
-    import retrieval_bench.classifiers
-    import retrieval_bench.datasets
-    import retrieval_bench.evaluation.metrics
-    import retrieval_bench.extractors
-    import retrieval_bench.images.perturbations
-    import retrieval_bench.methods.pipeline
-    import retrieval_bench.search  # noqa: F401  importing the packages fills the registries that names are looked up in
+    fill()

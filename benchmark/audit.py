@@ -19,23 +19,27 @@ def audit_command(
     dataset: Annotated[str, typer.Argument(metavar="NAME[:key=value...]", help="A dataset; see `list datasets`.")],
     data_root: DataRoot = None,
     radius: Annotated[
-        int, typer.Option(min=0, max=16, help="Bits of 64 by which hashes of one picture may differ.")
+        int,
+        typer.Option(
+            min=0, max=16, help="Two images are duplicates if their 64-bit hashes differ in at most so many bits."
+        ),
     ] = 4,
     method: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Also compare the features of this method, e.g. color.")
+        str | None, typer.Option(metavar="NAME", help="Also compare images by the features of this method, e.g. color.")
     ] = None,
     within: Annotated[
         float | None,
-        typer.Option(help="Largest distance of its duplicates. Default: measured on slightly changed copies."),
+        typer.Option(help="Largest distance of duplicates by --method. Default: measured on slightly changed copies."),
     ] = None,
     record: Annotated[
-        Path | None, typer.Option(metavar="RECORD", help="Score this record's methods without the leaked queries.")
+        Path | None,
+        typer.Option(metavar="RECORD", help="Also show the scores of this record without the leaked queries."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Fixes samples and what methods learn.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores this process may use.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, with examples, as JSON.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of samples and of what methods learn.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything, with examples, as JSON.")] = False,
 ) -> None:
-    """Look for duplicates inside and across splits, conflicting labels, lone queries and broken images."""
+    """Find duplicates within and across splits, conflicting labels, queries without a match, and broken images."""
     from benchmark.dedupe import describer
     from benchmark.display import Display
     from retrieval_bench.compare.reload import dataset_of
@@ -47,7 +51,9 @@ def audit_command(
     workers = usable_threads(threads)
     whole = None if record is None else load(record)
     if whole is not None and whole.dataset.spec != str(spec):
-        raise BenchError(f"--record {record}: it is a run on {whole.dataset.spec}, not on {spec}; name one on {spec}")
+        raise BenchError(
+            f"--record {record}: this record is of {whole.dataset.spec}, not of {spec}; name a record of {spec}"
+        )
     with interruptible(), Display() as display:
         shown = stoppable(display)
         data = spec.build(data_root)
@@ -113,7 +119,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     leaks = facts.get("record", {})
     none = [kind for kind, found in leaks.items() if not found["leaked"]]
     if none:
-        lines += ["", f"no query leaked by {', '.join(none)}: without the leaked ones, the scores are what they are"]
+        lines += ["", f"{', '.join(none)}: no query leaked, so the scores do not change"]
     for kind, found in leaks.items():
         if kind in none:
             continue

@@ -1,4 +1,4 @@
-"""`data`: get datasets ready and look at them."""
+"""`data`: prepare datasets and look at them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmark.options import DataRoot
 if TYPE_CHECKING:
     from retrieval_bench.core import Dataset
 
-data = typer.Typer(help="Get datasets ready and look at them.", no_args_is_help=True)
+data = typer.Typer(help="Prepare datasets and look at them.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 
@@ -23,10 +23,11 @@ def prepare_command(
     name: Annotated[str, typer.Argument(metavar="NAME[:key=value...]", help="A dataset; see `list datasets`.")],
     data_root: DataRoot = None,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Write a contact sheet: a glance at what is in it.")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Also write a contact sheet: one picture with a sample of the images."),
     ] = None,
 ) -> None:
-    """Load (or render) a dataset, decode every image once, and say what is in it."""
+    """Load (or render) a dataset, decode every image once, and print what it contains."""
     from benchmark.display import Display
     from retrieval_bench.datasets.sheet import contact_sheet
     from retrieval_bench.images.screening import screen

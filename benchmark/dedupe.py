@@ -1,4 +1,4 @@
-"""`dedupe`: which images of a dataset or folder are the same picture, and how well each method can tell."""
+"""`dedupe`: which images of a dataset or folder are the same picture, and how well each method finds them."""
 
 from __future__ import annotations
 
@@ -27,27 +27,35 @@ def dedupe_command(
     ],
     data_root: DataRoot = None,
     methods: Annotated[
-        str, typer.Option(metavar="phash,sift,...", help="What images are compared by, comma-separated.")
+        str, typer.Option(metavar="phash,sift,...", help="Methods that images are compared by, comma-separated.")
     ] = "phash",
     within: Annotated[
-        float | None, typer.Option(help="Take this distance instead of measuring where to draw the line.")
+        float | None, typer.Option(help="Use this distance as the threshold instead of measuring one.")
     ] = None,
     precision: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Draw the line at this precision. Default: at the best F1."),
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Choose the threshold that reaches this precision. Default: the threshold of the best F1.",
+        ),
     ] = None,
-    copies: Annotated[int, typer.Option(min=4, help="How many images get a planted copy, to draw the line by.")] = 400,
+    copies: Annotated[
+        int, typer.Option(min=4, help="How many images get a planted copy; the threshold is measured on these.")
+    ] = 400,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write duplicates.json and duplicates.html there.")
+        Path | None, typer.Option(metavar="DIR", help="Write duplicates.json and duplicates.html into this folder.")
     ] = None,
     weights: Annotated[
-        str, typer.Option(metavar="auto|pretrained|random|DIR", help="Networks' weights, as in `run`.")
+        str, typer.Option(metavar="auto|pretrained|random|DIR", help="Weights of networks, as in `run`.")
     ] = "auto",
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Fixes samples, copies, what methods learn.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores this process may use.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of samples, copies and what methods learn.")
+    ] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Find near-duplicates; the threshold is measured on planted copies, whose originals are known."""
+    """Find near-duplicates. The threshold is measured on planted copies, whose originals are known."""
     from benchmark.display import Display
     from retrieval_bench.data_audit import dedupe
     from retrieval_bench.registry import DATASETS, parse
@@ -129,8 +137,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines += aligned(table)
     if any(method["judged"] is not None for method in facts["methods"]):
         lines.append(
-            "Thresholds were chosen on one half of the planted copies, for a collection of this size of which one "
-            "image in a hundred has a copy; the figures are of the other half."
+            "Thresholds were chosen on one half of the planted copies and measured on the other half, for a "
+            "collection of this size in which one image in a hundred has a copy."
         )
         kinds = list(next(m["judged"] for m in facts["methods"] if m["judged"] is not None)["found"])
         recall = [["copies found", *kinds]]

@@ -1,4 +1,4 @@
-"""`diff`: two records held against each other, and a verdict."""
+"""`diff`: compare two records, and give a verdict."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class DiffFormat(StrEnum):
 @command(app, "diff")
 def diff_command(
     before: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
-    after: Annotated[Path, typer.Argument(help="The record to hold against it.")],
+    after: Annotated[Path, typer.Argument(help="The record to compare with it.")],
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Largest change of a quality number, up or down, that is still the same.")
+        float, typer.Option(min=0.0, help="Largest change of a score, up or down, that still counts as the same.")
     ] = TOLERANCE,
     learned_tolerance: Annotated[
-        float, typer.Option(min=0.0, help="The same for methods that learn from train, which vary more.")
+        float, typer.Option(min=0.0, help="The same for methods that learn from train; their scores vary more.")
     ] = LEARNED_TOLERANCE,
     fail: Annotated[
         list[str] | None,
         typer.Option(
             "--fail",
             metavar="NAME:LIMIT[%]",
-            help="Fail where NAME gets worse by more than LIMIT, in its unit or in percent: map@r:0.01, "
-            "search_ms_p50:20%. May be repeated; the tolerances are then not judged.",
+            help="Fail if NAME gets worse by more than LIMIT, in its unit or in percent: map@r:0.01, "
+            "search_ms_p50:20%. Repeatable. With --fail, the tolerances are not checked.",
         ),
     ] = None,
     form: Annotated[
@@ -46,7 +46,7 @@ def diff_command(
     ] = DiffFormat.text,
     as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON; the same as --format json.")] = False,
 ) -> int:
-    """Compare two records: exit 0 same, 1 moved or missing, 3 not comparable."""
+    """Compare two records. Exit code 0: same; 1: changed or missing; 3: not comparable."""
     from retrieval_bench.compare.diff import diff
     from retrieval_bench.compare.gates import parse_gate
     from retrieval_bench.compare.reload import values_of
@@ -58,7 +58,7 @@ def diff_command(
     values = (values_of(before, old), values_of(after, new))
     try:
         verdict = diff(old, new, tolerance, learned_tolerance, gates=gates, values=values)
-    except NotComparable as refusal:  # whoever reads the output and not the exit code is told as well
+    except NotComparable as refusal:  # also for programs that read the output and not the exit code
         if as_json or form is DiffFormat.json:
             say(json.dumps({"passed": False, "not_comparable": str(refusal)}, indent=1))
         elif form is DiffFormat.md:

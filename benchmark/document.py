@@ -1,4 +1,4 @@
-"""`python -m benchmark.document FILE.md ...`: make the tables in documents anew from the records they name."""
+"""`python -m benchmark.document FILE.md ...`: write the tables in documents again from the records they name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from benchmark.app import Command
 from retrieval_bench.core import BenchError
 
 app = typer.Typer(
@@ -16,12 +17,16 @@ app = typer.Typer(
 USER_MISTAKE = 2
 
 
-@app.command()
+@app.command(cls=Command)
 def document(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE.md ...", help="Documents with tables to renew.")],
-    root: Annotated[Path, typer.Option(metavar="DIR", help="Where the paths of the records start.")] = Path(),
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE.md ...", help="Documents whose tables are written again.")
+    ],
+    root: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder that the paths of the records start from.")
+    ] = Path(),
 ) -> None:
-    """Renew the tables between `<!-- table` and `<!-- /table -->`; a document that does not change is left alone."""
+    """Write the tables between `<!-- table` and `<!-- /table -->` again, where they changed."""
     from retrieval_bench.report.document import renewed
     from retrieval_bench.system.files import write_whole
 

@@ -16,22 +16,22 @@ from retrieval_bench.core import BenchError, printable
 @command(app, "explain")
 def explain_command(
     record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
-    out: Annotated[Path, typer.Option(metavar="FILE.png", help="Where the picture goes.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.png", help="File for the picture.")],
     query: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="The query, by its id. Default: the one on which methods disagree most."),
+        typer.Option(metavar="ID", help="Id of the query. Default: the query on which the methods disagree most."),
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(metavar="a,b", help="Only these of the record's methods. Default: all.")
+        str | None, typer.Option(metavar="a,b", help="Only these methods of the record. Default: all.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, max=8, help="How many of the images found are shown of each method.")] = 4,
+    top: Annotated[int, typer.Option(min=1, max=8, help="How many neighbours of each method are shown.")] = 4,
     data_root: DataRoot = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where networks' weights are now. Default: as in the run.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the networks' weights. Default: as in the run.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores this process may use.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
 ) -> None:
-    """Show why: for a query and its neighbours the matched keypoints, similarity maps or bits of every method."""
+    """Draw why images were found: matched keypoints, similarity maps or bits of a query and its neighbours."""
     from dataclasses import replace
 
     from benchmark.display import Display
@@ -44,7 +44,7 @@ def explain_command(
     if out.is_dir():
         raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as why.png")
     if out.suffix.lower() != ".png":
-        raise BenchError(f"--out {printable(out)}: the picture is a PNG; name a file that ends in .png")
+        raise BenchError(f"--out {printable(out)}: the picture is a PNG file; name a file that ends in .png")
     if weights is not None and not weights.is_dir():
         raise BenchError(f"--weights {printable(weights)}: is no folder; name the one that holds the weights")
     whole = load(record)
@@ -53,7 +53,7 @@ def explain_command(
         raise BenchError("--methods names no method; leave it out for all of the record's")
     names = methods_of(whole, wanted)
     if not names:
-        raise BenchError(f"{printable(record)}: no method of it finished, so there is nothing to explain")
+        raise BenchError(f"{printable(record)}: no method in this record finished, so there is nothing to explain")
     arrays = load_rankings(record, whole)
     if query is not None:
         from retrieval_bench.explaining.choice import query_row

@@ -29,31 +29,33 @@ class FileFormat(StrEnum):
 @command(app, "export")
 def export_command(
     method: Annotated[
-        str, typer.Option(metavar="NETWORK[:key=value...]", help="A network, its pooling and post-processing.")
+        str, typer.Option(metavar="NETWORK[:key=value...]", help="A network with its pooling and post-processing.")
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where it goes: FILE.onnx, or FILE.pt or FILE.ts for TorchScript.")
+        Path, typer.Option(metavar="FILE", help="Output file: FILE.onnx, or for TorchScript FILE.pt or FILE.ts.")
     ],
-    form: Annotated[FileFormat, typer.Option("--format", help="What other programs read it by.")] = FileFormat.onnx,
+    form: Annotated[FileFormat, typer.Option("--format", help="File format.")] = FileFormat.onnx,
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="Quantised, for ONNX: calibrated on images of --dataset's train split."),
+        typer.Option("--int8", help="Quantise an ONNX file; it is calibrated on images of --dataset's train split."),
     ] = False,
     dataset: Annotated[
         str | None,
         typer.Option(
             metavar="NAME[:key=value...]",
-            help="Its train split is what post-processing learns from, --int8 is calibrated and the file compared on.",
+            help="On its train split post-processing is fitted, --int8 is calibrated and the file is compared.",
         ),
     ] = None,
     data_root: DataRoot = None,
     weights: Annotated[
-        str, typer.Option(metavar="auto|pretrained|random|DIR", help="Networks' weights, as in `run`.")
+        str, typer.Option(metavar="auto|pretrained|random|DIR", help="Weights of networks, as in `run`.")
     ] = "auto",
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Fixes what is learned and drawn, as in `run`.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores this process may use.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of what is learned and drawn, as in `run`.")
+    ] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
 ) -> None:
-    """Write a network as one file that other programs run, and say how far it agrees with the original."""
+    """Write a network as one file that other programs can run, and print how closely it agrees with the original."""
     from benchmark.display import Display
     from retrieval_bench.exporting import export as library
     from retrieval_bench.exporting.files import need_packages
@@ -65,13 +67,13 @@ def export_command(
     _check_place(out, form)
     if int8 and form is FileFormat.torchscript:
         raise BenchError(
-            "--int8: TorchScript files are written in float32 alone, as torch has moved quantisation elsewhere; "
+            "--int8: TorchScript files are written only in float32, because torch has moved quantisation elsewhere; "
             "use --format onnx"
         )
     if int8 and dataset is None:
-        raise BenchError("--int8 is calibrated on training images; name them by --dataset, and --data-root")
+        raise BenchError("--int8 is calibrated on training images; name them with --dataset, and --data-root if needed")
     if data_root is not None and dataset is None:
-        raise BenchError("--data-root: it belongs to a dataset; name that by --dataset")
+        raise BenchError("--data-root needs a dataset; name it with --dataset")
     need_packages(form.value)
     checked_weights(weights, chosen.deep)
     with interruptible(), Display() as display:
@@ -96,16 +98,16 @@ def _check_place(out: Path, form: FileFormat) -> None:
     suffixes = SUFFIXES[form.value]
     if out.suffix not in suffixes:
         raise BenchError(
-            f"--out {printable(out)}: a file of --format {form.value} must end in {' or '.join(suffixes)}, by which "
-            "`run` knows what it is"
+            f"--out {printable(out)}: a file of --format {form.value} must end in {' or '.join(suffixes)}, so that "
+            "`run` recognises it"
         )
     if out.is_dir():
         raise BenchError(f"--out {printable(out)}: a folder of this name exists; name a file")
     if not out.parent.is_dir():
-        raise BenchError(f"--out {printable(out)}: there is no folder {printable(out.parent)}; make it first")
+        raise BenchError(f"--out {printable(out)}: there is no folder {printable(out.parent)}; create it first")
     if any(sign in str(out) for sign in ",:+"):
         raise BenchError(
-            f"--out {printable(out)}: `run --methods` cannot name a path with , : or + in it; name another"
+            f"--out {printable(out)}: `run --methods` cannot read a path that contains , : or +; name another"
         )
 
 
@@ -126,7 +128,9 @@ def _ready(
     if dataset is None:
         extractor: NetworkFeatures = method.members[0].build(setup)
         if extractor.learned:
-            raise BenchError(f"--method {method} learns from training images; name them by --dataset, and --data-root")
+            raise BenchError(
+                f"--method {method} learns from training images; name them with --dataset, and --data-root if needed"
+            )
         return extractor, None
     plan = prepare.Plan(
         methods=(method,),
@@ -140,7 +144,7 @@ def _ready(
     train = prepare.prepare(plan, progress).dataset.train
     if not len(train):
         raise BenchError(
-            f"--dataset {dataset}: it has no train images to learn from or compare on; name another, or none"
+            f"--dataset {dataset}: this dataset has no train images; name another dataset, or leave --dataset out"
         )
     pipeline, _ = described(method, plan, train, {}, progress)
     fitted: Any = pipeline.members[0].extractor
@@ -154,7 +158,7 @@ def _lines(method: Method, extractor: NetworkFeatures, out: Path, found: Agreeme
     return [
         f"{name} -> {printable(out)}: {sizes}",
         f"on {found.images} {what}: numbers differ by at most {found.largest:.2g}, and {near}",
-        "both in one table:",
+        "to compare both in one table, run:",
     ]
 
 

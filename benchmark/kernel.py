@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from benchmark.app import Command
 from benchmark.display import Display
 from retrieval_bench.core import BenchError
 
@@ -18,28 +19,30 @@ app = typer.Typer(
 OK, WRONG_RESULT, USER_MISTAKE = 0, 1, 2
 
 
-@app.command()
+@app.command(cls=Command)
 def kernel(
     only: Annotated[
         str | None,
         typer.Option("--only", "--shapes", metavar="PATTERN,...", help='Shapes by name, as in "1x*,hamming*,*x512-*".'),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; quick searches run more.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="For all; without it every usable core.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Shrunk shapes, to try the programme out.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; fast searches run more of them.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of all competitors. Default: all usable cores.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Use small shapes, to try the program.")] = False,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Also the memory of a search above gallery and index.")
+        bool, typer.Option("--memory", help="Also measure the memory that a search needs beside gallery and index.")
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Every sample, for a later comparison.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write every sample into this file.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Time against gallery size; needs matplotlib.")
+        Path | None, typer.Option(metavar="FILE.png", help="Also draw time over gallery size; needs matplotlib.")
     ] = None,
 ) -> None:
-    """Milliseconds of this package's search and of numpy, torch, faiss and scikit-learn, interleaved, in one table.
+    """Time this package's search and those of numpy, torch, faiss and scikit-learn, interleaved, in one table.
 
-    Exit codes: 0 fine; 1 somebody's result is wrong; 2 your mistake.
+    Exit codes: 0 success; 1 a result is wrong; 2 a mistake in the command.
     """
     from retrieval_bench.peer_benchmarks.run import KernelPlan, run
     from retrieval_bench.system.files import write_whole

@@ -1,10 +1,11 @@
-"""`list`: what is registered, with its options; and what each metric means."""
+"""`list`: what is registered, family by family; one thing with its options; and what each metric means."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable
-from enum import StrEnum
+import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,21 +18,36 @@ from retrieval_bench.core import BenchError
 if TYPE_CHECKING:
     from retrieval_bench.registry import Entry, Registry
 
-
-class Kind(StrEnum):
-    methods = "methods"
-    joins = "joins"
-    steps = "steps"
-    heads = "heads"
-    datasets = "datasets"
-    metrics = "metrics"
-    backends = "backends"
-    perturbations = "perturbations"
+WIDTH = 80
+NAMES = 16
+"""Columns of a name, and of an option."""
+SHOWN_NETWORKS = ("resnet18", "resnet50", "vgg16", "squeezenet1_0", "mobilenet_v3_small", "vit_b_16")
+"""Of torchvision's networks, those that the short list names."""
+KINDS = {
+    "methods": "method",
+    "joins": "way to join methods",
+    "steps": "re-ranking step",
+    "classifiers": "classifier",
+    "datasets": "dataset",
+    "metrics": "metric",
+    "backends": "backend",
+    "perturbations": "perturbation",
+}
+"""What a list holds, and what one of it is called."""
+FURTHER_NAMES = {"heads": "classifiers"}
+"""Earlier names of kinds, which go on working."""
 
 
 @command(app, "list")
 def list_command(
-    kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[KIND|NAME]",
+            help="methods, joins, steps, classifiers, datasets, metrics, backends, perturbations; or the name of one "
+            "thing, as sift.",
+        ),
+    ] = None,
     dataset: Annotated[
         str | None,
         typer.Option(metavar="NAME[:key=value...]", help="With `list metrics`: their ceilings on this dataset."),
@@ -39,10 +55,35 @@ def list_command(
     data_root: DataRoot = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, with options and definitions, as JSON.")] = False,
 ) -> None:
-    """List methods, how they are joined and re-ranked, classifiers, datasets, metrics and backends, one line each.
+    """List methods by family, joins, re-ranking steps, classifiers, datasets, metrics and backends, one line each.
 
-    `list metrics` also says how each metric is defined, and with --dataset what a perfect ranking reaches there.
+    `list NAME` explains one of them: each option, its default and its meaning. `list metrics` says how each metric is
+    defined, and with --dataset what a perfect ranking reaches there.
     """
+    registries = _registries()
+    kind = None if what is None else FURTHER_NAMES.get(what, what)
+    if dataset is not None and kind != "metrics":
+        raise BenchError("--dataset: ceilings belong to metrics; write list metrics --dataset NAME")
+    highest = {} if dataset is None else _ceilings(dataset, data_root)
+    chosen: dict[str, list[Entry]]
+    if kind is None or kind in registries:
+        chosen = {key: list(registry) for key, registry in registries.items() if kind in (None, key)}
+    else:
+        chosen = {key: [registry[kind]] for key, registry in registries.items() if kind in registry}
+        if not chosen:
+            raise BenchError(_unknown(kind, registries))
+    if as_json:
+        everything = {key: [_described(entry) for entry in entries] for key, entries in chosen.items()}
+        if highest:
+            for facts in everything["metrics"]:
+                facts["ceilings"] = _own(highest, facts["name"])
+        say(json.dumps(everything, indent=1))
+        return
+    for line in _lines(kind, chosen, highest, dataset):
+        say(line)
+
+
+def _registries() -> dict[str, Registry]:
     from retrieval_bench.registry import (
         BACKENDS,
         CLASSIFIERS,
@@ -54,40 +95,119 @@ def list_command(
         STEPS,
     )
 
-    registries: dict[Kind, Registry] = {
-        Kind.methods: EXTRACTORS,
-        Kind.joins: JOINS,
-        Kind.steps: STEPS,
-        Kind.heads: CLASSIFIERS,
-        Kind.datasets: DATASETS,
-        Kind.metrics: METRICS,
-        Kind.backends: BACKENDS,
-        Kind.perturbations: PERTURBATIONS,
+    return {
+        "methods": EXTRACTORS,
+        "joins": JOINS,
+        "steps": STEPS,
+        "classifiers": CLASSIFIERS,
+        "datasets": DATASETS,
+        "metrics": METRICS,
+        "backends": BACKENDS,
+        "perturbations": PERTURBATIONS,
     }
-    chosen = {key: value for key, value in registries.items() if kind in (None, key)}
-    if dataset is not None and kind is not Kind.metrics:
-        raise BenchError("--dataset: ceilings belong to metrics; write list metrics --dataset NAME")
-    highest = {} if dataset is None else _ceilings(dataset, data_root)
-    if as_json:
-        everything = {key.value: [_described(entry) for entry in registry] for key, registry in chosen.items()}
-        if highest:
-            for facts in everything[Kind.metrics.value]:
-                facts["ceilings"] = _own(highest, facts["name"])
-        say(json.dumps(everything, indent=1))
+
+
+def _unknown(name: str, registries: dict[str, Registry]) -> str:
+    from retrieval_bench.registry import unknown
+
+    known = [*registries, *(entry.name for registry in registries.values() for entry in registry)]
+    return unknown("kind or name", name, known, hint="`python -m benchmark list` shows them all")
+
+
+def _lines(
+    kind: str | None, chosen: dict[str, list[Entry]], highest: dict[str, float], dataset: str | None
+) -> Iterator[str]:
+    if kind == "metrics":
+        for entry in chosen["metrics"]:
+            yield from _definition(entry, _own(highest, entry.name), dataset)
         return
-    if kind is Kind.metrics:
-        for entry in METRICS.own():
-            say("\n".join(_definition(entry, _own(highest, entry.name), dataset)))
+    if kind is not None and kind not in chosen:
+        for key, (entry,) in chosen.items():
+            yield from _definition(entry, {}, None) if key == "metrics" else _explained(KINDS[key], entry)
         return
-    for key, registry in chosen.items():
-        own = registry.own()
-        say(f"{key.value}:")
-        for entry in own:
-            say(f"  {entry.name:16} {entry.about}{_options(entry)}")
-        further = [entry.name for entry in registry if entry not in own]
-        if further:
-            say(f"  and {len(further)} torchvision networks by name: {_wrapped(further)}")
-        say("")
+    for key, entries in chosen.items():
+        for family, members in _families(entries):
+            yield f"{key}, family {family}:" if family else f"{key}:"
+            yield from _family(members, short=kind is None)
+            yield ""
+    if kind is None:
+        yield from _wrapped("`list NAME` explains one of these with its options, `list metrics` defines the metrics.")
+    elif any(entry.options for entries in chosen.values() for entry in entries):
+        yield from _wrapped("`list NAME` explains one of these with its options.")
+
+
+def _families(entries: Iterable[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+    ordered = sorted(entries, key=lambda entry: entry.family)
+    for family, members in itertools.groupby(ordered, key=lambda entry: entry.family):
+        yield family, list(members)
+
+
+def _family(members: list[Entry], short: bool) -> Iterator[str]:
+    """A line or two for each entry; those that a provider adds (torchvision's networks) by name alone."""
+    for entry in members:
+        if not entry.facts.get("provided"):
+            yield from _row(entry.name, entry.about)
+    provided = [entry.name for entry in members if entry.facts.get("provided")]
+    if provided and short:
+        some = [name for name in SHOWN_NETWORKS if name in provided]
+        yield from _row(
+            "NETWORK", f"one of {len(provided)} networks of torchvision by its name: {', '.join(some)}, ..."
+        )
+        yield from _row("", "`list methods` names them all")
+    elif provided:
+        yield from _wrapped(f"and {len(provided)} networks of torchvision by name: {', '.join(provided)}", indent=2)
+
+
+def _explained(kind: str, entry: Entry) -> Iterator[str]:
+    """All that there is to say of one entry: what it is, and each option with its default and meaning."""
+    family = f", family {entry.family}" if entry.family else ""
+    yield f"{entry.name} ({kind}{family})"
+    yield from _wrapped(entry.about, indent=2)
+    yield ""
+    main, argument = entry.facts.get("main"), entry.facts.get("argument")
+    options = {name: parameter for name, parameter in entry.options.items() if name != argument}
+    if argument:
+        yield from _wrapped(f"{entry.name}:{argument.upper()} says which: {entry.meanings[argument]}", indent=2)
+        yield ""
+    if not options:
+        yield "  It has no options."
+        return
+    yield f"  {'option':{NAMES}} {'default':10} what it means"
+    for name, parameter in options.items():
+        text = entry.meanings.get(name, "")
+        lines = textwrap.wrap(text, WIDTH - NAMES - 14, break_on_hyphens=False) or [""]
+        yield f"  {name:{NAMES}} {_written(parameter.default):10} {lines[0]}".rstrip()
+        for line in lines[1:]:
+            yield f"  {'':{NAMES}} {'':10} {line}"
+    yield ""
+    first = next(iter(options))
+    if main:
+        default = options[main].default
+        text = f"Write the value of `{main}` behind the name, {entry.name}={default}; others follow behind colons."
+    else:
+        called = f"{entry.name}:{argument.upper()}" if argument else entry.name
+        given = f"{called}:{first}={_written(options[first].default)}"
+        text = f"Write options behind the name, each behind a colon: {given}"
+    yield from _wrapped(text, indent=2)
+
+
+def _written(default: Any) -> str:
+    """The default as a user writes it."""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return str(default) or "-"
+
+
+def _row(name: str, text: str) -> list[str]:
+    indent = f"  {name:{NAMES}} "
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent), break_on_hyphens=False
+    )
+
+
+def _wrapped(text: str, indent: int = 0) -> list[str]:
+    space = " " * indent
+    return textwrap.wrap(text, WIDTH, initial_indent=space, subsequent_indent=space, break_on_hyphens=False)
 
 
 def _definition(entry: Entry, highest: dict[str, float], dataset: str | None) -> list[str]:
@@ -115,17 +235,7 @@ def _ceilings(dataset: str, root: Path | None) -> dict[str, float]:
         return ceilings_of(prepare(Plan((), parse(DATASETS, dataset), root=root, threads=usable_cores()), display))
 
 
-def _options(entry: Entry) -> str:
-    options = [f"{name}={parameter.default}" for name, parameter in entry.options.items()]
-    return f" [{', '.join(options)}]" if options else ""
-
-
-def _wrapped(names: Iterable[str]) -> str:
-    import textwrap
-
-    return "\n" + textwrap.fill(", ".join(names), 110, initial_indent="    ", subsequent_indent="    ")
-
-
 def _described(entry: Entry) -> dict[str, Any]:
     options = {name: parameter.default for name, parameter in entry.options.items()}
-    return {"name": entry.name, "family": entry.family, "about": entry.about, "options": options, **entry.facts}
+    facts = {"name": entry.name, "family": entry.family, "about": entry.about, "options": options}
+    return {**facts, "meanings": entry.meanings, **entry.facts}

@@ -7,6 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from benchmark.app import Command
 from benchmark.display import Display
 from retrieval_bench.core import BenchError
 
@@ -17,40 +18,43 @@ app = typer.Typer(
 USER_MISTAKE = 2
 
 
-@app.command()
+@app.command(cls=Command)
 def network(
     name: Annotated[str, typer.Option("--network", help="A torchvision network.")] = "resnet50",
-    images: Annotated[int, typer.Option(min=1, help="Images that are timed in each round.")] = 32,
+    images: Annotated[int, typer.Option(min=1, help="Images timed in each round.")] = 32,
     compared: Annotated[
-        int, typer.Option(min=2, help="Images of products, a split, whose neighbours are compared.")
+        int, typer.Option(min=2, help="Images in each split of products whose neighbours are compared.")
     ] = 200,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="For all; without it every usable core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of all competitors. Default: all usable cores.")
+    ] = None,
     weights: Annotated[str, typer.Option(help="auto, pretrained, random or a directory.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda; auto is the GPU where there is one.")] = "auto",
-    compute: Annotated[str, typer.Option(help="float32, fused, bfloat16: from JPEG; else the fastest there is.")] = "",
-    files: Annotated[int, typer.Option(min=0, help="JPEG files that are described in each round; 0: none.")] = 64,
-    dataset: Annotated[str, typer.Option(help="Whose queries are the JPEG files.")] = "products",
-    data_root: Annotated[Path | None, typer.Option(help="Where that dataset lies.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda. auto: the GPU if there is one.")] = "auto",
+    compute: Annotated[
+        str, typer.Option(help="For the JPEG part: float32, fused or bfloat16. Default: the fastest available.")
+    ] = "",
+    files: Annotated[int, typer.Option(min=0, help="JPEG files in each round of the JPEG part; 0: skip it.")] = 64,
+    dataset: Annotated[str, typer.Option(help="Dataset whose queries are the JPEG files.")] = "products",
+    data_root: Annotated[Path | None, typer.Option(help="Path of that dataset.")] = None,
 ) -> None:
-    """Images a second of a plain loop, this package and onnxruntime, interleaved, and what changes in the neighbours.
+    """Time a plain loop, this package and onnxruntime, interleaved, and compare the neighbours that they give.
 
-    Then from JPEG files to features, decoded as the network runs, beside the same network on tensors that are ready.
-    On a GPU only that, with the share of the card's peak.
+    Then time JPEG files to features, and beside it the same network on ready tensors. On a GPU only this part runs,
+    with the share of the card's peak.
 
-    Exit codes: 0 fine; 2 your mistake.
+    Exit codes: 0 success; 2 a mistake in the command.
     """
-    import retrieval_bench.datasets
-    import retrieval_bench.extractors  # noqa: F401 - registers the networks
     from retrieval_bench.core import Setup
     from retrieval_bench.datasets.splits import limit
     from retrieval_bench.extractors.deep.fused_inference import Compute
     from retrieval_bench.peer_benchmarks.networks import contest
     from retrieval_bench.peer_benchmarks.throughput import throughput
-    from retrieval_bench.registry import DATASETS, parse
+    from retrieval_bench.registry import DATASETS, fill, parse
     from retrieval_bench.system.device import check_device, gpu_is_there, on_gpu
     from retrieval_bench.system.timing import usable_cores
 
+    fill()
     try:
         if device not in ("auto", "cpu", "cuda"):
             raise BenchError(f"--device {device}: choose auto, cpu or cuda")

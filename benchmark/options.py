@@ -1,10 +1,10 @@
-"""Options that several commands have, and what their text means."""
+"""Options that several commands share, and how their text is parsed."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -20,10 +20,20 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+T = TypeVar("T")
+
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", metavar="PATH", help="Where the dataset lies: a folder, or a manifest file."),
+    typer.Option("--data-root", metavar="PATH", help="Path of the dataset: a folder, or a manifest file."),
 ]
+
+
+def renamed(flag: str, value: T | None, former_flag: str, former: T | None, default: T) -> T:
+    """What was given by a flag or by its former name, which goes on working; never by both."""
+    if value is not None and former is not None:
+        raise BenchError(f"{former_flag} is the former name of {flag}; give the value once, with {flag}")
+    given = former if value is None else value
+    return default if given is None else given
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
@@ -55,7 +65,7 @@ def parse_cutoffs(text: str) -> tuple[int, ...]:
 
 
 def checked_weights(text: str, looked_for: bool = True) -> str:
-    """looked_for: a network will ask for its weights, so the folders where they may lie must exist."""
+    """looked_for: a network will look for its weights, so the folders where they may be must exist."""
     from retrieval_bench.extractors.deep.weights import weights_directories
 
     words = ("auto", "pretrained", "random")
@@ -71,5 +81,5 @@ def usable_threads(wanted: int | None) -> int:
 
     cores = usable_cores()
     if wanted is not None and wanted > cores:
-        typer.echo(f"--threads {wanted}: this process may use {cores} cores; going on with {cores}", err=True)
+        typer.echo(f"--threads {wanted}: this process may use {cores} cores; using {cores}", err=True)
     return min(wanted or cores, cores)

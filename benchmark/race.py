@@ -1,4 +1,4 @@
-"""`race`: two commands or two installed versions, timed by turns."""
+"""`race`: two commands or two installed versions, timed in turns."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from retrieval_bench.core import BenchError
 
 @command(app, "race")
 def race_command(
-    base: Annotated[str, typer.Argument(help="A command in quotes, or a virtual environment with this installed.")],
-    head: Annotated[str, typer.Argument(help="What to hold against it: the same.")],
-    rounds: Annotated[int, typer.Option(min=3, help="How often each is run, by turns, after one uncounted.")] = 10,
+    base: Annotated[
+        str, typer.Argument(help="A command in quotes, or a virtual environment with this package installed.")
+    ],
+    head: Annotated[str, typer.Argument(help="What to compare it with: also a command or an environment.")],
+    rounds: Annotated[
+        int, typer.Option(min=3, help="How often each is run, in turns, after one run that is not counted.")
+    ] = 10,
     run_options: Annotated[
-        str, typer.Option("--run", metavar="'--methods a,b ...'", help="For environments: what `run` is given.")
+        str, typer.Option("--run", metavar="'--methods a,b ...'", help="For environments: the options of `run`.")
     ] = "",
     fail: Annotated[
         list[str] | None,
         typer.Option(
-            "--fail", metavar="NAME:LIMIT%", help="Fail where HEAD is surely worse by more, e.g. wall_s:5%. Repeatable."
+            "--fail",
+            metavar="NAME:LIMIT%",
+            help="Fail if NAME of HEAD is surely worse by more than LIMIT, e.g. wall_s:5%. Repeatable.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The ratios as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the ratios as JSON.")] = False,
 ) -> int:
-    """Time two commands or two installed versions by turns: paired ratios, HEAD over BASE, with 95 % intervals."""
+    """Time two commands or two installed versions in turns: paired ratios, HEAD over BASE, with 95 % intervals."""
     import shlex
     from dataclasses import asdict
 
@@ -38,7 +44,7 @@ def race_command(
     gates = [parse_gate(text) for text in fail or ()]
     for gate in gates:
         if not gate.relative:
-            raise BenchError(f"--fail {gate}: a race knows ratios; write the limit in percent, e.g. {gate.name}:5%")
+            raise BenchError(f"--fail {gate}: a race measures ratios; write the limit in percent, e.g. {gate.name}:5%")
     first, second = (ab_timing.argv_of(one, shlex.split(run_options)) for one in (base, head))
     with Display() as display:
         ratios = ab_timing.race(first, second, rounds, display)
@@ -50,7 +56,7 @@ def race_command(
     if as_json:
         say(json.dumps([asdict(ratio) for ratio in ratios], indent=1))
     else:
-        say(f"HEAD over BASE, {rounds} rounds by turns, geometric mean and 95 % interval:")
+        say(f"HEAD over BASE, {rounds} rounds in turns, geometric mean and 95 % interval:")
         for ratio in ratios:
             say(
                 f"  {ratio.name:40} {ratio.base:10.4g} -> {ratio.head:10.4g} {ratio.unit:9} "

@@ -1,4 +1,4 @@
-"""`repeat`: a record run again from what it says of itself, and held against itself."""
+"""`repeat`: run a record again from its own settings, and compare the result with it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from retrieval_bench.core import BenchError, printable
 def repeat_command(
     record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the new record here; else it is dropped.")
+        Path | None, typer.Option(metavar="DIR", help="Save the new record in this folder. Default: it is not saved.")
     ] = None,
     data_root: DataRoot = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> int:
-    """Run a record again from what it says of itself: exit 0 identical or within tolerance, 1 different."""
+    """Run a record again from its own settings. Exit code 0: identical or within tolerance; 1: different."""
     import tempfile
     from dataclasses import asdict
 
@@ -38,7 +38,7 @@ def repeat_command(
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch) / "again"
         if out is not None and out.resolve() == run_file(record).parent.resolve():
-            raise BenchError(f"--out {printable(out)}: that is the record itself; name another folder")
+            raise BenchError(f"--out {printable(out)}: this is the folder of the record itself; name another")
         with interruptible(), Display() as display:
             after = runner.run(
                 plan,
@@ -55,7 +55,7 @@ def repeat_command(
         for sentence in again.differences:
             say(f"  {sentence}")
         if again.reasons:
-            say("What is not as it was:")
+            say("What is not the same as then:")
             for sentence in again.reasons:
                 say(f"  {sentence}")
     return GATE_FAILED if again.verdict == "different" else OK

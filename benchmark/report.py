@@ -23,20 +23,22 @@ class ReportFormat(StrEnum):
 
 @command(app, "report")
 def report_command(
-    records: Annotated[list[Path], typer.Argument(metavar="RECORD...", help="Each a run.json, or its folder.")],
+    records: Annotated[
+        list[Path], typer.Argument(metavar="RECORD...", help="Each is a run.json, or the folder that holds it.")
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where it goes. Default: report.html; the other forms go to stdout."),
+        typer.Option(metavar="FILE", help="Output file. Default: report.html; other formats go to stdout."),
     ] = None,
     form: Annotated[
-        ReportFormat, typer.Option("--format", help="json has every number that the page draws.")
+        ReportFormat, typer.Option("--format", help="json holds every number that the page draws.")
     ] = ReportFormat.html,
     data_root: DataRoot = None,
     no_images: Annotated[
-        bool, typer.Option("--no-images", help="Show no image of the dataset, and do not look for them.")
+        bool, typer.Option("--no-images", help="Show no images of the dataset, and do not look for the dataset.")
     ] = False,
 ) -> None:
-    """Make a page of records that opens anywhere: tables, plots, failures with images; or Markdown, LaTeX, ..."""
+    """Write records as one HTML page with tables, plots and failures with images; or as Markdown, LaTeX, ..."""
     from retrieval_bench.report import formats
     from retrieval_bench.report.evidence import gather
     from retrieval_bench.system.files import write_whole

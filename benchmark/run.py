@@ -18,6 +18,7 @@ from benchmark.options import (
     parse_classifiers,
     parse_cutoffs,
     parse_methods,
+    renamed,
     usable_threads,
 )
 from benchmark.shown import Format, formatted, one_line
@@ -34,7 +35,7 @@ def run_command(
         str | None,
         typer.Option(
             metavar="a,b[:key=value...]",
-            help="Methods, comma-separated, with options. Default: one of each family and the controls "
+            help="Methods with their options, comma-separated. Default: one of each family and the controls "
             "(sift, hog, phash, color, resnet18, convnet, random, oracle). Any torchvision network works.",
         ),
     ] = None,
@@ -47,55 +48,56 @@ def run_command(
         str | None,
         typer.Option(
             metavar="svm,knn,...",
-            help="Classifiers that learn from train on every method's features: knn, svm, logistic, tree, mlp.",
+            help="Train these classifiers on the features of every method: knn, svm, logistic, tree, mlp.",
         ),
     ] = None,
-    heads: Annotated[str | None, typer.Option(hidden=True, help="What --classifiers was called before.")] = None,
+    heads: Annotated[str | None, typer.Option(hidden=True, help="Former name of --classifiers.")] = None,
     k: Annotated[
-        str | None, typer.Option("--k", metavar="1,5,10", help="Cutoffs of the metrics. Default 1,5,10.")
+        str | None, typer.Option("--k", metavar="1,5,10", help="Cutoffs k of the metrics. Default 1,5,10.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Fixes vocabularies, samples and random weights.")
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of vocabularies, samples and random weights.")
     ] = 0,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the record goes. Default results/<dataset>/.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for the record. Default results/<dataset>/.")
     ] = None,
     weights: Annotated[
         str,
         typer.Option(
             metavar="auto|pretrained|random|DIR",
-            help="Networks' weights. auto: a file in RETRIEVAL_BENCH_WEIGHTS or torch's cache, else a download, else "
-            "random and marked [untrained]. pretrained: fail instead of random. DIR: look there first.",
+            help="Weights of networks. auto: a file in RETRIEVAL_BENCH_WEIGHTS or torch's cache, else a download, else "
+            "random weights, marked \\[untrained]. pretrained: like auto, but fail instead of random weights. random: "
+            "random weights. DIR: like auto, but look in this folder first.",
         ),
     ] = "auto",
     device: Annotated[Device, typer.Option(help="Where networks run.")] = Device.auto,
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores this process may use.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="At most N images in each split, evenly over labels.")
+        int | None, typer.Option(min=1, metavar="N", help="Use at most N images of each split, evenly over labels.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="What finds the nearest; see `list backends`.")] = "exact",
+    backend: Annotated[str, typer.Option(help="The nearest-neighbour search; see `list backends`.")] = "exact",
     max_bad: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Stop when more than this share of the images is unusable.")
+        float, typer.Option(min=0.0, max=1.0, help="Stop if more than this share of the images is unusable.")
     ] = 0.01,
     perturb: Annotated[
         str | None,
         typer.Option(
             metavar="rotate,blur,...|all",
-            help="Ask again with perturbed queries: rotate, crop, jpeg, blur, noise, brightness, occlude, flip, "
-            "background. Gallery and what was learned stay as they are.",
+            help="Also evaluate with perturbed queries: rotate, crop, jpeg, blur, noise, brightness, occlude, flip, "
+            "background. The gallery and the fitted methods stay the same.",
         ),
     ] = None,
     severity: Annotated[
-        str, typer.Option(metavar="1,3,5", help="How strong perturbations are, from 1 (slight) to 5 (severe).")
+        str, typer.Option(metavar="1,3,5", help="Strengths of the perturbations, from 1 (slight) to 5 (severe).")
     ] = "1,2,3,4,5",
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every feature anew and store none.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all features again and store none.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier record in DIR instead of keeping it in DIR/earlier.")
+        bool, typer.Option("--overwrite", help="Replace the record in DIR instead of moving it to DIR/earlier.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check data and methods, say what would run, run nothing.")
+        bool, typer.Option("--dry-run", help="Check data and methods and show what would run, without running it.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record alone on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the record on stdout, as JSON.")] = False,
 ) -> int:
     """Run methods on a dataset: accuracy, recall, F1, latency and cost of each, on the same splits."""
     from benchmark.display import Display
@@ -104,9 +106,7 @@ def run_command(
     from retrieval_bench.registry import BACKENDS, DATASETS, parse
     from retrieval_bench.system.cache import FeatureCache, cache_root
 
-    if heads is not None and classifiers is not None:
-        raise BenchError("--heads is the former name of --classifiers; name the classifiers once, with --classifiers")
-    classifiers = heads if classifiers is None else classifiers
+    classifiers = renamed("--classifiers", classifiers, "--heads", heads, None)
     chosen = runner.unique(parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
     plan = prepare.Plan(
         methods=chosen,
@@ -142,7 +142,7 @@ def run_command(
         display.say(f"record: {printable(folder / 'run.json')}")
     say(formatted(record, Format.json if as_json else Format.table), nl=False)
     if record.violations:
-        typer.echo("run failed; the record is saved, and its numbers are not to be trusted:", err=True)
+        typer.echo("run failed; the record is saved, but do not trust its numbers:", err=True)
         for sentence in record.violations:
             typer.echo(f"  {sentence}", err=True)
         return GATE_FAILED

@@ -1,4 +1,4 @@
-"""`show`: a record's table again, from its file."""
+"""`show`: the table of a record, from its file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from benchmark.shown import Format, formatted
 @command(app, "show")
 def show_command(
     record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
-    form: Annotated[Format, typer.Option("--format", help="csv has every figure.")] = Format.table,
+    form: Annotated[Format, typer.Option("--format", help="csv holds every number.")] = Format.table,
     curves: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw accuracy over severity, of a run with --perturb.")
+        Path | None, typer.Option(metavar="FILE.png", help="Draw accuracy over severity; for a run with --perturb.")
     ] = None,
 ) -> None:
-    """Show the table of a record again, from its file."""
+    """Show the table of a record."""
     from retrieval_bench.records.files import load
     from retrieval_bench.report import robustness
 

@@ -21,14 +21,14 @@ def slices_command(
     record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
     data_root: DataRoot = None,
     methods: Annotated[
-        str | None, typer.Option(metavar="a,b", help="Only these of the record's methods. Default: all.")
+        str | None, typer.Option(metavar="a,b", help="Only these methods of the record. Default: all.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="Which to print: accuracy, map@r or recall@k at the largest k.")] = (
+    metric: Annotated[str, typer.Option(help="Metric to print: accuracy, map@r, or recall@k at the largest k.")] = (
         "accuracy"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="All three with intervals, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all three metrics with intervals, as JSON.")] = False,
 ) -> None:
-    """Results by category, by train images of the label, and by what the dataset knows of each query."""
+    """Show scores by category, by number of train images of the label, and by attributes of the queries."""
     from dataclasses import asdict
 
     from retrieval_bench.compare.reload import dataset_of, main_metrics, main_values, methods_of
@@ -54,15 +54,15 @@ def slices_command(
         say("\n".join(_lines(way, names, metric)))
         say("")
     if found:
-        say("In brackets: where the mean over all such queries is expected, to 95 %, by bootstrap over products.")
+        say("In brackets: 95 % interval of the mean over all such queries, by bootstrap over labels.")
     else:
-        say("nothing divides these queries: no category, one class size, no attribute")
+        say("these queries cannot be divided: no category, one class size, no attribute")
 
 
 def _lines(way: Sliced, names: list[str], metric: str) -> list[str]:
     from retrieval_bench.report.lines import aligned
 
-    table = [[way.by, "queries", "products", *names]]
+    table = [[way.by, "queries", "labels", *names]]
     for part in way.slices:
         cells = [_cell(part.scores[name][metric]) for name in names]
         table.append([part.name, f"{part.queries:,}", f"{part.products:,}", *cells])

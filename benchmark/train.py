@@ -1,4 +1,4 @@
-"""`train`: a network made for one's own images, in a file that `--weights` then takes."""
+"""`train`: train a network on your own images, in a file that `--weights` then takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from benchmark.app import app, command
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, Device, checked_weights, usable_threads
+from benchmark.options import DataRoot, Device, checked_weights, renamed, usable_threads
 from retrieval_bench.core import BenchError, printable
 
 SUFFIXES = (".pth", ".pt")
@@ -57,65 +57,117 @@ def train_command(
         Path,
         typer.Option(
             metavar="FILE.pth",
-            help="Where the weights go. Called NETWORK-anything.pth, `run --weights` finds it by its folder.",
+            help="File for the weights. If it is called NETWORK-anything.pth, `run --weights FOLDER` finds it.",
         ),
     ],
     mode: Annotated[
         Mode,
-        typer.Option(help="A linear layer over fixed features, the whole network further, or from random weights."),
+        typer.Option(
+            help="head: a linear layer over fixed features. finetune: the whole network, from trained weights. "
+            "scratch: the whole network, from random weights."
+        ),
     ] = Mode.finetune,
     dataset: Annotated[
-        str, typer.Option(metavar="NAME[:key=value...]", help="Its train split is learned from.")
+        str, typer.Option(metavar="NAME[:key=value...]", help="The network learns from its train split.")
     ] = "products",
     data_root: DataRoot = None,
-    epochs: Annotated[int, typer.Option(min=1, help="How often each image is seen.")] = 10,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run of the same options was.")] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="How many times each image is used.")] = 10,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run of the same options that was stopped.")
+    ] = False,
     weights: Annotated[
-        str, typer.Option(metavar="auto|pretrained|random|DIR", help="What head and finetune start from, as in `run`.")
+        str,
+        typer.Option(
+            metavar="auto|pretrained|random|DIR", help="Weights that head and finetune start from, as in `run`."
+        ),
     ] = "auto",
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Fixes order, augmentation, first weights.")] = 0,
-    batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = 32,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Fixes the order, the augmentation and the first weights.")
+    ] = 0,
+    batch: Annotated[int, typer.Option(min=2, help="Images in one step.")] = 32,
     lr: Annotated[
-        float | None, typer.Option(min=0.0, help="Highest learning rate. Default: by mode and optimizer.")
+        float | None, typer.Option(min=0.0, help="Peak learning rate. Default: depends on mode and optimizer.")
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(min=0.0, help="Default: by optimizer.")] = None,
-    optimizer: Annotated[Optimizer, typer.Option(help="What takes the steps.")] = Optimizer.adamw,
-    schedule: Annotated[Schedule, typer.Option(help="How the learning rate goes.")] = Schedule.onecycle,
+    weight_decay: Annotated[float | None, typer.Option(min=0.0, help="Default: depends on the optimizer.")] = None,
+    optimizer: Annotated[Optimizer, typer.Option(help="The optimizer.")] = Optimizer.adamw,
+    schedule: Annotated[Schedule, typer.Option(help="How the learning rate changes.")] = Schedule.onecycle,
     loss: Annotated[
-        Loss, typer.Option(help="proxy-anchor and triplet come from pytorch-metric-learning.")
+        Loss, typer.Option(help="The loss; proxy-anchor and triplet need pytorch-metric-learning.")
     ] = Loss.cross_entropy,
-    smoothing: Annotated[float, typer.Option(min=0.0, max=0.99, help="Of labels, for the softmax losses.")] = 0.1,
-    balance: Annotated[bool, typer.Option(help="Weigh rare classes more.")] = True,
+    smoothing: Annotated[float, typer.Option(min=0.0, max=0.99, help="Label smoothing of the softmax losses.")] = 0.1,
+    balance: Annotated[bool, typer.Option(help="Give rare classes more weight.")] = True,
     augment: Annotated[
         str,
         typer.Option(
             metavar="none|crop=0.35,flip=0.5,...",
-            help="How far images are changed: crop, flip, rotate, colour, hue, noise, erase; the rest as by default.",
+            help="How much images are changed: crop, flip, rotate, colour, hue, noise, erase. Others keep their "
+            "defaults.",
         ),
     ] = "",
-    side: Annotated[int, typer.Option(min=0, help="Pixels of a training image; 0: what the network expects.")] = 0,
-    early_side: Annotated[int, typer.Option(min=0, help="The same in the first epochs, which then cost less.")] = 0,
-    early: Annotated[float, typer.Option(min=0.0, max=0.99, help="Which share of the epochs that is.")] = 0.6,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=0, help="Pixels of a training image. Default 0: the size that the network expects."),
+    ] = None,
+    progressive_resizing: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            help="Train on images of this size in the first epochs, which then take less time. Default 0: do not.",
+        ),
+    ] = None,
+    early: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="Share of the epochs that --progressive-resizing applies to.")
+    ] = 0.6,
     freeze: Annotated[
-        float, typer.Option(min=0.0, max=0.99, help="Share of the first layers that fine-tuning leaves alone.")
+        float,
+        typer.Option(min=0.0, max=0.99, help="Share of the layers, from the first on, that finetune keeps as is."),
     ] = 0.0,
-    average: Annotated[float, typer.Option(min=0.0, max=0.9999, help="Decay of the mean of the weights.")] = 0.98,
-    views: Annotated[int, typer.Option(min=1, help="Pictures of each image that a head learns from.")] = 4,
+    ema_decay: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.9999,
+            help="The moving average of the weights is saved; this is its decay. 0: the last weights. Default 0.98.",
+        ),
+    ] = None,
+    augmentations: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pictures of each image that mode head learns from: itself, mirrored, then changed. Default 4.",
+        ),
+    ] = None,
     holdout: Annotated[
         float, typer.Option(min=0.0, max=0.89, help="Share of each label's train images kept for validation.")
     ] = 0.1,
-    patience: Annotated[int, typer.Option(min=0, help="Stop after so many epochs without a better one; 0: never.")] = 0,
-    precision: Annotated[Precision, typer.Option(help="auto: bfloat16 where it is computed in.")] = Precision.auto,
-    shards: Annotated[
-        int, typer.Option(min=1, help="Parts of a batch worked on side by side; the result depends on it.")
-    ] = 2,
-    device: Annotated[Device, typer.Option(help="Where the network is trained.")] = Device.auto,
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores this process may use.")] = None,
-    tensorboard: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the curves for TensorBoard, too.")
+    patience: Annotated[int, typer.Option(min=0, help="Stop after so many epochs without improvement; 0: never.")] = 0,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: bfloat16 where the hardware supports it.")
+    ] = Precision.auto,
+    micro_batches: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Parts of a batch that run in parallel. The result depends on their number. Default 2.",
+        ),
     ] = None,
+    device: Annotated[Device, typer.Option(help="Where the network is trained.")] = Device.auto,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write the curves for TensorBoard, into this folder.")
+    ] = None,
+    side: Annotated[int | None, typer.Option(min=0, hidden=True, help="Former name of --image-size.")] = None,
+    early_side: Annotated[
+        int | None, typer.Option(min=0, hidden=True, help="Former name of --progressive-resizing.")
+    ] = None,
+    average: Annotated[
+        float | None, typer.Option(min=0.0, max=0.9999, hidden=True, help="Former name of --ema-decay.")
+    ] = None,
+    views: Annotated[int | None, typer.Option(min=1, hidden=True, help="Former name of --augmentations.")] = None,
+    shards: Annotated[int | None, typer.Option(min=1, hidden=True, help="Former name of --micro-batches.")] = None,
 ) -> None:
-    """Train a network on the train split: a new head, fine-tuning, or from scratch; resumable after a kill."""
+    """Train a network on the train split: a new head, fine-tuning, or from scratch. It can resume when stopped."""
     from benchmark.display import Display
     from retrieval_bench.images.screening import screen
     from retrieval_bench.records.environment import environment
@@ -145,16 +197,16 @@ def train_command(
         smoothing=smoothing,
         balance=balance,
         augment=parse_augment(augment),
-        side=side,
-        early_side=early_side,
+        image_size=renamed("--image-size", image_size, "--side", side, 0),
+        progressive_resizing=renamed("--progressive-resizing", progressive_resizing, "--early-side", early_side, 0),
         early=early,
         freeze=freeze,
-        average=average,
-        views=views,
+        ema_decay=renamed("--ema-decay", ema_decay, "--average", average, 0.98),
+        augmentations=renamed("--augmentations", augmentations, "--views", views, 4),
         holdout=holdout,
         patience=patience,
         precision=precision.value,
-        shards=shards,
+        micro_batches=renamed("--micro-batches", micro_batches, "--shards", shards, 2),
         seed=seed,
     )
     setup = train.setup_for(seed, checked_weights(weights), device.value, usable_threads(threads))
@@ -189,19 +241,19 @@ def train_command(
             curves.draw(outcome.history, f"{method}, {mode.value} on {spec}", picture)
             display.say(f"curves: {printable(picture)}")
         else:
-            display.say("no picture of the curves: that needs matplotlib (pip install 'retrieval-bench[train]')")
+            display.say("the curves are not drawn: that needs matplotlib (pip install 'retrieval-bench[train]')")
         if tensorboard is not None:
             curves.tensorboard(outcome.history, tensorboard)
 
 
 def _check_place(out: Path) -> None:
-    """Before hours of training, and not after them."""
+    """Refuse before hours of training, not after them."""
     if out.is_dir():
         raise BenchError(f"--out {printable(out)}: a folder of this name exists; name a file")
     if out.suffix not in SUFFIXES:
         raise BenchError(
-            f"--out {printable(out)}: a file of weights must end in {' or '.join(SUFFIXES)}, by which `run` knows it; "
-            "the picture of the curves is called the same, with .png"
+            f"--out {printable(out)}: a file of weights must end in {' or '.join(SUFFIXES)}, so that `run` knows it; "
+            "the picture of the curves has the same name with .png"
         )
     _check_folder(out.parent, f"--out {printable(out)}")
 

@@ -1,4 +1,4 @@
-"""The types that every part of the house speaks: splits, datasets, features, rankings, judgements.
+"""The types that all parts of the package share: splits, datasets, features, rankings, judgements.
 
 Nothing here knows about files, networks or tables; numpy is the only import beyond the standard library.
 """
@@ -22,15 +22,23 @@ SPLITS = ("train", "gallery", "query")
 
 
 class BenchError(Exception):
-    """The user's mistake, in one sentence: the thing, what is allowed, what to do. Shown without traceback; exit 2."""
+    """A mistake of the user, in one sentence: what is wrong, what is allowed, what to do.
+
+    Commands print it without a traceback and end with exit code 2.
+    """
 
 
 class NotComparable(BenchError):
-    """Two records that must not be compared, and why. Exit 3."""
+    """Two records must not be compared; the sentence says why. Commands end with exit code 3."""
 
 
 class BadImage(Exception):
-    """One image that cannot be used. `reason` is a short countable phrase, `detail` one sentence about this file."""
+    """One image that cannot be used.
+
+    Args:
+        reason: a short phrase, the same for all images with this fault, so that they can be counted.
+        detail: one sentence about this image.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -39,17 +47,19 @@ class BadImage(Exception):
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """A path as text that any encoder takes: bytes that are not UTF-8 become \\xNN."""
+    r"""A path as text that can always be encoded: bytes that are not UTF-8 become \xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run fixes for every method; extractor builders take it as their first argument.
+    """What a run fixes for all methods. Builders of extractors take it as their first argument.
 
-    weights: "auto", "pretrained", "random" or a directory that holds state dicts.
-    device: "cpu" or "cuda" (already resolved, never "auto").
-    threads: Python threads that `fit` may use; what is learned must not depend on it.
+    Args:
+        seed: seed of everything random, from 0.
+        weights: "auto", "pretrained", "random", or a directory that holds state dicts.
+        device: "cpu" or "cuda"; already resolved, never "auto".
+        threads: Python threads that `fit` may use, at least 1. What is learned must not depend on it.
     """
 
     seed: int = 0
@@ -59,32 +69,71 @@ class Setup:
 
 
 class Images(Protocol):
-    """n encoded images, decoded on access. Implementations live in `images.py`."""
+    """n encoded images, decoded on access. `images.reading` has implementations for files and for bytes in memory."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of images."""
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The upright image as (h, w, 3) uint8 RGB; raises BadImage."""
+        """Decode one image.
+
+        Args:
+            row: which image, from 0.
+
+        Returns:
+            (h, w, 3) uint8 RGB, upright.
+
+        Raises:
+            BadImage: The image cannot be read or decoded.
+        """
 
     def read(self, row: int) -> bytes:
-        """The encoded bytes as stored; raises BadImage where they cannot be read."""
+        """Read one image without decoding it.
+
+        Args:
+            row: which image, from 0.
+
+        Returns:
+            The encoded bytes, as stored.
+
+        Raises:
+            BadImage: The bytes cannot be read.
+        """
 
     def digest(self, row: int) -> str:
-        """sha256 (hex) of the content: what the feature cache and the fingerprint go by."""
+        """Identify the content of one image, for the feature cache and the fingerprint.
+
+        Args:
+            row: which image, from 0.
+
+        Returns:
+            sha256 of the content, as hex digits.
+        """
 
     def take(self, rows: Sequence[int]) -> Images:
-        """The same images, only these rows, in this order."""
+        """Select images.
+
+        Args:
+            rows: which images, from 0; repeats are allowed.
+
+        Returns:
+            These images, in this order.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One of train, gallery, query.
+    """One of train, gallery and query: n images and what is known of them.
 
-    ids: stable printable names, unique within the split, e.g. "test/Fruit/Lemon/Lemon_007.jpg".
-    labels: (n,) int64, the product; indexes `Dataset.label_names`.
-    images: n images, decoded on access.
-    categories: (n,) int64, the coarse class, indexing `Dataset.category_names`; None where the dataset has none.
-    attributes: name -> (n,) array of what else is known of each image (view parameters, text, group).
+    Args:
+        ids: n stable printable names, unique within the split, e.g. "test/Fruit/Lemon/Lemon_007.jpg".
+        labels: (n,) int64, the class of each image; indexes `Dataset.label_names`.
+        images: n images, decoded on access.
+        categories: (n,) int64, the coarse class; indexes `Dataset.category_names`. None: the dataset has none.
+        attributes: name -> (n,) array of what else is known of each image (view parameters, text, group).
+
+    Raises:
+        ValueError: A column has another length than `ids`.
     """
 
     ids: tuple[str, ...]
@@ -107,14 +156,21 @@ class Split:
 
     @cached_property
     def content(self) -> str:
-        """sha256 over what can be learned from: every image's digest and label, in order."""
+        """sha256 (hex) over everything that can be learned from: each image's digest and label, in order."""
         digest = hashlib.sha256()
         for row, label in enumerate(self.labels):
             digest.update(f"{self.images.digest(row)} {label}\n".encode())
         return digest.hexdigest()
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Split:
-        """The same split, only these rows, in this order."""
+        """Select rows.
+
+        Args:
+            rows: which rows, from 0.
+
+        Returns:
+            A split of these rows, in this order.
+        """
         rows = np.asarray(rows, np.int64)
         return Split(
             ids=tuple(self.ids[row] for row in rows),
@@ -127,10 +183,22 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Three splits and their names, checked once.
+    """Three splits and the names of their labels; checked when it is created.
 
-    leave_one_out: queries may also lie in the gallery; each is then masked by id inside the search.
-    notices: sentences for the record about what was odd but usable (an empty class, a label without queries).
+    Args:
+        name: the name of the dataset, e.g. "products".
+        train: what methods learn from; may be empty.
+        gallery: what is searched in; at least one image.
+        query: what is searched for; at least one image.
+        label_names: names of the labels; a label is an index into them.
+        category_names: names of the categories; a category is an index into them.
+        leave_one_out: queries may also lie in the gallery; the search then excludes each query itself, by its id.
+        notices: sentences for the record about what is odd but usable (an empty class, a label without queries).
+
+    Raises:
+        BenchError: An id occurs twice in a split, gallery or query is empty, a query is also in train or (without
+            `leave_one_out`) in the gallery, or gallery and query have only one label.
+        ValueError: A label or category has no name.
     """
 
     name: str
@@ -170,11 +238,12 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, Split]:
+        """The three splits by their names: train, gallery, query."""
         return {"train": self.train, "gallery": self.gallery, "query": self.query}
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over ids, labels, categories and content of all three splits: what "same splits" means."""
+        """sha256 (hex) over ids, labels, categories and image contents of all three splits; equal: the same splits."""
         digest = hashlib.sha256()
         for name, split in self.splits.items():
             digest.update(f"{name}\n".encode())
@@ -188,7 +257,18 @@ class Dataset:
         return digest.hexdigest()
 
     def with_splits(self, splits: Mapping[str, Split], notices: Sequence[str] = ()) -> Dataset:
-        """The same dataset with other splits (some images left out, say), checked anew."""
+        """Replace splits, for example to leave some images out. The new dataset is checked again.
+
+        Args:
+            splits: name (train, gallery, query) -> new split; splits that are not named stay.
+            notices: sentences that are added to those of the dataset.
+
+        Returns:
+            A new dataset.
+
+        Raises:
+            BenchError: As for a new dataset.
+        """
         return replace(
             self,
             train=splits.get("train", self.train),
@@ -216,46 +296,65 @@ def _first_repeat(ids: Sequence[str]) -> str | None:
 class Extractor(Protocol):
     """Turns images into vectors or bit codes.
 
-    Contract: row i of `transform` depends on image i alone, to the last bit, whatever stands beside it and however many
-    Python threads call `transform` at once; the runner parallelises so and keeps each library at one thread of its own
-    meanwhile. Nothing is learned outside `fit`. An image that cannot be described (blank, no keypoint) gives a zero
-    row, never NaN.
+    Contract of `transform`:
 
-    Optional attributes that the runner reads:
-    learned: tuple of attribute names (numpy arrays) that `fit` sets; the cache saves and restores them.
-        Absent or empty: the method learns nothing from train.
-    fit_images: how many training images `fit` reads at most; without it, all of them. Progress is counted by it.
-    progress: (what, done, total) -> None, which the runner sets before `fit` where an extractor has it: for learning
-        that goes on long after the images were read.
-    chunk: how many images `transform` likes to be given at once; without it, a few.
-    mark: e.g. "untrained"; the method is then called "resnet50[untrained]" everywhere.
-    weights: {"source": ..., "sha256": ...} of the network's weights, for the record.
-    trained_on: what a weights file says of its training; a query that is among its images is refused.
-    serial: True where the work on one image is too small to be divided: while single queries are timed, too, BLAS and
-        OpenCV then keep to one thread (two that wait for each other took 50 ms over what one does in 5).
-    searcher: (gallery features) -> Searcher, for features that no backend compares, such as several codes an image; the
-        runner then uses it in place of the backend.
-    transform_split: (split) -> features, for controls that may look at labels (the oracle); used in place of
-        `transform`, never cached and never timed.
+    - Row i depends only on image i, to the last bit, whatever images are beside it.
+    - Several Python threads may call it at once. The runner does so, and keeps each library at one thread meanwhile.
+    - Nothing is learned outside `fit`.
+    - An image that cannot be described (blank, no keypoint) gives a row of zeros, never NaN.
+
+    An extractor may have more attributes, which the runner reads:
+
+    - learned: tuple of names of the attributes (numpy arrays) that `fit` sets. The cache saves and restores them.
+      Absent or empty: the method learns nothing from train.
+    - fit_images: `fit` reads at most this many training images. Absent: all. Progress is counted by it.
+    - progress: (what, done, total) -> None. The runner sets it before `fit`, if the extractor has it: for learning that
+      takes long after the images were read.
+    - chunk: number of images that `transform` should be given at once. Absent: a few.
+    - mark: for example "untrained". The method is then called "resnet50[untrained]" everywhere.
+    - weights: {"source": ..., "sha256": ...} of the network's weights, for the record.
+    - trained_on: what a weights file says of its training. A query that is among its images is refused.
+    - serial: True if the work on one image is too small to be divided. BLAS and OpenCV then keep to one thread also
+      while single queries are timed (two threads that waited for each other took 50 ms for what one does in 5 ms).
+    - searcher: (gallery features) -> `Searcher`, for features that no backend can compare, such as several codes for
+      one image. The runner then uses it instead of the backend.
+    - transform_split: (split) -> features, for controls that may use labels (the oracle). It is used instead of
+      `transform`, and is never cached and never timed.
+
+    Attributes:
+        distance: how features are compared: "cosine", "euclidean", "inner_product" or "hamming".
     """
 
     distance: Distance
 
     def fit(self, train: Split) -> Self:
-        """Learn from `train` alone. Called once, also where there is nothing to learn (then it only returns self)."""
+        """Learn from `train` only. Called once, also if there is nothing to learn.
+
+        Args:
+            train: the training images and their labels; may be empty.
+
+        Returns:
+            The extractor itself.
+        """
 
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """n images -> (n, d) float32 for cosine, euclidean, inner_product; (n, bytes) packed uint8 for hamming.
+        """Describe images.
 
-        Also float16 or int8 instead of float32, where that is what is kept of an image.
+        Args:
+            images: n arrays (h, w, 3) uint8 RGB.
+
+        Returns:
+            (n, d) float32 for cosine, euclidean and inner_product, also float16 or int8 if that is what is stored of an
+            image; (n, bytes) packed uint8 for hamming.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """Several features of the same n images, by name: what a method searches with that takes more than one array.
+    """Several features of the same n images, by name, for methods that search with more than one array.
 
-    arrays: name -> (n, ...) array. A slice or an array of rows selects the same rows of each.
+    Args:
+        arrays: name -> (n, ...) array. A slice or an array of rows selects the same rows of each.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -268,19 +367,21 @@ class Bundle:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all arrays together."""
         return sum(array.nbytes for array in self.arrays.values())
 
 
 Rows = np.ndarray | Bundle
-"""What is searched for and in: one array, or a Bundle of them."""
+"""Features that are searched for or searched in: one array, or a Bundle of arrays."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
     """The k nearest gallery rows of each query.
 
-    indices: (q, k) int64 gallery rows, nearest first; equal distances: lower row first; -1 pads.
-    distances: (q, k) float32, not decreasing along a row; inf pads.
+    Args:
+        indices: (q, k) int64 gallery rows, nearest first; equal distances: lower row first; padded with -1.
+        distances: (q, k) float32, not decreasing along a row; padded with inf.
     """
 
     indices: np.ndarray
@@ -288,25 +389,36 @@ class Ranking:
 
 
 class Searcher(Protocol):
-    """A backend that holds a gallery."""
+    """A search over a gallery that it holds."""
 
     @property
     def bytes(self) -> int:
-        """What the index itself occupies."""
+        """Bytes that the index itself takes."""
 
     def __call__(self, queries: Any, k: int, exclude: np.ndarray | None = None) -> Ranking:
-        """exclude: (q,) or (q, m) int64 gallery rows that query i must not find; -1 stands for none."""
+        """Find the k nearest gallery rows of each query.
+
+        Args:
+            queries: q rows of the same kind as the gallery.
+            k: how many rows to find for each query, at least 1.
+            exclude: (q,) or (q, m) int64 gallery rows that query i must not find; -1 stands for none.
+
+        Returns:
+            The nearest rows and their distances.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """All that a metric may see.
+    """Everything that a metric may use.
 
-    expected: (q,) int64 label of each query.
-    retrieved: (q, k) int64 labels found, nearest first; -1 where padded.
-    n_relevant: (q,) int64 gallery items with the query's label (its own row not counted when left out); all > 0.
-    relevant_ranks: (q, max n_relevant) int64, the 0-based ranks of all relevant items in the ranking of the whole
-        gallery, ascending, padded with -1 behind; None where the gallery is too large to rank whole.
+    Args:
+        expected: (q,) int64, the label of each query.
+        retrieved: (q, k) int64, the labels found, nearest first; padded with -1.
+        n_relevant: (q,) int64, the number of gallery items with the query's label, without the query itself if it is
+            excluded; all > 0.
+        relevant_ranks: (q, max n_relevant) int64, the ranks (from 0) of all relevant items in the ranking of the whole
+            gallery, ascending, padded with -1 at the end. None: the gallery is too large to be ranked whole.
     """
 
     expected: np.ndarray
@@ -319,11 +431,18 @@ class Judged:
 
     @property
     def hits(self) -> np.ndarray:
-        """(q, k) bool: is the item at this rank relevant."""
+        """(q, k) bool: True if the item at this rank is relevant."""
         return self.retrieved == self.expected[:, None]
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Judged:
-        """Only these queries (repeats allowed): resampling gives an interval for any metric."""
+        """Select queries, for example to resample them.
+
+        Args:
+            rows: which queries, from 0; repeats are allowed.
+
+        Returns:
+            The judgements of these queries, in this order.
+        """
         rows = np.asarray(rows, np.int64)
         ranks = None if self.relevant_ranks is None else self.relevant_ranks[rows]
         return Judged(self.expected[rows], self.retrieved[rows], self.n_relevant[rows], ranks)

@@ -1,4 +1,4 @@
-"""Names to things: methods, datasets, metrics, backends. A registry is a dict with a decorator and good errors.
+"""Registries map names to builders of methods, datasets, metrics, backends, ...
 
 A specification is a name with options, `sift:words=4096`. Options are the keyword parameters of the registered
 function; their annotations (int, float, bool, str, Literal) say how the text is read. Where the entry has a fact
@@ -15,48 +15,120 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from importlib import import_module
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from retrieval_bench.core import BenchError
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing. `family` groups methods (local, hash, ...); `facts` holds what the kind adds."""
+    """One registered name: what it builds, and what is said about it.
+
+    Args:
+        name: what the user calls it by.
+        build: makes it. Its keyword-only parameters are the options; its docstring says under Args what each means.
+        about: one line that says what it is.
+        family: groups methods (local, hash, ...).
+        facts: what the kind of thing adds.
+        shares: a function whose docstring says what the options mean that several entries have in common.
+    """
 
     name: str
     build: Callable[..., Any]
     about: str
     family: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    shares: Callable[..., Any] | None = None
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
-        """The keyword-only parameters that a specification may set, with their defaults."""
+        """Option -> keyword-only parameter of `build`, with annotation and default."""
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
 
+    @property
+    def meanings(self) -> dict[str, str]:
+        """Option -> its meaning, from the docstrings of `build` and `shares`."""
+        known = {} if self.shares is None else arguments(self.shares)
+        known |= arguments(self.build)
+        return {name: known[name] for name in self.options if name in known}
+
+
+def arguments(function: Callable[..., Any]) -> dict[str, str]:
+    """Read the `Args:` section of a docstring in Google style.
+
+    Args:
+        function: whose docstring is read.
+
+    Returns:
+        Parameter -> its description, as one line of text.
+    """
+    _, _, section = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+    section = re.split(r"^\S", section, maxsplit=1, flags=re.M)[0]
+    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.M)
+    return {name: " ".join(text.split()) for name, text in found}
+
 
 class Registry:
-    """`@METHODS("sift", about="...", family="local")` on a function registers it; `METHODS["sift"]` is its Entry."""
+    """A dictionary of names that a decorator fills: `@EXTRACTORS("sift", about="...", family="local")`.
 
-    def __init__(self, kind: str) -> None:
+    `EXTRACTORS["sift"]` is then the `Entry` of that name; an unknown name raises `BenchError` with the closest name.
+
+    Args:
+        kind: what the entries are, for error messages: "method", "dataset", ...
+        filled_by: the package or module, below retrieval_bench, whose import registers the entries; "" for none.
+    """
+
+    def __init__(self, kind: str, filled_by: str = "") -> None:
         self.kind = kind
+        self.filled_by = filled_by
         self._entries: dict[str, Entry] = {}
         self._provided: dict[str, Entry] = {}
         self._providers: list[Callable[[], Iterable[Entry]]] = []
 
-    def __call__(self, name: str, *, about: str, family: str = "", **facts: Any) -> Callable[[Callable], Callable]:
+    def fill(self) -> Self:
+        """Import what registers the entries, unless that was done before; the registry itself."""
+        if self.filled_by:
+            import_module(f"retrieval_bench.{self.filled_by}")
+        return self
+
+    def __call__(
+        self, name: str, *, about: str, family: str = "", shares: Callable[..., Any] | None = None, **facts: Any
+    ) -> Callable[[Callable], Callable]:
+        """Register the decorated function under a name.
+
+        Args:
+            name: how users call it.
+            about: one line that says what it is.
+            family: group of methods: "local", "hash", "color", "deep", ...
+            shares: a function whose docstring explains options that several entries have in common.
+            **facts: more facts, which depend on the kind of the registry.
+
+        Returns:
+            A decorator, which returns the function unchanged.
+
+        Raises:
+            ValueError: The name is already registered.
+        """
+
         def register(build: Callable) -> Callable:
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self._entries[name] = Entry(name, build, about, family, facts)
+            self._entries[name] = Entry(name, build, about, family, facts, shares)
             return build
 
         return register
 
     def more(self, provider: Callable[[], Iterable[Entry]]) -> Callable[[], Iterable[Entry]]:
-        """Register a function that yields further entries; it runs only when a name is not found or all are listed."""
+        """Register a function that yields further entries, for example all networks of a library.
+
+        Args:
+            provider: returns the entries. It runs only when a name is not found, or when all are listed.
+
+        Returns:
+            The provider, unchanged: this can be used as a decorator.
+        """
         self._providers.append(provider)
         return provider
 
@@ -66,6 +138,17 @@ class Registry:
         return self._provided | self._entries
 
     def __getitem__(self, name: str) -> Entry:
+        """Look up a name.
+
+        Args:
+            name: a registered name.
+
+        Returns:
+            Its entry.
+
+        Raises:
+            BenchError: The name is not registered; the sentence suggests the closest name.
+        """
         entry = self._entries.get(name) or self._all().get(name)
         if entry is None:
             raise BenchError(unknown(self.kind, name, self._all(), hint="`python -m benchmark list` shows them all"))
@@ -78,12 +161,22 @@ class Registry:
         return iter(self._all().values())
 
     def own(self) -> list[Entry]:
-        """The entries registered by decorator, without those that providers add (all of torchvision, say)."""
+        """List the entries that were registered by decorator, without those of providers."""
         return list(self._entries.values())
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> str:
-    """The sentence for a name that does not exist, with the closest that does."""
+    """Write the error sentence for an unknown name, with the closest known name.
+
+    Args:
+        kind: what the name should be, e.g. "method".
+        name: the unknown name.
+        known: the known names.
+        hint: said instead of the names if there are more than 20.
+
+    Returns:
+        One sentence, for a `BenchError`.
+    """
     known = sorted(known)
     folded = {one.casefold(): one for one in known}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
@@ -97,7 +190,12 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> str:
 
 @dataclass(frozen=True)
 class Spec:
-    """A name with the options that were given, read and typed: `str(spec)` is the canonical way to write it."""
+    """A name with the options that were given, parsed and typed. `str(spec)` is the canonical way to write it.
+
+    Args:
+        entry: the entry of the name.
+        options: option -> value, only those that were given.
+    """
 
     entry: Entry
     options: Mapping[str, Any]
@@ -112,10 +210,18 @@ class Spec:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """Every option with the value it has here, given or default."""
+        """All options with their values, given or default."""
         return {name: self.options.get(name, parameter.default) for name, parameter in self.entry.options.items()}
 
     def build(self, *args: Any) -> Any:
+        """Call the entry's builder.
+
+        Args:
+            *args: the positional arguments of this kind of builder; for an extractor, a `Setup`.
+
+        Returns:
+            What the builder returns.
+        """
         return self.entry.build(*args, **self.options)
 
 
@@ -124,7 +230,18 @@ _BETWEEN = re.compile(r"(?<![:=][A-Za-z]):|:(?![/\\])")
 
 
 def parse(registry: Registry, text: str) -> Spec:
-    """Read `name[:key=value]...`; options come out typed and in the order of the function's signature."""
+    """Parse a specification, `name[:key=value]...`.
+
+    Args:
+        registry: where the name is looked up.
+        text: the specification, e.g. "sift:words=4096".
+
+    Returns:
+        The specification; its options are typed, and in the order of the builder's signature.
+
+    Raises:
+        BenchError: The name or an option is unknown, an option is given twice, or a value is not of its type.
+    """
     name, *pairs = _BETWEEN.split(text.strip())
     name, equals, value = (part.strip() for part in name.partition("="))
     entry = registry[name]
@@ -189,7 +306,15 @@ def _read(owner: str, key: str, text: str, hint: Any) -> Any:
 
 
 def at_least_one(owner: str, **options: int) -> None:
-    """Refuse options of `owner` that are counts or sizes and below 1."""
+    """Check options that are counts or sizes.
+
+    Args:
+        owner: the name of the method, for the error sentence.
+        **options: option -> value.
+
+    Raises:
+        BenchError: A value is below 1.
+    """
     for option, value in options.items():
         if value < 1:
             raise BenchError(f"{owner}: {option}={value} must be at least 1")
@@ -199,17 +324,35 @@ def _write(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-EXTRACTORS = Registry("method")
-DATASETS = Registry("dataset")
-METRICS = Registry("metric")
-JOINS = Registry("way to join methods")
-STEPS = Registry("re-ranking step")
-CLASSIFIERS = Registry("classifier")
-BACKENDS = Registry("backend")
-PERTURBATIONS = Registry("perturbation")
+EXTRACTORS = Registry("method", "extractors")
+DATASETS = Registry("dataset", "datasets")
+METRICS = Registry("metric", "evaluation.metrics")
+JOINS = Registry("way to join methods", "methods.fusion")
+STEPS = Registry("re-ranking step", "methods.reranking")
+CLASSIFIERS = Registry("classifier", "classifiers")
+BACKENDS = Registry("backend", "search")
+PERTURBATIONS = Registry("perturbation", "images.perturbations")
+ALL = (EXTRACTORS, DATASETS, METRICS, JOINS, STEPS, CLASSIFIERS, BACKENDS, PERTURBATIONS)
+
+
+def fill() -> None:
+    """Fill every registry, so that each name can be looked up."""
+    for registry in ALL:
+        registry.fill()
 
 
 def backend_on(name: str, device: str) -> Callable[..., Any]:
-    """The builder of a backend, (gallery, distance) -> Searcher, on this device where it can use one."""
+    """Look up the builder of a search backend.
+
+    Args:
+        name: a registered backend, e.g. "exact".
+        device: "cpu" or "cuda", for backends that have a device.
+
+    Returns:
+        A function (gallery, distance) -> `Searcher`.
+
+    Raises:
+        BenchError: No backend has this name.
+    """
     entry = BACKENDS[name]
     return functools.partial(entry.build, device=device) if "device" in entry.options else entry.build

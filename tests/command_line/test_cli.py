@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -9,8 +10,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -125,7 +128,7 @@ def test_a_weights_variable_that_points_nowhere_is_exit_2(tmp_path: Path, monkey
 def test_more_threads_than_cores_are_not_claimed(shelf: Path, tmp_path: Path) -> None:
     result = run(shelf, tmp_path / "out", "--methods", "color", "--threads", "3000")
     assert result.exit_code == 0
-    assert "going on with" in result.stderr
+    assert "this process may use" in result.stderr
     assert load(tmp_path / "out").settings.threads == usable_cores()
 
 
@@ -252,12 +255,39 @@ def test_list_names_everything() -> None:
     for name in ("sift", "phash", "resnet50", "rrf", "verify", "grocery", "map@r", "exact"):
         assert re.search(rf"\b{name}\b", text), name
     content = json.loads(call("list", "--json").stdout)
-    assert content.keys() == {"methods", "joins", "steps", "heads", "datasets", "metrics", "backends", "perturbations"}
+    kinds = {"methods", "joins", "steps", "classifiers", "datasets", "metrics", "backends", "perturbations"}
+    assert content.keys() == kinds
     assert all(entry["about"] for entries in content.values() for entry in entries)
     assert "sift" not in call("list", "metrics").stdout
     assert call("list", "metrcs").exit_code == 2
     for word in ("definition", "denominator", "ties", "empty", "ceiling"):
         assert f"  {word} " in call("list", "metrics").stdout
+
+
+def test_list_shows_a_family_on_a_screen() -> None:
+    lines = call("list").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    families = [list(family) for blank, family in itertools.groupby(lines, key=lambda line: not line) if not blank]
+    assert max(map(len, families)) < 24
+    titles = [family[0] for family in families if family[0].startswith("methods, family ")]
+    assert titles == sorted(titles)
+    assert "vgg19_bn" not in "\n".join(lines)
+    assert "vgg19_bn" in call("list", "methods").stdout
+
+
+def test_list_explains_one_thing_with_its_options() -> None:
+    text = call("list", "sift").stdout
+    assert text.startswith("sift (method, family local)\n")
+    assert re.search(r"^  encode +fisher +how the descriptors of an image become one vector", text, re.M)
+    assert re.search(r"^  upright +no +all keypoints point up", text, re.M)
+    assert "verify=100" in call("list", "verify").stdout
+    assert "timm:NETWORK" in call("list", "timm").stdout
+    assert "has no options" in call("list", "random").stdout
+    assert call("list", "recall").stdout.startswith("recall@k: ")
+    assert call("list", "heads").stdout == call("list", "classifiers").stdout
+    (entry,) = json.loads(call("list", "phash", "--json").stdout)["methods"]
+    assert entry["options"].keys() == entry["meanings"].keys() == {"size"}
+    assert "did you mean 'phash'" in call("list", "pash").stderr
 
 
 def test_list_metrics_knows_the_ceilings_of_a_dataset(shelf: Path) -> None:
@@ -374,3 +404,26 @@ def test_the_former_name_of_classifiers_goes_on_working_and_is_not_shown(shelf: 
     both = run(shelf, now, "--methods", "color", "--heads", "knn", "--classifiers", "svm")
     assert both.exit_code == 2
     assert "with --classifiers" in both.stderr
+
+
+def every_command() -> list[tuple[list[str], Any]]:
+    """Words that lead to each command, and the command."""
+    whole = typer.main.get_command(app)
+    found = []
+    for name, one in whole.commands.items():
+        inner = getattr(one, "commands", None)
+        found += [([name], one)] if inner is None else [([name, below], each) for below, each in inner.items()]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "one"), every_command(), ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_every_word_in_brackets_survives_in_the_help(words: list[str], one: Any) -> None:
+    """Help is set by rich, whose markup swallows `[untrained]` where it is not escaped."""
+    shown = CliRunner(env={"COLUMNS": "300", "TERM": "dumb"}).invoke(app, [*words, "--help"]).stdout
+    told = " ".join([one.help or "", *(getattr(each, "help", None) or "" for each in one.params)]).replace("\\[", "[")
+    for word in re.findall(r"\[[^\[\]]+\]", told):
+        assert word in shown
+    if words == ["run"]:
+        assert "marked [untrained]." in shown

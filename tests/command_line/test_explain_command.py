@@ -53,7 +53,7 @@ def test_every_kind_of_method_is_explained(shelf: Path, tmp_path: Path) -> None:
     assert "disagree most" in said
     assert "random: a random vector" in said
     assert "oracle: it sees the labels" in said
-    assert "qe: re-ranks by what else is near" in said
+    assert "qe: re-ranks by other near images" in said
     assert "moments has no explanation" in said
     assert "beware" not in said
     assert [one.name for one in file.parent.iterdir()] == ["why.png"]
@@ -85,7 +85,10 @@ def test_mistakes_are_one_sentence(record: Path, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.write_text("a file")
     for words, told in (
-        ((record, "--query", "product-0/9.png"), "none of the record's 12 queries; close to it are 'query/product-0/"),
+        (
+            (record, "--query", "product-0/9.png"),
+            "not one of the record's 12 queries; the closest are 'query/product-0/",
+        ),
         ((record, "--methods", "sift"), "the record has"),
         ((record, "--methods", " ,"), "--methods names no method"),
         ((record, "--weights", tmp_path / "nothing"), "is no folder"),
@@ -122,7 +125,7 @@ def test_a_moved_dataset_is_found(record: Path, shelf: Path, tmp_path: Path) -> 
 
 
 def test_a_distance_that_is_not_the_records_is_told(record: Path, tmp_path: Path) -> None:
-    """What the record says is shown; what is computed now is held against it."""
+    """What the record says is shown; what is computed now is compared with it."""
     from retrieval_bench.explaining.explain import _otherwise
     from retrieval_bench.records.files import load
 
@@ -142,7 +145,7 @@ def test_other_weights_are_not_explained(shelf: Path, tmp_path: Path) -> None:
     (out / "run.json").write_text(json.dumps(saved))
     code, said = explain(tmp_path / "why.png", out)
     assert code == 0, said
-    assert "are not those of the record" in said
+    assert "are not the weights of the record" in said
     assert "--weights" in said
 
 
@@ -206,7 +209,7 @@ def test_any_shape_and_any_clue_is_drawn() -> None:
     bands = (
         Band(HOSTILE, "local", found, (PartClues(HOSTILE, HOSTILE, clues), PartClues("one", HOSTILE))),
         Band("none", "control", (), (PartClues("none", "nothing was found"),)),
-        Band("gone", "deep", (gone,), (PartClues("gone", "an image cannot be read any more"),)),
+        Band("gone", "deep", (gone,), (PartClues("gone", "an image can no longer be read"),)),
     )
     image = draw(Explanation(HOSTILE, HOSTILE, shown(50, 70), HOSTILE, bands))
     assert image.width <= MOST_WIDTH

@@ -67,7 +67,7 @@ def test_images_that_moved_are_told_and_found_with_data_root(shelf: Path, tmp_pa
         assert "data:image/jpeg;base64," in out.read_text()
         Image.new("RGB", (40, 40)).save(moved / "query" / "fig" / "0.png")
         result = call("report", shelf / "out", "--out", out, "--data-root", moved)
-        assert "are not those of the record" in result.stderr
+        assert "are not the images of the record" in result.stderr
         assert "data:image/jpeg;base64," not in out.read_text()
     finally:
         Image.fromarray(picture(3, 200)).save(moved / "query" / "fig" / "0.png")
@@ -79,7 +79,7 @@ def test_no_images_looks_for_none(shelf: Path, tmp_path: Path) -> None:
     result = call("report", shelf / "out", "--out", out, "--no-images")
     assert result.exit_code == 0
     assert "data:image/jpeg" not in out.read_text()
-    assert "the report was asked for without images" in out.read_text()
+    assert "the report was made without images" in out.read_text()
 
 
 def test_the_default_is_a_page_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ def shelf(tmp_path: Path) -> Path:
 
 
 def train(shelf: Path, out: Path, *words: object) -> Result:
-    fixed = ["--dataset", "folder", "--data-root", shelf, "--out", out, "--side", 32, "--batch", 4, "--device", "cpu"]
+    fixed = ["--dataset", "folder", "--data-root", shelf, "--out", out, "--batch", 4, "--device", "cpu"]
+    fixed += [] if "--side" in words or "--image-size" in words else ["--image-size", 32]
     return CliRunner().invoke(app, ["train", *(str(word) for word in (*fixed, *words))])
 
 
@@ -52,14 +53,17 @@ def test_a_network_is_trained_and_used(shelf: Path, tmp_path: Path) -> None:
         (["--method", "resnet5O"], "did you mean 'resnet50'"),
         (["--method", NETWORK, "--weights", "nowhere"], "--weights 'nowhere' is no folder"),
         (["--method", NETWORK, "--augment", "zoom=1"], "unknown; write none, or any of crop"),
-        (["--method", NETWORK, "--mode", "head", "--weights", "random"], "goes on with trained weights"),
+        (["--method", NETWORK, "--mode", "head", "--weights", "random"], "needs trained weights"),
         (["--method", NETWORK, "--mode", "tune"], "tune"),
         (["--method", NETWORK, "--patience", "2", "--holdout", "0"], "--patience 2 needs a validation part"),
-        (["--method", NETWORK, "--mode", "scratch", "--side", "4"], "4 is not between 16 and 2048 pixels"),
-        (["--method", NETWORK, "--mode", "scratch", "--early-side", "100000"], "100000 is not between 16 and 2048"),
+        (["--method", NETWORK, "--mode", "scratch", "--image-size", "4"], "4 is not between 16 and 2048 pixels"),
+        (
+            ["--method", NETWORK, "--mode", "scratch", "--progressive-resizing", "100000"],
+            "100000 is not between 16 and 2048",
+        ),
         (
             ["--method", "vit_b_32", "--mode", "scratch"],
-            "Expected 224 but got 32!); leave out --side and --early-side or take another network",
+            "Expected 224 but got 32!); leave out --image-size and --progressive-resizing or take another network",
         ),
     ],
 )
@@ -68,6 +72,35 @@ def test_mistakes_are_one_sentence(shelf: Path, tmp_path: Path, words: list[str]
     assert result.exit_code == 2
     assert sentence in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("former", "flag", "value"),
+    [
+        ("--side", "--image-size", "32"),
+        ("--early-side", "--progressive-resizing", "32"),
+        ("--average", "--ema-decay", "0.5"),
+        ("--views", "--augmentations", "2"),
+        ("--shards", "--micro-batches", "1"),
+    ],
+)
+def test_a_flag_and_its_former_name_are_not_given_at_once(
+    shelf: Path, tmp_path: Path, former: str, flag: str, value: str
+) -> None:
+    result = train(shelf, tmp_path / "a.pth", "--method", NETWORK, "--mode", "scratch", flag, value, former, value)
+    assert result.exit_code == 2
+    assert f"{former} is the former name of {flag}; give the value once, with {flag}" in " ".join(result.stderr.split())
+
+
+def test_former_flags_go_on_working_and_files_keep_the_former_names(shelf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.pth"
+    former = ("--side", 40, "--early-side", 32, "--average", 0.5, "--views", 2, "--shards", 1)
+    result = train(shelf, out, "--method", NETWORK, "--mode", "scratch", "--epochs", 1, *former)
+    assert result.exit_code == 0, result.stderr
+    facts = read_facts(out)
+    assert facts is not None
+    stored = {"side": 40, "early_side": 32, "average": 0.5, "views": 2, "shards": 1}
+    assert {name: facts["identity"][name] for name in stored} == stored
 
 
 def test_cuda_that_is_not_there(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

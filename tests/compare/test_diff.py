@@ -207,7 +207,7 @@ def test_what_is_no_gate_is_refused(text: str) -> None:
 
 
 def test_a_gate_on_nothing_is_refused() -> None:
-    with pytest.raises(BenchError, match="no row has a figure acuracy; there are accuracy"):
+    with pytest.raises(BenchError, match="no row has acuracy; known are accuracy"):
         gated(moved(0), moved(0), "acuracy:0.1")
 
 
@@ -222,7 +222,7 @@ def test_quality_is_paired_query_by_query() -> None:
     one = record(row())
     change = diff(one, one, values=(old, new)).quality[0]
     pair = compare(
-        ["new", "old"], np.array([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1], [0, 0], [1, 1], [1, 0]]), old.products
+        ["new", "old"], np.array([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1], [0, 0], [1, 1], [1, 0]]), old.clusters
     )
     assert (change.low, change.high) == pytest.approx((pair[0].low, pair[0].high))
     assert diff(one, one, values=(old, old)).quality[0].low == 0.0
@@ -316,9 +316,7 @@ def test_a_gate_names_a_point_of_a_curve() -> None:
     assert diff(before, after, gates=[parse_gate("accuracy blur@3:30%")]).passed
     assert diff(before, after, gates=[parse_gate("accuracy blur@1:0.01")]).passed
     assert diff(after, before, gates=[gate]).passed, "better is no failure"
-    with pytest.raises(
-        BenchError, match=r"no row has a figure accuracy blur@2; there are .*, accuracy blur@1 and so on"
-    ):
+    with pytest.raises(BenchError, match=r"no row has accuracy blur@2; known are .*, accuracy blur@1 and so on"):
         diff(before, after, gates=[parse_gate("accuracy blur@2:0.05")])
 
 
@@ -343,7 +341,7 @@ def test_perturbed_queries_that_were_not_asked_are_not_comparable() -> None:
     assert sentence.startswith("accuracy crop@1:0.1: not comparable, the second record has no such figure of sift")
     more = diff(after, before)
     assert (more.passed, more.unjudged) == (True, ())
-    assert "crop@1 are in the second record alone" in markdown(more)
+    assert "crop@1 are only in the second record" in markdown(more)
 
 
 def test_a_perturbation_that_does_something_else_is_not_comparable() -> None:
@@ -373,7 +371,7 @@ def test_a_gated_time_that_is_gone_is_not_judged() -> None:
 
 
 def test_records_without_methods_are_not_comparable() -> None:
-    with pytest.raises(NotComparable, match="the first record holds no method"):
+    with pytest.raises(NotComparable, match="the first record has no method"):
         diff(record(), record())
 
 

@@ -83,3 +83,34 @@ def test_providers_run_only_when_needed_and_never_shadow_own_entries() -> None:
     assert {entry.name for entry in registry} == {"sift", "phash", "resnet50"}
     assert registry["sift"].about == "keypoints"
     assert len(calls) == 1
+
+
+def test_options_mean_what_the_docstrings_say_under_args() -> None:
+    def shared(*, size: int, root: bool) -> None:
+        """What several have in common.
+
+        Args:
+            size: of the image, with a
+                second line: and a colon.
+            root: take the root.
+
+        Raises:
+            ValueError: never.
+        """
+
+    registry = Registry("method")
+
+    @registry("sift", about="keypoints", shares=shared)
+    def sift(setup: object, *, size: int = 1, root: bool = True, bare: int = 0) -> None:
+        """One of them.
+
+        Args:
+            setup: no option.
+            root: its own meaning.
+        """
+
+    assert registry["sift"].meanings == {
+        "size": "of the image, with a second line: and a colon.",
+        "root": "its own meaning.",
+    }
+    assert sample()["sift"].meanings == {}

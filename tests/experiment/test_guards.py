@@ -1,4 +1,4 @@
-"""Controls of every run, the rules it is held against, and what each planted defect runs into."""
+"""Controls of every run, the rules that it must keep, and which rule each planted defect breaks."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_run_that_breaks_a_rule_is_saved_and_failed(data: Dataset, tmp_path: P
     record = run(plan(data, spec("mean", Grey)), tmp_path)
     assert (record.status, record.violations) == ("failed", ("this cannot be",))
     assert (tmp_path / "rankings.npz").exists()
-    assert diff(record, record).broken[0] == "the first record is of a run that failed: this cannot be"
+    assert diff(record, record).broken[0] == "the run of the first record failed: this cannot be"
 
 
 # Planted defects. Each test plants one and shows what it runs into; docs/guards.md has the list.
@@ -179,7 +179,7 @@ def test_the_list_of_planted_defects_is_whole() -> None:
 
 
 def test_planted_off_by_one_k_in_a_metric(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
-    """Caught by a guard: the ceilings and the oracle are held against a closed form that asks no metric."""
+    """Caught by a guard: the ceilings and the oracle are compared with a closed form that uses no metric."""
     right = metrics._hits
 
     def short(judged: Judged, k: int) -> np.ndarray:
@@ -238,7 +238,7 @@ def test_planted_self_match(data: Dataset, tmp_path: Path) -> None:
         del BACKENDS._entries["forgetful"]
     assert record.status == "failed"
     assert record.rows[0].status == "failed", "nothing that was ranked so is ever shown"
-    assert "the controls cannot be had" in record.violations[0]
+    assert "the controls cannot be computed" in record.violations[0]
 
 
 def test_planted_self_match_in_a_saved_ranking(data: Dataset, tmp_path: Path) -> None:
@@ -267,8 +267,8 @@ def test_planted_vocabulary_from_the_query_split(data: Dataset, tmp_path: Path, 
     """Caught by a guard: the record says what was learned from, and it is not train."""
     right = quality.part_features
 
-    def cheating(part: Any, pipeline: Any, wanted: Any, chosen: Plan, train: Split, progress: Any) -> Any:
-        return right(part, pipeline, wanted, chosen, data.query, progress)
+    def cheating(part: Any, pipeline: Any, wanted: Any, train: Split, *others: Any) -> Any:
+        return right(part, pipeline, wanted, data.query, *others)
 
     monkeypatch.setattr(quality, "part_features", cheating)
     record = run(plan(data, "sift:words=2:keypoints=20:reduce=4"), tmp_path)
@@ -278,7 +278,7 @@ def test_planted_vocabulary_from_the_query_split(data: Dataset, tmp_path: Path, 
 
 
 def test_planted_stale_cache(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
-    """Caught by a guard: features from the cache are held against some that are computed now."""
+    """Caught by a guard: features from the cache are compared with some that are computed now."""
 
     class Changed(Grey):
         def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -329,7 +329,7 @@ def test_planted_stale_vocabulary_of_another_train_split(
     assert first.features is not None
     assert first.features.fit == "learned"
     second = run(plan(other_train(data), VOCABULARY, cache=cache), tmp_path / "b").rows[0]
-    assert "was learned with another learned_from; learning it again" in caplog.text
+    assert "was learned with another learned_from; it is learned again" in caplog.text
     assert second.error is not None
     assert "in the cache are not those that it computes now" in second.error.sentence
 

@@ -72,5 +72,5 @@ def test_random_weights_stay_random() -> None:
         plan_of(made_up())
     with pytest.raises(
         BenchError, match="names no method"
-    ):  # before minutes of running that nothing can be held against
+    ):  # before minutes of running that nothing can be compared with
         plan_of(made_up(settings={"methods": ("resnet18",)}))

@@ -205,7 +205,7 @@ def test_a_network_without_maps_is_not_explained() -> None:
     """As most files of ONNX and TorchScript are: the sentence gives no advice about options that were not given."""
     backbone = Backbone("flat", nn.Flatten().eval(), Preprocess(16, 16), 768, {"sha256": "0"})
     extractor = features_of(Setup(), backbone)
-    with pytest.raises(Unexplained, match=r"^the network gives vectors only, and which places"):
+    with pytest.raises(Unexplained, match=r"^the network gives only vectors, so it is unknown"):
         networks.of_features(extractor)  # type: ignore[arg-type]
 
 
@@ -426,7 +426,7 @@ def test_the_query_of_the_widest_disagreement_is_chosen() -> None:
 def test_an_unknown_query_is_told_the_close_ones() -> None:
     arrays = ranked([[0, 0, 2]])
     assert choice.query_row(arrays, "shop/Pear_1.jpg") == 2
-    with pytest.raises(BenchError, match=r"'pear' is none of the record's 3 queries.* 'shop/Pear_1.jpg'"):
+    with pytest.raises(BenchError, match=r"'pear' is not one of the record's 3 queries.* 'shop/Pear_1.jpg'"):
         choice.query_row(arrays, "pear")
-    with pytest.raises(BenchError, match=r"close to it are 'shop/Lemon_1\.jpg'"):
+    with pytest.raises(BenchError, match=r"the closest are 'shop/Lemon_1\.jpg'"):
         choice.query_row(arrays, "")

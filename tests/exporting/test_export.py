@@ -262,7 +262,7 @@ def test_a_file_that_gives_other_rows_is_not_written(tmp_path: Path) -> None:
     other = library.export(text, built("squeezenet1_1:pool=max:layer=features.3:size=96"), "torchscript")
     extractor = built("squeezenet1_1:pool=avg:layer=features.3:size=96")
     found = library.compared(text, extractor, other, "torchscript", IMAGES[:4])
-    with pytest.raises(BenchError, match=r"gives other rows than the original, by up to .* nothing was written"):
+    with pytest.raises(BenchError, match=r"its rows differ from the original by up to .* nothing was written"):
         library.refuse_another_method(text, "torchscript", found)
 
 
@@ -272,16 +272,14 @@ def test_what_torch_cannot_follow_is_one_sentence(monkeypatch: pytest.MonkeyPatc
             raise RuntimeError("no way\nat all")
 
     with pytest.raises(
-        BenchError, match=r"cannot follow this network for --format torchscript \(RuntimeError: no way\)"
+        BenchError, match=r"cannot trace this network for --format torchscript \(RuntimeError: no way\)"
     ):
         files.torchscript_bytes("x", Wayward(), 8, None)
     need("onnx")
-    with pytest.raises(
-        BenchError, match=r"x: torch cannot follow this network for --format onnx \(.*--format torchscr"
-    ):
+    with pytest.raises(BenchError, match=r"x: torch cannot trace this network for --format onnx \(.*--format torchscr"):
         files.onnx_model("x", Wayward(), 8)
     monkeypatch.setattr(files, "LARGEST_ONNX", 10)
-    with pytest.raises(BenchError, match="are too many for one ONNX file"):
+    with pytest.raises(BenchError, match="are too much for one ONNX file"):
         files.onnx_model("x", nn.Linear(10, 10), 8)
 
 
@@ -332,23 +330,23 @@ def test_the_command_and_what_it_says_to_run_put_both_in_one_table(shelf: Path, 
         (["--method", "convnet"], "convnet is not a network with weights"),
         (["--method", "squeezenet1_1+sift"], "a file holds one network, without joins and re-ranking"),
         (["--method", "squeezenet1_1+qe=5"], "a file holds one network, without joins and re-ranking"),
-        (["--method", "onnx:a.onnx"], "it is an exported file already"),
+        (["--method", "onnx:a.onnx"], "this is already an exported file"),
         (["--method", "resnet5O"], "did you mean 'resnet50'"),
-        (["--method", "squeezenet1_1:dtype=bits"], "dtype=bits: what is kept of a row is no part of a file"),
-        (["--method", "squeezenet1_1:dtype=int8"], "write it behind the file: onnx:FILE:dtype=int8"),
+        (["--method", "squeezenet1_1:dtype=bits"], "dtype=bits: how rows are stored is not part of a file"),
+        (["--method", "squeezenet1_1:dtype=int8"], "write it after the file: onnx:FILE:dtype=int8"),
         (["--method", "squeezenet1_1:compute=bfloat16"], "compute=bfloat16: how this program runs a network"),
-        (["--method", "squeezenet1_1:scales=2"], "scales=2: a file sees each image at one size"),
-        (["--method", "squeezenet1_1:crop=no"], "crop=False: a file sees images of one shape"),
+        (["--method", "squeezenet1_1:scales=2"], "scales=2: a file takes each image at one size"),
+        (["--method", "squeezenet1_1:crop=no"], "crop=False: a file takes images of one shape"),
         (["--format", "tflite"], "'tflite' is not one of 'onnx', 'torchscript'"),
         (["--out", "{}/a.pt"], "a file of --format onnx must end in .onnx"),
         (["--format", "torchscript"], "a file of --format torchscript must end in .pt or .ts"),
         (["--out", "{}/nowhere/a.onnx"], "there is no folder"),
-        (["--out", "{}/a,b.onnx"], "cannot name a path with , : or + in it"),
+        (["--out", "{}/a,b.onnx"], "cannot read a path that contains , : or +"),
         (["--out", "{}/folder.onnx"], "a folder of this name exists"),
-        (["--int8"], "--int8 is calibrated on training images; name them by --dataset"),
-        (["--int8", "--format", "torchscript", "--out", "{}/a.pt"], "TorchScript files are written in float32 alone"),
-        (["--data-root", "{}"], "--data-root: it belongs to a dataset"),
-        (["--method", "squeezenet1_1:whiten=5"], "learns from training images; name them by --dataset"),
+        (["--int8"], "--int8 is calibrated on training images; name them with --dataset"),
+        (["--int8", "--format", "torchscript", "--out", "{}/a.pt"], "TorchScript files are written only in float32"),
+        (["--data-root", "{}"], "--data-root needs a dataset"),
+        (["--method", "squeezenet1_1:whiten=5"], "learns from training images; name them with --dataset"),
         (["--weights", "nowhere"], "--weights 'nowhere' is no folder"),
     ],
 )
@@ -385,4 +383,4 @@ def test_a_dataset_without_train_images_is_refused(tmp_path: Path) -> None:
     words = ("--dataset", "manifest", "--data-root", tmp_path / "list.csv", "--weights", "random")
     result = export("--method", "squeezenet1_1", *words, "--format", "torchscript", "--out", tmp_path / "a.pt")
     assert result.exit_code == 2
-    assert "it has no train images to learn from or compare on" in " ".join(result.stderr.split())
+    assert "this dataset has no train images" in " ".join(result.stderr.split())

@@ -101,7 +101,7 @@ def test_a_label_that_lost_its_gallery_is_noticed() -> None:
     dataset = a_dataset([], train=[], gallery=["x0", "bad1", "bad-2", "x2"], query=["y0", "y1", "y2"])
     screened, skipped = screen(dataset)
     assert len(skipped) == 2
-    assert screened.notices == ("label 'b' lost all its gallery images to screening; its queries have nothing to find",)
+    assert screened.notices == ("label 'b' has no usable gallery image, so its queries have nothing to find",)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_one_percent_is_allowed_and_more_is_refused() -> None:
         refuse_too_many(bad, 299, 0.01)
     assert str(caught.value) == (
         "3 of 299 images cannot be used (2 damaged, 1 empty file), more than --max-bad 0.01 allows; "
-        "repair or remove them, or raise it; the first: g/0 (damaged), g/1 (damaged), g/2 (empty file)"
+        "repair or remove them, or raise --max-bad; the first: g/0 (damaged), g/1 (damaged), g/2 (empty file)"
     )
     with pytest.raises(BenchError):
         refuse_too_many(bad[:1], 99, 0.01)

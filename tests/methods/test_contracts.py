@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from retrieval_bench.core import BenchError, Dataset, Ranking, Setup, Split
-from retrieval_bench.experiment.prepare import Plan, Trial, prepare, silent
+from retrieval_bench.experiment.prepare import Plan, Trial, prepare
 from retrieval_bench.experiment.quality import quality
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.images.reading import ImageBytes, encode_png
@@ -22,6 +22,7 @@ from retrieval_bench.records.files import load_rankings
 from retrieval_bench.records.schema import Record
 from retrieval_bench.registry import JOINS, STEPS, Entry
 from retrieval_bench.system.cache import FeatureCache
+from retrieval_bench.system.progress import silent
 from tests.support.runs import plan
 from tests.support.shop import shop
 

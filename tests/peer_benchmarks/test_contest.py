@@ -135,7 +135,7 @@ def test_who_is_wrong_is_named_and_not_timed():
     lines = KernelResults(KernelPlan(), 1, [result], 0.5).lines()
     assert "wrong" in lines[2]
     assert "WRONG: 6 x 400 x 24: int8: not identical to float32: distances differ" in lines
-    assert any("Take the figures with care" in line for line in lines)
+    assert any("The figures are not reliable" in line for line in lines)
 
 
 def test_nobody_left_to_time():
@@ -243,7 +243,7 @@ def test_choosing_shapes():
     assert {shape.queries for shape in chosen("1x*, hamming-1x*")} == {1}
     assert len(chosen("hamming*")) == 4
     assert all(shape.rows <= 10_000 for shape in chosen(None, quick=True))
-    with pytest.raises(BenchError, match=r"no shape matches '7x\*'; there are: 1x100000x512-k10"):
+    with pytest.raises(BenchError, match=r"no shape matches '7x\*'; known are 1x100000x512-k10"):
         chosen("7x*")
     assert [shape.rows for shape in by_gallery_size(100, largest=10_000)] == [1000, 3162, 10_000]
     assert len({shape.key for shape in ALL}) == len(ALL) == 15

@@ -92,7 +92,7 @@ def test_a_cutoff_beyond_what_was_found_is_refused(made: tuple, tmp_path: Path) 
     _, record, arrays = made
     settings = record.settings.model_copy(update={"k": (1, 9999)})
     changed = saved(tmp_path, record.model_copy(update={"settings": settings}), arrays)
-    with pytest.raises(BenchError, match="color found 20 images a query, too few for k = 9999"):
+    with pytest.raises(BenchError, match="color has 20 images for each query, too few for k = 9999"):
         values_of(tmp_path, changed)
 
 

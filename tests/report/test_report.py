@@ -132,7 +132,7 @@ def test_a_failed_row_and_an_interrupted_run_are_told(tmp_path: Path) -> None:
     read = page(folder)
     assert_safe(read)
     assert "vgg16 failed: no weights for vgg16" in read.text
-    assert "This run is interrupted: it holds 5 methods; planned were also hog." in read.text
+    assert "This run is interrupted: it has 5 methods; also planned: hog." in read.text
 
 
 def test_without_rankings_the_page_says_so_and_goes_on(tmp_path: Path) -> None:

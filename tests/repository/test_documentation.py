@@ -6,43 +6,64 @@ import re
 import sys
 import types
 
+import click
 import numpy as np
 import pytest
+import typer
 
+import retrieval_bench
+from benchmark import document, kernel, network
 from benchmark.cli import app
-from retrieval_bench import classifiers, datasets, extractors, search
 from retrieval_bench.core import Extractor, Setup
-from retrieval_bench.evaluation import metrics
-from retrieval_bench.images import perturbations
-from retrieval_bench.methods import pipeline
 from retrieval_bench.records.files import load
 from retrieval_bench.registry import (
-    BACKENDS,
-    CLASSIFIERS,
-    DATASETS,
+    ALL,
     EXTRACTORS,
-    JOINS,
-    METRICS,
-    PERTURBATIONS,
-    STEPS,
     Registry,
+    fill,
 )
 from retrieval_bench.report import table
 from tests.support.paths import ROOT
 
-REGISTERED = (datasets, extractors, classifiers, metrics, perturbations, pipeline, search)  # fills the registries
+fill()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-ALL = (EXTRACTORS, JOINS, STEPS, CLASSIFIERS, DATASETS, METRICS, BACKENDS, PERTURBATIONS)
+DOCS = {file.name: file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs").glob("*.md"))}
+PAGES = {"README.md": README, **DOCS}
+PAGE_OF = {
+    "method": "methods.md",
+    "way to join methods": "methods.md",
+    "re-ranking step": "methods.md",
+    "classifier": "methods.md",
+    "backend": "methods.md",
+    "dataset": "datasets.md",
+    "metric": "metrics.md",
+    "perturbation": "robustness.md",
+}
+"""Kind of entry -> the page that lists all of its kind."""
+FOREIGN = ("docker ", "pip ", "git ", "pytest ", "pre-commit ", "python -m build", "--build-arg", "--gpus", "--user")
+"""Commands of others in the documents, whose flags are not ours."""
 
 
 @pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)
-def test_the_readme_names_every_entry(registry: Registry) -> None:
-    coded = set(re.findall(r"`([^`\n]+)`", README))
+def test_the_page_of_its_kind_names_every_entry(registry: Registry) -> None:
+    page = DOCS[PAGE_OF[registry.kind]]
+    named = set(re.findall(r"`([^`\n]+)`", page)) | set(re.findall(r"^## (.*)$", page, re.M))
     for entry in registry.own():
         name = f"{entry.name}@k" if entry.facts.get("at_k") else entry.name
-        assert name in coded, f"README.md does not name {registry.kind} `{name}`"
+        assert name in named, f"docs/{PAGE_OF[registry.kind]} does not name {registry.kind} `{name}`"
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len(README.splitlines()) <= 160
+
+
+def test_pictures_are_small_and_described() -> None:
+    shown = {
+        name for text in PAGES.values() for name in re.findall(r"!\[[^\]]{40,}\]\([\w/]*?pictures/([\w.]+)\)", text)
+    }
+    there = {file.name: file.stat().st_size for file in (ROOT / "docs" / "pictures").iterdir()}
+    assert shown == there.keys()
+    assert max(there.values()) <= 250_000
 
 
 def test_the_readme_shows_the_table_of_the_reference_record() -> None:
@@ -51,24 +72,40 @@ def test_the_readme_shows_the_table_of_the_reference_record() -> None:
     assert shown[1] == table.terminal(load(ROOT / "results" / "reference" / "products"))
 
 
-def test_the_readme_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    extractor, library = (block for block in re.findall(r"```python\n(.*?)```", README, re.S)[::-1])
-    module = types.ModuleType("readme")
-    monkeypatch.setitem(sys.modules, "readme", module)  # where dataclass looks annotations up
-    scope = vars(module)
+def python_of(page: str) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", DOCS[page], re.S))
+
+
+def test_the_example_of_an_extractor_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", module)  # where dataclass looks annotations up
     before = set(EXTRACTORS._entries)
     try:
-        exec(compile(extractor, "README.md", "exec"), scope)
-        method = EXTRACTORS["mean-color"].build(Setup(), power=0.5)
+        exec(compile(python_of("extending.md"), "extending.md", "exec"), vars(module))
+        entry = EXTRACTORS["mean-color"]
+        method = entry.build(Setup(), power=0.5)
     finally:
         for name in set(EXTRACTORS._entries) - before:
             del EXTRACTORS._entries[name]
+    assert entry.meanings.keys() == {"power"}
     image = np.full((4, 4, 3), 255, np.uint8)
     assert isinstance(method, Extractor)
     assert method.transform([image]).tolist() == [[1.0, 1.0, 1.0]]
-    exec(compile(library.replace("100_000", "1_000"), "README.md", "exec"), scope)
+
+
+def test_the_examples_of_the_library_run() -> None:
+    scope: dict[str, object] = {}
+    exec(compile(python_of("library.md").replace("100_000", "1_000"), "library.md", "exec"), scope)
     assert scope["found"].indices.shape == (5, 10)
     assert not (scope["found"].indices == np.arange(5)[:, None]).any()
+    assert scope["bits"].shape == (1, 8)
+
+
+def test_the_page_of_the_library_names_what_it_exports() -> None:
+    named = set(re.findall(r"`(\w+)`", DOCS["api.md"]))
+    assert set(retrieval_bench.__all__) <= named
+    for module in ("core", "registry", "search.index"):
+        assert f"::: retrieval_bench.{module}\n" in DOCS["api.md"]
 
 
 def test_every_entry_says_what_it_is_in_one_line() -> None:
@@ -78,19 +115,42 @@ def test_every_entry_says_what_it_is_in_one_line() -> None:
             assert "\n" not in entry.about
 
 
-def test_every_flag_has_help_and_the_readme_invents_none() -> None:
-    import typer
+@pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)
+def test_every_option_of_every_entry_has_a_meaning(registry: Registry) -> None:
+    for entry in registry:
+        assert entry.meanings.keys() == entry.options.keys(), entry.name
+        assert all(10 < len(meaning) <= 260 for meaning in entry.meanings.values()), entry.name
 
-    commands = typer.main.get_command(app).commands
-    leaves = [*commands.values(), *commands["data"].commands.values()]
-    flags = {"--help"}
-    for leaf in leaves:
-        assert leaf.help or leaf.name == "data"
+
+def commands() -> dict[str, click.Command]:
+    """Every command by what is written before its flags."""
+    found = {"benchmark.kernel": kernel.app, "benchmark.network": network.app, "benchmark.document": document.app}
+    leaves = {name: typer.main.get_command(other) for name, other in found.items()}
+    group = typer.main.get_command(app)
+    for name, leaf in group.commands.items():
+        leaves |= {f"{name} {inner.name}": inner for inner in getattr(leaf, "commands", {}).values()} or {name: leaf}
+    return leaves
+
+
+def test_every_flag_has_help() -> None:
+    for name, leaf in commands().items():
+        assert leaf.help, name
         for parameter in leaf.params:
-            assert getattr(parameter, "help", None), f"{leaf.name} {parameter.name} has no help"
-            flags |= set(parameter.opts)
-    used = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README))
+            assert getattr(parameter, "help", None), f"{name} {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_documents_invent_no_flag_and_no_command(page: str) -> None:
+    flags = {"--help", "--version"}
+    for leaf in commands().values():
+        for parameter in leaf.params:
+            if not getattr(parameter, "hidden", False):
+                flags |= {*parameter.opts, *parameter.secondary_opts}
+    lines = [line for line in PAGES[page].splitlines() if not any(word in line for word in FOREIGN)]
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", "\n".join(lines)))
     assert used <= flags
+    called = set(re.findall(r"python -m benchmark ([a-z]+)\b", PAGES[page]))
+    assert called <= {name.partition(" ")[0] for name in commands()}
 
 
 def test_every_file_the_map_names_exists() -> None:
@@ -102,5 +162,7 @@ def test_every_file_the_map_names_exists() -> None:
 def test_the_default_chores_exist() -> None:
     chores = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert {"bench", "test", "check", "smoke", "kernel", "clean"} <= set(chores)
-    for chore in re.findall(r"\bmake (\w+)", README):
-        assert chore in chores
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for text in (*PAGES.values(), contributing):
+        for chore in re.findall(r"(?:^|`|&& )make ([a-z]\w+)", text, re.M):
+            assert chore in chores

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 
 from retrieval_bench.core import BenchError, Ranking
 from retrieval_bench.search import certified, kernels, quantise
-from retrieval_bench.search.certified import CertifiedIndex, choose, inner_loop, settle_budget
+from retrieval_bench.search.certified import CertifiedIndex, choose, inner_loop, rescore_budget
 from retrieval_bench.search.index import ExactIndex, kernel_for
 from retrieval_bench.search.kernels import KINDS
 
@@ -219,15 +219,15 @@ def test_small_batches_of_queries_change_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_a_crowd_of_waiting_candidates_is_settled_on_the_way(distance, monkeypatch):
-    monkeypatch.setattr(certified, "ROOM", 40)
+def test_many_candidates_are_rescored_on_the_way(distance, monkeypatch):
+    monkeypatch.setattr(certified, "CAPACITY", 40)
     rng = np.random.default_rng(7)
     gallery = clustered(rng, 4000, 16)
     compare(gallery[:12], gallery, 10, distance)
-    monkeypatch.setattr(certified, "settle_budget", lambda n, k: n)
+    monkeypatch.setattr(certified, "rescore_budget", lambda n, k: n)
     index = compare(gallery[:12], gallery, 10, distance)
     assert index.last.fallbacks == 0
-    assert index.last.settled > 40 * 12
+    assert index.last.rescored > 40 * 12
 
 
 # --- what defeats the bound ------------------------------------------------------------------------------------------
@@ -263,14 +263,14 @@ def test_only_the_queries_in_need_fall_back():
     queries[7] = 0
     index = compare(queries, gallery, 5, "inner_product")
     assert index.last.fallbacks == 1
-    assert index.last.settled < 20 * settle_budget(30_000, 5)
+    assert index.last.rescored < 20 * rescore_budget(30_000, 5)
 
 
 def test_random_vectors_need_few_rows():
     rng = np.random.default_rng(11)
     index = compare(random(rng, 16, 128), random(rng, 10_000, 128), 10, "cosine")
     assert index.last.fallbacks == 0
-    assert index.last.settled < 16 * 100
+    assert index.last.rescored < 16 * 100
 
 
 # --- the bound -------------------------------------------------------------------------------------------------------

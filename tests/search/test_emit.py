@@ -6,6 +6,8 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -96,7 +98,7 @@ def test_euclidean_scan_misses_no_row_that_the_differences_find(dim):
         gallery = (rng.standard_normal((3000, dim)) + offset).astype(np.float32)
         queries = (rng.standard_normal((13, dim)) + offset).astype(np.float32)
         found = ExactIndex(gallery, "euclidean").search(queries, 10)
-        everything = ExactIndex(gallery, "euclidean").search(queries, 3000)  # no limit: all are settled
+        everything = ExactIndex(gallery, "euclidean").search(queries, 3000)  # no limit: all are rescored
         assert_array_equal(found.indices, everything.indices[:, :10])
         assert_array_equal(found.distances, everything.distances[:, :10])
 
@@ -252,6 +254,17 @@ def test_doctor(monkeypatch, tmp_path):
     assert (report["cache"], report["compiled kernels in it"], report["kernel"]) == ("cold", 0, "plain")
     assert report["kernel chosen because"] == "RETRIEVAL_BENCH_KERNEL is plain"
     assert not (tmp_path / "empty").exists()
+
+
+def test_notice_is_given_once_a_process(caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "retrieval_bench")
+    monkeypatch.setattr(jit, "NOTICE_AFTER", 0.0)
+    monkeypatch.setattr(jit, "_told", threading.Event())
+    for _ in range(3):
+        with jit.announced():
+            assert jit._told.wait(10)
+            time.sleep(0.05)
+    assert [record.getMessage() for record in caplog.records] == ["compiling the search kernels (once per machine)"]
 
 
 def test_notice_is_silent_when_quick(caplog):

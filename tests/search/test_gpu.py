@@ -91,18 +91,18 @@ def test_same_bits_as_the_engine(
 
 
 @pytest.mark.parametrize("distance", VECTORS)
-def test_few_rows_are_settled_and_no_query_needs_the_engine(
+def test_few_rows_are_rescored_and_no_query_needs_the_engine(
     distance: Any, candidates: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the device would be there for show."""
     widths: list[int] = []
-    settled = TorchIndex._settled
+    rescored = TorchIndex._rescored
 
     def watched(self: TorchIndex, queries: np.ndarray, at: np.ndarray) -> np.ndarray:
         widths.append(int((at >= 0).sum(axis=1).max()))
-        return settled(self, queries, at)
+        return rescored(self, queries, at)
 
-    monkeypatch.setattr(TorchIndex, "_settled", watched)
+    monkeypatch.setattr(TorchIndex, "_rescored", watched)
     gallery, queries = some(1, 5000, 50, 128, distance)
     assert_equal(TorchIndex(gallery, distance).search(queries, 10), ExactIndex(gallery, distance).search(queries, 10))
     assert candidates == []
@@ -227,8 +227,8 @@ def test_out_of_memory_halves_the_tile_and_says_so(
             assert_equal(index.search(queries, 5), ExactIndex(gallery, distance).search(queries, 5))
     said = [record.message for record in caplog.records]
     assert said == [
-        "torch backend: distances: out of device memory at 100000 at once; going on with 50000",
-        "torch backend: distances: out of device memory at 50000 at once; going on with 25000",
+        "torch backend: distances: not enough device memory for 100000 at once; continuing with 50000",
+        "torch backend: distances: not enough device memory for 50000 at once; continuing with 25000",
     ]
 
 

@@ -71,7 +71,7 @@ def test_no_row_below_the_limit_is_rounded_to_the_euclidean_distance_itself(dim:
 def test_queries_that_fall_back_get_their_own_results_in_every_batch(monkeypatch: Any) -> None:
     rng = np.random.default_rng(2)
     gallery, queries = random(rng, 300, 20), random(rng, 9, 20)
-    monkeypatch.setattr(certified, "settle_budget", lambda n, k: 0)
+    monkeypatch.setattr(certified, "rescore_budget", lambda n, k: 0)
     monkeypatch.setattr(certified, "_SCRATCH_BYTES", 1)  # one query after the other
     index = CertifiedIndex(gallery)
     found, expected = index.search(queries, 5), ExactIndex(gallery).search(queries, 5)

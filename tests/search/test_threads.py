@@ -54,16 +54,16 @@ def test_workers_are_kept_off_the_core_of_the_caller():
 
 def test_tickets_are_taken_once_each():
     @numba.njit(nogil=True)
-    def collect(ticket, out):
+    def collect(work_counter, out):
         count = 0
         while True:
-            number = take(ticket, 1)
+            number = take(work_counter, 1)
             if number >= len(out):
                 return count
             out[number] += 1
             count += 1
 
-    ticket, out = np.zeros(1, np.int64), np.zeros(200_000, np.int64)
-    counts = on_threads([lambda: collect(ticket, out)] * 2, 2)
+    work_counter, out = np.zeros(1, np.int64), np.zeros(200_000, np.int64)
+    counts = on_threads([lambda: collect(work_counter, out)] * 2, 2)
     assert sum(counts) == len(out)
     assert (out == 1).all()

@@ -14,7 +14,7 @@ NETWORK = "shufflenet_v2_x0_5"
 
 def task(network: str = NETWORK, **given: Any) -> Task:
     data = shop(3, 5)
-    chosen = {"mode": "scratch", "epochs": 2, "batch": 6, "side": 32, "holdout": 0.2, **given}
+    chosen = {"mode": "scratch", "epochs": 2, "batch": 6, "image_size": 32, "holdout": 0.2, **given}
     return Task(
         method=network,
         split=data.train,

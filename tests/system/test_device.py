@@ -84,8 +84,8 @@ def test_out_of_memory_halves_the_batch_and_says_so(lanes: int, caplog: pytest.L
             assert feeder(describe, inputs(11))[:, 0].tolist() == list(range(11))
     assert sizes == [11, 8, 4, 4, 3, 4, 4, 3]
     assert [record.message for record in caplog.records] == [
-        "toy: images: out of device memory at 16 at once; going on with 8",
-        "toy: images: out of device memory at 8 at once; going on with 4",
+        "toy: images: not enough device memory for 16 at once; continuing with 8",
+        "toy: images: not enough device memory for 8 at once; continuing with 4",
     ]
 
 
@@ -140,7 +140,7 @@ def test_a_network_fed_in_lanes_gives_the_same_features(caplog: pytest.LogCaptur
     extractor.batch = 5
     extractor.feeder = Feeder("squeezenet1_0: images", "cpu", 5, device.LANES)
     np.testing.assert_allclose(extractor.transform(images), wanted, rtol=1e-4, atol=1e-6)
-    assert "squeezenet1_0: images: out of device memory at 5 at once; going on with 2" in caplog.text
+    assert "squeezenet1_0: images: not enough device memory for 5 at once; continuing with 2" in caplog.text
 
 
 def test_a_device_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

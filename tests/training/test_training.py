@@ -281,7 +281,7 @@ def test_what_cannot_be_trained() -> None:
         run(replace(job, split=split("train", [])), None)
     with pytest.raises(BenchError, match="--patience 2: no label has enough images to hold out"):
         run(replace(task(patience=2), split=split("train", [0, 1, 2])), None)
-    with pytest.raises(BenchError, match=f"--mode head goes on with trained weights and there are none for {NETWORK}"):
+    with pytest.raises(BenchError, match=f"--mode head needs trained weights, and there are none for {NETWORK}"):
         run(task(mode="head"), None)
 
 

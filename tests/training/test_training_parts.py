@@ -19,10 +19,10 @@ from retrieval_bench.training.holdout import hold_out
 from retrieval_bench.training_loop.augment import GREY, NONE, Augment, augmented, parse_augment
 from retrieval_bench.training_loop.frames import Frames, centre, resized
 from retrieval_bench.training_loop.loop import order
+from retrieval_bench.training_loop.micro_batches import MicroBatches, draws
 from retrieval_bench.training_loop.objectives import class_weights, objective
 from retrieval_bench.training_loop.schedule import optimizer, rate
 from retrieval_bench.training_loop.settings import TrainingSettings
-from retrieval_bench.training_loop.shards import Shards, draws
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -223,7 +223,7 @@ def test_biases_are_not_decayed(name: str) -> None:
         ({"optimizer": "lamb"}, "--optimizer 'lamb' is not one of adam"),
         ({"epochs": 0}, "--epochs 0 must be at least 1"),
         ({"batch": 1}, "--batch 1 must be at least 2"),
-        ({"lr": float("nan")}, "--lr nan must be a number from 0"),
+        ({"lr": float("nan")}, "--lr nan must be a number, 0 or more"),
         ({"lr": -1.0}, "--lr -1"),
         (
             {"mode": "head", "loss": "triplet"},
@@ -262,9 +262,9 @@ def test_the_gradient_in_parts_is_the_gradient_of_the_whole_on_any_number_of_thr
 
     found = []
     for threads in (1, 2):
-        shards = Shards(network, 2, threads)
-        losses, gradients = shards.gradients(work, 2, parameters)
-        shards.close()
+        parts = MicroBatches(network, 2, threads)
+        losses, gradients = parts.gradients(work, 2, parameters)
+        parts.close()
         assert sum(losses) == pytest.approx(network(inputs).square().mean().item())
         found.append(gradients)
     for one, two, whole in zip(*found, wanted, strict=True):
@@ -274,15 +274,15 @@ def test_the_gradient_in_parts_is_the_gradient_of_the_whole_on_any_number_of_thr
 
 def test_running_means_of_parts_are_brought_together() -> None:
     network = nn.Sequential(nn.BatchNorm1d(3))
-    shards = Shards(network, 2, 2)
+    parts = MicroBatches(network, 2, 2)
     data = torch.randn(8, 3)
-    for replica, half in zip(shards.replicas, data.chunk(2), strict=True):
+    for replica, half in zip(parts.replicas, data.chunk(2), strict=True):
         replica.train()(half)
-    singles = [copy.deepcopy(replica[0].running_mean) for replica in shards.replicas]
+    singles = [copy.deepcopy(replica[0].running_mean) for replica in parts.replicas]
     assert not torch.equal(*singles)
-    shards.settle()
-    shards.close()
-    for replica in shards.replicas:
+    parts.average_buffers()
+    parts.close()
+    for replica in parts.replicas:
         np.testing.assert_allclose(replica[0].running_mean, (singles[0] + singles[1]) / 2, atol=1e-7)
         assert replica[0].weight is network[0].weight
     assert draws(nn.Sequential(nn.Dropout(0.1)))

@@ -1,4 +1,4 @@
-"""The public door of the classifiers: checks what comes in, fits, and gives back something that scores queries."""
+"""The public interface of the classifiers: check the features, fit, and return an object that scores queries."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ _BLOCK = 256  # queries scored at once: bounds what a classifier holds beside th
 class TrainingData:
     """What a classifier learns from.
 
-    rows: (n, d) float32 features, or (n, bytes) packed uint8 where `bits`.
-    places: (n,) int64, the position of each row's label in the ascending labels; all of 0 ... n_classes - 1 occur.
-    threads: Python threads that may be used; each library is held at one thread of its own meanwhile.
+    Args:
+        rows: (n, d) float32 features, or (n, bytes) packed uint8 if `bits`.
+        class_index: (n,) int64, the position of each row's label among the ascending labels; each of 0 to
+            n_classes - 1 occurs.
+        n_classes: number of different labels, at least 2.
+        seed: seed of everything random, from 0.
+        threads: Python threads that may be used, at least 1. Each library keeps to one thread meanwhile.
+        bits: the rows are packed bits.
     """
 
     rows: np.ndarray
-    places: np.ndarray
+    class_index: np.ndarray
     n_classes: int
     seed: int
     threads: int
@@ -34,7 +39,12 @@ class TrainingData:
 
 @dataclass(frozen=True, eq=False)
 class FittedClassifier:
-    """score: (q, d) checked queries -> (q, C) float64, higher = more likely. chosen: plain values for the record."""
+    """What a registered classifier returns.
+
+    Args:
+        score: (q, d) checked queries -> (q, C) float64; higher means more likely.
+        chosen: what was chosen while fitting, as plain values for the record.
+    """
 
     score: Callable[[np.ndarray], np.ndarray]
     chosen: Mapping[str, Any] = field(default_factory=dict)
@@ -44,8 +54,11 @@ class FittedClassifier:
 class Classifier:
     """A fitted classifier.
 
-    classes: (C,) int64 labels that occurred in train, ascending.
-    chosen: what was selected on train, how it did there, whether the solver converged; numbers, text and bool only.
+    Attributes:
+        name: its name in the registry.
+        classes: (C,) int64, the labels that occur in train, ascending.
+        chosen: what was selected on train, how good it was there, whether the solver converged; only numbers, text and
+            bool.
     """
 
     name: str
@@ -56,43 +69,73 @@ class Classifier:
     _score: Callable[[np.ndarray], np.ndarray]
 
     def scores(self, queries: np.ndarray) -> np.ndarray:
-        """(q, d) as in training -> (q, C) float64, always finite; column j belongs to `classes[j]`, higher = more
-        likely. Comparable within a column and within a row; not probabilities unless the classifier says so.
+        """Score every label for each query.
 
-        Except for `knn`, a query's scores may differ in the last bits with what stands beside it: BLAS rounds by shape.
+        Scores can be compared within a column and within a row. They are probabilities only if the classifier says so.
+        Except for `knn`, the last bits of a query's scores may depend on the other queries: BLAS rounds by shape.
+
+        Args:
+            queries: (q, d), as in training.
+
+        Returns:
+            (q, C) float64, always finite; column j belongs to `classes[j]`, higher means more likely.
+
+        Raises:
+            BenchError: A feature is not finite.
+            ValueError: Wrong shape or dtype.
         """
         from threadpoolctl import threadpool_limits
 
         queries = _checked(queries, self._bits, "query")
         if queries.shape[1] != self._width:
-            raise ValueError(f"head {self.name} learned from rows of {self._width}, not of {queries.shape[1]}")
+            raise ValueError(
+                f"classifier {self.name} learned from rows of {self._width} columns, not of {queries.shape[1]}"
+            )
         scores = np.empty((len(queries), len(self.classes)), np.float64)
         with threadpool_limits(1):
             for start in range(0, len(queries), _BLOCK):
                 scores[start : start + _BLOCK] = self._score(queries[start : start + _BLOCK])
         if not np.isfinite(scores).all():
-            raise ValueError(f"head {self.name} gave scores that are not finite")
+            raise ValueError(f"classifier {self.name} gave scores that are not finite")
         return scores
 
     def predict(self, queries: np.ndarray) -> np.ndarray:
-        """(q,) int64: the label of the highest score, the lower label of equals."""
+        """Predict the label of each query.
+
+        Args:
+            queries: (q, d), as in training.
+
+        Returns:
+            (q,) int64, the label of the highest score; of equal scores, the lower label.
+        """
         return self.classes[self.scores(queries).argmax(axis=1)]
 
 
 def fit_classifier(
     name: str, features: np.ndarray, labels: np.ndarray, *, seed: int, threads: int, bits: bool = False
 ) -> Classifier:
-    """Learn a classifier from `train` alone.
+    """Fit a classifier to the features of `train`.
 
-    name: an entry of HEADS: knn, svm, logistic, tree, mlp.
-    features: (n, d) float32; or, with `bits`, (n, bytes) packed uint8, each bit read as -1 or +1.
-    labels: (n,) int64 from 0, at least two different; one image of a label is enough.
-    Every classifier sees rows of length 1 (a zero row stays zero), which is what the cosine distance sees; the packed
-    codes of `bits` all have the same length already.
+    Every classifier gets rows of length 1 (a zero row stays zero), as the cosine distance does; the packed codes of
+    `bits` all have the same length already.
 
-    The same seed gives the same classifier to the bit for every number of threads, as BLAS is held at one thread and
-    `threads` only share out pieces that do not depend on their number; another BLAS or processor may round otherwise.
-    Raises BenchError for an unknown classifier, no row, a single label, or features that are not finite.
+    The same seed gives the same classifier, to the bit, for every number of threads: BLAS keeps to one thread, and how
+    the work is divided does not depend on `threads`. Another BLAS or processor may round differently.
+
+    Args:
+        name: a registered classifier: knn, svm, logistic, tree, mlp.
+        features: (n, d) float32; or, with `bits`, (n, bytes) packed uint8, each bit read as -1 or +1.
+        labels: (n,) int64 from 0, at least two different; one image of a label is enough.
+        seed: seed of everything random, from 0.
+        threads: Python threads to use, at least 1.
+        bits: the features are packed bits.
+
+    Returns:
+        The fitted classifier.
+
+    Raises:
+        BenchError: The classifier is unknown, there is no row or only one label, or a feature is not finite.
+        ValueError: Wrong shape or dtype, or no thread.
     """
     from threadpoolctl import threadpool_limits
 
@@ -102,21 +145,21 @@ def fit_classifier(
     if labels.shape != (len(features),):
         raise ValueError(f"labels have shape {labels.shape}, expected ({len(features)},)")
     if not len(features):
-        raise BenchError(f"head {name}: the train split holds no image; it needs images of at least two labels")
-    classes, places = np.unique(labels, return_inverse=True)
+        raise BenchError(f"classifier {name}: the train split holds no image; it needs images of at least two labels")
+    classes, class_index = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise BenchError(
-            f"head {name}: every train image has label {classes[0]}; a classifier needs at least two labels in train"
+            f"classifier {name}: all train images have label {classes[0]}; a classifier needs at least two labels"
         )
     if threads < 1:
         raise ValueError(f"threads is {threads}, must be at least 1")
-    lessons = TrainingData(features, places.astype(np.int64), len(classes), seed, threads, bits)
+    data = TrainingData(features, class_index.astype(np.int64), len(classes), seed, threads, bits)
     with threadpool_limits(1), warnings.catch_warnings():
         # Whether a solver converged is told in `chosen`.
         warnings.filterwarnings("ignore", category=_convergence_warning())
-        # One photo a product is what a catalogue is; it is no sign of numbers taken for labels.
+        # A catalogue has one photo of each label; that does not mean that the labels are continuous values.
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
-        learned = entry.build(lessons)
+        learned = entry.build(data)
     return Classifier(name, classes, learned.chosen, features.shape[1], bits, learned.score)
 
 

@@ -18,7 +18,7 @@ _DEPTH = 4096  # ranks looked at: whole rankings of a large train split are not 
 @CLASSIFIERS(
     "knn", about="vote of the 9 nearest by cosine (packed codes: Hamming), fewer where labels have fewer images"
 )
-def knn(lessons: TrainingData) -> FittedClassifier:
+def knn(data: TrainingData) -> FittedClassifier:
     """k = NEIGHBOURS, or the median number of images of a label in train where that is less.
 
     Score of a label = its votes among the k nearest + (n - r) / (n + 1), r = rank from 0 of its first row.
@@ -27,13 +27,13 @@ def knn(lessons: TrainingData) -> FittedClassifier:
     """
     from retrieval_bench.search.index import ExactIndex
 
-    distance: Distance = "hamming" if lessons.bits else "cosine"
-    neighbours = min(NEIGHBOURS, int(np.median(np.bincount(lessons.places))))
-    index = ExactIndex(lessons.rows, distance)
-    depth = min(len(lessons.rows), _DEPTH)
+    distance: Distance = "hamming" if data.bits else "cosine"
+    neighbours = min(NEIGHBOURS, int(np.median(np.bincount(data.class_index))))
+    index = ExactIndex(data.rows, distance)
+    depth = min(len(data.rows), _DEPTH)
 
     def score(queries: np.ndarray) -> np.ndarray:
-        return votes(lessons.places[index.search(queries, depth).indices], neighbours, lessons.n_classes)
+        return votes(data.class_index[index.search(queries, depth).indices], neighbours, data.n_classes)
 
     return FittedClassifier(score, {"neighbours": neighbours, "distance": distance})
 

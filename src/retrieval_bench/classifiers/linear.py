@@ -23,66 +23,66 @@ _ITERATIONS = 300
 
 
 @CLASSIFIERS("svm", about="linear SVM, one label against the rest, C chosen on train")
-def svm(lessons: TrainingData) -> FittedClassifier:
+def svm(data: TrainingData) -> FittedClassifier:
     """Hinge loss, one label against the rest (Cortes and Vapnik, Machine Learning 1995); scores are decision values.
 
     libsvm solves the dual from the inner products of the rows, which are computed once for all labels and strengths:
     81 labels of 2,640 rows of 8,704 numbers took 0.8 s a strength on one core, where liblinear took 30 to 75 s. Beyond
     GRAM_ROWS rows liblinear solves it, with a penalty on the bias, and C is 1, not chosen.
     """
-    rows, scale = _scaled(lessons)
+    rows, scale = _scaled(data)
     if len(rows) > GRAM_ROWS:
-        return _liblinear(lessons, rows, scale)
-    inner = gram(rows, lessons.threads)
-    kept, held = hold_out(lessons.places, lessons.seed)
+        return _liblinear(data, rows, scale)
+    inner = gram(rows, data.threads)
+    kept, held = hold_out(data.class_index, data.seed)
     right = []
     if len(held):
         learned_from, judged_by = np.ascontiguousarray(inner[np.ix_(kept, kept)]), inner[np.ix_(held, kept)]
         for strength in STRENGTHS:
-            dual, bias = _one_against_rest(learned_from, lessons.places[kept], strength, lessons)
+            dual, bias = _one_against_rest(learned_from, data.class_index[kept], strength, data)
             guess = (judged_by @ dual + bias).argmax(axis=1)
-            right.append(float(np.mean(guess == lessons.places[held])))
+            right.append(float(np.mean(guess == data.class_index[held])))
     choice = chosen("C", STRENGTHS, right, 1.0)
-    dual, bias = _one_against_rest(inner, lessons.places, choice["C"], lessons)
+    dual, bias = _one_against_rest(inner, data.class_index, choice["C"], data)
     return FittedClassifier(
-        LinearScores(mixed(dual.T, rows), bias, scale, lessons.bits),
+        LinearScores(mixed(dual.T, rows), bias, scale, data.bits),
         {**choice, "solver": "libsvm", "converged": True},
     )
 
 
 def _one_against_rest(
-    inner: np.ndarray, places: np.ndarray, strength: float, lessons: TrainingData
+    inner: np.ndarray, class_index: np.ndarray, strength: float, data: TrainingData
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n, n) inner products, (n,) labels -> (n, C) float64 weights of the rows, (C,) biases."""
     from sklearn.svm import SVC
 
-    dual = np.zeros((len(inner), lessons.n_classes), np.float64)
-    bias = np.empty(lessons.n_classes, np.float64)
+    dual = np.zeros((len(inner), data.n_classes), np.float64)
+    bias = np.empty(data.n_classes, np.float64)
 
-    def fit(place: int) -> None:
-        model = SVC(C=strength, kernel="precomputed").fit(inner, places == place)
-        dual[model.support_, place] = model.dual_coef_[0]
-        bias[place] = model.intercept_[0]
+    def fit(number: int) -> None:
+        model = SVC(C=strength, kernel="precomputed").fit(inner, class_index == number)
+        dual[model.support_, number] = model.dual_coef_[0]
+        bias[number] = model.intercept_[0]
 
-    with ThreadPoolExecutor(lessons.threads) as pool:
-        list(pool.map(fit, range(lessons.n_classes)))
+    with ThreadPoolExecutor(data.threads) as pool:
+        list(pool.map(fit, range(data.n_classes)))
     return dual, bias
 
 
-def _liblinear(lessons: TrainingData, rows: np.ndarray, scale: Scale) -> FittedClassifier:
+def _liblinear(data: TrainingData, rows: np.ndarray, scale: Scale) -> FittedClassifier:
     from sklearn.svm import LinearSVC
 
     # liblinear draws from one generator for the whole process: no threads here.
-    model = LinearSVC(C=1.0, loss="hinge", random_state=lessons.seed, max_iter=_ITERATIONS).fit(rows, lessons.places)
+    model = LinearSVC(C=1.0, loss="hinge", random_state=data.seed, max_iter=_ITERATIONS).fit(rows, data.class_index)
     weights, bias = _both(model.coef_, model.intercept_)
     converged = bool(np.max(model.n_iter_) < _ITERATIONS)
     return FittedClassifier(
-        LinearScores(weights, bias, scale, lessons.bits), {"C": 1.0, "solver": "liblinear", "converged": converged}
+        LinearScores(weights, bias, scale, data.bits), {"C": 1.0, "solver": "liblinear", "converged": converged}
     )
 
 
 @CLASSIFIERS("logistic", about="multinomial logistic regression, C chosen on train")
-def logistic(lessons: TrainingData) -> FittedClassifier:
+def logistic(data: TrainingData) -> FittedClassifier:
     """Softmax over linear scores with a quadratic penalty, by L-BFGS; scores are the logits.
 
     Rows of more numbers than there are rows are turned into as many numbers first, see `corner`.
@@ -90,35 +90,35 @@ def logistic(lessons: TrainingData) -> FittedClassifier:
     from scipy.linalg import solve_triangular
     from sklearn.linear_model import LogisticRegression
 
-    rows, scale = _scaled(lessons)
+    rows, scale = _scaled(data)
     turned = len(rows) < rows.shape[1] and len(rows) <= GRAM_ROWS
     # float64 although it takes twice as long: in float32 the solver gives up at other places than scikit-learn's own.
-    points = corner(gram(rows, lessons.threads)) if turned else rows.astype(np.float64)
+    points = corner(gram(rows, data.threads)) if turned else rows.astype(np.float64)
 
     def fit(some: np.ndarray, strength: float) -> LogisticRegression:
-        return LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(points[some], lessons.places[some])
+        return LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(points[some], data.class_index[some])
 
-    kept, held = hold_out(lessons.places, lessons.seed)
+    kept, held = hold_out(data.class_index, data.seed)
     right = []
     if len(held):
-        with ThreadPoolExecutor(lessons.threads) as pool:
+        with ThreadPoolExecutor(data.threads) as pool:
             models = list(pool.map(lambda strength: fit(kept, strength), LOGISTIC_STRENGTHS))
-        right = [float(np.mean(model.predict(points[held]) == lessons.places[held])) for model in models]
+        right = [float(np.mean(model.predict(points[held]) == data.class_index[held])) for model in models]
     choice = chosen("C", LOGISTIC_STRENGTHS, right, 10.0)
     model = fit(np.arange(len(points)), choice["C"])
     weights, bias = _both(model.coef_, model.intercept_)
-    if lessons.n_classes == 2:  # the difference of the two scores is the logit
+    if data.n_classes == 2:  # the difference of the two scores is the logit
         weights, bias = weights / 2, bias / 2
     if turned:
         weights = mixed(solve_triangular(points, weights.T, lower=True, trans=1).T, rows)
     converged = bool(np.max(model.n_iter_) < _ITERATIONS)
     return FittedClassifier(
-        LinearScores(weights, bias, scale, lessons.bits), {**choice, "solver": "lbfgs", "converged": converged}
+        LinearScores(weights, bias, scale, data.bits), {**choice, "solver": "lbfgs", "converged": converged}
     )
 
 
-def _scaled(lessons: TrainingData) -> tuple[np.ndarray, Scale]:
-    rows = unit(lessons.rows, lessons.bits)
+def _scaled(data: TrainingData) -> tuple[np.ndarray, Scale]:
+    rows = unit(data.rows, data.bits)
     scale = Scale.of(rows)
     return scale.apply(rows), scale
 

@@ -57,8 +57,11 @@ def confusion(expected: np.ndarray, predicted: np.ndarray, n_labels: int) -> np.
     both = np.concatenate([expected, predicted])
     if len(both) and not 0 <= both.min() <= both.max() < n_labels:
         raise ValueError(f"labels run from {both.min()} to {both.max()}, must be 0 ... {n_labels - 1}")
-    counts = np.bincount(expected * n_labels + predicted, minlength=n_labels * n_labels)
-    return counts.reshape(n_labels, n_labels).astype(np.int64)
+    if not len(both):
+        return np.zeros((n_labels, n_labels), np.int64)
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(expected, predicted, labels=np.arange(n_labels)).astype(np.int64)
 
 
 def roc_curve(
@@ -101,11 +104,10 @@ def _against_rest(expected: np.ndarray, scores: np.ndarray, classes: np.ndarray)
 
 
 def _area(scores: np.ndarray, right: np.ndarray) -> float:
-    """Mann-Whitney: the pairs of a right and a wrong one that are in order, equal ones counting half."""
-    wrong = np.sort(scores[~right])
-    below = np.searchsorted(wrong, scores[right], "left")
-    up_to = np.searchsorted(wrong, scores[right], "right")
-    return float(np.mean(below + up_to) / 2 / len(wrong))
+    """The share of pairs of a right and a wrong one that are in order, equal ones counting half."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(right, scores))
 
 
 def _curve(scores: np.ndarray, right: np.ndarray, grid: np.ndarray) -> np.ndarray:

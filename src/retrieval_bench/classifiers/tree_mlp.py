@@ -19,29 +19,29 @@ _AXES_ROWS = 4096  # rows that the axes are learned from, drawn by the seed: the
 
 
 @CLASSIFIERS("tree", about="decision tree on the first 64 principal axes")
-def tree(lessons: TrainingData) -> FittedClassifier:
+def tree(data: TrainingData) -> FittedClassifier:
     """CART with Gini impurity, grown until pure (Breiman et al. 1984); scores are the labels' shares of a leaf."""
     from sklearn.tree import DecisionTreeClassifier
 
-    space, points = _principal(lessons, TREE_AXES)
-    model = DecisionTreeClassifier(random_state=lessons.seed).fit(points, lessons.places)
+    space, points = _principal(data, TREE_AXES)
+    model = DecisionTreeClassifier(random_state=data.seed).fit(points, data.class_index)
     facts = {"axes": points.shape[1], "leaves": int(model.get_n_leaves()), "depth": int(model.get_depth())}
     return FittedClassifier(lambda queries: model.predict_proba(space(queries)), facts)
 
 
 @CLASSIFIERS("mlp", about="neural network with one hidden layer of 256, on the first 512 principal axes")
-def mlp(lessons: TrainingData) -> FittedClassifier:
+def mlp(data: TrainingData) -> FittedClassifier:
     """ReLU, Adam, 60 epochs, softmax; scores are probabilities.
 
     The number of epochs is fixed: stopping early would need a validation part that labels with one image cannot give.
     """
     from sklearn.neural_network import MLPClassifier
 
-    space, points = _principal(lessons, MLP_AXES)
+    space, points = _principal(data, MLP_AXES)
     # One scale for all axes, so that the first ones stay the larger: about 1 is what Adam's step is made for.
     spread = np.float32(float(points.std()) or 1.0)
-    model = MLPClassifier((HIDDEN,), max_iter=EPOCHS, random_state=lessons.seed, alpha=1e-3)
-    model.fit(points / spread, lessons.places)
+    model = MLPClassifier((HIDDEN,), max_iter=EPOCHS, random_state=data.seed, alpha=1e-3)
+    model.fit(points / spread, data.class_index)
     facts: dict[str, Any] = {"axes": points.shape[1], "hidden": HIDDEN, "epochs": int(model.n_iter_)}
     facts |= {"loss": float(model.loss_), "converged": bool(model.n_iter_ < EPOCHS)}
     return FittedClassifier(lambda queries: model.predict_proba(space(queries) / spread), facts)
@@ -59,13 +59,13 @@ class _Space:
         return self._scale.apply(unit(queries, self._bits)) @ self._basis
 
 
-def _principal(lessons: TrainingData, at_most: int) -> tuple[_Space, np.ndarray]:
+def _principal(data: TrainingData, at_most: int) -> tuple[_Space, np.ndarray]:
     """The space, and (n, k) where the rows of train stand in it."""
-    rows = unit(lessons.rows, lessons.bits)
+    rows = unit(data.rows, data.bits)
     scale = Scale.of(rows)
     scale.apply(rows)
     some = rows
     if len(rows) > _AXES_ROWS:
-        some = rows[np.sort(np.random.default_rng(lessons.seed).permutation(len(rows))[:_AXES_ROWS])]
-    basis = principal_axes(some, lessons.threads, at_most)
-    return _Space(scale, basis, lessons.bits), projected(rows, basis, lessons.threads)
+        some = rows[np.sort(np.random.default_rng(data.seed).permutation(len(rows))[:_AXES_ROWS])]
+    basis = principal_axes(some, data.threads, at_most)
+    return _Space(scale, basis, data.bits), projected(rows, basis, data.threads)

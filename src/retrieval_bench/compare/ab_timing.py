@@ -58,7 +58,7 @@ def argv_of(runner: str, extra: Sequence[str]) -> list[str]:
         python = next((place for place in places if place.is_file()), None)
         if python is None:
             raise BenchError(
-                f"{printable(runner)}: no bin/python or Scripts/python.exe in it; "
+                f"{printable(runner)}: it has no bin/python or Scripts/python.exe; "
                 "name a virtual environment, or a command"
             )
         return [str(python), "-m", "benchmark", "run", "--no-cache", "--json", *extra]
@@ -67,7 +67,7 @@ def argv_of(runner: str, extra: Sequence[str]) -> list[str]:
     except ValueError as error:
         raise BenchError(f"command {runner!r}: {error}; write it as in a shell, in quotes") from None
     if not argv:
-        raise BenchError("an empty command; name a virtual environment, or a command in quotes")
+        raise BenchError("the command is empty; name a virtual environment, or a command in quotes")
     return argv
 
 
@@ -128,8 +128,10 @@ def _timed(argv: Sequence[str]) -> dict[tuple[str, str], float]:
         except OSError as error:
             raise BenchError(f"{shlex.join(argv)}: cannot be run ({error.strerror})") from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise BenchError(f"{shlex.join(argv)}: ended with exit code {done.returncode} ({last}); mend it, then race")
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BenchError(
+            f"{shlex.join(argv)}: ended with exit code {done.returncode} ({last}); fix it, then run `race` again"
+        )
     return {(WALL, "s"): whole.seconds} | _figures(done.stdout)
 
 

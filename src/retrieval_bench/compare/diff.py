@@ -36,7 +36,7 @@ class Change:
     """One figure of one method, before and after. `unit` is "" for quality; `allowed`: how far it may move.
 
     gate: what was asked for with --fail; it looks at changes for the worse alone. low, high: 95 % interval of the
-    difference over products, where both records hold their rankings and the figure is a mean over queries. n: how often
+    difference over labels, where both records hold their rankings and the figure is a mean over queries. n: how often
     a time was measured. perturbed: the queries were, as the end of `name` says.
     """
 
@@ -136,9 +136,9 @@ def diff(
     same_machine = _machine(before) == _machine(after)
     for place, record in (("first", before), ("second", after)):
         if record.status == "failed":
-            broken.append(f"the {place} record is of a run that failed: {'; '.join(record.violations)}")
+            broken.append(f"the run of the {place} record failed: {'; '.join(record.violations)}")
         elif record.status != "finished":
-            broken.append(f"the {place} record is of a run that did not finish")
+            broken.append(f"the run of the {place} record did not finish")
         broken += _contradicted(place, record, values[place == "second"])
     for old in before.rows:
         new = find_row(after.rows, old.method)
@@ -167,7 +167,7 @@ def diff(
     if not gates:  # with gates, only what they name is judged
         unjudged, notes = [*unjudged, *notes], []
     if steps := _asked_once(after, before):
-        notes.append(f"the perturbed queries {steps} are in the second record alone")
+        notes.append(f"the perturbed queries {steps} are only in the second record")
     return DiffVerdict(
         quality=tuple(quality),
         broken=tuple(broken),
@@ -198,7 +198,7 @@ def _judged(
         if not figures and not times and not absent and (quality or speed):
             clean, perturbed = ([c.name for c in quality if c.perturbed == wanted] for wanted in (False, True))
             known = known_names(set(clean), {c.name: c.unit for c in speed}, perturbed)
-            raise BenchError(f"--fail {gate}: no row has a figure {gate.name}; there are {known}")
+            raise BenchError(f"--fail {gate}: no row has {gate.name}; known are {known}")
         for place in ("first", "second"):
             methods = [one.method for one in absent if one.lacks == place]
             if methods:
@@ -227,7 +227,7 @@ def _contradicted(place: str, record: Record, values: Values | None) -> list[str
             if row.status == "ok" and abs(row.scores.get(name, right) - right) > _ROUNDING:
                 said = f"{name} {row.scores[name]:.6f}, its rankings give {right:.6f}"
                 found.append(
-                    f"{row.method} has in the {place} record {said}: one of the two was changed, or counts otherwise"
+                    f"{row.method} has in the {place} record {said}: one of them was changed or computed differently"
                 )
                 break
     return found
@@ -244,13 +244,13 @@ def _intervals(
         return {}
     one, other = old.by_method.get(method, {}), new.by_method.get(method, {})
     names = [name for name in one if name in other]
-    clusters = len(np.unique(old.products))
+    clusters = len(np.unique(old.clusters))
     if not names or clusters < 2:
         return {}
     differences = np.column_stack([other[name] - one[name] for name in names])
     if not differences.any():
         return dict.fromkeys(names, (0.0, 0.0))
-    means = resampled_means(differences, old.products, RESAMPLES, record.settings.seed)
+    means = resampled_means(differences, old.clusters, RESAMPLES, record.settings.seed)
     reach = intervals(means, clusters, LEVEL)
     return {name: (low, high) for name, (low, high) in zip(names, reach.tolist(), strict=True)}
 
@@ -271,7 +271,7 @@ def _asked_once(one: Record, other: Record) -> str:
 
 def _refuse_false_comparison(before: Record, after: Record) -> None:
     if not before.rows:
-        raise NotComparable("not comparable: the first record holds no method")
+        raise NotComparable("not comparable: the first record has no method")
     pairs: dict[str, tuple[Any, Any]] = {
         "the dataset": (before.dataset.name, after.dataset.name),
         "the dataset's fingerprint": (before.dataset.fingerprint[:16], after.dataset.fingerprint[:16]),
@@ -289,7 +289,7 @@ def _refuse_false_comparison(before: Record, after: Record) -> None:
         if first != second:
             raise NotComparable(
                 f"not comparable: {name} perturbs differently in the two records ({first!r} and {second!r}); "
-                "run both anew"
+                "run both again"
             )
     for name in sorted(before.metrics.keys() & after.metrics.keys()):
         one, other = before.metrics[name], after.metrics[name]
@@ -298,7 +298,7 @@ def _refuse_false_comparison(before: Record, after: Record) -> None:
             if all(said) and said[0] != said[1]:  # an earlier record does not say all of it
                 raise NotComparable(
                     f"not comparable: {name} is defined differently in the two records ({rule}: {said[0]!r} and "
-                    f"{said[1]!r}); run both anew"
+                    f"{said[1]!r}); run both again"
                 )
 
 

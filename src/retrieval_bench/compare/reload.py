@@ -20,7 +20,7 @@ from retrieval_bench.registry import DATASETS, parse
 def dataset_of(record: Record, root: Path | None = None) -> Dataset:
     """The dataset as the run saw it, without the images that it skipped. root: where it lies now, if elsewhere.
 
-    Raises NotComparable where ids, labels or contents are not those of the record.
+    Raises NotComparable where ids, labels or contents are not the images of the record.
     """
     facts = record.dataset
     place = root if root is not None else None if facts.root is None else Path(facts.root)
@@ -35,7 +35,7 @@ def dataset_of(record: Record, root: Path | None = None) -> Dataset:
     if dataset.fingerprint != facts.fingerprint:
         where = "" if place is None else f" in {printable(place)}"
         raise NotComparable(
-            f"dataset {facts.spec}: the images{where} are not those of the record: fingerprint "
+            f"dataset {facts.spec}: the images{where} are not the images of the record: fingerprint "
             f"{dataset.fingerprint[:12]}, not {facts.fingerprint[:12]}; its images, labels or splits have changed: "
             "run again, or name the old ones with --data-root"
         )
@@ -44,10 +44,10 @@ def dataset_of(record: Record, root: Path | None = None) -> Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """What each query of a record scored. products: (q,) labels; by_method: method -> metric -> (q,) float64."""
+    """What each query of a record scored. clusters: (q,) labels; by_method: method -> metric -> (q,) float64."""
 
     query_ids: tuple[str, ...]
-    products: np.ndarray
+    clusters: np.ndarray
     by_method: Mapping[str, Mapping[str, np.ndarray]]
 
 
@@ -70,8 +70,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray], record: Record) -> Values | No
         depth = arrays[f"{method}/indices"].shape[1]
         if depth < max(record.settings.k):
             raise BenchError(
-                f"{RANKINGS_FILE}: {method} found {depth} images a query, too few for k = {max(record.settings.k)}; "
-                "run again"
+                f"{RANKINGS_FILE}: {method} has {depth} images for each query, too few for k = "
+                f"{max(record.settings.k)}; run again"
             )
     by_method = {method: metrics.per_query(judged(arrays, method), record.settings.k) for method in methods}
     return Values(tuple(arrays["query_ids"].tolist()), arrays["query_labels"], by_method)
@@ -89,7 +89,7 @@ def judged(arrays: Mapping[str, np.ndarray], method: str) -> Judged:
             arrays.get(f"{method}/relevant_ranks"),
         )
     except (IndexError, ValueError) as error:
-        raise BenchError(f"{RANKINGS_FILE}: what {method} found cannot be judged ({error}); run again") from None
+        raise BenchError(f"{RANKINGS_FILE}: the rankings of {method} cannot be judged ({error}); run again") from None
 
 
 def main_values(record: Record, arrays: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:

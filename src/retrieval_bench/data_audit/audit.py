@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from retrieval_bench.data_audit.duplicates import Copies, Describe, Gathered, Pa
 from retrieval_bench.extractors.hashes.imagehash import dhash, phash
 from retrieval_bench.images.reading import decode
 from retrieval_bench.records.schema import Record
+from retrieval_bench.system.progress import Count
 
 TINY = 32
 """Pixels of the shorter side, below which an image is called tiny."""
@@ -33,20 +34,18 @@ PRECISION = 0.99
 MILD = (("jpeg", 1), ("brightness", 1), ("blur", 1))
 """What is done to copies that must still count as duplicates of their originals."""
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True, eq=False)
 class Items:
     """Every image of a dataset once, also where it is in several splits under the same id (train may be the gallery).
 
-    member: (n, 3) bool, which of train, gallery, query it is in. places: (split, row) of its first occurrence.
+    member: (n, 3) bool, which of train, gallery, query it is in. origins: (split, row) of its first occurrence.
     """
 
     ids: tuple[str, ...]
     labels: np.ndarray
     member: np.ndarray
-    places: tuple[tuple[str, int], ...]
+    origins: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ def items_of(dataset: Dataset) -> Items:
     ids: list[str] = []
     labels: list[int] = []
     member: list[list[bool]] = []
-    places: list[tuple[str, int]] = []
+    origins: list[tuple[str, int]] = []
     for number, (name, split) in enumerate(dataset.splits.items()):
         for row, item in enumerate(split.ids):
             key = item, split.images.digest(row)
@@ -77,9 +76,9 @@ def items_of(dataset: Dataset) -> Items:
                 ids.append(item)
                 labels.append(int(split.labels[row]))
                 member.append([False, False, False])
-                places.append((name, row))
+                origins.append((name, row))
             member[place[key]][number] = True
-    return Items(tuple(ids), np.array(labels, np.int64), np.array(member, bool), tuple(places))
+    return Items(tuple(ids), np.array(labels, np.int64), np.array(member, bool), tuple(origins))
 
 
 def look(images: Images, row: int) -> Seen | BadImage:
@@ -103,12 +102,12 @@ def look(images: Images, row: int) -> Seen | BadImage:
     )
 
 
-def look_at_all(dataset: Dataset, items: Items, threads: int, progress: Progress) -> list[Seen | BadImage]:
+def look_at_all(dataset: Dataset, items: Items, threads: int, progress: Count) -> list[Seen | BadImage]:
     """`look` at every item, in order; progress(done, total) in this thread."""
     found: list[Seen | BadImage] = []
     splits = dataset.splits
     with ThreadPoolExecutor(threads) as pool:
-        for one in pool.map(lambda place: look(splits[place[0]].images, place[1]), items.places):
+        for one in pool.map(lambda place: look(splits[place[0]].images, place[1]), items.origins):
             found.append(one)
             progress(len(found), len(items.ids))
     return found
@@ -143,7 +142,7 @@ def by_method(
     broken = {items.ids[row] for row, one in enumerate(seen) if isinstance(one, BadImage)}
     train = dataset.train
     train = train.take([row for row, item in enumerate(train.ids) if item not in broken])
-    whole = Gathered([(dataset.splits[items.places[row][0]].images, items.places[row][1]) for row in rows])
+    whole = Gathered([(dataset.splits[items.origins[row][0]].images, items.origins[row][1]) for row in rows])
     wanted = {"items": Split(tuple(map(str, rows)), items.labels[rows], whole)}
     mild: list[tuple[str, int]] = []
     if within is None:
@@ -151,7 +150,7 @@ def by_method(
         different = np.array(sorted(once.values()), np.int64)  # known copies would count as false pairs
         sample = np.sort(np.random.default_rng(seed).permutation(different)[:SAMPLE]).tolist()
         if len(sample) < 4:
-            raise BenchError("fewer than four different images: too few to measure a distance; give one by --within")
+            raise BenchError("fewer than four different images: too few to measure a distance; give one with --within")
         mild = [MILD[number % len(MILD)] for number in range(len(sample))]
         copies = Copies(whole.take(sample), mild, seed)
         wanted["copies"] = Split(tuple(map(str, range(len(copies)))), np.zeros(len(copies), np.int64), copies)

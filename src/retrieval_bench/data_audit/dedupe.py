@@ -60,14 +60,14 @@ class Collection:
 
 def of_dataset(dataset: Dataset) -> Collection:
     """All images of all splits, each id once."""
-    places: dict[str, tuple[Images, int]] = {}
+    origins: dict[str, tuple[Images, int]] = {}
     for name, split in dataset.splits.items():
         for row, item in enumerate(split.ids):
-            known = places.get(item)
+            known = origins.get(item)
             if known is not None and known[0].digest(known[1]) != split.images.digest(row):
                 item = f"{name}: {item}"
-            places.setdefault(item, (split.images, row))
-    return Collection(tuple(places), Gathered(list(places.values())), dataset.train)
+            origins.setdefault(item, (split.images, row))
+    return Collection(tuple(origins), Gathered(list(origins.values())), dataset.train)
 
 
 def of_folder(folder: Path) -> Collection:
@@ -80,9 +80,7 @@ def of_folder(folder: Path) -> Collection:
     # By the parts of their names, as Windows has paths in another order: without regard to upper case.
     files = sorted(found, key=lambda file: file.relative_to(folder).parts)
     if len(files) < 2:
-        raise BenchError(
-            f"{printable(folder)} holds {len(files)} images ({'/'.join(SUFFIXES)}); at least two are needed"
-        )
+        raise BenchError(f"{printable(folder)} has {len(files)} images ({'/'.join(SUFFIXES)}); at least two are needed")
     return Collection(tuple(printable(file.relative_to(folder).as_posix()) for file in files), ImageFiles(files), None)
 
 
@@ -152,7 +150,7 @@ def by_method(
         rows = np.array(sorted(once.values()), np.int64)
         sample = np.sort(np.random.default_rng(seed).permutation(rows)[:copies])
         if len(sample) < 4:
-            raise BenchError("fewer than four different images: too few to measure a threshold; give one by --within")
+            raise BenchError("fewer than four different images: too few to measure a threshold; give one with --within")
         changes = planted(len(sample))
         both = Copies(collection.images.take(sample.tolist()), changes, seed)
         wanted["copies"] = _split(tuple(map(str, range(len(both)))), both)

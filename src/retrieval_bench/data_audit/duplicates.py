@@ -60,7 +60,7 @@ def pairs_within(features: np.ndarray, radius: float, distance: Distance, *, mos
     once = left <= found.indices  # the diagonal too: copies of one row are pairs among themselves
     left, right, near = left[once], found.indices[once], found.distances[once]
     if int((counts[left] * counts[right]).sum()) > 2 * most:
-        raise BenchError(f"more than {most:,} pairs lie within {radius:g}; these are no duplicates: lower the radius")
+        raise BenchError(f"more than {most:,} pairs lie within {radius:g}, too many to be duplicates; lower the radius")
     alone = (counts[left] == 1) & (counts[right] == 1)
     plain = alone & (left != right)
     first, second = [members[starts[left[plain]]]], [members[starts[right[plain]]]]
@@ -96,26 +96,26 @@ def groups(n: int, pairs: Pairs) -> list[np.ndarray]:
 class Gathered:
     """Images of several collections in a row, each given as (images, row). Implements `core.Images`."""
 
-    def __init__(self, places: Sequence[tuple[Images, int]]) -> None:
-        self._places = list(places)
+    def __init__(self, origins: Sequence[tuple[Images, int]]) -> None:
+        self._origins = list(origins)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._origins)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        images, place = self._places[row]
-        return images[place]
+        images, row_there = self._origins[row]
+        return images[row_there]
 
     def read(self, row: int) -> bytes:
-        images, place = self._places[row]
-        return images.read(place)
+        images, row_there = self._origins[row]
+        return images.read(row_there)
 
     def digest(self, row: int) -> str:
-        images, place = self._places[row]
-        return images.digest(place)
+        images, row_there = self._origins[row]
+        return images.digest(row_there)
 
     def take(self, rows: Sequence[int]) -> Images:
-        return Gathered([self._places[row] for row in rows])
+        return Gathered([self._origins[row] for row in rows])
 
 
 class Copies:

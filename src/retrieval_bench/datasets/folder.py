@@ -35,6 +35,10 @@ def folder(root: Path | None, *, split: str = "70/15/15") -> Dataset:
     Files are taken from subfolders of a label too. Links are followed. A name with an image's suffix that is no image
     (a directory, a dangling link, HTML) becomes a bad image, which screening reports; hidden files and other suffixes
     are ignored and counted in a notice.
+
+    Args:
+        root: the folder.
+        split: percent of the images for train/gallery/query, where the folder is not split already.
     """
     shares = parse_shares(split)
     if root is None:
@@ -54,7 +58,7 @@ def folder(root: Path | None, *, split: str = "70/15/15") -> Dataset:
         for name in ("gallery", "query"):
             if name not in assigned:
                 raise BenchError(
-                    f"dataset folder: none of the {len(files)} images in {printable(root)} fell to {name} with "
+                    f"dataset folder: none of the {len(files)} images in {printable(root)} came into {name} with "
                     f"split={split}; add images, give {name} a larger share (folder:split=0/50/50), or divide them "
                     "yourself into <root>/{train,gallery,query}/<label>/"
                 )
@@ -90,7 +94,7 @@ def _is_split_already(root: Path) -> bool:
     if names & {"gallery", "query"} or (names and names <= OTHER_SPLIT_NAMES):
         raise BenchError(
             f"dataset folder: the folders {some(names)} in {printable(root)} look like splits, not labels, "
-            f"but gallery and query must both be there; {LAYOUT}"
+            f"but both gallery and query are needed; {LAYOUT}"
         )
     return False
 

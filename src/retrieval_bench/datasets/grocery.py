@@ -28,18 +28,21 @@ def grocery(
 ) -> Dataset:
     """Read the published lists: train.txt is train and, by default, gallery; test.txt or val.txt is query.
 
-    root: the clone, or its folder `dataset`.
-    gallery: "train" searches the photos of train.txt, "iconic" the 81 catalogue images; train stays train.txt.
-    queries: "test" to report, "val" to choose options by, so that the test list plays no part in them.
     Labels are the 81 products; categories the coarse classes of classes.csv (43 in it, where the paper says 42).
     Attribute "text" is the product's description, "" where the clone has none.
+
+    Args:
+        root: the clone, or its folder `dataset`.
+        gallery: `train` searches the photos of train.txt, `iconic` the 81 catalogue images; train stays train.txt.
+        queries: `test` to report, `val` to choose options by, so that the test list plays no part in them.
     """
     if root is None:
         raise BenchError(f"dataset grocery needs --data-root with a clone; get it by `{SOURCE}`")
     home = root / "dataset" if (root / "dataset" / "classes.csv").is_file() else root
     if not (home / "classes.csv").is_file():
         raise BenchError(
-            f"dataset grocery: {printable(root)} has no classes.csv, nor has its dataset/; get it by `{SOURCE}`"
+            f"dataset grocery: {printable(root)} has no classes.csv, nor has its folder dataset/; "
+            f"get it with `{SOURCE}`"
         )
     products = _products(home)
     train = _listed(home, "train.txt", products)

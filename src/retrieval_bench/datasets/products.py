@@ -59,15 +59,21 @@ class RenderedImages:
 
 @DATASETS("products", about="embedded: 100 rendered products, catalogue and phone views, every view parameter known")
 def products(root: Path | None, *, seed: int = 0, queries: Literal["as-is", "turned"] = "as-is") -> Dataset:
-    """The dataset of one seed. Raises BenchError for a bad seed, and for a `root`: nothing is read.
+    """The dataset of one seed.
 
-    queries: "turned" turns and crops them further; the attributes turned_deg (clockwise, -180..180) and kept (share of
-    the picture's area) say how, and all others are those of the picture before.
+    Args:
+        root: must be None, as nothing is read.
+        seed: of the rendering, 0 to 4294967295.
+        queries: `turned` turns each query by any angle and crops it to 50 to 70 % of its area; the attributes
+            turned_deg (clockwise, -180..180) and kept (share of the picture's area) say how. `as-is` leaves them.
+
+    Raises:
+        BenchError: for a bad seed, and for a root.
     """
     if root is not None:
         raise BenchError(
-            f"products is rendered and reads nothing from {printable(root)}; drop --data-root, "
-            "or say --dataset folder (or manifest, grocery) to read it"
+            f"products is rendered and reads nothing from {printable(root)}; leave --data-root out, "
+            "or use --dataset folder (or manifest, grocery) to read it"
         )
     if not 0 <= seed < 2**32:
         raise BenchError(f"products: seed={seed} is outside 0..{2**32 - 1}; choose a seed in this range")

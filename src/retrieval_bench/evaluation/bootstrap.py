@@ -1,8 +1,8 @@
 """Means over resampled clusters, and their intervals.
 
-Photos of one product come in series and rise and fall together, so what is drawn with replacement is the product with
-all of its queries (cluster bootstrap; Field and Welsh, JRSS B 2007), never the single query: intervals over queries
-would be too narrow by the root of how many of them are in truth one observation.
+The queries of one label are not independent: they often come from one series of photos. So labels are drawn with
+replacement, each with all of its queries (cluster bootstrap; Field and Welsh, JRSS B 2007), and never single queries.
+Intervals over single queries would be too narrow, by the root of how many queries are in truth one observation.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def cluster_sums(values: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, 
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or len(values) != len(clusters) or not len(values):
         raise ValueError(f"values {values.shape} for {len(clusters)} clusters: one row a query, at least one")
-    _, places, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
-    order = np.argsort(places, kind="stable")
+    _, cluster_index, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    order = np.argsort(cluster_index, kind="stable")
     starts = np.cumsum(sizes) - sizes
     return np.add.reduceat(values[order], starts, axis=0), sizes.astype(np.float64)
 

@@ -19,10 +19,18 @@ from retrieval_bench.registry import METRICS, Entry
 
 
 def scores(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
-    """Every metric over all queries: {"accuracy": ..., "recall@10": ..., ...}, cutoffs in the order given.
+    """Compute all registered metrics over all queries.
 
-    Metrics that need the whole ranking are absent where `judged` has none; `left_out` says which and why.
-    Raises ValueError without queries, or for a cutoff beyond what was retrieved.
+    Args:
+        judged: the judgements of q queries, at least one.
+        ks: the cutoffs of the metrics at k, each at least 1.
+
+    Returns:
+        Name -> score: {"accuracy": ..., "recall@10": ..., ...}, cutoffs in the order given. Metrics that need the whole
+        ranking are absent if `judged` does not have it; `left_out` says which and why.
+
+    Raises:
+        ValueError: There is no query, or a cutoff is larger than the number of retrieved items.
     """
     if not len(judged):
         raise ValueError("no query to judge")
@@ -30,14 +38,32 @@ def scores(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
 
 
 def per_query(judged: Judged, ks: Iterable[int]) -> dict[str, np.ndarray]:
-    """The metrics that have a value for each query, {name: (q,) float64}; their means are in `scores`."""
+    """Compute the metrics that have a value for each query.
+
+    Args:
+        judged: the judgements of q queries.
+        ks: the cutoffs of the metrics at k, each at least 1.
+
+    Returns:
+        Name -> (q,) float64; their means are in `scores`.
+    """
     return {name: entry.build(judged, k) for name, entry, k in _all(judged, ks) if entry.facts["per_query"]}
 
 
 def ceilings(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
-    """The scores of a perfect ranking, given as `judged`, for the metrics that have a ceiling.
+    """Compute the highest possible scores, from the judgements of a perfect ranking.
 
-    A vote has none: behind the relevant items come others, and which ones decides what is predicted where k exceeds R.
+    A vote has no ceiling: if k exceeds R, the prediction depends on which other items come after the relevant ones.
+
+    Args:
+        judged: the judgements of a perfect ranking, at least one query.
+        ks: the cutoffs of the metrics at k, each at least 1.
+
+    Returns:
+        Name -> score, for the metrics that have a ceiling.
+
+    Raises:
+        ValueError: There is no query.
     """
     if not len(judged):
         raise ValueError("no query to judge")
@@ -46,7 +72,14 @@ def ceilings(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
 
 
 def left_out(judged: Judged) -> dict[str, str]:
-    """Metrics that cannot be had from these judgements, with the reason."""
+    """List the metrics that are unavailable from these judgements.
+
+    Args:
+        judged: the judgements.
+
+    Returns:
+        Name -> reason.
+    """
     if judged.relevant_ranks is not None:
         return {}
     reason = "needs the rank of every relevant item, and the gallery was not ranked whole"
@@ -54,7 +87,11 @@ def left_out(judged: Judged) -> dict[str, str]:
 
 
 def describe() -> dict[str, dict[str, Any]]:
-    """What each metric's name means, for the record: about, definition, at_k, per_query, higher_is_better, ..."""
+    """Describe all registered metrics, for the record.
+
+    Returns:
+        Name -> {"about": ..., "definition": ..., "at_k": ..., "per_query": ..., "higher_is_better": ..., ...}.
+    """
     return {entry.name: {"about": entry.about, **entry.facts} for entry in METRICS.own()}
 
 
@@ -94,6 +131,25 @@ def _metric(
     whole_ranking: bool = False,
     has_ceiling: bool = True,
 ) -> Any:
+    """Register a metric: (judged, k) -> (q,) float64, or one float if not `per_query`.
+
+    Args:
+        name: its name, without "@k".
+        about: one line for users.
+        definition: the exact definition.
+        short: abbreviation.
+        denominator: what the score is divided by.
+        ceiling: the highest possible value, as a formula.
+        ties: what is done about equal distances.
+        empty: what is done about queries without relevant items, and about padding.
+        at_k: it has a cutoff k.
+        per_query: it has a value for each query.
+        whole_ranking: it needs `Judged.relevant_ranks`.
+        has_ceiling: `ceilings` lists it.
+
+    Returns:
+        A decorator, which returns the function unchanged.
+    """
     return METRICS(
         name,
         about=about,
@@ -127,11 +183,29 @@ def _hits(judged: Judged, k: int) -> np.ndarray:
     at_k=False,
 )
 def accuracy(judged: Judged, k: None = None) -> np.ndarray:
+    """Is the nearest item relevant? Classification by the nearest neighbour (1-NN).
+
+    Args:
+        judged: the judgements of q queries.
+        k: not used; there is no cutoff.
+
+    Returns:
+        (q,) float64, 0 or 1.
+    """
     return _hits(judged, 1)[:, 0].astype(np.float64)
 
 
 @_metric("hit_rate", "any of the first k is relevant", "max of rel(1) ... rel(k)", "hit", "1")
 def hit_rate(judged: Judged, k: int) -> np.ndarray:
+    """Is any of the first k items relevant?
+
+    Args:
+        judged: the judgements of q queries.
+        k: cutoff, 1 to the number of retrieved items.
+
+    Returns:
+        (q,) float64, 0 or 1.
+    """
     return (_hits(judged, k).sum(axis=1) > 0).astype(np.float64)
 
 
@@ -144,6 +218,15 @@ def hit_rate(judged: Judged, k: int) -> np.ndarray:
     ceiling="min(k, R) / k",
 )
 def precision(judged: Judged, k: int) -> np.ndarray:
+    """Share of relevant items among the first k.
+
+    Args:
+        judged: the judgements of q queries.
+        k: cutoff, 1 to the number of retrieved items.
+
+    Returns:
+        (q,) float64, 0 to 1.
+    """
     return _hits(judged, k).sum(axis=1) / k
 
 
@@ -156,6 +239,15 @@ def precision(judged: Judged, k: int) -> np.ndarray:
     ceiling="min(k, R) / R",
 )
 def recall(judged: Judged, k: int) -> np.ndarray:
+    """Share of the relevant items that are among the first k.
+
+    Args:
+        judged: the judgements of q queries.
+        k: cutoff, 1 to the number of retrieved items.
+
+    Returns:
+        (q,) float64, 0 to 1.
+    """
     return _hits(judged, k).sum(axis=1) / judged.n_relevant
 
 
@@ -169,6 +261,15 @@ def recall(judged: Judged, k: int) -> np.ndarray:
     ceiling="2 min(k, R) / (k + R)",
 )
 def f1(judged: Judged, k: int) -> np.ndarray:
+    """Harmonic mean of precision@k and recall@k of each query.
+
+    Args:
+        judged: the judgements of q queries.
+        k: cutoff, 1 to the number of retrieved items.
+
+    Returns:
+        (q,) float64, 0 to 1.
+    """
     return 2.0 * _hits(judged, k).sum(axis=1) / (k + judged.n_relevant)
 
 
@@ -181,7 +282,17 @@ def f1(judged: Judged, k: int) -> np.ndarray:
     at_k=False,
 )
 def map_at_r(judged: Judged, k: None = None) -> np.ndarray:
-    """Musgrave, Belongie, Lim: A Metric Learning Reality Check, ECCV 2020."""
+    """Average precision within the first R items.
+
+    Musgrave, Belongie, Lim: A Metric Learning Reality Check, ECCV 2020.
+
+    Args:
+        judged: the judgements of q queries.
+        k: not used; there is no cutoff.
+
+    Returns:
+        (q,) float64, 0 to 1.
+    """
     if judged.relevant_ranks is not None:
         ranks, precisions = _at_relevant(judged)
         return np.where(ranks < judged.n_relevant[:, None], precisions, 0.0).sum(axis=1) / judged.n_relevant
@@ -201,6 +312,15 @@ def map_at_r(judged: Judged, k: None = None) -> np.ndarray:
     whole_ranking=True,
 )
 def mean_average_precision(judged: Judged, k: None = None) -> np.ndarray:
+    """Average precision over the whole ranking; needs `Judged.relevant_ranks`.
+
+    Args:
+        judged: the judgements of q queries.
+        k: not used; there is no cutoff.
+
+    Returns:
+        (q,) float64, 0 to 1.
+    """
     return _at_relevant(judged)[1].sum(axis=1) / judged.n_relevant
 
 
@@ -212,7 +332,17 @@ def mean_average_precision(judged: Judged, k: None = None) -> np.ndarray:
     "the gain of min(k, R) relevant items in front",
 )
 def ndcg(judged: Judged, k: int) -> np.ndarray:
-    """Järvelin, Kekäläinen: Cumulated gain-based evaluation of IR techniques, TOIS 2002; binary gain."""
+    """Normalised discounted cumulated gain of the first k items, with binary gain.
+
+    Järvelin, Kekäläinen: Cumulated gain-based evaluation of IR techniques, TOIS 2002.
+
+    Args:
+        judged: the judgements of q queries.
+        k: cutoff, 1 to the number of retrieved items.
+
+    Returns:
+        (q,) float64, 0 to 1.
+    """
     hits = _hits(judged, k)
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discounts)[np.minimum(k, judged.n_relevant) - 1]
@@ -228,6 +358,15 @@ def ndcg(judged: Judged, k: int) -> np.ndarray:
     at_k=False,
 )
 def mrr(judged: Judged, k: None = None) -> np.ndarray:
+    """Reciprocal rank of the first relevant item; 0 if none was retrieved.
+
+    Args:
+        judged: the judgements of q queries.
+        k: not used; there is no cutoff.
+
+    Returns:
+        (q,) float64, 0 to 1.
+    """
     if judged.relevant_ranks is not None:
         return 1.0 / (judged.relevant_ranks[:, 0] + 1.0)
     hits = judged.hits
@@ -247,6 +386,15 @@ def mrr(judged: Judged, k: None = None) -> np.ndarray:
     has_ceiling=False,
 )
 def knn_accuracy(judged: Judged, k: int) -> np.ndarray:
+    """Is the label that most of the first k items have the right one?
+
+    Args:
+        judged: the judgements of q queries.
+        k: cutoff, 1 to the number of retrieved items.
+
+    Returns:
+        (q,) float64, 0 or 1.
+    """
     return (_vote(judged, k) == judged.expected).astype(np.float64)
 
 
@@ -269,6 +417,15 @@ _MACRO = (
     has_ceiling=False,
 )
 def macro_precision(judged: Judged, k: int) -> float:
+    """Precision of the k-NN vote for each label, averaged over the labels of the queries.
+
+    Args:
+        judged: the judgements of q queries.
+        k: cutoff, 1 to the number of retrieved items.
+
+    Returns:
+        One number, 0 to 1.
+    """
     right, predicted, _ = _confusion(judged, k)
     return float(np.mean(right / np.maximum(predicted, 1)))
 
@@ -286,6 +443,15 @@ def macro_precision(judged: Judged, k: int) -> float:
     has_ceiling=False,
 )
 def macro_recall(judged: Judged, k: int) -> float:
+    """Recall of the k-NN vote for each label, averaged over the labels of the queries.
+
+    Args:
+        judged: the judgements of q queries.
+        k: cutoff, 1 to the number of retrieved items.
+
+    Returns:
+        One number, 0 to 1.
+    """
     right, _, expected = _confusion(judged, k)
     return float(np.mean(right / expected))
 
@@ -303,6 +469,15 @@ def macro_recall(judged: Judged, k: int) -> float:
     has_ceiling=False,
 )
 def macro_f1(judged: Judged, k: int) -> float:
+    """F1 of the k-NN vote for each label, averaged over the labels of the queries.
+
+    Args:
+        judged: the judgements of q queries.
+        k: cutoff, 1 to the number of retrieved items.
+
+    Returns:
+        One number, 0 to 1.
+    """
     right, predicted, expected = _confusion(judged, k)
     return float(np.mean(2.0 * right / (predicted + expected)))
 
@@ -330,10 +505,10 @@ def _confusion(judged: Judged, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """For each label among the queries: predicted rightly, predicted, expected."""
     labels, expected = np.unique(judged.expected, return_inverse=True)
     vote = _vote(judged, k)
-    place = np.minimum(np.searchsorted(labels, vote), len(labels) - 1)
-    known = labels[place] == vote
+    class_index = np.minimum(np.searchsorted(labels, vote), len(labels) - 1)
+    known = labels[class_index] == vote
 
-    def count(places: np.ndarray) -> np.ndarray:
-        return np.bincount(places, minlength=len(labels))
+    def count(numbers: np.ndarray) -> np.ndarray:
+        return np.bincount(numbers, minlength=len(labels))
 
-    return count(expected[vote == judged.expected]), count(place[known]), count(expected)
+    return count(expected[vote == judged.expected]), count(class_index[known]), count(expected)

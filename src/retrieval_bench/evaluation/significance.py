@@ -77,7 +77,7 @@ def holm(chances: np.ndarray) -> np.ndarray:
 
 
 def groups(names: Sequence[str], means: Sequence[float], different: set[frozenset[str]]) -> dict[str, str]:
-    """Letters: methods that share one cannot be told apart (compact letter display; Piepho, 2004).
+    """Letters: methods that share one do not differ significantly (compact letter display; Piepho, 2004).
 
     different: the pairs that can. The best method has the first letter; every method has at least one.
     """

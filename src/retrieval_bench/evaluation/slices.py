@@ -27,7 +27,7 @@ class Slicing:
 
 @dataclass(frozen=True)
 class Score:
-    """A mean over the queries of a slice; low and high are None where all of them show one product."""
+    """A mean over the queries of a slice; low and high are None where all of them have one label."""
 
     mean: float
     low: float | None
@@ -76,29 +76,29 @@ def slicings(known: Known, n_relevant: np.ndarray) -> list[Slicing]:
 
 
 def sliced(
-    ways: list[Slicing], values: Mapping[str, Mapping[str, np.ndarray]], products: np.ndarray, seed: int
+    ways: list[Slicing], values: Mapping[str, Mapping[str, np.ndarray]], clusters: np.ndarray, seed: int
 ) -> list[Sliced]:
-    """Scores in every slice. values: method -> metric -> (q,) of each query; products: (q,) the queries' labels."""
+    """Scores in every slice. values: method -> metric -> (q,) of each query; clusters: (q,) the queries' labels."""
     return [
         Sliced(
             way.by,
             way.about,
-            tuple(_measured(name, rows, products[rows], values, seed) for name, rows in way.slices.items()),
+            tuple(_measured(name, rows, clusters[rows], values, seed) for name, rows in way.slices.items()),
         )
         for way in ways
     ]
 
 
 def _measured(
-    name: str, rows: np.ndarray, products: np.ndarray, values: Mapping[str, Mapping[str, np.ndarray]], seed: int
+    name: str, rows: np.ndarray, clusters: np.ndarray, values: Mapping[str, Mapping[str, np.ndarray]], seed: int
 ) -> Slice:
-    how = statistics(products, seed)
+    how = statistics(clusters, seed)
     columns = {
         f"{place} {metric}": column[rows]
         for place, of_method in enumerate(values.values())
         for metric, column in of_method.items()
     }
-    reach = intervals_of(columns, products, how)  # one drawing for all
+    reach = intervals_of(columns, clusters, how)  # one drawing for all
 
     def score(key: str) -> Score:
         inside = reach.get(key)

@@ -13,15 +13,16 @@ import retrieval_bench
 from retrieval_bench.core import BenchError, Extractor, Setup, Split
 from retrieval_bench.experiment.extraction import Extracted, Watched, extract
 from retrieval_bench.experiment.multi_gpu import Team
-from retrieval_bench.experiment.prepare import Plan, Progress, silent
+from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.images.reading import DECODER_VERSION
 from retrieval_bench.methods.fusion import LEARN_FROM
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Part, Pipeline
 from retrieval_bench.records.schema import Fitted
 from retrieval_bench.registry import Spec
-from retrieval_bench.system.cache import code_version, library_versions, recipe_key
+from retrieval_bench.system.cache import FeatureCache, code_version, library_versions, recipe_key
 from retrieval_bench.system.device import gpus
+from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import Stopwatch, pinned
 
 FEATURE_ROOMS = ("classifiers", "extractors", "images", "training", "training_loop")
@@ -56,36 +57,43 @@ def described(
 
     Raises BenchError where the method keeps no single vector, or learns and train is empty.
     """
-    pipeline = Pipeline(method, Setup(plan.seed, plan.weights, plan.device, plan.threads), plan.backend)
+    pipeline = Pipeline(method, plan.setup, plan.backend)
     if pipeline.unclassifiable is not None or pipeline.steps:
         raise BenchError(f"{pipeline.name} does not keep one vector an image to compare; name a method such as color")
     with pinned(1):
-        done = [part_features(part, pipeline, wanted, plan, train, progress) for part in pipeline.members]
+        done = [
+            part_features(part, pipeline, wanted, train, plan.setup, plan.cache, progress) for part in pipeline.members
+        ]
         if pipeline.join_learns:
-            fit_join(pipeline, done, plan, train, progress)
+            fit_join(pipeline, done, train, plan.setup, plan.cache, progress)
     return pipeline, {name: pipeline.vectors([part.splits[name].features for part in done]) for name in wanted}
 
 
 def fitted(spec: Spec, plan: Plan, train: Split, progress: Progress = silent) -> Extractor:
     """One extractor after it has learned from `train`, or with what the cache has of that."""
-    part = Part(spec, spec.build(Setup(plan.seed, plan.weights, plan.device, plan.threads)))
+    part = Part(spec, spec.build(plan.setup))
     with pinned(1):
-        _fit(part, _recipe(part, plan), train, plan, part.name, progress)
+        _fit(part, _recipe(part, plan.setup), train, plan.cache, part.name, progress)
     return part.extractor
 
 
 def part_features(
-    part: Part, pipeline: Pipeline, wanted: Mapping[str, Split], plan: Plan, train: Split, progress: Progress
+    part: Part,
+    pipeline: Pipeline,
+    wanted: Mapping[str, Split],
+    train: Split,
+    setup: Setup,
+    cache: FeatureCache,
+    progress: Progress,
 ) -> PartFeatures:
-    """What one part makes of these splits, after learning what it has to learn."""
+    """What one part makes of these splits, after learning what it has to learn from `train`."""
     name = part.name if pipeline.method.plain else f"{pipeline.name}: {part.name}"
-    recipe = _recipe(part, plan)
+    recipe = _recipe(part, setup)
     try:
-        fitted, fit_s = _fit(part, recipe, train, plan, name, progress)
+        fitted, fit_s = _fit(part, recipe, train, cache, name, progress)
         learned_from = train.content if fitted != "nothing to learn" else None
         key = recipe_key(recipe | {"kind": "features", "learned_from": learned_from})
-        devices = gpus(plan.device) if part.spec.entry.family == "deep" else []
-        setup = Setup(plan.seed, plan.weights, plan.device, plan.threads)
+        devices = gpus(setup.device) if part.spec.entry.family == "deep" else []
         team = Team(str(part.spec), setup, devices) if len(devices) > 1 else None
 
         def extracted(split: Split, what: str) -> Extracted:
@@ -97,7 +105,7 @@ def part_features(
                 progress(f"{name}: {what}", done, total)
 
             return extract(
-                part.extractor, split, threads=plan.threads, cache=plan.cache, key=key, progress=show, chunks=team
+                part.extractor, split, threads=setup.threads, cache=cache, key=key, progress=show, chunks=team
             )
 
         splits: dict[str, Extracted] = {}
@@ -111,25 +119,30 @@ def part_features(
 
 
 def fit_join(
-    pipeline: Pipeline, extracted: list[PartFeatures], plan: Plan, train: Split, progress: Progress
+    pipeline: Pipeline,
+    extracted: list[PartFeatures],
+    train: Split,
+    setup: Setup,
+    cache: FeatureCache,
+    progress: Progress,
 ) -> float | None:
     """Let the join learn from a sample of train; the seconds that took, without extracting what others know already."""
     refuse_empty(train, pipeline.name)
-    rows = np.sort(np.random.default_rng(plan.seed).permutation(len(train))[:LEARN_FROM])
+    rows = np.sort(np.random.default_rng(setup.seed).permutation(len(train))[:LEARN_FROM])
     sample = train.take(rows)
     features = []
     for part, done in zip(pipeline.members, extracted, strict=False):
         if "train" in done.splits:
             features.append(done.splits["train"].features[rows])
         else:
-            done.splits.update(part_features(part, pipeline, {"train": sample}, plan, train, progress).splits)
+            done.splits.update(part_features(part, pipeline, {"train": sample}, train, setup, cache, progress).splits)
             features.append(done.splits["train"].features)
-    with pinned(plan.threads), Stopwatch() as joining:
+    with pinned(setup.threads), Stopwatch() as joining:
         pipeline.fit_join(features, sample.labels)
     return joining.seconds
 
 
-def _recipe(part: Part, plan: Plan) -> dict[str, Any]:
+def _recipe(part: Part, setup: Setup) -> dict[str, Any]:
     """All that a feature depends on besides its image and what was learned."""
     own = Path(part.spec.entry.build.__code__.co_filename)
     rooms = [file for room in FEATURE_ROOMS for file in (_HOME / room).rglob("*.py")]
@@ -137,8 +150,8 @@ def _recipe(part: Part, plan: Plan) -> dict[str, Any]:
     return {
         "method": part.spec.entry.name,
         "options": part.spec.resolved,
-        "seed": plan.seed,
-        "device": plan.device,
+        "seed": setup.seed,
+        "device": setup.device,
         "distance": part.extractor.distance,
         "weights": getattr(part.extractor, "weights", None),
         "decoder": DECODER_VERSION,
@@ -148,7 +161,7 @@ def _recipe(part: Part, plan: Plan) -> dict[str, Any]:
 
 
 def _fit(
-    part: Part, recipe: Mapping[str, Any], train: Split, plan: Plan, name: str, progress: Progress
+    part: Part, recipe: Mapping[str, Any], train: Split, cache: FeatureCache, name: str, progress: Progress
 ) -> tuple[Fitted, float | None]:
     """Learn from train, or take from the cache what was learned from the same images; (how, seconds it took now)."""
     extractor = part.extractor
@@ -161,7 +174,7 @@ def _fit(
         return "from cache", None  # learned a moment ago, for another split
     recipe = dict(recipe) | {"kind": "fit", "learned_from": train.content}
     key = recipe_key(recipe)
-    stored = plan.cache.get_fit(key, recipe)
+    stored = cache.get_fit(key, recipe)
     if stored is not None and set(stored) == set(learned):
         for attribute, array in stored.items():
             setattr(extractor, attribute, array)
@@ -172,7 +185,7 @@ def _fit(
         extractor.progress = lambda what, done, total: progress(f"{name}: {what}", done, total)
     with Stopwatch() as fitting:
         extractor.fit(replace(train, images=watched))
-    plan.cache.put_fit(key, recipe, {attribute: np.asarray(getattr(extractor, attribute)) for attribute in learned})
+    cache.put_fit(key, recipe, {attribute: np.asarray(getattr(extractor, attribute)) for attribute in learned})
     return "learned", fitting.seconds
 
 

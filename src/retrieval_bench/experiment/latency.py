@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Ranking, Rows
+from retrieval_bench.core import BenchError, Ranking, Rows, Setup, Split
 from retrieval_bench.experiment.extraction import checked, extract
-from retrieval_bench.experiment.prepare import Plan, Progress, Trial
 from retrieval_bench.experiment.quality import QualityResult
 from retrieval_bench.images.decoded_cache import fresh
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.system.cache import FeatureCache
+from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import Stopwatch, Time, latencies, pinned, waiting
 
 TIMED_QUERIES = 128
@@ -21,15 +21,26 @@ FRESH_QUERIES = 4
 """Queries whose features are computed anew where they came from the cache, to see that they are the same."""
 
 
-def measure(pipeline: Pipeline, found: QualityResult, plan: Plan, trial: Trial, progress: Progress) -> dict[str, Time]:
-    """The time pass: single queries one after the other, then throughput. Nothing here comes from the cache."""
-    name, query, k, exclude = pipeline.name, trial.dataset.query, max(trial.k), trial.exclude
+def measure(
+    pipeline: Pipeline,
+    found: QualityResult,
+    query: Split,
+    k: int,
+    exclude: np.ndarray | None,
+    setup: Setup,
+    progress: Progress,
+) -> dict[str, Time]:
+    """The time pass: single queries one after the other, then throughput. Nothing here comes from the cache.
+
+    k: neighbours of each query. exclude: (q,) int64, gallery rows that a query must not find; None for none.
+    """
+    name = pipeline.name
     query = replace(query, images=fresh(query.images))
     n = min(TIMED_QUERIES, len(query))
-    sample = np.random.default_rng(plan.seed).permutation(len(query))[:n]
+    sample = np.random.default_rng(setup.seed).permutation(len(query))[:n]
     times: dict[str, Time] = {}
 
-    with pinned(plan.threads, 1 if pipeline.serial else None):
+    with pinned(setup.threads, 1 if pipeline.serial else None):
         some = sample if hasattr(found.searcher, "queries_at_once") else np.arange(len(query))
         with Stopwatch() as searching:
             found.searcher(found.queries[some], k, None if exclude is None else exclude[some])
@@ -57,7 +68,7 @@ def measure(pipeline: Pipeline, found: QualityResult, plan: Plan, trial: Trial, 
             phases,
             n,
             progress=lambda done, total: progress(f"{name}: timing", done, total),
-            wait=waiting(plan.device),
+            wait=waiting(setup.device),
         )
 
     with pinned(1), Stopwatch() as extracting:
@@ -65,7 +76,7 @@ def measure(pipeline: Pipeline, found: QualityResult, plan: Plan, trial: Trial, 
             extract(
                 part.extractor,
                 query.take(sample),
-                threads=plan.threads,
+                threads=setup.threads,
                 cache=FeatureCache(None),
                 key="",
                 progress=lambda done, total: progress(f"{name}: throughput", done, total),

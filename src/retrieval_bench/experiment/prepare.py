@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Dataset
+from retrieval_bench.core import BenchError, Dataset, Setup
 from retrieval_bench.datasets.splits import limit as limited
 from retrieval_bench.evaluation.relevance import count_relevant
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
@@ -17,17 +16,11 @@ from retrieval_bench.images.screening import SkippedImage, refuse_too_many, scre
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import FeatureCache, recipe_key
+from retrieval_bench.system.progress import Progress, silent
 
 DEFAULT_K = (1, 5, 10)
 MIN_DEPTH = 100
 """Ranks kept per query in rankings.npz, at least."""
-
-Progress = Callable[[str, int, int], None]
-"""progress(what, done, total): called often; whoever shows it decides how often."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """The progress that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +46,34 @@ class Plan:
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
 
+    @property
+    def setup(self) -> Setup:
+        """What the builders of methods are given."""
+        return Setup(self.seed, self.weights, self.device, self.threads)
+
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """A dataset made ready: broken images gone, queries without an answer gone, everything counted.
+class RetrievalTask:
+    """What every method is asked: which gallery images show what a query shows.
 
-    exclude: (q,) int64, each query's own gallery row where the dataset is leave-one-out; else None.
+    k: cutoffs of the metrics. depth: ranks that are kept of each query. n_relevant: (q,) int64, gallery images that a
+    query should find. exclude: (q,) int64, each query's own gallery row where the dataset is leave-one-out; else None.
     """
 
     dataset: Dataset
-    fingerprint: str
-    skipped: tuple[SkippedImage, ...]
-    left_out: int
     k: tuple[int, ...]
     depth: int
     n_relevant: np.ndarray
     exclude: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Trial(RetrievalTask):
+    """The task of a dataset made ready: broken images gone, queries without an answer gone, everything counted."""
+
+    fingerprint: str
+    skipped: tuple[SkippedImage, ...]
+    left_out: int
 
 
 def load(plan: Plan) -> Dataset:
@@ -108,7 +113,7 @@ def prepare(plan: Plan, progress: Progress = silent) -> Trial:
         )
     depth = min(len(dataset.gallery), max(*k, int(n_relevant.max()), MIN_DEPTH))
     dataset = dataset.with_splits({}, notices)
-    return Trial(dataset, fingerprint, skipped, left_out, k, depth, n_relevant, exclude)
+    return Trial(dataset, k, depth, n_relevant, exclude, fingerprint, skipped, left_out)
 
 
 def _decoded_once(dataset: Dataset) -> Dataset:

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval_bench.core import Ranking, Rows, Searcher, Split
+from retrieval_bench.core import Ranking, Rows, Searcher, Setup, Split
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import Relevant, judge, rank_gallery
 from retrieval_bench.evaluation.ties import tie_bounds
 from retrieval_bench.experiment.features import PartFeatures, fit_join, part_features
-from retrieval_bench.experiment.prepare import Plan, Progress, Trial
+from retrieval_bench.experiment.prepare import RetrievalTask
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.schema import Features, PartFacts, Ties
 from retrieval_bench.search.index import warm_up
+from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.checkpoint import refuse_own_images
+from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import Stopwatch, Time, pinned
 
 
@@ -23,7 +25,7 @@ from retrieval_bench.system.timing import Stopwatch, Time, pinned
 class QualityResult:
     """What the quality pass leaves behind; searcher holds what is known of the gallery.
 
-    lessons: vectors of train and queries, where classifiers learn from the one and are judged on the other.
+    train_and_query: vectors of train and queries, where classifiers learn from the one and are judged on the other.
     """
 
     scores: dict[str, float]
@@ -36,28 +38,39 @@ class QualityResult:
     relevant: Relevant | None
     searcher: Searcher
     queries: Rows
-    lessons: tuple[np.ndarray, np.ndarray] | None
+    train_and_query: tuple[np.ndarray, np.ndarray] | None
 
 
-def quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) -> QualityResult:
-    """Learn, extract, search for all queries at once, and judge; features may come from the cache."""
-    data, name = trial.dataset, pipeline.name
+def quality(
+    pipeline: Pipeline,
+    task: RetrievalTask,
+    setup: Setup,
+    cache: FeatureCache,
+    progress: Progress,
+    *,
+    for_classifiers: bool = False,
+) -> QualityResult:
+    """Learn, extract, search for all queries at once, and judge; features may come from the cache.
+
+    for_classifiers: keep the vectors of train and queries, from which classifiers learn.
+    """
+    data, name = task.dataset, pipeline.name
     for part in pipeline.parts:
         asked = (data.query.images.digest(row) for row in range(len(data.query)))
         refuse_own_images(getattr(part.extractor, "trained_on", None), asked, part.name)
     wanted = {"gallery": data.gallery, "query": data.query}
-    learning = bool(plan.classifiers) and pipeline.unclassifiable is None and len(data.train) > 0
+    learning = for_classifiers and pipeline.unclassifiable is None and len(data.train) > 0
     with pinned(1):  # one thread a library, one worker a core: images are the unit of parallel work
         extracted = []
         for part in pipeline.parts:
-            lessons = {"train": data.train} if learning and part in pipeline.members else {}
-            extracted.append(part_features(part, pipeline, wanted | lessons, plan, data.train, progress))
+            more = {"train": data.train} if learning and part in pipeline.members else {}
+            extracted.append(part_features(part, pipeline, wanted | more, data.train, setup, cache, progress))
         joined_s = None
         if pipeline.join_learns:
-            joined_s = fit_join(pipeline, extracted, plan, data.train, progress)
+            joined_s = fit_join(pipeline, extracted, data.train, setup, cache, progress)
     with Stopwatch() as compiling:  # before pinning, which leaves a library that is not loaded alone
         warm_up(pipeline.distance)
-    with pinned(plan.threads):
+    with pinned(setup.threads):
         gallery, queries = (
             pipeline.rows([part.splits[split].features for part in extracted]) for split in ("gallery", "query")
         )
@@ -68,12 +81,12 @@ def quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) ->
             queries,
             data.query.labels,
             data.gallery.labels,
-            trial.depth,
-            exclude=trial.exclude,
+            task.depth,
+            exclude=task.exclude,
             progress=lambda done: progress(f"{name}: ranking", done, len(data.query)),
         )
     judged = judge(
-        data.query.labels, data.gallery.labels, ranking, trial.n_relevant, None if relevant is None else relevant.ranks
+        data.query.labels, data.gallery.labels, ranking, task.n_relevant, None if relevant is None else relevant.ranks
     )
     fits = [part.fit_s for part in extracted] + [joined_s]
     if any(part.fitted == "from cache" for part in extracted):
@@ -84,9 +97,9 @@ def quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) ->
         "index_build": Time(building.seconds, "s"),
     }
     return QualityResult(
-        metrics.scores(judged, trial.k),
-        metrics.per_query(judged, trial.k),
-        _ties(trial, relevant),
+        metrics.scores(judged, task.k),
+        metrics.per_query(judged, task.k),
+        _ties(task, relevant),
         _features(pipeline, gallery, queries, searcher, extracted, data.train),
         _parts(pipeline, extracted),
         times,
@@ -94,21 +107,21 @@ def quality(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) ->
         relevant,
         searcher,
         queries,
-        _lessons(pipeline, extracted) if learning else None,
+        _train_and_query(pipeline, extracted) if learning else None,
     )
 
 
-def _lessons(pipeline: Pipeline, extracted: list[PartFeatures]) -> tuple[np.ndarray, np.ndarray]:
+def _train_and_query(pipeline: Pipeline, extracted: list[PartFeatures]) -> tuple[np.ndarray, np.ndarray]:
     members = extracted[: len(pipeline.members)]
     train, query = (pipeline.vectors([part.splits[split].features for part in members]) for split in ("train", "query"))
     return train, query
 
 
-def _ties(trial: Trial, relevant: Relevant | None) -> dict[str, Ties]:
+def _ties(task: RetrievalTask, relevant: Relevant | None) -> dict[str, Ties]:
     """What equal distances leave open; empty where they decide nothing."""
     if relevant is None:
         return {}
-    bounds = tie_bounds(trial.n_relevant, relevant.tie_starts, relevant.tie_sizes, trial.k)
+    bounds = tie_bounds(task.n_relevant, relevant.tie_starts, relevant.tie_sizes, task.k)
     if all(bound.best - bound.worst < 1e-9 for bound in bounds.values()):
         return {}
     return {name: Ties(**bound._asdict()) for name, bound in bounds.items()}

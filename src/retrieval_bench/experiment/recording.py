@@ -2,57 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.core import Judged, Ranking, printable
+from retrieval_bench.core import Dataset, Judged, Ranking, printable
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.query_metadata import arrays_of, known_of
 from retrieval_bench.evaluation.relevance import FULL_LIMIT, Relevant
 from retrieval_bench.evaluation.uncertainty import comparisons, statistics
 from retrieval_bench.experiment.classification import Classified
-from retrieval_bench.experiment.prepare import Plan, Trial
+from retrieval_bench.experiment.prepare import RetrievalTask
+from retrieval_bench.images.screening import SkippedImage
 from retrieval_bench.records.environment import command_line, environment, now
 from retrieval_bench.records.schema import DatasetFacts, ImageCounts, MetricFacts, Record, Row, Settings, Skipped
-from retrieval_bench.registry import PERTURBATIONS
+from retrieval_bench.registry import PERTURBATIONS, Spec
 from retrieval_bench.system.cache import library_versions
 from retrieval_bench.system.device import gpu_settings
 from retrieval_bench.system.timing import pinned
 
 
-def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:
+def blank_record(facts: DatasetFacts, settings: Settings, task: RetrievalTask, allocator: str) -> Record:
     """The record of a run in which no method has finished yet."""
-    data = trial.dataset
-    facts = DatasetFacts(
-        name=data.name,
-        spec=str(plan.dataset),
-        root=None if plan.root is None else printable(plan.root),
-        fingerprint=trial.fingerprint,
-        images=ImageCounts(train=len(data.train), gallery=len(data.gallery), query=len(data.query)),
-        labels=len(np.union1d(data.gallery.labels, data.query.labels)),
-        categories=len(data.category_names),
-        leave_one_out=data.leave_one_out,
-        queries_left_out=trial.left_out,
-        skipped=tuple(Skipped(**asdict(item)) for item in trial.skipped),
-        notices=data.notices,
-    )
-    settings = Settings(
-        methods=tuple(map(str, plan.methods)),
-        classifiers=plan.classifiers,
-        k=trial.k,
-        seed=plan.seed,
-        weights=printable(plan.weights),
-        device=plan.device,
-        threads=plan.threads,
-        limit=plan.limit,
-        backend=plan.backend,
-        depth=trial.depth,
-        perturb=plan.perturb,
-        severities=plan.severities if plan.perturb else (),
-    )
-    where = environment(library_versions(), _gpu(plan.device), allocator)
+    where = environment(library_versions(), _gpu(settings.device), allocator)
     return Record(
         status="running",
         created=now(),
@@ -61,42 +35,67 @@ def blank_record(plan: Plan, trial: Trial, allocator: str) -> Record:
         settings=settings,
         environment=where,
         metrics={name: MetricFacts(**about) for name, about in metrics.describe().items()},
-        ceilings=ceilings_of(trial),
-        perturbations={name: PERTURBATIONS[name].about for name in plan.perturb},
-        statistics=statistics(data.query.labels, plan.seed),
+        ceilings=ceilings_of(task),
+        perturbations={name: PERTURBATIONS[name].about for name in settings.perturb},
+        statistics=statistics(task.dataset.query.labels, settings.seed),
         rows=(),
     )
 
 
-def ceilings_of(trial: Trial) -> dict[str, float]:
+def dataset_facts(
+    data: Dataset,
+    spec: Spec,
+    root: Path | None,
+    *,
+    fingerprint: str,
+    left_out: int,
+    skipped: Sequence[SkippedImage],
+) -> DatasetFacts:
+    """What a record says of its dataset. left_out: queries that nothing in the gallery answers."""
+    return DatasetFacts(
+        name=data.name,
+        spec=str(spec),
+        root=None if root is None else printable(root),
+        fingerprint=fingerprint,
+        images=ImageCounts(train=len(data.train), gallery=len(data.gallery), query=len(data.query)),
+        labels=len(np.union1d(data.gallery.labels, data.query.labels)),
+        categories=len(data.category_names),
+        leave_one_out=data.leave_one_out,
+        queries_left_out=left_out,
+        skipped=tuple(Skipped(**asdict(item)) for item in skipped),
+        notices=data.notices,
+    )
+
+
+def ceilings_of(task: RetrievalTask) -> dict[str, float]:
     """What a perfect ranking scores on this dataset, by metric name with cutoff."""
-    return metrics.ceilings(_perfect(trial), trial.k)
+    return metrics.ceilings(_perfect(task), task.k)
 
 
-def _perfect(trial: Trial) -> Judged:
+def _perfect(task: RetrievalTask) -> Judged:
     """What an oracle's ranking would be judged as: all relevant items first. Its scores are the metrics' ceilings."""
-    ranks = np.arange(max(trial.depth, int(trial.n_relevant.max())))
-    relevant = ranks[None, :] < trial.n_relevant[:, None]
-    expected = trial.dataset.query.labels
-    retrieved = np.where(relevant, expected[:, None], -1)[:, : trial.depth]
-    relevant_ranks = np.where(relevant, ranks, -1)[:, : int(trial.n_relevant.max())]
-    whole = len(trial.dataset.gallery) <= FULL_LIMIT
-    return Judged(expected, retrieved, trial.n_relevant, relevant_ranks if whole else None)
+    ranks = np.arange(max(task.depth, int(task.n_relevant.max())))
+    relevant = ranks[None, :] < task.n_relevant[:, None]
+    expected = task.dataset.query.labels
+    retrieved = np.where(relevant, expected[:, None], -1)[:, : task.depth]
+    relevant_ranks = np.where(relevant, ranks, -1)[:, : int(task.n_relevant.max())]
+    whole = len(task.dataset.gallery) <= FULL_LIMIT
+    return Judged(expected, retrieved, task.n_relevant, relevant_ranks if whole else None)
 
 
-def common_arrays(trial: Trial) -> dict[str, np.ndarray]:
+def common_arrays(task: RetrievalTask) -> dict[str, np.ndarray]:
     """What all methods share: ids and labels of gallery and queries, how many items each query should find, and what
     is known of labels and queries besides."""
-    data = trial.dataset
+    data = task.dataset
     arrays = {
         "gallery_ids": np.array(data.gallery.ids),
         "gallery_labels": data.gallery.labels,
         "query_ids": np.array(data.query.ids),
         "query_labels": data.query.labels,
-        "n_relevant": trial.n_relevant,
+        "n_relevant": task.n_relevant,
     }
     arrays |= arrays_of(known_of(data, arrays["query_ids"]))
-    return arrays if trial.exclude is None else arrays | {"exclude": trial.exclude}
+    return arrays if task.exclude is None else arrays | {"exclude": task.exclude}
 
 
 def ranking_arrays(
@@ -123,11 +122,14 @@ def with_row(record: Record, row: Row, threads: int) -> Record:
     return record.model_copy(update={"rows": (*record.rows, row), "environment": where})
 
 
-def with_comparisons(record: Record, values: Mapping[str, Mapping[str, np.ndarray]], trial: Trial) -> Record:
-    """The record with every two of these methods held against each other; values: method -> metric -> (q,)."""
+def with_comparisons(record: Record, values: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray) -> Record:
+    """The record with every two of these methods compared.
+
+    values: method -> metric -> (q,). labels: (q,) of the queries, which are resampled label by label.
+    """
     if record.statistics is None:
         return record
-    found = comparisons(values, trial.dataset.query.labels, record.statistics)
+    found = comparisons(values, labels, record.statistics)
     return record.model_copy(update={"comparisons": found})
 
 

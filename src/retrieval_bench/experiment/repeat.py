@@ -23,7 +23,7 @@ Sameness = Literal["identical", "within tolerance", "different"]
 
 @dataclass(frozen=True)
 class Repetition:
-    """verdict, what differs between the two results, and what differs between the places where they were had."""
+    """verdict, what differs between the two results, and what differs between the environments of the two runs."""
 
     verdict: Sameness
     differences: tuple[str, ...]
@@ -34,7 +34,7 @@ def plan_of(record: Record, root: Path | None = None) -> Plan:
     """What the record's run was asked to do, without any cache. root: where the data lies now, if it was moved.
 
     Threads are those of the record, as far as this process may use so many; nothing but time depends on them.
-    Networks that had random weights get them again, also where trained ones can be had by now.
+    Networks that had random weights get them again, also if trained ones are available by now.
     """
     settings = record.settings
     if not settings.methods or not record.rows:

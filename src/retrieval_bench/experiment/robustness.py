@@ -1,52 +1,65 @@
-"""The same gallery and all that was learned, asked with perturbed queries."""
+"""Perturbed queries against the same gallery, with all that was learned as it is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from retrieval_bench.core import Searcher, Setup
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
 from retrieval_bench.experiment.features import part_features
-from retrieval_bench.experiment.prepare import Plan, Progress, Trial
-from retrieval_bench.experiment.quality import QualityResult
+from retrieval_bench.experiment.prepare import RetrievalTask
 from retrieval_bench.images.perturbations import Perturbed, levels
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.schema import Robustness
+from retrieval_bench.system.cache import FeatureCache
+from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import pinned
 
 
-def asked_again(
-    pipeline: Pipeline, found: QualityResult, plan: Plan, trial: Trial, progress: Progress
+def evaluate_perturbed(
+    pipeline: Pipeline,
+    searcher: Searcher,
+    task: RetrievalTask,
+    perturbations: Sequence[str],
+    severities: Sequence[int],
+    setup: Setup,
+    cache: FeatureCache,
+    progress: Progress,
 ) -> tuple[Robustness, ...]:
-    """Scores of each perturbation at each severity; none of a method that sees labels."""
+    """Scores of each perturbation at each severity; none of a method that sees labels.
+
+    searcher: knows the gallery of the task, whose images stay as they are.
+    """
     if pipeline.sees_labels:
         return ()  # the pixels of its queries do not matter to it
-    data = trial.dataset
-    kept = ("accuracy", "map@r", f"recall@{max(trial.k)}")
-    how = statistics(data.query.labels, plan.seed)
+    data = task.dataset
+    kept = ("accuracy", "map@r", f"recall@{max(task.k)}")
+    how = statistics(data.query.labels, setup.seed)
     measured = []
-    for name in plan.perturb:
-        for severity in levels(name, plan.severities):
-            images = Perturbed(data.query.images, name, severity, plan.seed)
+    for name in perturbations:
+        for severity in levels(name, severities):
+            images = Perturbed(data.query.images, name, severity, setup.seed)
             what = f"{name} {severity}"
             asked = {what: replace(data.query, images=images)}
             with pinned(1):
                 described = [
-                    part_features(part, pipeline, asked, plan, data.train, progress) for part in pipeline.parts
+                    part_features(part, pipeline, asked, data.train, setup, cache, progress) for part in pipeline.parts
                 ]
-            with pinned(plan.threads):
+            with pinned(setup.threads):
                 ranking, relevant = rank_gallery(
-                    found.searcher,
+                    searcher,
                     pipeline.rows([done.splits[what].features for done in described]),
                     data.query.labels,
                     data.gallery.labels,
-                    trial.depth,
-                    exclude=trial.exclude,
+                    task.depth,
+                    exclude=task.exclude,
                 )
             ranks = None if relevant is None else relevant.ranks
-            judged = judge(data.query.labels, data.gallery.labels, ranking, trial.n_relevant, ranks)
-            values = {metric: value for metric, value in metrics.per_query(judged, trial.k).items() if metric in kept}
+            judged = judge(data.query.labels, data.gallery.labels, ranking, task.n_relevant, ranks)
+            values = {metric: value for metric, value in metrics.per_query(judged, task.k).items() if metric in kept}
             measured.append(
                 Robustness(
                     perturbation=name,

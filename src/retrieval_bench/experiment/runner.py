@@ -14,24 +14,32 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Ranking, Setup
+from retrieval_bench.core import BenchError, Ranking, printable
 from retrieval_bench.evaluation.relevance import Relevant
 from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
 from retrieval_bench.experiment import sanity_checks
 from retrieval_bench.experiment.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.experiment.features import refuse_empty
 from retrieval_bench.experiment.latency import TIMED_QUERIES, measure
-from retrieval_bench.experiment.prepare import Plan, Progress, Trial, prepare, silent
+from retrieval_bench.experiment.prepare import Plan, Trial, prepare
 from retrieval_bench.experiment.quality import QualityResult, quality
-from retrieval_bench.experiment.recording import blank_record, common_arrays, ranking_arrays, with_comparisons, with_row
-from retrieval_bench.experiment.robustness import asked_again
+from retrieval_bench.experiment.recording import (
+    blank_record,
+    common_arrays,
+    dataset_facts,
+    ranking_arrays,
+    with_comparisons,
+    with_row,
+)
+from retrieval_bench.experiment.robustness import evaluate_perturbed
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.files import claimed, save
-from retrieval_bench.records.schema import Failure, Record, Row, TimeFigure
+from retrieval_bench.records.schema import DatasetFacts, Failure, Record, Row, Settings, TimeFigure
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.report.table import derived
 from retrieval_bench.system.device import check_device, gpu_is_there
+from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import PeakMemory, Stopwatch, Time, pinned, release_memory, steady_allocator
 
 log = logging.getLogger("retrieval_bench")
@@ -41,7 +49,15 @@ DEFAULT_METHODS = ("sift", "hog", "phash", "color", "resnet18", "convnet", "rand
 
 @dataclass(frozen=True, eq=False)
 class MethodResult:
-    """A finished row and, where the method did not fail, what it found."""
+    """The result of one method: its row of the record and, if it did not fail, what it found.
+
+    Args:
+        row: the row of the record.
+        ranking: the nearest gallery rows of each query. None: the method failed.
+        relevant: the ranks of the relevant items. None: the method failed.
+        classifiers: name -> what this classifier predicted.
+        per_query: metric -> (q,) float64, a value for each query.
+    """
 
     row: Row
     ranking: Ranking | None = None
@@ -58,16 +74,29 @@ def run(
     progress: Progress = silent,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Record:
-    """Prepare, evaluate each method, and save after each; an interrupt leaves a record of what was finished.
+    """Run an experiment: prepare the data, evaluate each method, and save the record after each method.
 
-    Methods are held against each other at the end, or when it is interrupted.
+    Methods are compared with each other at the end, or when the run is interrupted. The thresholds of the memory
+    allocator are fixed for the life of the process (see `timing.steady_allocator`).
 
-    Fixes the allocator's thresholds for the life of the process (see timing.steady_allocator).
+    Args:
+        plan: methods, dataset and settings.
+        out: folder of the record.
+        overwrite: replace an earlier record in `out`; else it is moved to `out`/earlier.
+        progress: called often with (what is done, steps done, steps in all).
+        on_row: called with the row of each finished method.
+
+    Returns:
+        The record, as it was saved.
+
+    Raises:
+        BenchError: The data cannot be used, or `out` cannot be written. A method that fails does not end the run.
+        KeyboardInterrupt: The run was interrupted; the methods that were finished are saved.
     """
     with claimed(out):
         allocator = steady_allocator()
         trial = prepare(plan, progress)
-        record = blank_record(plan, trial, allocator)
+        record = blank_record(_dataset_facts(plan, trial), _settings(plan, trial), trial, allocator)
         arrays = common_arrays(trial)
         keep_earlier = not overwrite
         compared: dict[str, Mapping[str, np.ndarray]] = {}
@@ -84,13 +113,43 @@ def run(
                 keep_earlier = False
                 on_row(outcome.row)
             # Once, after all rows: after each, the pairs of all before it would be resampled again.
-            record = guarded(with_comparisons(record, compared, trial), arrays, plan, trial)
+            record = guarded(with_comparisons(record, compared, trial.dataset.query.labels), arrays, plan, trial)
         except KeyboardInterrupt:
             if record.rows:
-                record = with_comparisons(record, compared, trial).model_copy(update={"status": "interrupted"})
+                record = with_comparisons(record, compared, trial.dataset.query.labels).model_copy(
+                    update={"status": "interrupted"}
+                )
                 save(record, out, arrays, derived(record), keep_earlier)
             raise
         return save(record, out, arrays, derived(record))
+
+
+def _settings(plan: Plan, trial: Trial) -> Settings:
+    return Settings(
+        methods=tuple(map(str, plan.methods)),
+        classifiers=plan.classifiers,
+        k=trial.k,
+        seed=plan.seed,
+        weights=printable(plan.weights),
+        device=plan.device,
+        threads=plan.threads,
+        limit=plan.limit,
+        backend=plan.backend,
+        depth=trial.depth,
+        perturb=plan.perturb,
+        severities=plan.severities if plan.perturb else (),
+    )
+
+
+def _dataset_facts(plan: Plan, trial: Trial) -> DatasetFacts:
+    return dataset_facts(
+        trial.dataset,
+        plan.dataset,
+        plan.root,
+        fingerprint=trial.fingerprint,
+        left_out=trial.left_out,
+        skipped=trial.skipped,
+    )
 
 
 def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial: Trial) -> Record:
@@ -104,9 +163,11 @@ def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial:
             record = record.model_copy(
                 update={"controls": sanity_checks.controls(trial, plan.seed, plan.backend, plan.device)}
             )
-    except Exception as error:  # whatever it is, the methods' numbers were had by the same search and judgement
+    except Exception as error:  # whatever it is, the methods' numbers come from the same search and judgement
         log.error("the controls failed", exc_info=True)
-        broken = (f"the controls cannot be had ({type(error).__name__}: {error}), so nothing vouches for the numbers",)
+        broken = (
+            f"the controls cannot be computed ({type(error).__name__}: {error}), so nothing vouches for the numbers",
+        )
     broken += sanity_checks.violations(
         record, arrays, sample=sanity_checks.sampled(trial, plan.seed), learn_from=trial.dataset.train.content
     )
@@ -122,26 +183,28 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
         release_memory()
         with PeakMemory() as memory:
             with Stopwatch() as loading:
-                pipeline = Pipeline(method, Setup(plan.seed, plan.weights, plan.device, plan.threads), plan.backend)
+                pipeline = Pipeline(method, plan.setup, plan.backend)
             name = pipeline.name
-            found = quality(pipeline, plan, trial, progress)
+            found = quality(pipeline, trial, plan.setup, plan.cache, progress, for_classifiers=bool(plan.classifiers))
         times = {
             "load": Time(loading.seconds, "s"),
             **found.times,
             "peak_memory": Time(memory.mib, "MiB"),
             "added_memory": Time(memory.added_mib, "MiB"),
-            **measure(pipeline, found, plan, trial, progress),
+            **measure(pipeline, found, trial.dataset.query, max(trial.k), trial.exclude, plan.setup, progress),
         }
         classifiers = _classified(pipeline, found, plan, trial, progress)
-        robustness = asked_again(pipeline, found, plan, trial, progress)
-        products = trial.dataset.query.labels
-        how = statistics(products, plan.seed)
+        robustness = evaluate_perturbed(
+            pipeline, found.searcher, trial, plan.perturb, plan.severities, plan.setup, plan.cache, progress
+        )
+        labels = trial.dataset.query.labels
+        how = statistics(labels, plan.seed)
         row = Row(
             method=name,
             family=method.family,
             status="ok",
             scores=found.scores,
-            intervals=intervals_of(found.per_query, products, how),
+            intervals=intervals_of(found.per_query, labels, how),
             ties=found.ties,
             times={what: TimeFigure(**asdict(figure)) for what, figure in times.items()},
             params=method.resolved,
@@ -172,11 +235,11 @@ def _classified(
     def learn() -> tuple[Learnable, Learnable]:
         if pipeline.unclassifiable is not None:
             raise BenchError(pipeline.unclassifiable)
-        if found.lessons is None:
+        if found.train_and_query is None:
             raise BenchError(f"classifiers learn from train and {trial.dataset.name} has none; add a train split")
         rows = unseen(train, query)
         bits = pipeline.distance == "hamming"
-        known, asked = found.lessons
+        known, asked = found.train_and_query
         return Learnable(known[rows], train.labels[rows], bits), Learnable(asked, query.labels, bits)
 
     return classify_all(
@@ -194,14 +257,26 @@ def check(plan: Plan, progress: Progress = silent) -> Trial:
     trial = prepare(plan, progress)
     for method in plan.methods:
         if not method.deep:
-            pipeline = Pipeline(method, Setup(plan.seed, plan.weights, plan.device, plan.threads), plan.backend)
+            pipeline = Pipeline(method, plan.setup, plan.backend)
             if pipeline.learns:
                 refuse_empty(trial.dataset.train, str(method))
     return trial
 
 
 def resolve_device(wanted: str, methods: tuple[Method, ...], backend: str = "exact") -> str:
-    """ "auto" is the GPU where there is one and something to run on it; torch is not loaded for anything else."""
+    """Resolve "auto" to a device. torch is loaded only if a method or the backend can use a GPU.
+
+    Args:
+        wanted: "auto", "cpu" or "cuda".
+        methods: the methods that will run.
+        backend: name of the search backend.
+
+    Returns:
+        "cpu" or "cuda".
+
+    Raises:
+        BenchError: "cuda" is wanted and there is no such device.
+    """
     useful = "device" in BACKENDS[backend].options or any(method.deep for method in methods)
     if wanted == "cpu" or (wanted == "auto" and not useful):
         return "cpu"

@@ -23,7 +23,7 @@ from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import backend_on
 
 MOST_QUERIES = 2_500
-"""Controls rank no more queries than these, drawn by the seed: enough for what they are held against."""
+"""Controls rank no more queries than these, drawn by the seed: enough for what they are compared with."""
 
 ENOUGH_QUERIES = 100
 """Rules about what is too unlikely to be true look at nothing smaller."""

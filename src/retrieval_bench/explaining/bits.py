@@ -12,9 +12,9 @@ from retrieval_bench.extractors.hashes.imagehash import ImageHash
 
 MEANINGS = {
     "phash": "frequencies of the grey picture, low ones at the top left: above the median or not",
-    "dhash": "8 x 8 places: darker than the place to the right or not",
-    "ahash": "8 x 8 places: brighter than the mean or not",
-    "whash": "8 x 8 places: brighter than the median or not",
+    "dhash": "8 x 8 cells: darker than the cell to the right or not",
+    "ahash": "8 x 8 cells: brighter than the mean or not",
+    "whash": "8 x 8 cells: brighter than the median or not",
     "block-mean": "blocks of the picture: brighter than the median block or not",
     "colorhash": "rows: black, grey, six faint hues, six bright hues; columns: how much of each there is, in steps",
 }
@@ -37,7 +37,7 @@ def bit_pairs(extractor: ImageHash, name: str, query: np.ndarray, found: list[np
     """query, found: images (h, w, 3) uint8. Raises Unexplained where the bits fill no grid."""
     rows, columns = grid(extractor.n_bits, name)
     if rows * columns != extractor.n_bits:
-        raise Unexplained(f"{extractor.n_bits} bits lie on no grid")
+        raise Unexplained(f"{extractor.n_bits} bits have no grid")
     codes = np.unpackbits(extractor.transform([query, *found]), axis=1)[:, : extractor.n_bits].astype(bool)
     first = codes[0].reshape(rows, columns)
     pairs = []

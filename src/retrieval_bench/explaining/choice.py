@@ -23,7 +23,7 @@ def query_row(arrays: Mapping[str, np.ndarray], wanted: str) -> int:
     within = [item for item in ids if folded and folded in item.casefold()]
     close = [*within, *difflib.get_close_matches(wanted, ids, n=CLOSE, cutoff=0.3), *ids]
     shown = ", ".join(repr(item) for item in list(dict.fromkeys(close))[:CLOSE])
-    raise BenchError(f"--query {wanted!r} is none of the record's {len(ids)} queries; close to it are {shown}")
+    raise BenchError(f"--query {wanted!r} is not one of the record's {len(ids)} queries; the closest are {shown}")
 
 
 def most_disputed(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> tuple[int, str]:
@@ -34,13 +34,13 @@ def most_disputed(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> t
     quality = np.array([metrics.map_at_r(one) for one in each])
     if len(methods) == 1:
         row = int(np.lexsort((np.arange(right.shape[1]), quality[0]))[0])
-        return row, f"no query was named: this is the one on which {methods[0]} does worst"
+        return row, f"no query was given; this is the one on which {methods[0]} does worst"
     split = right.mean(axis=0) * (1 - right.mean(axis=0))
     order = np.lexsort((np.arange(right.shape[1]), -quality.std(axis=0), -split))
     row = int(order[0])
     count = int(right[:, row].sum())
     return row, (
-        f"no query was named: this is the one on which the {len(methods)} methods disagree most; "
+        f"no query was given; this is the one on which the {len(methods)} methods disagree most; "
         f"{count} of them are right about the nearest image"
     )
 

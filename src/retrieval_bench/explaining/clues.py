@@ -27,8 +27,8 @@ class Heat:
 
 @dataclass(frozen=True, eq=False)
 class HeatPair:
-    """said: one short line below the pair. distance: of the two images to this method, to be held against the record's;
-    None where it has none of its own. So in the other kinds of clue."""
+    """said: one short line below the pair. distance: of the two images by this method, to be compared with the
+    record's; None where it has none of its own. The same holds for the other kinds of clue."""
 
     query: Heat
     found: Heat

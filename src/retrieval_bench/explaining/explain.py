@@ -11,7 +11,7 @@ import numpy as np
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split
 from retrieval_bench.experiment.features import fitted
-from retrieval_bench.experiment.prepare import Plan, Progress, silent
+from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.explaining import bits, choice, keypoints, networks, words
 from retrieval_bench.explaining.clues import Band, Clue, Explanation, Neighbour, PartClues, Shown, Unexplained
 from retrieval_bench.extractors.controls import Oracle, RandomControl
@@ -27,12 +27,13 @@ from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.methods.reranking.spatial import Spatial
 from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import Spec
+from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
 
 UNTRAINED = "[untrained]"
 ROOM = {"cosine": 0.01, "hamming": 0.0}
 """How far a distance may lie from the record's: networks of int8 and float16 were rounded there."""
-NETWORK = "the places that the cosine comes from"
+NETWORK = "the image regions that the cosine comes from"
 """Of a network's heat; the line below each pair says whether they add up to it or are Grad-CAM's."""
 
 Clues = list[Clue]
@@ -114,7 +115,7 @@ def _layers(
 ) -> list[PartClues]:
     """What each member of the method has to say, then its verification, then what cannot be shown of the rest."""
     if query.pixels is None or any(one.image.pixels is None for one in found):
-        return [PartClues(row.method, "an image cannot be read any more")]
+        return [PartClues(row.method, "an image can no longer be read")]
     if not found:
         return [PartClues(row.method, "nothing was found")]
     pixels: list[np.ndarray] = [one.image.pixels for one in found if one.image.pixels is not None]
@@ -144,7 +145,7 @@ def _built(
 ) -> Any:
     """The extractor as it was in the run. Raises Unexplained where its weights are others now."""
     if spec.entry.family == "control":
-        return spec.build(_setup(plan))
+        return spec.build(plan.setup)
     if spec.entry.family == "deep" and spec.resolved.get("compute", "float32") != "float32":
         # What runs faster gives no gradients; what it learned is learned anew from float32, a few last bits apart.
         spec = Spec(spec.entry, {**spec.options, "compute": "float32"})
@@ -154,16 +155,10 @@ def _built(
     now = getattr(extractor, "weights", None)
     if weights and now and weights.get("sha256") != now.get("sha256"):
         raise Unexplained(
-            f"its weights ({now.get('source')}) are not those of the record ({weights.get('source')}); "
+            f"its weights ({now.get('source')}) are not the weights of the record ({weights.get('source')}); "
             "name the folder that has them with --weights"
         )
     return extractor
-
-
-def _setup(plan: Plan) -> Any:
-    from retrieval_bench.core import Setup
-
-    return Setup(plan.seed, plan.weights, plan.device, plan.threads)
 
 
 def _clues(spec: Spec, extractor: Any, query: np.ndarray, found: list[np.ndarray]) -> tuple[str, Sequence[Clue]]:
@@ -181,18 +176,20 @@ def _clues(spec: Spec, extractor: Any, query: np.ndarray, found: list[np.ndarray
     if isinstance(extractor, LocalFeatures):
         detect = _detector(spec, extractor)
         if detect is not None:
-            about = "points that match; the method itself compares one vector of all of them"
+            about = "matched keypoints; the method itself compares one vector of all keypoints"
             return about, keypoints.match_pairs(detect, query, found)
-        return "what each place adds to the cosine", words.local_pairs(extractor, query, found)
+        return "what each image position adds to the cosine", words.local_pairs(extractor, query, found)
     if isinstance(extractor, ColorHistogram | LbpHistogram):
         return "what each pixel adds to the cosine", words.histogram_pairs(extractor, query, found)
     if isinstance(extractor, WholeImageHog):
         return "what each block adds to the cosine", words.block_pairs(extractor, query, found)
     if isinstance(extractor, RandomControl):
-        raise Unexplained("a random vector of each image: nothing that is seen makes two of them near")
+        raise Unexplained("each image has a random vector: nothing in the images makes two of them near")
     if isinstance(extractor, Oracle):
-        raise Unexplained("it sees the labels: images are near that have the same, whatever they show")
-    raise Unexplained(f"{spec.entry.name} has no explanation: its numbers are of the whole image, not of places")
+        raise Unexplained("it uses the labels: images of one label are near, whatever they show")
+    raise Unexplained(
+        f"{spec.entry.name} has no explanation: its features describe the whole image, not positions in it"
+    )
 
 
 def _detector(spec: Spec, extractor: LocalFeatures) -> Callable[[np.ndarray], keypoints.Points] | None:
@@ -211,9 +208,7 @@ def _detector(spec: Spec, extractor: LocalFeatures) -> Callable[[np.ndarray], ke
 def _step(spec: Spec, query: np.ndarray, found: list[np.ndarray]) -> PartClues:
     step = spec.build()
     if not isinstance(step, Spatial) or not isinstance(step.extractor, KeypointBlocks):
-        return PartClues(
-            str(spec), "re-ranks by what else is near in the gallery, which a pair of images does not show"
-        )
+        return PartClues(str(spec), "re-ranks by other near images of the gallery, which a pair of images cannot show")
     detect = partial(keypoints.sift_points, blocks=step.extractor)
     about = f"matches that put images first: {step.least} and more that agree on one map count"
     try:
@@ -232,5 +227,5 @@ def _otherwise(row: Row, clues: Sequence[Clue], found: Sequence[Neighbour]) -> s
         return ""
     for clue, one in zip(clues, found, strict=True):
         if clue.distance is not None and abs(clue.distance - one.distance) > room:
-            return f"; beware: distance {clue.distance:.4g} now, {one.distance:.4g} in the record"
+            return f"; warning: the distance is {clue.distance:.4g} now, {one.distance:.4g} in the record"
     return ""

@@ -23,7 +23,7 @@ import numpy as np
 
 from retrieval_bench.explaining.clues import WHOLE, Heat, HeatPair, Unexplained
 from retrieval_bench.extractors.deep.backbones import LAST, Stage, channels_first
-from retrieval_bench.extractors.deep.convnet import DEVIATION, MEAN, Convnet, _squeezed
+from retrieval_bench.extractors.deep.convnet import DEVIATION, MEAN, Convnet, squeezed
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures
 from retrieval_bench.extractors.deep.postprocess import PostProcess
 from retrieval_bench.extractors.deep.preprocess import MAX_ASPECT, Preprocess, middle
@@ -65,7 +65,7 @@ def of_features(extractor: NetworkFeatures, layer: str = LAST) -> Subject:
     maps, as most exported ones are."""
     backbone = extractor.backbone
     if not any(one.map_like for one in backbone.stages().values()):
-        raise Unexplained("the network gives vectors only, and which places of an image they are from is not known")
+        raise Unexplained("the network gives only vectors, so it is unknown which image regions they come from")
     stage = backbone.stage(layer.rpartition("/")[2])
     learned = {name: getattr(extractor, name) for name in extractor.after.learned}
 
@@ -101,12 +101,12 @@ def of_convnet(extractor: Convnet) -> Subject:
     import torch
     from torch import nn
 
-    network = extractor._learned_network()
+    network = extractor.learned_network()
     last = next(place for place, module in enumerate(network) if isinstance(module, nn.AdaptiveAvgPool2d)) - 1
     mean, deviation = torch.tensor(MEAN)[:, None, None], torch.tensor(DEVIATION)[:, None, None]
 
     def sights(image: np.ndarray) -> list[Sight]:
-        pixels = (_squeezed(image, extractor.side)[None].float() / 255.0 - mean) / deviation
+        pixels = (squeezed(image, extractor.side)[None].float() / 255.0 - mean) / deviation
         return [Sight(pixels.to(extractor.setup.device), WHOLE, False)]
 
     stage = Stage(str(last), (1, 1, 2, 2))
@@ -176,7 +176,7 @@ def look(subject: Subject, image: np.ndarray) -> ForwardPass:
         with _kept(subject) as maps:
             output = subject.describe(batch.requires_grad_(True))
         if not output.requires_grad:
-            raise Unexplained("the network comes from a file that gives no gradients, and its places are not known")
+            raise Unexplained("the network comes from a file that gives no gradients, so its image regions are unknown")
         vectors.append(held(output[0].double()))
         glances.append(Glance([maps[stage.name] for stage in subject.stages], box, mirrored))
     return ForwardPass(glances, held(subject.after(held(sum(vectors)))))
@@ -241,7 +241,7 @@ def towards(subject: Subject, here: ForwardPass, other: Any) -> Explained:
         parts = heats if even else [torch.relu(one) for one in heats]
         values = _together(parts)
         return Explained(Heat(values, here.glances[0].box), float(values.sum()), even, stage.name)
-    raise Unexplained("no map of the network has a gradient: its vector does not depend on one place more than another")
+    raise Unexplained("no map of the network has a gradient: its vector depends equally on all image regions")
 
 
 def _spread(output: Any, stage: Stage, prefix: int) -> Any:
@@ -251,7 +251,7 @@ def _spread(output: Any, stage: Stage, prefix: int) -> Any:
     tokens = output[0, prefix:].detach().double()
     side = math.isqrt(len(tokens))
     if side * side != len(tokens):
-        raise Unexplained(f"the network's {len(tokens)} tokens are no patches of a square grid")
+        raise Unexplained(f"the network's {len(tokens)} tokens are not patches of a square grid")
     return tokens.T.reshape(-1, side, side)
 
 
@@ -284,7 +284,7 @@ def network_pairs(subject: Subject, query: np.ndarray, found: list[np.ndarray]) 
             cosine = float(first.vector.detach() @ second.vector.detach())
             here, there = towards(subject, first, second.vector), towards(subject, second, first.vector)
             if here.even and there.even:
-                said = f"cosine {cosine:.3f}; the places add up to {here.total:.3f} and {there.total:.3f}"
+                said = f"cosine {cosine:.3f}; the regions add up to {here.total:.3f} and {there.total:.3f}"
             else:
                 said = f"cosine {cosine:.3f}; Grad-CAM at {here.stage}"
             pairs.append(HeatPair(here.heat, there.heat, said, 1 - cosine))

@@ -84,7 +84,7 @@ def _head(explanation: Explanation, width: int) -> Image.Image:
     room = width - 2 * MARGIN
     query = explanation.query
     lines = [
-        (f"{printed(query.label)}: what methods found, and why", TITLE, INK, False),
+        (f"{printed(query.label)}: what the methods found, and why", TITLE, INK, False),
         (f"query {printed(query.id)}", BODY, INK, True),
         (f"record {printed(explanation.record)} of {printed(explanation.dataset)}", BODY, SOFT, True),
     ]
@@ -234,7 +234,7 @@ def _legend(width: int, bands: Sequence[Band]) -> Image.Image:
     _mark(pen, x, top - 2, 24, False)
     pen.text((x + 40, top), "broken border: another label", INK, font(BODY))
     words = {
-        HeatPair: "Heat: bright places add to the similarity, dark ones add nothing or take away; each image has its "
+        HeatPair: "Heat: bright regions add to the similarity, dark ones add nothing or reduce it; each image has its "
         "own scale. Hatched: not seen by the network.",
         MatchPair: "Lines: matches. Thick, with rings: those that agree on one affine map between the images; thin: "
         f"the others, at most {FEW_LINES} of them.",

@@ -48,7 +48,7 @@ def summed(encoder: Encoder, descriptors: np.ndarray, learned: Learned) -> Summe
         return _residuals(rows, descriptors, learned["words"])
     if isinstance(encoder, Fisher):
         return _gradients(rows, descriptors, *(learned[name] for name in encoder.learned))
-    raise Unexplained("its encoding cannot be shared out to places")
+    raise Unexplained("its encoding cannot be divided among image positions")
 
 
 def _words(encoder: BagOfWords, descriptors: np.ndarray, learned: Learned) -> Summed:
@@ -112,8 +112,8 @@ class LocalLook:
         self._extractor = extractor
         found = extractor.describe(image)
         self.places = found.places
-        self._descriptors = extractor._reduced(found)
-        learned = extractor._arrays()
+        self._descriptors = extractor.reduced(found)
+        learned = extractor.learned_arrays()
         self._encoded = extractor.encoder.encode(self._descriptors, learned).astype(np.float64)
         self._summed = summed(extractor.encoder, self._descriptors, learned) if len(found.places) else None
         self.vector = extractor.transform([image])[0].astype(np.float64)
@@ -137,13 +137,13 @@ def local_pairs(extractor: LocalFeatures, query: np.ndarray, found: list[np.ndar
     """query, found: images (h, w, 3) uint8. Raises Unexplained where the query has nothing to describe."""
     first = LocalLook(extractor, query)
     if not len(first.places):
-        raise Unexplained("nothing is described in the query: it is blank or tiny")
+        raise Unexplained("nothing can be described in the query: it is blank or tiny")
     pairs = []
     for image in found:
         other = LocalLook(extractor, image)
         cosine = float(first.vector @ other.vector)
         here, there = first.towards(other.vector), other.towards(first.vector)
-        said = f"cosine {cosine:.3f}, shared out over {len(first.places):,} and {len(other.places):,} places"
+        said = f"cosine {cosine:.3f}, divided among {len(first.places):,} and {len(other.places):,} image positions"
         pairs.append(
             HeatPair(_gathered(first.places, here.each), _gathered(other.places, there.each), said, 1 - cosine)
         )
@@ -183,7 +183,7 @@ def histogram_pairs(
     def heat(image: np.ndarray, products: np.ndarray) -> Heat:
         if isinstance(extractor, ColorHistogram):
             size = int(np.prod(extractor.bins))
-            return Heat(histogram_heat(extractor._bin(image), extractor.levels, size, products))
+            return Heat(histogram_heat(extractor.bins_of(image), extractor.levels, size, products))
         luma = grey(image, extractor.side)
         total = np.zeros(luma.shape)
         for radius, part in enumerate(np.split(products, extractor.radii), 1):
@@ -195,7 +195,7 @@ def histogram_pairs(
     for image, vector in zip(found, vectors[1:], strict=True):
         products = vectors[0] * vector
         cosine = float(products.sum())
-        said = f"cosine {cosine:.3f}, shared out over the pixels of each bin"
+        said = f"cosine {cosine:.3f}, divided among the pixels of each bin"
         pairs.append(HeatPair(heat(query, products), heat(image, products), said, 1 - cosine))
     return pairs
 
@@ -205,7 +205,7 @@ def block_pairs(extractor: WholeImageHog, query: np.ndarray, found: list[np.ndar
     vectors = extractor.transform([query, *found]).astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not lengths[0]:
-        raise Unexplained("the query has no gradient: it is of one colour")
+        raise Unexplained("the query has no gradient: it has only one colour")
     vectors = vectors / np.where(lengths > 0, lengths, 1)
     depth = extractor.block**2 * ORIENTATIONS
     side = round((vectors.shape[1] / depth) ** 0.5)

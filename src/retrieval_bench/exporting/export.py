@@ -31,12 +31,12 @@ def exportable(method: Method) -> Spec:
     """The network that a method is. Raises BenchError where it is none, or has an option that no file can hold."""
     if not method.plain:
         raise BenchError(
-            f"--method {method}: a file holds one network, without joins and re-ranking; name the network alone"
+            f"--method {method}: a file holds one network, without joins and re-ranking; name only the network"
         )
     (spec,) = method.members
     name = spec.entry.name
     if name == "onnx":
-        raise BenchError(f"--method {method}: it is an exported file already; name the network that it was made of")
+        raise BenchError(f"--method {method}: this is already an exported file; name the network that it was made from")
     if "pool" not in spec.entry.options:  # what all networks of weights files have, see cnn.with_options
         raise BenchError(
             f"--method {method}: {name} is not a network with weights; name one, e.g. resnet50 or timm:NAME"
@@ -46,11 +46,11 @@ def exportable(method: Method) -> Spec:
         (
             "dtype",
             "float32",
-            "what is kept of a row is no part of a file; write it behind the file: onnx:FILE:dtype={}",
+            "how rows are stored is not part of a file; write it after the file: onnx:FILE:dtype={}",
         ),
-        ("compute", "float32", "how this program runs a network is no part of a file"),
-        ("scales", 1, "a file sees each image at one size"),
-        ("crop", True, "a file sees images of one shape, not whole ones of any"),
+        ("compute", "float32", "how this program runs a network is not part of a file"),
+        ("scales", 1, "a file takes each image at one size"),
+        ("crop", True, "a file takes images of one shape, not whole images of any shape"),
     ):
         if options[option] != plain:
             raise BenchError(
@@ -189,7 +189,7 @@ def compared(
     apart = float(np.abs(together - second[: len(some)]).max())
     if apart > LARGEST_DIFFERENCE:
         raise BenchError(
-            f"{method}: as {form}, images together give other rows than one by one (by {apart:.2g}); "
+            f"{method}: as {form}, images in a batch give other rows than single images (by {apart:.2g}); "
             f"try --format {next(one for one in SUFFIXES if one != form)}"
         )
     return Agreement(
@@ -205,7 +205,7 @@ def refuse_another_method(method: Method, form: Form, found: Agreement) -> None:
     """BenchError where a file in float32 gives other rows than the method does."""
     if found.largest > LARGEST_DIFFERENCE:
         raise BenchError(
-            f"{method}: as {form} it gives other rows than the original, by up to {found.largest:.2g}, so nothing was "
+            f"{method}: as {form} its rows differ from the original by up to {found.largest:.2g}, so nothing was "
             f"written; try --format {next(one for one in SUFFIXES if one != form)}"
         )
 

@@ -38,7 +38,7 @@ def need_packages(form: Form) -> None:
     absent = [name for name in wanted if find_spec(name) is None]
     if absent:
         raise BenchError(
-            f"--format {form} needs {', '.join(absent)}, which is not installed; install it by "
+            f"--format {form} needs {', '.join(absent)}, which is not installed; install it with "
             "pip install 'retrieval-bench[onnx]'"
         )
 
@@ -50,7 +50,7 @@ def onnx_model(name: str, module: Any, side: int) -> tuple[Any, list[str]]:
     size = weights_bytes(module)
     if size > LARGEST_ONNX:
         raise BenchError(
-            f"{name}: {size / 2**30:.1f} GiB of weights are too many for one ONNX file, which ends at 2 GiB; "
+            f"{name}: {size / 2**30:.1f} GiB of weights are too much for one ONNX file, which holds at most 2 GiB; "
             "use --format torchscript"
         )
     try:
@@ -133,7 +133,7 @@ def _not_followed(name: str, form: Form, error: Exception) -> BenchError:
         deepest = deepest.__cause__
     reason = str(deepest).strip().partition("\n")[0][:200]
     return BenchError(
-        f"{name}: torch cannot follow this network for --format {form} ({type(deepest).__name__}: {reason}); "
+        f"{name}: torch cannot trace this network for --format {form} ({type(deepest).__name__}: {reason}); "
         f"try --format {other}"
     )
 

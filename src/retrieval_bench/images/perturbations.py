@@ -1,4 +1,4 @@
-"""Pictures as they might have been taken: turned, cut, squeezed, out of focus, in bad light, half hidden.
+"""Perturbations: images as they might have been taken, e.g. rotated, cropped, out of focus, in bad light.
 
 A perturbation is a pure function of the pixels, the severity and the seed. What is drawn at random (to which side, at
 which place, which noise) does not depend on the severity, so that along a curve one and the same change only grows.
@@ -27,8 +27,19 @@ Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 
 def perturbed(name: str, pixels: np.ndarray, severity: int, seed: int = 0) -> np.ndarray:
-    """(h, w, 3) uint8 -> (h', w', 3) uint8, at least one pixel; smaller only where it was cropped. Pixels are not
-    written to. severity: 1 to 5. seed: not negative. Raises BenchError for an unknown name or severity.
+    """Perturb one image.
+
+    Args:
+        name: a registered perturbation, e.g. "rotate".
+        pixels: (h, w, 3) uint8 RGB; not written to.
+        severity: 1 (slight) to 5 (severe).
+        seed: seed of what is random, from 0. The content of the image enters, too.
+
+    Returns:
+        (h', w', 3) uint8 RGB, at least one pixel; another size only if the perturbation crops.
+
+    Raises:
+        BenchError: The name or the severity is unknown.
     """
     change: Change = PERTURBATIONS[name].build
     if severity not in SEVERITIES:
@@ -39,12 +50,30 @@ def perturbed(name: str, pixels: np.ndarray, severity: int, seed: int = 0) -> np
 
 
 def levels(name: str, severities: Sequence[int]) -> tuple[int, ...]:
-    """Those of the severities that differ: a mirror image is what it is, whatever is asked, and counts as the first."""
+    """Select the severities that differ: all of them, or only 1 for a perturbation without degrees (a mirror image).
+
+    Args:
+        name: a registered perturbation.
+        severities: the wanted severities, 1 to 5.
+
+    Returns:
+        The severities to run.
+    """
     return tuple(severities) if PERTURBATIONS[name].facts["graded"] else SEVERITIES[:1]
 
 
 def parse_perturbations(text: str) -> tuple[str, ...]:
-    """Read "rotate,crop"; "all" is every one. Raises BenchError."""
+    """Parse the value of `--perturb`.
+
+    Args:
+        text: names with commas, e.g. "rotate,crop", or "all".
+
+    Returns:
+        The names, without repeats.
+
+    Raises:
+        BenchError: There is no name, or one is unknown.
+    """
     names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
     if not names:
         raise BenchError(f"--perturb {text!r} names nothing; write e.g. --perturb rotate,blur or --perturb all")
@@ -58,7 +87,17 @@ def parse_perturbations(text: str) -> tuple[str, ...]:
 
 
 def parse_severities(text: str) -> tuple[int, ...]:
-    """Read "1,3,5", ascending without repeats. Raises BenchError."""
+    """Parse the value of `--severity`.
+
+    Args:
+        text: numbers from 1 to 5 with commas, e.g. "1,3,5".
+
+    Returns:
+        The severities, ascending and without repeats.
+
+    Raises:
+        BenchError: The text is not such a list.
+    """
     try:
         wanted = sorted({int(part) for part in text.split(",")})
     except ValueError:
@@ -69,9 +108,15 @@ def parse_severities(text: str) -> tuple[int, ...]:
 
 
 class Perturbed:
-    """The same images, each perturbed when it is asked for. Implements `core.Images`.
+    """The same images, each perturbed when it is read. Implements `core.Images`.
 
-    Its digests are its own, so that no cache takes a perturbed picture for the clean one.
+    Its digests differ from those of the clean images, so that no cache confuses the two.
+
+    Args:
+        images: the clean images.
+        name: a registered perturbation.
+        severity: 1 to 5.
+        seed: seed of what is random, from 0.
     """
 
     def __init__(self, images: Images, name: str, severity: int, seed: int) -> None:
@@ -84,14 +129,16 @@ class Perturbed:
         return perturbed(self._name, self._images[row], self._severity, self._seed)
 
     def read(self, row: int) -> bytes:
-        """As PNG, which loses nothing."""
+        """Encode the perturbed image as PNG, which is lossless."""
         return encode_png(self[row])
 
     def digest(self, row: int) -> str:
+        """Hash the clean image's digest together with everything that the perturbation depends on."""
         what = f"{self._images.digest(row)} {self._name} {self._severity} {self._seed} {_code()}"
         return hashlib.sha256(what.encode()).hexdigest()
 
     def take(self, rows: Sequence[int]) -> Perturbed:
+        """Select images, in this order."""
         return Perturbed(self._images.take(rows), self._name, self._severity, self._seed)
 
 
@@ -105,11 +152,22 @@ def _step(severity: int, *values: float) -> float:
 
 
 def _register(name: str, about: str, *, graded: bool = True) -> Callable[[Change], Change]:
+    """Register a perturbation: (pixels, severity, generator) -> perturbed pixels.
+
+    Args:
+        name: how users call it.
+        about: one line that says what it does at severities 1 to 5.
+        graded: False if all severities are the same.
+
+    Returns:
+        A decorator, which returns the function unchanged.
+    """
     return PERTURBATIONS(name, about=about, graded=graded)
 
 
 @_register("rotate", "turned to either side by 5, 10, 20, 40, 80 degrees; the corners are mirrored")
 def rotate(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.ndarray:
+    """Rotate about the middle; corners are mirrored."""
     import cv2
 
     height, width = pixels.shape[:2]
@@ -122,6 +180,7 @@ def rotate(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.n
 
 @_register("crop", "a part of it, at any place: 85, 70, 55, 40, 25 % of the area")
 def crop(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.ndarray:
+    """Cut out a part at a random position."""
     side = math.sqrt(_step(severity, 0.85, 0.70, 0.55, 0.40, 0.25))
     height, width = pixels.shape[:2]
     tall, wide = max(1, round(height * side)), max(1, round(width * side))
@@ -132,6 +191,7 @@ def crop(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.nda
 
 @_register("jpeg", "saved as JPEG of quality 40, 25, 15, 10, 5, with halved colour")
 def jpeg(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.ndarray:
+    """Save as JPEG and decode again."""
     buffer = io.BytesIO()
     quality = int(_step(severity, 40, 25, 15, 10, 5))
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
@@ -140,6 +200,7 @@ def jpeg(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.nda
 
 @_register("blur", "out of focus: Gaussian of sigma 0.45, 0.9, 1.35, 1.8, 2.7 % of the shorter side")
 def blur(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.ndarray:
+    """Blur with a Gaussian."""
     import cv2
 
     sigma = _step(severity, 0.0045, 0.009, 0.0135, 0.018, 0.027) * min(pixels.shape[:2])
@@ -149,18 +210,21 @@ def blur(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.nda
 
 @_register("noise", "Gaussian noise on every sample: standard deviation 8, 12, 18, 26, 38 % of the range")
 def noise(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.ndarray:
+    """Add Gaussian noise to every sample."""
     strength = np.float32(255 * _step(severity, 0.08, 0.12, 0.18, 0.26, 0.38))
     return _rounded(pixels + strength * dice.standard_normal(pixels.shape, np.float32))
 
 
 @_register("brightness", "too bright or too dark: all samples times or over 1.3, 1.6, 2, 2.6, 3.5")
 def brightness(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.ndarray:
+    """Multiply or divide all samples by a factor."""
     factor = _step(severity, 1.3, 1.6, 2.0, 2.6, 3.5)
     return _rounded(pixels.astype(np.float32) * np.float32(factor if dice.random() < 0.5 else 1 / factor))
 
 
 @_register("occlude", "something grey before it: a rectangle of 5, 10, 20, 30, 40 % of the area, at any place")
 def occlude(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.ndarray:
+    """Cover a part with a grey rectangle at a random position."""
     height, width = pixels.shape[:2]
     share = _step(severity, 0.05, 0.10, 0.20, 0.30, 0.40)
     stretch, down, across = dice.random(3)
@@ -175,13 +239,17 @@ def occlude(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.
 
 @_register("flip", "its mirror image, left for right; all severities are the same", graded=False)
 def flip(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.ndarray:
+    """Mirror left and right."""
     return pixels[:, ::-1]
 
 
 @_register("background", "other surroundings: 10, 20, 35, 50, 65 % of the area, outside a centred ellipse")
 def background(pixels: np.ndarray, severity: int, dice: np.random.Generator) -> np.ndarray:
-    """Supposes that what the picture shows is in its middle: nothing is segmented. Where the ellipse that keeps the
-    wanted area would leave the frame, it is cut by it."""
+    """Replace the surroundings of a centred ellipse.
+
+    The object is supposed to be in the middle: nothing is segmented. If the ellipse of the wanted area would leave the
+    frame, the frame cuts it.
+    """
     height, width = pixels.shape[:2]
     coarse = dice.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     scene = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float32)

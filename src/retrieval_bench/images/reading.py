@@ -1,4 +1,4 @@
-"""Bytes to upright RGB pixels. The only place that decodes, so that every method sees the same pixels.
+"""Bytes to upright RGB pixels. Only this module decodes, so that every method gets the same pixels.
 
 Pillow decodes (cv2 accepts truncated JPEGs silently and crashes on some file names). EXIF orientation is applied, alpha
 is laid over white, 16-bit samples are scaled and not clipped, CMYK and palettes are converted, frame 0 of an animation
@@ -46,7 +46,17 @@ UPRIGHT = {
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Encoded bytes -> (h, w, 3) uint8 RGB, upright. Raises BadImage with a countable reason; safe in threads."""
+    """Decode an image. Several threads may call this at once.
+
+    Args:
+        data: the encoded bytes, in one of `FORMATS`.
+
+    Returns:
+        (h, w, 3) uint8 RGB, upright.
+
+    Raises:
+        BadImage: The bytes are no image, damaged, or have more than `MAX_PIXELS` pixels.
+    """
     if not data:
         raise BadImage("empty file", "the file holds no byte")
     try:
@@ -137,7 +147,11 @@ def _scaled_grey(image: Image.Image) -> np.ndarray:
 
 
 class ImageFiles:
-    """Images in files, read when asked for. Implements `core.Images`."""
+    """Images in files, read when they are needed. Implements `core.Images`.
+
+    Args:
+        paths: the files.
+    """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
         self.paths = [Path(path) for path in paths]
@@ -150,6 +164,17 @@ class ImageFiles:
         return decode(self.read(row))
 
     def read(self, row: int) -> bytes:
+        """Read the bytes of a file.
+
+        Args:
+            row: which image, from 0.
+
+        Returns:
+            The encoded bytes.
+
+        Raises:
+            BadImage: The file is missing, no regular file, unreadable, or larger than `MAX_BYTES`.
+        """
         path = self.paths[row]
         try:
             status = path.stat()
@@ -167,7 +192,14 @@ class ImageFiles:
             raise BadImage("unreadable", f"{error.strerror or error}") from None
 
     def digest(self, row: int) -> str:
-        """sha256 of the bytes; an unreadable file has that of why it is, so that fingerprints stay defined."""
+        """Hash the bytes of a file.
+
+        Args:
+            row: which image, from 0.
+
+        Returns:
+            sha256 (hex) of the bytes; for an unreadable file of the reason, so that fingerprints stay defined.
+        """
         if row not in self._digests:
             try:
                 content = self.read(row)
@@ -177,16 +209,19 @@ class ImageFiles:
         return self._digests[row]
 
     def take(self, rows: Sequence[int]) -> ImageFiles:
+        """Select images, in this order."""
         taken = ImageFiles([self.paths[row] for row in rows])
         taken._digests = {new: self._digests[old] for new, old in enumerate(rows) if old in self._digests}
         return taken
 
 
 class ImageBytes:
-    """Encoded images held in memory. Implements `core.Images`.
+    """Encoded images in memory. Implements `core.Images`.
 
-    digests: what the cache and the fingerprint go by; default sha256 of the bytes. A lossless encoding whose bytes may
-    differ between library versions passes the digest of its pixels instead.
+    Args:
+        encoded: the bytes of each image.
+        digests: what identifies each image for the cache and the fingerprint. None: sha256 (hex) of the bytes. Pass
+            digests of the pixels if the bytes of a lossless encoding may differ between library versions.
     """
 
     def __init__(self, encoded: Sequence[bytes], digests: Sequence[str] | None = None) -> None:
@@ -200,17 +235,27 @@ class ImageBytes:
         return decode(self.encoded[row])
 
     def read(self, row: int) -> bytes:
+        """Return the encoded bytes of one image."""
         return self.encoded[row]
 
     def digest(self, row: int) -> str:
+        """Return the digest of one image."""
         return self.digests[row]
 
     def take(self, rows: Sequence[int]) -> ImageBytes:
+        """Select images, in this order."""
         return ImageBytes([self.encoded[row] for row in rows], [self.digests[row] for row in rows])
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """(h, w, 3) uint8 RGB -> PNG bytes; decode() gives the same pixels back."""
+    """Encode an image as PNG; `decode` gives the same pixels back.
+
+    Args:
+        pixels: (h, w, 3) uint8 RGB.
+
+    Returns:
+        The bytes of the PNG file.
+    """
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()

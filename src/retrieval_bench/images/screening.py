@@ -63,7 +63,7 @@ def refuse_too_many(skipped: Sequence[SkippedImage], total: int, share: float) -
     if len(skipped) > round(share * total, 6):  # 0.29 * 100 is a little less than 29
         raise BenchError(
             f"{len(skipped)} of {total} images cannot be used ({_summary(skipped)}), more than --max-bad {share:g} "
-            f"allows; repair or remove them, or raise it; {_first(skipped)}"
+            f"allows; repair or remove them, or raise --max-bad; {_first(skipped)}"
         )
 
 
@@ -94,7 +94,7 @@ def _without(
     lost = np.setdiff1d(dataset.gallery.labels, kept["gallery"].labels)
     for label in np.intersect1d(lost, kept["query"].labels):
         name = dataset.label_names[int(label)]
-        notices.append(f"label {name!r} lost all its gallery images to screening; its queries have nothing to find")
+        notices.append(f"label {name!r} has no usable gallery image, so its queries have nothing to find")
     try:
         return dataset.with_splits(kept, notices), tuple(skipped)
     except BenchError as error:

@@ -275,6 +275,12 @@ def scores() -> Join:
 
 @JOINS("concat", about="each vector half whitened on train, then one after the other")
 def concat(*, dims: int = 512, level: float = 0.5) -> Join:
+    """Vectors one after the other.
+
+    Args:
+        dims: components that are kept of each vector, at most
+        level: how far they are whitened, 0 (not at all) to 1 (fully)
+    """
     if dims < 1 or not 0 <= level <= 1:
         raise BenchError(f"concat: dims={dims}, level={level}: dims must be at least 1 and level between 0 and 1")
     return Concatenation(dims, level)
@@ -282,12 +288,22 @@ def concat(*, dims: int = 512, level: float = 0.5) -> Join:
 
 @JOINS("rrf", about="reciprocal-rank fusion: 1 / (60 + rank) in the ranking of each")
 def rrf(*, depth: int = 1000, constant: int = RRF_CONSTANT) -> Join:
-    """Cormack, Clarke, Buettcher: Reciprocal rank fusion outperforms Condorcet, SIGIR 2009."""
+    """Cormack, Clarke, Buettcher: Reciprocal rank fusion outperforms Condorcet, SIGIR 2009.
+
+    Args:
+        depth: how far each ranking is read
+        constant: what is added to every rank; the larger, the less the first ranks stand out
+    """
     at_least_one("rrf", depth=depth, constant=constant)
     return ByRanks(depth, lambda ranks: 1 / (constant + 1.0 + ranks))
 
 
 @JOINS("vote", about="each method votes for its 10 nearest; equal votes go by rrf")
 def vote(*, depth: int = 10) -> Join:
+    """Votes for the nearest.
+
+    Args:
+        depth: how many of its nearest each method votes for
+    """
     at_least_one("vote", depth=depth)
     return ByRanks(depth, lambda ranks: 1 + TIE_SHARE / (RRF_CONSTANT + 1.0 + ranks))

@@ -11,13 +11,11 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from retrieval_bench.core import Distance
 from retrieval_bench.peer_benchmarks.shapes import Shape
 
 
@@ -54,34 +52,15 @@ def rivals() -> dict[str, Rival]:
 
 
 def ours_float32(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
-    return {"": _ours(_float32_index(gallery, "hamming" if shape.bits else "inner_product"), queries, shape.k)}
+    from retrieval_bench.search.index import ExactIndex
+
+    return {"": _ours(ExactIndex(gallery, "hamming" if shape.bits else "inner_product"), queries, shape.k)}
 
 
 def ours_int8(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
-    build = None if shape.bits else certified_index()
-    return {} if build is None else {"": _ours(build(gallery, "inner_product"), queries, shape.k)}
-
-
-def certified_index() -> Callable[[np.ndarray, Distance], Any] | None:
-    """What builds the index that scans int8 codes and settles in float32; None where there is none yet."""
     from retrieval_bench.search.index import ExactIndex
 
-    engine: Any = ExactIndex
-    if "scan" in inspect.signature(engine).parameters:
-        return functools.partial(engine, scan="int8")
-    if importlib.util.find_spec("retrieval_bench.search.certified"):
-        module = importlib.import_module("retrieval_bench.search.certified")
-        return getattr(module, "CertifiedIndex", None)
-    return None
-
-
-def _float32_index(gallery: np.ndarray, distance: Distance) -> Any:
-    from retrieval_bench.search.index import ExactIndex
-
-    engine: Any = ExactIndex
-    if distance != "hamming" and "scan" in inspect.signature(engine).parameters:
-        return engine(gallery, distance, scan="float32")
-    return engine(gallery, distance)
+    return {} if shape.bits else {"": _ours(ExactIndex(gallery, "inner_product", scan="int8"), queries, shape.k)}
 
 
 def _ours(index: Any, queries: np.ndarray, k: int) -> Search:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -19,9 +19,8 @@ from retrieval_bench.peer_benchmarks.agreement import disagreement
 from retrieval_bench.peer_benchmarks.competitors import OURS, PEERS, PeerResult, Rival, Search
 from retrieval_bench.peer_benchmarks.peaks import Peaks
 from retrieval_bench.peer_benchmarks.shapes import Shape
+from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import Stopwatch
-
-Progress = Callable[[str, int, int], None]
 
 REFERENCE = "float32"  # what the others are compared with; several independent peers agreeing with it is the proof
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-from retrieval_bench.peer_benchmarks.competitors import certified_index, rivals
+from retrieval_bench.peer_benchmarks.competitors import rivals
 from retrieval_bench.peer_benchmarks.shapes import MEMORY, Shape
 from retrieval_bench.system.timing import PeakMemory
 
@@ -13,7 +13,7 @@ from retrieval_bench.system.timing import PeakMemory
 def extra_memory(threads: int, shape: Shape = MEMORY) -> dict[str, float]:
     """MiB by engine. Each runs in a fresh process: memory that an earlier search gave back would hide what this one
     takes."""
-    engines = ["float32"] + (["int8"] if certified_index() is not None and not shape.bits else [])
+    engines = ["float32"] + ([] if shape.bits else ["int8"])
     figures = {}
     for engine in engines:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:

@@ -26,6 +26,7 @@ from retrieval_bench.extractors.deep.network_features import NetworkFeatures
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.search.index import topk
+from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import Stopwatch, pinned
 
 PLAIN = "plain loop"
@@ -38,7 +39,6 @@ TARGETS = {PLAIN: 4.0, PEER: 1.3}
 
 Describe = Callable[[Any], np.ndarray]
 """(n, 3, h, w) float32 tensor -> (n, d) float32."""
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(eq=False)
@@ -109,7 +109,7 @@ def contest(
     rounds: int,
     threads: int,
     setup: Setup,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> NetworkResults:
     """Time every way on `images` images of the queries, and compare what they find among the gallery.
 

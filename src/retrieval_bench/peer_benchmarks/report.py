@@ -60,11 +60,13 @@ def footer(
                 for result in results
                 if result.ratio_of_fastest("float32") is not None
             ]
-            lines.append("Take the figures with care. x float32 from each one's fastest round instead of its median:")
+            lines.append(
+                "The figures are not reliable. x float32 from the fastest round of each instead of its median:"
+            )
             lines += [f"  {', '.join(ratios[start : start + 4])}" for start in range(0, len(ratios), 4)]
     lines += [f"WRONG: {result.shape.name}: {name}: {why}" for result in results for name, why in result.wrong.items()]
     if quick:
-        return [*lines, "Shrunk shapes (--quick): these times say nothing about the kernel, so no target is judged."]
+        return [*lines, "Small shapes (--quick): these times say nothing about the kernel, so no target is judged."]
     words = {True: "met", False: "NOT MET", None: "open"}
     widths = [max(len(getattr(verdict, part)) for verdict in verdicts) for part in ("what", "asked")]
     lines += ["", "Targets (ratio to the best peer of each shape unless it says otherwise; the worst shape counts)"]

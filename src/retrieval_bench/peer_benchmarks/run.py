@@ -12,12 +12,13 @@ from typing import Any
 from retrieval_bench.core import BenchError
 from retrieval_bench.peer_benchmarks import report
 from retrieval_bench.peer_benchmarks.competitors import rivals
-from retrieval_bench.peer_benchmarks.measurement import OtherProcesses, Progress, Result, race
+from retrieval_bench.peer_benchmarks.measurement import OtherProcesses, Result, race
 from retrieval_bench.peer_benchmarks.memory import extra_memory
 from retrieval_bench.peer_benchmarks.peaks import peaks
 from retrieval_bench.peer_benchmarks.shapes import Shape, by_gallery_size, chosen
 from retrieval_bench.peer_benchmarks.targets import TargetVerdict, verdicts
 from retrieval_bench.records.environment import environment, now
+from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import pinned, usable_cores
 
 LIBRARIES = ("numpy", "numba", "torch", "faiss-cpu", "scikit-learn")
@@ -105,7 +106,9 @@ def run(
     plan = plan or KernelPlan()
     cores = usable_cores()
     if plan.threads is not None and plan.threads > cores:
-        raise BenchError(f"threads is {plan.threads}; this process may use {cores}: more would measure their quarrel")
+        raise BenchError(
+            f"threads is {plan.threads}; this process may use {cores} cores; more would measure oversubscription"
+        )
     threads = plan.threads or cores
     shapes = chosen(plan.only, plan.quick)
     started = now()

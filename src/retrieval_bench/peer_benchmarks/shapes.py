@@ -79,7 +79,7 @@ def chosen(only: str | None, quick: bool = False) -> list[Shape]:
     wanted = [word.strip() for word in (only or "*").split(",") if word.strip()]
     found = [shape for shape in ALL if any(fnmatchcase(shape.key, word) for word in wanted)]
     if not found:
-        raise BenchError(f"no shape matches {only!r}; there are: {', '.join(shape.key for shape in ALL)}")
+        raise BenchError(f"no shape matches {only!r}; known are {', '.join(shape.key for shape in ALL)}")
     return [shape.shrunk() for shape in found] if quick else found
 
 

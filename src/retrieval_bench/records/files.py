@@ -64,7 +64,7 @@ def _take(lock: Path) -> None:
         if owner.isdecimal() and psutil.pid_exists(int(owner)):
             raise BenchError(
                 f"--out {printable(lock.parent)}: another run (process {owner}) is writing there; "
-                f"wait for it, name another, or remove {LOCK_FILE} if that is no run"
+                f"wait for it, name another, or remove {LOCK_FILE} if no such run exists"
             ) from None
         lock.unlink()  # its run was killed
         _take(lock)
@@ -112,7 +112,7 @@ def set_aside(folder: Path) -> Path | None:
         for file in files:
             os.replace(file, home / file.name)
     except OSError as error:
-        raise BenchError(f"{folder}: the earlier record cannot be set aside ({error.strerror}); use --out") from None
+        raise BenchError(f"{folder}: the earlier record cannot be moved away ({error.strerror}); use --out") from None
     log.info("the earlier record of %s is kept in %s", printable(folder), printable(home))
     return home
 
@@ -134,7 +134,7 @@ def load(path: Path) -> Record:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BenchError(f"{file}: not JSON ({error}); it was cut short or is no record") from None
+        raise BenchError(f"{file}: not JSON ({error}); the file is incomplete or not a record") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is not int or version != SCHEMA_VERSION:
         raise BenchError(
@@ -147,12 +147,12 @@ def load(path: Path) -> Record:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the top"
         raise BenchError(
-            f"{file}: not a valid record: {first['msg']} at {where}; run again to get a whole one"
+            f"{file}: not a valid record: {first['msg']} at {where}; run again to get a complete one"
         ) from None
     names = [row.method for row in record.rows]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise BenchError(f"{file}: not a valid record: two rows are called {twice!r}; run again to get a whole one")
+        raise BenchError(f"{file}: not a valid record: two rows are called {twice!r}; run again to get a complete one")
     return record
 
 
@@ -164,11 +164,13 @@ def load_rankings(path: Path, record: Record) -> dict[str, np.ndarray]:
     except OSError as error:
         raise BenchError(f"{file}: cannot be read ({error.strerror}); the record needs it") from None
     if record.rankings is None or hashlib.sha256(content).hexdigest() != record.rankings.sha256:
-        raise BenchError(f"{file}: not the rankings that {RUN_FILE} beside it names; keep the two together")
+        raise BenchError(
+            f"{file}: these are not the rankings that {RUN_FILE} beside it names; keep the two files together"
+        )
     try:
         arrays = validation.read(content)
     except ValueError as error:
-        raise BenchError(f"{file}: {error}; run again to get a whole one") from None
+        raise BenchError(f"{file}: {error}; run again to get a complete one") from None
     if wrong := validation.fault(arrays, [row.method for row in record.rows if row.status == "ok"]):
-        raise BenchError(f"{file}: no rankings of this record: {wrong}; run again to get whole ones")
+        raise BenchError(f"{file}: these rankings do not fit the record: {wrong}; run again to get complete ones")
     return arrays

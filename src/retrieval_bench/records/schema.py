@@ -52,14 +52,14 @@ class Pair(Model):
 
 
 class Comparison(Model):
-    """All pairs of methods by one metric. groups: letters of each method; those that share one cannot be told apart."""
+    """All pairs of methods by one metric. groups: letters of each method; a shared letter is no real difference."""
 
     pairs: tuple[Pair, ...]
     groups: dict[str, str]
 
 
 class Statistics(Model):
-    """How intervals and comparisons were had. clusters: how many products the queries show, which are what is drawn."""
+    """How intervals and comparisons were computed. clusters: how many labels the queries have; these are resampled."""
 
     resamples: int
     level: float
@@ -133,7 +133,7 @@ class Failure(Model):
 class Row(Model):
     """One method on one dataset; `method` is the name with its mark, e.g. "resnet50[untrained]".
 
-    intervals: by metric, for those that are a mean over queries; empty where all queries show one product.
+    intervals: by metric, for those that are a mean over queries; empty where all queries have one label.
     ties: by metric, for rows in which equal distances decide anything; see ties.py.
     """
 

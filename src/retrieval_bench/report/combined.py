@@ -41,7 +41,7 @@ def combined(evidences: Sequence[Evidence]) -> Combined:
     if others:
         sentence = (
             f"These records define {', '.join(others)} differently, so their numbers must not stand in one table; "
-            "run them anew."
+            "run them again."
         )
         return Combined(False, sentence, (), ())
     shown = [[column for column in columns(record) if column.head not in ONE_RECORD_ALONE] for record in records]

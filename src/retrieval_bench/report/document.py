@@ -62,5 +62,5 @@ def _cell(name: str, record: Record) -> Callable[[Row], str]:
             return column.cell
     if not any(name in row.scores for row in record.rows):
         known = ", ".join(column.head for column in columns(record))
-        raise BenchError(f"a table asks for {name!r}, which its record does not have; it has {known} and every score")
+        raise BenchError(f"a table needs {name!r}, which its record does not have; it has {known} and every score")
     return lambda row: f"{row.scores[name]:.3f}" if name in row.scores else NOT_AVAILABLE

@@ -1,4 +1,4 @@
-"""The sections of a page that draw something. Each gives None where the record has nothing to draw it from."""
+"""The sections of a page that draw something. Each function returns None if the record has nothing to draw."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def column_of(method: str) -> Markup:
     return tag("th", tag("span", breakable(method), class_="fold"), scope="col")
 
 
-def pareto(evidence: Evidence, findings: Findings, place: Mapping[str, int]) -> Markup | None:
+def pareto(evidence: Evidence, findings: Findings, series_of: Mapping[str, int]) -> Markup | None:
     figures = []
     rows = evidence.contestants
     for cost in COSTS:
@@ -49,7 +49,7 @@ def pareto(evidence: Evidence, findings: Findings, place: Mapping[str, int]) -> 
         for row, price in found:
             reach = row.intervals.get("accuracy")
             low, high = (None, None) if reach is None else (reach.low, reach.high)
-            points.append(Spot(row.method, place[row.method], price, row.scores["accuracy"], low, high))
+            points.append(Spot(row.method, series_of[row.method], price, row.scores["accuracy"], low, high))
         x = Axis(cost.unit, *plots.around([point.x for point in points], log=True), log=True)
         ends = [value for point in points for value in (point.y, point.low, point.high) if value is not None]
         low, high = plots.around(ends)
@@ -58,15 +58,15 @@ def pareto(evidence: Evidence, findings: Findings, place: Mapping[str, int]) -> 
         drawn = plots.spots(points, best, x, y, f"accuracy against {cost.unit}")
         told = "; ".join(best)
         absent = [row.method for row in rows if row.method not in {point.name for point in points}]
-        missing = f" Not shown, as this was not measured or is nothing: {', '.join(absent)}." if absent else ""
+        missing = f" Not shown, because this cost was not measured or is zero: {', '.join(absent)}." if absent else ""
         figures.append(
             tag("figure", tag("figcaption", tag("b", cost.title)), drawn, tag("figcaption", f"Front: {told}.{missing}"))
         )
     if not figures:
         return None
     intro = (
-        "Up and to the left is better. Filled points are on the front: no other method is at least as accurate for "
-        "less. Vertical bars are 95 % intervals, where the record has them. Controls are left out."
+        "Accuracy of each method over its cost; up and to the left is better. Filled points: on the Pareto front, no "
+        "other method is at least as accurate at a lower cost. Vertical bars are 95 % intervals. Controls are left out."
     )
     return joined(tag("p", intro), tag("div", figures, class_="charts"))
 
@@ -100,46 +100,48 @@ def pairs(evidence: Evidence) -> Markup | None:
         body.append(tag("tr", tag("th", tag("span", one, class_="cut", title=one), scope="row"), cells))
     heads = [tag("th", ""), *(column_of(name) for name in names)]
     table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body))
-    left = " Controls are compared in the record, and left out here." if controls else ""
+    left = " Controls are left out here; the record has them." if controls else ""
     intro = (
-        "Accuracy of the row's method minus that of the column's. In brackets: a difference that these queries cannot "
-        f"tell from none (paired sign-flip test over products, Holm's correction, {100 * (1 - how.level):.0f} %).{left}"
+        "Accuracy of the row's method minus accuracy of the column's method. In brackets: not significant at "
+        f"{100 * (1 - how.level):.0f} % (paired sign-flip test over labels, Holm's correction).{left}"
     )
     return joined(tag("p", intro), tag("div", table, class_="scroll"))
 
 
-def curves(evidence: Evidence, findings: Findings, place: Mapping[str, int]) -> Markup | None:
+def curves(evidence: Evidence, findings: Findings, series_of: Mapping[str, int]) -> Markup | None:
     if not findings.hit_rates:
         return None
     controls = {row.method for row in evidence.finished if row.family == CONTROL}
     order = sorted(findings.hit_rates, key=lambda name: name not in controls)  # controls below, lines above
     precision = [
-        Series(name, place[name], [(r, p) for _, r, p in findings.precision_recall[name]], name in controls)
+        Series(name, series_of[name], [(r, p) for _, r, p in findings.precision_recall[name]], name in controls)
         for name in order
     ]
     hits = [
-        Series(name, place[name], [(float(k), rate) for k, rate in findings.hit_rates[name]], name in controls)
+        Series(name, series_of[name], [(float(k), rate) for k, rate in findings.hit_rates[name]], name in controls)
         for name in order
     ]
     deepest = max(k for curve in findings.hit_rates.values() for k, _ in curve)
     share = Axis("recall@k", 0.0, 1.0)
     figures = []
     whole = all(curve[-1][1] > 0.999 for curve in findings.precision_recall.values())
-    span = "k from 1 to the whole gallery" if whole else f"k from 1 to {deepest:,}"
+    span = "k from 1 to the size of the gallery" if whole else f"k from 1 to {deepest:,}"
     drawn = plots.lines(precision, share, Axis("precision@k", 0.0, 1.0), "precision against recall")
-    told = f"Means over queries at each cutoff k, {span}; the table's precision@k and recall@k lie on these lines."
+    told = (
+        f"Means over queries at each cutoff k, {span}. The table's precision@k and recall@k are points of these lines."
+    )
     figures.append(tag("figure", tag("figcaption", tag("b", "Precision and recall")), drawn, tag("figcaption", told)))
     if deepest > 1:
         x = Axis("k, log scale", 1.0, float(deepest), log=True)
         drawn = plots.lines(hits, x, Axis("hit rate@k", 0.0, 1.0), "hit rate at k")
-        told = "Share of queries with at least one image of their label among the first k."
+        told = "Share of the queries that have at least one image of their label among the first k."
         figures.append(tag("figure", tag("figcaption", tag("b", "Hit rate at k")), drawn, tag("figcaption", told)))
-    key = plots.legend([(name, place[name]) for name in order if name not in controls])
+    key = plots.legend([(name, series_of[name]) for name in order if name not in controls])
     grey = tag("p", f"Dotted grey: controls ({', '.join(sorted(controls))}).", class_="note") if controls else None
     return tag("div", key, grey, tag("div", figures, class_="charts two"), class_="plotted")
 
 
-def latency(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
+def latency(evidence: Evidence, series_of: Mapping[str, int]) -> Markup | None:
     rows = [row for row in evidence.finished if any(_value(row.times, f"{phase}_p50") for phase in PHASES)]
     if not rows:
         return None
@@ -156,7 +158,7 @@ def latency(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
         reaches = [
             Reach(
                 row.method,
-                place[row.method],
+                series_of[row.method],
                 median,
                 _value(row.times, f"{phase}_p95"),
                 _value(row.times, f"{phase}_p99"),
@@ -170,8 +172,8 @@ def latency(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
     samples = {figure.n for row in rows for name, figure in row.times.items() if name == "end_to_end_p50"} - {None}
     count = f", over {max(n for n in samples if n is not None)} queries" if samples else ""
     intro = (
-        f"One query at a time, after warm-up{count}: a dot at the median, a thick bar to the 95th percentile, a thin "
-        "one to the 99th. A percentile that the samples cannot carry is not drawn. All four share one scale."
+        f"One query at a time, after warm-up{count}. Dot: median. Thick bar: up to the 95th percentile. Thin bar: to "
+        "the 99th. A percentile is not drawn if there are too few samples for it. All four charts have the same scale."
     )
     return joined(tag("p", intro), tag("div", figures, class_="charts two"), _times(rows))
 
@@ -197,7 +199,7 @@ def _value(times: Mapping[str, TimeFigure], name: str) -> float | None:
     return times[name].value if name in times else None
 
 
-def robustness(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
+def robustness(evidence: Evidence, series_of: Mapping[str, int]) -> Markup | None:
     """One chart a perturbation: accuracy over its severity, 0 being the queries as they are."""
     charts: dict[str, list[Series]] = {}
     for row in evidence.finished:
@@ -207,7 +209,7 @@ def robustness(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
             curves.setdefault(one.perturbation, start).append((float(one.severity), one.scores["accuracy"]))
         for name, points in curves.items():
             control = row.family == CONTROL
-            charts.setdefault(name, []).append(Series(row.method, place[row.method], sorted(points), control))
+            charts.setdefault(name, []).append(Series(row.method, series_of[row.method], sorted(points), control))
     if not charts:
         return None
     x, y = Axis("severity", 0.0, 5.0), Axis("accuracy", 0.0, 1.0)
@@ -222,8 +224,8 @@ def robustness(evidence: Evidence, place: Mapping[str, int]) -> Markup | None:
         for name, series in charts.items()
     ]
     used = dict.fromkeys(one.name for series in charts.values() for one in series if not one.control)
-    key = plots.legend([(name, place[name]) for name in used])
-    intro = "Accuracy when the queries, and they alone, are perturbed; severity 0 is the queries as they are."
+    key = plots.legend([(name, series_of[name]) for name in used])
+    intro = "Accuracy when only the queries are perturbed. Severity 0: the unchanged queries."
     return joined(tag("p", intro), tag("div", key, tag("div", figures, class_="charts"), class_="plotted"))
 
 
@@ -233,24 +235,24 @@ def slices(findings: Findings) -> Markup | None:
     parts = [
         tag(
             "p",
-            "Accuracy of parts of the queries, with its 95 % interval over products (none where all show one product); "
-            "the stronger the colour, the higher. Parts are many and some are small: one that stands out by chance is "
-            "to be expected.",
+            "Accuracy on parts of the queries, with 95 % intervals by bootstrap over labels (none for a part with only "
+            "one label). Stronger colour: higher accuracy. There are many parts and some are small, so a few of them "
+            "stand out by chance.",
         )
     ]
     first = [one for one in findings.slices if one.by in ALWAYS_OPEN]
     rest = sorted((one for one in findings.slices if one.by not in ALWAYS_OPEN), key=lambda one: -_told_apart(one))
     parts += [joined(tag("h3", f"By {one.about}"), _sliced(one)) for one in first]
     if rest:
-        parts.append(tag("h3", "By what else is known of each query"))
+        parts.append(tag("h3", "By other attributes of the queries"))
         note = (
-            "Those first that make the largest difference, in the mean over the methods. Many numbers are cut "
-            "into parts of about equally many queries; |x| is x without its sign."
+            "Attributes with the largest difference come first (mean over the methods). Numbers are grouped "
+            "into ranges with about equally many queries. |x| is x without its sign."
         )
         parts.append(tag("p", note, class_="note"))
-    for place, one in enumerate(rest):
+    for number, one in enumerate(rest):
         title = f"{one.by}: {_told_apart(one):.2f} between best and worst"
-        parts.append(tag("details", tag("summary", title), _sliced(one), open="" if place < FIRST_OPEN else None))
+        parts.append(tag("details", tag("summary", title), _sliced(one), open="" if number < FIRST_OPEN else None))
     return joined(*parts)
 
 
@@ -270,13 +272,13 @@ def _sliced(one: Sliced) -> Markup:
     heads += [column_of(name) for name in names]
     body = []
     for part in order[:MOST_GROUPS]:
-        products = f"{part.products:,} product{'s' if part.products > 1 else ''}"
-        count = tag("span", f"{part.queries:,} queries, {products}", class_="reach")
+        labels = f"{part.products:,} label{'s' if part.products > 1 else ''}"
+        count = tag("span", f"{part.queries:,} queries, {labels}", class_="reach")
         group = tag("th", tag("span", part.name, class_="cut", title=part.name), count, scope="row")
         body.append(tag("tr", group, [_of_slice(part.scores[name][SLICED]) for name in names]))
     table = tag("div", tag("table", tag("thead", tag("tr", heads)), tag("tbody", body)), class_="scroll")
     left = len(order) - MOST_GROUPS
-    note = f"{left} smaller groups are left out; `--format json` has them." if left > 0 else None
+    note = f"{left} smaller parts are left out; `--format json` has them." if left > 0 else None
     return joined(table, tag("p", note, class_="note") if note else None)
 
 
@@ -292,8 +294,8 @@ def confusions(findings: Findings) -> Markup | None:
     parts = [
         tag(
             "p",
-            "Rows are what a query shows, columns what it was taken for: blue is right, red is wrong, the stronger the "
-            "larger its share of the row. Below each picture, the most frequent mistakes.",
+            "How often queries of one label (rows) get another label (columns) as their prediction. Blue: right. Red: "
+            "wrong. Stronger colour: larger share of the row. Below each picture: the most frequent mistakes.",
         )
     ]
     for classifier in names:
@@ -338,7 +340,7 @@ def _counts(one: Confusion) -> Markup:
     return tag("div", tag("table", tag("thead", tag("tr", heads)), tag("tbody", body)), class_="scroll")
 
 
-def rocs(findings: Findings, place: Mapping[str, int]) -> Markup | None:
+def rocs(findings: Findings, series_of: Mapping[str, int]) -> Markup | None:
     if not findings.rocs:
         return None
     figures = []
@@ -347,7 +349,7 @@ def rocs(findings: Findings, place: Mapping[str, int]) -> Markup | None:
         series = [
             Series(
                 one.method,
-                place[one.method],
+                series_of[one.method],
                 list(zip(one.false_positive_rate.tolist(), one.macro.tolist(), strict=True)),
             )
             for one in mine
@@ -359,9 +361,9 @@ def rocs(findings: Findings, place: Mapping[str, int]) -> Markup | None:
             tag("figure", tag("figcaption", tag("b", classifier)), drawn, tag("figcaption", f"Area: {areas}."))
         )
     intro = (
-        "One label against all others, averaged over labels (macro). The area is the probability that a query of a "
-        "label scores higher than a query of another; 0.5 is chance."
+        "ROC curves of each classifier: one label against all others, averaged over the labels (macro). The area is "
+        "the probability that a query of a label scores higher than a query of another label; 0.5 is chance."
     )
     used = dict.fromkeys(one.method for one in findings.rocs)
-    key = plots.legend([(name, place[name]) for name in used])
+    key = plots.legend([(name, series_of[name]) for name in used])
     return joined(tag("p", intro), tag("div", key, tag("div", figures, class_="charts"), class_="plotted"))

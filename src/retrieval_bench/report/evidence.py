@@ -70,7 +70,7 @@ def gather(path: Path, data_root: Path | None = None, with_dataset: bool = True)
         arrays = load_rankings(path, record)
     except BenchError as error:
         no_arrays = str(error)
-    dataset, no_dataset = None, "the report was asked for without images"
+    dataset, no_dataset = None, "the report was made without images"
     if with_dataset:
         try:
             dataset, no_dataset = dataset_of(record, data_root), ""

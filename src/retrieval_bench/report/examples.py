@@ -9,7 +9,7 @@ from retrieval_bench.report.markup import Markup, joined, tag
 
 
 def failure_gallery(evidence: Evidence) -> Markup | None:
-    """Counts of who wins over whom, and examples; without images it says why and shows names alone."""
+    """Counts of wins and losses, and examples; without images it says why and shows only names."""
     chosen = choose(evidence)
     if chosen is None:
         return None
@@ -23,8 +23,8 @@ def failure_gallery(evidence: Evidence) -> Markup | None:
         parts.append(
             tag(
                 "div",
-                tag("h3", "Lost by all"),
-                tag("p", f"{chosen.unsolved:,} queries whose nearest image is wrong for {every}."),
+                tag("h3", "Wrong for all"),
+                tag("p", f"{chosen.unsolved:,} queries have a wrong nearest image for {every}."),
                 tag("div", [_example(example, shots) for example in chosen.hardest], class_="examples"),
                 class_="duel",
             )
@@ -35,8 +35,8 @@ def failure_gallery(evidence: Evidence) -> Markup | None:
 def _counts(chosen: Gallery) -> Markup:
     names = [f"{method} ({family})" for family, method in chosen.champions]
     intro = (
-        "The most accurate method of each family. Queries whose nearest image is right for the row's method and wrong "
-        "for the column's: what families see that others do not."
+        "For how many queries the nearest image is right for the row's method and wrong for the column's method. "
+        "The table has the most accurate method of each family."
     )
     heads = [tag("th", ""), *(tag("th", name, scope="col") for name in names)]
     most = max(int(chosen.won.max()), 1)
@@ -54,8 +54,10 @@ def _counts(chosen: Gallery) -> Markup:
 
 
 def _duel(duel: Duel, shots: _Shots) -> Markup:
-    title = tag("h3", f"{duel.winner} wins, {duel.loser} loses")
-    count = f"{duel.count:,} such queries; shown are those with the widest difference in map@r, one of a label."
+    title = tag("h3", f"{duel.winner} right, {duel.loser} wrong")
+    count = (
+        f"{duel.count:,} such queries. Shown are those with the largest difference in map@r, at most one of each label."
+    )
     return tag(
         "div",
         title,

@@ -148,16 +148,16 @@ def find(evidence: Evidence) -> Findings:
 def front(costs: Sequence[float], quality: Sequence[float]) -> list[int]:
     """Places of the points that no other point beats, ascending in cost. Of equal points the first counts."""
     kept: list[int] = []
-    for place in sorted(range(len(costs)), key=lambda one: (costs[one], -quality[one], one)):
-        if not kept or quality[place] > quality[kept[-1]]:
-            kept.append(place)
+    for number in sorted(range(len(costs)), key=lambda one: (costs[one], -quality[one], one)):
+        if not kept or quality[number] > quality[kept[-1]]:
+            kept.append(number)
     return kept
 
 
 def front_of(rows: Sequence[Row], cost: Cost) -> list[str]:
     known = [(row.method, price, row.scores["accuracy"]) for row in rows if (price := cost.of(row)) is not None]
-    places = front([price for _, price, _ in known], [quality for _, _, quality in known])
-    return [known[place][0] for place in places]
+    kept = front([price for _, price, _ in known], [quality for _, _, quality in known])
+    return [known[number][0] for number in kept]
 
 
 def hit_rate_curve(judged: Judged) -> list[tuple[int, float]]:
@@ -241,12 +241,12 @@ def _rocs(evidence: Evidence) -> list[Roc]:
     found = []
     for row in evidence.contestants:
         for classifier, facts in row.classifiers.items():
-            place = f"{row.method}/heads/{classifier}"
-            if f"{place}/scores" in evidence.arrays and facts.error is None:
+            prefix = f"{row.method}/heads/{classifier}"
+            if f"{prefix}/scores" in evidence.arrays and facts.error is None:
                 curve = roc_curve(
                     evidence.arrays["query_labels"],
-                    evidence.arrays[f"{place}/scores"],
-                    evidence.arrays[f"{place}/classes"],
+                    evidence.arrays[f"{prefix}/scores"],
+                    evidence.arrays[f"{prefix}/classes"],
                 )
                 area = facts.scores.get("macro_roc_auc")
                 found.append(Roc(row.method, classifier, area, curve["false_positive_rate"], curve["macro"]))

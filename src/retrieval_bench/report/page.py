@@ -1,4 +1,4 @@
-"""A record, or several, as one page that stands on its own: no script, no network, light and dark, fit for print."""
+"""One or several records as one self-contained page: no script, no network, light and dark, printable."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def render(evidences: Sequence[Evidence], progress: Callable[[str], None] = lamb
     evidences = [evidence.renamed(names) for evidence in evidences]
     parts: list[Markup] = []
     links: list[tuple[str, str]] = []
-    places: set[int] = set()
+    series: set[int] = set()
     together = combined(evidences)
     if not one:
         section = _of_several(evidences, together, names)
@@ -48,7 +48,7 @@ def render(evidences: Sequence[Evidence], progress: Callable[[str], None] = lamb
         progress(evidence.name)
         prefix = "" if one else f"r{number}-"
         sections = _sections(evidence, names, prefix)
-        places |= set(range(len(evidence.record.rows)))
+        series |= set(range(len(evidence.record.rows)))
         if one:
             links += [(section.anchor, section.title) for section in sections]
         else:
@@ -64,8 +64,11 @@ def render(evidences: Sequence[Evidence], progress: Callable[[str], None] = lamb
     navigation = tag("nav", tag("ul", [tag("li", tag("a", name, href=f"#{to}")) for to, name in links]))
     top = tag("header", tag("div", tag("h1", heading), tag("p", lead, class_="lead"), navigation))
     versions = ", ".join(dict.fromkeys(evidence.record.environment.version for evidence in evidences))
-    foot = tag("footer", f"Made by retrieval_bench from records of version {versions}. This page loads nothing.")
-    css = style_sheet(places)
+    foot = tag(
+        "footer",
+        f"Made by retrieval_bench from records of version {versions}. This page loads nothing from the network.",
+    )
+    css = style_sheet(series)
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -87,48 +90,48 @@ def _section(section: Section) -> Markup:
 def _about(record: Record) -> str:
     data = record.dataset
     counts = f"{data.labels:,} labels, {data.images.gallery:,} gallery images, {data.images.query:,} queries"
-    return f"{counts}, {data.images.train:,} to learn from · {len(record.rows)} methods · {record.created[:10]}"
+    return f"{counts}, {data.images.train:,} train images · {len(record.rows)} methods · {record.created[:10]}"
 
 
 def _sections(evidence: Evidence, names: Names, prefix: str) -> list[Section]:
     findings = find(evidence)
-    place = {row.method: number for number, row in enumerate(evidence.record.rows)}
+    series_of = {row.method: number for number, row in enumerate(evidence.record.rows)}
     found = [
-        ("results", "Results", _headline(evidence, names, place)),
-        ("cost", "Quality against cost", drawings.pareto(evidence, findings, place)),
-        ("pairs", "Which differences are real", drawings.pairs(evidence)),
-        ("curves", "Retrieval curves", drawings.curves(evidence, findings, place)),
-        ("latency", "Latency by phase", drawings.latency(evidence, place)),
-        ("robustness", "Robustness", drawings.robustness(evidence, place)),
+        ("results", "Results", _headline(evidence, names, series_of)),
+        ("cost", "Quality against cost", drawings.pareto(evidence, findings, series_of)),
+        ("pairs", "Differences between methods", drawings.pairs(evidence)),
+        ("curves", "Retrieval curves", drawings.curves(evidence, findings, series_of)),
+        ("latency", "Latency by phase", drawings.latency(evidence, series_of)),
+        ("robustness", "Robustness", drawings.robustness(evidence, series_of)),
         ("slices", "Slices", drawings.slices(findings)),
-        ("confusion", "What is taken for what", drawings.confusions(findings)),
-        ("roc", "Classifiers: ROC", drawings.rocs(findings, place)),
-        ("gallery", "Won and lost", failure_gallery(evidence)),
+        ("confusion", "Confusion", drawings.confusions(findings)),
+        ("roc", "Classifiers: ROC", drawings.rocs(findings, series_of)),
+        ("gallery", "Wins and losses", failure_gallery(evidence)),
         ("definitions", "Definitions", _definitions(evidence)),
         ("methods", "Methods and settings", _methods(evidence)),
-        ("environment", "Environment and how to repeat it", _environment(evidence.record)),
+        ("environment", "Environment, and how to repeat the run", _environment(evidence.record)),
     ]
     return [Section(f"{prefix}{anchor}", title, body) for anchor, title, body in found if body is not None]
 
 
-def _headline(evidence: Evidence, names: Names, place: dict[str, int]) -> Markup:
+def _headline(evidence: Evidence, names: Names, series_of: dict[str, int]) -> Markup:
     record = evidence.record
     warnings = []
     if record.status != "finished":
         there = {row.method for row in record.rows}
         planned = [name for name in record.settings.methods if names.short.get(name, name) not in there]
-        rest = f"; planned were also {', '.join(planned)}" if planned and len(planned) < 20 else ""
+        rest = f"; also planned: {', '.join(planned)}" if planned and len(planned) < 20 else ""
         state = "is still running" if record.status == "running" else f"is {record.status}"
-        warnings.append(f"This run {state}: it holds {len(record.rows)} methods{rest}.")
+        warnings.append(f"This run {state}: it has {len(record.rows)} methods{rest}.")
     warnings += record.violations
     failed = [row for row in record.rows if row.error is not None]
     warnings += [f"{row.method} failed: {row.error.sentence}" for row in failed if row.error is not None]
     if evidence.no_arrays:
-        warnings.append(f"Curves, slices, confusions and examples are not shown: {evidence.no_arrays}")
+        warnings.append(f"Curves, slices, confusion and examples are not shown: {evidence.no_arrays}")
     return joined(
         [tag("p", sentence, class_="warn") for sentence in warnings],
         _cards(evidence),
-        _table(record, place),
+        _table(record, series_of),
         _key(names.of(row.method for row in record.rows)),
         tag("ul", [tag("li", sentence) for sentence in caption(record)], class_="sentences"),
     )
@@ -158,12 +161,16 @@ def _cards(evidence: Evidence) -> Markup | None:
             for row in rows
             if row.method != best.method and letters & set(comparison.groups.get(row.method, ""))
         ]
-        sure += f"; not to be told apart from {', '.join(equal)}" if equal else "; no other method is level with it"
+        sure += (
+            f"; no significant difference to {', '.join(equal)}"
+            if equal
+            else "; significantly different from all others"
+        )
     cards = [_card("Most accurate", f"{best.scores['accuracy']:.3f}", best.method, sure)]
     shown = {column.head: column for column in columns(record)}
     for title, head, unit, key in (
-        ("Quickest query", "query ms", "ms", "end_to_end_p50"),
-        ("Smallest gallery", "B/image", "B an image", ""),
+        ("Fastest query", "query ms", "ms", "end_to_end_p50"),
+        ("Smallest gallery", "B/image", "B per image", ""),
     ):
         known = [
             (price, -row.scores["accuracy"], number)
@@ -176,7 +183,7 @@ def _cards(evidence: Evidence) -> Markup | None:
             cards.append(_card(title, figure, row.method, f"accuracy {row.scores['accuracy']:.3f}"))
     chance = next((row for row in evidence.finished if row.method == "random"), None)
     if chance is not None:
-        cards.append(_card("Chance", f"{chance.scores['accuracy']:.3f}", chance.method, "what guessing gives"))
+        cards.append(_card("Chance", f"{chance.scores['accuracy']:.3f}", chance.method, "accuracy of guessing"))
     return tag("div", cards, class_="cards")
 
 
@@ -191,7 +198,7 @@ def _card(what: str, value: str, who: str, why: str) -> Markup:
     return tag("div", [tag("div", content, class_=kind) for kind, content in lines if content], class_="card")
 
 
-def _table(record: Record, place: dict[str, int]) -> Markup:
+def _table(record: Record, series_of: dict[str, int]) -> Markup:
     shown = columns(record)
     cells = grid(record, shown)
     best = _best(shown, [line[1:] for line, row in zip(cells, record.rows, strict=True) if row.family != CONTROL])
@@ -212,10 +219,10 @@ def _table(record: Record, place: dict[str, int]) -> Markup:
         reach = row.intervals.get("accuracy")
         low, high = (None, None) if reach is None else (reach.low, reach.high)
         accuracy = row.scores["accuracy"]
-        values.insert(1, tag("td", whisker(accuracy, low, high, 0.0, 1.0, place[row.method]), class_="left"))
+        values.insert(1, tag("td", whisker(accuracy, low, high, 0.0, 1.0, series_of[row.method]), class_="left"))
         body.append(tag("tr", head, values, class_="control" if row.family == CONTROL else None))
     table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), class_="tight")
-    note = "Bold: the best of its column, controls (grey) left out; equal figures are all bold."
+    note = "Bold: the best number of the column, without the controls (grey). Equal numbers are all bold."
     return joined(tag("div", table, class_="scroll"), tag("p", note, class_="note"))
 
 
@@ -238,7 +245,8 @@ def _best(shown: Sequence[Column], lines: Sequence[Sequence[str]]) -> list[set[s
 
 def _of_several(evidences: Sequence[Evidence], together: Combined, names: Names) -> Section:
     heads = [
-        tag("th", head, scope="col", class_="left" if place == 1 else None) for place, head in enumerate(together.heads)
+        tag("th", head, scope="col", class_="left" if number == 1 else None)
+        for number, head in enumerate(together.heads)
     ]
     numbers = {evidence.name: number for number, evidence in enumerate(evidences, start=1)}
     body = [
@@ -259,9 +267,9 @@ def _of_several(evidences: Sequence[Evidence], together: Combined, names: Names)
 def _definitions(evidence: Evidence) -> Markup:
     record = evidence.record
     intro = (
-        "R is the number of gallery images with the query's label. rel(i) is 1 where the image at rank i, counted from "
-        "1, has the query's label, else 0. Equal distances rank by gallery row. A query with R = 0 is left out and "
-        "counted."
+        "R is the number of gallery images with the query's label. rel(i) is 1 if the image at rank i, counted from "
+        "1, has the query's label, else 0. Images at equal distances are ranked by gallery row. Queries with R = 0 are "
+        "left out; their number is given below."
     )
     rows = []
     for name, facts in record.metrics.items():
@@ -279,7 +287,7 @@ def _definitions(evidence: Evidence) -> Markup:
                 tag("td", "; ".join(ceilings) or "n/a", class_="wrap"),
             )
         )
-    titles = ("metric", "in short", "definition", "a perfect ranking reaches here (k: value)")
+    titles = ("metric", "in short", "definition", "highest possible value here (k: value)")
     metrics = tag(
         "table",
         tag("thead", tag("tr", [tag("th", title, scope="col", class_="left") for title in titles])),
@@ -298,11 +306,11 @@ def _definitions(evidence: Evidence) -> Markup:
         parts.append(
             tag(
                 "p",
-                f"Intervals hold {100 * how.level:.0f} % and come from a bootstrap that draws the {how.clusters:,} "
-                f"products with all their queries, {how.resamples:,} times (seed {how.seed}): photos of one product "
-                "are no independent trials. Two methods are compared query by query: a paired sign-flip test over "
-                "products with Holm's correction over all pairs. Those that share a letter cannot be told apart at "
-                f"{100 * (1 - how.level):.0f} %.",
+                f"The {100 * how.level:.0f} % intervals come from a cluster bootstrap: the {how.clusters:,} labels are "
+                f"drawn with replacement, each with all its queries, {how.resamples:,} times (seed {how.seed}). Labels "
+                "are drawn and not queries, because photos of one label are not independent. Two methods are compared "
+                "query by query, by a paired sign-flip test over labels with Holm's correction over all pairs. Methods "
+                f"that share a letter do not differ significantly at {100 * (1 - how.level):.0f} %.",
             )
         )
     return joined(*parts)
@@ -328,7 +336,9 @@ def _methods(evidence: Evidence) -> Markup:
                 tag("td", "; weights: ".join(part for part in (options, weights) if part), class_="wrap"),
             )
         )
-    heads = [tag("th", head, scope="col", class_="left") for head in ("method", "family", "features", "fit", "options")]
+    heads = [
+        tag("th", head, scope="col", class_="left") for head in ("method", "family", "features", "learning", "options")
+    ]
     table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", rows))
     facts = {
         "cutoffs": ", ".join(map(str, settings.k)),
@@ -355,7 +365,7 @@ def _options(params: Mapping[str, Any]) -> str:
 
 def _environment(record: Record) -> Markup:
     where = record.environment
-    commit = "not known" if where.commit is None else where.commit + (" with changes" if where.dirty else "")
+    commit = "unknown" if where.commit is None else where.commit + (" with changes" if where.dirty else "")
     facts = {
         "made": record.created,
         "version": where.version,
@@ -371,7 +381,7 @@ def _environment(record: Record) -> Markup:
         "rankings": "none" if record.rankings is None else f"sha256 {record.rankings.sha256}",
     }
     return joined(
-        tag("p", "The run is repeated by this command; the same seed gives the same rankings, byte for byte."),
+        tag("p", "This command repeats the run. The same seed gives the same rankings, byte for byte."),
         tag("pre", tag("code", command_line(record))),
         _facts(facts),
     )
@@ -380,7 +390,7 @@ def _environment(record: Record) -> Markup:
 def command_line(record: Record) -> str:
     """The command as it can be pasted into a shell; characters that show nothing are shown as what they are."""
     if not record.command:
-        return "not known"
+        return "unknown"
     program, *words = record.command
     return visible(" ".join([program, *map(shlex.quote, words)]))
 

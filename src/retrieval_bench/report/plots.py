@@ -40,10 +40,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """A line. place: which colour; control: drawn faintly."""
+    """A line. series: its number, which decides the colour; control: drawn faintly."""
 
     name: str
-    place: int
+    series: int
     points: Sequence[tuple[float, float]]
     control: bool = False
 
@@ -53,7 +53,7 @@ class Spot:
     """A point with an interval of y, where that is known."""
 
     name: str
-    place: int
+    series: int
     x: float
     y: float
     low: float | None = None
@@ -65,7 +65,7 @@ class Reach:
     """A median and what lies above it."""
 
     name: str
-    place: int
+    series: int
     p50: float
     p95: float | None
     p99: float | None
@@ -116,9 +116,9 @@ def short(name: str, most: int = _LONGEST) -> str:
     return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
 
 
-def colour(place: int) -> str:
-    """Class names of the series at this place."""
-    return f"s{place % COLOURS} d{place // COLOURS % 4}"
+def colour(series: int) -> str:
+    """Class names of the series of this number."""
+    return f"s{series % COLOURS} d{series // COLOURS % 4}"
 
 
 def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, diagonal: bool = False) -> Markup:
@@ -128,7 +128,7 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, diagonal: bool
         drawn.append(_path([(x.low, y.low), (x.high, y.high)], x, y, "chance"))
     for one in series:
         kind = "line control" if one.control else "line"
-        drawn.append(_path(one.points, x, y, f"{kind} {colour(one.place)} on-{one.place}", one.name))
+        drawn.append(_path(one.points, x, y, f"{kind} {colour(one.series)} on-{one.series}", one.name))
     return _frame(x, y, title, drawn)
 
 
@@ -152,7 +152,7 @@ def spots(points: Sequence[Spot], front: Sequence[str], x: Axis, y: Axis, title:
                     x2=across,
                     y1=_y(y, max(point.low, y.low)),
                     y2=_y(y, min(point.high, y.high)),
-                    class_=f"whisker {colour(point.place)}",
+                    class_=f"whisker {colour(point.series)}",
                 )
             )
     taken = [(across - 6, down - 6, across + 6, down + 6) for across, down in placed.values()]
@@ -160,7 +160,7 @@ def spots(points: Sequence[Spot], front: Sequence[str], x: Axis, y: Axis, title:
         across, down = placed[point.name]
         said = tag("title", f"{point.name}: {three_digits(point.x)}, {point.y:.3f}")
         kind = "spot" if point.name in front else "spot beaten"
-        drawn.append(tag("circle", said, cx=across, cy=down, r=5, class_=f"{kind} {colour(point.place)}"))
+        drawn.append(tag("circle", said, cx=across, cy=down, r=5, class_=f"{kind} {colour(point.series)}"))
         name = short(point.name)
         spot = _free(across, down, len(name) * _LETTER, taken)
         if spot is not None:
@@ -208,24 +208,24 @@ def reaches(rows: Sequence[Reach], x: Axis, title: str) -> Markup:
         drawn.append(tag("line", x1=at, x2=at, y1=top, y2=top + step * len(rows), class_="grid"))
         drawn.append(tag("text", amount(tick), x=at, y=height - 22, text_anchor="middle", class_="tick"))
     drawn.append(tag("text", x.label, x=left + width / 2, y=height - 5, text_anchor="middle", class_="axis"))
-    for place, row in enumerate(rows):
-        down = top + step * place + step / 2
-        drawn.append(tag("text", tag("title", row.name), names[place], x=left - 8, y=down + 4, class_="name end"))
+    for number, row in enumerate(rows):
+        down = top + step * number + step / 2
+        drawn.append(tag("text", tag("title", row.name), names[number], x=left - 8, y=down + 4, class_="name end"))
         last = row.p50
         for kind, value in (("far", row.p99), ("near", row.p95)):
             if value is not None:
                 last = max(last, value)
-                shape = f"{kind} {colour(row.place)}"
+                shape = f"{kind} {colour(row.series)}"
                 drawn.append(tag("line", x1=across(row.p50), x2=across(value), y1=down, y2=down, class_=shape))
         parts = [("p50", row.p50), ("p95", row.p95), ("p99", row.p99)]
         said = ", ".join(f"{name} {three_digits(value)} ms" for name, value in parts if value is not None)
         dot = tag("title", f"{row.name}: {said}")
-        drawn.append(tag("circle", dot, cx=across(row.p50), cy=down, r=4.5, class_=f"spot {colour(row.place)}"))
+        drawn.append(tag("circle", dot, cx=across(row.p50), cy=down, r=4.5, class_=f"spot {colour(row.series)}"))
         drawn.append(tag("text", three_digits(row.p50), x=across(last) + 8, y=down + 4, class_="tick"))
     return _svg(title, WIDTH, height, drawn)
 
 
-def whisker(value: float, low: float | None, high: float | None, least: float, most: float, place: int) -> Markup:
+def whisker(value: float, low: float | None, high: float | None, least: float, most: float, series: int) -> Markup:
     """A mark at the value on a line from low to high, small enough for a table's cell."""
     axis = Axis("", least, most)
     width, middle = 76, 8
@@ -235,8 +235,10 @@ def whisker(value: float, low: float | None, high: float | None, least: float, m
 
     drawn = [tag("line", x1=4, x2=width - 4, y1=middle, y2=middle, class_="rail")]
     if low is not None and high is not None:
-        drawn.append(tag("line", x1=across(low), x2=across(high), y1=middle, y2=middle, class_=f"near {colour(place)}"))
-    drawn.append(tag("circle", cx=across(value), cy=middle, r=2.8, class_=f"spot {colour(place)}"))
+        drawn.append(
+            tag("line", x1=across(low), x2=across(high), y1=middle, y2=middle, class_=f"near {colour(series)}")
+        )
+    drawn.append(tag("circle", cx=across(value), cy=middle, r=2.8, class_=f"spot {colour(series)}"))
     return tag("svg", drawn, viewBox=f"0 0 {width} 16", width=width, height=16, class_="small", aria_hidden="true")
 
 
@@ -262,8 +264,8 @@ def _svg(title: str, width: float, height: float, drawn: Sequence[Markup]) -> Ma
 
 
 def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis, kind: str, name: str = "") -> Markup:
-    places = " ".join(f"{_x(x, one):.1f},{_y(y, other):.1f}" for one, other in points)
-    return tag("polyline", tag("title", name) if name else None, points=places, class_=kind)
+    xy = " ".join(f"{_x(x, one):.1f},{_y(y, other):.1f}" for one, other in points)
+    return tag("polyline", tag("title", name) if name else None, points=xy, class_=kind)
 
 
 def _x(axis: Axis, value: float) -> float:
@@ -284,16 +286,16 @@ def legend(names: Sequence[tuple[str, int]]) -> Markup:
                     "li",
                     tag(
                         "svg",
-                        tag("line", x1=1, x2=21, y1=6, y2=6, class_=f"line {colour(place)}"),
+                        tag("line", x1=1, x2=21, y1=6, y2=6, class_=f"line {colour(series)}"),
                         viewBox="0 0 22 12",
                         width=22,
                         height=12,
                         aria_hidden="true",
                     ),
                     name,
-                    class_=f"key-{place}",
+                    class_=f"key-{series}",
                 )
-                for name, place in names
+                for name, series in names
             ],
             class_="legend",
         )

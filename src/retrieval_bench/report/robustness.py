@@ -1,4 +1,4 @@
-"""What perturbed queries leave of a method's accuracy: one small table, the curves as data, and as a picture."""
+"""How much accuracy is left with perturbed queries: a small table, the curves as data, and as a picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from retrieval_bench.report.lines import aligned
 from retrieval_bench.system.files import write_whole
 
 MEANS = (
-    "Accuracy with perturbed queries, mean over the severities; kept: the mean of all of them over the clean accuracy."
+    "Accuracy with perturbed queries, mean over the severities. kept: mean over all perturbations, as a share of "
+    "the clean accuracy."
 )
 INK, GRID = "#222222", "#e4e4e4"
 COLOURS = ("#0b4fa8", "#c4522b", "#2a7f3f", "#8a4fbf", "#b8860b", "#0f8b8d", "#b03060", "#5a5a5a")
@@ -56,7 +57,7 @@ def draw(record: Record, file: Path, metric: str = "accuracy") -> None:
     """Write a PNG: one panel for each perturbation, one line for each method."""
     data = curves(record, metric)
     if not data:
-        raise BenchError("--curves: this record holds no perturbed queries; run again with --perturb all")
+        raise BenchError("--curves: this record has no perturbed queries; run again with --perturb all")
     if importlib.util.find_spec("matplotlib") is None:
         raise BenchError("--curves needs matplotlib: pip install matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg

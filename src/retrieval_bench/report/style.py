@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from importlib.resources import files
 
 
-def style_sheet(places: Iterable[int]) -> str:
-    """The CSS of a page whose charts have series at these places; pointing at a legend's entry fades the others."""
+def style_sheet(series: Iterable[int]) -> str:
+    """The CSS of a page whose charts have series of these numbers; pointing at a legend's entry fades the others."""
     css = files("retrieval_bench.report").joinpath("page.css").read_text(encoding="utf-8")
     rules = [
-        f"figure:has(.key-{place}:hover) polyline.line:not(.on-{place}),"
-        f".plotted:has(.key-{place}:hover) polyline.line:not(.on-{place}){{opacity:.12}}"
-        for place in sorted(set(places))
+        f"figure:has(.key-{number}:hover) polyline.line:not(.on-{number}),"
+        f".plotted:has(.key-{number}:hover) polyline.line:not(.on-{number}){{opacity:.12}}"
+        for number in sorted(set(series))
     ]
     return "\n".join([css.rstrip(), *rules, ""])
 

@@ -52,11 +52,11 @@ def columns(record: Record) -> list[Column]:
         *(column for name in record.settings.classifiers for column in _of_classifier(name)),
         _time("end_to_end_p50", "query ms", "decode + extract + search of one query, median", 0),
         _time("end_to_end_p95", "p95", "the same, 95th percentile", 4),
-        _time("search_p50", "search ms", "search alone, one query, median", 6),
+        _time("search_p50", "search ms", "search of one query, without decode and extract, median", 6),
         _time("extract_throughput", "images/s", "decode + extract on all threads", 3),
         Column("B/image", "bytes that one image occupies in the gallery", _bytes, 2, "lower"),
-        _time("fit", "fit s", "learning from train; n/a when it came from the cache", 7),
-        _time("added_memory", "+ MiB", "resident memory that loading, learning, extracting and ranking added", 8),
+        _time("fit", "fit s", "time to learn from train; n/a if it was read from the cache", 7),
+        _time("added_memory", "+ MiB", "resident memory added by loading, learning, extracting and ranking", 8),
     ]
     known = {name for row in record.rows for name in row.scores}
     return [column for column in shown if "@" not in column.head or column.head in known]
@@ -67,7 +67,7 @@ def _score(name: str, means: str, rank: int) -> Column:
 
 
 def _certainty(record: Record) -> list[Column]:
-    """How sure the accuracy is, and of whom it cannot be told apart."""
+    """The interval of the accuracy, and the methods that it does not differ from significantly."""
 
     def reach(row: Row) -> str:
         known = row.intervals.get("accuracy")
@@ -75,11 +75,11 @@ def _certainty(record: Record) -> list[Column]:
 
     shown = []
     if any(row.intervals for row in record.rows):
-        shown.append(Column("95 %", "interval of the accuracy, by bootstrap over products", reach, 2, ""))
+        shown.append(Column("95 %", "95 % interval of the accuracy, by bootstrap over labels", reach, 2, ""))
     compared = record.comparisons.get("accuracy")
     if compared is not None:
         letters = compared.groups
-        means = "methods that share a letter cannot be told apart by their accuracy"
+        means = "methods that share a letter do not differ significantly in accuracy"
         shown.append(Column("group", means, lambda row: letters.get(row.method, ""), 3, ""))
     return shown
 
@@ -131,14 +131,14 @@ def caption(record: Record) -> list[str]:
     ]
     heads = {column.head for column in columns(record)}
     if "group" in heads:
-        lines.append("Methods that share a letter have no different accuracy for all that these queries can tell.")
+        lines.append("Methods that share a letter do not differ significantly in accuracy.")
     low = [f"{name} {ceiling:.3f}" for name, ceiling in record.ceilings.items() if ceiling < 1 and name in heads]
     if low:
         lines.append(f"A perfect ranking reaches {', '.join(low)} here.")
     if any("[untrained]" in row.method for row in record.rows):
-        lines.append("[untrained] = seeded random weights: this network has learned nothing.")
+        lines.append("[untrained]: random weights; this network has learned nothing.")
     lines += [
-        f"{row.method}: equal distances leave accuracy open between {ties.worst:.3f} and {ties.best:.3f}, "
+        f"{row.method}: with equal distances in another order, accuracy is {ties.worst:.3f} to {ties.best:.3f}, "
         f"{ties.expected:.3f} on average."
         for row in record.rows
         if (ties := row.ties.get("accuracy")) is not None and ties.best - ties.worst >= TOLD_FROM
@@ -153,7 +153,7 @@ def caption(record: Record) -> list[str]:
     if data.skipped:
         lines.append(f"{len(data.skipped)} unusable images skipped; they are listed in the record.")
     if record.status != "finished":
-        lines.append("The run did not finish: methods are missing.")
+        lines.append("The run did not finish; methods are missing.")
     lines += [f"{row.method} failed: {row.error.sentence}" for row in record.rows if row.error is not None]
     return lines
 

@@ -16,7 +16,7 @@ from retrieval_bench.report.table import three_digits
 _SPEED_SHOWN = ("end_to_end_p50", "search_p50", "extract_throughput", "fit")
 _QUALITY_SHOWN = ("accuracy", "map@r")
 _CURVE = "accuracy "
-OPTIONS = "Other options under the same name:"
+OPTIONS = "Same name, other options:"
 
 
 def lines(verdict: DiffVerdict) -> list[str]:
@@ -38,7 +38,7 @@ def lines(verdict: DiffVerdict) -> list[str]:
     text += ["", *(f"Note: {sentence}" for sentence in verdict.notes)] if verdict.notes else []
     text.append("")
     if verdict.same_machine:
-        text.append(f"Speed, same machine, {'judged by gates alone' if verdict.gates else 'shown and not judged'}:")
+        text.append(f"Speed, same machine, {'judged only by --fail' if verdict.gates else 'shown, not judged'}:")
         text += [f"  {_figure(change)}" for change in verdict.speed if change.name in _SPEED_SHOWN]
     else:
         text.append("Speed is not compared: the records come from different machines or thread counts.")
@@ -49,15 +49,15 @@ def headline(verdict: DiffVerdict) -> str:
     """The verdict in one line."""
     methods = len(_methods(verdict))
     if verdict.passed and verdict.unjudged:
-        return f"not comparable in {_count(len(verdict.unjudged), 'point')}; all that could be judged passed"
+        return f"not comparable in {_count(len(verdict.unjudged), 'point')}; everything that could be judged passed"
     if verdict.passed:
-        return f"same: {_count(methods, 'method')}, nothing moved further than is allowed"
+        return f"same: {_count(methods, 'method')}, nothing changed by more than is allowed"
     parts = []
     if verdict.broken:
         parts.append(f"{_count(len(verdict.broken), 'row')} missing, failed or incomplete")
     if verdict.moved:
         kind = "gated" if verdict.gates else "quality"
-        parts.append(f"{_count(len(verdict.moved), f'{kind} number')} moved too far")
+        parts.append(f"{_count(len(verdict.moved), f'{kind} number')} changed too much")
     return f"different: {'; '.join(parts)}"
 
 
@@ -84,7 +84,7 @@ def markdown(verdict: DiffVerdict) -> str:
     text += ["", _escaped(identical)] if (identical := _identical(verdict)) else []
     speed = [change for change in verdict.speed if change.name in _SPEED_SHOWN]
     if speed:
-        judged = "judged by gates alone" if verdict.gates else "shown and not judged"
+        judged = "judged only by --fail" if verdict.gates else "shown, not judged"
         text += ["", f"<details><summary>Speed, same machine, {judged}</summary>", ""]
         text += ["| method | time | before | after | ratio |", "|---|---|---:|---:|---:|"]
     for change in speed:
@@ -118,7 +118,7 @@ def _perturbed_table(changes: Sequence[Change]) -> list[str]:
 
 
 def refused(sentence: str) -> str:
-    """For a pull request, why two records cannot be held against each other."""
+    """For a pull request, why two records cannot be compared."""
     return f"### ⚠️ Retrieval benchmark: {_escaped(sentence)}\n"
 
 

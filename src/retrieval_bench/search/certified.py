@@ -7,12 +7,12 @@ and row, a number U that the engine's float32 product can't exceed.
    reach, and so the limit: a row whose U is below it is strictly farther than k others, so that not even a tie is lost.
    All others wait. The inner loop compares U with the limit itself, 32 rows at a time, and answers with a mask; nearly
    always, after the first rows, nobody passes and nothing else happens.
-2. Settle. The best of those who wait are multiplied in float32, in the engine's own order (one fused multiply-add per
+2. Rescore. The best of those who wait are multiplied in float32, in the engine's own order (one fused multiply-add per
    dimension, ascending), which gives the engine's own bits. Their exact distances raise the limit once more; whoever's
-   U still passes it is settled too. The k best keys (distance, row) are the result.
+   U still passes it is rescored too. The k best keys (distance, row) are the result.
 
 Nothing is estimated, and the result does not depend on the order in which rows are visited, so threads and batches
-can't change it. How many rows must be settled depends on how far apart distances are, compared with the bound: of
+can't change it. How many rows must be rescored depends on how far apart distances are, compared with the bound: of
 random unit vectors, 20 to 40 of 100,000 for the 10 nearest at 512 dimensions, 70 to 150 of 20,000 at 2048. Where it is
 too many (all rows equal, one huge coordinate, values beyond the safe range) the query goes to the float32 engine.
 """
@@ -46,11 +46,11 @@ from retrieval_bench.search.kernels import (
     EMPTY,
     EUCLIDEAN,
     KINDS,
-    _bring_smallest_forward,
-    _contains,
-    _key,
-    _key_distance,
     array,
+    bring_smallest_forward,
+    contains,
+    key_distance,
+    key_of,
 )
 from retrieval_bench.search.quantise import (
     ERROR,
@@ -73,11 +73,11 @@ from retrieval_bench.search.quantise import (
 )
 
 TOGETHER = 8  # queries that share a visit to a panel; 8 x 32 int32 sums fill 16 of the 32 registers of AVX-512
-SETTLED = 8  # rows whose float32 sums run side by side: each is a chain of multiply-adds that must wait for the last
+RESCORED = 8  # rows whose float32 sums run side by side: each is a chain of multiply-adds that must wait for the last
 CHUNK_BYTES = 256 << 10  # codes that stay in the second-level cache while all queries visit them
 CHUNK_ROWS = 1024
 GROUP = 16  # blocks of queries that a chunk is compared with before the next chunk
-ROOM = 1024  # candidates of a query that may wait to be settled
+CAPACITY = 1024  # candidates of a query that may wait to be rescored
 FEW_QUERIES = 4  # below this a scan waits for memory, and a second layer of query codes costs nothing
 
 
@@ -256,8 +256,8 @@ def scanner(how: str, together: int) -> Any:
     def scan(  # type: ignore[no-untyped-def]
         kind: int, queries: np.ndarray, codes: np.ndarray, starts: np.ndarray, terms: np.ndarray,
         squares: np.ndarray, panels: np.ndarray, facts: np.ndarray, rows: np.ndarray, first: int, k: int,
-        exclude: np.ndarray, budget: int, least: int, most: int, room: int, keys: np.ndarray, settled: np.ndarray,
-        waiting: np.ndarray, worst: np.ndarray, counts: np.ndarray, upper: np.ndarray, masks: np.ndarray,
+        exclude: np.ndarray, budget: int, least: int, most: int, capacity: int, keys: np.ndarray, rescored: np.ndarray,
+        candidates: np.ndarray, worst: np.ndarray, counts: np.ndarray, upper: np.ndarray, masks: np.ndarray,
         at: np.ndarray,
     ) -> None:  # fmt: skip
         """The k nearest of the rows of `panels`, in float32.
@@ -265,22 +265,22 @@ def scanner(how: str, together: int) -> Any:
         queries: (q, d) float32, with codes, starts, terms, squares of `quantise_queries`; LIMITs in terms are raised.
         panels, facts: of `quantise_rows`, a stretch that begins with row `first` of the gallery, a multiple of ROWS.
         rows: (n, d) float32, the whole gallery. exclude: (q, m) int64, each line ascending.
-        budget: how many rows may be settled for a query.
+        budget: how many rows may be rescored for a query.
         least, most: panels of the first chunk and of the largest.
-        room: how many candidates may wait to be settled.
+        capacity: how many candidates may wait to be rescored.
         keys: (q, k) uint64, filled in no order, EMPTY where there are fewer.
-        settled: (q,) int64, filled with the number of rows settled, or -1 for queries that exceeded the budget or
+        rescored: (q,) int64, filled with the number of rows rescored, or -1 for queries that exceeded the budget or
             could not be scanned: their keys mean nothing.
-        waiting, worst, counts, upper, masks, at: scratch, see `CertifiedIndex._scratch`.
+        candidates, worst, counts, upper, masks, at: scratch, see `CertifiedIndex._scratch`.
         """
         queries, codes, starts, terms = borrowed(queries), borrowed(codes), borrowed(starts), borrowed(terms)
         squares, panels, facts, rows = borrowed(squares), borrowed(panels), borrowed(facts), borrowed(rows)
-        exclude, keys, settled = borrowed(exclude), borrowed(keys), borrowed(settled)
-        waiting, worst, counts = borrowed(waiting), borrowed(worst), borrowed(counts)
+        exclude, keys, rescored = borrowed(exclude), borrowed(keys), borrowed(rescored)
+        candidates, worst, counts = borrowed(candidates), borrowed(worst), borrowed(counts)
         upper, masks, at = borrowed(upper), borrowed(masks), borrowed(at)
-        together, blocks, group = terms.shape[2], len(codes), len(waiting) // terms.shape[2]
+        together, blocks, group = terms.shape[2], len(codes), len(candidates) // terms.shape[2]
         keys[:] = EMPTY
-        settled[:] = 0
+        rescored[:] = 0
         for base in range(0, blocks, group):
             counts[:] = 0
             worst[:] = np.inf
@@ -292,18 +292,18 @@ def scanner(how: str, together: int) -> Any:
                     for p in range(begin, end):
                         if tile(codes, starts, terms, panels, facts, block, p, upper, masks):  # seldom, after a while
                             for r in range(min(together, len(queries) - block * together)):
-                                if masks[r] != 0 and settled[block * together + r] >= 0:
+                                if masks[r] != 0 and rescored[block * together + r] >= 0:
                                     _admit(
                                         kind, block, r, p, first, upper, masks, terms, facts, squares, rows,
-                                        exclude, place + r, waiting, counts, worst,
+                                        exclude, place + r, candidates, counts, worst,
                                     )  # fmt: skip
                     for r in range(min(together, len(queries) - block * together)):
-                        if counts[place + r] > room:
-                            left = _still_waiting(waiting, place + r, counts[place + r], terms[block, LIMIT, r])
-                            if left > room // 2:
-                                _settle(
-                                    kind, block, r, queries, squares, terms, rows, waiting[place + r, :left],
-                                    keys, settled, budget, at,
+                        if counts[place + r] > capacity:
+                            left = _drop_beaten(candidates, place + r, counts[place + r], terms[block, LIMIT, r])
+                            if left > capacity // 2:
+                                _rescore(
+                                    kind, block, r, queries, squares, terms, rows, candidates[place + r, :left],
+                                    keys, rescored, budget, at,
                                 )  # fmt: skip
                                 left = 0
                             counts[place + r] = left
@@ -311,14 +311,14 @@ def scanner(how: str, together: int) -> Any:
             for block in range(base, min(base + group, blocks)):
                 for r in range(min(together, len(queries) - block * together)):
                     place = (block - base) * together + r
-                    left = _still_waiting(waiting, place, counts[place], terms[block, LIMIT, r])
-                    _settle(
-                        kind, block, r, queries, squares, terms, rows, waiting[place, :left],
-                        keys, settled, budget, at,
+                    left = _drop_beaten(candidates, place, counts[place], terms[block, LIMIT, r])
+                    _rescore(
+                        kind, block, r, queries, squares, terms, rows, candidates[place, :left],
+                        keys, rescored, budget, at,
                     )  # fmt: skip
         for query in range(len(queries)):
             if terms[query // together, LIMIT, query % together] == np.inf:
-                settled[query] = -1
+                rescored[query] = -1
 
     f32, f64, i64 = types.float32, types.float64, types.int64
     rows = types.Array(f32, 2, "C", readonly=True)
@@ -351,12 +351,12 @@ def _raise_limit(
 @_in_place
 def _admit(
     kind: int, block: int, r: int, p: int, first: int, upper: np.ndarray, masks: np.ndarray, terms: np.ndarray,
-    facts: np.ndarray, squares: np.ndarray, rows: np.ndarray, exclude: np.ndarray, place: int, waiting: np.ndarray,
+    facts: np.ndarray, squares: np.ndarray, rows: np.ndarray, exclude: np.ndarray, place: int, candidates: np.ndarray,
     counts: np.ndarray, worst: np.ndarray,
 ) -> None:  # fmt: skip
     """Let the candidates of query r of the block among the rows of panel p wait, and raise the query's limit.
 
-    waiting: (.., room) uint64 keys of (-U, row); the first counts[place] in line `place` are of this query.
+    candidates: (.., capacity) uint64 keys of (-U, row); the first counts[place] in line `place` are of this query.
     worst: (.., k) float64, a heap per line: the k least of -L, where no row's product is below its L.
     """
     query, count, d = block * terms.shape[2] + r, counts[place], rows.shape[1]
@@ -366,9 +366,9 @@ def _admit(
         lane = lowest_bit(bits)
         bits &= bits - np.uint64(1)
         row = first + p * ROWS + lane
-        if row >= len(rows) or (exclude.shape[1] > 0 and _contains(exclude[query], row)):
+        if row >= len(rows) or (exclude.shape[1] > 0 and contains(exclude[query], row)):
             continue
-        waiting[place, count] = _key(-upper[r, lane], row)
+        candidates[place, count] = key_of(-upper[r, lane], row)
         count += 1
         margin = per_length * np.float64(facts[p, LENGTH, lane]) + per_error * np.float64(facts[p, ERROR, lane])
         low = lower_bound(upper[r, lane], margin, facts[p, SHIFT, lane], d)
@@ -382,58 +382,58 @@ def _admit(
 
 
 @_in_place
-def _still_waiting(waiting: np.ndarray, place: int, count: int, limit: np.float32) -> int:
+def _drop_beaten(candidates: np.ndarray, place: int, count: int, limit: np.float32) -> int:
     """Drop the candidates whose U is below the limit by now; returns how many are left."""
     left = 0
     for i in range(count):
-        if not -_key_distance(waiting[place, i]) < limit:
-            waiting[place, left] = waiting[place, i]
+        if not -key_distance(candidates[place, i]) < limit:
+            candidates[place, left] = candidates[place, i]
             left += 1
     return left
 
 
 @_in_place
-def _settle(
+def _rescore(
     kind: int, block: int, r: int, queries: np.ndarray, squares: np.ndarray, terms: np.ndarray, rows: np.ndarray,
-    candidates: np.ndarray, keys: np.ndarray, settled: np.ndarray, budget: int, at: np.ndarray,
+    candidates: np.ndarray, keys: np.ndarray, rescored: np.ndarray, budget: int, at: np.ndarray,
 ) -> None:  # fmt: skip
     """Compute the float32 distances of the candidates that the limit still allows; keep the best keys.
 
     candidates: (m,) uint64 keys of (-U, row). keys: (q, k) uint64, a heap per query, EMPTY where it is not full.
-    The query's limit is raised to what the k-th best reaches; to +inf if more than `budget` rows would be settled.
+    The query's limit is raised to what the k-th best reaches; to +inf if more than `budget` rows would be rescored.
     """
     query, k = block * terms.shape[2] + r, keys.shape[1]
     if len(candidates) > k:
-        _bring_smallest_forward(candidates, len(candidates), k)  # the most promising raise the limit most
+        bring_smallest_forward(candidates, len(candidates), k)  # the most promising raise the limit most
     position = 0
     while position < len(candidates):
         count = 0
-        while position < len(candidates) and count < SETTLED:
+        while position < len(candidates) and count < RESCORED:
             candidate = candidates[position]
             position += 1
-            if not -_key_distance(candidate) < terms[block, LIMIT, r]:
+            if not -key_distance(candidate) < terms[block, LIMIT, r]:
                 at[count] = np.int64(candidate & np.uint64(0xFFFFFFFF))
                 count += 1
         if count == 0:
             break
-        settled[query] += count
-        if settled[query] > budget:
-            settled[query] = -1
+        rescored[query] += count
+        if rescored[query] > budget:
+            rescored[query] = -1
             terms[block, LIMIT, r] = np.inf
             break
-        for lane in range(count, SETTLED):
+        for lane in range(count, RESCORED):
             at[lane] = at[0]
-        for lane, value in enumerate(_eight(kind, queries[query], rows, at)):
+        for lane, value in enumerate(eight_sums(kind, queries[query], rows, at)):
             if lane < count:
-                key = _key(_distance(kind, value), at[lane])
+                key = key_of(rescored_distance(kind, value), at[lane])
                 if key < keys[query, 0]:
                     _replace_largest(keys, query, key)
         if keys[query, 0] != EMPTY:
-            _raise_limit(kind, block, r, _key_distance(keys[query, 0]), terms, squares, rows.shape[1])
+            _raise_limit(kind, block, r, key_distance(keys[query, 0]), terms, squares, rows.shape[1])
 
 
 @_inner
-def _distance(kind: int, value: np.float32) -> np.float32:
+def rescored_distance(kind: int, value: np.float32) -> np.float32:
     """The engine's distance from the engine's sum."""
     if kind == EUCLIDEAN:
         return np.sqrt(value)
@@ -443,7 +443,7 @@ def _distance(kind: int, value: np.float32) -> np.float32:
 
 
 @_in_place
-def _eight(kind: int, query: np.ndarray, rows: np.ndarray, at: np.ndarray) -> Any:
+def eight_sums(kind: int, query: np.ndarray, rows: np.ndarray, at: np.ndarray) -> Any:
     """The engine's sums for eight rows: one fused multiply-add per dimension, in ascending order.
 
     A multiply-add has to wait some cycles for the one before it in its own sum; eight sums side by side fill them.
@@ -508,11 +508,11 @@ def _replace_largest(heaps: np.ndarray, line: int, value: Any) -> None:
 
 @dataclass(frozen=True)
 class ScanStats:
-    """What a search did: queries, gallery rows, rows settled in float32 (all queries), queries that fell back."""
+    """What a search did: queries, gallery rows, rows rescored in float32 (all queries), queries that fell back."""
 
     queries: int = 0
     rows: int = 0
-    settled: int = 0
+    rescored: int = 0
     fallbacks: int = 0
 
 
@@ -578,7 +578,7 @@ class CertifiedIndex:
         exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
         ranking = Ranking(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
         found = min(k, self._n)
-        settled = fallbacks = 0
+        rescored = fallbacks = 0
         batch = max(_SCRATCH_BYTES // (64 * found + 4 * self.dim + 1024), 1)
         for start in range(0, len(queries), batch):
             part = slice(start, start + batch)
@@ -587,25 +587,25 @@ class CertifiedIndex:
             if found:
                 keys, counts = self._scanned(rows, found, exclude[part])
                 ranking.indices[part, :found], ranking.distances[part, :found] = kernels.unpack(keys)
-                settled += int(counts[counts > 0].sum())
+                rescored += int(counts[counts > 0].sum())
                 again = start + np.flatnonzero(counts < 0)
                 if len(again):
                     exact = self.float32().search(queries[again], k, exclude[again])
                     ranking.indices[again], ranking.distances[again] = exact.indices, exact.distances
                     fallbacks += len(again)
-        self.last = ScanStats(len(queries), self._n, settled, fallbacks)
+        self.last = ScanStats(len(queries), self._n, rescored, fallbacks)
         return ranking
 
     __call__ = search
 
     def _scanned(self, queries: np.ndarray, k: int, exclude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sorted keys (q, k), and how many rows were settled, -1 where the query must go to the float32 engine.
+        """Sorted keys (q, k), and how many rows were rescored, -1 where the query must go to the float32 engine.
 
         Many queries are dealt out to the threads; of few, each thread scans its own stretch of the gallery.
         """
         from retrieval_bench.search.threads import on_threads
 
-        q, budget = len(queries), settle_budget(self._n, k)
+        q, budget = len(queries), rescore_budget(self._n, k)
         together, layers = (1, 2) if q < FEW_QUERIES else (TOGETHER, 1)
         scan, (_, quantise_queries) = scanner(self.inner_loop, together), quantiser()
         threads = max(1, min(numba.get_num_threads(), q * self._codes.size // _WORK_PER_THREAD))
@@ -621,14 +621,14 @@ class CertifiedIndex:
             mine = queries[lines]
             codes, starts, terms, squares = shared or quantise_queries(mine, together, layers)
             scratch = self._scratch(together, len(codes), k)
-            keys, settled = np.empty((len(mine), k), np.uint64), np.empty(len(mine), np.int64)
+            keys, rescored = np.empty((len(mine), k), np.uint64), np.empty(len(mine), np.int64)
             scan(
                 *(KINDS[self.distance], mine, codes, starts, terms.copy() if shared else terms, squares),
                 *(self._codes[panels], self._facts[panels], self._rows, first),
-                *(k, exclude[lines], budget, *scratch[:3], keys, settled, *scratch[3:]),
+                *(k, exclude[lines], budget, *scratch[:3], keys, rescored, *scratch[3:]),
             )
             self._idle.append(scratch)
-            return keys, settled
+            return keys, rescored
 
         bounds = [total * share // threads for share in range(threads + 1)]
         parts = on_threads([partial(part, *stretch) for stretch in pairwise(bounds)])
@@ -641,7 +641,7 @@ class CertifiedIndex:
         return np.sort(keys, axis=1)[:, :k], counts
 
     def _scratch(self, together: int, blocks: int, k: int) -> tuple[Any, ...]:
-        """least, most, room and the scratch arrays of `scan`.
+        """least, most, capacity and the scratch arrays of `scan`.
 
         Kept from search to search, since fresh memory costs a page fault per 4 KiB.
         """
@@ -650,8 +650,8 @@ class CertifiedIndex:
         least = max(1, -(-2 * k // ROWS))
         # A group of queries at a time, so that their candidates stay in the cache as well.
         lines = together * min(GROUP, blocks)
-        room = max(ROOM, 4 * k)
-        shapes = (lines, room + max(most, least) * ROWS), (lines, k)
+        capacity = max(CAPACITY, 4 * k)
+        shapes = (lines, capacity + max(most, least) * ROWS), (lines, k)
         try:
             kept = self._idle.pop()  # atomic: two threads never get the same
             if (kept[3].shape, kept[4].shape) == shapes:
@@ -659,9 +659,9 @@ class CertifiedIndex:
         except IndexError:
             pass
         return (
-            *(least, most, room, np.empty(shapes[0], np.uint64), np.empty(shapes[1], np.float64)),
+            *(least, most, capacity, np.empty(shapes[0], np.uint64), np.empty(shapes[1], np.float64)),
             *(np.empty(lines, np.int64), np.empty((together, ROWS), np.float32), np.empty(together, np.uint32)),
-            np.empty(SETTLED, np.int64),
+            np.empty(RESCORED, np.int64),
         )
 
     def float32(self) -> Any:
@@ -700,8 +700,8 @@ def compile_for(inner_loop: str) -> None:
         scanner(inner_loop, TOGETHER)
 
 
-def settle_budget(n: int, k: int) -> int:
-    """Rows that may be settled for a query: past this the float32 engine is quicker."""
+def rescore_budget(n: int, k: int) -> int:
+    """Rows that may be rescored for a query: past this the float32 engine is quicker."""
     return n // 16 + 8 * k + 256
 
 
@@ -709,7 +709,7 @@ def choose(q: int, n: int, dim: int, k: int) -> Literal["int8", "float32"]:
     """The quicker way to search q queries in n rows of random vectors.
 
     The int8 scan saves about 0.028 processor cycles for each of the n * dim products of a query, and spends on each of
-    the k results some 500 cycles for the candidates that came before it and 0.65 dim on settling; q hardly matters.
+    the k results some 500 cycles for the candidates that came before it and 0.65 dim on rescoring; q hardly matters.
     Measured on 2 cores with AVX-512 VNNI, time of float32 over time of int8, for 1 / 16 / 200 queries or the q given:
 
     | n x dim | k = 10 | k = 100 | k = 1000 |

@@ -238,14 +238,14 @@ def count_bits(context: Any, word: Any) -> Any:
 
 
 @intrinsic
-def take(context: Any, ticket: Any, count: Any) -> Any:
-    """Add count to ticket[0], an int64, in one step that no other thread can come between -> what it was before."""
+def take(context: Any, work_counter: Any, count: Any) -> Any:
+    """Add count to work_counter[0], an int64, in one atomic step -> what it was before."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.inttoptr(address(context, builder, signature.args[0], arguments[0]), I64.as_pointer())
         return builder.atomic_rmw("add", place, arguments[1], "monotonic")
 
-    return types.int64(ticket, types.int64), code
+    return types.int64(work_counter, types.int64), code
 
 
 @intrinsic
@@ -258,7 +258,7 @@ def borrowed(context: Any, values: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         view = context.make_array(signature.args[0])(context, builder, arguments[0])
         view.meminfo, view.parent = view.meminfo.type(None), view.parent.type(None)
-        return view._getvalue()
+        return view._getvalue()  # noqa: SLF001 - Numba has no public word for it
 
     return values(values), code
 

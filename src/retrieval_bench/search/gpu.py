@@ -1,9 +1,10 @@
 """Exact search with candidates from a GPU: the same results as the float32 engine, bit for bit. Runs on the CPU, too.
 
 A GPU multiplies matrices fast, but adds in an order of its own, so that its last bits are not the engine's. As in
-`certified.py`, it therefore only finds candidates, and the engine's own arithmetic settles them:
+`certified.py`, it therefore only finds candidates, and the engine's own arithmetic rescores them:
 
-1. `torch.matmul` in full float32 (no TF32), tile by tile of the gallery; of each query the `room` best values are kept.
+1. `torch.matmul` in full float32 (no TF32), tile by tile of the gallery; the `capacity` best values of each query
+   are kept.
 2. A row is passed over only where no rounding, of the GPU or of the engine, could have made it one of the k nearest.
 3. All others, k and a few more, are computed on the CPU as the engine computes them. Equal distances rank by row.
 
@@ -18,11 +19,11 @@ theirs.
 - euclidean: v stands for s = <q,x> - |x|^2 / 2, with two roundings more. The true square is |q|^2 - 2s, and the
   engine's distance, which is *defined* by the differences, has a square within 1 +- g(d + 8) of it: `_limits`.
 
-Where more rows pass than were kept (ties in crowds, near-duplicates of large norm), and where k is so large that most
-of the gallery would be settled, the query goes to the float32 engine. Each settled distance is held against the bound,
-so that a device whose products are not full float32 is found out, and not asked again.
+Where more rows pass than were kept (many ties, near-duplicates of large norm), and where k is so large that most
+of the gallery would be rescored, the query goes to the float32 engine. Each rescored distance is compared with the
+bound, so that a device whose products are not full float32 is found out, and not asked again.
 
-Hamming distances are whole numbers: xor and bit counts on the device give them exactly, and nothing is left to settle.
+Hamming distances are whole numbers: xor and bit counts on the device give them exactly, and nothing is left to rescore.
 """
 
 from __future__ import annotations
@@ -76,9 +77,9 @@ class TorchIndex:
         self._trusted = self.dim <= MOST_DIM
         self._rows = _words(gallery) if distance == "hamming" else self._prepared_gallery(gallery)
         if distance != "hamming":
-            from retrieval_bench.search.settle import settler
+            from retrieval_bench.search.rescore import compiled_rescore
 
-            settler()  # nothing compiles in a search
+            compiled_rescore()  # nothing compiles in a search
         self._portion = Portion("torch backend: distances", self._cells(), LEAST_CELLS)
         self._there = self._on_device(self._rows, "the gallery")
         if distance == "euclidean":
@@ -97,12 +98,12 @@ class TorchIndex:
         """The k nearest gallery rows of each query; arguments and result as for ExactIndex.search."""
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
-        hidden = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
+        exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
         ranking = Ranking(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
         nearest = self._nearest_codes if self.distance == "hamming" else self._nearest_vectors
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = slice(start, min(start + QUERIES_AT_ONCE, len(queries)))
-            found = nearest(queries[part], min(k, self._n), hidden[part], start)
+            found = nearest(queries[part], min(k, self._n), exclude[part], start)
             ranking.indices[part, : min(k, self._n)], ranking.distances[part, : min(k, self._n)] = found
         return ranking
 
@@ -110,28 +111,28 @@ class TorchIndex:
 
     # --- vectors
 
-    def _nearest_vectors(self, block: np.ndarray, k: int, hidden: np.ndarray, first: int) -> Any:
+    def _nearest_vectors(self, block: np.ndarray, k: int, exclude: np.ndarray, first: int) -> Any:
         """-> (rows (q, k), distances (q, k))"""
         from retrieval_bench.search import kernels
         from retrieval_bench.search.certified import prepared
 
         queries, norms = prepared("queries", block, self.distance, first)
         check_range(self.distance, float(norms.max(initial=0.0)), self._largest)
-        room = 2 * k + SPARE
-        if room >= self._n or not self._trusted:
-            exact = self._float32().search(block, max(k, 1), hidden)
+        capacity = 2 * k + SPARE
+        if capacity >= self._n or not self._trusted:
+            exact = self._float32().search(block, max(k, 1), exclude)
             return exact.indices[:, :k], exact.distances[:, :k]
-        values, rows = self._portion.attempt(lambda cells: self._best(queries, room, hidden, cells))
+        values, rows = self._portion.attempt(lambda cells: self._best(queries, capacity, exclude, cells))
         if self.distance == "cosine":
             norms = np.full(len(norms), _UNIT)
         limits = self._limits(values[:, k - 1].astype(np.float64), norms)
         passed = values >= limits[:, None]
         passed &= np.isfinite(values)
-        crowded = passed[:, -1]
-        passed = passed[:, : int(passed[~crowded].sum(axis=1).max(initial=1))]
+        overflowing = passed[:, -1]
+        passed = passed[:, : int(passed[~overflowing].sum(axis=1).max(initial=1))]
         at = np.where(passed, rows[:, : passed.shape[1]], -1)
-        at[crowded] = -1
-        keys = self._settled(queries, at)
+        at[overflowing] = -1
+        keys = self._rescored(queries, at)
         if not self._within_bound(keys, values[:, : at.shape[1]], norms):
             self._trusted = False
             log.warning(
@@ -139,18 +140,20 @@ class TorchIndex:
                 "the float32 engine on the CPU takes over",
                 self.device,
             )
-            crowded = np.ones(len(block), bool)
+            overflowing = np.ones(len(block), bool)
         keys = np.sort(keys, axis=1)[:, :k]
         if keys.shape[1] < k:
             keys = np.pad(keys, ((0, 0), (0, k - keys.shape[1])), constant_values=kernels.EMPTY)
         indices, distances = kernels.unpack(keys)
-        if crowded.any():
-            exact = self._float32().search(block[crowded], k, hidden[crowded])
-            indices[crowded], distances[crowded] = exact.indices, exact.distances
+        if overflowing.any():
+            exact = self._float32().search(block[overflowing], k, exclude[overflowing])
+            indices[overflowing], distances[overflowing] = exact.indices, exact.distances
         return indices, distances
 
-    def _best(self, queries: np.ndarray, room: int, hidden: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
-        """The `room` largest values of each query, descending, and their rows: float32 and int64 (q, room)."""
+    def _best(
+        self, queries: np.ndarray, capacity: int, exclude: np.ndarray, cells: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The `capacity` largest values of each query, descending, and their rows: float32 and int64 (q, capacity)."""
         import torch
 
         step = max(1, cells // len(queries))
@@ -163,12 +166,12 @@ class TorchIndex:
                 found = self._products(there, self._tile(begin, end))
                 if self.distance == "euclidean":
                     found -= self._halves[begin:end].to(self.device)
-                _hide(found, hidden, begin, end, -np.inf)
-                best = found.topk(min(room, end - begin), dim=1)
+                _exclude(found, exclude, begin, end, -np.inf)
+                best = found.topk(min(capacity, end - begin), dim=1)
                 values = torch.cat([values, best.values], dim=1)
                 rows = torch.cat([rows, best.indices + begin], dim=1)
-                if values.shape[1] > room:
-                    values, order = values.topk(room, dim=1)
+                if values.shape[1] > capacity:
+                    values, order = values.topk(capacity, dim=1)
                     rows = rows.gather(1, order)
             return values.cpu().numpy(), rows.cpu().numpy()
 
@@ -204,40 +207,40 @@ class TorchIndex:
         return np.where(np.isfinite(kth), limit, -np.inf)
 
     def _within_bound(self, keys: np.ndarray, values: np.ndarray, norms: np.ndarray) -> bool:
-        """Whether no settled distance is farther from the device's value than the bound allows."""
+        """Whether no rescored distance is farther from the device's value than the bound allows."""
         from retrieval_bench.search import kernels
 
         rows, near = kernels.unpack(keys)
         near = near.astype(np.float64)
-        room = np.broadcast_to(2.0 * self._errors(norms)[:, None], near.shape)
-        settled = rows >= 0
+        tolerance = np.broadcast_to(2.0 * self._errors(norms)[:, None], near.shape)
+        rescored = rows >= 0
         if self.distance == "cosine":
-            settled = settled & (near > 0)  # else it was cut off
-            room, product = room + 2.0**-22, 1.0 - near
+            rescored = rescored & (near > 0)  # else it was cut off
+            tolerance, product = tolerance + 2.0**-22, 1.0 - near
         elif self.distance == "inner_product":
             product = -near
         else:
             product = (norms[:, None] ** 2 - near * near) / 2.0
             with np.errstate(invalid="ignore", over="ignore"):
-                room = room + (_g(self.dim + 8) + 2.0**-38) * (near * near + norms[:, None] ** 2)
-        return bool((np.abs(product[settled] - values[settled].astype(np.float64)) <= room[settled]).all())
+                tolerance = tolerance + (_g(self.dim + 8) + 2.0**-38) * (near * near + norms[:, None] ** 2)
+        return bool((np.abs(product[rescored] - values[rescored].astype(np.float64)) <= tolerance[rescored]).all())
 
-    def _settled(self, queries: np.ndarray, at: np.ndarray) -> np.ndarray:
+    def _rescored(self, queries: np.ndarray, at: np.ndarray) -> np.ndarray:
         """(q, m) rows, -1 for none -> (q, m) keys in the engine's arithmetic, on all threads."""
         import numba
 
         from retrieval_bench.search.kernels import KINDS
-        from retrieval_bench.search.settle import settler
+        from retrieval_bench.search.rescore import compiled_rescore
         from retrieval_bench.search.threads import on_threads
 
         keys = np.empty(at.shape, np.uint64)
-        settle = settler()
+        rescore = compiled_rescore()
         threads = max(1, min(numba.get_num_threads(), at.size * self.dim // _SETTLED_PER_THREAD, len(at)))
         bounds = [len(at) * share // threads for share in range(threads + 1)]
         at = np.ascontiguousarray(at)
 
         def part(begin: int, end: int) -> None:
-            settle(KINDS[self.distance], queries[begin:end], self._rows, at[begin:end], keys[begin:end])
+            rescore(KINDS[self.distance], queries[begin:end], self._rows, at[begin:end], keys[begin:end])
 
         on_threads([functools.partial(part, begin, end) for begin, end in pairwise(bounds)])
         return keys
@@ -264,15 +267,15 @@ class TorchIndex:
 
     # --- codes
 
-    def _nearest_codes(self, block: np.ndarray, k: int, hidden: np.ndarray, first: int) -> Any:
+    def _nearest_codes(self, block: np.ndarray, k: int, exclude: np.ndarray, first: int) -> Any:
         if not k:
             return np.empty((len(block), 0), np.int64), np.empty((len(block), 0), np.float32)
         words = _words(block)
-        keys = self._portion.attempt(lambda cells: self._smallest(words, k, hidden, cells))
+        keys = self._portion.attempt(lambda cells: self._smallest(words, k, exclude, cells))
         empty = keys == _NOBODY
         return np.where(empty, -1, keys & 0xFFFFFFFF), np.where(empty, np.inf, keys >> 32).astype(np.float32)
 
-    def _smallest(self, queries: np.ndarray, k: int, hidden: np.ndarray, cells: int) -> np.ndarray:
+    def _smallest(self, queries: np.ndarray, k: int, exclude: np.ndarray, cells: int) -> np.ndarray:
         """(q, k) int64 keys, the number of differing bits in the upper half and the row in the lower; ascending."""
         import torch
 
@@ -288,7 +291,7 @@ class TorchIndex:
                     differing += bit_counts(there[:, word, None] ^ tile[None, :, word])
                 found = differing.long() << 32
                 found |= torch.arange(begin, end, device=self.device)
-                _hide(found, hidden, begin, end, _NOBODY)
+                _exclude(found, exclude, begin, end, _NOBODY)
                 keys = torch.cat([keys, found], dim=1)
                 keys = keys.topk(min(k, keys.shape[1]), dim=1, largest=False).values  # all different, so no ties
             return keys.cpu().numpy()  # type: ignore[no-any-return]
@@ -299,7 +302,7 @@ class TorchIndex:
         return max(LEAST_CELLS, min(MOST_CELLS, free_bytes(self.device, 4 * CPU_CELLS * CELL_BYTES) // 4 // CELL_BYTES))
 
     def _on_device(self, array: np.ndarray, what: str) -> Any:
-        """As a tensor; on the CPU where the device has no room for it."""
+        """As a tensor; on the CPU where the device has no memory for it."""
         import torch
 
         here = torch.from_numpy(array)
@@ -341,17 +344,24 @@ def _words(codes: np.ndarray) -> np.ndarray:
     return padded.view(np.int32)
 
 
-def _hide(found: Any, hidden: np.ndarray, begin: int, end: int, value: float) -> None:
-    """Set found[query, row - begin] for the hidden rows among begin..end; hidden: (q, m), -1 for none."""
+def _exclude(found: Any, exclude: np.ndarray, begin: int, end: int, value: float) -> None:
+    """Set found[query, row - begin] for the exclude rows among begin..end; exclude: (q, m), -1 for none."""
     import torch
 
-    queries, places = np.nonzero((hidden >= begin) & (hidden < end))
+    queries, places = np.nonzero((exclude >= begin) & (exclude < end))
     if len(queries):
-        rows = hidden[queries, places] - begin
+        rows = exclude[queries, places] - begin
         at = (torch.from_numpy(queries).to(found.device), torch.from_numpy(rows).to(found.device))
         found[at] = value
 
 
 @BACKENDS("torch", about="exact search with candidates from --device by matrix product; the same bits as `exact`")
 def torch_(gallery: np.ndarray, distance: Distance = "cosine", *, device: str = "cpu") -> Searcher:
+    """A gallery on a device.
+
+    Args:
+        gallery: (n, d) rows to search in.
+        distance: by which they are compared.
+        device: where products are computed; `run` gives it what --device says.
+    """
     return TorchIndex(gallery, distance, device)

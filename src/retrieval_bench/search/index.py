@@ -1,4 +1,4 @@
-"""The public door of search: checks what comes in, packs it, and hands it to the kernels.
+"""The public interface of the search: check the arrays, pack them, and call the kernels.
 
 Distances, all float32 and all small where near:
 - cosine: 1 - similarity, from 0 to 2; the similarity with a zero vector is 0, so its distance is 1.
@@ -49,10 +49,12 @@ _PARTS_PER_THREAD = 4  # of shared-out queries, so that a thread that is held up
 
 
 class RadiusResult(NamedTuple):
-    """All rows within a radius, in the way of a sparse matrix in CSR form.
+    """All rows within a radius, like a sparse matrix in CSR form.
 
-    offsets: (q + 1,) int64; the neighbours of query i are indices[offsets[i] : offsets[i + 1]], the nearest first.
-    indices: (total,) int64 gallery rows. distances: (total,) float32.
+    Attributes:
+        offsets: (q + 1,) int64; the neighbours of query i are `indices[offsets[i] : offsets[i + 1]]`, nearest first.
+        indices: (total,) int64 gallery rows.
+        distances: (total,) float32, one for each of `indices`.
     """
 
     offsets: np.ndarray
@@ -63,27 +65,47 @@ class RadiusResult(NamedTuple):
 def topk(
     queries: np.ndarray, gallery: np.ndarray, k: int, distance: Distance = "cosine", exclude: np.ndarray | None = None
 ) -> Ranking:
-    """The k nearest gallery rows of each query: `ExactIndex(gallery, distance).search(queries, k, exclude)`."""
+    """Find the k nearest gallery rows of each query: `ExactIndex(gallery, distance).search(queries, k, exclude)`.
+
+    Args:
+        queries: (q, d), as the gallery.
+        gallery: (n, d) of a float or integer dtype; (n, bytes) packed uint8 for hamming.
+        k: how many rows to find for each query, at least 1.
+        distance: "cosine", "euclidean", "inner_product" or "hamming".
+        exclude: (q,) or (q, m) gallery rows that query i must not find; -1 stands for none.
+
+    Returns:
+        The rows and their distances, nearest first; padded with -1 and inf if fewer than k can be found.
+
+    Raises:
+        BenchError: NaN, inf, or a wrong shape, dtype, distance or k.
+    """
     return ExactIndex(gallery, distance).search(queries, k, exclude)
 
 
 class ExactIndex:
     """A gallery packed for exact search.
 
-    gallery: (n, d) of any float or integer dtype for cosine, euclidean and inner_product (computed in float32); (n,
-        bytes) packed uint8 for hamming. Never written to. n may be 0; then every result is padding.
-    distance: one of cosine, euclidean, inner_product, hamming.
-    scan: "float32" reads the vectors themselves. "int8" reads codes of a quarter of the size and settles in float32 who
-        may be among the nearest; it finds the same, to the last bit. "auto" takes the quicker one for each search, by
-        certified.choose, and holds both from the first search on that wants the vectors.
-    kernel: "avx512", "avx2", "neon" or "plain"; by default RETRIEVAL_BENCH_KERNEL or what the processor can do.
+    The index is one float32 copy of the gallery (uint64 words for hamming, at least 8 bytes a row), with rows filled up
+    to a multiple of 32. The gallery itself is not kept. While the index is built, up to 4096 rows more are copied for
+    each thread if the gallery is not float32 in C order. Memory-mapped arrays are read once, from front to back.
 
-    dim: columns of the gallery. bytes: what the index occupies. build_seconds: what packing took.
+    Args:
+        gallery: (n, d) of any float or integer dtype for cosine, euclidean and inner_product (computed in float32);
+            (n, bytes) packed uint8 for hamming. It is never written to. n may be 0; then all results are padding.
+        distance: "cosine", "euclidean", "inner_product" or "hamming".
+        scan: "float32" reads the vectors. "int8" reads codes of a quarter of the size, and rescores in float32 all rows
+            that may be among the nearest; the result is the same, to the last bit. "auto" takes the faster one for
+            each search (see `certified.choose`), and holds both from the first search that reads the vectors.
+        kernel: "avx512", "avx2", "neon" or "plain". None: RETRIEVAL_BENCH_KERNEL, else the fastest for the processor.
 
-    Copies made: the index is one float32 copy of the gallery (uint64 words for hamming, 8 bytes at least), rows filled
-    up to a multiple of 32. While it is built, up to 4096 rows more for each thread, where the gallery is not float32 in
-    C order. The gallery itself is not kept. Memory-mapped arrays are read once, from front to back.
-    Raises BenchError for NaN, inf, and any other shape, dtype or distance.
+    Attributes:
+        dim: columns of the gallery.
+        kernel: name of the kernel in use.
+        build_seconds: how long packing took, in seconds.
+
+    Raises:
+        BenchError: NaN, inf, or a wrong shape, dtype, distance, scan or kernel.
     """
 
     _piece: Piece | None  # None where the gallery stays on disk, or is held as codes
@@ -111,24 +133,43 @@ class ExactIndex:
 
     @classmethod
     def of_prepared(cls, rows: np.ndarray, distance: Distance, kernel: str | None = None) -> Self:
-        """An index over float32 rows that need no more preparing: for cosine they have unit length already, to the bit,
-        and are not divided again."""
+        """Build an index over float32 rows that are prepared already: for cosine, they are not normalised again.
+
+        Args:
+            rows: (n, d) float32; for cosine of unit length, to the bit.
+            distance: "cosine", "euclidean" or "inner_product".
+            kernel: as for `ExactIndex`.
+
+        Returns:
+            The index.
+        """
         index = cls.__new__(cls)
-        index._open(rows, distance, kernel)
-        index._prepared = True
-        index._pack_all()
-        index._gallery = np.empty((0, index.dim), np.uint8)
+        index._open(rows, distance, kernel)  # noqa: SLF001 - its own class
+        index._prepared = True  # noqa: SLF001
+        index._pack_all()  # noqa: SLF001
+        index._gallery = np.empty((0, index.dim), np.uint8)  # noqa: SLF001
         return index
 
     @classmethod
     def from_npy(
         cls, path: str | os.PathLike[str], distance: Distance = "cosine", *, kernel: str | None = None
     ) -> Self:
-        """An index over a gallery in a .npy file that stays on disk: for galleries larger than memory.
+        """Open a gallery in a .npy file that stays on disk, for galleries larger than memory.
 
         Each search reads the file from front to back and packs 64 MiB at a time, so put many queries into one call.
         Results equal those of the index in memory, bit for bit. Values are checked while searching. The file must not
         change meanwhile. `bytes` is 0.
+
+        Args:
+            path: a .npy file that holds one array, as `gallery` of `ExactIndex`.
+            distance: "cosine", "euclidean", "inner_product" or "hamming".
+            kernel: as for `ExactIndex`.
+
+        Returns:
+            The index.
+
+        Raises:
+            BenchError: The file cannot be read, or holds no such array.
         """
         started = time.perf_counter()
         try:
@@ -138,7 +179,7 @@ class ExactIndex:
         if not isinstance(gallery, np.ndarray):
             raise BenchError(f"{os.fspath(path)} holds several arrays; save the gallery alone, with np.save")
         index = cls.__new__(cls)
-        index._open(check_matrix("gallery", gallery, check_distance(distance)), distance, kernel)
+        index._open(check_matrix("gallery", gallery, check_distance(distance)), distance, kernel)  # noqa: SLF001
         index.build_seconds = time.perf_counter() - started
         return index
 
@@ -174,15 +215,25 @@ class ExactIndex:
 
     @property
     def bytes(self) -> int:
+        """Bytes that the index takes in memory."""
         return self._bytes if self._certified is None else int(self._certified.bytes)
 
     def search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
-        """The k nearest gallery rows of each query.
+        """Find the k nearest gallery rows of each query.
 
-        queries: (q, d) as for the gallery; q may be 0.
-        k: at least 1; where it exceeds what can be found, the rest is padded with -1 and inf.
-        exclude: (q,) or (q, m) gallery rows that query i must not find, -1 for none.
-        Runs on `numba.get_num_threads()` threads, fewer where there is little to do.
+        Runs on `numba.get_num_threads()` threads, on fewer if there is little to do.
+
+        Args:
+            queries: (q, d), as the gallery; q may be 0.
+            k: how many rows to find for each query, at least 1.
+            exclude: (q,) or (q, m) gallery rows that query i must not find; -1 stands for none.
+
+        Returns:
+            The rows and their distances, nearest first, equal distances by row; padded with -1 and inf if fewer than k
+            can be found.
+
+        Raises:
+            BenchError: NaN, inf, or a wrong shape, dtype or k.
         """
         from retrieval_bench.search import kernels
 
@@ -190,11 +241,11 @@ class ExactIndex:
             return self._certified_search(queries, k, exclude)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
-        hidden = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
+        exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
         ranking = Ranking(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
         found = min(k, self._n)
         for batch in self._batches(len(queries), 24 * found + 1024):
-            shares, threads = self._shared_out(queries, batch, hidden)
+            shares, threads = self._shared_out(queries, batch, exclude)
             parts = [Nearest(share, found, self._n) for share in shares]
             self._scan_all(parts, threads)
             for rows, keys in merged(parts, found):
@@ -211,20 +262,30 @@ class ExactIndex:
         return index.search(queries, k, exclude)  # type: ignore[no-any-return]
 
     def search_radius(self, queries: np.ndarray, radius: float, exclude: np.ndarray | None = None) -> RadiusResult:
-        """All gallery rows at a distance of `radius` or less, each query's nearest first, equal ones by row.
+        """Find all gallery rows at a distance of at most `radius`.
 
-        queries, exclude: as for `search`. radius: a number in the unit of the distance, compared with the float32
-        values that are returned. Memory grows with what is found, by 20 bytes a neighbour, and about three times that
-        while it is sorted. Always scans the vectors in float32.
+        It always scans the vectors in float32. Memory grows with the result: 20 bytes for each neighbour, and about
+        three times that while they are sorted.
+
+        Args:
+            queries: (q, d), as the gallery; q may be 0.
+            radius: in the unit of the distance; compared with the float32 distances that are returned.
+            exclude: (q,) or (q, m) gallery rows that query i must not find; -1 stands for none.
+
+        Returns:
+            The neighbours of each query, nearest first, equal distances by row.
+
+        Raises:
+            BenchError: NaN, inf, or a wrong shape, dtype or radius.
         """
         if self._certified is not None:
             return self._certified.float32().search_radius(queries, radius, exclude)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         limit = check_radius(radius)
-        hidden = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
+        exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
         counts, indices, distances = [], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         for batch in self._batches(len(queries), 1024):
-            shares, threads = self._shared_out(queries, batch, hidden)
+            shares, threads = self._shared_out(queries, batch, exclude)
             parts = [Within(share, limit) for share in shares]
             self._scan_all(parts, threads)
             found = [np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True)]
@@ -244,7 +305,7 @@ class ExactIndex:
         for start in range(0, q, size):
             yield slice(start, min(start + size, q))
 
-    def _shared_out(self, queries: np.ndarray, batch: slice, hidden: np.ndarray) -> tuple[list[Share], int]:
+    def _shared_out(self, queries: np.ndarray, batch: slice, exclude: np.ndarray) -> tuple[list[Share], int]:
         """Many queries: each thread takes some; few: each takes stretches of the gallery. -> (shares, threads)."""
         import numba
 
@@ -255,9 +316,9 @@ class ExactIndex:
         if blocks >= _BLOCKS_PER_THREAD * threads:
             parts = min(blocks // _BLOCKS_PER_THREAD, _PARTS_PER_THREAD * threads) if threads > 1 else 1
             bounds = [batch.start + min(q, most * (blocks * part // parts)) for part in range(parts + 1)]
-            alone = [Queries(self._layout, queries, slice(a, b), hidden) for a, b in pairwise(bounds)]
+            alone = [Queries(self._layout, queries, slice(a, b), exclude) for a, b in pairwise(bounds)]
             return [Share(some, batch.start, False) for some in alone], threads
-        shared = Queries(self._layout, queries, batch, hidden)
+        shared = Queries(self._layout, queries, batch, exclude)
         shared.prepare()
         return [Share(shared, batch.start, True)] * threads, threads
 
@@ -312,7 +373,17 @@ class ExactIndex:
 
 
 def kernel_for(name: str | None = None) -> Kernel:
-    """The kernel of that name, or of RETRIEVAL_BENCH_KERNEL, or the one that this processor runs fastest."""
+    """Choose the kernel.
+
+    Args:
+        name: "avx512", "avx2", "neon" or "plain". None: RETRIEVAL_BENCH_KERNEL, else the fastest for the processor.
+
+    Returns:
+        The kernel.
+
+    Raises:
+        BenchError: No kernel has this name, or this processor cannot run it.
+    """
     from retrieval_bench.search import emit
 
     wanted = name if name is not None else os.environ.get(emit.KERNEL_VARIABLE) or None
@@ -333,7 +404,12 @@ def _use_codes(scan: str, n: int, dim: int, distance: str) -> bool:
 
 
 def warm_up(distance: Distance = "cosine", kernel: str | None = None) -> None:
-    """Compile, or load from the cache on disk, all that a search by this distance can need; nothing compiles later."""
+    """Compile, or load from the cache on disk, everything that searches by this distance need.
+
+    Args:
+        distance: "cosine", "euclidean", "inner_product" or "hamming".
+        kernel: as for `ExactIndex`.
+    """
     from retrieval_bench.search import kernels
 
     kernels.engine(kernel_for(kernel), check_distance(distance))
@@ -341,4 +417,13 @@ def warm_up(distance: Distance = "cosine", kernel: str | None = None) -> None:
 
 @BACKENDS("exact", about="exact search in compiled code on all threads; the same bits every time")
 def exact(gallery: np.ndarray, distance: Distance = "cosine") -> Searcher:
+    """Build the exact search of a run: an `ExactIndex` with its defaults.
+
+    Args:
+        gallery: as for `ExactIndex`.
+        distance: as for `ExactIndex`.
+
+    Returns:
+        The index.
+    """
     return ExactIndex(gallery, distance)

@@ -91,7 +91,7 @@ def lazily(function: Callable, variant: str = "") -> Any:
         foreign = source.parent != Path(__file__).parent  # not part of the directory's name
         stamp = hashlib.sha256(source.read_bytes()).hexdigest()[:16] if foreign and source.is_file() else ""
         function.__qualname__ = "-".join(part for part in (function.__name__, variant, stamp) if part)
-        dispatcher._cache = _Cache(function)
+        dispatcher._cache = _Cache(function)  # noqa: SLF001 - Numba has no public word for it
     return dispatcher
 
 
@@ -103,7 +103,7 @@ def announced() -> Iterator[None]:
             yield
             return
         _depth.append(1)
-        timer = threading.Timer(NOTICE_AFTER, log.info, ["compiling the search kernels (once per machine)"])
+        timer = threading.Timer(NOTICE_AFTER, _tell)
         timer.daemon = True
         timer.start()
         try:
@@ -113,7 +113,15 @@ def announced() -> Iterator[None]:
             _depth.pop()
 
 
+def _tell() -> None:
+    """Once a process: a run compiles for each kind of features, and the reader needs to know once why he waits."""
+    if not _told.is_set():
+        _told.set()
+        log.info("compiling the search kernels (once per machine)")
+
+
 _depth: list[int] = []
+_told = threading.Event()
 
 
 class _Locator(_CacheLocator):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The compiled inner room of exact search: it takes checked arrays and returns sortable keys.
+"""The compiled inner part of exact search: it takes checked arrays and returns sortable keys.
 
 The gallery lies in panels, `[dim][PANEL rows]`, so that one dimension of PANEL rows is one stretch of memory; queries
 lie in blocks, `[dim][queries]`, in the same way. The innermost loops (emit.py) compare one block with one panel and
@@ -14,14 +14,14 @@ keys order like (distance, row). Keys of one query are all different: sorting th
 
 **Euclidean.** The distance is *defined* by the differences, sqrt(sum (q - x)^2); found by s = q.x - |x|^2/2, at half
 the cost, since |q - x|^2 = |q|^2 - 2s. In float32, s is off by rounding; a row is passed over only where no rounding
-could have hidden a neighbour, and all others are settled by the definition. With u = 2^-24 and g = D u / (1 - D u):
+could have lost a neighbour, and all others are rescored by the definition. With u = 2^-24 and g = D u / (1 - D u):
 - D fused multiply-adds from a start b err by at most g (|b| + |q||x|) + D 2^-150 (Higham, Accuracy and Stability,
   3.1), and |q||x| <= (|q|^2 + |x|^2) / 2. So with |b| <= |x|^2/2, s >= exact - g |x|^2 - g |q|^2/2 - D 2^-150, and
   starting from b = -|x|^2/2 + g |x|^2 (rounded up) leaves g |q|^2/2 to allow for: `_starts`.
 - The definition in float32 is at least sqrt(T (1 - g')) with g' for D + 4 in place of D, T being the true square, so
   who is nearer than a limit L has T < L^2 / (1 - 2 (D + 4) u) + D 2^-148, and s > (|q|^2 - that) / 2 - g |q|^2/2
   - D 2^-149: `_gate`.
-Near-duplicates of large norm pass in crowds and are settled; that is slower and never wrong.
+Near-duplicates of large norm pass in large numbers and are rescored; that is slower and never wrong.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ COSINE, EUCLIDEAN, INNER_PRODUCT, HAMMING = 0, 1, 2, 3
 KINDS = {"cosine": COSINE, "euclidean": EUCLIDEAN, "inner_product": INNER_PRODUCT, "hamming": HAMMING}
 
 _U = 2.0**-24  # the largest relative error of one rounding in float32
-FEW = 16  # up to so many neighbours are kept sorted; more wait in a room that is cleared out now and then
+FEW = 16  # up to so many neighbours are kept sorted; more wait in a buffer that is cleared out now and then
 NO_LIMIT = 2**62  # more bits than anything differs in
 
 _inner = numba.njit(nogil=True, error_model="numpy")  # compiled as a part of what calls it
@@ -211,31 +211,31 @@ def _engine(
         return a if count <= a else b if count <= b else c if count <= c else most
 
     def scan(  # type: ignore[no-untyped-def]
-        kind, queries, squares, panels, starts, first, n, ticket, step, k, hidden, keys, counts, limits, gates, tile,
-        masks,
+        kind, queries, squares, panels, starts, first, n, work_counter, step, k, exclude, keys, counts, limits, gates,
+        tile, masks,
     ):  # fmt: skip
         """Add to `keys` what is among the k nearest, as far as the `n` gallery rows from `first` on are concerned.
 
         queries: blocks of `most` queries, and a last one of a size in kernel.blocks, one after the other: flat, each
             (dim, size). squares: (q,) float64 squared lengths, for EUCLIDEAN.
         panels: (ceil(n / PANEL), dim, PANEL). starts: (.., PANEL), one line for each panel for EUCLIDEAN, else zeros.
-        ticket: (1,) int64, the next panel that nobody has taken: `step` panels at a time, until there are no more.
-            Threads with the same ticket share out the panels.
-        hidden: (q, m) gallery rows that query i must not find, each line ascending, -1 for none.
-        keys (q, room), counts, limits (q,): what is known so far, and the distance to beat. room: k up to FEW; else
-            more than k, or all rows of the gallery. gates: the limits as the inner loop compares them, of the queries
-            that fill up the last block too, for whom they are out of reach.
+        work_counter: (1,) int64, the next panel that no thread has taken; `step` panels are taken at a time. Threads
+            with the same work_counter share out the panels.
+        exclude: (q, m) gallery rows that query i must not find, each line ascending, -1 for none.
+        keys (q, capacity), counts, limits (q,): what is known so far, and the distance to beat. capacity: k up to FEW;
+            else more than k, or all rows of the gallery. gates: the limits as the inner loop compares them, of the
+            queries that fill up the last block too, for whom they are out of reach.
         tile (most, PANEL), masks (most,): scratch; most is no less than SIDE.
         """
         queries, squares, panels, starts = borrowed(queries), borrowed(squares), borrowed(panels), borrowed(starts)
-        hidden, keys, counts, limits = borrowed(hidden), borrowed(keys), borrowed(counts), borrowed(limits)
+        exclude, keys, counts, limits = borrowed(exclude), borrowed(keys), borrowed(counts), borrowed(limits)
         gates, tile, masks = borrowed(gates), borrowed(tile), borrowed(masks)
         dim, q = panels.shape[1], len(counts)
         group = max(1, GROUP_BYTES // (panels.itemsize * PANEL * dim))
         begin = stop = 0
         while True:
             if begin == stop:
-                begin = take(ticket, step)
+                begin = take(work_counter, step)
                 stop = min(begin + step, len(panels))
                 if begin >= stop:
                     return
@@ -249,7 +249,7 @@ def _engine(
                         anyone &= anyone - np.uint64(1)
                         row = (begin + s) * PANEL
                         mask = masks[s] & _lowest(n - row)
-                        _admit(0, mask, first + row, s, tile, hidden, k, keys, counts, limits)
+                        _admit(0, mask, first + row, s, tile, exclude, k, keys, counts, limits)
                         gates[0] = gate(kind, limits[0], squares[0], dim)
                     begin += SIDE
             for some in range(0, q, most):
@@ -263,23 +263,23 @@ def _engine(
                         anyone &= anyone - np.uint64(1)
                         query, row = some + r, panel * PANEL
                         mask = masks[r] & _lowest(n - row)
-                        _admit(query, mask, first + row, r, tile, hidden, k, keys, counts, limits)
+                        _admit(query, mask, first + row, r, tile, exclude, k, keys, counts, limits)
                         gates[query] = gate(kind, limits[query], squares[query], dim)
             begin = end
 
     def collect(  # type: ignore[no-untyped-def]
-        kind, queries, squares, panels, starts, first, n, ticket, step, at, hidden, radii, rows, distances, owners,
-        gates, tile, masks,
+        kind, queries, squares, panels, starts, first, n, work_counter, step, at, exclude, radii, rows, distances,
+        owners, gates, tile, masks,
     ):  # fmt: skip
-        """All within the radius, until the room runs out or there are no more panels -> number found.
+        """All within the radius, until the buffers are full or there are no more panels -> number found.
 
         Arguments as for `scan`. at: (2,) int64, where to go on: a comparison of one block with one panel, and the last
-        of those that are taken already; zeros at first. The room has run out if it cannot hold `most` * PANEL more.
-        radii: (q,) float32. rows (int64), distances (float32), owners (int64, the query): room for what is found, at
+        of those that are taken already; zeros at first. The buffers are full if they cannot hold `most` * PANEL more.
+        radii: (q,) float32. rows (int64), distances (float32), owners (int64, the query): buffers of at
         least most * PANEL.
         """
         queries, squares, panels, starts = borrowed(queries), borrowed(squares), borrowed(panels), borrowed(starts)
-        hidden, radii, rows, distances = borrowed(hidden), borrowed(radii), borrowed(rows), borrowed(distances)
+        exclude, radii, rows, distances = borrowed(exclude), borrowed(radii), borrowed(rows), borrowed(distances)
         owners, gates, tile, masks = borrowed(owners), borrowed(gates), borrowed(tile), borrowed(masks)
         dim, q = panels.shape[1], len(radii)
         blocks = -(-q // most)
@@ -288,7 +288,7 @@ def _engine(
             gates[query] = gate(kind, np.nextafter(radii[query], np.float32(np.inf)), squares[query], dim)
         while found + most * PANEL <= len(rows):
             if at[0] == at[1]:
-                begin = take(ticket, step)
+                begin = take(work_counter, step)
                 if begin >= len(panels):
                     break
                 at[0], at[1] = begin * blocks, min(begin + step, len(panels)) * blocks
@@ -305,7 +305,7 @@ def _engine(
                     lane = lowest_bit(mask)
                     mask &= mask - np.uint64(1)
                     distance = np.float32(tile[r, lane])
-                    if distance <= radii[query] and not _contains(hidden[query], first + row + lane):
+                    if distance <= radii[query] and not contains(exclude[query], first + row + lane):
                         rows[found], distances[found], owners[found] = first + row + lane, distance, query
                         found += 1
             at[0] += 1
@@ -314,7 +314,7 @@ def _engine(
     integer, real = types.int64, types.float64
     panels, keys, counts = array(value, 3), array(types.uint64, 2), array(integer, 1)
     gallery = (panels, array(types.float32, 2), integer, integer, counts, integer)
-    floats, hidden = array(types.float32, 1), array(integer, 2)
+    floats, exclude = array(types.float32, 1), array(integer, 2)
     scratch = (array(comparable, 1), array(comparable, 2), array(types.uint64, 1))
     lengths = array(real, 1)
 
@@ -329,13 +329,13 @@ def _engine(
         once(_starts, types.none(lengths, integer, array(types.float32, 2))),
         jit.compiled(
             scan,
-            types.none(integer, array(value, 1), lengths, *gallery, integer, hidden, keys, counts, floats, *scratch),
+            types.none(integer, array(value, 1), lengths, *gallery, integer, exclude, keys, counts, floats, *scratch),
             f"{name}-{kernel.name}",
         ),
         jit.compiled(
             collect,
             integer(
-                *(integer, array(value, 1), lengths, *gallery, counts, hidden, floats),
+                *(integer, array(value, 1), lengths, *gallery, counts, exclude, floats),
                 *(counts, floats, counts, *scratch),
             ),
             f"{name}-{kernel.name}",
@@ -429,7 +429,7 @@ def _lowest(count):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _contains(ascending, row):  # type: ignore[no-untyped-def]
+def contains(ascending, row):  # type: ignore[no-untyped-def]
     low, high = 0, len(ascending)
     while low < high:
         middle = (low + high) // 2
@@ -441,12 +441,11 @@ def _contains(ascending, row):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _admit(query, mask, row, r, tile, hidden, k, keys, counts, limits):  # type: ignore[no-untyped-def]
+def _admit(query, mask, row, r, tile, exclude, k, keys, counts, limits):  # type: ignore[no-untyped-def]
     """Add the rows of the mask to the keys of the query; tile[r, lane] is the distance to row + lane.
 
-    Up to FEW neighbours are kept sorted. For more, the room is twice k, or a little more: each clearing-out costs a
-    pass over the room and is paid for by the k newcomers before it, so that a candidate costs the same at k = 1 and at
-    k = n.
+    Up to FEW neighbours are kept sorted. For more, the capacity is twice k, or a little more: each clearing-out costs a
+    pass over it and is paid for by the k newcomers before it, so that a candidate costs the same at k = 1 and at k = n.
     """
     limit, count = limits[query], counts[query]
     while mask != np.uint64(0):
@@ -454,30 +453,30 @@ def _admit(query, mask, row, r, tile, hidden, k, keys, counts, limits):  # type:
         mask &= mask - np.uint64(1)
         distance = np.float32(tile[r, lane])
         # Rows arrive in ascending order, so a newcomer at the limit itself loses the tie.
-        if distance < limit and not _contains(hidden[query], row + lane):
+        if distance < limit and not contains(exclude[query], row + lane):
             if k <= FEW:
-                key, place = _key(distance, row + lane), min(count, k - 1)
+                key, place = key_of(distance, row + lane), min(count, k - 1)
                 while place > 0 and keys[query, place - 1] > key:
                     keys[query, place] = keys[query, place - 1]
                     place -= 1
                 keys[query, place] = key
                 count = min(count + 1, k)
                 if count == k:
-                    limit = _key_distance(keys[query, k - 1])
+                    limit = key_distance(keys[query, k - 1])
                 continue
             if count == keys.shape[1]:
-                _bring_smallest_forward(keys[query], count, k)
+                bring_smallest_forward(keys[query], count, k)
                 count = k
-                limit = _key_distance(keys[query, k - 1])
+                limit = key_distance(keys[query, k - 1])
                 if distance >= limit:
                     continue
-            keys[query, count] = _key(distance, row + lane)
+            keys[query, count] = key_of(distance, row + lane)
             count += 1
     counts[query], limits[query] = count, limit
 
 
 @_inlined
-def _key(distance, row):  # type: ignore[no-untyped-def]
+def key_of(distance, row):  # type: ignore[no-untyped-def]
     """(float32 distance, row) as an integer of the same order: negative floats are mirrored."""
     bits = np.float32(distance).view(np.uint32)
     ordered = bits ^ np.uint32(0xFFFFFFFF) if bits >> np.uint32(31) else bits ^ np.uint32(0x80000000)
@@ -485,7 +484,7 @@ def _key(distance, row):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _key_distance(key):  # type: ignore[no-untyped-def]
+def key_distance(key):  # type: ignore[no-untyped-def]
     ordered = np.uint32(key >> np.uint64(32))
     bits = ordered ^ np.uint32(0x80000000) if ordered >> np.uint32(31) else ordered ^ np.uint32(0xFFFFFFFF)
     return np.uint32(bits).view(np.float32)
@@ -504,7 +503,7 @@ def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @_inner
-def _bring_smallest_forward(keys, count, k):  # type: ignore[no-untyped-def]
+def bring_smallest_forward(keys, count, k):  # type: ignore[no-untyped-def]
     """Reorder keys[:count] so that the k smallest stand in front and the k-th smallest at k - 1 (Hoare's FIND).
 
     The parting is Lomuto's, with every key exchanged, so that nothing is left to guess for the processor: on keys in
@@ -534,7 +533,7 @@ def _smallest(keys: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
     for query in range(len(keys)):
         count = counts[query]
         if count > k:
-            _bring_smallest_forward(keys[query], count, k)
+            bring_smallest_forward(keys[query], count, k)
             count = k
         nearest[query, :count] = keys[query, :count]
     return nearest

@@ -47,20 +47,20 @@ class Piece(NamedTuple):
 class Turns:
     """Who scans which panels of a piece: threads take turns, so that whoever is held up leaves more to the others.
 
-    ticket: (1,) int64, the next panel to be taken. step: how many are taken at a time; a megabyte at least.
+    work_counter: (1,) int64, the next panel to be taken. step: how many are taken at a time; a megabyte at least.
     """
 
     def __init__(self, piece: Piece, threads: int) -> None:
         turns = max(threads, min(piece.panels.nbytes >> 20, 16 * threads)) if threads > 1 else 1
-        self.ticket, self.step = np.zeros(1, np.int64), -(-len(piece.panels) // turns)
+        self.work_counter, self.step = np.zeros(1, np.int64), -(-len(piece.panels) // turns)
 
 
 class Queries:
     """Some rows of the argument `queries`, packed when they are needed (on the thread that needs them)."""
 
-    def __init__(self, layout: Layout, queries: np.ndarray, rows: slice, hidden: np.ndarray) -> None:
+    def __init__(self, layout: Layout, queries: np.ndarray, rows: slice, exclude: np.ndarray) -> None:
         self.layout, self._block, self.rows = layout, queries[rows], rows
-        self.hidden = hidden[rows]
+        self.exclude = exclude[rows]
         self.kind: int
         self.largest = -1.0
 
@@ -118,7 +118,7 @@ class _Scan:
             most = self._engine.kernel.blocks[-1]
             # Whatever fills up the last block is never near: nothing is below -inf, or below 0 bits.
             self.gates = np.full(queries.padded, 0 if bits else -np.inf, np.int64 if bits else np.float32)
-            self.gates[: len(queries.hidden)] = kernels.NO_LIMIT if bits else np.inf
+            self.gates[: len(queries.exclude)] = kernels.NO_LIMIT if bits else np.inf
             self.scratch = (
                 np.empty((most, kernels.PANEL), self.gates.dtype),
                 np.zeros(most, np.uint64),
@@ -132,10 +132,10 @@ class Nearest(_Scan):
         from retrieval_bench.search import kernels
 
         super().__init__(share)
-        q = len(share.queries.hidden)
+        q = len(share.queries.exclude)
         self.k = k
-        room = k if k <= kernels.FEW else min(2 * k, n)
-        self.keys = np.empty((q, room), np.uint64)
+        capacity = k if k <= kernels.FEW else min(2 * k, n)
+        self.keys = np.empty((q, capacity), np.uint64)
         self.counts, self.limits = np.zeros(q, np.int64), np.full(q, np.inf, np.float32)
 
     def scan(self, piece: Piece, turns: Turns) -> None:
@@ -143,7 +143,7 @@ class Nearest(_Scan):
         queries = self.share.queries
         self._engine.scan(
             *(queries.kind, queries.packed, queries.squares, piece.panels, piece.starts, piece.first, piece.n),
-            *(turns.ticket, turns.step, self.k, queries.hidden, self.keys, self.counts, self.limits),
+            *(turns.work_counter, turns.step, self.k, queries.exclude, self.keys, self.counts, self.limits),
             *(self.gates, *self.scratch),
         )
 
@@ -163,15 +163,15 @@ class Within(_Scan):
         self._begin(piece)
         queries = self.share.queries
         most_at_once = self._engine.kernel.blocks[-1] * piece.panels.shape[2]
-        room = max(FOUND_AT_ONCE, most_at_once)
-        rows, near, owners = np.empty(room, np.int64), np.empty(room, np.float32), np.empty(room, np.int64)
-        radii = np.full(len(queries.hidden), self.radius, np.float32)
+        capacity = max(FOUND_AT_ONCE, most_at_once)
+        rows, near, owners = np.empty(capacity, np.int64), np.empty(capacity, np.float32), np.empty(capacity, np.int64)
+        radii = np.full(len(queries.exclude), self.radius, np.float32)
         offset = queries.rows.start - self.share.base
-        at, found = np.zeros(2, np.int64), room
-        while found + most_at_once > room:
+        at, found = np.zeros(2, np.int64), capacity
+        while found + most_at_once > capacity:
             found = self._engine.collect(
                 *(queries.kind, queries.packed, queries.squares, piece.panels, piece.starts, piece.first, piece.n),
-                *(turns.ticket, turns.step, at, queries.hidden, radii, rows, near, owners),
+                *(turns.work_counter, turns.step, at, queries.exclude, radii, rows, near, owners),
                 *(self.gates, *self.scratch),
             )
             self._found.append((owners[:found] + offset, rows[:found].copy(), near[:found].copy()))

@@ -77,10 +77,10 @@ def on_threads(tasks: Sequence[Callable[[], Any]], threads: int | None = None) -
         return [task() for task in tasks]
     results: list[Any] = [None] * len(tasks)
     errors: dict[int, BenchError] = {}
-    waiting = iter(enumerate(tasks))  # taking the next is one step under the GIL
+    numbered = iter(enumerate(tasks))  # taking the next is one step under the GIL
 
     def work() -> None:
-        for number, task in waiting:
+        for number, task in numbered:
             try:
                 results[number] = task()
             except BenchError as error:

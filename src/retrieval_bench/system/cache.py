@@ -130,12 +130,12 @@ class FeatureCache:
                 arrays = {name: stored[name] for name in stored.files}
             made_by = json.loads(arrays.pop(_RECIPE).tobytes()) if _RECIPE in arrays else {}
         except Exception as error:  # a damaged zip raises nearly anything, NotImplementedError among it
-            self._tell(f"cache: {path.name} is damaged ({error}); learning it again")
+            self._tell(f"cache: {path.name} is damaged ({error}); it is learned again")
             return None
         wanted = json.loads(_canonical(recipe))
         if made_by != wanted:
             other = sorted(name for name in {*made_by, *wanted} if made_by.get(name) != wanted.get(name))
-            self._tell(f"cache: {path.name} was learned with another {', '.join(other)}; learning it again")
+            self._tell(f"cache: {path.name} was learned with another {', '.join(other)}; it is learned again")
             return None
         return arrays
 
@@ -153,7 +153,7 @@ class FeatureCache:
         except OSError as error:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
-            self._tell(f"cache: {self.root} cannot be written ({error.strerror}); going on without storing")
+            self._tell(f"cache: {self.root} cannot be written ({error.strerror}); continuing without storing")
 
     def _path(self, kind: str, key: str, suffix: str) -> Path | None:
         return None if self.root is None else self.root / kind / key[:2] / f"{key}{suffix}"
@@ -173,13 +173,13 @@ class FeatureCache:
                 work(shelf)
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorname", "").startswith(_NOT_THE_FILES_FAULT):
-                self._tell(f"cache: {path} is out of reach ({error}); going on without it")
+                self._tell(f"cache: {path} cannot be reached ({error}); continuing without it")
                 return
             self._tell(f"cache: {path} is damaged ({error}); its features are computed again")
             with contextlib.suppress(OSError):
                 path.unlink()
         except OSError as error:
-            self._tell(f"cache: {self.root} cannot be written ({error.strerror}); going on without storing")
+            self._tell(f"cache: {self.root} cannot be written ({error.strerror}); continuing without storing")
 
     def _tell(self, sentence: str) -> None:
         if sentence not in self._told:

@@ -24,8 +24,10 @@ FORMAT = 1
 def save_weights(path: Path, state: Any, facts: Mapping[str, Any]) -> None:
     """state: a state dict of tensors. facts: JSON-able; see `train.facts`. Whole or not at all; raises BenchError."""
     noted = OrderedDict(state)
-    noted._metadata = OrderedDict(getattr(state, "_metadata", {}))  # type: ignore[attr-defined]
-    noted._metadata[NOTE] = {"format": FORMAT, "facts": json.dumps(facts, allow_nan=False)}  # type: ignore[attr-defined]
+    # torch keeps there what it knows of a state dict, and saves it; there is no public word for it.
+    metadata = OrderedDict(getattr(state, "_metadata", {}))
+    metadata[NOTE] = {"format": FORMAT, "facts": json.dumps(facts, allow_nan=False)}
+    noted._metadata = metadata  # type: ignore[attr-defined] # noqa: SLF001
     _write(path, noted, "weights")
 
 
@@ -44,8 +46,8 @@ def facts_of(state: Any) -> dict[str, Any] | None:
         known = False
     if not known:
         raise BenchError(
-            "the weights file says of its training what this program cannot read, so queries it learned from cannot be "
-            f"told; it must be of format {FORMAT}: train it anew, or save the bare state dict"
+            "this program cannot read the notes on training in the weights file, so it cannot know which images it "
+            f"learned from; the notes must have format {FORMAT}: train again, or save only the state dict"
         )
     return facts
 
@@ -68,8 +70,8 @@ def refuse_own_images(facts: Mapping[str, Any] | None, digests: Iterable[str], n
     if shared:
         raise BenchError(
             f"{name}: {len(shared)} of the query images are among the {len(known)} that its weights were trained on "
-            f"(dataset {facts['dataset']}); such a score says nothing about new images; query others or train anew "
-            "without these"
+            f"(dataset {facts['dataset']}); such a score says nothing about new images; use other queries, or train "
+            "again without these images"
         )
 
 
@@ -80,18 +82,22 @@ def save_state(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]
     )
 
 
-def restore_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a run of the same identity. Raises BenchError that names what differs."""
+def restore_state(path: Path, identity: Mapping[str, Any], called: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The state of a run of the same identity. Raises BenchError that names what differs.
+
+    called: key of the identity -> its name for the user, where this is another.
+    """
     found = _read(path)
     if not isinstance(found, dict) or found.get("format") != FORMAT or not {"identity", "state"} <= found.keys():
-        raise BenchError(f"--resume: {printable(path)} is no checkpoint of this program; train without --resume")
+        raise BenchError(f"--resume: {printable(path)} is not a checkpoint of this program; train without --resume")
     before = json.loads(found["identity"])
     now = json.loads(json.dumps(identity))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
+            name = (called or {}).get(key, key)
             raise BenchError(
-                f"--resume: {printable(path)} was written with {key} = {_short(before.get(key))} and this run has "
-                f"{_short(now.get(key))}; give the same, or train without --resume"
+                f"--resume: {printable(path)} was written with {name} = {_short(before.get(key))} and this run has "
+                f"{_short(now.get(key))}; give the same value, or train without --resume"
             )
     return dict(found["state"])
 
@@ -111,9 +117,9 @@ def _write(path: Path, content: Any, what: str) -> None:
     except BenchError as error:
         size = f"{buffer.tell() / 2**20:.1f} MiB"
         if what == "weights":
-            kept = "; make room and go on with --resume: the checkpoint of the last epoch is still there"
+            kept = "; free some space and continue with --resume: the checkpoint of the last epoch is still there"
         else:
-            kept = "; the one of the epoch before is still there" if path.is_file() else ""
+            kept = "; the checkpoint of the epoch before is still there" if path.is_file() else ""
         raise BenchError(f"{what} of {size} cannot be saved: {error}{kept}") from None
 
 

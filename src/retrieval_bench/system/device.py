@@ -150,7 +150,7 @@ class Portion:
             self.size = max(self.least, size // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        log.warning("%s: out of device memory at %d at once; going on with %d", self.what, size, self.size)
+        log.warning("%s: not enough device memory for %d at once; continuing with %d", self.what, size, self.size)
 
 
 class Feeder:

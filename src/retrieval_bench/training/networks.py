@@ -21,15 +21,15 @@ from retrieval_bench.training_loop.settings import Mode
 
 @dataclass(eq=False)
 class TrainableNetwork:
-    """network: images -> (n, dimensions). short, side: pixels that an image's short side is resized to, and of the
-    square in its middle that the network sees. mean, std: of a channel in 0..1. weights: what it starts from.
+    """network: images -> (n, dimensions). short, image_size: pixels that an image's short side is resized to, and
+    of the square in its middle that the network sees. mean, std: of a channel in 0..1. weights: what it starts from.
     """
 
     name: str
     network: Any
     dimensions: int
     short: int
-    side: int
+    image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resample: Image.Resampling
@@ -42,7 +42,7 @@ def backbone(name: str, setup: Setup, mode: Mode) -> TrainableNetwork:
     built = network_features.torchvision_backbone(setup, name)
     if mode != "scratch" and built.mark == "untrained":
         raise BenchError(
-            f"--mode {mode} goes on with trained weights and there are none for {name}; put a file into a directory "
+            f"--mode {mode} needs trained weights, and there are none for {name}; put a file into a directory "
             "DIR and pass --weights DIR, or train it with --mode scratch"
         )
     recipe = built.preprocess
@@ -51,7 +51,7 @@ def backbone(name: str, setup: Setup, mode: Mode) -> TrainableNetwork:
         network=built.network,
         dimensions=built.dimensions,
         short=recipe.resize,
-        side=recipe.crop,
+        image_size=recipe.crop,
         mean=recipe.mean,
         std=recipe.std,
         resample=Image.Resampling[recipe.interpolation.upper()],
@@ -59,15 +59,15 @@ def backbone(name: str, setup: Setup, mode: Mode) -> TrainableNetwork:
     )
 
 
-def check_sides(name: str, network: Any, sides: Sequence[int]) -> None:
-    """Raise BenchError where training images of these sides, in pixels, are none that the network takes."""
-    for side in sides:
-        if not LEAST_SIDE <= side <= LARGEST_SIDE:
+def check_image_sizes(name: str, network: Any, sizes: Sequence[int]) -> None:
+    """Raise BenchError where training images of these sizes, in pixels, are none that the network takes."""
+    for size in sizes:
+        if not LEAST_SIDE <= size <= LARGEST_SIDE:
             raise BenchError(
-                f"--side and --early-side: {side} is not between {LEAST_SIDE} and {LARGEST_SIDE} pixels, "
-                "nor 0 for what the network expects"
+                f"--image-size and --progressive-resizing: {size} is not between {LEAST_SIDE} and "
+                f"{LARGEST_SIDE} pixels; 0 stands for the size that the network expects"
             )
-    check_size(name, network, sides, leave_out="--side and --early-side")
+    check_size(name, network, sizes, leave_out="--image-size and --progressive-resizing")
 
 
 def with_classifier(name: str, state: Any, weight: Any, bias: Any) -> Any:
@@ -85,5 +85,5 @@ def with_classifier(name: str, state: Any, weight: Any, bias: Any) -> Any:
     out[f"{key}.weight"] = weight.detach().cpu().reshape(len(weight), *module.weight.shape[1:]).contiguous()
     if module.bias is not None:
         out[f"{key}.bias"] = bias.detach().cpu().contiguous()
-    out._metadata = OrderedDict(getattr(state, "_metadata", {}))  # type: ignore[attr-defined]
+    out._metadata = OrderedDict(getattr(state, "_metadata", {}))  # type: ignore[attr-defined] # noqa: SLF001 - torch's
     return out

@@ -15,13 +15,14 @@ import retrieval_bench
 from retrieval_bench.core import BenchError, Setup, Split
 from retrieval_bench.system.checkpoint import restore_state, save_state, save_weights
 from retrieval_bench.system.device import check_device, gpu_is_there, gpu_settings, steady
+from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.training.holdout import hold_out
-from retrieval_bench.training.networks import TrainableNetwork, backbone, check_sides, with_classifier
+from retrieval_bench.training.networks import TrainableNetwork, backbone, check_image_sizes, with_classifier
 from retrieval_bench.training_loop.augment import NONE
 from retrieval_bench.training_loop.frames import Frames
 from retrieval_bench.training_loop.head import features, first, folded, probe, standardised
-from retrieval_bench.training_loop.loop import Epoch, Progress, Trained, train
-from retrieval_bench.training_loop.settings import TrainingSettings
+from retrieval_bench.training_loop.loop import Epoch, Trained, train
+from retrieval_bench.training_loop.settings import STORED_AS, TrainingSettings
 from retrieval_bench.training_loop.sources import ImageSource, Source, Vectors
 
 log = logging.getLogger("retrieval_bench")
@@ -29,7 +30,18 @@ log = logging.getLogger("retrieval_bench")
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be trained on what. dataset, fingerprint, label_names: of the whole dataset, for the record."""
+    """One training: a network, the images, and the settings.
+
+    Args:
+        method: name of a torchvision network, e.g. "resnet50".
+        split: the training images and their labels.
+        label_names: names of all labels of the dataset; a label is an index into them.
+        dataset: specification of the dataset, for the facts in the weights file.
+        fingerprint: fingerprint of the dataset, for the facts in the weights file.
+        settings: the options of the training.
+        setup: seed, weights, device and threads.
+        commit: version-control commit of this program, for the facts; None: unknown.
+    """
 
     method: str
     split: Split
@@ -43,8 +55,14 @@ class Task:
 
 @dataclass(eq=False)
 class TrainingResult:
-    """state: state dict of torchvision's whole network; its classifier has a row for each of `facts["labels"]`, and is
-    missing where the loss has none.
+    """A finished training.
+
+    Args:
+        state: state dict of torchvision's whole network. Its classifier has a row for each of `facts["labels"]`; it is
+            missing if the loss has no classifier.
+        facts: what was trained, on what, and how; also in the weights file.
+        history: one line for each epoch.
+        best: the epoch whose weights these are, counted from 1.
     """
 
     state: Any
@@ -54,7 +72,20 @@ class TrainingResult:
 
 
 def setup_for(seed: int, weights: str, device: str, threads: int) -> Setup:
-    """device: "auto" takes a CUDA device where there is one. Raises BenchError for one that is not there."""
+    """Make the setup of a training.
+
+    Args:
+        seed: seed of everything random, from 0.
+        weights: "auto", "pretrained", "random", or a directory that holds state dicts.
+        device: "auto" (a CUDA device if there is one), "cpu" or "cuda".
+        threads: threads to use, at least 1.
+
+    Returns:
+        The setup, with its device resolved.
+
+    Raises:
+        BenchError: There is no such device.
+    """
     if device == "auto":
         device = "cuda" if gpu_is_there() else "cpu"
     check_device(device)
@@ -62,7 +93,14 @@ def setup_for(seed: int, weights: str, device: str, threads: int) -> Setup:
 
 
 def checkpoint_of(out: Path) -> Path:
-    """Where the state of an unfinished run lies."""
+    """Name the file that holds the state of an unfinished run.
+
+    Args:
+        out: the weights file.
+
+    Returns:
+        The path of the checkpoint, beside `out`.
+    """
     return out.with_name(f"{out.name}.checkpoint")
 
 
@@ -72,12 +110,23 @@ def run(
     *,
     resume: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> TrainingResult:
-    """Train, saving the state after each epoch, and write the weights to `out`; then the state is removed.
+    """Train a network and write its weights; the state is saved after each epoch, so that a run can be resumed.
 
-    out None: nothing is written. resume: go on with the state beside `out`; without one, from the beginning, with a
-    warning. Raises BenchError where anything the user gave is not possible.
+    Args:
+        task: what is trained.
+        out: the weights file. None: nothing is written.
+        resume: continue from the checkpoint beside `out`. If there is none, start from the beginning, with a warning.
+        on_epoch: called after each epoch.
+        progress: called often with (what is done, steps done, steps in all).
+
+    Returns:
+        The weights, what is known of them, and the history.
+
+    Raises:
+        BenchError: The task is impossible (one label, no pretrained weights, wrong image size, a checkpoint of another
+            run, ...), the loss is not finite, or a file cannot be written.
     """
     settings, setup = task.settings, task.setup
     check_device(setup.device)
@@ -89,18 +138,18 @@ def run(
     if settings.patience and not len(held):
         raise BenchError(
             f"--patience {settings.patience}: no label has enough images to hold out {settings.holdout:g} of them; "
-            "raise --holdout or drop --patience"
+            "raise --holdout or leave --patience out"
         )
     _tell_of_thin_classes(task, labels, classes)
     start = backbone(task.method, setup, settings.mode)
     if settings.mode != "head":  # which looks at images as they are used
-        sides = {settings.side_at(epoch, start.side) for epoch in range(settings.epochs)}
-        check_sides(task.method, start.network, sorted(sides - {start.side}))
+        sizes = {settings.image_size_at(epoch, start.image_size) for epoch in range(settings.epochs)}
+        check_image_sizes(task.method, start.network, sorted(sizes - {start.image_size}))
     identity = _identity(task, start)
     state = None
     if resume and out is not None:
         if checkpoint_of(out).is_file():
-            state = restore_state(checkpoint_of(out), identity)
+            state = restore_state(checkpoint_of(out), identity, {old: new for new, old in STORED_AS.items()})
         else:
             log.warning("--resume: there is no %s; starting from the beginning", checkpoint_of(out).name)
 
@@ -110,7 +159,7 @@ def run(
 
     frames = Frames(task.split.images, start.short, start.resample)
     frames.read(range(len(frames)), setup.threads, lambda done, total: progress("reading images", done, total))
-    pictures = ImageSource(frames, settings.augment, start.side, start.mean, start.std)
+    pictures = ImageSource(frames, settings.augment, start.image_size, start.mean, start.std)
     loop = _Loop(start, labels, len(classes), settings, rows, held, setup, save, on_epoch, progress)
     trained, linear = loop.head(pictures, state) if settings.mode == "head" else loop.whole(pictures, state)
     facts = _facts(task, identity, trained, classes)
@@ -143,8 +192,9 @@ class _Loop:
         return self._linear(pictures, self.settings, state, self.save, self.on_epoch)
 
     def whole(self, pictures: ImageSource, state: dict[str, Any] | None) -> tuple[Trained, Linear | None]:
-        """The whole network. Fine-tuning by cross-entropy begins with a head that fits: a random one would first spoil
-        what the network knows.
+        """Train the whole network.
+
+        Fine-tuning by cross-entropy first fits the head: a random one would spoil what the network knows.
         """
         goal = self._objective(self.settings)
         if self.settings.mode == "finetune" and self.settings.loss == "cross-entropy" and state is None:
@@ -166,17 +216,17 @@ class _Loop:
         from torch import nn
 
         device = self.setup.device
-        views = features(
+        vectors = features(
             self.start.network.to(device),
             pictures,
             range(len(self.labels)),
-            settings.views if settings.augment != NONE else min(settings.views, 2),
+            settings.augmentations if settings.augment != NONE else min(settings.augmentations, 2),
             settings.seed,
             threads=self.setup.threads,
             device=device,
             progress=self.progress,
         )
-        scaled, mean, deviation = standardised(views, self.rows)
+        scaled, mean, deviation = standardised(vectors, self.rows)
         trained = self._train(
             nn.Identity(), self._objective(settings), Vectors(scaled), settings, state, save, on_epoch
         )
@@ -203,7 +253,7 @@ class _Loop:
             settings,
             rows=self.rows,
             held=self.held,
-            side=self.start.side,
+            image_size=self.start.image_size,
             threads=self.setup.threads,
             device=self.setup.device,
             resume=state,
@@ -217,7 +267,7 @@ def _tell_of_thin_classes(task: Task, labels: np.ndarray, classes: np.ndarray) -
     empty = sorted(set(range(len(task.label_names))) - set(classes.tolist()))
     if empty:
         log.warning(
-            "%d of %d labels have no training image, %r for one; the network will not know them",
+            "%d of %d labels have no training image, for example %r; the network will not know them",
             len(empty),
             len(task.label_names),
             task.label_names[empty[0]],
@@ -225,7 +275,7 @@ def _tell_of_thin_classes(task: Task, labels: np.ndarray, classes: np.ndarray) -
     single = np.flatnonzero(np.bincount(labels) == 1)
     if len(single):
         log.warning(
-            "%d labels have one training image, %r for one; it is learned from, and nothing of them is held out",
+            "%d labels have one training image, for example %r; they are used for training and not held out",
             len(single),
             task.label_names[int(classes[single[0]])],
         )

@@ -20,14 +20,14 @@ def features(
     network: Any,
     pictures: ImageSource,
     rows: Sequence[int],
-    views: int,
+    augmentations: int,
     seed: int,
     *,
     threads: int,
     device: str = "cpu",
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Any:
-    """(n, views, d) float32 tensor: of each image itself, its mirror image, then as many changed ones as remain."""
+    """(n, augmentations, d) float32 tensor: the image itself, its mirror image, then as many changed ones as remain."""
     import torch
 
     network.eval()
@@ -37,8 +37,8 @@ def features(
         chosen = list(rows[start : start + PLAIN_BATCH])
         generator = torch.Generator().manual_seed(seed_of(seed, start))
         plain = pictures.plain(chosen)
-        inputs = [plain, plain.flip(3)][:views]
-        inputs += [pictures.drawn(chosen, pictures.side, generator) for _ in range(views - 2)]
+        inputs = [plain, plain.flip(3)][:augmentations]
+        inputs += [pictures.drawn(chosen, pictures.image_size, generator) for _ in range(augmentations - 2)]
         with torch.inference_mode():
             return torch.stack([network(each.to(device)).float().cpu() for each in inputs], dim=1)
 
@@ -50,14 +50,14 @@ def features(
     return torch.cat(out).clone()
 
 
-def standardised(views: Any, rows: np.ndarray) -> tuple[Any, Any, Any]:
-    """views: (n, v, d) -> (the same with mean 0 and deviation 1 over `rows`, mean (d,), deviation (d,))."""
-    known = views[rows].flatten(0, 1).double()
+def standardised(vectors: Any, rows: np.ndarray) -> tuple[Any, Any, Any]:
+    """vectors: (n, v, d) -> (the same with mean 0 and deviation 1 over `rows`, mean (d,), deviation (d,))."""
+    known = vectors[rows].flatten(0, 1).double()
     mean = known.mean(0)
     deviation = known.std(0, unbiased=False)
     # A unit that is nearly always off would be blown up by the one image that it is on for.
     deviation = deviation.clamp(min=0.1 * max(float(deviation.mean()), 1e-12))
-    return ((views - mean) / deviation).float(), mean.float(), deviation.float()
+    return ((vectors - mean) / deviation).float(), mean.float(), deviation.float()
 
 
 def folded(linear: Any, mean: Any, deviation: Any) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Epoch after epoch: the one loop that heads, whole networks and `convnet` are trained by.
+"""Epoch after epoch: the one loop that linear layers, whole networks and `convnet` are trained by.
 
 What an epoch draws (order, changes of images, dropout) follows from the seed and the number of the epoch alone, so a
 run that goes on from the state after an epoch ends with the same weights as one that was never stopped, to the bit on
@@ -7,23 +7,21 @@ one machine.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from retrieval_bench.core import BenchError
+from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
+from retrieval_bench.training_loop.micro_batches import MicroBatches, draws
 from retrieval_bench.training_loop.schedule import optimizer, rate
 from retrieval_bench.training_loop.settings import TrainingSettings
-from retrieval_bench.training_loop.shards import Shards, draws
 from retrieval_bench.training_loop.sources import Source
-
-Progress = Callable[[str, int, int], None]
 
 PLAIN_BATCH = 16
 NEIGHBOURS = 1000
@@ -62,25 +60,26 @@ def train(
     *,
     rows: np.ndarray,
     held: np.ndarray,
-    side: int = 0,
+    image_size: int = 0,
     threads: int = 1,
     device: str = "cpu",
     resume: dict[str, Any] | None = None,
     save: Callable[[dict[str, Any]], None] = lambda state: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Trained:
     """Train both modules in place on `rows` of the source, and choose by `held`.
 
-    labels: (n,) int64 of all rows of the source. side: pixels of a training image where the settings name none.
+    labels: (n,) int64 of all rows of the source. image_size: pixels of a training image where the settings
+    name none.
     resume: what `save` was given after an epoch. Raises BenchError for a loss that is not finite.
     """
     import torch
 
     random_layers = draws(network)
-    # Sequential parts use the threads inside each layer; parts side by side have one each.
+    # Sequential parts use the threads inside each layer; parallel parts have one each.
     with pinned(threads if random_layers or device != "cpu" else 1), torch.random.fork_rng(devices=[]):
-        run = _Run(network, objective, source, labels, settings, rows, held, side, threads, device)
+        run = _Run(network, objective, source, labels, settings, rows, held, image_size, threads, device)
         try:
             if resume is not None:
                 run.restore(resume)
@@ -118,21 +117,25 @@ class _Run:
         settings: TrainingSettings,
         rows: np.ndarray,
         held: np.ndarray,
-        side: int,
+        image_size: int,
         threads: int,
         device: str,
     ) -> None:
         from torch import nn
+        from torch.optim.swa_utils import AveragedModel
 
         self.settings, self.source, self.labels, self.rows, self.held = settings, source, labels, rows, held
-        self.side, self.device = side, device
+        self.image_size, self.device = image_size, device
         self.both = nn.ModuleDict({"network": network, "objective": objective}).to(device)
         self.frozen = _freeze(network, settings.freeze if settings.mode == "finetune" else 0.0)
-        self.averaged = copy.deepcopy(self.both).eval().requires_grad_(False)
+        self.ema = AveragedModel(self.both, multi_avg_fn=self._towards)
+        self.ema.n_averaged += 1  # else its first step would copy; here the first weights count, too
+        self.ema_decay = 0.0
+        self.averaged = self.ema.module.eval().requires_grad_(False)
         self.parameters = [p for p in self.both.parameters() if p.requires_grad]
         self.optimizer = optimizer(settings, self.parameters)
-        self.parts = settings.shards if device == "cpu" else 1
-        self.shards = Shards(network, self.parts, threads)
+        self.parts = settings.micro_batches if device == "cpu" else 1
+        self.micro_batches = MicroBatches(network, self.parts, threads)
         self.autocast, self.dtype = precision(settings, device)
         self.scaler = _scaler(self.dtype if self.autocast else None, device)
         # Rounded down: no step has fewer images than asked for, and norms over a batch need two.
@@ -151,11 +154,11 @@ class _Run:
 
         settings, started = self.settings, time.perf_counter()
         torch.manual_seed(seed_of(settings.seed, epoch))
-        for replica in self.shards.replicas:
+        for replica in self.micro_batches.replicas:
             replica.train()
             for name in self.frozen:
                 replica.get_submodule(name).eval()
-        side = settings.side_at(epoch, self.side)
+        image_size = settings.image_size_at(epoch, self.image_size)
         rows, steps = order(self.labels, self.rows, settings, epoch), settings.epochs * self.steps_an_epoch
         batches = np.array_split(rows, self.steps_an_epoch)
         total = 0.0
@@ -164,16 +167,16 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate(settings, number, steps)
             batch = batches[step]
-            loss = self._step(batch, side, (epoch, step))
+            loss = self._step(batch, image_size, (epoch, step))
             if not math.isfinite(loss):
                 raise BenchError(
                     f"training: the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps_an_epoch}; "
                     + self._advice
                 )
-            self._average(number)
+            self._update_average(number)
             total += loss * len(batch)
             progress(f"training, epoch {epoch + 1} of {settings.epochs}", number + 1, steps)
-        self.shards.settle()
+        self.micro_batches.average_buffers()
         for mean, buffer in zip(self.averaged.buffers(), self.both.buffers(), strict=True):
             mean.copy_(buffer)
         self._refuse_overflow(self.averaged.state_dict().values(), "holds")
@@ -203,7 +206,7 @@ class _Run:
                 f"training: the network {what} numbers that are not finite after epoch {self.done + 1}; {self._advice}"
             )
 
-    def _step(self, batch: np.ndarray, side: int, where: tuple[int, int]) -> float:
+    def _step(self, batch: np.ndarray, image_size: int, where: tuple[int, int]) -> float:
         import torch
 
         pieces = np.array_split(batch, max(1, min(self.parts, len(batch) // 2)))
@@ -212,7 +215,7 @@ class _Run:
         def work(replica: Any, part: int) -> Any:
             rows = pieces[part]
             generator = torch.Generator().manual_seed(seed_of(self.settings.seed, *where, part))
-            inputs = self.source.drawn(rows.tolist(), side, generator)
+            inputs = self.source.drawn(rows.tolist(), image_size, generator)
             expected = torch.from_numpy(self.labels[rows])
             if self.device != "cpu":
                 inputs = inputs.pin_memory().to(self.device, non_blocking=True)
@@ -222,7 +225,7 @@ class _Run:
             loss = losses_of.loss(features.float(), expected) * (len(rows) / len(batch))
             return loss if self.scaler is None else self.scaler.scale(loss)
 
-        losses, gradients = self.shards.gradients(work, len(pieces), self.parameters)
+        losses, gradients = self.micro_batches.gradients(work, len(pieces), self.parameters)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         loss = math.fsum(losses)
@@ -234,14 +237,16 @@ class _Run:
             self.optimizer.step()
         return loss
 
-    def _average(self, number: int) -> None:
+    def _update_average(self, number: int) -> None:
         """Exponential moving average, which starts short so that the first weights are forgotten."""
-        import torch
+        decay = self.settings.ema_decay
+        self.ema_decay = min(decay, (1 + number) / (10 + number)) if decay else 0.0
+        self.ema.update_parameters(self.both)
 
-        decay = min(self.settings.average, (1 + number) / (10 + number)) if self.settings.average else 0.0
-        with torch.no_grad():
-            for mean, parameter in zip(self.averaged.parameters(), self.both.parameters(), strict=True):
-                mean.lerp_(parameter, 1 - decay)
+    def _towards(self, averaged: Sequence[Any], current: Sequence[Any], seen: Any) -> None:
+        """Move averaged parameters towards the current ones, for AveragedModel."""
+        for mean, parameter in zip(averaged, current, strict=True):
+            mean.lerp_(parameter, 1 - self.ema_decay)
 
     def _accuracy(self, progress: Progress) -> float:
         """Of the averaged weights, on the validation part: by class, or by the nearest training image."""
@@ -274,7 +279,7 @@ class _Run:
                 inputs = self.source.plain(rows[start : start + PLAIN_BATCH].tolist())
                 return network(inputs.to(self.device)).float()
 
-        return torch.cat(list(self.shards.pool.map(some, range(0, len(rows), PLAIN_BATCH))))
+        return torch.cat(list(self.micro_batches.pool.map(some, range(0, len(rows), PLAIN_BATCH))))
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on, as tensors, numbers and words."""
@@ -290,7 +295,7 @@ class _Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.both.load_state_dict(state["weights"])
-        self.shards.spread()
+        self.micro_batches.spread()
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler is not None and state["scaler"]:
@@ -307,7 +312,7 @@ class _Run:
         )
 
     def close(self) -> None:
-        self.shards.close()
+        self.micro_batches.close()
 
 
 def precision(settings: TrainingSettings, device: str) -> tuple[bool, Any]:

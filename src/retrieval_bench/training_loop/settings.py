@@ -28,23 +28,52 @@ WEIGHT_DECAYS: dict[str, float] = {"sgd": 5e-4, "adam": 5e-5, "adamw": 0.02}
 """Where none is given. AdamW's is a share of the weights a step at rate 1, the others' a part of the gradient."""
 
 
+STORED_AS = {
+    "image_size": "side",
+    "progressive_resizing": "early_side",
+    "ema_decay": "average",
+    "augmentations": "views",
+    "micro_batches": "shards",
+}
+"""Checkpoints and weights files keep the names that these settings had at first, so that old files are still read."""
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
-    """mode: "head" leaves the network as it is and learns a linear layer over its features, which are computed once;
-        "finetune" goes on with trained weights; "scratch" starts from random ones.
-    epochs: times that every image is seen. batch: images a step, at least. lr: peak of the schedule; None: by
-        LEARNING_RATES.
-    weight_decay: of weights, not of biases and norms; None: by WEIGHT_DECAYS. smoothing: of labels, for cross-entropy.
-    balance: cross-entropy weighs classes by how few their images are.
-    side: pixels of a training image; 0: what the network was made for. early_side: the same for the first
-        `early` share of the epochs, which costs less (progressive resizing); 0: as side.
-    freeze: share of the network's weight layers, the first ones, that stay as they are while fine-tuning.
-    average: decay of the running mean of the weights, which is what is kept (Polyak); 0: the last weights.
-    views: how many pictures of each image "head" computes features of: itself, its mirror image, then changed ones.
-    holdout: share of each label's images kept for validation. patience: epochs without a better validation after which
-        training ends; 0: never.
-    shards: parts of a batch whose gradients are computed side by side and summed in order. The result depends on it,
-        and not on how many threads work on them.
+    """All options of one training.
+
+    Args:
+        mode: "head" leaves the network as it is and learns a linear layer over its features, which are computed once.
+            "finetune" trains the whole network further from trained weights. "scratch" starts from random weights.
+        epochs: how many times each image is seen, at least 1.
+        batch: images in a step, at least this many; at least 2.
+        optimizer: "adam", "adamw" or "sgd".
+        lr: peak of the learning rate, from 0. None: by `LEARNING_RATES`.
+        schedule: "cosine", "onecycle", "step" or "constant".
+        weight_decay: of weights, not of biases and norms, from 0. None: by `WEIGHT_DECAYS`.
+        loss: "cross-entropy", "cosine-softmax", "proxy-anchor" or "triplet".
+        smoothing: of labels, for the two softmax losses, 0 to below 1.
+        balance: cross-entropy gives more weight to classes with fewer images.
+        augment: how far images are changed at random.
+        image_size: pixels of the side of a training image. 0: what the network was made for.
+        progressive_resizing: the same for the first `early` share of the epochs, which then cost less. 0: `image_size`
+            in all epochs.
+        early: this share of the epochs, 0 to below 1.
+        freeze: share of the network's weight layers, counted from the first, that stay as they are while fine-tuning,
+            0 to below 1.
+        ema_decay: decay of the exponential moving average of the weights, which is what is kept (Polyak & Juditsky
+            1992), 0 to below 1. 0: the last weights are kept.
+        augmentations: how many pictures of each image "head" computes features of: the image itself, its mirror image,
+            then randomly changed ones. At least 1.
+        holdout: share of each label's images that is kept for validation, 0 to below 0.9.
+        patience: training ends after this many epochs without a better validation. 0: never.
+        precision: "auto", "float32", "bfloat16" or "float16".
+        micro_batches: parts of a batch whose gradients are computed in parallel and summed in order, at least 1. The
+            result depends on this number, and not on how many threads work on them.
+        seed: fixes order, augmentation and first weights, from 0.
+
+    Raises:
+        BenchError: A value is outside its range, or two options contradict each other.
     """
 
     mode: Mode = "finetune"
@@ -58,16 +87,16 @@ class TrainingSettings:
     smoothing: float = 0.1
     balance: bool = True
     augment: Augment = field(default_factory=Augment)
-    side: int = 0
-    early_side: int = 0
+    image_size: int = 0
+    progressive_resizing: int = 0
     early: float = 0.6
     freeze: float = 0.0
-    average: float = 0.98
-    views: int = 4
+    ema_decay: float = 0.98
+    augmentations: int = 4
     holdout: float = 0.1
     patience: int = 0
     precision: Precision = "auto"
-    shards: int = 2
+    micro_batches: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,18 +104,29 @@ class TrainingSettings:
         for name, allowed in words.items():
             if getattr(self, name) not in get_args(allowed):
                 raise BenchError(f"--{name} {getattr(self, name)!r} is not one of {', '.join(get_args(allowed))}")
-        least = {"epochs": 1, "batch": 2, "views": 1, "shards": 1, "patience": 0, "seed": 0, "side": 0, "early_side": 0}
+        least = {
+            "epochs": 1,
+            "batch": 2,
+            "augmentations": 1,
+            "micro_batches": 1,
+            "patience": 0,
+            "seed": 0,
+            "image_size": 0,
+            "progressive_resizing": 0,
+        }
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise BenchError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least {smallest}")
-        shares = {"smoothing": 1.0, "freeze": 1.0, "average": 1.0, "holdout": 0.9, "early": 1.0}
+        shares = {"smoothing": 1.0, "freeze": 1.0, "ema_decay": 1.0, "holdout": 0.9, "early": 1.0}
         for name, most in shares.items():
             if not 0 <= getattr(self, name) < most:
-                raise BenchError(f"--{name} {getattr(self, name):g} must be at least 0 and below {most:g}")
+                raise BenchError(
+                    f"--{name.replace('_', '-')} {getattr(self, name):g} must be at least 0 and below {most:g}"
+                )
         for name in ("lr", "weight_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
-                raise BenchError(f"--{name.replace('_', '-')} {value:g} must be a number from 0")
+                raise BenchError(f"--{name.replace('_', '-')} {value:g} must be a number, 0 or more")
         if self.mode == "head" and self.loss != "cross-entropy":
             raise BenchError(
                 f"--mode head learns a linear classifier by cross-entropy, not by {self.loss}; "
@@ -97,18 +137,29 @@ class TrainingSettings:
 
     @property
     def peak(self) -> float:
+        """Peak of the learning rate: `lr`, or the default for mode and optimizer."""
         given = LEARNING_RATES[self.mode, "sgd" if self.optimizer == "sgd" else "adam"]
         return given if self.lr is None else self.lr
 
     @property
     def decay(self) -> float:
+        """Weight decay: `weight_decay`, or the default for the optimizer."""
         return WEIGHT_DECAYS[self.optimizer] if self.weight_decay is None else self.weight_decay
 
-    def side_at(self, epoch: int, own: int) -> int:
-        """Pixels of a training image in an epoch; own: the network's."""
-        late = self.side or own
-        return self.early_side if self.early_side and epoch < round(self.early * self.epochs) else late
+    def image_size_at(self, epoch: int, own: int) -> int:
+        """Size of the training images in an epoch.
+
+        Args:
+            epoch: from 0.
+            own: the size that the network expects, in pixels.
+
+        Returns:
+            Pixels of the side of a training image.
+        """
+        late = self.image_size or own
+        small = self.progressive_resizing
+        return small if small and epoch < round(self.early * self.epochs) else late
 
     def as_data(self) -> dict[str, Any]:
-        """Plain numbers and words, for the record."""
-        return asdict(self)
+        """Give the settings as plain numbers and words, under the names of `STORED_AS`, for files."""
+        return {STORED_AS.get(name, name): value for name, value in asdict(self).items()}

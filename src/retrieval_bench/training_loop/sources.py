@@ -11,7 +11,7 @@ from retrieval_bench.training_loop.frames import Frames, centre
 
 
 class Source(Protocol):
-    def drawn(self, rows: Sequence[int], side: int, generator: Any) -> Any:
+    def drawn(self, rows: Sequence[int], image_size: int, generator: Any) -> Any:
         """Inputs to learn from; `generator`, a torch.Generator, decides how they are changed."""
 
     def plain(self, rows: Sequence[int]) -> Any:
@@ -20,21 +20,26 @@ class Source(Protocol):
 
 @dataclass(eq=False)
 class ImageSource:
-    """frames, (3, h, w) uint8 tensors -> (n, 3, side, side) float32, normalised. side: of a plain picture."""
+    """frames, (3, h, w) uint8 tensors -> (n, 3, size, size) float32, normalised.
+
+    image_size: of a plain picture, in pixels.
+    """
 
     frames: Frames | Sequence[Any]
     how: Augment
-    side: int
+    image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def drawn(self, rows: Sequence[int], side: int, generator: Any) -> Any:
-        return self._normalised(augmented([self.frames[row] for row in rows], side, self.how, generator))
+    def drawn(self, rows: Sequence[int], image_size: int, generator: Any) -> Any:
+        return self._normalised(augmented([self.frames[row] for row in rows], image_size, self.how, generator))
 
     def plain(self, rows: Sequence[int]) -> Any:
         import torch
 
-        return self._normalised(torch.stack([centre(self.frames[row], self.side) for row in rows]).float() / 255.0)
+        return self._normalised(
+            torch.stack([centre(self.frames[row], self.image_size) for row in rows]).float() / 255.0
+        )
 
     def _normalised(self, pixels: Any) -> Any:
         import torch
@@ -45,17 +50,17 @@ class ImageSource:
 
 @dataclass(eq=False)
 class Vectors:
-    """views: (n, v, d) float32, v of each image, the plain one first."""
+    """vectors: (n, v, d) float32, v of each image, the plain one first."""
 
-    views: Any
+    vectors: Any
 
-    def drawn(self, rows: Sequence[int], side: int, generator: Any) -> Any:
+    def drawn(self, rows: Sequence[int], image_size: int, generator: Any) -> Any:
         import torch
 
-        which = torch.randint(self.views.shape[1], (len(rows),), generator=generator)
-        return self.views[torch.as_tensor(rows), which]
+        which = torch.randint(self.vectors.shape[1], (len(rows),), generator=generator)
+        return self.vectors[torch.as_tensor(rows), which]
 
     def plain(self, rows: Sequence[int]) -> Any:
         import torch
 
-        return self.views[torch.as_tensor(rows), 0]
+        return self.vectors[torch.as_tensor(rows), 0]

@@ -25,7 +25,7 @@ from retrieval_bench.system.checkpoint import save_weights
 from tests.support.nasty import photo, picture
 
 NETWORK = "shufflenet_v2_x0_5"
-TRAIN = ("--side", 32, "--batch", 4, "--epochs", 1, "--augment", "none", "--precision", "float32")
+TRAIN = ("--image-size", 32, "--batch", 4, "--epochs", 1, "--augment", "none", "--precision", "float32")
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ WEIGHTS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "with a note of another format": (
         with_a_note,
-        "it must be of format 1: train it anew, or save the bare state dict",
+        "the notes must have format 1: train again, or save only the state dict",
     ),
 }
 
@@ -162,8 +162,8 @@ def test_weights_of_any_number_of_classes_are_gone_on_with(shelf: Path, tmp_path
     ("content", "sentence"),
     [
         (lambda: b"PK\x03\x04", "cannot be read as a checkpoint"),
-        (lambda: saved({"format": 1, "state": {}}), "is no checkpoint of this program; train without --resume"),
-        (lambda: saved([1, 2]), "is no checkpoint of this program; train without --resume"),
+        (lambda: saved({"format": 1, "state": {}}), "is not a checkpoint of this program; train without --resume"),
+        (lambda: saved([1, 2]), "is not a checkpoint of this program; train without --resume"),
     ],
     ids=["truncated", "without identity", "a list"],
 )
@@ -180,7 +180,7 @@ def test_a_bad_checkpoint_is_one_sentence(
     ("full", "sentence"),
     [
         ("a.pth.checkpoint", "checkpoint of "),
-        ("a.pth", "make room and go on with --resume: the checkpoint of the last epoch is still there"),
+        ("a.pth", "free some space and continue with --resume: the checkpoint of the last epoch is still there"),
     ],
 )
 def test_a_full_disk_is_one_sentence(
@@ -218,7 +218,7 @@ def test_a_full_disk_is_one_sentence(
             ("--lr", 3e38, "--weight-decay", 1e9, "--batch", 8),
             "training: the network holds numbers that are not finite after epoch 1; lower --lr (now 3e+38)",
         ),
-        (("--lr", 1e30, "--batch", 8, "--average", 0), "training: the network gives numbers that are not finite"),
+        (("--lr", 1e30, "--batch", 8, "--ema-decay", 0), "training: the network gives numbers that are not finite"),
     ],
     ids=["in the loss", "in the weights", "in the features"],
 )
@@ -328,5 +328,5 @@ def test_a_note_of_another_format_is_not_taken_for_no_note(tmp_path: Path) -> No
     save_weights(file, network().state_dict(), {"dataset": "shop", "images": []})
     assert read_facts(file) == {"dataset": "shop", "images": []}
     save_weights(file, network().state_dict(), {"dataset": "shop"})
-    with pytest.raises(BenchError, match="says of its training what this program cannot read"):
+    with pytest.raises(BenchError, match="cannot read the notes on training"):
         read_facts(file)

@@ -60,6 +60,28 @@ def test_each_kind_of_branch_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_allclose(fast(batch), network(batch), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("compute", [torch.float32, pytest.param(torch.bfloat16, marks=NARROW)])
+@pytest.mark.parametrize("why", ["another version", "an operator is gone"])
+def test_without_the_private_operators_the_public_ones_give_the_same(
+    why: str, compute: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network, batch = Branches().eval(), torch.randn(2, 3, 20, 17)
+    kind = "fused" if compute == torch.float32 else "bfloat16"
+    if why == "another version":
+        monkeypatch.setattr(torch, "__version__", "2.99.0")
+    else:
+        monkeypatch.setattr(fused_inference, "OPERATORS", (*fused_inference.OPERATORS[:2], "_no_such_operator"))
+    assert fused_inference.one_dnn() is None
+    fast = fused_inference.faster("toy", network, "cpu", kind)
+    with torch.inference_mode():
+        near = 1e-4 if compute == torch.float32 else 5e-2
+        np.testing.assert_allclose(fast(batch).float(), network(batch), rtol=near, atol=near / 10)
+    monkeypatch.undo()
+    assert fused_inference.one_dnn() is not None
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -199,7 +199,7 @@ def test_without_weights_auto_warns_in_one_sentence_and_pretrained_fails(caplog:
     for part in ("toy: ", "UNTRAINED", url, "--weights DIR", weights.DIRECTORY_VARIABLE, "refused"):
         assert part in message
     assert "\n" not in message
-    with pytest.raises(BenchError, match=r"toy: no weights in torch's cache, and .* cannot be had .*--weights DIR"):
+    with pytest.raises(BenchError, match=r"toy: no weights in torch's cache, and .* is unavailable .*--weights DIR"):
         weights.find("toy", {"V1": url}, "pretrained")
     assert len(caplog.records) == 1
 

@@ -29,7 +29,15 @@ LEAST = 16
 
 @EXTRACTORS("convnet", family="deep", about="a small network, trained from scratch on train inside the run")
 def convnet(setup: Setup, *, side: int = 64, width: int = 32, dims: int = 256, epochs: int = 0) -> Extractor:
-    """side: pixels that an image is squeezed to. width: channels of the first stage. epochs: 0 is by train's size."""
+    """A small network that learns inside `fit`.
+
+    Args:
+        setup: what the run fixes for every method.
+        side: the image is squeezed to side x side pixels, at least 16
+        width: channels of the first stage
+        dims: numbers in a vector
+        epochs: passes over the training images; 0 chooses by their number
+    """
     for option, value, least in (("side", side, 16), ("width", width, 1), ("dims", dims, 1), ("epochs", epochs, 0)):
         if value < least:
             raise BenchError(f"convnet: {option}={value} must be at least {least}")
@@ -76,12 +84,12 @@ class Convnet:
             loss="cosine-softmax",
             smoothing=0.0,
             augment=Augment(),
-            side=self.side,
+            image_size=self.side,
             holdout=0.0,
             precision="float32",  # the same numbers on machines that compute in bfloat16 and that do not
             seed=self.setup.seed,
         )
-        frames = [_squeezed(train.images[row], round(MARGIN * self.side)) for row in range(n)]
+        frames = [squeezed(train.images[row], round(MARGIN * self.side)) for row in range(n)]
         pictures = ImageSource(frames, settings.augment, self.side, MEAN, DEVIATION)
         names, labels = np.unique(train.labels, return_inverse=True)
         network = self._network()
@@ -106,18 +114,18 @@ class Convnet:
         """n images -> (n, dims) float32, rows of norm 1; one at a time, so that a row depends on its image alone."""
         import torch
 
-        network = self._learned_network()
+        network = self.learned_network()
         rows = np.empty((len(images), self.dims), np.float32)
         with torch.inference_mode():
             for row, image in enumerate(images):
-                pixels = _squeezed(image, self.side)[None].float() / 255.0
+                pixels = squeezed(image, self.side)[None].float() / 255.0
                 pixels = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
                 batch = pixels.to(self.setup.device, memory_format=torch.channels_last)
                 unit = torch.nn.functional.normalize(network(batch).double(), dim=1, eps=1e-300)
                 rows[row] = unit[0].cpu().numpy()
         return rows
 
-    def _learned_network(self) -> Any:
+    def learned_network(self) -> Any:
         """The network that `weights_` describes, built once for each."""
         import torch
 
@@ -163,7 +171,7 @@ class Convnet:
 MEAN, DEVIATION = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-def _squeezed(image: np.ndarray, side: int) -> Any:
+def squeezed(image: np.ndarray, side: int) -> Any:
     """(h, w, 3) uint8 -> (3, side, side) uint8 tensor, whatever shape the image had."""
     import torch
 

@@ -21,7 +21,7 @@ from unittest import mock
 from retrieval_bench.core import BenchError, Setup, printable
 from retrieval_bench.extractors.deep.backbones import Backbone
 from retrieval_bench.extractors.deep.export_metadata import KEY, Notes, notes_of
-from retrieval_bench.extractors.deep.network_features import with_options
+from retrieval_bench.extractors.deep.network_features import features_of, with_options
 from retrieval_bench.extractors.deep.preprocess import LARGEST_SIDE, Preprocess
 from retrieval_bench.extractors.deep.timm_open_clip import missing
 from retrieval_bench.registry import EXTRACTORS
@@ -53,10 +53,20 @@ def exported_backbone(
     resize: int = 0,
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto",
 ) -> Backbone:
-    """path: the file. mean, std: of the channels red, green, blue, for values 0 to 1. resize: the shorter side.
+    """A network from a file.
 
     Features are the first output: a vector as it is, the average of a map, the first of some tokens. `layer` names
     another output.
+
+    Args:
+        setup: what the run fixes for every method.
+        path: the file: .onnx, .pt or .ts (TorchScript) or .pt2 (torch.export).
+        mean: of the channels red, green and blue, for values 0 to 1: 0.5/0.5/0.5. Empty: what the file says of itself,
+            else ImageNet's.
+        std: standard deviation of the channels, likewise.
+        resize: the shorter side of the image in pixels, before the middle is cut out. 0: what the file says of itself,
+            else by its input.
+        interpolation: of that resizing. `auto`: what the file says of itself, else bilinear.
     """
     file = Path(path)
     called = f"onnx:{printable(file.name)}"
@@ -252,4 +262,5 @@ EXTRACTORS(
     about="an exported network from a file: onnx:PATH (ONNX, TorchScript, torch.export)",
     family="deep",
     argument="path",
+    shares=features_of,
 )(with_options(exported_backbone))

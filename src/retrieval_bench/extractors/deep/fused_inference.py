@@ -25,6 +25,9 @@ BATCHES = (8, 4, 2, 1)
 """Sizes that are tried, the first that gives the same bits as one image alone; more than 8 was not faster."""
 
 
+KNOWN_TORCH = ((2, 2), (2, 16))
+"""From this version on, and before that one, torch's private operators of oneDNN are known to do what is wanted."""
+OPERATORS = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")
 COMPILED_BATCH = 64
 COMPILED_ROUNDS = 5
 WORTH_COMPILING = 0.95
@@ -233,9 +236,47 @@ def _joined(graph: Any, example: Any) -> Any:
     return graph
 
 
-def _Convolution(convolution: Any, cut: bool, shape: list[int]) -> Any:
+@dataclass(frozen=True)
+class OneDnn:
+    """oneDNN's convolution with what follows it, as torch has it for its own compiler: private, so it may go or change.
+
+    reorder: weights in the order that maps of a shape want. fused, fused_into: a convolution, an addition and a ReLU in
+    one pass; the second writes into the map that is added.
+    """
+
+    reorder: Any
+    fused: Any
+    fused_into: Any
+
+
+def one_dnn() -> OneDnn | None:
+    """The private operators of torch, None where this torch has none of that form; then layers run one by one."""
     import torch
+
+    if not KNOWN_TORCH[0] <= _version(torch.__version__) < KNOWN_TORCH[1]:
+        return None
+    found = [getattr(torch.ops.mkldnn, name, None) for name in OPERATORS]
+    return None if None in found else OneDnn(*found)
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _plain_convolution(features: Any, other: Any, convolution: Any, cut: bool) -> Any:
+    """The same by torch's public operators: a convolution, then the addition, then the ReLU."""
+    import torch
+
+    out = convolution(features)
+    out = out if other is None else out + other
+    return torch.relu(out) if cut else out
+
+
+def _Convolution(convolution: Any, cut: bool, shape: list[int]) -> Any:
     from torch import nn
+
+    private = one_dnn()
 
     class Convolution(nn.Module):  # type: ignore[misc] # here, as torch is loaded late
         """convolution: weights and geometry. cut: ReLU at the end. Called with two maps, it adds the second, and with
@@ -248,21 +289,22 @@ def _Convolution(convolution: Any, cut: bool, shape: list[int]) -> Any:
                 list(geometry) for geometry in (convolution.padding, convolution.stride, convolution.dilation)
             )
             self.geometry = (padding, stride, dilation, convolution.groups)
+            self.plain = convolution if private is None else None
+            if private is None:
+                return
             # In the order that oneDNN wants for maps of this shape: else it puts them in order at every call, which
             # took five times as long as the rest at batch 1.
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-                convolution.weight.detach(), *self.geometry, shape
-            )
+            self.weight = private.reorder(convolution.weight.detach(), *self.geometry, shape)
             self.bias = None if convolution.bias is None else convolution.bias.detach()
 
         def forward(self, features: Any, other: Any = None) -> Any:
+            if private is None:
+                return _plain_convolution(features, other, self.plain, cut)
             if other is None:
-                return torch.ops.mkldnn._convolution_pointwise(
+                return private.fused(
                     features, self.weight, self.bias, *self.geometry, "relu" if cut else "none", [], ""
                 )
-            write = (
-                torch.ops.mkldnn._convolution_pointwise_ if self.overwrite else torch.ops.mkldnn._convolution_pointwise
-            )
+            write = private.fused_into if self.overwrite else private.fused
             maps = (other, features) if self.overwrite else (features, other)
             return write(*maps, self.weight, self.bias, *self.geometry, "add", 1.0, "relu" if cut else None, [], "")
 

@@ -243,7 +243,30 @@ def features_of(
     dtype: Kept = "float32",
     compute: Compute = "float32",
 ) -> Extractor:
-    """The extractor of a backbone under the options that all networks share; docs/deep.md says what they do."""
+    """The extractor of a backbone under the options that all networks share; docs/deep.md has what was measured.
+
+    Args:
+        setup: what the run fixes for every method.
+        backbone: the network.
+        pool: what makes one vector of a layer. `head`: what the last linear layer sees; `avg`, `max`, `gem` or `rmac`
+            over the feature map; `token`: the class token. `auto` is `head`, and for a named layer its class token or
+            average.
+        layer: the layer that is read, by its module's name, as `layer3`; several one behind the other, as
+            `layer3/layer4`. `last` is the last one.
+        p: the power of `gem`, from 0.01: 1 is the average, large is near the maximum.
+        size: side of the image in pixels; 0 takes the network's own.
+        crop: cut the middle out of the resized image; `no` takes the whole image, its shorter side at `size`.
+        flip: add the vector of the mirror image.
+        scales: sizes of the image whose vectors are added up, 1 to 3: 1, 0.71 and 0.5 of `size`.
+        power: sign(x) |x|^power is taken of every number, before anything is learned.
+        centre: subtract the mean of the training images.
+        whiten: principal components that are kept, learned from train; 0 keeps the vector whole.
+        level: how far these are whitened, 0 (not at all) to 1 (fully).
+        tune: `head` puts the scores of a linear classifier, learned from the labels of train, in the vector's place.
+        dtype: how an image's vector is kept: `float32`, `float16`, `int8`, or `bits`, compared by Hamming distance.
+        compute: how the network runs: `float32`; `fused` (layers folded together); `bfloat16`, quicker where the
+            hardware has it; `auto`: `bfloat16` where it keeps the neighbours, else `fused`.
+    """
     name, network = backbone.name, backbone.network
     after = PostProcess(power, centre, whiten, level, tune, dtype, setup.seed).checked(name)
     if scales not in SCALES:
@@ -421,6 +444,7 @@ def with_options(make: Callable[..., Backbone]) -> Callable[..., Extractor]:
 
     # Where the registry reads names, types and defaults of the options.
     build.__signature__ = inspect.Signature([own["setup"], *keywords.values()])  # type: ignore[attr-defined]
+    build.__doc__ = make.__doc__
     build.__annotations__ = get_type_hints(features_of) | get_type_hints(make)
     return build
 
@@ -432,10 +456,16 @@ def torchvision_networks() -> Iterator[Entry]:
 
     def entry(name: str) -> Entry:
         def make(setup: Setup, *, weights: str = "") -> Backbone:
+            """A network of torchvision.
+
+            Args:
+                setup: what the run fixes for every method.
+                weights: a file of weights to take in place of those that --weights finds, as `train` writes one.
+            """
             return torchvision_backbone(setup, name, weights)
 
         about = f"penultimate features of torchvision's {name}"
-        return Entry(name, with_options(make), about, family="deep", facts={"provided": True})
+        return Entry(name, with_options(make), about, family="deep", facts={"provided": True}, shares=features_of)
 
     for name in models.list_models(module=models):
         yield entry(name)

@@ -11,7 +11,7 @@ from typing import Any
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors.deep import weights
 from retrieval_bench.extractors.deep.backbones import Backbone
-from retrieval_bench.extractors.deep.network_features import with_options
+from retrieval_bench.extractors.deep.network_features import features_of, with_options
 from retrieval_bench.extractors.deep.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from retrieval_bench.registry import EXTRACTORS, unknown
 
@@ -24,7 +24,12 @@ def missing(name: str, module: str, extra: str) -> BenchError:
 
 
 def timm_backbone(setup: Setup, *, network: str = "") -> Backbone:
-    """A network of timm without its classifier; NAME or NAME.TAG, where the tag says which weights are meant."""
+    """A network of timm without its classifier.
+
+    Args:
+        setup: what the run fixes for every method.
+        network: its name there, NAME or NAME.TAG, where the tag says which weights are meant.
+    """
     called = f"timm:{network}"
     try:
         import timm
@@ -60,6 +65,10 @@ def clip_backbone(setup: Setup, *, network: str = "") -> Backbone:
     """The image tower of an open_clip model: what it gives is what CLIP compares with texts.
 
     Radford et al., ICML 2021.
+
+    Args:
+        setup: what the run fixes for every method.
+        network: the model's name there, as ViT-B-32.
     """
     called = f"clip:{network}"
     try:
@@ -143,9 +152,17 @@ def _weights(
     return {"source": file.source, "sha256": file.sha256, "recipe": f"unknown, preprocessed as {library} has it"}, ""
 
 
-EXTRACTORS("timm", about="a network of timm by its name there: timm:NAME", family="deep", argument="network")(
-    with_options(timm_backbone)
-)
-EXTRACTORS("clip", about="the image tower of an open_clip model: clip:NAME", family="deep", argument="network")(
-    with_options(clip_backbone)
-)
+EXTRACTORS(
+    "timm",
+    about="a network of timm by its name there: timm:NAME",
+    family="deep",
+    argument="network",
+    shares=features_of,
+)(with_options(timm_backbone))
+EXTRACTORS(
+    "clip",
+    about="the image tower of an open_clip model: clip:NAME",
+    family="deep",
+    argument="network",
+    shares=features_of,
+)(with_options(clip_backbone))

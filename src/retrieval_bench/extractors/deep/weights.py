@@ -75,7 +75,7 @@ def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | No
         return _checked(_download(url, cache), url, preferred)
     except OSError as error:
         where = "in the weights directory nor in torch's cache" if directories else "in torch's cache"
-        missing = f"{network}: no weights {where}, and {url} cannot be had ({error})"
+        missing = f"{network}: no weights {where}, and {url} is unavailable ({error})"
     advice = f"fetch that file, put it into a directory DIR and pass --weights DIR (or set {DIRECTORY_VARIABLE}=DIR)"
     if policy == "pretrained":
         raise BenchError(f"{missing}; {advice}")

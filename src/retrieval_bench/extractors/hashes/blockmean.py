@@ -54,5 +54,11 @@ def block_bits(image: np.ndarray, size: int) -> np.ndarray:
 
 @EXTRACTORS("block-mean", family="hash", about="256 bits: is the mean of each of 16 x 16 blocks above their median")
 def block_mean(setup: Setup, *, size: int = 16) -> Extractor:
+    """One bit a block.
+
+    Args:
+        setup: what the run fixes for every method.
+        size: blocks along each side; the hash has size x size bits, 2 to 64
+    """
     checked_size("block-mean", size)
     return ImageHash(partial(block_bits, size=size), size * size)

@@ -64,6 +64,12 @@ def color_bits(image: np.ndarray, binbits: int) -> np.ndarray:
 
 @EXTRACTORS("colorhash", family="hash", about="42 bits: fractions of black, grey, and faint and bright hues")
 def colorhash(setup: Setup, *, binbits: int = 3) -> Extractor:
+    """imagehash's colorhash.
+
+    Args:
+        setup: what the run fixes for every method.
+        binbits: bits for each of the 14 fractions, 1 to 16; the hash has 14 x binbits bits
+    """
     if not 1 <= binbits <= MAX_BINBITS:
         raise BenchError(
             f"colorhash: binbits={binbits} is not between 1 and {MAX_BINBITS}; a hash has {FRACTIONS} * binbits bits"

@@ -116,6 +116,14 @@ class CropResistant:
     "crop-resistant", family="hash", about="a 64-bit dhash of each bright and dark segment; segments are matched"
 )
 def crop_resistant(setup: Setup, *, segments: int = 16, size: int = 8, errors: float = 0.25) -> Extractor:
+    """imagehash's crop_resistant_hash.
+
+    Args:
+        setup: what the run fixes for every method.
+        segments: segments that are kept, the largest first
+        size: a segment has size x size bits, 2 to 64
+        errors: share of bits that may differ between segments that match, from 0 to below 1
+    """
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
     import imagehash  # noqa: F401
 

@@ -52,6 +52,12 @@ def _bits(compute: Callable[..., Any], size: int, image: np.ndarray) -> np.ndarr
 
 @EXTRACTORS("phash", family="hash", about="64 bits: signs of low DCT frequencies against their median")
 def phash(setup: Setup, *, size: int = 8) -> Extractor:
+    """imagehash's phash.
+
+    Args:
+        setup: what the run fixes for every method.
+        size: the hash has size x size bits, 2 to 64
+    """
     import imagehash
 
     return _of_imagehash(imagehash.phash, checked_size("phash", size))
@@ -59,6 +65,12 @@ def phash(setup: Setup, *, size: int = 8) -> Extractor:
 
 @EXTRACTORS("dhash", family="hash", about="64 bits: is each pixel darker than its right neighbour, at 9 x 8 pixels")
 def dhash(setup: Setup, *, size: int = 8) -> Extractor:
+    """imagehash's dhash.
+
+    Args:
+        setup: what the run fixes for every method.
+        size: the hash has size x size bits, 2 to 64
+    """
     import imagehash
 
     return _of_imagehash(imagehash.dhash, checked_size("dhash", size))
@@ -66,6 +78,12 @@ def dhash(setup: Setup, *, size: int = 8) -> Extractor:
 
 @EXTRACTORS("ahash", family="hash", about="64 bits: is each pixel brighter than the mean, at 8 x 8 pixels")
 def ahash(setup: Setup, *, size: int = 8) -> Extractor:
+    """imagehash's average_hash.
+
+    Args:
+        setup: what the run fixes for every method.
+        size: the hash has size x size bits, 2 to 64
+    """
     import imagehash
 
     return _of_imagehash(imagehash.average_hash, checked_size("ahash", size))

@@ -34,6 +34,12 @@ def wavelet_bits(image: np.ndarray, size: int) -> np.ndarray:
 
 @EXTRACTORS("whash", family="hash", about="64 bits: low Haar wavelet coefficients against their median")
 def whash(setup: Setup, *, size: int = 8) -> Extractor:
+    """imagehash's whash.
+
+    Args:
+        setup: what the run fixes for every method.
+        size: the hash has size x size bits; a power of 2, 2 to 64
+    """
     import imagehash  # noqa: F401 - loaded here, so that no image waits for it
 
     if checked_size("whash", size) & (size - 1):

@@ -39,12 +39,12 @@ class ColorHistogram:
         roots = np.zeros((len(images), regions * size), np.float32)
         for row, image in enumerate(images):
             roots[row] = np.sqrt(
-                np.concatenate([self._shares(part, size) for part in pyramid(self._bin(image), self.levels)])
+                np.concatenate([self._shares(part, size) for part in pyramid(self.bins_of(image), self.levels)])
             )
             roots[row] /= np.linalg.norm(roots[row])
         return roots
 
-    def _bin(self, image: np.ndarray) -> np.ndarray:
+    def bins_of(self, image: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 RGB -> (h, w) int64, the bin of each pixel."""
         import cv2
 
@@ -72,9 +72,29 @@ def color_histogram(name: str, space: Literal["hsv", "lab"], bins: dict[str, int
 
 @EXTRACTORS("hsv", family="color", about="HSV histograms of a spatial pyramid, Hellinger kernel")
 def hsv(setup: Setup, *, hues: int = 24, saturations: int = 8, values: int = 4, levels: int = 1) -> Extractor:
+    """Joint histogram of hue, saturation and value.
+
+    Args:
+        setup: what the run fixes for every method.
+        hues: bins of the hue, 1 to 256
+        saturations: bins of the saturation, 1 to 256
+        values: bins of the value (brightness), 1 to 256
+        levels: levels of the spatial pyramid, 1 to 4; 1 is the whole image alone, each level halves both
+            sides of the regions
+    """
     return color_histogram("hsv", "hsv", {"hues": hues, "saturations": saturations, "values": values}, levels)
 
 
 @EXTRACTORS("lab", family="color", about="Lab histograms of a spatial pyramid, Hellinger kernel")
 def lab(setup: Setup, *, lightness: int = 8, reds: int = 32, yellows: int = 32, levels: int = 1) -> Extractor:
+    """Joint histogram of L, a and b.
+
+    Args:
+        setup: what the run fixes for every method.
+        lightness: bins of L (lightness), 1 to 256
+        reds: bins of a (green to red), 1 to 256
+        yellows: bins of b (blue to yellow), 1 to 256
+        levels: levels of the spatial pyramid, 1 to 4; 1 is the whole image alone, each level halves both
+            sides of the regions
+    """
     return color_histogram("lab", "lab", {"lightness": lightness, "reds": reds, "yellows": yellows}, levels)

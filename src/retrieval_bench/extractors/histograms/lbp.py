@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -54,11 +52,9 @@ def _compiled() -> Any:
 
     from retrieval_bench.search import jit
 
-    # This file is none of those that the search's cache watches, so that its digest goes into the name.
-    variant = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
     image, points = types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C")
     signature = types.void(image, types.int64, points, points, types.Array(types.uint8, 2, "C"))
-    return jit.compiled(_compare, signature, variant)
+    return jit.compiled(_compare, signature)
 
 
 def _compare(padded: np.ndarray, margin: int, down: np.ndarray, across: np.ndarray, codes: np.ndarray) -> None:
@@ -108,6 +104,16 @@ class LbpHistogram:
 
 @EXTRACTORS("lbp", family="texture", about="uniform local binary patterns at several radii in a spatial pyramid")
 def lbp(setup: Setup, *, side: int = 256, radii: int = 3, levels: int = 2) -> Extractor:
+    """Histograms of local binary patterns.
+
+    Args:
+        setup: what the run fixes for every method.
+        side: the longer side of the image in pixels; larger images are shrunk to it, smaller ones stay as
+            they are
+        radii: radii of the circles of neighbours: 1, 2, ... up to this many pixels, 16 at most
+        levels: levels of the spatial pyramid, 1 to 4; 1 is the whole image alone, each level halves both
+            sides of the regions
+    """
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 
     for option, value, most in (("side", side, 10_000), ("radii", radii, 16), ("levels", levels, MAX_LEVELS)):

@@ -62,6 +62,13 @@ class ColorMoments:
 
 @EXTRACTORS("moments", family="color", about="mean, deviation and skewness of Lab in a spatial pyramid")
 def moments(setup: Setup, *, levels: int = 2) -> Extractor:
+    """Colour moments, region by region.
+
+    Args:
+        setup: what the run fixes for every method.
+        levels: levels of the spatial pyramid, 1 to 4; 1 is the whole image alone, each level halves both
+            sides of the regions
+    """
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 
     if not 1 <= levels <= MAX_LEVELS:

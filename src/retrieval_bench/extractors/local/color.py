@@ -51,7 +51,7 @@ def lab_statistics(image: np.ndarray, *, side: int, cells: tuple[int, ...], step
     return Described(np.concatenate(described), np.concatenate(places).astype(np.float32))
 
 
-@EXTRACTORS("color", family="color", about="local Lab statistics, Fisher vector, whitened")
+@EXTRACTORS("color", family="color", about="local Lab statistics, Fisher vector, whitened", shares=local_features)
 def color(
     setup: Setup,
     *,
@@ -69,6 +69,18 @@ def color(
     fit_images: int = 1000,
     sample: int = 75_000,
 ) -> Extractor:
+    """Mean and deviation of Lab in the 2 x 2 cells of patches, encoded.
+
+    Args:
+        setup: what the run fixes for every method.
+        encode: how the descriptors of an image become one vector: `fisher` (Fisher vector), `vlad`, `bow`
+            (bag of words), or `histogram`: the HSV histogram of `hsv` in their place
+        side: the longer side of the image in pixels; larger images are shrunk to it, smaller ones stay as
+            they are
+        cell: pixels along a cell of the smallest patch; a patch has 2 x 2 cells
+        scales: sizes of patches; each is twice as large as the one before
+        step: pixels from patch to patch
+    """
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 
     if encode == "histogram":

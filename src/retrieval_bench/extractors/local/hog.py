@@ -89,7 +89,9 @@ class WholeImageHog:
         return rows
 
 
-@EXTRACTORS("hog", family="gradient", about="dense HOG blocks in opponent colours, Fisher vector")
+@EXTRACTORS(
+    "hog", family="gradient", about="dense HOG blocks in opponent colours, Fisher vector", shares=local_features
+)
 def hog(
     setup: Setup,
     *,
@@ -108,6 +110,20 @@ def hog(
     fit_images: int = 1000,
     sample: int = 75_000,
 ) -> Extractor:
+    """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005), encoded.
+
+    Args:
+        setup: what the run fixes for every method.
+        encode: how the blocks of an image become one vector: `fisher` (Fisher vector), `vlad`, `bow` (bag of
+            words), or `global`: all blocks of the square image, one after the other
+        side: the longer side of the image in pixels; larger images are shrunk to it, smaller ones stay as
+            they are
+        cell: pixels along a cell of the smallest size
+        scales: sizes of cells; each is 1.5 times as large as the one before
+        block: cells along a block; the gradients of a block are normalised together
+        opponent: gradients in each of three opponent colours; `no` takes the channel of the strongest
+            gradient at each pixel
+    """
     import cv2  # noqa: F401 - loaded here, so that the runner finds it and sets its threads
 
     at_least_one("hog", side=side, cell=cell, scales=scales, block=block)

@@ -8,9 +8,7 @@ processor does for many pixels at once.
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -112,9 +110,6 @@ def _kernels() -> dict[Any, Any]:
 
     from retrieval_bench.search import jit
 
-    # This file is none of those that the search's cache watches, so that its digest goes into the name.
-    variant = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-
     def array(dtype: Any, ndim: int, readonly: bool = False) -> Any:
         return types.Array(dtype, ndim, "C", readonly=readonly)
 
@@ -124,9 +119,9 @@ def _kernels() -> dict[Any, Any]:
         planes = array(dtype, 3, readonly=True)
         sizes = (types.boolean, types.int64, types.int64)
         signature = types.void(planes, *sizes, table, table, array(types.float64, 3))
-        kernels[kind] = jit.compiled(_vote, signature, variant)
+        kernels[kind] = jit.compiled(_vote, signature)
     signature = types.void(array(types.float64, 3), types.int64, array(types.float64, 5))
-    kernels["blocks"] = jit.compiled(_normalise, signature, variant)
+    kernels["blocks"] = jit.compiled(_normalise, signature)
     return kernels
 
 

@@ -94,7 +94,7 @@ class LocalFeatures:
         if self.reduce:
             stacked = np.concatenate([image.descriptors for image in sampled])
             self.reduce_mean_, self.reduce_axes_ = principal_axes(stacked, self.reduce, self.level)
-        learned = self.encoder.fit([self._reduced(image) for image in sampled], self.seed, self.threads)
+        learned = self.encoder.fit([self.reduced(image) for image in sampled], self.seed, self.threads)
         for name, array in learned.items():
             setattr(self, f"{name}_", array)
         if self.whiten:
@@ -112,17 +112,17 @@ class LocalFeatures:
                 encoded = whitened if encoded.any() else np.zeros_like(whitened)
             rows.append(encoded)
         if not rows:
-            nothing_seen = self.encoder.encode(np.empty((0, 0), np.float32), self._arrays())
+            nothing_seen = self.encoder.encode(np.empty((0, 0), np.float32), self.learned_arrays())
             return np.empty((0, self.whiten_axes_.shape[1] if self.whiten else len(nothing_seen)), np.float32)
         return np.stack(rows)
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def learned_arrays(self) -> dict[str, np.ndarray]:
         return {name: getattr(self, f"{name}_") for name in self.encoder.learned}
 
     def _encoded(self, image: np.ndarray) -> np.ndarray:
-        return self.encoder.encode(self._reduced(self.describe(image)), self._arrays())
+        return self.encoder.encode(self.reduced(self.describe(image)), self.learned_arrays())
 
-    def _reduced(self, found: Described) -> np.ndarray:
+    def reduced(self, found: Described) -> np.ndarray:
         descriptors = found.descriptors
         if self.reduce:
             descriptors = projected(descriptors, self.reduce_mean_, self.reduce_axes_)
@@ -160,10 +160,26 @@ def local_features(
     sample: int,
     level: float = 0.0,
 ) -> Extractor:
-    """LocalFeatures from the options that all methods of this kind share; 0 words are the encoder's own number.
+    """LocalFeatures from the options that all methods of this kind share.
 
-    power: to which counts or gradients are raised: 1 leaves bursts as they are, 0.5 takes roots (Jegou, Douze and
-    Schmid, "On the burstiness of visual elements", CVPR 2009), towards 0 only presence counts.
+    Args:
+        name: of the method, for error messages.
+        setup: what the run fixes for every method.
+        describe: finds the descriptors of one image.
+        encode: how the descriptors of an image become one vector: `fisher` (Fisher vector), `vlad` or `bow` (bag of
+            words).
+        words: size of the vocabulary: Gaussians of `fisher`, words of `vlad` and `bow`. 0 takes the encoder's own
+            number: 64, 128 and 4096.
+        reduce: principal components that are kept of a descriptor; 0 keeps it whole.
+        place: weight of the position in the image (row and column), which is put beside the descriptor; 0 leaves it
+            out.
+        whiten: principal components that are kept of the encoded vector, half whitened; 0 keeps it whole.
+        soft: with `bow`, how many of the nearest words a descriptor is assigned to.
+        power: to which counts or gradients are raised, above 0 to 1. 1 leaves bursts as they are, 0.5 takes square
+            roots (Jegou, Douze and Schmid, CVPR 2009), towards 0 only presence counts.
+        fit_images: training images that are learned from, at most, drawn by the seed.
+        sample: descriptors that are learned from, about, an equal share of each image.
+        level: how far the principal components of a descriptor are whitened, 0 (not at all) to 1 (fully).
     """
     for option, value, least in (
         *(("words", words, 0), ("reduce", reduce, 0), ("whiten", whiten, 0), ("soft", soft, 1)),

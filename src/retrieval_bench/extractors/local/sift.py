@@ -100,7 +100,7 @@ def _places(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return points[:, ::-1] / np.array(shape, np.float32) - np.float32(0.5)
 
 
-@EXTRACTORS("sift", family="local", about="RootSIFT keypoints with their colour, Fisher vector")
+@EXTRACTORS("sift", family="local", about="RootSIFT keypoints with their colour, Fisher vector", shares=local_features)
 def sift(
     setup: Setup,
     *,
@@ -120,6 +120,19 @@ def sift(
     fit_images: int = 1000,
     sample: int = SAMPLE,
 ) -> Extractor:
+    """SIFT keypoints (Lowe, IJCV 2004), encoded.
+
+    Args:
+        setup: what the run fixes for every method.
+        side: the longer side of the image in pixels; larger images are shrunk to it, smaller ones stay as
+            they are
+        keypoints: keypoints that are kept, the strongest first
+        contrast: threshold of OpenCV's detector; lower finds weaker keypoints, too
+        colour: what a keypoint is described by: `lab` (grey SIFT and the mean Lab colour around it),
+            `opponent` (SIFT in each of three opponent colours, at three times the cost) or `grey`
+        upright: all keypoints point up; then the method is not invariant to rotation
+        root: RootSIFT (Arandjelovic and Zisserman, CVPR 2012); `no` takes SIFT at length 1
+    """
     _load_opencv()
     at_least_one("sift", side=side, keypoints=keypoints)
     describe = partial(
@@ -145,7 +158,9 @@ def sift(
     )
 
 
-@EXTRACTORS("dense-sift", family="local", about="SIFT on a grid in opponent colours, Fisher vector")
+@EXTRACTORS(
+    "dense-sift", family="local", about="SIFT on a grid in opponent colours, Fisher vector", shares=local_features
+)
 def dense(
     setup: Setup,
     *,
@@ -163,6 +178,16 @@ def dense(
     fit_images: int = 1000,
     sample: int = SAMPLE,
 ) -> Extractor:
+    """SIFT on a grid of patches in three sizes, encoded.
+
+    Args:
+        setup: what the run fixes for every method.
+        side: the longer side of the image in pixels; larger images are shrunk to it, smaller ones stay as
+            they are
+        step: pixels from patch to patch
+        colour: `opponent` (SIFT in each of three opponent colours) or `grey`
+        root: RootSIFT (Arandjelovic and Zisserman, CVPR 2012); `no` takes SIFT at length 1
+    """
     _load_opencv()
     at_least_one("dense-sift", side=side, step=step)
     opponent = _one_of("dense-sift", colour, ("opponent", "grey")) == "opponent"
@@ -181,7 +206,7 @@ def dense(
     )
 
 
-@EXTRACTORS("orb", family="local", about="ORB keypoints, Fisher vector")
+@EXTRACTORS("orb", family="local", about="ORB keypoints, Fisher vector", shares=local_features)
 def orb(
     setup: Setup,
     *,
@@ -197,6 +222,14 @@ def orb(
     fit_images: int = 1000,
     sample: int = SAMPLE,
 ) -> Extractor:
+    """ORB keypoints (Rublee et al., ICCV 2011), encoded.
+
+    Args:
+        setup: what the run fixes for every method.
+        side: the longer side of the image in pixels; larger images are shrunk to it, smaller ones stay as
+            they are
+        keypoints: keypoints that are kept, the strongest first
+    """
     _load_opencv()
     at_least_one("orb", side=side, keypoints=keypoints)
     return local_features(

@@ -1,4 +1,4 @@
-"""Re-ranking by k-reciprocal neighbours (Zhong et al., CVPR 2017), with the gallery alone as its world.
+"""Re-ranking by k-reciprocal neighbours (Zhong et al., CVPR 2017); neighbours are computed within the gallery only.
 
 Two images that have each other among their nearest are better evidence than one that has the other. What is known of
 the gallery is worked out once; a query sees no other query.
@@ -122,6 +122,14 @@ class ReciprocalSearcher:
 
 @STEPS("reciprocal", about="k-reciprocal neighbours re-rank the first 100", main="shortlist")
 def reciprocal(*, shortlist: int = 100, k1: int = 20, k2: int = 6, share: float = 0.3) -> Step:
+    """Re-ranking by k-reciprocal neighbours (Zhong et al., CVPR 2017).
+
+    Args:
+        shortlist: how many of the first are ranked again
+        k1: neighbours of an image that are looked at, in both directions
+        k2: nearest images over which an image's neighbours are averaged
+        share: weight of the first distance in the new one, 0 to 1
+    """
     if min(shortlist, k1, k2) < 1 or not 0 <= share <= 1:
         raise BenchError(
             f"reciprocal: shortlist={shortlist}, k1={k1} and k2={k2} must be at least 1, share={share} from 0 to 1"

@@ -101,6 +101,10 @@ def expansion(*, n: int = 5, alpha: float = 1.0) -> Step:
     The similarity is that of the method's own distance; for euclidean, where the literature has none, it is
     exp(-(d / r)^2 / 2), r the distance of the farthest of the n. Where rankings are joined (+rrf, +vote), the array of
     each member is expanded by its own distance, all with the n that the joined ranking found.
+
+    Args:
+        n: nearest gallery images that the query is averaged with.
+        alpha: they are weighed by similarity to this power; 0 weighs all alike.
     """
     if n < 1 or alpha < 0:
         raise BenchError(f"qe: n={n} must be at least 1 and alpha={alpha} not negative")

@@ -75,6 +75,15 @@ def verify(
     keypoints: int = 256,
     side: int = 320,
 ) -> Step:
+    """Re-ranking by spatial verification (Philbin et al., CVPR 2007).
+
+    Args:
+        shortlist: how many of the first are verified
+        least: matches that must agree; fewer may be chance and count as none
+        ratio: a match's distance must be below this share of the second nearest's, above 0 to 1
+        keypoints: SIFT keypoints that are kept of an image, the strongest first
+        side: the longer side of the image in pixels, for these keypoints
+    """
     if shortlist < 1 or least < 1 or not 0 < ratio <= 1:
         raise BenchError(
             f"verify: shortlist={shortlist} and least={least} must be at least 1, ratio={ratio} above 0 and at most 1"

@@ -1,4 +1,4 @@
-"""What a re-ranking step is, and how a short list is put in a new order."""
+"""The interface of a re-ranking step, and the function that puts a short list in a new order."""
 
 from __future__ import annotations
 
@@ -11,37 +11,47 @@ from retrieval_bench.core import Bundle, Distance, Extractor, Ranking, Searcher
 
 
 class Step(Protocol):
-    """One step of re-ranking; what it has to know about the gallery it works out when `searcher` is called."""
+    """One step of re-ranking. It prepares what it needs of the gallery when `searcher` is called."""
 
     extractor: Extractor | None
-    """What it needs to know of each image besides what the method has; None: nothing."""
+    """Describes each image for this step, besides the features of the method; None: the step needs nothing more."""
 
     averages: bool
-    """It takes means of what is compared, which must then be vectors or bits and nothing with a search of its own."""
+    """True if the step averages features; these must then be vectors or bits, without a searcher of their own."""
 
     def searcher(self, inner: Searcher, gallery: Bundle, compared: Mapping[str, Distance], own: str) -> Searcher:
-        """A searcher that asks `inner` and re-ranks what it finds.
+        """Build a searcher that calls `inner` and re-ranks its result.
 
-        gallery: by name, what is known of each image. compared: the names under which gallery and queries hold what
-        `inner` compares, each with its distance; several where rankings are joined. own: the name of what `extractor`
-        made of them.
+        Args:
+            inner: the search whose rankings are re-ranked.
+            gallery: the features of each gallery image, by name.
+            compared: name -> distance of the features that `inner` compares; several if rankings are joined.
+            own: the name of the features that `extractor` made.
+
+        Returns:
+            The new searcher. Its queries are bundles with the same names as `gallery`.
         """
 
 
 def reordered(found: Ranking, scores: np.ndarray) -> Ranking:
-    """The first c of each ranking by these scores, (q, c) float, the smallest first; equal scores stay as they were.
+    """Put the first c items of each ranking in a new order.
 
-    scores: from 0 to 1. The distance of a re-ranked item is its score, with a trace of its former place so that
-    what is told apart by it shows no tie; that of an item behind them is 1 + its place.
+    Args:
+        found: the rankings of q queries.
+        scores: (q, c) float, 0 to 1; smaller is better. Items with equal scores keep their order.
+
+    Returns:
+        The new rankings. The distance of a re-ranked item is its score plus a very small part of its former rank, so
+        that items with equal scores are no ties. The distance of an item behind the first c is 1 + its rank from 0.
     """
     c = min(scores.shape[1], found.indices.shape[1])
     scores = np.where(found.indices[:, :c] >= 0, scores[:, :c], np.inf)
     order = np.argsort(scores, axis=1, kind="stable")
     indices = found.indices.copy()
     indices[:, :c] = np.take_along_axis(found.indices[:, :c], order, axis=1)
-    places = np.arange(found.indices.shape[1])
-    distances = np.broadcast_to(1 + places, indices.shape).astype(np.float64)
-    distances[:, :c] = np.take_along_axis(scores, order, axis=1) * (1 - c * TRACE) + places[:c] * TRACE
+    ranks = np.arange(found.indices.shape[1])
+    distances = np.broadcast_to(1 + ranks, indices.shape).astype(np.float64)
+    distances[:, :c] = np.take_along_axis(scores, order, axis=1) * (1 - c * TRACE) + ranks[:c] * TRACE
     distances = np.where(indices >= 0, distances, np.inf).astype(np.float32)
     return Ranking(indices, np.maximum.accumulate(distances, axis=1))
 

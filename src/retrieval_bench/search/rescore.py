@@ -1,4 +1,4 @@
-"""The exact distances of a few rows, in the engine's own arithmetic: what settles which candidates are nearest."""
+"""The exact distances of a few rows, in the engine's own arithmetic: which of the candidates are nearest."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 from numba import types
 
 from retrieval_bench.search import jit
-from retrieval_bench.search.certified import _distance, _eight
-from retrieval_bench.search.kernels import EMPTY, _key, array
+from retrieval_bench.search.certified import eight_sums, rescored_distance
+from retrieval_bench.search.kernels import EMPTY, array, key_of
 
 
 @functools.cache
-def settler() -> Any:
-    """`settle`, compiled."""
+def compiled_rescore() -> Any:
+    """`rescore`, compiled."""
     f32, i64 = types.float32, types.int64
     with jit.announced():
         return jit.compiled(
-            settle, types.none(i64, array(f32, 2), array(f32, 2), array(i64, 2), array(types.uint64, 2))
+            rescore, types.none(i64, array(f32, 2), array(f32, 2), array(i64, 2), array(types.uint64, 2))
         )
 
 
-def settle(kind: int, queries: np.ndarray, rows: np.ndarray, at: np.ndarray, keys: np.ndarray) -> None:
+def rescore(kind: int, queries: np.ndarray, rows: np.ndarray, at: np.ndarray, keys: np.ndarray) -> None:
     """Fill keys (q, m) uint64 with (distance, row) of the gallery rows at (q, m) int64; EMPTY where `at` is -1.
 
     queries: (q, d), rows: (n, d) float32, prepared as the engine prepares them.
@@ -43,6 +43,6 @@ def settle(kind: int, queries: np.ndarray, rows: np.ndarray, at: np.ndarray, key
                 continue
             for lane in range(place - first, 8):
                 some[lane] = some[0]
-            for lane, value in enumerate(_eight(kind, queries[query], rows, some)):
+            for lane, value in enumerate(eight_sums(kind, queries[query], rows, some)):
                 if lane < place - first and at[query, first + lane] >= 0:
-                    keys[query, first + lane] = _key(_distance(kind, value), at[query, first + lane])
+                    keys[query, first + lane] = key_of(rescored_distance(kind, value), at[query, first + lane])

@@ -1,7 +1,8 @@
-"""The gradient of a batch, on all cores: parts of the batch go through the network side by side.
+"""The gradient of a batch, on all cores: its micro-batches go through the network in parallel.
 
-One library thread a part is twice as fast as two threads that share every layer of a small network, and the sum is
-taken in a fixed order: the result depends on how many parts there are, not on how many threads work on them.
+One library thread for each micro-batch is twice as fast as two threads that share every layer of a small network. The
+sum is taken in a fixed order: the result depends on how many micro-batches there are, not on how many threads work on
+them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
-class Shards:
+class MicroBatches:
     """network: a torch module. Its parameters are shared by all parts; its buffers (running means) are not.
 
     A network that draws random numbers while it learns (dropout, stochastic depth) draws them from torch's one
@@ -43,7 +44,7 @@ class Shards:
             sums.append(sum(known[1:], known[0]) if known else None)
         return [loss for loss, _ in results], sums
 
-    def settle(self) -> None:
+    def average_buffers(self) -> None:
         """Bring the buffers of all parts together: their mean; what is counted is the same in all."""
         import torch
 
@@ -79,6 +80,6 @@ def _replica(network: Any) -> Any:
     copied = copy.deepcopy(network)
     originals = dict(network.named_modules())
     for name, module in copied.named_modules():
-        for key in module._parameters:
-            module._parameters[key] = originals[name]._parameters[key]
+        for key, _ in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            setattr(module, key, originals[name].get_parameter(key))
     return copied
