@@ -113,6 +113,15 @@ def test_tests_lie_in_folders_named_like_the_rooms() -> None:
         assert folder in rooms or folder.name in APART, f"{file}: no room is called {folder}"
 
 
+def test_every_slow_test_says_why() -> None:
+    for file in TESTS.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        marks = [node for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.slow"]
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        told = [call.func for call in calls if any(word.arg == "reason" for word in call.keywords)]
+        assert all(mark in told for mark in marks), f"{file}: write pytest.mark.slow(reason=...)"
+
+
 def test_a_class_name_means_one_thing() -> None:
     names = [
         node.name
