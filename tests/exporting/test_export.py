@@ -106,7 +106,13 @@ def test_the_file_gives_the_rows_of_the_method_and_needs_no_options(
         np.testing.assert_allclose(together, torch.cat([again.describe(one[None]) for one in pixels]), atol=1e-5)
 
 
-@pytest.mark.parametrize("options", ["power=0.5:whiten=6:level=0.5", "centre=yes", "tune=head:whiten=8", "power=0.7"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "power=0.5:whiten=6:level=0.5",
+        *(pytest.param(options, marks=TRACED) for options in ("centre=yes", "tune=head:whiten=8", "power=0.7")),
+    ],
+)
 def test_what_is_learned_after_the_network_is_in_the_file(options: str, tmp_path: Path) -> None:
     text = f"squeezenet1_1:pool=avg:size=96:{options}"
     data = shop(4, 4)
@@ -296,6 +302,7 @@ def export(*words: object) -> Result:
     return CliRunner().invoke(app, ["export", *(str(word) for word in words)])
 
 
+@TRACED
 def test_the_command_and_what_it_says_to_run_put_both_in_one_table(shelf: Path, tmp_path: Path) -> None:
     need("onnx")
     data = ("--dataset", "folder", "--data-root", shelf, "--weights", "random", "--seed", 3)

@@ -63,7 +63,13 @@ def save(name: str, folder: Path, file: str | None = None, edit: Callable[[dict]
     return folder
 
 
-@pytest.mark.parametrize("name", DIMENSIONS)
+LARGE = pytest.mark.slow(reason="to draw the weights of a large network takes seconds")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=LARGE) if name in ("googlenet", "mnasnet0_5") else name for name in DIMENSIONS],
+)
 def test_features_are_what_the_last_classifier_sees(name: str, tmp_path: Path) -> None:
     extractor = EXTRACTORS[name].build(Setup(weights=str(save(name, tmp_path))))
     features = extractor.transform([photo()])
@@ -215,9 +221,6 @@ class Mean(nn.Module):
 
 def test_features_too_small_to_be_squared_still_have_unit_length() -> None:
     assert np.linalg.norm(plain(Mean(1e-30)).transform([photo()])[0]) == pytest.approx(1, abs=1e-6)
-
-
-LARGE = pytest.mark.slow(reason="to draw the weights of a large network takes seconds")
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ def test_code_in_weights_is_not_run(shelf: Path, tmp_path: Path, content: Callab
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.slow(reason="a whole training each")
 @pytest.mark.parametrize("mode", ["head", "finetune"])
 def test_weights_of_any_number_of_classes_are_gone_on_with(shelf: Path, tmp_path: Path, mode: str) -> None:
     folder = tmp_path / "weights"
@@ -176,6 +177,7 @@ def test_a_bad_checkpoint_is_one_sentence(
     assert sentence in said(result)
 
 
+@pytest.mark.slow(reason="several whole trainings each")
 @pytest.mark.parametrize(
     ("full", "sentence"),
     [
@@ -244,6 +246,7 @@ def test_cuda_that_is_not_there(shelf: Path, tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "record").exists()
 
 
+@pytest.mark.slow(reason="a whole training each")
 @pytest.mark.parametrize("mode", ["head", "finetune", "scratch"])
 def test_labels_of_no_image_and_of_one_are_told_and_trained(shelf: Path, tmp_path: Path, mode: str) -> None:
     photo(shelf / "train" / "plate" / "only.png", 300)

@@ -42,13 +42,25 @@ def build(text: str = "crop-resistant") -> CropResistant:
     return parse(EXTRACTORS, text).build(Setup())
 
 
-@pytest.mark.parametrize("options", ["", ":segments=3", ":segments=255", ":size=16", ":size=3:segments=5"])
+PEER = pytest.mark.slow(reason="imagehash, the peer, takes seconds")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        *(
+            pytest.param(options, marks=PEER)
+            for options in (":segments=3", ":segments=255", ":size=16", ":size=3:segments=5")
+        ),
+    ],
+)
 def test_the_segments_are_those_of_imagehash(options: str) -> None:
     images = [blobs(seed, fineness) for seed, fineness in enumerate([2, 3, 6, 9, 14, 25])]
     assert_segments_of_imagehash(build(f"crop-resistant{options}"), images)
 
 
-@pytest.mark.slow(reason="imagehash, the peer, takes seconds for large images")
+@PEER
 def test_so_they_are_for_images_of_every_shape() -> None:
     large = [image for image in [*pictures()[:6], *flat_pictures(), *pictures()[-2:]] if min(image.shape[:2]) > 6]
     assert len(large) > 12

@@ -122,7 +122,12 @@ def test_dense_sift_describes_textured_places_only() -> None:
     assert dense_sift(image[:10], **options).descriptors.shape == (0, 384)
 
 
-@pytest.mark.parametrize("name", METHODS)
+GRID = pytest.mark.slow(reason="15 fits; sift and color show each encoder, with and without a place")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ("sift", "color") else pytest.param(name, marks=GRID) for name in METHODS]
+)
 @pytest.mark.parametrize("encode", ["bow", "vlad", "fisher"])
 def test_every_method_composes_with_every_encoder(name: str, encode: str) -> None:
     options = f"{name}:encode={encode}:words=4:whiten=3:fit_images=6"
