@@ -10,10 +10,11 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.local.bow import BagOfWords
-from retrieval_bench.extractors.local.encoders import Encoder, unit
+from retrieval_bench.extractors.local.encoders import Encoder
 from retrieval_bench.extractors.local.fisher import Fisher
-from retrieval_bench.extractors.local.pca import principal_axes, projected
 from retrieval_bench.extractors.local.vlad import Vlad
+from retrieval_bench.linalg.pca import principal_axes, projected
+from retrieval_bench.linalg.rows import unit
 from retrieval_bench.system.threads import mapped
 
 _T = TypeVar("_T")

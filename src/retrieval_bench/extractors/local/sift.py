@@ -10,6 +10,7 @@ from retrieval_bench.core import BenchError, Extractor, Setup
 from retrieval_bench.extractors.local.dense_sift import dense_sift
 from retrieval_bench.extractors.local.pipeline import SAMPLE, Described, local_features, nothing
 from retrieval_bench.images.resize import OPPONENT, grey, shrunk
+from retrieval_bench.linalg.rows import signs
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 COLOURS = ("lab", "opponent", "grey")
@@ -90,9 +91,8 @@ def orb_keypoints(image: np.ndarray, *, side: int, keypoints: int) -> Described:
     found, bits = cv2.ORB.create(nfeatures=keypoints, fastThreshold=5).detectAndCompute(luma, None)
     if bits is None:
         return nothing(256)
-    signs = np.unpackbits(bits, axis=1).astype(np.float32) * np.float32(2) - np.float32(1)
     return Described(
-        signs / np.float32(16), _places(np.array([keypoint.pt for keypoint in found], np.float32), luma.shape)
+        signs(bits) / np.float32(16), _places(np.array([keypoint.pt for keypoint in found], np.float32), luma.shape)
     )
 
 
