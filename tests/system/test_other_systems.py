@@ -26,7 +26,7 @@ from retrieval_bench.data_audit.dedupe import of_folder
 from retrieval_bench.datasets.folder import folder
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.reading import ImageBytes, encode_png
-from retrieval_bench.records.schema import _processor
+from retrieval_bench.records.environment import _processor
 from retrieval_bench.registry import Registry, parse
 from retrieval_bench.search import doctor, jit, threads
 from retrieval_bench.system.timing import release_memory, steady_allocator, usable_cores
