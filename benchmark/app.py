@@ -16,6 +16,7 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from retrieval_bench import __version__
 from retrieval_bench.core import BenchError, NotComparable
+from retrieval_bench.registry import fill
 
 OK, GATE_FAILED, USER_MISTAKE, NOT_COMPARABLE, SOME_FAILED, OUR_BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 
@@ -95,10 +96,4 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    import retrieval_bench.classifiers
-    import retrieval_bench.datasets
-    import retrieval_bench.evaluation.metrics
-    import retrieval_bench.extractors
-    import retrieval_bench.images.perturbations
-    import retrieval_bench.methods.pipeline
-    import retrieval_bench.search  # noqa: F401  importing the packages fills the registries that names are looked up in
+    fill()

@@ -45,17 +45,16 @@ def network(
 
     Exit codes: 0 success; 2 a mistake in the command.
     """
-    import retrieval_bench.datasets
-    import retrieval_bench.extractors  # noqa: F401 - registers the networks
     from retrieval_bench.core import Setup
     from retrieval_bench.datasets.splits import limit
     from retrieval_bench.extractors.deep.fused_inference import Compute
     from retrieval_bench.peer_benchmarks.networks import contest
     from retrieval_bench.peer_benchmarks.throughput import throughput
-    from retrieval_bench.registry import DATASETS, parse
+    from retrieval_bench.registry import DATASETS, fill, parse
     from retrieval_bench.system.device import check_device, gpu_is_there, on_gpu
     from retrieval_bench.system.timing import usable_cores
 
+    fill()
     try:
         if device not in ("auto", "cpu", "cuda"):
             raise BenchError(f"--device {device}: choose auto, cpu or cuda")

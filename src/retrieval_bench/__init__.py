@@ -43,9 +43,6 @@ _HOME = {
     "topk": "search.index",
 }
 
-_FILLED_BY = {"BACKENDS": "search", "DATASETS": "datasets", "EXTRACTORS": "extractors", "METRICS": "evaluation.metrics"}
-"""Registries are filled when the package that holds their entries is imported."""
-
 __all__ = [
     "BACKENDS",
     "DATASETS",
@@ -68,6 +65,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _FILLED_BY:
-        import_module(f"retrieval_bench.{_FILLED_BY[name]}")
-    return getattr(import_module(f"retrieval_bench.{_HOME[name]}"), name)
+    found = getattr(import_module(f"retrieval_bench.{_HOME[name]}"), name)
+    return found.fill() if _HOME[name] == "registry" else found

@@ -15,7 +15,8 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from importlib import import_module
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from retrieval_bench.core import BenchError
 
@@ -76,13 +77,21 @@ class Registry:
 
     Args:
         kind: what the entries are, for error messages: "method", "dataset", ...
+        filled_by: the package or module, below retrieval_bench, whose import registers the entries; "" for none.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, filled_by: str = "") -> None:
         self.kind = kind
+        self.filled_by = filled_by
         self._entries: dict[str, Entry] = {}
         self._provided: dict[str, Entry] = {}
         self._providers: list[Callable[[], Iterable[Entry]]] = []
+
+    def fill(self) -> Self:
+        """Import what registers the entries, unless that was done before; the registry itself."""
+        if self.filled_by:
+            import_module(f"retrieval_bench.{self.filled_by}")
+        return self
 
     def __call__(
         self, name: str, *, about: str, family: str = "", shares: Callable[..., Any] | None = None, **facts: Any
@@ -315,14 +324,21 @@ def _write(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-EXTRACTORS = Registry("method")
-DATASETS = Registry("dataset")
-METRICS = Registry("metric")
-JOINS = Registry("way to join methods")
-STEPS = Registry("re-ranking step")
-CLASSIFIERS = Registry("classifier")
-BACKENDS = Registry("backend")
-PERTURBATIONS = Registry("perturbation")
+EXTRACTORS = Registry("method", "extractors")
+DATASETS = Registry("dataset", "datasets")
+METRICS = Registry("metric", "evaluation.metrics")
+JOINS = Registry("way to join methods", "methods.fusion")
+STEPS = Registry("re-ranking step", "methods.reranking")
+CLASSIFIERS = Registry("classifier", "classifiers")
+BACKENDS = Registry("backend", "search")
+PERTURBATIONS = Registry("perturbation", "images.perturbations")
+ALL = (EXTRACTORS, DATASETS, METRICS, JOINS, STEPS, CLASSIFIERS, BACKENDS, PERTURBATIONS)
+
+
+def fill() -> None:
+    """Fill every registry, so that each name can be looked up."""
+    for registry in ALL:
+        registry.fill()
 
 
 def backend_on(name: str, device: str) -> Callable[..., Any]:

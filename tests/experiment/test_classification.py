@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,17 @@ def with_classifiers(data: Dataset, out: Path, *methods: str | Method, **changes
     return run(Plan(**({"methods": parsed, "dataset": source, "classifiers": EVERY, "threads": 2} | changes)), out)
 
 
-@functools.cache
-def all_classifiers(factory: pytest.TempPathFactory, method: str) -> tuple[Record, dict[str, np.ndarray]]:
+@pytest.fixture(scope="module")
+def all_classifiers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Record, dict[str, np.ndarray]]]:
     """A run of one method with every classifier on two threads, and its arrays; once for all who ask."""
-    folder = factory.mktemp("classifiers")
-    record = with_classifiers(shop(4, 4), folder, method)
-    return record, load_rankings(folder, record)
+
+    @functools.cache
+    def of(method: str) -> tuple[Record, dict[str, np.ndarray]]:
+        folder = tmp_path_factory.mktemp("classifiers")
+        record = with_classifiers(shop(4, 4), folder, method)
+        return record, load_rankings(folder, record)
+
+    return of
 
 
 ALL = pytest.mark.slow(reason="to fit every classifier takes 2 s; color and phash show both kinds of features")
@@ -53,9 +59,9 @@ ALL = pytest.mark.slow(reason="to fit every classifier takes 2 s; color and phas
     ],
 )
 def test_every_classifier_is_judged_and_its_figures_follow_from_the_saved_arrays(
-    tmp_path_factory: pytest.TempPathFactory, method: str
+    all_classifiers: Any, method: str
 ) -> None:
-    record, arrays = all_classifiers(tmp_path_factory, method)
+    record, arrays = all_classifiers(method)
     (row,) = record.rows
     assert row.status == "ok", row.error
     assert tuple(row.classifiers) == EVERY == record.settings.classifiers
@@ -163,11 +169,11 @@ def test_train_that_is_also_gallery_is_extracted_once(tmp_path: Path) -> None:
     assert row.features.computed == 24
 
 
-def test_threads_change_no_bit_of_a_head(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_threads_change_no_bit_of_a_head(tmp_path: Path, all_classifiers: Any) -> None:
     record = with_classifiers(shop(4, 4), tmp_path, "color", threads=1)
     one, two = (
         {name: array for name, array in arrays.items() if "/heads/" in name}
-        for arrays in (load_rankings(tmp_path, record), all_classifiers(tmp_path_factory, "color")[1])
+        for arrays in (load_rankings(tmp_path, record), all_classifiers("color")[1])
     )
     assert one.keys() == two.keys()
     assert len(one) == 3 * len(EVERY)

@@ -14,27 +14,18 @@ import typer
 import retrieval_bench
 from benchmark import document, kernel, network
 from benchmark.cli import app
-from retrieval_bench import classifiers, datasets, extractors, search
 from retrieval_bench.core import Extractor, Setup
-from retrieval_bench.evaluation import metrics
-from retrieval_bench.images import perturbations
-from retrieval_bench.methods import pipeline
 from retrieval_bench.records.files import load
 from retrieval_bench.registry import (
-    BACKENDS,
-    CLASSIFIERS,
-    DATASETS,
+    ALL,
     EXTRACTORS,
-    JOINS,
-    METRICS,
-    PERTURBATIONS,
-    STEPS,
     Registry,
+    fill,
 )
 from retrieval_bench.report import table
 from tests.support.paths import ROOT
 
-REGISTERED = (datasets, extractors, classifiers, metrics, perturbations, pipeline, search)  # fills the registries
+fill()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = {file.name: file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs").glob("*.md"))}
 PAGES = {"README.md": README, **DOCS}
@@ -51,9 +42,6 @@ PAGE_OF = {
 """Kind of entry -> the page that lists all of its kind."""
 FOREIGN = ("docker ", "pip ", "git ", "pytest ", "pre-commit ", "python -m build", "--build-arg", "--gpus", "--user")
 """Commands of others in the documents, whose flags are not ours."""
-
-
-ALL = (EXTRACTORS, JOINS, STEPS, CLASSIFIERS, DATASETS, METRICS, BACKENDS, PERTURBATIONS)
 
 
 @pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)

@@ -22,7 +22,11 @@ IMAGES = [np.asarray(photo_of(90 + 7 * seed, 120, seed)) for seed in range(6)]
 
 
 def build(name: str, **options: Any) -> network_features.NetworkFeatures:
-    return EXTRACTORS[name].build(Setup(weights="random"), **options)
+    small = {} if name.startswith("vit") else {"size": 96}  # a vit takes images of one size
+    return EXTRACTORS[name].build(Setup(weights="random"), **small, **options)
+
+
+LARGE = pytest.mark.slow(reason="to draw the weights of a large network, or to trace it, takes seconds")
 
 
 class Branches(nn.Module):
@@ -78,7 +82,13 @@ def test_without_the_private_operators_the_public_ones_give_the_same(
     assert fused_inference.one_dnn() is not None
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0", "mobilenet_v3_small", "densenet121", "regnet_x_400mf"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "squeezenet1_0", "mobilenet_v3_small", "regnet_x_400mf"),
+        pytest.param("densenet121", marks=LARGE),
+    ],
+)
 def test_fused_features_are_the_same_up_to_rounding(name: str) -> None:
     plain, fused = build(name).transform(IMAGES[:2]), build(name, compute="fused")
     np.testing.assert_allclose(fused.transform(IMAGES[:2]), plain, rtol=1e-2, atol=1e-4)
@@ -92,7 +102,7 @@ def test_layers_are_found_in_the_fast_network_too() -> None:
 
 
 @NARROW
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0", "vit_b_32"])
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0", pytest.param("vit_b_32", marks=LARGE)])
 def test_bfloat16_is_near(name: str) -> None:
     plain, narrow = build(name).transform(IMAGES[:2]), build(name, compute="bfloat16")
     cosine = (plain * narrow.transform(IMAGES[:2])).sum(axis=1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self, TypeVar
 
@@ -16,6 +14,7 @@ from retrieval_bench.extractors.local.encoders import Encoder, unit
 from retrieval_bench.extractors.local.fisher import Fisher
 from retrieval_bench.extractors.local.pca import principal_axes, projected
 from retrieval_bench.extractors.local.vlad import Vlad
+from retrieval_bench.system.threads import mapped
 
 _T = TypeVar("_T")
 
@@ -134,14 +133,8 @@ class LocalFeatures:
         self, function: Callable[[int, np.ndarray], _T], train: Split, rows: Sequence[int] | np.ndarray
     ) -> Iterator[_T]:
         """function(row, image) in the order of rows, on all threads; a few images are in memory at a time."""
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="learn") as pool:
-            waiting: deque[Future[_T]] = deque()
-            for row in rows:
-                waiting.append(pool.submit(function, int(row), train.images[int(row)]))
-                if len(waiting) > 2 * self.threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        decoded = ((int(row), train.images[int(row)]) for row in rows)
+        return mapped(lambda item: function(*item), decoded, self.threads)
 
 
 def local_features(
