@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,7 +145,7 @@ def fit_join(
 
 def _recipe(part: Part, setup: Setup) -> dict[str, Any]:
     """All that a feature depends on besides its image and what was learned."""
-    own = Path(part.spec.entry.build.__code__.co_filename)
+    own = Path(inspect.unwrap(part.spec.entry.build).__code__.co_filename)
     rooms = [file for room in FEATURE_ROOMS for file in (_HOME / room).rglob("*.py")]
     sources = [*rooms, *(_HOME / file for file in FEATURE_FILES), *([own] if own.is_file() else [])]
     return {

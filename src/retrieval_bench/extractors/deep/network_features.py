@@ -433,6 +433,7 @@ def with_options(make: Callable[..., Backbone]) -> Callable[..., Extractor]:
 
     # Where the registry reads names, types and defaults of the options.
     build.__signature__ = inspect.Signature([own["setup"], *keywords.values()])  # type: ignore[attr-defined]
+    build.__wrapped__ = make  # type: ignore[attr-defined] # whose file is part of the key of cached features
     build.__doc__ = make.__doc__
     build.__annotations__ = get_type_hints(features_of) | get_type_hints(make)
     return build
