@@ -18,11 +18,14 @@ TORCH_INDEX ?=
 bench: $(READY)  ## the default table from the embedded dataset
 	$(BIN)/python -m benchmark run $(ARGS)
 
+# By file: what the tests of one file share, a run or a fitted extractor, is then made once.
+WORKERS := -n auto --maxprocesses 4 --dist loadfile
+
 test: $(READY)  ## every test, on up to four cores; ARGS="-n0 --benchmark-only" measures the kernel instead
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 quick: $(READY)  ## the tests without those marked slow
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
 
 check: $(READY)  ## formatting, lint, types, and the documents: a link that leads nowhere fails
 	$(BIN)/ruff format --check .

@@ -105,7 +105,6 @@ def test_the_page_needs_no_groups() -> None:
     assert "&lt;b&gt;" in page(facts, lambda item: None)
 
 
-@pytest.mark.slow
 def test_a_hundred_thousand_hashes_take_seconds() -> None:
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (100_000, 8), dtype=np.uint8)

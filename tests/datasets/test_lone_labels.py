@@ -5,8 +5,7 @@ from __future__ import annotations
 from retrieval_bench.core import Dataset
 from retrieval_bench.datasets.splits import limit
 from retrieval_bench.images.screening import screen
-from tests.datasets.test_splits import a_split
-from tests.images.test_screening import a_dataset as screenable
+from tests.support.splits import a_split, counted_dataset
 
 
 def test_limit_with_leave_one_out_takes_a_label_of_one_image_last() -> None:
@@ -17,7 +16,7 @@ def test_limit_with_leave_one_out_takes_a_label_of_one_image_last() -> None:
 
 
 def test_a_label_without_queries_may_lose_its_gallery_without_a_word() -> None:
-    dataset = screenable([], train=[], gallery=["x0", "bad1", "x2"], query=["y0", "y2"])
+    dataset = counted_dataset([], train=[], gallery=["x0", "bad1", "x2"], query=["y0", "y2"])
     screened, skipped = screen(dataset)
     assert [bad.id for bad in skipped] == ["gallery/1"]
     assert screened.gallery.labels.tolist() == [0, 2]

@@ -9,20 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from retrieval_bench.core import BenchError, Dataset, Split
+from retrieval_bench.core import BenchError, Dataset
 from retrieval_bench.datasets.splits import content_split, divide, limit, observations, parse_shares
-from retrieval_bench.images.reading import ImageBytes
-
-
-def a_split(prefix: str, labels: list[int], contents: list[bytes] | None = None) -> Split:
-    ids = tuple(f"{prefix}/{row:03}" for row in range(len(labels)))
-    return Split(ids, np.array(labels, np.int64), ImageBytes(contents or [item.encode() for item in ids]))
-
-
-def a_dataset(train: list[int], gallery: list[int], query: list[int]) -> Dataset:
-    splits = {name: a_split(name, rows) for name, rows in {"train": train, "gallery": gallery, "query": query}.items()}
-    n = max(train + gallery + query) + 1
-    return Dataset("test", **splits, label_names=tuple(f"label{i}" for i in range(n)))
+from tests.support.splits import a_dataset, a_split
 
 
 def test_shares_are_read() -> None:

@@ -84,7 +84,6 @@ def test_few_clusters_have_students_interval(n_clusters: int) -> None:
     assert found == pytest.approx(np.column_stack(expected), abs=0.03 * away)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("n_clusters", [2, 3, 4, FEW - 1, FEW])
 def test_few_clusters_cover_the_truth_as_often_as_they_say(n_clusters: int) -> None:
     """As the few rounds of a race, or the few products of a slice."""
@@ -168,7 +167,7 @@ def test_two_methods_share_a_letter_exactly_when_they_do_not_differ(seed: int) -
     assert all(letters.values())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="4500 worlds, each with its bootstrap")
 @pytest.mark.parametrize(("n_clusters", "each"), [(30, 5), (81, 30), (200, 4)])
 def test_the_interval_covers_the_truth_as_often_as_it_says(n_clusters: int, each: int) -> None:
     """Queries of one product succeed or fail together, with a chance of the product's own; sizes differ."""
@@ -183,7 +182,6 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(n_clusters: int, each
     assert 0.93 <= covered / worlds <= 0.97
 
 
-@pytest.mark.slow
 def test_twenty_methods_take_less_than_five_seconds() -> None:
     """10,000 resamples of 2,500 queries of 500 products, all means and all pairs; the processor's own seconds, since
     one thread computes and others may have the machine."""

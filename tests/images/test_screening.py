@@ -8,57 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_bench.core import BadImage, BenchError, Dataset, Split
+from retrieval_bench.core import BenchError, Dataset, Split
 from retrieval_bench.images.reading import ImageFiles, encode_png
 from retrieval_bench.images.screening import SkippedImage, refuse_too_many, screen
 from tests.support.nasty import photo, picture, write_all_bad
-
-
-class Counted:
-    """Images that count how often each content is decoded; contents that start with "bad" are."""
-
-    def __init__(self, contents: list[str], decoded: list[str]) -> None:
-        self.contents = contents
-        self.decoded = decoded
-
-    def __len__(self) -> int:
-        return len(self.contents)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        self.decoded.append(self.contents[row])
-        if self.contents[row].startswith("bad"):
-            raise BadImage("damaged", f"{self.contents[row]} is damaged")
-        return np.zeros((3, 4, 3), np.uint8)
-
-    def read(self, row: int) -> bytes:
-        return self.contents[row].encode()
-
-    def digest(self, row: int) -> str:
-        return self.contents[row]
-
-    def take(self, rows: list[int]) -> Counted:
-        return Counted([self.contents[row] for row in rows], self.decoded)
-
-
-def a_dataset(decoded: list[str], **contents: list[str]) -> Dataset:
-    """Contents end in the digit of their label; ids are split/row."""
-    splits = {}
-    for name in ("train", "gallery", "query"):
-        held = contents[name]
-        labels = np.array([int(content[-1]) for content in held], np.int64)
-        splits[name] = Split(tuple(f"{name}/{row}" for row in range(len(held))), labels, Counted(held, decoded))
-    return Dataset("test", **splits, label_names=("a", "b", "c"))
+from tests.support.splits import counted_dataset
 
 
 def test_a_good_dataset_stays_itself() -> None:
-    dataset = a_dataset([], train=[], gallery=["x0", "x1"], query=["y0", "y1"])
+    dataset = counted_dataset([], train=[], gallery=["x0", "x1"], query=["y0", "y1"])
     assert screen(dataset) == (dataset, ())
 
 
 def test_bad_images_are_left_out_of_every_split_and_decoded_once() -> None:
     decoded: list[str] = []
     both = ["x0", "bad0", "x1", "x0"]
-    dataset = a_dataset(decoded, train=both, gallery=both, query=["bad1", "y1"])
+    dataset = counted_dataset(decoded, train=both, gallery=both, query=["bad1", "y1"])
     screened, skipped = screen(dataset, threads=2)
     assert sorted(decoded) == ["bad0", "bad1", "x0", "x1", "y1"]
     assert skipped == (
@@ -74,7 +39,7 @@ def test_bad_images_are_left_out_of_every_split_and_decoded_once() -> None:
 
 def test_a_second_run_decodes_only_what_was_bad() -> None:
     decoded: list[str] = []
-    dataset = a_dataset(decoded, train=["x0"], gallery=["x0", "x1", "bad1"], query=["y0"])
+    dataset = counted_dataset(decoded, train=["x0"], gallery=["x0", "x1", "bad1"], query=["y0"])
     sizes: dict[str, tuple[int, int]] = {}
     first = screen(dataset, sizes)
     assert sizes == {"x0": (3, 4), "x1": (3, 4), "y0": (3, 4)}
@@ -92,13 +57,13 @@ def test_progress_ends_at_the_number_of_contents_in_the_calling_thread() -> None
         assert threading.current_thread() is threading.main_thread()
         calls.append((done, total))
 
-    dataset = a_dataset([], train=["x0"], gallery=["x0", "x1"], query=["y0", "bad1"])
+    dataset = counted_dataset([], train=["x0"], gallery=["x0", "x1"], query=["y0", "bad1"])
     screen(dataset, {"x1": (3, 4)}, 2, progress)
     assert calls == [(2, 4), (3, 4), (4, 4)]
 
 
 def test_a_label_that_lost_its_gallery_is_noticed() -> None:
-    dataset = a_dataset([], train=[], gallery=["x0", "bad1", "bad-2", "x2"], query=["y0", "y1", "y2"])
+    dataset = counted_dataset([], train=[], gallery=["x0", "bad1", "bad-2", "x2"], query=["y0", "y1", "y2"])
     screened, skipped = screen(dataset)
     assert len(skipped) == 2
     assert screened.notices == ("label 'b' has no usable gallery image, so its queries have nothing to find",)
@@ -110,13 +75,13 @@ def test_a_label_that_lost_its_gallery_is_noticed() -> None:
 )
 def test_where_no_dataset_is_left_the_bad_images_are_named(gallery: list[str], query: list[str], sentence: str) -> None:
     with pytest.raises(BenchError, match=sentence) as caught:
-        screen(a_dataset([], train=[], gallery=gallery, query=query))
+        screen(counted_dataset([], train=[], gallery=gallery, query=query))
     assert "damaged" in str(caught.value)
     assert "gallery/" in str(caught.value)
 
 
 def test_our_own_bugs_keep_their_traceback() -> None:
-    dataset = a_dataset([], train=[], gallery=["x0", "x1"], query=["y0"])
+    dataset = counted_dataset([], train=[], gallery=["x0", "x1"], query=["y0"])
     dataset.query.images.contents.clear()  # type: ignore[attr-defined]
     with pytest.raises(IndexError):
         screen(dataset)

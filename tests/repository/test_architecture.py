@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import retrieval_bench
+from tests.support.paths import ROOT
 
 HOME = Path(retrieval_bench.__file__).parent
 
@@ -86,6 +87,39 @@ def test_the_house_stays_low() -> None:
 
 def test_no_module_lies_loose() -> None:
     assert {file.name for file in HOME.glob("*.py")} == {"__init__.py", "core.py", "registry.py"}
+
+
+TESTS = ROOT / "tests"
+APART = {"command_line", "repository", "support"}
+"""Folders of tests without a room of their own: of `benchmark/`, of the whole repository, and what tests share."""
+
+
+def test_no_test_module_imports_another() -> None:
+    """What two of them need lies in tests/support/, so that each can be run, moved and read alone."""
+    for file in TESTS.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}: relative import; write the whole name, so that grep finds it"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            ours = [name for name in names if name.split(".")[0] == "tests"]
+            assert all(name.startswith("tests.support.") for name in ours), f"{file}: {ours}"
+
+
+def test_tests_lie_in_folders_named_like_the_rooms() -> None:
+    rooms = {folder.relative_to(HOME) for folder in HOME.rglob("*") if folder.is_dir()} | {Path("core")}
+    for file in TESTS.rglob("test_*.py"):
+        folder = file.relative_to(TESTS).parent
+        assert folder in rooms or folder.name in APART, f"{file}: no room is called {folder}"
+
+
+def test_every_slow_test_says_why() -> None:
+    for file in TESTS.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        marks = [node for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.slow"]
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        told = [call.func for call in calls if any(word.arg == "reason" for word in call.keywords)]
+        assert all(mark in told for mark in marks), f"{file}: write pytest.mark.slow(reason=...)"
 
 
 def test_a_class_name_means_one_thing() -> None:

@@ -16,6 +16,7 @@ from retrieval_bench.search import certified, kernels, quantise
 from retrieval_bench.search.certified import CertifiedIndex, choose, inner_loop, rescore_budget
 from retrieval_bench.search.index import ExactIndex, kernel_for
 from retrieval_bench.search.kernels import KINDS
+from tests.support.searches import random
 
 DISTANCES = ("cosine", "inner_product", "euclidean")
 KERNELS = ("avx512", "avx2", "plain")
@@ -41,10 +42,6 @@ def compare(queries, gallery, k, distance, exclude=None, kernel=None) -> Certifi
 
 
 # --- data: each maker is (rng, rows, dim) -> float32 ------------------------------------------------------------------
-
-
-def random(rng, n, dim):
-    return rng.standard_normal((n, dim), dtype=np.float32)
 
 
 def clustered(rng, n, dim):

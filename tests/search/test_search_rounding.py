@@ -16,7 +16,7 @@ from retrieval_bench.search.certified import CertifiedIndex
 from retrieval_bench.search.emit import KERNELS
 from retrieval_bench.search.index import ExactIndex
 from retrieval_bench.search.reference import NumpyIndex
-from tests.search.test_certified import random
+from tests.support.searches import random
 
 U = 2.0**-24
 

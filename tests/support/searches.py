@@ -25,6 +25,11 @@ def assert_equal(found: Ranking, expected: Ranking) -> None:
     assert_array_equal(found.indices, expected.indices)
 
 
+def random(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
+    """(n, dim) float32, normally distributed."""
+    return rng.standard_normal((n, dim), dtype=np.float32)
+
+
 @st.composite
 def tied_searches(draw: st.DrawFn) -> tuple[Distance, np.ndarray, np.ndarray, int, np.ndarray | None]:
     distance = draw(st.sampled_from(EXACT_ON_INTEGERS))

@@ -139,6 +139,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow(reason="five trainings of four epochs")
 def test_a_run_that_goes_on_ends_with_the_same_weights(tmp_path: Path) -> None:
     job = task(epochs=4, patience=3)
     whole = run(job, tmp_path / "whole.pth")
@@ -176,6 +177,7 @@ def start(out: Path, *words: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow(reason="two processes that load torch, and a training to compare them with")
 def test_kill_9_and_resume_ends_with_the_same_weights_to_the_bit(tmp_path: Path) -> None:
     out = tmp_path / f"{NETWORK}.pth"
     process = start(out)

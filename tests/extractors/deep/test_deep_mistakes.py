@@ -293,6 +293,7 @@ def odd(tmp_path: Path) -> Path:
     return tmp_path / "odd"
 
 
+@pytest.mark.slow(reason="three trainings and a run")
 def test_odd_images_go_through_networks_and_training(odd: Path, tmp_path: Path) -> None:
     trained = train(odd, tmp_path / f"{NETWORK}.pth", "--mode", "scratch", "--augment", "rotate=5")
     assert trained.exit_code == 0, trained.stderr

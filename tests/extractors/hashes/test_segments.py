@@ -48,6 +48,7 @@ def test_the_segments_are_those_of_imagehash(options: str) -> None:
     assert_segments_of_imagehash(build(f"crop-resistant{options}"), images)
 
 
+@pytest.mark.slow(reason="imagehash, the peer, takes seconds for large images")
 def test_so_they_are_for_images_of_every_shape() -> None:
     large = [image for image in [*pictures()[:6], *flat_pictures(), *pictures()[-2:]] if min(image.shape[:2]) > 6]
     assert len(large) > 12
