@@ -66,7 +66,7 @@ def run_command(
         typer.Option(
             metavar="auto|pretrained|random|DIR",
             help="Weights of networks. auto: a file in RETRIEVAL_BENCH_WEIGHTS or torch's cache, else a download, else "
-            "random weights, marked \\[untrained]. pretrained: like auto, but fail instead of random weights. random: "
+            "random weights, marked [untrained]. pretrained: like auto, but fail instead of random weights. random: "
             "random weights. DIR: like auto, but look in this folder first.",
         ),
     ] = "auto",

@@ -10,8 +10,9 @@ from sklearn.svm import SVC, LinearSVC
 
 from retrieval_bench.classifiers import fit_classifier, linear
 from retrieval_bench.classifiers.model_selection import chosen, hold_out
-from retrieval_bench.classifiers.preprocessing import Scale, corner, gram, mixed, principal_axes, projected, unit
+from retrieval_bench.classifiers.preprocessing import Scale, unit
 from retrieval_bench.core import BenchError
+from retrieval_bench.linalg.blocked import blocked_principal_axes, blocked_projection, corner, gram, mixed
 from retrieval_bench.registry import CLASSIFIERS
 
 NAMES = [entry.name for entry in CLASSIFIERS.own()]
@@ -295,13 +296,13 @@ def test_principal_axes_equal_those_of_the_singular_values(shape):
     random = np.random.default_rng(0)
     rows = (random.normal(size=shape) * np.geomspace(1, 0.01, shape[1])).astype(np.float32)
     rows -= rows.mean(axis=0)
-    basis = principal_axes(rows, 2, 8)
+    basis = blocked_principal_axes(rows, 2, 8)
     np.testing.assert_allclose(basis.T @ basis, np.eye(8), atol=1e-4)
     _, _, axes = np.linalg.svd(np.float64(rows), full_matrices=False)
     np.testing.assert_allclose(np.abs(np.sum(axes[:8].T * basis, axis=0)), 1, atol=1e-4)
-    np.testing.assert_allclose(projected(rows, basis, 2), rows @ basis, atol=1e-5)
-    assert principal_axes(np.zeros((4, 6), np.float32), 1, 3).tolist() == [[0.0]] * 6
-    assert principal_axes(np.zeros((6, 4), np.float32), 1, 3).tolist() == [[0.0]] * 4
+    np.testing.assert_allclose(blocked_projection(rows, basis, 2), rows @ basis, atol=1e-5)
+    assert blocked_principal_axes(np.zeros((4, 6), np.float32), 1, 3).tolist() == [[0.0]] * 6
+    assert blocked_principal_axes(np.zeros((6, 4), np.float32), 1, 3).tolist() == [[0.0]] * 4
 
 
 def test_one_photo_a_product_is_no_warning():

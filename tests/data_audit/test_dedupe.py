@@ -89,7 +89,7 @@ def test_a_dataset_counts_an_image_of_two_splits_once(shelf: Path) -> None:
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     assert "neither a dataset nor a folder" in call("dedupe", tmp_path / "none").stderr
-    assert "holds 0 images" in call("dedupe", tmp_path).stderr
+    assert "has 0 images" in call("dedupe", tmp_path).stderr
     Image.new("RGB", (9, 9)).save(tmp_path / "1.png")
     Image.new("RGB", (9, 9)).save(tmp_path / "2.png")
     assert "at least four" in call("dedupe", tmp_path).stderr

@@ -230,7 +230,7 @@ def test_one_class(tmp_path: Path) -> None:
 
 
 def test_too_few_images_for_every_split_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"none of the 2 images .* fell to .*split=0/50/50"):
+    with pytest.raises(BenchError, match=r"none of the 2 images .* ended up in .*split=0/50/50"):
         folder(shop(tmp_path, {"mug": 1, "bag": 1}))
 
 

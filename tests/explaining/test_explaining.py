@@ -20,8 +20,9 @@ from retrieval_bench.explaining.clues import WHOLE, Unexplained
 from retrieval_bench.extractors.deep.backbones import Backbone
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures, features_of
 from retrieval_bench.extractors.deep.preprocess import Preprocess, middle
-from retrieval_bench.extractors.local.encoders import power_law, unit
+from retrieval_bench.extractors.local.encoders import power_law
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks
+from retrieval_bench.linalg.rows import unit
 from retrieval_bench.methods.reranking.geometric_verification import verify
 from retrieval_bench.registry import EXTRACTORS
 from tests.support.scenes import scene, view

@@ -56,7 +56,7 @@ def test_a_table_has_the_methods_that_all_its_records_have(root: Path) -> None:
 def test_a_table_of_what_is_not_there(root: Path) -> None:
     with pytest.raises(BenchError, match="no such record"):
         renewed(PAGE.replace("two:", "three:"), root)
-    with pytest.raises(BenchError, match=r"asks for 'beauty'.*it has accuracy, "):
+    with pytest.raises(BenchError, match=r"needs 'beauty'.*it has accuracy, "):
         renewed(PAGE.replace("again=accuracy", "beauty"), root)
 
 

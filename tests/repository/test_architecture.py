@@ -24,7 +24,7 @@ FLOORS = (
     ("datasets", "evaluation", "extractors.hashes", "extractors.histograms"),
     ("images", "records", "search", "training_loop"),
     ("registry", "system"),
-    ("core", "datasets.shop"),
+    ("core", "datasets.shop", "linalg"),
 )
 """The rooms from the roof down. Each imports from floors below its own, never from beside it."""
 

@@ -223,6 +223,8 @@ NO_PART_OF_A_FEATURE = {
     "registry": "names, and how options are read; what is read is in the recipe",
     "search": "exact: the same neighbours whatever the code. And how functions are compiled",
     "system/checkpoint": "facts of a weights file, for the record; the file itself is in the recipe by its sha256",
+    "system/progress": "shows how far a task is",
+    "system/threads": "results come in the order of the items",
     "system/timing": "clocks, and how many threads, which must not matter",
 }
 """Files and folders that extractors use, directly or not, and that their code version leaves out, with the reason."""

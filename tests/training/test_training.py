@@ -269,8 +269,8 @@ def test_empty_and_single_image_classes_are_told_and_trained(caplog: pytest.LogC
     job = replace(job, split=split("train", [0] * 5 + [2] * 5 + [3]), label_names=("a", "b", "c", "d", "e"))
     with caplog.at_level(logging.WARNING):
         outcome = run(job, None)
-    assert "2 of 5 labels have no training image, 'b' for one" in caplog.text
-    assert "1 labels have one training image, 'd' for one" in caplog.text
+    assert "2 of 5 labels have no training image, for example 'b'" in caplog.text
+    assert "1 labels have one training image, for example 'd'" in caplog.text
     assert outcome.facts["labels"] == ["a", "c", "d"]
     assert outcome.state["fc.weight"].shape[0] == 3
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from retrieval_bench.classifiers.classifier import FittedClassifier, TrainingData
 from retrieval_bench.classifiers.model_selection import chosen, hold_out
-from retrieval_bench.classifiers.preprocessing import Scale, corner, gram, mixed, unit
+from retrieval_bench.classifiers.preprocessing import Scale, unit
+from retrieval_bench.linalg.blocked import corner, gram, mixed
 from retrieval_bench.registry import CLASSIFIERS
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0)

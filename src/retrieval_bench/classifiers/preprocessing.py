@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-_BLOCK = 512  # rows taken at once; fixed, so that the rounding does not depend on the number of threads
+from retrieval_bench.linalg.blocked import blocks
+from retrieval_bench.linalg.rows import signs, unit_rows_of_any_size
+
 _EPS = float(np.finfo(np.float32).eps)
-_NOISE = 1e-6  # what rounding to float32 leaves in the inner products of rows, against the largest spread
-_RIDGE = 1e-5
 
 
 def unit(features: np.ndarray, bits: bool) -> np.ndarray:
     """(n, d) float32, or (n, bytes) packed uint8 read as -1 and +1 -> (n, d) float32 rows of length 1; 0 stays 0."""
     n, width = features.shape
     rows = np.empty((n, width * 8 if bits else width), np.float32)
-    for some in _blocks(n):
-        rows[some] = _signs(features[some]) if bits else _unit(features[some])
+    for some in blocks(n):
+        if bits:
+            rows[some] = signs(features[some]) / np.float32(np.sqrt(8 * width))
+        else:
+            rows[some] = unit_rows_of_any_size(features[some])
     return rows
-
-
-def _signs(codes: np.ndarray) -> np.ndarray:
-    signs = np.unpackbits(codes, axis=1).astype(np.float32) * np.float32(2) - np.float32(1)
-    return signs / np.float32(np.sqrt(signs.shape[1]))
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    # The largest number first: squares of what is very large or very small leave the range of float32.
-    largest = np.abs(features).max(axis=1, keepdims=True)
-    rows = features / np.where(largest > 0, largest, 1)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(lengths > 0, lengths, 1).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +39,7 @@ class Scale:
     @classmethod
     def of(cls, rows: np.ndarray) -> Self:
         mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-        squares = sum(float(np.square(rows[some] - mean).sum(dtype=np.float64)) for some in _blocks(len(rows)))
+        squares = sum(float(np.square(rows[some] - mean).sum(dtype=np.float64)) for some in blocks(len(rows)))
         length = float(np.sqrt(squares / len(rows)))
         # What is left of equal rows after rounding is no spread.
         return cls(mean, length if length > 8 * _EPS else np.inf)
@@ -61,84 +49,3 @@ class Scale:
         rows -= self.mean
         rows /= np.float32(self.length)
         return rows
-
-
-def gram(rows: np.ndarray, threads: int) -> np.ndarray:
-    """(n, d) float32 -> (n, n) float64 inner products, symmetric, each pair computed once."""
-    n = len(rows)
-    products = np.empty((n, n), np.float64)
-
-    def fill(some: slice) -> None:
-        products[some, : some.stop] = rows[some] @ rows[: some.stop].T
-        square = products[some, some]
-        products[some, some] = np.tril(square) + np.tril(square, -1).T
-        products[: some.start, some] = products[some, : some.start].T
-
-    # The last rows have the most to multiply with: they go first.
-    _share(fill, _blocks(n)[::-1], threads)
-    return products
-
-
-def corner(inner: np.ndarray) -> np.ndarray:
-    """(n, n) inner products -> (n, n) float64 lower triangle whose rows have these products.
-
-    The rows, turned: a turn changes neither a product nor a length, so a linear classifier with a penalty on its length
-    learns the same from n numbers a row as from d, up to rounding. A little is added to the diagonal, as centred rows
-    and duplicates leave it singular.
-    """
-    ridge = _RIDGE
-    while True:
-        try:
-            return np.linalg.cholesky(inner + ridge * np.eye(len(inner)))
-        except np.linalg.LinAlgError:
-            ridge *= 10
-
-
-def mixed(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(C, n) float64 times (n, d) float32 -> (C, d) float64, without a float64 copy of all rows."""
-    out = np.empty((len(weights), rows.shape[1]), np.float64)
-    for some in _blocks(rows.shape[1]):
-        out[:, some] = weights @ rows[:, some].astype(np.float64)
-    return out
-
-
-def principal_axes(rows: np.ndarray, threads: int, at_most: int) -> np.ndarray:
-    """(n, d) centred -> (d, k) float32 orthonormal columns, in descending order of the spread of the rows along them.
-
-    k: at_most, or less where the rows spread along fewer. Rows that are all 0 give one column of 0.
-    """
-    n, d = rows.shape
-    spread, vectors = np.linalg.eigh(gram(rows, threads) if n < d else gram(np.ascontiguousarray(rows.T), threads))
-    spread, vectors = spread[::-1], vectors[:, ::-1]
-    keep = min(at_most, max(1, int((spread > spread[0] * _NOISE).sum())))
-    if n >= d:
-        return np.ascontiguousarray(vectors[:, :keep] if spread[0] > 0 else np.zeros((d, 1)), np.float32)
-    deviations = np.sqrt(np.where(spread[:keep] > 0, spread[:keep], np.inf))
-    mixture = np.ascontiguousarray(vectors[:, :keep] / deviations, np.float32)
-    basis = np.empty((d, keep), np.float32)
-
-    def fill(some: slice) -> None:
-        basis[some] = rows[:, some].T @ mixture
-
-    _share(fill, _blocks(d), threads)
-    return basis
-
-
-def projected(rows: np.ndarray, basis: np.ndarray, threads: int) -> np.ndarray:
-    """(n, d) @ (d, k) -> (n, k) float32."""
-    points = np.empty((len(rows), basis.shape[1]), np.float32)
-
-    def fill(some: slice) -> None:
-        points[some] = rows[some] @ basis
-
-    _share(fill, _blocks(len(rows)), threads)
-    return points
-
-
-def _blocks(n: int) -> list[slice]:
-    return [slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]
-
-
-def _share(fill: Callable[[slice], None], pieces: list[slice], threads: int) -> None:
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill, pieces))

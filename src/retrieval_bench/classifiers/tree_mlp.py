@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.classifiers.classifier import FittedClassifier, TrainingData
-from retrieval_bench.classifiers.preprocessing import Scale, principal_axes, projected, unit
+from retrieval_bench.classifiers.preprocessing import Scale, unit
+from retrieval_bench.linalg.blocked import blocked_principal_axes, blocked_projection
 from retrieval_bench.registry import CLASSIFIERS
 
 TREE_AXES = 64
@@ -67,5 +68,5 @@ def _principal(data: TrainingData, at_most: int) -> tuple[_Space, np.ndarray]:
     some = rows
     if len(rows) > _AXES_ROWS:
         some = rows[np.sort(np.random.default_rng(data.seed).permutation(len(rows))[:_AXES_ROWS])]
-    basis = principal_axes(some, data.threads, at_most)
-    return _Space(scale, basis, data.bits), projected(rows, basis, data.threads)
+    basis = blocked_principal_axes(some, data.threads, at_most)
+    return _Space(scale, basis, data.bits), blocked_projection(rows, basis, data.threads)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from retrieval_bench.core import BadImage, BenchError, Dataset, Images, Setup, S
 from retrieval_bench.data_audit.duplicates import Copies, Describe, Gathered, Pairs, groups, judged, pairs_within
 from retrieval_bench.extractors.hashes.imagehash import dhash, phash
 from retrieval_bench.images.reading import decode
+from retrieval_bench.images.screening import looked_at
 from retrieval_bench.records.schema import Record
 from retrieval_bench.system.progress import Count
 
@@ -81,13 +81,10 @@ def items_of(dataset: Dataset) -> Items:
     return Items(tuple(ids), np.array(labels, np.int64), np.array(member, bool), tuple(origins))
 
 
-def look(images: Images, row: int) -> Seen | BadImage:
-    """Read and decode one image, once for all that is asked of it."""
-    try:
-        content = images.read(row)
-        pixels = decode(content)
-    except BadImage as bad:
-        return bad
+def look(images: Images, row: int) -> Seen:
+    """Read and decode one image, once for all that is asked of it. Raises BadImage."""
+    content = images.read(row)
+    pixels = decode(content)
     setup = Setup()
     first, second = (np.asarray(build(setup).transform([pixels])[0], np.uint8) for build in (phash, dhash))
     height, width = pixels.shape[:2]
@@ -104,13 +101,8 @@ def look(images: Images, row: int) -> Seen | BadImage:
 
 def look_at_all(dataset: Dataset, items: Items, threads: int, progress: Count) -> list[Seen | BadImage]:
     """`look` at every item, in order; progress(done, total) in this thread."""
-    found: list[Seen | BadImage] = []
-    splits = dataset.splits
-    with ThreadPoolExecutor(threads) as pool:
-        for one in pool.map(lambda place: look(splits[place[0]].images, place[1]), items.origins):
-            found.append(one)
-            progress(len(found), len(items.ids))
-    return found
+    places = [(dataset.splits[split].images, row) for split, row in items.origins]
+    return looked_at(places, look, threads, progress)
 
 
 def duplicates_of(seen: Sequence[Seen | BadImage], radius: int) -> dict[str, Pairs]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from retrieval_bench.data_audit.duplicates import (
     planted,
 )
 from retrieval_bench.images.reading import SUFFIXES, ImageFiles, decode
+from retrieval_bench.images.screening import looked_at
 
 THUMBNAIL = 144
 MOST_POINTS = 200
@@ -87,20 +87,13 @@ def of_folder(folder: Path) -> Collection:
 def usable(collection: Collection, threads: int, progress: Callable[[int, int], None]) -> Collection:
     """The collection without images that cannot be decoded. Raises BenchError where fewer than four are left."""
 
-    def look(row: int) -> tuple[int, int, int] | BadImage:
-        try:
-            content = collection.images.read(row)
-            height, width = decode(content).shape[:2]
-        except BadImage as bad:
-            return bad
+    def look(images: Images, row: int) -> tuple[int, int, int]:
+        content = images.read(row)
+        height, width = decode(content).shape[:2]
         return height, width, len(content)
 
     n = len(collection.ids)
-    found: list[tuple[int, int, int] | BadImage] = []
-    with ThreadPoolExecutor(threads) as pool:
-        for one in pool.map(look, range(n)):
-            found.append(one)
-            progress(len(found), n)
+    found = looked_at([(collection.images, row) for row in range(n)], look, threads, progress)
     sizes = {row: one for row, one in enumerate(found) if not isinstance(one, BadImage)}
     bad = tuple((collection.ids[row], one.reason) for row, one in enumerate(found) if isinstance(one, BadImage))
     rows = list(sizes)

@@ -58,7 +58,7 @@ def folder(root: Path | None, *, split: str = "70/15/15") -> Dataset:
         for name in ("gallery", "query"):
             if name not in assigned:
                 raise BenchError(
-                    f"dataset folder: none of the {len(files)} images in {printable(root)} came into {name} with "
+                    f"dataset folder: none of the {len(files)} images in {printable(root)} ended up in {name} with "
                     f"split={split}; add images, give {name} a larger share (folder:split=0/50/50), or divide them "
                     "yourself into <root>/{train,gallery,query}/<label>/"
                 )

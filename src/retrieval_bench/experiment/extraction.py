@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Images, Split
 from retrieval_bench.system.cache import FeatureCache
+from retrieval_bench.system.threads import mapped
 
 CHUNK = 8
 """Images a worker takes at once, unless the extractor names its own `chunk`.
@@ -113,20 +113,8 @@ def in_chunks(
         return some, checked(extractor.transform(decoded), len(some), extractor.distance)
 
     size = getattr(extractor, "chunk", CHUNK)
-    chunks = iter([rows[start : start + size] for start in range(0, len(rows), size)])
-    under_way: set[Future[tuple[Sequence[int], np.ndarray]]] = set()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="extract")
-    try:
-        for chunk in chunks:
-            under_way.add(pool.submit(work, chunk))
-            if len(under_way) >= 2 * threads:
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while under_way:
-            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return mapped(work, chunks, threads, in_order=False)
 
 
 def checked(features: np.ndarray, n: int, distance: Distance) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from retrieval_bench.system.device import gpus
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import Stopwatch, pinned
 
-FEATURE_ROOMS = ("classifiers", "extractors", "images", "training", "training_loop")
+FEATURE_ROOMS = ("classifiers", "extractors", "images", "linalg", "training", "training_loop")
 """Folders whose code a feature passes through: a change of any file in them, however deep, is another feature."""
 FEATURE_FILES = ("system/device.py",)
 """Files elsewhere of which the same holds: the device says how a GPU rounds."""
@@ -144,7 +145,7 @@ def fit_join(
 
 def _recipe(part: Part, setup: Setup) -> dict[str, Any]:
     """All that a feature depends on besides its image and what was learned."""
-    own = Path(part.spec.entry.build.__code__.co_filename)
+    own = Path(inspect.unwrap(part.spec.entry.build).__code__.co_filename)
     rooms = [file for room in FEATURE_ROOMS for file in (_HOME / room).rglob("*.py")]
     sources = [*rooms, *(_HOME / file for file in FEATURE_FILES), *([own] if own.is_file() else [])]
     return {

@@ -22,10 +22,10 @@ from retrieval_bench.extractors.local.codebook import Vocabulary
 from retrieval_bench.extractors.local.encoders import Encoder, Learned
 from retrieval_bench.extractors.local.fisher import NEGLIGIBLE, Fisher, log_shares
 from retrieval_bench.extractors.local.hog import ORIENTATIONS, WholeImageHog
-from retrieval_bench.extractors.local.pca import projected
 from retrieval_bench.extractors.local.pipeline import LocalFeatures
 from retrieval_bench.extractors.local.vlad import Vlad
 from retrieval_bench.images.resize import grey
+from retrieval_bench.linalg.pca import projected
 
 CELLS = 24
 """Along each side of the map to which what scattered places give is added up."""

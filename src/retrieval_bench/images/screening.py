@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Images
+from retrieval_bench.system.threads import mapped
 
 Size = tuple[int, int]
+_Facts = TypeVar("_Facts")
 
 
 @dataclass(frozen=True)
@@ -41,21 +43,54 @@ def screen(
     """
     sizes = {} if sizes is None else sizes
     everything = [(split.images, row) for split in dataset.splits.values() for row in range(len(split))]
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        digests = list(pool.map(lambda image: image[0].digest(image[1]), everything))
-        contents = dict(zip(digests, everything, strict=True))
-        pending = [digest for digest in contents if digest not in sizes]
-        bad: dict[str, BadImage] = {}
-        done = len(contents) - len(pending)
-        for digest, found in zip(pending, pool.map(lambda digest: _size(*contents[digest]), pending), strict=True):
-            if isinstance(found, BadImage):
-                bad[digest] = found
-            else:
-                sizes[digest] = found
-            done += 1
-            if progress is not None:
-                progress(done, len(contents))
+    digests = list(mapped(lambda image: image[0].digest(image[1]), everything, threads))
+    contents = dict(zip(digests, everything, strict=True))
+    pending = [digest for digest in contents if digest not in sizes]
+    known = len(contents) - len(pending)
+
+    def show(done: int, total: int) -> None:
+        if progress is not None:
+            progress(known + done, known + total)
+
+    bad: dict[str, BadImage] = {}
+    found = looked_at([contents[digest] for digest in pending], _size, threads, show)
+    for digest, size in zip(pending, found, strict=True):
+        if isinstance(size, BadImage):
+            bad[digest] = size
+        else:
+            sizes[digest] = size
     return _without(dataset, digests, bad) if bad else (dataset, ())
+
+
+def looked_at(
+    images: Sequence[tuple[Images, int]],
+    look: Callable[[Images, int], _Facts],
+    threads: int,
+    progress: Callable[[int, int], None],
+) -> list[_Facts | BadImage]:
+    """What `look` says of each image, or why it cannot be used.
+
+    Args:
+        images: where each image lies: a sequence of images and a row in it.
+        look: (images, row) -> facts; it may raise BadImage.
+        threads: how many images are looked at at a time.
+        progress: called in this thread with (images done, images in all).
+
+    Returns:
+        The facts, or the BadImage, in the order of the images.
+    """
+
+    def one(place: tuple[Images, int]) -> _Facts | BadImage:
+        try:
+            return look(*place)
+        except BadImage as bad:
+            return bad
+
+    found: list[_Facts | BadImage] = []
+    for facts in mapped(one, images, threads):
+        found.append(facts)
+        progress(len(found), len(images))
+    return found
 
 
 def refuse_too_many(skipped: Sequence[SkippedImage], total: int, share: float) -> None:
@@ -67,11 +102,8 @@ def refuse_too_many(skipped: Sequence[SkippedImage], total: int, share: float) -
         )
 
 
-def _size(images: Images, row: int) -> Size | BadImage:
-    try:
-        height, width = images[row].shape[:2]
-    except BadImage as bad:
-        return bad
+def _size(images: Images, row: int) -> Size:
+    height, width = images[row].shape[:2]
     return height, width
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from retrieval_bench.core import BenchError, Bundle, Distance, Judged, Ranking, Searcher
 from retrieval_bench.evaluation.metrics import map_at_r
 from retrieval_bench.evaluation.relevance import count_relevant
-from retrieval_bench.extractors.local.pca import principal_axes, projected
+from retrieval_bench.linalg.pca import principal_axes, projected
+from retrieval_bench.linalg.rows import signs, unit_rows
 from retrieval_bench.registry import JOINS, at_least_one
 
 VECTOR = "vector"
@@ -68,7 +69,7 @@ def as_vectors(member: Member) -> np.ndarray:
     """
     rows: np.ndarray
     if member.distance == "hamming":
-        bits = np.unpackbits(member.features, axis=1).astype(np.float32) * 2 - 1
+        bits = signs(member.features)
         return bits / np.float32(np.sqrt(max(bits.shape[1], 1)))
     if member.distance == "euclidean":
         raise BenchError(
@@ -76,10 +77,7 @@ def as_vectors(member: Member) -> np.ndarray:
             "join it by +concat, +rrf or +vote"
         )
     rows = member.features.astype(np.float32)
-    if member.distance == "cosine":
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        rows = rows / np.where(lengths > 0, lengths, 1)
-    return rows
+    return unit_rows(rows) if member.distance == "cosine" else rows
 
 
 @dataclass(eq=False)
@@ -184,9 +182,7 @@ class Concatenation:
         parts = []
         for member in members:
             rows = self._rows(member)
-            part = projected(rows, *self.axes_[member.name])
-            lengths = np.linalg.norm(part, axis=1, keepdims=True)
-            part = part / np.where(lengths > 0, lengths, 1)
+            part = unit_rows(projected(rows, *self.axes_[member.name]))
             part[~rows.any(axis=1)] = 0
             parts.append(part)
         return {VECTOR: np.ascontiguousarray(np.concatenate(parts, axis=1), np.float32)}

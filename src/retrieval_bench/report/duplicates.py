@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from retrieval_bench.report.markup import text
 
 MOST_SHOWN = 200
 
@@ -88,4 +89,4 @@ def _encoded(picture: bytes) -> str:
 
 
 def _text(words: object) -> str:
-    return html.escape(str(words), quote=True)
+    return text(str(words))

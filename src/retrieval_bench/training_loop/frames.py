@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import Images
+from retrieval_bench.system.threads import mapped
 
 MOST_BYTES = 4 << 30
 """Of pixels that are kept in memory. Images beyond it are decoded whenever they are wanted."""
@@ -50,9 +50,8 @@ class Frames:
 
     def read(self, rows: Sequence[int], threads: int, progress: Callable[[int, int], None]) -> None:
         """Decode these now, on all threads. Images decode in the calling order as far as progress shows."""
-        with ThreadPoolExecutor(threads) as pool:
-            for done, _ in enumerate(pool.map(self.__getitem__, rows)):
-                progress(done + 1, len(rows))
+        for done, _ in enumerate(mapped(self.__getitem__, rows, threads)):
+            progress(done + 1, len(rows))
 
 
 def resized(image: np.ndarray, short: int, resample: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:

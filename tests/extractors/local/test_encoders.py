@@ -11,10 +11,11 @@ from threadpoolctl import threadpool_limits
 
 from retrieval_bench.extractors.local.bow import BagOfWords
 from retrieval_bench.extractors.local.codebook import Vocabulary, learn_words
-from retrieval_bench.extractors.local.encoders import power_law, unit
+from retrieval_bench.extractors.local.encoders import power_law
 from retrieval_bench.extractors.local.fisher import NEGLIGIBLE, Fisher, gathered, learn_mixture, log_shares
-from retrieval_bench.extractors.local.pca import principal_axes, projected
 from retrieval_bench.extractors.local.vlad import Vlad
+from retrieval_bench.linalg.pca import principal_axes, projected
+from retrieval_bench.linalg.rows import unit
 
 ENCODERS = [BagOfWords(8), BagOfWords(8, soft=3), Vlad(8), Vlad(8, intra=False), Fisher(8)]
 

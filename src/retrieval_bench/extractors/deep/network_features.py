@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
@@ -27,6 +25,7 @@ from retrieval_bench.extractors.deep.preprocess import Preprocess, middle, of_re
 from retrieval_bench.registry import EXTRACTORS, Entry
 from retrieval_bench.system.checkpoint import facts_of
 from retrieval_bench.system.device import LANES, Feeder, on_gpu, steady
+from retrieval_bench.system.threads import mapped
 
 CUDA_BATCH = 128
 """Images that go to a GPU at once; fewer where its memory says so.
@@ -187,19 +186,9 @@ class NetworkFeatures:
     def _vectors_of(self, train: Split, rows: np.ndarray, describe: Callable[[Any], Any]) -> np.ndarray:
         """Of these training images, in order, on all threads; a few images are in memory at a time."""
 
-        def work(some: list[np.ndarray]) -> np.ndarray:
-            return self._vectors(some, describe)
-
-        done: list[np.ndarray] = []
-        threads = self.threads
-        with ThreadPoolExecutor(threads, thread_name_prefix="learn") as pool:
-            waiting: deque[Future[np.ndarray]] = deque()
-            for start in range(0, len(rows), self.chunk):
-                decoded = [train.images[int(row)] for row in rows[start : start + self.chunk]]
-                waiting.append(pool.submit(work, decoded))
-                if len(waiting) > 2 * threads:
-                    done.append(waiting.popleft().result())
-            done += [future.result() for future in waiting]
+        chunks = (rows[start : start + self.chunk] for start in range(0, len(rows), self.chunk))
+        decoded = ([train.images[int(row)] for row in some] for some in chunks)
+        done = list(mapped(lambda some: self._vectors(some, describe), decoded, self.threads))
         return np.concatenate(done)
 
 
@@ -444,6 +433,7 @@ def with_options(make: Callable[..., Backbone]) -> Callable[..., Extractor]:
 
     # Where the registry reads names, types and defaults of the options.
     build.__signature__ = inspect.Signature([own["setup"], *keywords.values()])  # type: ignore[attr-defined]
+    build.__wrapped__ = make  # type: ignore[attr-defined] # whose file is part of the key of cached features
     build.__doc__ = make.__doc__
     build.__annotations__ = get_type_hints(features_of) | get_type_hints(make)
     return build

@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance
-from retrieval_bench.extractors.local.encoders import power_law, unit
-from retrieval_bench.extractors.local.pca import principal_axes, projected
+from retrieval_bench.extractors.local.encoders import power_law
+from retrieval_bench.linalg.pca import principal_axes, projected
+from retrieval_bench.linalg.rows import unit
 
 Kept = Literal["float32", "float16", "int8", "bits"]
 Tune = Literal["no", "head"]

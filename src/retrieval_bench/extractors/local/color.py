@@ -8,7 +8,7 @@ import numpy as np
 
 from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.extractors.histograms.color import color_histogram
-from retrieval_bench.extractors.local.pipeline import Described, local_features
+from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features
 from retrieval_bench.images.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
@@ -52,23 +52,16 @@ def lab_statistics(image: np.ndarray, *, side: int, cells: tuple[int, ...], step
 
 
 @EXTRACTORS("color", family="color", about="local Lab statistics, Fisher vector, whitened", shares=local_features)
+@encoded("color", words=128, reduce=24, whiten=512, sample=75_000, level=1.0)
 def color(
     setup: Setup,
     *,
     encode: str = "fisher",
-    words: int = 128,
     side: int = 128,
     cell: int = 4,
     scales: int = 3,
     step: int = 4,
-    reduce: int = 24,
-    place: float = 0.0,
-    whiten: int = 512,
-    soft: int = 1,
-    power: float = 0.5,
-    fit_images: int = 1000,
-    sample: int = 75_000,
-) -> Extractor:
+) -> Describe | Extractor:
     """Mean and deviation of Lab in the 2 x 2 cells of patches, encoded.
 
     Args:
@@ -87,16 +80,4 @@ def color(
         return color_histogram("color", "hsv", {"hues": 24, "saturations": 8, "values": 4}, levels=1)
     at_least_one("color", side=side, cell=cell, scales=scales, step=step)
     cells = tuple(cell * 2**scale for scale in range(scales))
-    return local_features(
-        *("color", setup, partial(lab_statistics, side=side, cells=cells, step=step)),
-        encode=encode,
-        words=words,
-        reduce=reduce,
-        place=place,
-        whiten=whiten,
-        soft=soft,
-        power=power,
-        fit_images=fit_images,
-        sample=sample,
-        level=1.0,
-    )
+    return partial(lab_statistics, side=side, cells=cells, step=step)

@@ -29,12 +29,6 @@ class Encoder(Protocol):
         """(n, d) float32 -> (D,) float32 of length 1; all zeros where n is 0."""
 
 
-def unit(vector: np.ndarray) -> np.ndarray:
-    """The vector at length 1, as float32; zeros stay zeros."""
-    length = float(np.sqrt(np.sum(np.square(vector, dtype=np.float64))))
-    return (vector / length if length > 0 else vector).astype(np.float32)
-
-
 def power_law(vector: np.ndarray, power: float) -> np.ndarray:
     """sign(v) |v|^power: what occurs in bursts counts less (Perronnin, Sanchez and Mensink, ECCV 2010)."""
     powered: np.ndarray = np.sign(vector) * np.abs(vector) ** power

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from retrieval_bench.extractors.local.codebook import learn_words
-from retrieval_bench.extractors.local.encoders import Learned, power_law, unit
+from retrieval_bench.extractors.local.encoders import Learned, power_law
+from retrieval_bench.linalg.rows import unit
 
 ROUNDS = 30
 """Of expectation-maximisation; the likelihood of local descriptors hardly rises after twenty."""

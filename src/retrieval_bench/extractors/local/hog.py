@@ -12,7 +12,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.local.hog_kernel import hog_blocks, hog_cells
-from retrieval_bench.extractors.local.pipeline import Described, local_features, nothing
+from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features, nothing
 from retrieval_bench.images.resize import opponent_planes, shrunk
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
@@ -92,24 +92,17 @@ class WholeImageHog:
 @EXTRACTORS(
     "hog", family="gradient", about="dense HOG blocks in opponent colours, Fisher vector", shares=local_features
 )
+@encoded("hog", reduce=48, sample=75_000)
 def hog(
     setup: Setup,
     *,
     encode: str = "fisher",
-    words: int = 0,
     side: int = 224,
     cell: int = 8,
     scales: int = 2,
     block: int = 2,
     opponent: bool = True,
-    reduce: int = 48,
-    place: float = 0.0,
-    whiten: int = 0,
-    soft: int = 1,
-    power: float = 0.5,
-    fit_images: int = 1000,
-    sample: int = 75_000,
-) -> Extractor:
+) -> Describe | Extractor:
     """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005), encoded.
 
     Args:
@@ -132,15 +125,4 @@ def hog(
             raise BenchError(f"hog: side={side} holds no block of {block} x {block} cells of {cell} pixels; raise side")
         return WholeImageHog(side, cell, block)
     cells = tuple(round(cell * 1.5**scale) for scale in range(scales))
-    return local_features(
-        *("hog", setup, partial(dense_hog, side=side, cells=cells, block=block, opponent=opponent)),
-        encode=encode,
-        words=words,
-        reduce=reduce,
-        place=place,
-        whiten=whiten,
-        soft=soft,
-        power=power,
-        fit_images=fit_images,
-        sample=sample,
-    )
+    return partial(dense_hog, side=side, cells=cells, block=block, opponent=opponent)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
+import inspect
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_type_hints
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.local.bow import BagOfWords
-from retrieval_bench.extractors.local.encoders import Encoder, unit
+from retrieval_bench.extractors.local.encoders import Encoder
 from retrieval_bench.extractors.local.fisher import Fisher
-from retrieval_bench.extractors.local.pca import principal_axes, projected
 from retrieval_bench.extractors.local.vlad import Vlad
+from retrieval_bench.linalg.pca import principal_axes, projected
+from retrieval_bench.linalg.rows import unit
+from retrieval_bench.system.threads import mapped
 
 _T = TypeVar("_T")
 
@@ -134,14 +135,8 @@ class LocalFeatures:
         self, function: Callable[[int, np.ndarray], _T], train: Split, rows: Sequence[int] | np.ndarray
     ) -> Iterator[_T]:
         """function(row, image) in the order of rows, on all threads; a few images are in memory at a time."""
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="learn") as pool:
-            waiting: deque[Future[_T]] = deque()
-            for row in rows:
-                waiting.append(pool.submit(function, int(row), train.images[int(row)]))
-                if len(waiting) > 2 * self.threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        decoded = ((int(row), train.images[int(row)]) for row in rows)
+        return mapped(lambda item: function(*item), decoded, self.threads)
 
 
 def local_features(
@@ -149,15 +144,15 @@ def local_features(
     setup: Setup,
     describe: Describe,
     *,
-    encode: str,
-    words: int,
-    reduce: int,
-    place: float,
-    whiten: int,
-    soft: int,
-    power: float,
-    fit_images: int,
-    sample: int,
+    encode: str = "fisher",
+    words: int = 0,
+    reduce: int = 64,
+    place: float = 0.0,
+    whiten: int = 0,
+    soft: int = 1,
+    power: float = 0.5,
+    fit_images: int = 1000,
+    sample: int = SAMPLE,
     level: float = 0.0,
 ) -> Extractor:
     """LocalFeatures from the options that all methods of this kind share.
@@ -199,3 +194,45 @@ def local_features(
     return LocalFeatures(
         name, describe, encoders[encode](), reduce, place, whiten, fit_images, setup.seed, setup.threads, level, sample
     )
+
+
+def encoded(
+    name: str, *, level: float = 0.0, **defaults: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Extractor]]:
+    """Give a builder the options of `local_features`, so that they are declared once.
+
+    Args:
+        name: of the method, for error messages.
+        level: as for `local_features`; it is no option of the methods.
+        **defaults: of shared options, where the method has others than `local_features`.
+
+    Returns:
+        A decorator of a function (setup, own options) -> Describe. Its result may also be a whole Extractor, for a
+        value of `encode` that is the method's own; then it has `encode` among its options.
+    """
+    shared = {
+        key: parameter.replace(default=defaults.get(key, parameter.default))
+        for key, parameter in inspect.signature(local_features).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and key != "level"
+    }
+
+    def decorate(make: Callable[..., Any]) -> Callable[..., Extractor]:
+        own = inspect.signature(make).parameters
+
+        def build(setup: Setup, **options: Any) -> Extractor:
+            chosen = {key: options.get(key, parameter.default) for key, parameter in shared.items()}
+            mine = {key: value for key, value in options.items() if key in own}
+            made = make(setup, **mine)
+            return made if isinstance(made, Extractor) else local_features(name, setup, made, level=level, **chosen)
+
+        between = [parameter for key, parameter in own.items() if key not in ("setup", *shared)]
+        first, last = ("encode", "words"), [key for key in shared if key not in ("encode", "words")]
+        ordered = [*(shared[key] for key in first), *between, *(shared[key] for key in last)]
+        # Where the registry reads names, types and defaults of the options, and whose file is part of a feature's key.
+        build.__signature__ = inspect.Signature([own["setup"], *ordered])  # type: ignore[attr-defined]
+        build.__wrapped__ = make  # type: ignore[attr-defined]
+        build.__doc__ = make.__doc__
+        build.__annotations__ = get_type_hints(local_features) | get_type_hints(make)
+        return build
+
+    return decorate

@@ -6,10 +6,11 @@ from functools import partial
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Extractor, Setup
+from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors.local.dense_sift import dense_sift
-from retrieval_bench.extractors.local.pipeline import SAMPLE, Described, local_features, nothing
+from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features, nothing
 from retrieval_bench.images.resize import OPPONENT, grey, shrunk
+from retrieval_bench.linalg.rows import signs
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 COLOURS = ("lab", "opponent", "grey")
@@ -90,9 +91,8 @@ def orb_keypoints(image: np.ndarray, *, side: int, keypoints: int) -> Described:
     found, bits = cv2.ORB.create(nfeatures=keypoints, fastThreshold=5).detectAndCompute(luma, None)
     if bits is None:
         return nothing(256)
-    signs = np.unpackbits(bits, axis=1).astype(np.float32) * np.float32(2) - np.float32(1)
     return Described(
-        signs / np.float32(16), _places(np.array([keypoint.pt for keypoint in found], np.float32), luma.shape)
+        signs(bits) / np.float32(16), _places(np.array([keypoint.pt for keypoint in found], np.float32), luma.shape)
     )
 
 
@@ -101,25 +101,17 @@ def _places(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @EXTRACTORS("sift", family="local", about="RootSIFT keypoints with their colour, Fisher vector", shares=local_features)
+@encoded("sift")
 def sift(
     setup: Setup,
     *,
-    encode: str = "fisher",
-    words: int = 0,
     side: int = 320,
     keypoints: int = 500,
     contrast: float = 0.02,
     colour: str = "lab",
     upright: bool = False,
     root: bool = True,
-    reduce: int = 64,
-    place: float = 0.0,
-    whiten: int = 0,
-    soft: int = 1,
-    power: float = 0.5,
-    fit_images: int = 1000,
-    sample: int = SAMPLE,
-) -> Extractor:
+) -> Describe:
     """SIFT keypoints (Lowe, IJCV 2004), encoded.
 
     Args:
@@ -135,7 +127,7 @@ def sift(
     """
     _load_opencv()
     at_least_one("sift", side=side, keypoints=keypoints)
-    describe = partial(
+    return partial(
         sift_keypoints,
         side=side,
         keypoints=keypoints,
@@ -144,40 +136,20 @@ def sift(
         root=root,
         colour=_one_of("sift", colour, COLOURS),
     )
-    return local_features(
-        *("sift", setup, describe),
-        encode=encode,
-        words=words,
-        reduce=reduce,
-        place=place,
-        whiten=whiten,
-        soft=soft,
-        power=power,
-        fit_images=fit_images,
-        sample=sample,
-    )
 
 
 @EXTRACTORS(
     "dense-sift", family="local", about="SIFT on a grid in opponent colours, Fisher vector", shares=local_features
 )
+@encoded("dense-sift", reduce=96, place=0.5)
 def dense(
     setup: Setup,
     *,
-    encode: str = "fisher",
-    words: int = 0,
     side: int = 224,
     step: int = 8,
     colour: str = "opponent",
     root: bool = True,
-    reduce: int = 96,
-    place: float = 0.5,
-    whiten: int = 0,
-    soft: int = 1,
-    power: float = 0.5,
-    fit_images: int = 1000,
-    sample: int = SAMPLE,
-) -> Extractor:
+) -> Describe:
     """SIFT on a grid of patches in three sizes, encoded.
 
     Args:
@@ -191,37 +163,17 @@ def dense(
     _load_opencv()
     at_least_one("dense-sift", side=side, step=step)
     opponent = _one_of("dense-sift", colour, ("opponent", "grey")) == "opponent"
-    describe = partial(dense_sift, side=side, cells=(4, 6, 9), step=step, opponent=opponent, root=root)
-    return local_features(
-        *("dense-sift", setup, describe),
-        encode=encode,
-        words=words,
-        reduce=reduce,
-        place=place,
-        whiten=whiten,
-        soft=soft,
-        power=power,
-        fit_images=fit_images,
-        sample=sample,
-    )
+    return partial(dense_sift, side=side, cells=(4, 6, 9), step=step, opponent=opponent, root=root)
 
 
 @EXTRACTORS("orb", family="local", about="ORB keypoints, Fisher vector", shares=local_features)
+@encoded("orb")
 def orb(
     setup: Setup,
     *,
-    encode: str = "fisher",
-    words: int = 0,
     side: int = 384,
     keypoints: int = 800,
-    reduce: int = 64,
-    place: float = 0.0,
-    whiten: int = 0,
-    soft: int = 1,
-    power: float = 0.5,
-    fit_images: int = 1000,
-    sample: int = SAMPLE,
-) -> Extractor:
+) -> Describe:
     """ORB keypoints (Rublee et al., ICCV 2011), encoded.
 
     Args:
@@ -232,18 +184,7 @@ def orb(
     """
     _load_opencv()
     at_least_one("orb", side=side, keypoints=keypoints)
-    return local_features(
-        *("orb", setup, partial(orb_keypoints, side=side, keypoints=keypoints)),
-        encode=encode,
-        words=words,
-        reduce=reduce,
-        place=place,
-        whiten=whiten,
-        soft=soft,
-        power=power,
-        fit_images=fit_images,
-        sample=sample,
-    )
+    return partial(orb_keypoints, side=side, keypoints=keypoints)
 
 
 def _one_of(name: str, colour: str, allowed: tuple[str, ...]) -> str:

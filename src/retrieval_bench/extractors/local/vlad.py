@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from retrieval_bench.extractors.local.codebook import learn_words
-from retrieval_bench.extractors.local.encoders import Learned, power_law, unit
+from retrieval_bench.extractors.local.encoders import Learned, power_law
+from retrieval_bench.linalg.rows import unit
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Ranking, Searcher
+from retrieval_bench.linalg.rows import signs, unit_rows
 from retrieval_bench.methods.reranking.step import Step
 from retrieval_bench.registry import STEPS
 
@@ -86,12 +87,9 @@ def _similarity(own: np.ndarray, some: np.ndarray, distance: Distance) -> np.nda
 def _numbers(rows: np.ndarray, distance: Distance) -> np.ndarray:
     """(n, d) float32 that may be added up: length 1 for cosine, -1 and 1 for bits."""
     if distance == "hamming":
-        return np.unpackbits(rows, axis=1).astype(np.float32) * 2 - 1
+        return signs(rows)
     rows = rows.astype(np.float32)
-    if distance == "cosine":
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        rows = rows / np.where(lengths > 0, lengths, 1)
-    return rows
+    return unit_rows(rows) if distance == "cosine" else rows
 
 
 @STEPS("qe", about="query expansion by its n nearest, weighed by similarity^alpha", main="n")
