@@ -92,8 +92,8 @@ def ranked(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ranking]:
 
     def of(build: Callable[[], Dataset], method: str, threads: int = 2) -> Ranking:
         asked, trial = prepared(build, threads)
-        pipeline = Pipeline(parse_method(method), Setup(threads=threads), "exact")
-        return quality(pipeline, asked, trial, silent).ranking
+        pipeline = Pipeline(parse_method(method), asked.setup, "exact")
+        return quality(pipeline, trial, asked.setup, asked.cache, silent).ranking
 
     return of
 
