@@ -73,7 +73,7 @@ def test_what_cannot_be_raced_is_refused(tmp_path: Path) -> None:
         ab_timing.argv_of("say 'what", [])
     with pytest.raises(BenchError, match="empty"):
         ab_timing.argv_of(" ", [])
-    with pytest.raises(BenchError, match="an empty command"):
+    with pytest.raises(BenchError, match="the command is empty"):
         ab_timing.argv_of("", [])
 
 

@@ -270,8 +270,8 @@ def test_places_of_encodings_add_up_to_the_cosine(options: dict[str, Any], white
 @pytest.mark.parametrize("encode", ["bow", "vlad", "fisher"])
 def test_sums_are_those_of_descriptors_one_by_one(encode: str) -> None:
     extractor = EXTRACTORS["color"].build(Setup(), encode=encode, words=5, whiten=0).fit(shop(4, 3).train)
-    rows = extractor._reduced(extractor.describe(QUERY))[::40]
-    learned = extractor._arrays()
+    rows = extractor.reduced(extractor.describe(QUERY))[::40]
+    learned = extractor.learned_arrays()
     whole = words.summed(extractor.encoder, rows, learned)
     alone = [words.summed(extractor.encoder, row[None], learned).total for row in rows]
     if encode == "fisher":  # a mean, not a sum
