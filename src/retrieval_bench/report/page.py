@@ -162,7 +162,7 @@ def _cards(evidence: Evidence) -> Markup | None:
             if row.method != best.method and letters & set(comparison.groups.get(row.method, ""))
         ]
         sure += (
-            f"; no significant difference to {', '.join(equal)}"
+            f"; no significant difference from {', '.join(equal)}"
             if equal
             else "; significantly different from all others"
         )
