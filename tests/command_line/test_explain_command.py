@@ -52,7 +52,7 @@ def test_every_kind_of_method_is_explained(shelf: Path, tmp_path: Path) -> None:
     assert code == 0, said
     assert "disagree most" in said
     assert "random: each image has a random vector" in said
-    assert "oracle: it sees the labels" in said
+    assert "oracle: it uses the labels" in said
     assert "qe: re-ranks by other near images" in said
     assert "moments has no explanation" in said
     assert "beware" not in said
