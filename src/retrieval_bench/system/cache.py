@@ -9,6 +9,7 @@ wrong number. A store that cannot be written serves what it has.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -56,11 +57,16 @@ def cache_root() -> Path:
 
 def library_versions() -> dict[str, str]:
     """Installed versions of all that can change a feature or a time."""
-    versions = {}
-    for name in LIBRARIES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
+    found = {name: _installed(name) for name in LIBRARIES}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+@functools.cache
+def _installed(name: str) -> str | None:
+    """Its version does not change while a process runs, and reading it takes a millisecond or more."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(name)
+    return None
 
 
 def code_version(*files: str | os.PathLike[str]) -> str:
