@@ -55,6 +55,7 @@ def test_learns_what_can_be_told_apart(name, d):
     assert (predicted == right).mean() >= 0.95
 
 
+@pytest.mark.slow(reason="learns each classifier several times")
 @every
 @pytest.mark.parametrize("d", [24, 1100])
 def test_same_bits_for_every_number_of_threads_and_every_run(name, d):

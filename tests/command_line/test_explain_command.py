@@ -27,7 +27,10 @@ from tests.support.command import call
 from tests.support.command import run as run_command
 from tests.support.shop import picture
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [
+    pytest.mark.usefixtures("own_cache"),
+    pytest.mark.slow(reason="a run of every kind of method, and pictures of it"),
+]
 
 
 HOSTILE = "<b>\u202eevil\u2066 日本 ✓ " + "long-" * 30

@@ -12,6 +12,8 @@ from benchmark.cli import app
 from retrieval_bench.system.checkpoint import read_facts
 from tests.support.nasty import photo
 
+pytestmark = pytest.mark.slow(reason="trains networks from the command line")
+
 NETWORK = "shufflenet_v2_x0_5"
 
 

@@ -61,6 +61,7 @@ def test_a_folder_gives_its_groups_and_a_page(heap: Path, tmp_path: Path) -> Non
     assert text.count("data:image/jpeg;base64,") == sum(map(len, members))
 
 
+@pytest.mark.slow(reason="plants and finds copies")
 def test_the_threshold_is_measured_where_none_is_given(heap: Path) -> None:
     result = call("dedupe", heap, "--methods", "phash,color", "--json")
     assert result.exit_code == 0, result.stderr
@@ -105,6 +106,7 @@ def test_the_page_needs_no_groups() -> None:
     assert "&lt;b&gt;" in page(facts, lambda item: None)
 
 
+@pytest.mark.slow(reason="a hundred thousand hashes")
 def test_a_hundred_thousand_hashes_take_seconds() -> None:
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (100_000, 8), dtype=np.uint8)

@@ -334,6 +334,7 @@ def test_a_seed_outside_its_range_is_refused(seed: int) -> None:
 # --- turned and cropped -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(reason="draws the whole dataset")
 def test_every_pixel_of_the_turned_queries_is_golden(renders: list[int]) -> None:
     queries = module.products(None, queries="turned").query.images
     digests = [queries.digest(row) for row in range(len(queries))]
@@ -441,6 +442,7 @@ def test_the_second_load_draws_nothing(renders: list[int], tmp_path: Path, capfd
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow(reason="draws the whole dataset")
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "text", "directory"])
 def test_a_damaged_cache_is_drawn_again(renders: list[int], tmp_path: Path, damage: str) -> None:
     good = module.products(None).fingerprint
@@ -528,6 +530,7 @@ def _odd_dataset(n_labels: int = 3) -> Dataset:
     return Dataset("odd", split("train", encoded[0]), split("gallery", encoded[1]), split("query", b"<html>"), names)
 
 
+@pytest.mark.slow(reason="draws the whole dataset")
 def test_the_sheet_shows_three_of_each_category(dataset: Dataset, tmp_path: Path) -> None:
     contact_sheet(dataset, tmp_path / "deep" / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "deep" / "sheet.png"))

@@ -183,6 +183,7 @@ def voted(judged: Judged, k: int) -> np.ndarray:
 JUDGES = (by_ranx, by_trec_eval, by_ir_measures, by_metric_learning, by_scikit_learn, by_pycm)
 
 
+@pytest.mark.slow(reason="other libraries compile their metrics")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("ask", JUDGES, ids=lambda ask: ask.__name__)
 def test_a_judge_agrees(ask: Callable[[Judged], Values], seed: int) -> None:

@@ -51,6 +51,7 @@ def all_classifiers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 ALL = pytest.mark.slow(reason="to fit every classifier takes 2 s; color and phash show both kinds of features")
 
 
+@pytest.mark.slow(reason="a whole run with every classifier")
 @pytest.mark.parametrize(
     "method",
     [

@@ -250,6 +250,7 @@ def test_planted_self_match_in_a_saved_ranking(data: Dataset, tmp_path: Path) ->
     assert "mean: 108 queries found themselves" in sanity_checks.violations(record, arrays)
 
 
+@pytest.mark.slow(reason="several whole runs")
 def test_planted_shuffled_labels(data: Dataset, honest: tuple, tmp_path: Path) -> None:
     """Caught by a guard, as no method does better than chance, and by the diff, as the splits are others."""
     labels = np.random.default_rng(0).permutation(data.gallery.labels)
@@ -303,6 +304,7 @@ def other_train(data: Dataset) -> Dataset:
     return data.with_splits({"train": data.train.take(range(0, len(data.train), 2))})
 
 
+@pytest.mark.slow(reason="several whole runs")
 def test_a_vocabulary_belongs_to_its_train_split_and_its_libraries(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +336,7 @@ def test_planted_stale_vocabulary_of_another_train_split(
     assert "in the cache are not those that it computes now" in second.error.sentence
 
 
+@pytest.mark.slow(reason="several whole runs")
 def test_planted_stale_vocabulary_of_another_library(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -349,6 +352,7 @@ def test_planted_stale_vocabulary_of_another_library(
     assert "was learned with another libraries" in caplog.text
 
 
+@pytest.mark.slow(reason="several whole runs")
 def test_planted_vocabulary_copied_over_another(
     data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

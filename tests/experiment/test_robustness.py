@@ -20,6 +20,8 @@ from tests.support.records import row
 from tests.support.runs import plan
 from tests.support.shop import shop
 
+pytestmark = pytest.mark.slow(reason="whole runs, perturbed query by perturbed query")
+
 
 def scores_of(record: Record, method: str) -> dict[tuple[str, int], float]:
     (found,) = (row for row in record.rows if row.method == method)

@@ -34,6 +34,8 @@ from tests.support.nasty import photo as photo_file
 from tests.support.pictures import photo_of
 from tests.support.shop import shop
 
+pytestmark = pytest.mark.slow(reason="exports networks and runs the files")
+
 FORMS = (("onnx", ".onnx"), ("torchscript", ".pt"))
 IMAGES = [np.asarray(photo_of(90 + 7 * seed, 120, seed)) for seed in range(12)]
 SETUP = Setup(seed=1, weights="random")

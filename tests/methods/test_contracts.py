@@ -26,6 +26,8 @@ from retrieval_bench.system.progress import silent
 from tests.support.runs import plan
 from tests.support.shop import shop
 
+pytestmark = pytest.mark.slow(reason="a whole run for each way to join and re-rank")
+
 METHODS = [
     *(f"color+phash+{entry.name}" for entry in JOINS.own()),
     *(f"hsv+{entry.name}" for entry in STEPS.own()),

@@ -128,6 +128,7 @@ def places(row: np.ndarray) -> int:
     return len(np.unique(unpack(row).points, axis=0))
 
 
+@pytest.mark.slow(reason="the twin is slow")
 @pytest.mark.parametrize("ratio", [0.7, 0.8, 0.95, 1.0])
 @pytest.mark.parametrize("tolerance", [2.0, 8.0, 30.0])
 def test_counts_are_those_of_the_slow_twin(rows: dict[str, np.ndarray], ratio: float, tolerance: float) -> None:

@@ -289,6 +289,7 @@ def test_quick_from_end_to_end(without_peaks, monkeypatch, tmp_path):
     assert set(data["shapes"][0]["median_ms"]) >= {"float32", "numpy", "torch", "sklearn"}
 
 
+@pytest.mark.slow(reason="loads matplotlib")
 def test_the_plot_is_drawn(without_peaks, monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(measurement, "_QUIET_AT_MOST_S", 0.0)
@@ -300,6 +301,7 @@ def test_the_plot_is_drawn(without_peaks, monkeypatch, tmp_path):
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow(reason="processes of its own")
 def test_memory_is_measured_in_a_fresh_process():
     figures = memory.extra_memory(1, Shape(3, 2_000, 16))
     assert 0 <= figures["float32"] < 200

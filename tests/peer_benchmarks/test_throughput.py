@@ -74,6 +74,7 @@ def test_operations_are_two_a_multiply_add() -> None:
     assert operations(models.resnet18(weights=None).eval(), torch.zeros(1, 3, 224, 224)) == 2 * 1_814_073_344
 
 
+@pytest.mark.slow(reason="runs networks in every way there is")
 def test_both_ways_describe_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = limit(DATASETS["products"].build(None), 6).query
     jpeg = as_jpeg(queries)

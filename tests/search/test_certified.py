@@ -379,6 +379,7 @@ def test_the_bound_is_not_much_wider_than_it_must_be(distance):
     assert two.max() < 0.6 * one.max()
 
 
+@pytest.mark.slow(reason="a wide grid of shapes and distances")
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("maker", DATA, ids=lambda maker: maker.__name__)
 def test_limits_and_distances_enclose_the_engine(maker, distance):

@@ -86,6 +86,7 @@ def test_agrees_with_scikit_learn(distance):
     assert_nearest(topk(queries, gallery, 50, distance), truth, tolerance=2e-6)
 
 
+@pytest.mark.slow(reason="a wide grid of threads and batches")
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("k", [1, 10, 900])
 def test_same_bits_for_every_thread_count_and_batch(monkeypatch, distance, k):

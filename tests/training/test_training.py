@@ -31,6 +31,8 @@ from tests.support.paths import ROOT
 from tests.support.shop import shop, split
 from tests.support.trainings import NETWORK, task
 
+pytestmark = pytest.mark.slow(reason="trains networks")
+
 """Small, and with running means, which a checkpoint must not forget."""
 
 

@@ -247,6 +247,7 @@ def test_every_family_gives_what_a_plain_forward_pass_gives(name: str) -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
 
 
+@pytest.mark.slow(reason="a network for each pooling")
 @pytest.mark.parametrize(
     ("name", "options", "hand"),
     [
@@ -314,6 +315,7 @@ def test_without_crop_the_whole_image_is_seen() -> None:
         assert np.array_equal(one, other) is same
 
 
+@pytest.mark.slow(reason="a network for each mistake")
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -346,6 +348,7 @@ def test_options_come_in_any_number() -> None:
     assert spec.resolved["p"] == 3.0
 
 
+@pytest.mark.slow(reason="a network for each way to keep features")
 @pytest.mark.parametrize(
     ("options", "dtype", "width"),
     [
@@ -377,6 +380,7 @@ def test_what_is_kept_obeys_the_contract(options: dict, dtype: type, width: int)
         checked(rows, 4, extractor.distance)
 
 
+@pytest.mark.slow(reason="whole runs of a network")
 def test_bytes_in_the_record_are_those_that_are_kept(tmp_path: Path) -> None:
     names = ("", ":dtype=float16", ":dtype=int8", ":whiten=3:dtype=bits")
     methods = [f"squeezenet1_0:size=64{options}" for options in names]

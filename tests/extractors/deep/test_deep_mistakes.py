@@ -24,6 +24,8 @@ from retrieval_bench.records.files import load
 from retrieval_bench.system.checkpoint import save_weights
 from tests.support.nasty import photo, picture
 
+pytestmark = pytest.mark.slow(reason="loads networks, one for each mistake")
+
 NETWORK = "shufflenet_v2_x0_5"
 TRAIN = ("--image-size", 32, "--batch", 4, "--epochs", 1, "--augment", "none", "--precision", "float32")
 

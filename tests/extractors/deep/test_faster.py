@@ -17,6 +17,8 @@ from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.system.timing import pinned
 from tests.support.pictures import photo_of
 
+pytestmark = pytest.mark.slow(reason="traces networks and runs each in several forms")
+
 NARROW = pytest.mark.skipif(not fused_inference.has_bfloat16(), reason="this processor has no bfloat16")
 IMAGES = [np.asarray(photo_of(90 + 7 * seed, 120, seed)) for seed in range(6)]
 

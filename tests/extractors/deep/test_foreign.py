@@ -17,6 +17,8 @@ from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import EXTRACTORS, parse
 from tests.support.pictures import photo_of
 
+pytestmark = pytest.mark.slow(reason="loads timm and open_clip and runs their networks")
+
 RANDOM = Setup(seed=5, weights="random")
 
 

@@ -125,6 +125,7 @@ def test_dense_sift_describes_textured_places_only() -> None:
 GRID = pytest.mark.slow(reason="15 fits; sift and color show each encoder, with and without a place")
 
 
+@pytest.mark.slow(reason="learns a vocabulary of each kind")
 @pytest.mark.parametrize(
     "name", [name if name in ("sift", "color") else pytest.param(name, marks=GRID) for name in METHODS]
 )
@@ -145,6 +146,7 @@ def test_every_method_composes_with_every_encoder(name: str, encode: str) -> Non
     np.testing.assert_array_equal(alone, found[:8])
 
 
+@pytest.mark.slow(reason="learns vocabularies several times")
 @pytest.mark.parametrize("name", METHODS)
 def test_what_is_learned_does_not_depend_on_threads(name: str) -> None:
     train = split_of([blobs(seed) for seed in range(6)])
@@ -195,6 +197,7 @@ def test_a_view_is_nearer_to_its_own_scene_than_to_others() -> None:
     np.testing.assert_array_equal(similar.argmax(axis=1), np.arange(8))
 
 
+@pytest.mark.slow(reason="learns vocabularies several times")
 @pytest.mark.parametrize("encode", ["bow", "vlad", "fisher"])
 def test_power_damps_bursts(encode: str) -> None:
     """At 1 the vector is the counts or gradients themselves, at 0.5 their roots: one follows from the other."""
