@@ -7,35 +7,22 @@ import json
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from benchmark.app import app, command, say
 from benchmark.options import DataRoot
 from retrieval_bench.core import BenchError
-
-if TYPE_CHECKING:
-    from retrieval_bench.registry import Entry, Registry
+from retrieval_bench.registry import ALL, Entry, unknown
 
 WIDTH = 80
 NAMES = 16
 """Columns of a name, and of an option."""
 SHOWN_NETWORKS = ("resnet18", "resnet50", "vgg16", "squeezenet1_0", "mobilenet_v3_small", "vit_b_16")
 """Of torchvision's networks, those that the short list names."""
-KINDS = {
-    "methods": "method",
-    "joins": "way to join methods",
-    "steps": "re-ranking step",
-    "classifiers": "classifier",
-    "datasets": "dataset",
-    "metrics": "metric",
-    "backends": "backend",
-    "perturbations": "perturbation",
-}
-"""What a list holds, and what one of it is called."""
-FURTHER_NAMES = {"heads": "classifiers"}
-"""Earlier names of kinds, which go on working."""
+FORMER_NAMES = {"heads": "classifiers"}
+"""Former names of kinds, which go on working."""
 
 
 @command(app, "list")
@@ -60,18 +47,17 @@ def list_command(
     `list NAME` explains one of them: each option, its default and its meaning. `list metrics` says how each metric is
     defined, and with --dataset what a perfect ranking reaches there.
     """
-    registries = _registries()
-    kind = None if what is None else FURTHER_NAMES.get(what, what)
+    kind = None if what is None else FORMER_NAMES.get(what, what)
     if dataset is not None and kind != "metrics":
         raise BenchError("--dataset: ceilings belong to metrics; write list metrics --dataset NAME")
     highest = {} if dataset is None else _ceilings(dataset, data_root)
     chosen: dict[str, list[Entry]]
-    if kind is None or kind in registries:
-        chosen = {key: list(registry) for key, registry in registries.items() if kind in (None, key)}
+    if kind is None or kind in ALL:
+        chosen = {key: list(registry) for key, registry in ALL.items() if kind in (None, key)}
     else:
-        chosen = {key: [registry[kind]] for key, registry in registries.items() if kind in registry}
+        chosen = {key: [registry[kind]] for key, registry in ALL.items() if kind in registry}
         if not chosen:
-            raise BenchError(_unknown(kind, registries))
+            raise BenchError(_unknown(kind))
     if as_json:
         everything = {key: [_described(entry) for entry in entries] for key, entries in chosen.items()}
         if highest:
@@ -83,34 +69,8 @@ def list_command(
         say(line)
 
 
-def _registries() -> dict[str, Registry]:
-    from retrieval_bench.registry import (
-        BACKENDS,
-        CLASSIFIERS,
-        DATASETS,
-        EXTRACTORS,
-        JOINS,
-        METRICS,
-        PERTURBATIONS,
-        STEPS,
-    )
-
-    return {
-        "methods": EXTRACTORS,
-        "joins": JOINS,
-        "steps": STEPS,
-        "classifiers": CLASSIFIERS,
-        "datasets": DATASETS,
-        "metrics": METRICS,
-        "backends": BACKENDS,
-        "perturbations": PERTURBATIONS,
-    }
-
-
-def _unknown(name: str, registries: dict[str, Registry]) -> str:
-    from retrieval_bench.registry import unknown
-
-    known = [*registries, *(entry.name for registry in registries.values() for entry in registry)]
+def _unknown(name: str) -> str:
+    known = [*ALL, *(entry.name for registry in ALL.values() for entry in registry)]
     return unknown("kind or name", name, known, hint="`python -m benchmark list` shows them all")
 
 
@@ -123,7 +83,7 @@ def _lines(
         return
     if kind is not None and kind not in chosen:
         for key, (entry,) in chosen.items():
-            yield from _definition(entry, {}, None) if key == "metrics" else _explained(KINDS[key], entry)
+            yield from _definition(entry, {}, None) if key == "metrics" else _explained(ALL[key].kind, entry)
         return
     for key, entries in chosen.items():
         for family, members in _families(entries):

@@ -332,12 +332,22 @@ STEPS = Registry("re-ranking step", "methods.reranking")
 CLASSIFIERS = Registry("classifier", "classifiers")
 BACKENDS = Registry("backend", "search")
 PERTURBATIONS = Registry("perturbation", "images.perturbations")
-ALL = (EXTRACTORS, DATASETS, METRICS, JOINS, STEPS, CLASSIFIERS, BACKENDS, PERTURBATIONS)
+ALL = {
+    "methods": EXTRACTORS,
+    "joins": JOINS,
+    "steps": STEPS,
+    "classifiers": CLASSIFIERS,
+    "datasets": DATASETS,
+    "metrics": METRICS,
+    "backends": BACKENDS,
+    "perturbations": PERTURBATIONS,
+}
+"""Every registry by what its entries are called together, in the order in which `list` shows them."""
 
 
 def fill() -> None:
     """Fill every registry, so that each name can be looked up."""
-    for registry in ALL:
+    for registry in ALL.values():
         registry.fill()
 
 

@@ -38,6 +38,12 @@ def rest_curves(expected: np.ndarray, scores: np.ndarray, classes: np.ndarray):
             yield right, scores[:, column[0]] if len(column) else np.zeros(len(expected))
 
 
+def area_pair_by_pair(right: np.ndarray, column: np.ndarray) -> float:
+    """The share of (right, wrong) pairs that the scores put in order, equal ones counting half: the slow twin."""
+    ahead, behind = column[right][:, None], column[~right][None, :]
+    return float(np.mean((ahead > behind) + 0.5 * (ahead == behind)))
+
+
 @each
 def test_figures_equal_scikit_learns(name):
     expected, scores, classes = CASES[name]
@@ -50,7 +56,8 @@ def test_figures_equal_scikit_learns(name):
     assert figures["macro_precision"] == pytest.approx(precision, abs=1e-12)
     assert figures["macro_recall"] == pytest.approx(recall, abs=1e-12)
     assert figures["macro_f1"] == pytest.approx(f1, abs=1e-12)
-    areas = [peer.roc_auc_score(right, column) for right, column in rest_curves(expected, scores, classes)]
+    # The library takes areas from scikit-learn, which is no judge of itself: here every pair is counted.
+    areas = [area_pair_by_pair(right, column) for right, column in rest_curves(expected, scores, classes)]
     assert ("macro_roc_auc" in figures) == bool(areas)
     if areas:
         assert figures["macro_roc_auc"] == pytest.approx(np.mean(areas), abs=1e-12)
@@ -83,11 +90,14 @@ def test_an_unseen_label_counts_as_wrong_and_halves_its_area():
 
 
 @each
-def test_confusion_equals_scikit_learns(name):
+def test_confusion_counts_query_by_query(name):
     expected, scores, classes = CASES[name]
     predicted = classes[scores.argmax(axis=1)]
     table = confusion(expected, predicted, 14)
-    np.testing.assert_array_equal(table, peer.confusion_matrix(expected, predicted, labels=np.arange(14)))
+    counted = np.zeros((14, 14), np.int64)
+    for label, guess in zip(expected, predicted, strict=True):
+        counted[label, guess] += 1
+    np.testing.assert_array_equal(table, counted)
     assert table.dtype == np.int64
     assert table.sum() == len(expected)
 

@@ -48,16 +48,10 @@ def all_classifiers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
     return of
 
 
-ALL = pytest.mark.slow(reason="to fit every classifier takes 2 s; color and phash show both kinds of features")
-
-
 @pytest.mark.slow(reason="a whole run with every classifier")
 @pytest.mark.parametrize(
     "method",
-    [
-        *("color", "phash"),
-        *(pytest.param(name, marks=ALL) for name in ("color+hsv", "color+phash+concat", "color+verify=5", "moments")),
-    ],
+    ["color", "phash", "color+hsv", "color+phash+concat", "color+verify=5", "moments"],
 )
 def test_every_classifier_is_judged_and_its_figures_follow_from_the_saved_arrays(
     all_classifiers: Any, method: str

@@ -44,7 +44,7 @@ FOREIGN = ("docker ", "pip ", "git ", "pytest ", "pre-commit ", "python -m build
 """Commands of others in the documents, whose flags are not ours."""
 
 
-@pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("registry", ALL.values(), ids=lambda registry: registry.kind)
 def test_the_page_of_its_kind_names_every_entry(registry: Registry) -> None:
     page = DOCS[PAGE_OF[registry.kind]]
     named = set(re.findall(r"`([^`\n]+)`", page)) | set(re.findall(r"^## (.*)$", page, re.M))
@@ -109,13 +109,13 @@ def test_the_page_of_the_library_names_what_it_exports() -> None:
 
 
 def test_every_entry_says_what_it_is_in_one_line() -> None:
-    for registry in ALL:
+    for registry in ALL.values():
         for entry in registry.own():
             assert 5 < len(entry.about) <= 120, entry.name
             assert "\n" not in entry.about
 
 
-@pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("registry", ALL.values(), ids=lambda registry: registry.kind)
 def test_every_option_of_every_entry_has_a_meaning(registry: Registry) -> None:
     for entry in registry:
         assert entry.meanings.keys() == entry.options.keys(), entry.name

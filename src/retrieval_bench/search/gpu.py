@@ -21,7 +21,7 @@ theirs.
 
 Where more rows pass than were kept (many ties, near-duplicates of large norm), and where k is so large that most
 of the gallery would be rescored, the query goes to the float32 engine. Each rescored distance is compared with the
-bound, so that a device whose products are not full float32 is found out, and not asked again.
+bound, so that a device whose products are not full float32 is found out and not used again.
 
 Hamming distances are whole numbers: xor and bit counts on the device give them exactly, and nothing is left to rescore.
 """
