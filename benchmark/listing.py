@@ -134,7 +134,7 @@ def _explained(kind: str, entry: Entry) -> Iterator[str]:
         return
     yield f"  {'option':{NAMES}} {'default':10} what it means"
     for name, parameter in options.items():
-        text = entry.meanings.get(name, "")
+        text = entry.meanings.get(name, "").rstrip(".")
         lines = textwrap.wrap(text, WIDTH - NAMES - 14, break_on_hyphens=False) or [""]
         yield f"  {name:{NAMES}} {_written(parameter.default):10} {lines[0]}".rstrip()
         for line in lines[1:]:

@@ -95,8 +95,9 @@ def pairs(evidence: Evidence) -> Markup | None:
             real = p <= 1 - how.level
             strength = min(9, 1 + int(abs(mean) * 20)) if real else 0
             kind = f"shade f{strength}{' red' if mean < 0 else ''}" if real else "none"
-            said = f"{one} - {other}: {mean:+.3f}, 95 % {low:+.3f} to {high:+.3f}, p (Holm) {p:.4f}"
-            cells.append(tag("td", f"{mean:+.3f}" if real else f"({mean:+.3f})", class_=kind, title=said))
+            shown = f"{round(mean, 3) + 0.0:+.3f}"  # no minus before a zero
+            said = f"{one} - {other}: {shown}, 95 % {low:+.3f} to {high:+.3f}, p (Holm) {p:.4f}"
+            cells.append(tag("td", shown if real else f"({shown})", class_=kind, title=said))
         body.append(tag("tr", tag("th", tag("span", one, class_="cut", title=one), scope="row"), cells))
     heads = [tag("th", ""), *(column_of(name) for name in names)]
     table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body))
