@@ -142,6 +142,7 @@ def test_paths_that_are_not_utf_8_reach_the_record(shelf: Path, tmp_path: Path) 
     assert (load(Path(out)).dataset.root or "").endswith("caf\\xe9")
 
 
+@pytest.mark.slow(reason="processes of its own")
 @pytest.mark.skipif(os.name != "posix", reason="pipes")
 def test_a_reader_that_goes_away_changes_no_exit_code(tmp_path: Path) -> None:
     save(record(row(scores={"accuracy": 0.5})), tmp_path / "a", {})
@@ -305,6 +306,7 @@ def test_repeat_of_a_record_is_identical(shelf: Path, tmp_path: Path) -> None:
     assert call("repeat", tmp_path / "out", "--out", tmp_path / "out").exit_code == 2
 
 
+@pytest.mark.slow(reason="times kernels and their peers")
 def test_race_exit_codes() -> None:
     quick, slow = (f"{sys.executable} -S -c 'import time; time.sleep({seconds})'" for seconds in (0, 0.5))
     assert call("race", quick, slow, "--rounds", 3, "--fail", "wall_s:50%").exit_code == 1

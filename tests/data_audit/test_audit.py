@@ -86,6 +86,7 @@ def test_a_clean_dataset_is_called_clean(shelf: Path) -> None:
     assert facts["odd"]["broken"]["count"] == facts["balance"]["lone_queries"]["count"] == 0
 
 
+@pytest.mark.slow(reason="two whole runs")
 def test_scores_with_and_without_the_leaked_queries(spoilt: Path, tmp_path: Path) -> None:
     assert run(spoilt, tmp_path / "out", "--methods", "color,random", "--max-bad", "1").exit_code == 0
     words = ("--data-root", spoilt, "--record", tmp_path / "out")

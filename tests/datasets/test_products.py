@@ -100,6 +100,7 @@ def test_the_digests_of_seed_0_are_golden(pictures: module.RenderedImages) -> No
     assert hashlib.sha256("\n".join(pictures.digests).encode()).hexdigest() == GOLDEN
 
 
+@pytest.mark.slow(reason="draws each category's pictures")
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_one_query_of_each_category_is_golden(dataset: Dataset, category: str) -> None:
     row = dataset.query.ids.index(f"query/{category}/{category}-00/view-08.png")
@@ -113,6 +114,7 @@ def test_all_pictures_differ(pictures: module.RenderedImages) -> None:
     assert len(set(pictures.digests)) == len(pictures.digests) == 1200
 
 
+@pytest.mark.slow(reason="looks at every pixel of the dataset")
 def test_twins_can_be_told_apart_but_look_alike(pictures: module.RenderedImages) -> None:
     shots = ImageBytes(pictures.encoded[:: module.VIEWS])
     grey = np.array([shots[row].astype(np.float64).mean(axis=2)[::4, ::4] for row in range(100)])
@@ -287,6 +289,7 @@ def test_view_parameters_know_nothing_of_split_and_product(dataset: Dataset) -> 
     assert abs(statistic - freedom) < 4 * math.sqrt(2 * freedom)
 
 
+@pytest.mark.slow(reason="looks at every pixel of the dataset")
 def test_brightness_and_warmth_are_what_the_pixels_show(dataset: Dataset) -> None:
     """The attributes are of the rendered picture, so its statistics must follow them."""
     split = dataset.train
@@ -342,6 +345,7 @@ def test_every_pixel_of_the_turned_queries_is_golden(renders: list[int]) -> None
     assert digests[7] == module.pixel_digest(queries[7])
 
 
+@pytest.mark.slow(reason="draws and turns every query")
 def test_only_the_queries_are_turned(dataset: Dataset) -> None:
     other = parse(DATASETS, "products:queries=turned").build(None)
     assert other.fingerprint != dataset.fingerprint

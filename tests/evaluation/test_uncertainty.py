@@ -16,6 +16,7 @@ from retrieval_bench.registry import Entry, Spec
 from tests.support.shop import shop
 
 
+@pytest.mark.slow(reason="a whole run with every pair of methods")
 def test_a_run_holds_intervals_and_every_pair_but_controls(tmp_path: Path) -> None:
     data = shop(5, 4)
     source = Spec(Entry(data.name, lambda root: data, "for tests"), {})

@@ -164,6 +164,7 @@ def test_train_that_is_also_gallery_is_extracted_once(tmp_path: Path) -> None:
     assert row.features.computed == 24
 
 
+@pytest.mark.slow(reason="whole runs with every classifier")
 def test_threads_change_no_bit_of_a_head(tmp_path: Path, all_classifiers: Any) -> None:
     record = with_classifiers(shop(4, 4), tmp_path, "color", threads=1)
     one, two = (

@@ -319,6 +319,7 @@ def test_a_vocabulary_belongs_to_its_train_split_and_its_libraries(
     ]
 
 
+@pytest.mark.slow(reason="several whole runs")
 def test_planted_stale_vocabulary_of_another_train_split(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -370,6 +371,7 @@ def test_planted_vocabulary_copied_over_another(
     assert "was learned with another learned_from" in caplog.text
 
 
+@pytest.mark.slow(reason="several whole runs")
 def test_planted_swapped_weights(data: Dataset, tmp_path: Path) -> None:
     """Caught by the diff where the file is another, and by a guard where two networks are in truth one."""
 

@@ -123,6 +123,7 @@ def test_the_oracle_is_never_timed(whole: Whole) -> None:
     assert "extract_p50" not in whole.record.rows[NAMES.index("oracle")].times
 
 
+@pytest.mark.slow(reason="a whole run a thread count")
 def test_thread_counts_do_not_change_a_bit(whole: Whole, tmp_path: Path) -> None:
     run(plan(shop(5, 4), *NAMES, threads=2), tmp_path)
     assert (tmp_path / "rankings.npz").read_bytes() == (whole.folder / "rankings.npz").read_bytes()

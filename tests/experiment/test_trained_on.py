@@ -16,6 +16,7 @@ from retrieval_bench.system.checkpoint import save_weights
 from tests.support.shop import shop
 
 
+@pytest.mark.slow(reason="trains a network for each part")
 @pytest.mark.parametrize("part", ["query", "gallery"])
 def test_own_training_images_are_refused_as_queries_and_welcome_in_the_gallery(tmp_path: Path, part: str) -> None:
     data = shop(2, 2)

@@ -336,6 +336,7 @@ def decoded_or_bad(data: bytes) -> np.ndarray | BadImage:
         return bad
 
 
+@pytest.mark.slow(reason="six hundred damaged files")
 @settings(max_examples=600, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_damage_raises_bad_image_and_nothing_else(data: st.DataObject) -> None:

@@ -260,6 +260,7 @@ def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
     assert render([gather(folder)]) == render([gather(folder)])
 
 
+@pytest.mark.slow(reason="a page with all pictures of a record")
 def test_the_page_of_the_reference_record_is_light() -> None:
     whole = render([gather(ROOT / "results" / "reference" / "products")])
     assert_safe(read_page(whole))

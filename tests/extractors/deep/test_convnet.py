@@ -23,6 +23,7 @@ def accuracy(extractor: Any, gallery: Split, query: Split) -> float:
     return float((gallery.labels[(asked @ known.T).argmax(1)] == query.labels).mean())
 
 
+@pytest.mark.slow(reason="trains a network")
 def test_it_learns_what_an_untrained_one_does_not_know() -> None:
     """Colour is the same for all; what differs is which way stripes run, from anywhere in the image."""
 

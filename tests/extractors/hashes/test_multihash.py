@@ -129,6 +129,7 @@ def test_a_row_finds_itself_first() -> None:
     assert ranking.indices[20].tolist() == [10, 20]
 
 
+@pytest.mark.slow(reason="imagehash's own segments of large photographs")
 def test_photos_rank_as_by_imagehash() -> None:
     extractor = crop_resistant(Setup())
     rows = extractor.transform(photos(60))
