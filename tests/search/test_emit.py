@@ -66,32 +66,8 @@ def test_denormals_huge_and_tiny_norms(name, distance, scale):
     both(rows, rows[:14] * np.float32(0.9), 100, distance, name)
 
 
-@pytest.mark.parametrize("name", emit.KERNELS)
-def test_inner_loop_is_one_chain_of_fused_multiply_adds(name):
-    """Against the definition in Python: float64 holds a float32 product and sum exactly enough to round once."""
-    rng = np.random.default_rng(3)
-    gallery, query = rng.integers(-999, 999, (40, 30)).astype(np.float32), rng.standard_normal((1, 30), np.float32)
-    # Products of 10 and 24 bits fit into 53 with room for the sum, so one rounding to float32 is the fused one.
-    total = np.zeros(40, np.float32)
-    for d in range(30):
-        total = (query[0, d].astype(np.float64) * gallery[:, d].astype(np.float64) + total).astype(np.float32)
-    found = ExactIndex(gallery, "inner_product", kernel=name).search(query, 40)
-    assert_array_equal(found.distances[0], 0 - total[found.indices[0]])
-
-
-@pytest.mark.parametrize("name", emit.KERNELS)
-def test_definition_of_the_euclidean_distance(name):
-    rng = np.random.default_rng(4)
-    gallery, query = rng.integers(-99, 99, (2000, 30)).astype(np.float32), np.full((1, 30), 0.5, np.float32)
-    total = ((query.astype(np.float64) - gallery) ** 2).sum(axis=1)  # exact in float32 too
-    found = ExactIndex(gallery, "euclidean", kernel=name).search(query, 50)
-    expected = np.lexsort((np.arange(2000), np.sqrt(total.astype(np.float32))))[:50]
-    assert_array_equal(found.indices[0], expected)
-    assert_array_equal(found.distances[0], np.sqrt(total.astype(np.float32))[expected])
-
-
 @pytest.mark.parametrize("dim", [1, 7, 64, 513])
-def test_euclidean_scan_misses_no_row_that_the_differences_find(dim):
+def test_the_scan_misses_no_row_that_the_differences_find(dim):
     """Offsets that swamp the differences: every rounding of the quick scan is larger than the gaps between rows."""
     rng = np.random.default_rng(dim)
     for offset in (0, 1, 100, 1e4, 1e7):
@@ -170,7 +146,7 @@ def test_cache_is_used_and_announced_and_stays_out_of_the_package(tmp_path):
     assert cold[1:3] == ["[[0, 1]]", "0 from the cache"]
     assert Path(cold[3]).parent == tmp_path / "kernels"
     warm = run(SEARCH.format(notice=600.0), **variables).stdout.splitlines()
-    assert warm == ["[[0, 1]]", "7 from the cache", cold[3]]
+    assert warm == ["[[0, 1]]", "4 from the cache", cold[3]]
     for file in tmp_path.rglob("*.nbc"):
         file.write_bytes(file.read_bytes()[:100])  # broken files are compiled anew
     assert run(SEARCH.format(notice=600.0), **variables).stdout.splitlines()[:2] == ["[[0, 1]]", "0 from the cache"]

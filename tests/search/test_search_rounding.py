@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from retrieval_bench.search import certified, quantise
+from retrieval_bench.search import certified
 from retrieval_bench.search.certified import CertifiedIndex
 from retrieval_bench.search.emit import KERNELS
 from retrieval_bench.search.index import ExactIndex
 from retrieval_bench.search.reference import NumpyIndex
 from tests.support.searches import random
-
-U = 2.0**-24
 
 
 def edge_of_float32() -> tuple[np.ndarray, np.ndarray]:
@@ -44,28 +42,6 @@ def test_a_neighbour_that_rounding_hides_is_found(kernel: str, q: int) -> None:
     assert NumpyIndex(gallery, "euclidean")(query, 1).indices.tolist() == [[600]]
     found = ExactIndex(gallery, "euclidean", kernel=kernel).search(np.repeat(query, q, axis=0), 1)
     assert_array_equal(found.indices, np.full((q, 1), 600))
-
-
-def near(rng: np.random.Generator) -> np.ndarray:
-    return np.concatenate([rng.random(500), 2.0 ** -np.arange(1, 20), [1.0, 1.5, 2.0]]).astype(np.float32)
-
-
-def test_no_product_below_the_limit_is_rounded_to_the_cosine_distance_itself() -> None:
-    """Who is at exactly the distance of the k-th may have the lower row and is not to be lost."""
-    for reached in near(np.random.default_rng(0)):
-        limit = quantise.lower_limit(False, True, reached, 1.0, 64)
-        product = np.nextafter(limit, np.float32(-np.inf))
-        assert max(np.float32(1.0) - product, np.float32(0.0)) > reached
-
-
-@pytest.mark.parametrize("dim", [1, 64, 4096])
-def test_no_row_below_the_limit_is_rounded_to_the_euclidean_distance_itself(dim: int) -> None:
-    """The engine's sum of squares is at least the true one times 1 - (d + 3) u, and its root is rounded once more."""
-    for reached in near(np.random.default_rng(1)):
-        square = float(reached) ** 2  # of the query's length: nothing else leaves room then
-        limit = float(quantise.lower_limit(True, False, reached, square, dim))
-        least = np.sqrt((square - 2 * limit) * (1 - (dim + 3) * U)) * (1 - U)
-        assert least > reached
 
 
 def test_queries_that_fall_back_get_their_own_results_in_every_batch(monkeypatch: Any) -> None:

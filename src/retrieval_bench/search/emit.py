@@ -18,11 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.binding
-import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 PANEL = 32  # gallery rows side by side, whatever the kernel: two vectors of 16 lanes, four of 8, eight of 4
@@ -116,14 +113,14 @@ def prefetch(builder: Any, base: Any, bytes_: int) -> None:
 
 
 def counted_loop(builder: Any, count: Any, initial: Sequence[Any], body: Callable) -> list[Any]:
-    """for i in range(count): values = body(i, values); returns the values after the last round. count must be >= 1.
+    """for i in range(count): values = body(i, values); returns the values after the last round. count may be 0.
 
     initial: the values before the first round. body(i, values) emits one round and returns the new values; they are
     LLVM values that live in registers, not places in memory.
     """
     before = builder.block
     loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
-    builder.branch(loop)
+    builder.cbranch(builder.icmp_signed(">", count, number(0)), loop, after)
     builder.position_at_end(loop)
     index = builder.phi(I64)
     index.add_incoming(number(0), before)
@@ -138,7 +135,44 @@ def counted_loop(builder: Any, count: Any, initial: Sequence[Any], body: Callabl
         value.add_incoming(next_, last)
     builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
     builder.position_at_end(after)
-    return new
+    results = []
+    for first, next_ in zip(initial, new, strict=True):
+        result = builder.phi(first.type)
+        result.add_incoming(first, before)
+        result.add_incoming(next_, last)
+        results.append(result)
+    return results
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop that is an LLVM function of its own, which is never copied into its caller.
+
+    Inside the large function around it, the loop would compete for registers with everything else that lives there; on
+    some processors LLVM then keeps some of its sums in memory, at half the speed. As a function of its own it has all.
+
+    name: tells it from every other one. arguments: their LLVM types; returns an i64.
+    body(builder, *values): emits it and returns the result.
+    """
+
+    name: str
+    arguments: tuple[Any, ...]
+    body: Callable
+
+    def function(self, module: Any) -> Any:
+        """The function in an LLVM module, written there at first use."""
+        there = module.globals.get(self.name)
+        if there is None:
+            there = ir.Function(module, ir.FunctionType(I64, self.arguments), self.name)
+            there.linkage = "internal"
+            there.attributes.add("noinline")
+            there.attributes.add("nounwind")
+            builder = ir.IRBuilder(there.append_basic_block("entry"))
+            builder.ret(self.body(builder, *there.args))
+        return there
+
+    def call(self, builder: Any, values: Sequence[Any]) -> Any:
+        return builder.call(self.function(builder.module), list(values))
 
 
 # --- which kernel ----------------------------------------------------------------------------------------------------
@@ -204,7 +238,7 @@ def choose(forced: str | None = None) -> tuple[Kernel, str]:
     return KERNELS["plain"], "no vector instructions are known for this processor"
 
 
-# --- the inner loops -------------------------------------------------------------------------------------------------
+# --- single instructions ---------------------------------------------------------------------------------------------
 
 
 @intrinsic
@@ -261,277 +295,3 @@ def borrowed(context: Any, values: Any) -> Any:
         return view._getvalue()  # noqa: SLF001 - Numba has no public word for it
 
     return values(values), code
-
-
-def products(kernel: Kernel, queries: int, side: int = 1) -> Any:
-    """The loop that finds, among the PANEL rows of each panel, those that are near to any of `queries` queries.
-
-    Returns near(block, panels, panel, bias, line, limits, tile, masks, one, floor) -> uint64:
-    block: (dim, queries) float32, the queries side by side.
-    panels: (p, dim, PANEL) float32, of which `side` are compared, from `panel` on. More than one, for a single query,
-        because the memory hands out several stretches at once more quickly than one.
-    bias: (lines, PANEL) float32, what the sums start from; `line` of it is used, for the next panel the next if there
-        is one for each.
-    The distance of query r and row l is max(one - (bias[line, l] + sum over d of block[d, r] * panels[panel, d, l]),
-    floor), summed in ascending order of d. Bit l of masks[r] is set where it is below limits[r], and bit r of the
-    result where masks[r] is not 0. tile[r, l] and masks[r] are written only where the result is not 0. With several
-    panels, r counts those, and limits[0] is the limit of all.
-    """
-    assert queries == 1 or side == 1
-    if kernel.lanes == 1:
-        return _products_plain(queries, side)
-    return _products_emitted(queries, side, kernel.lanes, kernel.vectors)
-
-
-def _products_plain(queries: int, side: int) -> Any:
-    @numba.njit(nogil=True, error_model="numpy")
-    def near(block, panels, panel, bias, line, limits, tile, masks, one, floor):  # type: ignore[no-untyped-def]
-        anyone = np.uint64(0)
-        for s in range(side):
-            start = bias[line + s if len(bias) > 1 else line]
-            for r in range(s, s + queries):
-                for lane in range(PANEL):
-                    tile[r, lane] = start[lane]
-            for d in range(len(block)):
-                for r in range(queries):
-                    value = block[d, r]
-                    for lane in range(PANEL):
-                        tile[s + r, lane] = multiply_add(value, panels[panel + s, d, lane], tile[s + r, lane])
-            for r in range(queries):
-                mask = np.uint64(0)
-                for lane in range(PANEL):
-                    distance = max(one - tile[s + r, lane], floor)
-                    tile[s + r, lane] = distance
-                    mask |= np.uint64(distance < limits[r]) << np.uint64(lane)
-                masks[s + r] = mask
-                anyone |= np.uint64(mask != np.uint64(0)) << np.uint64(s + r)
-        return anyone
-
-    return near
-
-
-def _products_emitted(queries: int, side: int, lanes: int, vectors: int) -> Any:
-    row, rows = vector(F32, lanes), lanes * vectors  # a vector of one dimension; gallery rows in registers at a time
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        block, panels, panel, bias, line, limits, tile, masks, one, floor = arguments
-        lines = length(context, builder, signature.args[3], bias)
-        block, panels, bias, limits, tile, masks = (
-            address(context, builder, signature.args[place], arguments[place]) for place in (0, 1, 3, 5, 6, 7)
-        )
-        dim = length(context, builder, signature.args[0], arguments[0])
-        panel_bytes = builder.mul(dim, number(4 * PANEL))
-        panels = builder.add(panels, builder.mul(panel, panel_bytes))
-        bias = builder.add(bias, builder.mul(line, number(4 * PANEL)))
-        next_line = builder.select(builder.icmp_signed(">", lines, number(1)), number(4 * PANEL), number(0))
-        offsets, biases = [panels], [bias]  # of each panel
-        for _ in range(1, side):
-            offsets.append(builder.add(offsets[-1], panel_bytes))
-            biases.append(builder.add(biases[-1], next_line))
-        one, floor = broadcast(builder, one, lanes), broadcast(builder, floor, lanes)
-        found = [number(0)] * (queries * side)
-        for first in range(0, PANEL, rows):  # 32 rows at a time with avx512: once
-            columns = [first + lanes * v for v in range(vectors)]
-            start = [[load(builder, row, bias, 4 * column) for column in columns] for bias in biases]
-
-            def one_dimension(d: Any, sums: Any, columns: Any = columns) -> Any:
-                values = builder.add(block, builder.mul(d, number(4 * queries)))
-                new = []
-                for s in range(side):
-                    there = builder.add(offsets[s], builder.mul(d, number(4 * PANEL)))
-                    x = [load(builder, row, there, 4 * column) for column in columns]
-                    for column in range(columns[0], columns[0] + rows, 16):  # 16 float32 are one cache line
-                        prefetch(builder, there, (PREFETCH if side == 1 else PREFETCH_SIDE) + 4 * column)
-                    for r in range(queries):
-                        value = broadcast(builder, load(builder, F32, values, 4 * r), lanes)
-                        place = (s + r) * vectors
-                        new += [fma(builder, value, x[v], sums[place + v]) for v in range(vectors)]
-                return new
-
-            initial = [value for panel in start for _ in range(queries) for value in panel]
-            sums = counted_loop(builder, dim, initial, one_dimension)
-
-            for r in range(queries * side):
-                limit = broadcast(builder, load(builder, F32, limits, 4 * r if side == 1 else 0), lanes)
-                for v, column in enumerate(columns):
-                    distance = builder.fsub(one, sums[r * vectors + v])
-                    distance = builder.select(builder.fcmp_ordered(">", distance, floor), distance, floor)
-                    store(builder, distance, tile, 4 * (r * PANEL + column))
-                    bits = lane_bits(builder, builder.fcmp_ordered("<", distance, limit))
-                    found[r] = builder.or_(found[r], builder.shl(bits, number(column)))
-        anyone = number(0)
-        for r in range(queries * side):
-            hit = builder.zext(builder.icmp_unsigned("!=", found[r], number(0)), I64)
-            anyone = builder.or_(anyone, builder.shl(hit, number(r)))
-        with builder.if_then(builder.icmp_unsigned("!=", anyone, number(0)), likely=False):
-            for r in range(queries * side):
-                store(builder, found[r], masks, 8 * r)
-        return anyone
-
-    @intrinsic
-    def near(  # type: ignore[no-untyped-def]
-        context, block, panels, panel, bias, line, limits, tile, masks, one, floor
-    ):
-        scalars = {"panel": types.intp, "line": types.intp, "one": types.float32, "floor": types.float32}
-        kinds = (block, panels, scalars["panel"], bias, scalars["line"], limits, tile, masks)
-        return types.uint64(*kinds, scalars["one"], scalars["floor"]), code
-
-    return near
-
-
-def differences(kernel: Kernel) -> Any:
-    """The definition of the euclidean distance, squared, of two queries to the PANEL rows of one panel.
-
-    Returns square(block, r, s, panels, panel, tile): arguments as for `products`; for columns r and s of the block,
-    which may be the same, tile[r, l] = sum over d of (block[d, r] - panels[panel, d, l])^2, each difference rounded,
-    each square fused with its addition, d ascending. (Two at a time, since a sum waits four cycles for its predecessor,
-    and the sums of a second query fill the gap.)
-    """
-    return _differences_plain() if kernel.lanes == 1 else _differences_emitted(kernel.lanes)
-
-
-def _differences_plain() -> Any:
-    @numba.njit(nogil=True, error_model="numpy")
-    def square(block, r, s, panels, panel, tile):  # type: ignore[no-untyped-def]
-        for query in (r, s):
-            for lane in range(PANEL):
-                tile[query, lane] = np.float32(0.0)
-            for d in range(len(block)):
-                for lane in range(PANEL):
-                    difference = block[d, query] - panels[panel, d, lane]
-                    tile[query, lane] = multiply_add(difference, difference, tile[query, lane])
-
-    return square
-
-
-def _differences_emitted(lanes: int) -> Any:
-    row, vectors = vector(F32, lanes), min(2, PANEL // lanes)
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        block, r, s, panels, panel, tile = arguments
-        dim = length(context, builder, signature.args[0], block)
-        queries = length(context, builder, signature.args[0], block, axis=1)
-        block = address(context, builder, signature.args[0], block)
-        panels = address(context, builder, signature.args[3], panels)
-        tile = address(context, builder, signature.args[5], tile)
-        panels = builder.add(panels, builder.mul(builder.mul(panel, dim), number(4 * PANEL)))
-
-        for first in range(0, PANEL, lanes * vectors):
-            columns = [first + lanes * v for v in range(vectors)]
-
-            def one_dimension(d: Any, totals: Any, columns: Any = columns) -> Any:
-                there = builder.add(panels, builder.mul(d, number(4 * PANEL)))
-                x = [load(builder, row, there, 4 * column) for column in columns]
-                new: list[Any] = []
-                for query in (r, s):
-                    place = builder.add(builder.mul(d, queries), query)
-                    value = broadcast(builder, load(builder, F32, block, builder.mul(place, number(4))), lanes)
-                    for v in range(vectors):
-                        difference = builder.fsub(value, x[v])
-                        new.append(fma(builder, difference, difference, totals[len(new)]))
-                return new
-
-            totals = counted_loop(builder, dim, [zeros(row)] * (2 * vectors), one_dimension)
-            for place, query in enumerate((r, s)):
-                there = builder.add(tile, builder.mul(query, number(4 * PANEL)))
-                for v, column in enumerate(columns):
-                    store(builder, totals[place * vectors + v], there, 4 * column)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def square(context, block, r, s, panels, panel, tile):  # type: ignore[no-untyped-def]
-        return types.none(block, types.intp, types.intp, panels, types.intp, tile), code
-
-    return square
-
-
-def bit_differences(kernel: Kernel, queries: int, side: int = 1) -> Any:
-    """The loop of `products` for bits.
-
-    Returns near(block, panels, panel, limits, tile, masks) -> uint64. block: (words, queries) uint64; panels:
-    (p, words, PANEL) uint64; limits: (queries,) int64. tile[r, l] (int64) is the number of bits in which query r and
-    row l differ. Bit l of masks[r] is set where it is below limits[r], and bit r of the result where masks[r] is not 0;
-    tile and masks are written only where the result is not 0. With several panels, r counts those.
-    """
-    assert queries == 1 or side == 1
-    return _bits_plain(queries, side) if kernel.lanes == 1 else _bits_emitted(queries, side, kernel.lanes // 2)
-
-
-def _bits_plain(queries: int, side: int) -> Any:
-    @numba.njit(nogil=True, error_model="numpy")
-    def near(block, panels, panel, limits, tile, masks):  # type: ignore[no-untyped-def]
-        anyone = np.uint64(0)
-        for s in range(side):
-            for r in range(queries):
-                mask = np.uint64(0)
-                for lane in range(PANEL):
-                    differing = 0
-                    for word in range(len(block)):
-                        differing += count_bits(block[word, r] ^ panels[panel + s, word, lane])
-                    tile[s + r, lane] = differing
-                    mask |= np.uint64(differing < limits[r]) << np.uint64(lane)
-                masks[s + r] = mask
-                anyone |= np.uint64(mask != np.uint64(0)) << np.uint64(s + r)
-        return anyone
-
-    return near
-
-
-def _bits_emitted(queries: int, side: int, lanes: int) -> Any:
-    row = vector(I64, lanes)
-    vectors = min(4, PANEL // lanes)  # four queries, or panels, x four vectors of sums fit into 16 registers
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        block, panels, panel, limits, tile, masks = arguments
-        block, panels, limits, tile, masks = (
-            address(context, builder, signature.args[place], arguments[place]) for place in (0, 1, 3, 4, 5)
-        )
-        words = length(context, builder, signature.args[0], arguments[0])
-        panel_bytes = builder.mul(words, number(8 * PANEL))
-        offsets = [builder.add(panels, builder.mul(panel, panel_bytes))]  # of each panel
-        for _ in range(1, side):
-            offsets.append(builder.add(offsets[-1], panel_bytes))
-        nearer: list[list[Any]] = [[] for _ in range(queries * side)]  # for each: (first row, which of `lanes` rows)
-        for first in range(0, PANEL, lanes * vectors):
-            columns = [first + lanes * v for v in range(vectors)]
-
-            def one_word(word: Any, sums: Any, columns: Any = columns) -> Any:
-                values = builder.add(block, builder.mul(word, number(8 * queries)))
-                new = []
-                for s in range(side):
-                    there = builder.add(offsets[s], builder.mul(word, number(8 * PANEL)))
-                    x = [load(builder, row, there, 8 * column) for column in columns]
-                    for column in range(columns[0], columns[0] + lanes * vectors, 8):  # 8 words are one cache line
-                        prefetch(builder, there, PREFETCH + 8 * column)
-                    for r in range(queries):
-                        value = broadcast(builder, load(builder, I64, values, 8 * r), lanes)
-                        for v in range(vectors):
-                            bits = call(builder, f"llvm.ctpop.v{lanes}i64", row, [builder.xor(value, x[v])])
-                            new.append(builder.add(sums[(s + r) * vectors + v], bits))
-                return new
-
-            sums = counted_loop(builder, words, [zeros(row)] * (queries * side * vectors), one_word)
-            for r in range(queries * side):
-                limit = broadcast(builder, load(builder, I64, limits, 8 * r if side == 1 else 0), lanes)
-                for v, column in enumerate(columns):
-                    total = sums[r * vectors + v]
-                    nearer[r].append((column, total, builder.icmp_signed("<", total, limit)))
-        together = functools.reduce(builder.or_, [which for query in nearer for _, _, which in query])
-        anyone = cgutils.alloca_once(builder, I64)
-        builder.store(number(0), anyone)
-        with builder.if_then(builder.icmp_unsigned("!=", lane_bits(builder, together), number(0)), likely=False):
-            for r, query in enumerate(nearer):
-                mask = number(0)
-                for column, total, which in query:
-                    store(builder, total, tile, 8 * (r * PANEL + column))
-                    mask = builder.or_(mask, builder.shl(lane_bits(builder, which), number(column)))
-                store(builder, mask, masks, 8 * r)
-                hit = builder.zext(builder.icmp_unsigned("!=", mask, number(0)), I64)
-                builder.store(builder.or_(builder.load(anyone), builder.shl(hit, number(r))), anyone)
-        return builder.load(anyone)
-
-    @intrinsic
-    def near(context, block, panels, panel, limits, tile, masks):  # type: ignore[no-untyped-def]
-        return types.uint64(block, panels, types.intp, limits, tile, masks), code
-
-    return near

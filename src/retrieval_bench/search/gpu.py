@@ -1,26 +1,22 @@
-"""Exact search with candidates from a GPU: the same results as the float32 engine, bit for bit. Runs on the CPU, too.
+"""Exact search with candidates from a GPU: the same results as the engine. Runs on the CPU, too.
 
-A GPU multiplies matrices fast, but adds in an order of its own, so that its last bits are not the engine's. As in
-`certified.py`, it therefore only finds candidates, and the engine's own arithmetic rescores them:
+A GPU multiplies matrices fast, but adds in an order of its own. As in the engine's own scans, it therefore only finds
+candidates, and float64 distances decide (`rescore.py`):
 
-1. `torch.matmul` in full float32 (no TF32), tile by tile of the gallery; the `capacity` best values of each query
-   are kept.
-2. A row is passed over only where no rounding, of the GPU or of the engine, could have made it one of the k nearest.
-3. All others, k and a few more, are computed on the CPU as the engine computes them. Equal distances rank by row.
+1. `torch.matmul` in full float32 (no TF32), tile by tile of the gallery's points; the `capacity` best values of each
+   query are kept.
+2. A row is passed over only where no rounding could have made it one of the k nearest.
+3. Of all others, k and a few more, the CPU computes the float64 distances. Equal distances rank by row.
 
-**The bound.** Write |.| for the Euclidean length, u = 2^-24, g(n) = n u / (1 - n u). A sum of d products, added in any
-order, with or without fused multiply-adds, errs by at most g(d) |q||x| (Higham, Accuracy and Stability of Numerical
-Algorithms, 2nd ed. 2002, section 3.1), and by a little more where a device takes tiny numbers for 0: `_errors`. The
-engine's value f is such a sum, and so is the device's value v. With X the greatest |x| of the gallery and e the bound
-of one such error, |v - f| <= 2e. Let T be the k-th best v: k rows have f >= T - 2e, and v < T - 4e means an f below
-theirs.
-- inner_product: the distance is 0 - f, without rounding.
-- cosine: max(1 - f, 0) is rounded, by 2^-23 at most, and cut off; so T - 2e is cut off at 1, and 2^-21 taken off.
-- euclidean: v stands for s = <q,x> - |x|^2 / 2, with two roundings more. The true square is |q|^2 - 2s, and the
-  engine's distance, which is *defined* by the differences, has a square within 1 +- g(d + 8) of it: `_limits`.
+**The bound.** In the words of `bounds.py`: the value v of a query's point p and a row's point y is the device's <p, y>,
+for cosine and the euclidean distance less |y|^2 / 2. A sum of d products, added in any order, with or without fused
+multiply-adds, errs by at most g(d) |p||y| (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. 2002,
+section 3.1), and by a little more where a device takes tiny numbers for 0; |y|^2 / 2 adds two roundings: `_errors`,
+with the greatest |y| of the gallery. For inner products the errors of the points, step 4 of `bounds.py`, come on top.
+So v plus that error is a score without rounding errors, and `score_limit` tells what it must reach.
 
-Where more rows pass than were kept (many ties, near-duplicates of large norm), and where k is so large that most
-of the gallery would be rescored, the query goes to the float32 engine. Each rescored distance is compared with the
+Where more rows may be nearest than were kept (many ties, rows that float32 cannot tell apart), and where k is so large
+that most of the gallery would be rescored, the query goes to the engine. Each rescored distance is compared with the
 bound, so that a device whose products are not full float32 is found out and not used again.
 
 Hamming distances are whole numbers: xor and bit counts on the device give them exactly, and nothing is left to rescore.
@@ -28,17 +24,22 @@ Hamming distances are whole numbers: xor and bit counts on the device give them 
 
 from __future__ import annotations
 
-import functools
 import logging
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Ranking, Searcher
 from retrieval_bench.registry import BACKENDS
-from retrieval_bench.search.checks import check_distance, check_exclude, check_k, check_matrix, check_range
-from retrieval_bench.system.device import Portion, check_device, free_bytes, full_float32, on_gpu, out_of_memory
+from retrieval_bench.search.checks import (
+    check_distance,
+    check_exclude,
+    check_finite,
+    check_k,
+    check_matrix,
+    check_range,
+)
+from retrieval_bench.system.device import Portion, check_device, free_bytes, full_float32, out_of_memory
 
 log = logging.getLogger("retrieval_bench")
 
@@ -52,11 +53,10 @@ MOST_DIM = 1 << 20  # beyond it, the bound says too little
 _U = 2.0**-24
 _NOBODY = 1 << 62  # a key behind all others
 _ROWS_AT_ONCE = 16_384
-_SETTLED_PER_THREAD = 2_000_000  # multiply-adds; below this, starting a thread costs more than it saves
 
 
 class TorchIndex:
-    """A gallery on a device, and beside it the rows in float32 on the CPU; finds exactly what ExactIndex finds.
+    """The points of a gallery on a device, and beside them its rows on the CPU; finds exactly what ExactIndex finds.
 
     gallery, distance: as for ExactIndex. device: "cpu", "cuda" or "cuda:1".
     Where the gallery does not fit into the device's memory it stays where it is and is copied tile by tile in each
@@ -75,24 +75,21 @@ class TorchIndex:
         self._n, self.dim = len(gallery), int(gallery.shape[1])
         self._engine: Any = None
         self._trusted = self.dim <= MOST_DIM
-        self._rows = _words(gallery) if distance == "hamming" else self._prepared_gallery(gallery)
-        if distance != "hamming":
-            from retrieval_bench.search.rescore import compiled_rescore
-
-            compiled_rescore()  # nothing compiles in a search
+        self._kept: Any = None
+        compared = _words(gallery) if distance == "hamming" else self._points(gallery)
         self._portion = Portion("torch backend: distances", self._cells(), LEAST_CELLS)
-        self._there = self._on_device(self._rows, "the gallery")
-        if distance == "euclidean":
+        self._there = self._on_device(compared, "the gallery")
+        if distance in ("cosine", "euclidean"):
             with np.errstate(over="ignore"):  # such a gallery is refused when it is searched
-                self._halves = self._on_device((self._norms**2 / 2).astype(np.float32), "its lengths")
+                self._halves = self._on_device(self._half_squares.astype(np.float32), "its lengths")
 
     def __len__(self) -> int:
         return self._n
 
     @property
     def bytes(self) -> int:
-        copies = 2 if on_gpu(self.device) and self._there is not None else 1
-        return copies * self._rows.nbytes + (0 if self._engine is None else self._engine.bytes)
+        own = self._there.numel() * self._there.element_size() + (0 if self._kept is None else self._kept.bytes)
+        return int(own) + (0 if self._engine is None else self._engine.bytes - self._kept.values.nbytes)
 
     def search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
         """The k nearest gallery rows of each query; arguments and result as for ExactIndex.search."""
@@ -113,41 +110,40 @@ class TorchIndex:
 
     def _nearest_vectors(self, block: np.ndarray, k: int, exclude: np.ndarray, first: int) -> Any:
         """-> (rows (q, k), distances (q, k))"""
-        from retrieval_bench.search import kernels
-        from retrieval_bench.search.certified import prepared
+        from retrieval_bench.search.bounds import LENGTH, SQUARE
+        from retrieval_bench.search.points import points, values_of
+        from retrieval_bench.search.settling import Asked, settled
 
-        queries, norms = prepared("queries", block, self.distance, first)
-        check_range(self.distance, float(norms.max(initial=0.0)), self._largest)
+        values = values_of("queries", block, self.distance, first)
+        some, squares, factors, facts = points(self.distance, values, self._centre, queries=True)
+        check_finite("queries", np.isfinite(squares), first)
+        check_range(self.distance, float(facts[:, LENGTH].max(initial=0.0)), self._largest)
         capacity = 2 * k + SPARE
         if capacity >= self._n or not self._trusted:
             exact = self._float32().search(block, max(k, 1), exclude)
             return exact.indices[:, :k], exact.distances[:, :k]
-        values, rows = self._portion.attempt(lambda cells: self._best(queries, capacity, exclude, cells))
-        if self.distance == "cosine":
-            norms = np.full(len(norms), _UNIT)
-        limits = self._limits(values[:, k - 1].astype(np.float64), norms)
-        passed = values >= limits[:, None]
-        passed &= np.isfinite(values)
-        overflowing = passed[:, -1]
-        passed = passed[:, : int(passed[~overflowing].sum(axis=1).max(initial=1))]
-        at = np.where(passed, rows[:, : passed.shape[1]], -1)
-        at[overflowing] = -1
-        keys = self._rescored(queries, at)
-        if not self._within_bound(keys, values[:, : at.shape[1]], norms):
+        best, rows = self._portion.attempt(lambda cells: self._best(some, capacity, exclude, cells))
+        asked = Asked(values, squares, factors, facts)
+        errors = self._errors(np.sqrt(facts[:, SQUARE]))
+        found = settled(
+            *(asked, self._kept, exclude, _keys(best, rows), k),
+            slack=errors,
+            g=0.0,
+            centre_length=float(np.sqrt((self._centre**2).sum())),
+        )
+        indices, distances = found.rows, found.distances.astype(np.float32)
+        again = found.doubtful
+        if not self._within_bound(found.rows, found.distances, rows, best, facts, errors):
             self._trusted = False
             log.warning(
                 "torch backend: products on %s are not full float32 (is some setting for TF32 or bfloat16 on?); "
-                "the float32 engine on the CPU takes over",
+                "the engine on the CPU takes over",
                 self.device,
             )
-            overflowing = np.ones(len(block), bool)
-        keys = np.sort(keys, axis=1)[:, :k]
-        if keys.shape[1] < k:
-            keys = np.pad(keys, ((0, 0), (0, k - keys.shape[1])), constant_values=kernels.EMPTY)
-        indices, distances = kernels.unpack(keys)
-        if overflowing.any():
-            exact = self._float32().search(block[overflowing], k, exclude[overflowing])
-            indices[overflowing], distances[overflowing] = exact.indices, exact.distances
+            again = np.ones(len(block), bool)
+        if again.any():
+            exact = self._float32().search(block[again], k, exclude[again])
+            indices[again], distances[again] = exact.indices, exact.distances
         return indices, distances
 
     def _best(
@@ -164,7 +160,7 @@ class TorchIndex:
             for begin in range(0, self._n, step):
                 end = min(begin + step, self._n)
                 found = self._products(there, self._tile(begin, end))
-                if self.distance == "euclidean":
+                if self.distance != "inner_product":
                     found -= self._halves[begin:end].to(self.device)
                 _exclude(found, exclude, begin, end, -np.inf)
                 best = found.topk(min(capacity, end - begin), dim=1)
@@ -179,91 +175,90 @@ class TorchIndex:
     def _products(queries: Any, tile: Any) -> Any:
         return queries @ tile.T
 
-    def _errors(self, norms: np.ndarray) -> np.ndarray:
-        """(q,) float64: what the device's value, and the engine's sum, can each be away from the true value."""
-        most = _UNIT if self.distance == "cosine" else self._largest
-        error = _g(self.dim + 2) * norms * most
-        if self.distance == "euclidean":
-            error = error + 4.0 * _U * (norms * most + most * most)
-        # A device may take numbers below 2^-126 for 0: factors, products and sums.
-        return error * 1.000001 + (self.dim + 4) * 2.0**-124 * (1.0 + norms + most)
+    def _errors(self, lengths: np.ndarray) -> np.ndarray:
+        """(q,) float64: by how much a score without rounding errors may exceed the device's value.
 
-    def _limits(self, kth: np.ndarray, norms: np.ndarray) -> np.ndarray:
-        """(q,) float64: a row whose value is below it is strictly farther than k others, in the engine's distances.
-
-        kth: (q,) the k-th largest value, -inf where there are fewer. norms: (q,) lengths of the queries.
+        lengths: |p| of each query.
         """
-        error = self._errors(norms)
-        if self.distance == "cosine":
-            return np.minimum(kth - 2.0 * error, 1.0) - 2.0 * error - 2.0**-21
+        most = self._greatest_point
+        error = _g(self.dim + 2) * lengths * most
         if self.distance == "inner_product":
-            return kth - 4.0 * error
-        squares = norms * norms * (1.0 + 2.0**-40)
-        slack = _g(self.dim + 8)
-        reached = np.maximum(squares - 2.0 * (kth - error), 0.0)
-        farther = reached * (1.0 + slack) / (1.0 - slack) * (1.0 + 2.0**-40) + (self.dim + 8) * 2.0**-140
-        with np.errstate(invalid="ignore"):  # inf - inf where there are fewer than k
-            limit = (norms * norms * (1.0 - 2.0**-40) - farther) / 2.0 - error - (squares + reached) * 2.0**-40
-        return np.where(np.isfinite(kth), limit, -np.inf)
-
-    def _within_bound(self, keys: np.ndarray, values: np.ndarray, norms: np.ndarray) -> bool:
-        """Whether no rescored distance is farther from the device's value than the bound allows."""
-        from retrieval_bench.search import kernels
-
-        rows, near = kernels.unpack(keys)
-        near = near.astype(np.float64)
-        tolerance = np.broadcast_to(2.0 * self._errors(norms)[:, None], near.shape)
-        rescored = rows >= 0
-        if self.distance == "cosine":
-            rescored = rescored & (near > 0)  # else it was cut off
-            tolerance, product = tolerance + 2.0**-22, 1.0 - near
-        elif self.distance == "inner_product":
-            product = -near
+            error = error + self._shift
         else:
-            product = (norms[:, None] ** 2 - near * near) / 2.0
-            with np.errstate(invalid="ignore", over="ignore"):
-                tolerance = tolerance + (_g(self.dim + 8) + 2.0**-38) * (near * near + norms[:, None] ** 2)
-        return bool((np.abs(product[rescored] - values[rescored].astype(np.float64)) <= tolerance[rescored]).all())
+            error = error + 4.0 * _U * (lengths * most + most * most)
+        # A device may take numbers below 2^-126 for 0: factors, products and sums.
+        return error * 1.000001 + (self.dim + 4) * 2.0**-124 * (1.0 + lengths + most)
 
-    def _rescored(self, queries: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """(q, m) rows, -1 for none -> (q, m) keys in the engine's arithmetic, on all threads."""
-        import numba
+    def _within_bound(
+        self, found: np.ndarray, distances: np.ndarray, rows: np.ndarray, values: np.ndarray, facts: np.ndarray,
+        errors: np.ndarray,
+    ) -> bool:  # fmt: skip
+        """Whether no float64 distance is farther from the device's value than the bound allows.
 
-        from retrieval_bench.search.kernels import KINDS
-        from retrieval_bench.search.rescore import compiled_rescore
-        from retrieval_bench.search.threads import on_threads
+        found, distances: (q, k) what was settled. rows, values: (q, capacity) from the device.
+        """
+        from retrieval_bench.search.bounds import ALONG, LENGTH, SQUARE
 
-        keys = np.empty(at.shape, np.uint64)
-        rescore = compiled_rescore()
-        threads = max(1, min(numba.get_num_threads(), at.size * self.dim // _SETTLED_PER_THREAD, len(at)))
-        bounds = [len(at) * share // threads for share in range(threads + 1)]
-        at = np.ascontiguousarray(at)
-
-        def part(begin: int, end: int) -> None:
-            rescore(KINDS[self.distance], queries[begin:end], self._rows, at[begin:end], keys[begin:end])
-
-        on_threads([functools.partial(part, begin, end) for begin, end in pairwise(bounds)])
-        return keys
+        centre = float(np.sqrt((self._centre**2).sum()))
+        in_float64 = (self.dim + 64) * 2.0**-50  # relative to the lengths of centre and vectors
+        for query in range(len(found)):
+            real = found[query] >= 0
+            place = {int(row): at for at, row in enumerate(rows[query]) if np.isfinite(values[query, at])}
+            at = np.array([place.get(int(row), -1) for row in found[query][real]], np.int64)
+            near, known = distances[query][real][at >= 0], values[query, at[at >= 0]].astype(np.float64)
+            length, square = facts[query, LENGTH], facts[query, SQUARE]
+            if self.distance == "inner_product":
+                if length == 0.0:
+                    continue
+                exact = -near / length - facts[query, ALONG]
+                tolerance = 2.0 * errors[query] + (np.abs(near / length) + 2.0 * centre) * in_float64
+            else:
+                apart = np.sqrt(2.0 * near) if self.distance == "cosine" else near
+                exact = (square - apart * apart) / 2.0
+                moved = 2.0 * _U * (np.sqrt(square) + self._greatest_point) + in_float64 * (1.0 + centre + apart)
+                tolerance = 2.0 * errors[query] + moved * (apart + moved) + (square + apart * apart) * 2.0**-38
+            if (np.abs(exact - known) > tolerance).any():
+                return False
+        return True
 
     def _float32(self) -> Any:
-        """The same gallery in the float32 engine, packed when it is first needed."""
+        """The same gallery in the engine, packed when it is first needed."""
         from retrieval_bench.search.index import ExactIndex
 
         if self._engine is None:
-            self._engine = ExactIndex.of_prepared(self._rows, self.distance)
+            rows = self._kept.values.view()
+            rows.flags.writeable = False  # so that it is referred to, not copied
+            self._engine = ExactIndex(rows, self.distance)
         return self._engine
 
-    def _prepared_gallery(self, gallery: np.ndarray) -> np.ndarray:
-        """Float32 rows with the engine's bits; sets _norms (n,) and _largest, of the rows as they were given."""
-        from retrieval_bench.search.certified import prepared
+    def _points(self, gallery: np.ndarray) -> np.ndarray:
+        """The points of the gallery; sets what is kept of it."""
+        from retrieval_bench.search import points, rescore
+        from retrieval_bench.search.bounds import LENGTH, SQUARE, compiled_shifts
+        from retrieval_bench.search.kernels import KINDS
+        from retrieval_bench.search.settling import Kept
 
-        rows = np.empty(gallery.shape, np.float32)
-        self._norms = np.empty(len(gallery))
+        points.warm_up()
+        self._kept = Kept.for_gallery(self.distance, gallery)
+        rescore.compiled("float32", self._kept.values.dtype.name)  # nothing compiles in a search
+        self._centre = points.find_centre(self.distance, gallery)
+        compared, squares = np.empty(gallery.shape, np.float32), np.empty(self._n)
+        self._largest = self._shift = 0.0
         for start in range(0, self._n, _ROWS_AT_ONCE):
             part = slice(start, min(start + _ROWS_AT_ONCE, self._n))
-            rows[part], self._norms[part] = prepared("gallery", gallery[part], self.distance, start)
-        self._largest = float(self._norms.max(initial=0.0))
-        return rows
+            compared[part], facts, given = self._kept.take(gallery[part], part, self._centre)
+            squares[part] = facts[:, SQUARE]
+            self._largest = max(self._largest, float(facts[:, LENGTH].max(initial=0.0)))
+            if self.distance == "inner_product":
+                shifts = np.empty(len(facts), np.float32)
+                length = float(np.sqrt((self._centre**2).sum()))
+                compiled_shifts()(KINDS[self.distance], facts, given, self.dim, length, shifts)
+                self._shift = max(self._shift, float(shifts.max(initial=0.0)))
+        self._kept.complete()
+        self._half_squares = squares / 2
+        self._half_squares[self._kept.zeros] = np.inf  # the device never finds them: all are at a distance of 1
+        self._greatest_point = float(np.sqrt(squares.max(initial=0.0)))
+        return compared
 
     # --- codes
 
@@ -318,7 +313,15 @@ class TorchIndex:
         return self._there[begin:end].to(self.device)
 
 
-_UNIT = 1.0 + 2.0**-20  # no row divided by its length is longer, after rounding
+def _keys(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(q, c) float32 values, descending, and rows -> keys of the engine, EMPTY where a value is -inf."""
+    from retrieval_bench.search.kernels import EMPTY
+
+    bits = (0.0 - values).astype(np.float32).view(np.uint32)
+    mirrored = np.where(bits >> np.uint32(31), np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
+    keys = ((bits ^ mirrored).astype(np.uint64) << np.uint64(32)) | rows.astype(np.uint64)
+    keys[~np.isfinite(values)] = EMPTY
+    return np.sort(keys, axis=1)
 
 
 def _g(n: int) -> float:

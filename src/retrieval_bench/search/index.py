@@ -1,14 +1,15 @@
-"""The public interface of the search: check the arrays, pack them, and call the kernels.
+"""The public interface of the search: check the arrays, scan, and decide by float64 distances.
 
-Distances, all float32 and all small where near:
+The distances, all small where near:
 - cosine: 1 - similarity, from 0 to 2; the similarity with a zero vector is 0, so its distance is 1.
-- euclidean: not squared; summed from the differences, so near-duplicates of large norm keep their order. Differences
-  below about 1e-19 vanish (their squares leave float32).
+- euclidean: not squared.
 - inner_product: the negated product.
 - hamming: the number of differing bits.
 
-Results are exact, and the same to the last bit for every thread count, vector width and however queries are grouped
-into calls. Equal distances rank by gallery row; "equal" means the float32 values that are returned.
+Vectors are ranked by the float64 distance of the values as they were given, as `rescore.py` defines it; equal distances
+rank by gallery row. The distances that are returned are these, rounded to float32. A scan in float32, or of int8 codes,
+finds the candidates and leaves out only rows that are farther for certain (`bounds.py`), so the result does not depend
+on the scan, thread count, vector width, or on how queries are grouped into calls.
 """
 
 from __future__ import annotations
@@ -27,11 +28,24 @@ from retrieval_bench.registry import BACKENDS, unknown
 from retrieval_bench.search.checks import (
     check_distance,
     check_exclude,
+    check_finite,
     check_k,
     check_matrix,
     check_radius,
+    check_range,
 )
-from retrieval_bench.search.scans import Layout, Nearest, Piece, Queries, Share, Turns, Within, aligned, fill, merged
+from retrieval_bench.search.scans import (
+    Layout,
+    Nearest,
+    Piece,
+    Queries,
+    Share,
+    Turns,
+    Within,
+    aligned,
+    merged,
+    words_of,
+)
 from retrieval_bench.search.threads import on_threads
 
 if TYPE_CHECKING:
@@ -43,6 +57,7 @@ _ROWS_AT_ONCE = 4096  # gallery rows converted and packed at a time: the only co
 _FILE_BYTES = 64 << 20  # what the packed piece of a gallery on disk may occupy
 _SCRATCH_BYTES = 48 << 20  # what the queries of one batch and their candidates may occupy
 _WORK_PER_THREAD = 10_000_000  # multiply-adds; below this, starting a thread costs more than it saves
+_SMALL = 2 * _WORK_PER_THREAD  # multiply-adds of a search that one thread does in one compiled call
 _WORDS_COST = 5  # a word of bits against a multiply-add
 _BLOCKS_PER_THREAD = 8  # blocks of queries; from here on, threads share out the queries instead of the gallery
 _PARTS_PER_THREAD = 4  # of shared-out queries, so that a thread that is held up leaves some to the others
@@ -86,17 +101,18 @@ def topk(
 class ExactIndex:
     """A gallery packed for exact search.
 
-    The index is one float32 copy of the gallery (uint64 words for hamming, at least 8 bytes a row), with rows filled up
-    to a multiple of 32. The gallery itself is not kept. While the index is built, up to 4096 rows more are copied for
-    each thread if the gallery is not float32 in C order. Memory-mapped arrays are read once, from front to back.
+    The index is the rows as they were given, in float32 where that holds all values of their dtype and in float64 else,
+    and beside them one float32 copy to scan, filled up to a multiple of 32 rows; for hamming it is one copy in uint64
+    words, at least 8 bytes a row. A read-only gallery in C order (and so a memory map of a file opened for reading) is
+    not copied but referred to, and must not change.
 
     Args:
-        gallery: (n, d) of any float or integer dtype for cosine, euclidean and inner_product (computed in float32);
-            (n, bytes) packed uint8 for hamming. It is never written to. n may be 0; then all results are padding.
+        gallery: (n, d) of any float or integer dtype for cosine, euclidean and inner_product; (n, bytes) packed uint8
+            for hamming. It is never written to. n may be 0; then all results are padding.
         distance: "cosine", "euclidean", "inner_product" or "hamming".
-        scan: "float32" reads the vectors. "int8" reads codes of a quarter of the size, and rescores in float32 all rows
-            that may be among the nearest; the result is the same, to the last bit. "auto" takes the faster one for
-            each search (see `certified.choose`), and holds both from the first search that reads the vectors.
+        scan: "float32" reads the vectors. "int8" reads codes of a quarter of the size; the result is the same. "auto"
+            takes the faster one for each search (see `certified.choose`), and holds both from the first search that
+            reads the vectors.
         kernel: "avx512", "avx2", "neon" or "plain". None: RETRIEVAL_BENCH_KERNEL, else the fastest for the processor.
 
     Attributes:
@@ -120,7 +136,8 @@ class ExactIndex:
         kernel: str | None = None,
     ) -> None:
         started = time.perf_counter()
-        self._open(check_matrix("gallery", gallery, check_distance(distance)), distance, kernel)
+        gallery = check_matrix("gallery", gallery, check_distance(distance))
+        self._open(gallery, distance, kernel)
         self._scan = scan
         if _use_codes(scan, self._n, self.dim, distance):
             from retrieval_bench.search.certified import CertifiedIndex
@@ -128,27 +145,8 @@ class ExactIndex:
             self._certified = CertifiedIndex(gallery, distance, kernel=kernel)
         else:
             self._pack_all()
-        self._gallery = np.empty((0, self.dim), np.uint8)  # not kept
+        self._gallery = np.empty((0, self.dim), np.uint8)  # what is needed of it is in _rows
         self.build_seconds = time.perf_counter() - started
-
-    @classmethod
-    def of_prepared(cls, rows: np.ndarray, distance: Distance, kernel: str | None = None) -> Self:
-        """Build an index over float32 rows that are prepared already: for cosine, they are not normalised again.
-
-        Args:
-            rows: (n, d) float32; for cosine of unit length, to the bit.
-            distance: "cosine", "euclidean" or "inner_product".
-            kernel: as for `ExactIndex`.
-
-        Returns:
-            The index.
-        """
-        index = cls.__new__(cls)
-        index._open(rows, distance, kernel)  # noqa: SLF001 - its own class
-        index._prepared = True  # noqa: SLF001
-        index._pack_all()  # noqa: SLF001
-        index._gallery = np.empty((0, index.dim), np.uint8)  # noqa: SLF001
-        return index
 
     @classmethod
     def from_npy(
@@ -157,8 +155,8 @@ class ExactIndex:
         """Open a gallery in a .npy file that stays on disk, for galleries larger than memory.
 
         Each search reads the file from front to back and packs 64 MiB at a time, so put many queries into one call.
-        Results equal those of the index in memory, bit for bit. Values are checked while searching. The file must not
-        change meanwhile. `bytes` is 0.
+        Rows that may be among the nearest are read once more. Results equal those of the index in memory, bit for bit.
+        Values are checked while searching. The file must not change meanwhile. `bytes` is 0.
 
         Args:
             path: a .npy file that holds one array, as `gallery` of `ExactIndex`.
@@ -180,6 +178,10 @@ class ExactIndex:
             raise BenchError(f"{os.fspath(path)} holds several arrays; save the gallery alone, with np.save")
         index = cls.__new__(cls)
         index._open(check_matrix("gallery", gallery, check_distance(distance)), distance, kernel)  # noqa: SLF001
+        if distance != "hamming":
+            from retrieval_bench.search.settling import OnDisk
+
+            index._rows = OnDisk(distance, gallery)  # noqa: SLF001
         index.build_seconds = time.perf_counter() - started
         return index
 
@@ -193,22 +195,41 @@ class ExactIndex:
         self.kernel = kernel_for(kernel).name
         self._n = len(gallery)
         bits = distance == "hamming"
+        centre = np.zeros(0)
+        if not bits:
+            from retrieval_bench.search import one_call, points, rescore
+
+            points.warm_up()
+            kind = points.value_type(gallery.dtype).name
+            rescore.compiled("float32", kind)  # nothing compiles in a search
+            self._small = one_call.Small.of(kernel_for(kernel), distance, self.dim, kind)
+            centre = points.find_centre(distance, gallery)
         self._layout = Layout(
             distance,
             kernels.engine(kernel_for(kernel), distance),
             self.dim,
             -(-self.dim // 8) if bits else self.dim,
             np.dtype(np.uint64 if bits else np.float32),
+            centre,
+            float(np.sqrt((centre**2).sum())),
         )
         self._gallery = gallery
-        self._prepared = False
+        self._rows: Any = None
+        self._more = 0  # candidates kept beyond the usual number, since it has been too small
         self._piece = self._certified = None
         self._bytes = 0
         self.build_seconds = 0.0
 
     def _pack_all(self) -> None:
+        if self.distance != "hamming":
+            from retrieval_bench.search.settling import Kept
+
+            self._rows = Kept.for_gallery(self.distance, self._gallery)
         self._piece = piece = self._packed(0, self._n)
-        self._bytes = piece.panels.nbytes + (piece.starts.nbytes if self.distance == "euclidean" else 0)
+        self._bytes = piece.panels.nbytes
+        if self._rows is not None:
+            self._rows.complete()
+            self._bytes += piece.starts.nbytes + self._rows.bytes
 
     def __len__(self) -> int:
         return self._n
@@ -235,8 +256,6 @@ class ExactIndex:
         Raises:
             BenchError: NaN, inf, or a wrong shape, dtype or k.
         """
-        from retrieval_bench.search import kernels
-
         if self._certified is not None:
             return self._certified_search(queries, k, exclude)
         queries = check_matrix("queries", queries, self.distance, self.dim)
@@ -244,15 +263,76 @@ class ExactIndex:
         exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
         ranking = Ranking(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
         found = min(k, self._n)
-        for batch in self._batches(len(queries), 24 * found + 1024):
+        kept = found if self.distance == "hamming" else min(self._n, found + self._more + _spare(found, self.dim))
+        small = found > 0 and self._rows is not None and self._piece is not None
+        small = small and len(queries) * self._n * self.dim < _SMALL
+        if small and self._in_one_call(queries, found, kept, exclude, ranking):
+            return ranking
+        from retrieval_bench.search import kernels
+
+        for batch in self._batches(len(queries), 24 * kept + 16 * found + 8 * self.dim + 1024):
             shares, threads = self._shared_out(queries, batch, exclude)
-            parts = [Nearest(share, found, self._n) for share in shares]
+            parts = [Nearest(share, kept, self._n) for share in shares]
             self._scan_all(parts, threads)
-            for rows, keys in merged(parts, found):
-                ranking.indices[rows, :found], ranking.distances[rows, :found] = kernels.unpack(keys)
+            for some, keys in merged(parts, kept):
+                if self.distance == "hamming":
+                    ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = kernels.unpack(keys)
+                elif found:
+                    rows, distances = self._settled(queries, some, keys, found, exclude)
+                    ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = rows, distances
         return ranking
 
     __call__ = search
+
+    def _in_one_call(self, queries: np.ndarray, k: int, kept: int, exclude: np.ndarray, ranking: Ranking) -> bool:
+        """Fill the ranking, if that leaves no doubt."""
+        rows, piece, small = self._rows, self._piece, self._small
+        assert piece is not None
+        values = small.values_of("queries", queries, self.distance)
+        whole = ranking.indices.shape[1] == k
+        indices = ranking.indices if whole else np.empty((len(values), k), np.int64)
+        distances = ranking.distances if whole else np.empty((len(values), k), np.float32)
+        report = np.empty(4)
+        search = small.search if values.dtype == np.float32 else small.search_float64
+        search(
+            *(small.kind, values, self._layout.centre, self._layout.centre_length, small.g),
+            *(piece.panels, piece.starts, self._n, rows.values, rows.squares, rows.factors, rows.zeros),
+            *(exclude, k, kept, kept if kept <= small.few else min(2 * kept, self._n), indices, distances, report),
+        )
+        refused, doubtful, longest, alike = report.tolist()
+        if refused >= 0:
+            check_finite("queries", np.arange(len(values)) < refused)
+        check_range(self.distance, longest, piece.largest)
+        if doubtful or alike:
+            return False
+        if not whole:
+            ranking.indices[:, :k], ranking.distances[:, :k] = indices, distances
+        return True
+
+    def _settled(
+        self, queries: np.ndarray, some: Queries, keys: np.ndarray, k: int, exclude: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (q, k) and float64 distances of the k nearest, from the best scores of each query."""
+        from retrieval_bench.search import bounds
+        from retrieval_bench.search.settling import PAIRS_AT_ONCE, best_of_each, settled
+
+        found = settled(
+            *(_asked(some), self._rows, some.exclude, keys, k),
+            slack=np.zeros(len(keys)),
+            g=bounds.summing_error.py_func(self.dim),
+            centre_length=self._layout.centre_length,
+        )
+        doubtful = np.flatnonzero(found.doubtful)
+        if len(doubtful) > len(keys) // 50:  # a second look costs more than a longer list
+            self._more = min(2 * self._more + k, 4 * k + 64)
+        step = max(1, PAIRS_AT_ONCE // max(1, self._n))
+        for start in range(0, len(doubtful), step):
+            again = doubtful[start : start + step]
+            rows = some.rows.start + again
+            farthest = np.nextafter(found.distances[again, -1], np.inf)
+            owners, who, distances = self._within(queries[rows], farthest, exclude[rows])
+            found.rows[again], found.distances[again] = best_of_each(owners, who, distances, len(again), k)
+        return found.rows, found.distances
 
     def _certified_search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None) -> Ranking:
         from retrieval_bench.search.certified import choose
@@ -264,7 +344,7 @@ class ExactIndex:
     def search_radius(self, queries: np.ndarray, radius: float, exclude: np.ndarray | None = None) -> RadiusResult:
         """Find all gallery rows at a distance of at most `radius`.
 
-        It always scans the vectors in float32. Memory grows with the result: 20 bytes for each neighbour, and about
+        It always scans the vectors in float32. Memory grows with the result: 24 bytes for each neighbour, and about
         three times that while they are sorted.
 
         Args:
@@ -283,21 +363,41 @@ class ExactIndex:
         queries = check_matrix("queries", queries, self.distance, self.dim)
         limit = check_radius(radius)
         exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
+        farthest = np.full(len(queries), np.nextafter(limit, np.float32(np.inf)), np.float64)
         counts, indices, distances = [], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-        for batch in self._batches(len(queries), 1024):
-            shares, threads = self._shared_out(queries, batch, exclude)
-            parts = [Within(share, limit) for share in shares]
-            self._scan_all(parts, threads)
-            found = [np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True)]
-            owners, rows, near = found
+        for batch in self._batches(len(queries), 8 * self.dim + 1024):
+            owners, rows, near = self._within(queries[batch], farthest[batch], exclude[batch])
             order = np.lexsort((rows, near, owners))
-            counts.append(np.bincount(owners, minlength=batch.stop - batch.start))
+            order = order[near[order].astype(np.float32) <= limit]
+            counts.append(np.bincount(owners[order], minlength=batch.stop - batch.start))
             indices.append(rows[order])
-            distances.append(near[order])
+            distances.append(near[order].astype(np.float32))
         offsets = np.zeros(len(queries) + 1, np.int64)
         if counts:
             np.cumsum(np.concatenate(counts), out=offsets[1:])
         return RadiusResult(offsets, np.concatenate(indices), np.concatenate(distances))
+
+    def _within(
+        self, queries: np.ndarray, farthest: np.ndarray, exclude: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(query, gallery row, float64 distance) of all rows at a distance of at most farthest[query]; others, too."""
+        shares, threads = self._shared_out(queries, slice(0, len(queries)), exclude)
+        parts = [Within(share, farthest) for share in shares]
+        self._scan_all(parts, threads)
+        owners, rows, near = (np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True))
+        if self.distance == "hamming":
+            return owners, rows, near.astype(np.float64)
+        from retrieval_bench.search.settling import distances_of
+
+        if len(self._rows.zeros):  # no scan finds them
+            for query in np.flatnonzero(farthest >= 1.0):
+                some = np.setdiff1d(self._rows.zeros, exclude[query])
+                owners, rows = np.append(owners, np.full(len(some), query)), np.append(rows, some)
+        asked = [_asked(share.queries) for share in (shares[:1] if shares[0].together else shares)]
+        together = type(asked[0])(*(np.concatenate(columns) for columns in zip(*asked, strict=True)))
+        order = np.argsort(owners, kind="stable")
+        owners, rows = owners[order], rows[order]
+        return owners, rows, distances_of(together, self._rows, owners, rows)
 
     def _batches(self, q: int, bytes_each: int) -> Iterator[slice]:
         """Queries that are worked on together: as many as _SCRATCH_BYTES hold, each with its packed copy."""
@@ -348,19 +448,21 @@ class ExactIndex:
         """Gallery rows from `first` up to `last` in panels; first is a multiple of _ROWS_AT_ONCE."""
         from retrieval_bench.search import kernels
 
-        n = last - first
-        panels = aligned((-(-n // kernels.PANEL), self._layout.width, kernels.PANEL), self._layout.value)
-        starts = np.zeros((len(panels) if self.distance == "euclidean" else 1, kernels.PANEL), np.float32)
+        n, layout = last - first, self._layout
+        panels = aligned((-(-n // kernels.PANEL), layout.width, kernels.PANEL), layout.value)
+        starts = np.zeros((len(panels) if self.distance != "hamming" else 1, kernels.PANEL), np.float32)
 
         def pack(begin: int, end: int) -> float:
             largest = 0.0
             for row in range(begin, end, _ROWS_AT_ONCE):
-                part = slice(row // kernels.PANEL, -(-min(row + _ROWS_AT_ONCE, end) // kernels.PANEL))
-                block = self._gallery[first + row : first + min(row + _ROWS_AT_ONCE, end)]
-                lengths = fill(self._layout, "gallery", block, first + row, panels[part], prepared=self._prepared)
-                if self.distance == "euclidean":
-                    self._layout.engine.starts(lengths, self._layout.width, starts[part])
-                largest = max(largest, float(lengths.max(initial=0.0)))
+                stop = min(row + _ROWS_AT_ONCE, end)
+                part = slice(row // kernels.PANEL, -(-stop // kernels.PANEL))
+                block = self._gallery[first + row : first + stop]
+                if self.distance == "hamming":
+                    layout.engine.pack(words_of(layout, block), panels[part])
+                else:
+                    where = slice(first + row, first + stop)
+                    largest = max(largest, self._pack_vectors(block, where, panels[part], starts[part]))
             return largest
 
         import numba
@@ -370,6 +472,34 @@ class ExactIndex:
         bounds = [min(n, blocks * part // threads * _ROWS_AT_ONCE) for part in range(threads + 1)]
         largest = on_threads([functools.partial(pack, begin, end) for begin, end in pairwise(bounds)])
         return Piece(panels, starts, first, n, max(largest))
+
+    def _pack_vectors(self, block: np.ndarray, where: slice, panels: np.ndarray, starts: np.ndarray) -> float:
+        """Pack some rows of the gallery, note what float64 distances need of them -> the greatest length."""
+        from retrieval_bench.search import kernels
+        from retrieval_bench.search.bounds import LENGTH
+        from retrieval_bench.search.points import compiled_starts
+
+        layout = self._layout
+        some, facts, squares = self._rows.take(block, where, layout.centre)
+        layout.engine.pack(some, panels)
+        kind = kernels.KINDS[self.distance]
+        compiled_starts()(kind, facts, squares, self.dim, layout.centre_length, starts)
+        return float(facts[:, LENGTH].max(initial=0.0))
+
+
+def _asked(queries: Queries) -> Any:
+    from retrieval_bench.search.settling import Asked
+
+    return Asked(queries.values, queries.squares, queries.factors, queries.facts)
+
+
+def _spare(k: int, dim: int) -> int:
+    """How many rows beyond k a scan keeps, so that it is nearly always sure to have the k nearest.
+
+    Of random vectors, about k dim^1.5 10^-6 rows lie too close to the k-th nearest for float32 to tell.
+    """
+    close = 1.6e-6 * k * dim**1.5
+    return 2 + int(close + 3 * close**0.5)
 
 
 def kernel_for(name: str | None = None) -> Kernel:
@@ -413,6 +543,12 @@ def warm_up(distance: Distance = "cosine", kernel: str | None = None) -> None:
     from retrieval_bench.search import kernels
 
     kernels.engine(kernel_for(kernel), check_distance(distance))
+    if distance != "hamming":
+        from retrieval_bench.search import one_call, points, rescore
+
+        points.warm_up()
+        rescore.compiled("float32", "float32")
+        one_call.compiled(kernel_for(kernel), "float32", "float32")
 
 
 @BACKENDS("exact", about="exact search in compiled code on all threads; the same bits every time")

@@ -1,27 +1,18 @@
 """The compiled inner part of exact search: it takes checked arrays and returns sortable keys.
 
 The gallery lies in panels, `[dim][PANEL rows]`, so that one dimension of PANEL rows is one stretch of memory; queries
-lie in blocks, `[dim][queries]`, in the same way. The innermost loops (emit.py) compare one block with one panel and
-answer with a mask: for nearly all panels, nobody is near enough, and nothing else happens. Two levels of blocking keep
-the data close: a group of panels that fits the second-level cache is visited by all blocks before the next group is
-fetched, and the block in use stays in the first-level cache.
+lie in blocks, `[dim][queries]`, in the same way. The innermost loops (scan_loops.py) compare one block with one panel
+after the other until someone is near enough; for nearly all panels, nobody is, and nothing else happens. Two levels of
+blocking keep the data close: a group of panels that fits the second-level cache is visited by all blocks before the
+next group is fetched, and the block in use stays in the first-level cache.
 
-Every distance is summed over the dimensions in ascending order, one fused multiply-add after the other, whatever query,
-thread, block or vector width it belongs to: results are the same to the last bit.
+Vectors are compared by a score in float32, of which the largest are wanted: a number that no rounding takes below what
+`bounds.py` says. It is summed over the dimensions in ascending order, one fused multiply-add after the other, whatever
+query, thread, block or vector width it belongs to. The ranks are made from float64 distances of the candidates
+(`rescore.py`); bits are counted, and counts are final.
 
-A candidate is one uint64 key, the distance in the upper half and the gallery row in the lower half, written so that
-keys order like (distance, row). Keys of one query are all different: sorting them obeys the law of ties by itself.
-
-**Euclidean.** The distance is *defined* by the differences, sqrt(sum (q - x)^2); found by s = q.x - |x|^2/2, at half
-the cost, since |q - x|^2 = |q|^2 - 2s. In float32, s is off by rounding; a row is passed over only where no rounding
-could have lost a neighbour, and all others are rescored by the definition. With u = 2^-24 and g = D u / (1 - D u):
-- D fused multiply-adds from a start b err by at most g (|b| + |q||x|) + D 2^-150 (Higham, Accuracy and Stability,
-  3.1), and |q||x| <= (|q|^2 + |x|^2) / 2. So with |b| <= |x|^2/2, s >= exact - g |x|^2 - g |q|^2/2 - D 2^-150, and
-  starting from b = -|x|^2/2 + g |x|^2 (rounded up) leaves g |q|^2/2 to allow for: `_starts`.
-- The definition in float32 is at least sqrt(T (1 - g')) with g' for D + 4 in place of D, T being the true square, so
-  who is nearer than a limit L has T < L^2 / (1 - 2 (D + 4) u) + D 2^-148, and s > (|q|^2 - that) / 2 - g |q|^2/2
-  - D 2^-149: `_gate`.
-Near-duplicates of large norm pass in large numbers and are rescored; that is slower and never wrong.
+A candidate is one uint64 key, the negated score or the count in the upper half and the gallery row in the lower half,
+written so that keys order like (distance, row). Keys of one query are all different.
 """
 
 from __future__ import annotations
@@ -34,7 +25,7 @@ import numba
 import numpy as np
 from numba import types
 
-from retrieval_bench.search import emit, jit
+from retrieval_bench.search import jit, scan_loops
 from retrieval_bench.search.emit import PANEL as PANEL
 from retrieval_bench.search.emit import Kernel, borrowed, lowest_bit, take
 
@@ -47,7 +38,6 @@ MOST_ROWS = 2**32 - 1  # a row number has half a key
 COSINE, EUCLIDEAN, INNER_PRODUCT, HAMMING = 0, 1, 2, 3
 KINDS = {"cosine": COSINE, "euclidean": EUCLIDEAN, "inner_product": INNER_PRODUCT, "hamming": HAMMING}
 
-_U = 2.0**-24  # the largest relative error of one rounding in float32
 FEW = 16  # up to so many neighbours are kept sorted; more wait in a buffer that is cleared out now and then
 NO_LIMIT = 2**62  # more bits than anything differs in
 
@@ -57,20 +47,14 @@ _inlined = numba.njit(nogil=True, error_model="numpy", forceinline=True)
 
 
 class Engine(NamedTuple):
-    """The compiled functions for one distance and one vector width.
+    """The compiled functions for vectors or for bits, and one vector width.
 
     pack(rows, panels): (m, d) rows, C order, into (ceil(m / lanes), d, lanes) zeroed panels; read-only rows will do.
-    lengths(panels, out): Euclidean lengths of all rows of (p, d, lanes) into (p * lanes,) float64; NaN or inf exactly
-        where a row holds one. normalise(panels, lengths) divides by them in place; zero rows stay zero.
-    starts(lengths, dim, out): what the sums of the euclidean scan start from, (p, PANEL) float32; see the module.
-    scan, collect: below. smallest(keys, counts, k): (q, <= k) keys of the nearest, sorted, EMPTY where there are fewer.
+    scan, collect: below. smallest(keys, counts, k): (q, <= k) keys of the nearest, EMPTY where there are fewer.
     """
 
     kernel: Kernel
     pack: Callable
-    lengths: Callable
-    normalise: Callable
-    starts: Callable
     scan: Callable
     collect: Callable
     smallest: Callable
@@ -91,76 +75,40 @@ _engines: dict[tuple[str, Callable], Engine] = {}
 
 
 def _vectors(kernel: Kernel) -> Engine:
-    square = emit.differences(kernel)
-    near = _of_size(kernel.blocks, [emit.products(kernel, size) for size in kernel.blocks])
-    near_side = emit.products(kernel, 1, SIDE)
+    near = _of_size(kernel.blocks, [scan_loops.products(kernel, size) for size in kernel.blocks])
+    near_side = scan_loops.products(kernel, 1, SIDE)
 
     @_inlined
-    def compare(kind, size, block, panels, panel, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
-        line = panel if kind == EUCLIDEAN else 0
-        anyone = near(size, block, panels, panel, starts, line, gates, tile, masks, _one(kind), _floor(kind))
-        if kind == EUCLIDEAN and anyone != np.uint64(0):
-            left = anyone
-            while left != np.uint64(0):
-                r = lowest_bit(left)
-                left &= left - np.uint64(1)
-                s = lowest_bit(left) if left != np.uint64(0) else r
-                left &= left - np.uint64(1)
-                square(block, r, s, panels, panel, tile)
-                for lane in range(PANEL):
-                    tile[r, lane] = np.sqrt(tile[r, lane])
-                if s != r:
-                    for lane in range(PANEL):
-                        tile[s, lane] = np.sqrt(tile[s, lane])
-        return anyone
+    def compare(size, block, panels, begin, end, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
+        return near(size, block, panels, begin, end, starts, gates, tile, masks)
 
     @_inlined
-    def compare_side(kind, block, panels, panel, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
-        line = panel if kind == EUCLIDEAN else 0
-        anyone = near_side(block, panels, panel, starts, line, gates, tile, masks, _one(kind), _floor(kind))
-        if kind == EUCLIDEAN:
-            left = anyone
-            while left != np.uint64(0):
-                s = lowest_bit(left)
-                left &= left - np.uint64(1)
-                square(block, 0, 0, panels, panel + s, tile[s : s + 1])
-                for lane in range(PANEL):
-                    tile[s, lane] = np.sqrt(tile[s, lane])
-        return anyone
+    def compare_side(block, panels, begin, end, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
+        return near_side(block, panels, begin, end, starts, gates, tile, masks)
 
     @_inner
-    def gate(kind, limit, square, dim):  # type: ignore[no-untyped-def]
-        return _gate(limit, square, dim) if kind == EUCLIDEAN else limit
+    def gate(limit):  # type: ignore[no-untyped-def]
+        return -limit
 
     return _engine(kernel, "vectors", types.float32, types.float32, compare, compare_side, gate)
 
 
-@_inlined
-def _one(kind):  # type: ignore[no-untyped-def]
-    # 0 - x and not -x: an inner product of 0 has distance +0, whose bits are those of any other 0
-    return np.float32(1.0) if kind == COSINE else np.float32(0.0)
-
-
-@_inlined
-def _floor(kind):  # type: ignore[no-untyped-def]
-    return np.float32(0.0) if kind == COSINE else np.float32(-np.inf)
-
-
 def _bits(kernel: Kernel) -> Engine:
     blocks = (1, 2, 4, 4)
-    near = _of_size_bits([emit.bit_differences(kernel, size) for size in blocks[:3]])
-    near_side = emit.bit_differences(kernel, 1, SIDE)
+    loops = [scan_loops.bit_differences(kernel, size) for size in blocks[:3]]
+    near = _of_size_bits(loops)
+    near_side = scan_loops.bit_differences(kernel, 1, SIDE)
 
     @_inlined
-    def compare(kind, size, block, panels, panel, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
-        return near(size, block, panels, panel, gates, tile, masks)
+    def compare(size, block, panels, begin, end, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
+        return near(size, block, panels, begin, end, gates, tile, masks)
 
     @_inlined
-    def compare_side(kind, block, panels, panel, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
-        return near_side(block, panels, panel, gates, tile, masks)
+    def compare_side(block, panels, begin, end, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
+        return near_side(block, panels, begin, end, gates, tile, masks)
 
     @_inner
-    def gate(kind, limit, square, dim):  # type: ignore[no-untyped-def]
+    def gate(limit):  # type: ignore[no-untyped-def]
         return np.int64(np.ceil(limit)) if limit < np.float32(NO_LIMIT) else np.int64(NO_LIMIT)
 
     return _engine(replace(kernel, blocks=blocks), "bits", types.uint64, types.int64, compare, compare_side, gate)
@@ -172,16 +120,14 @@ def _of_size(blocks: tuple[int, ...], loops: list) -> Any:
     near_a, near_b, near_c, near_d = loops
 
     @_inlined
-    def near(  # type: ignore[no-untyped-def]
-        size, block, panels, panel, starts, line, gates, tile, masks, one, floor
-    ):
+    def near(size, block, panels, begin, end, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
         if size == a:
-            return near_a(block, panels, panel, starts, line, gates, tile, masks, one, floor)
+            return near_a(block, panels, begin, end, starts, gates, tile, masks)
         if size == b:
-            return near_b(block, panels, panel, starts, line, gates, tile, masks, one, floor)
+            return near_b(block, panels, begin, end, starts, gates, tile, masks)
         if size == c:
-            return near_c(block, panels, panel, starts, line, gates, tile, masks, one, floor)
-        return near_d(block, panels, panel, starts, line, gates, tile, masks, one, floor)
+            return near_c(block, panels, begin, end, starts, gates, tile, masks)
+        return near_d(block, panels, begin, end, starts, gates, tile, masks)
 
     return near
 
@@ -190,12 +136,12 @@ def _of_size_bits(loops: list) -> Any:
     near_1, near_2, near_4 = loops
 
     @_inlined
-    def near(size, block, panels, panel, gates, tile, masks):  # type: ignore[no-untyped-def]
+    def near(size, block, panels, begin, end, gates, tile, masks):  # type: ignore[no-untyped-def]
         if size == 1:
-            return near_1(block, panels, panel, gates, tile, masks)
+            return near_1(block, panels, begin, end, gates, tile, masks)
         if size == 2:
-            return near_2(block, panels, panel, gates, tile, masks)
-        return near_4(block, panels, panel, gates, tile, masks)
+            return near_2(block, panels, begin, end, gates, tile, masks)
+        return near_4(block, panels, begin, end, gates, tile, masks)
 
     return near
 
@@ -211,23 +157,23 @@ def _engine(
         return a if count <= a else b if count <= b else c if count <= c else most
 
     def scan(  # type: ignore[no-untyped-def]
-        kind, queries, squares, panels, starts, first, n, work_counter, step, k, exclude, keys, counts, limits, gates,
-        tile, masks,
-    ):  # fmt: skip
+        queries, panels, starts, first, n, work_counter, step, k, exclude, keys, counts, limits, gates, tile, masks
+    ):
         """Add to `keys` what is among the k nearest, as far as the `n` gallery rows from `first` on are concerned.
 
         queries: blocks of `most` queries, and a last one of a size in kernel.blocks, one after the other: flat, each
-            (dim, size). squares: (q,) float64 squared lengths, for EUCLIDEAN.
-        panels: (ceil(n / PANEL), dim, PANEL). starts: (.., PANEL), one line for each panel for EUCLIDEAN, else zeros.
+            (dim, size).
+        panels: (ceil(n / PANEL), dim, PANEL). starts: (.., PANEL), what the sums of vectors start from, one line for
+            each panel; of bits, not used.
         work_counter: (1,) int64, the next panel that no thread has taken; `step` panels are taken at a time. Threads
             with the same work_counter share out the panels.
         exclude: (q, m) gallery rows that query i must not find, each line ascending, -1 for none.
-        keys (q, capacity), counts, limits (q,): what is known so far, and the distance to beat. capacity: k up to FEW;
-            else more than k, or all rows of the gallery. gates: the limits as the inner loop compares them, of the
-            queries that fill up the last block too, for whom they are out of reach.
-        tile (most, PANEL), masks (most,): scratch; most is no less than SIDE.
+        keys (q, capacity), counts, limits (q,): what is known so far, and the distance (or negated score) to beat.
+            capacity: k up to FEW; else more than k, or all rows of the gallery. gates: the limits as the inner loop
+            compares them, of the queries that fill up the last block too, for whom they are out of reach.
+        tile (most, PANEL), masks (most + 1,): scratch; most is no less than SIDE.
         """
-        queries, squares, panels, starts = borrowed(queries), borrowed(squares), borrowed(panels), borrowed(starts)
+        queries, panels, starts = borrowed(queries), borrowed(panels), borrowed(starts)
         exclude, keys, counts, limits = borrowed(exclude), borrowed(keys), borrowed(counts), borrowed(limits)
         gates, tile, masks = borrowed(gates), borrowed(tile), borrowed(masks)
         dim, q = panels.shape[1], len(counts)
@@ -242,81 +188,86 @@ def _engine(
             end = min(begin + group, stop) if q > 1 else stop
             if q == 1:
                 block = queries.reshape((dim, 1))
-                while begin + SIDE <= end:
-                    anyone = compare_side(kind, block, panels, begin, starts, gates, tile, masks)
-                    while anyone != np.uint64(0):
-                        s = lowest_bit(anyone)
-                        anyone &= anyone - np.uint64(1)
-                        row = (begin + s) * PANEL
-                        mask = masks[s] & _lowest(n - row)
-                        _admit(0, mask, first + row, s, tile, exclude, k, keys, counts, limits)
-                        gates[0] = gate(kind, limits[0], squares[0], dim)
-                    begin += SIDE
+                sides = end - (end - begin) % SIDE
+                panel = compare_side(block, panels, begin, sides, starts, gates, tile, masks)
+                while panel < sides:
+                    who = masks[SIDE]
+                    while who != np.uint64(0):
+                        s = lowest_bit(who)
+                        who &= who - np.uint64(1)
+                        row = (panel + s) * PANEL
+                        _admit(0, masks[s] & _lowest(n - row), first + row, s, tile, exclude, k, keys, counts, limits)
+                    gates[0] = gate(limits[0])
+                    panel = compare_side(block, panels, panel + SIDE, sides, starts, gates, tile, masks)
+                begin = sides
             for some in range(0, q, most):
                 size = size_for(q - some)
                 block = queries[some * dim : (some + size) * dim].reshape((dim, size))
                 open_ = gates[some : some + size]
-                for panel in range(begin, end):
-                    anyone = compare(kind, size, block, panels, panel, starts, open_, tile, masks)
-                    while anyone != np.uint64(0):
-                        r = lowest_bit(anyone)
-                        anyone &= anyone - np.uint64(1)
-                        query, row = some + r, panel * PANEL
+                panel = compare(size, block, panels, begin, end, starts, open_, tile, masks)
+                while panel < end:
+                    row, who = panel * PANEL, masks[size]
+                    while who != np.uint64(0):
+                        r = lowest_bit(who)
+                        who &= who - np.uint64(1)
                         mask = masks[r] & _lowest(n - row)
-                        _admit(query, mask, first + row, r, tile, exclude, k, keys, counts, limits)
-                        gates[query] = gate(kind, limits[query], squares[query], dim)
+                        _admit(some + r, mask, first + row, r, tile, exclude, k, keys, counts, limits)
+                        gates[some + r] = gate(limits[some + r])
+                    panel = compare(size, block, panels, panel + 1, end, starts, open_, tile, masks)
             begin = end
 
     def collect(  # type: ignore[no-untyped-def]
-        kind, queries, squares, panels, starts, first, n, work_counter, step, at, exclude, radii, rows, distances,
-        owners, gates, tile, masks,
+        queries, panels, starts, first, n, work_counter, step, at, exclude, radii, rows, distances, owners, gates, tile,
+        masks,
     ):  # fmt: skip
         """All within the radius, until the buffers are full or there are no more panels -> number found.
 
-        Arguments as for `scan`. at: (2,) int64, where to go on: a comparison of one block with one panel, and the last
-        of those that are taken already; zeros at first. The buffers are full if they cannot hold `most` * PANEL more.
-        radii: (q,) float32. rows (int64), distances (float32), owners (int64, the query): buffers of at
-        least most * PANEL.
+        Arguments as for `scan`. at: (4,) int64, where to go on: the panel and the query to be compared next, the end
+        and the number of the panels that are taken already; zeros at first. The buffers are full if they cannot hold
+        `most` * PANEL more. radii: (q,) float32, of counts or negated scores. rows (int64), distances (float32),
+        owners (int64, the query): buffers of at least most * PANEL.
         """
-        queries, squares, panels, starts = borrowed(queries), borrowed(squares), borrowed(panels), borrowed(starts)
+        queries, panels, starts = borrowed(queries), borrowed(panels), borrowed(starts)
         exclude, radii, rows, distances = borrowed(exclude), borrowed(radii), borrowed(rows), borrowed(distances)
         owners, gates, tile, masks = borrowed(owners), borrowed(gates), borrowed(tile), borrowed(masks)
         dim, q = panels.shape[1], len(radii)
-        blocks = -(-q // most)
         found = 0
         for query in range(q):
-            gates[query] = gate(kind, np.nextafter(radii[query], np.float32(np.inf)), squares[query], dim)
+            gates[query] = gate(np.nextafter(radii[query], np.float32(np.inf)))
         while found + most * PANEL <= len(rows):
-            if at[0] == at[1]:
-                begin = take(work_counter, step)
-                if begin >= len(panels):
-                    break
-                at[0], at[1] = begin * blocks, min(begin + step, len(panels)) * blocks
-            panel, some = at[0] // blocks, at[0] % blocks * most
+            if at[0] == at[2]:  # the next block meets the panels that are taken, or others are
+                if at[1] + most < q and at[2] > 0:
+                    at[0], at[1] = at[2] - at[3], at[1] + most
+                else:
+                    begin = take(work_counter, step)
+                    if begin >= len(panels):
+                        break
+                    at[0], at[1], at[2] = begin, 0, min(begin + step, len(panels))
+                    at[3] = at[2] - begin
+            some = at[1]
             size = size_for(q - some)
             block = queries[some * dim : (some + size) * dim].reshape((dim, size))
-            row = panel * PANEL
-            anyone = compare(kind, size, block, panels, panel, starts, gates[some : some + size], tile, masks)
-            while anyone != np.uint64(0):
-                r = lowest_bit(anyone)
-                anyone &= anyone - np.uint64(1)
-                query, mask = some + r, masks[r] & _lowest(n - row)
-                while mask != np.uint64(0):
-                    lane = lowest_bit(mask)
-                    mask &= mask - np.uint64(1)
-                    distance = np.float32(tile[r, lane])
-                    if distance <= radii[query] and not contains(exclude[query], first + row + lane):
-                        rows[found], distances[found], owners[found] = first + row + lane, distance, query
-                        found += 1
-            at[0] += 1
+            panel = compare(size, block, panels, at[0], at[2], starts, gates[some : some + size], tile, masks)
+            if panel < at[2]:
+                row = panel * PANEL
+                for r in range(min(size, q - some)):
+                    query, mask = some + r, masks[r] & _lowest(n - row)
+                    while mask != np.uint64(0):
+                        lane = lowest_bit(mask)
+                        mask &= mask - np.uint64(1)
+                        if not contains(exclude[query], first + row + lane):
+                            rows[found], owners[found] = first + row + lane, query
+                            distances[found] = np.float32(tile[r, lane])
+                            found += 1
+                panel += 1
+            at[0] = panel
         return found
 
-    integer, real = types.int64, types.float64
+    integer = types.int64
     panels, keys, counts = array(value, 3), array(types.uint64, 2), array(integer, 1)
     gallery = (panels, array(types.float32, 2), integer, integer, counts, integer)
     floats, exclude = array(types.float32, 1), array(integer, 2)
     scratch = (array(comparable, 1), array(comparable, 2), array(types.uint64, 1))
-    lengths = array(real, 1)
 
     def once(function: Any, signature: Any) -> Any:
         return jit.compiled(function, signature, name)
@@ -324,20 +275,14 @@ def _engine(
     return Engine(
         kernel,
         once(_pack, types.none(types.Array(value, 2, "C", readonly=True), panels)),
-        once(_lengths, types.none(panels, lengths)),
-        once(_normalise, types.none(panels, lengths)),
-        once(_starts, types.none(lengths, integer, array(types.float32, 2))),
         jit.compiled(
             scan,
-            types.none(integer, array(value, 1), lengths, *gallery, integer, exclude, keys, counts, floats, *scratch),
+            types.none(array(value, 1), *gallery, integer, exclude, keys, counts, floats, *scratch),
             f"{name}-{kernel.name}",
         ),
         jit.compiled(
             collect,
-            integer(
-                *(integer, array(value, 1), lengths, *gallery, counts, exclude, floats),
-                *(counts, floats, counts, *scratch),
-            ),
+            integer(array(value, 1), *gallery, counts, exclude, floats, counts, floats, counts, *scratch),
             f"{name}-{kernel.name}",
         ),
         once(_smallest, keys(keys, counts, integer)),
@@ -368,58 +313,6 @@ def _pack(rows: np.ndarray, panels: np.ndarray) -> None:
                 for column in range(begin, min(begin + 16, dim)):
                     panel[column, row - first] = rows[row, column]
                 row += 1
-
-
-def _lengths(panels: np.ndarray, out: np.ndarray) -> None:
-    lanes = panels.shape[2]
-    for panel in range(len(panels)):
-        total = out[panel * lanes : (panel + 1) * lanes]
-        total[:] = 0.0
-        for column in range(panels.shape[1]):
-            values = panels[panel, column]
-            for lane in range(lanes):
-                total[lane] += np.float64(values[lane]) * np.float64(values[lane])
-        for lane in range(lanes):
-            total[lane] = np.sqrt(total[lane])
-
-
-def _normalise(panels: np.ndarray, lengths: np.ndarray) -> None:
-    lanes = panels.shape[2]
-    divisors = np.empty(lanes, np.float64)
-    for panel in range(len(panels)):
-        for lane in range(lanes):
-            length = lengths[panel * lanes + lane]
-            divisors[lane] = length if length > 0.0 else 1.0
-        for column in range(panels.shape[1]):
-            values = panels[panel, column]
-            for lane in range(lanes):
-                values[lane] = np.float32(values[lane] / divisors[lane])
-
-
-def _starts(lengths: np.ndarray, dim: int, out: np.ndarray) -> None:
-    error = _error(dim)
-    for row in range(len(lengths)):
-        square = lengths[row] * lengths[row]
-        start = error * 1.0001 * square - square / 2 if error < 0.25 else square
-        out[row // PANEL, row % PANEL] = np.nextafter(np.float32(start), np.float32(np.inf))
-
-
-@_inner
-def _error(dim):  # type: ignore[no-untyped-def]
-    """What `dim` fused multiply-adds, one after the other, can err by: relative to the sum of all terms' sizes."""
-    return dim * _U / (1.0 - dim * _U) if dim * _U < 0.125 else 0.25
-
-
-@_inner
-def _gate(limit, square, dim):  # type: ignore[no-untyped-def]
-    """What -s of a row must be below for the row to matter: see the module."""
-    error = _error(dim + 4)
-    if limit == np.float32(np.inf) or error >= 0.25:
-        return np.float32(np.inf)
-    tiny = (dim + 4) * 2.0**-148
-    farthest = np.float64(limit) * np.float64(limit) / (1.0 - 2.0 * (dim + 4) * _U) + tiny
-    least = (square - farthest) / 2 - 1.0001 * error * square / 2 - 1e-15 * farthest - tiny
-    return np.nextafter(np.float32(-least), np.float32(np.inf))
 
 
 @_inlined

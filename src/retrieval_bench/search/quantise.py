@@ -59,54 +59,22 @@ _any_order = numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "c
 @functools.cache
 def quantiser() -> tuple[Any, Any]:
     """`quantise_rows` and `quantise_queries`, compiled."""
-    f32, f64, i64 = types.float32, types.float64, types.int64
+    f32, i64 = types.float32, types.int64
     rows = types.Array(f32, 2, "C", readonly=True)
     with jit.announced():
         return (
-            jit.compiled(quantise_rows, types.none(rows, types.boolean, array(types.uint8, 4), array(f32, 3))),
+            jit.compiled(quantise_rows, types.none(rows, array(f32, 1), array(types.uint8, 4), array(f32, 3))),
             jit.compiled(
                 quantise_queries,
-                types.Tuple((array(types.int8, 4), array(types.int32, 2), array(f32, 3), array(f64, 1)))(
-                    array(f32, 2), i64, i64
-                ),
+                types.Tuple((array(types.int8, 4), array(types.int32, 2), array(f32, 3)))(array(f32, 2), i64, i64),
             ),
         )
 
 
-@functools.cache
-def preparer() -> Any:
-    """`prepare`, compiled."""
-    return jit.compiled(prepare, types.none(array(types.float32, 2), types.boolean, array(types.float64, 1)))
-
-
-def prepare(rows: np.ndarray, to_unit: bool, lengths: np.ndarray) -> None:
-    """The Euclidean lengths of (n, d) float32 rows, and the rows divided by them, in place, where `to_unit`.
-
-    The same steps, so the same bits, as `lengths` and `normalise` of kernels.py, which want panels.
-    lengths: (n,) float64, NaN or inf exactly where a row holds one.
-    """
-    n, d = rows.shape
-    for first in range(0, n, 4):  # four sums side by side: each addition waits for the one before it in its own sum
-        a, b = first, min(first + 1, n - 1)
-        c, e = min(first + 2, n - 1), min(first + 3, n - 1)
-        ta, tb, tc, te = 0.0, 0.0, 0.0, 0.0
-        for i in range(d):
-            ta += np.float64(rows[a, i]) * np.float64(rows[a, i])
-            tb += np.float64(rows[b, i]) * np.float64(rows[b, i])
-            tc += np.float64(rows[c, i]) * np.float64(rows[c, i])
-            te += np.float64(rows[e, i]) * np.float64(rows[e, i])
-        lengths[a], lengths[b], lengths[c], lengths[e] = np.sqrt(ta), np.sqrt(tb), np.sqrt(tc), np.sqrt(te)
-    if to_unit:
-        for row in range(n):
-            if lengths[row] > 0.0:
-                for i in range(d):
-                    rows[row, i] = np.float32(np.float64(rows[row, i]) / lengths[row])
-
-
-def quantise_rows(rows: np.ndarray, with_squares: bool, codes: np.ndarray, facts: np.ndarray) -> None:
+def quantise_rows(rows: np.ndarray, shifts: np.ndarray, codes: np.ndarray, facts: np.ndarray) -> None:
     """Fill the panels of (n, d) float32 rows; n need not fill the last panel.
 
-    with_squares: for the euclidean distance, where SHIFT is -|x|^2 / 2.
+    shifts: (n,) float32, SHIFT of each row.
     codes: (panels, ceil(d / 4), ROWS, 4) uint8; code + 128, so that an instruction that takes one unsigned and one
         signed factor can use them; dimensions past d, and lanes without a row, hold code 0.
     facts: (panels, 4, ROWS) float32, the lines SCALE, ERROR, LENGTH and SHIFT of each row; lanes without a row have a
@@ -130,8 +98,7 @@ def quantise_rows(rows: np.ndarray, with_squares: bool, codes: np.ndarray, facts
             if scale == np.float32(0.0) and square > 0.0:
                 facts[panel, ERROR, lane] = np.inf
             facts[panel, LENGTH, lane] = _up(np.sqrt(square) * slack)
-            if with_squares:
-                facts[panel, SHIFT, lane] = -_down(0.5 * square / slack * (1.0 - 8.0 * _U))
+            facts[panel, SHIFT, lane] = shifts[row]
             for step in range(codes.shape[1]):
                 for j in range(FOUR):
                     codes[panel, step, lane, j] = np.uint8(np.int32(line[step * FOUR + j]) + 128)
@@ -173,9 +140,7 @@ def _coded_twice(values: np.ndarray, first: np.float32, second: np.float32, line
     return lost, square, known, part, rest
 
 
-def quantise_queries(
-    queries: np.ndarray, together: int, layers: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def quantise_queries(queries: np.ndarray, together: int, layers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes of (q, d) float32 queries, `together` in a block, with one or two layers of codes each.
 
     Returns
@@ -183,7 +148,6 @@ def quantise_queries(
     starts: (blocks, layers * together) int32, -128 * (sum of codes): what a sum starts from because rows are + 128.
     terms: (blocks, 5, together) float32: FIRST = s_q, SECOND = t_q, PER_LENGTH = b, PER_ERROR = c of the module's
         derivation, and LIMIT, the threshold: -inf, or +inf for queries that can't be scanned and for padding.
-    squares: (q,) float64, a lower bound of |q|^2.
     """
     q, d = queries.shape
     blocks, steps = (q + together - 1) // together, (d + FOUR - 1) // FOUR
@@ -191,9 +155,7 @@ def quantise_queries(
     starts = np.zeros((blocks, layers * together), np.int32)
     terms = np.zeros((blocks, 5, together), np.float32)
     terms[:, LIMIT] = np.inf
-    squares = np.empty(q, np.float64)
     slack = 1.0 + (d + 8) * 2.0**-51
-    gamma = d * _U / (1.0 - d * _U)
     line, finer = np.zeros(steps * FOUR, np.int8), np.zeros(steps * FOUR, np.int8)
     for query in range(q):
         block, lane = query // together, query % together
@@ -210,40 +172,16 @@ def quantise_queries(
                 for j in range(FOUR):
                     codes[block, step, together + lane, j] = finer[step * FOUR + j]
             starts[block, together + lane] = -128 * _total(finer)
-        squares[query] = square / slack
         if first == np.float32(0.0) and square > 0.0:
             continue  # out of the range of scales: LIMIT stays +inf
         lengths = (np.sqrt(part) + np.sqrt(rest)) * slack
         grown = slack * (1.0 + 16.0 * _U)
         terms[block, FIRST, lane] = first
         terms[block, SECOND, lane] = second
-        terms[block, PER_LENGTH, lane] = _up((np.sqrt(lost) + gamma * np.sqrt(square) + 8.0 * _U * lengths) * grown)
+        terms[block, PER_LENGTH, lane] = _up((np.sqrt(lost) + 8.0 * _U * lengths) * grown)
         terms[block, PER_ERROR, lane] = _up((np.sqrt(known) + 8.0 * _U * lengths) * grown)
         terms[block, LIMIT, lane] = -np.inf
-    return codes, starts, terms, squares
-
-
-@_inner
-def lower_limit(euclidean: bool, cosine: bool, distance: np.float32, square: float, d: int) -> np.float32:
-    """T: a row whose U is below it has a distance strictly greater than `distance`, the k-th best so far.
-
-    cosine: f < 1 - D (1 + 2u) gives 1 - f > D / (1 - u), so the engine's rounded 1 - f, if not its clamp at 0, is > D.
-    inner_product: the engine's 0 - f is exact.
-    euclidean: the engine's sum of squares S and its root are within (1 +- (d + 3) u) of the real ones, to first order
-        (every term is positive), so |q|^2 - 2 U > D^2 (1 + 2 (d + 8) u) + tiny is enough.
-    square: at most |q|^2. The last line takes off what underflow may have cost, and rounds down.
-    """
-    if distance == np.inf:
-        return np.float32(-np.inf)
-    reached = np.float64(distance)
-    if euclidean:
-        limit = 0.5 * (square - reached * reached * (1.0 + 2.0 * (d + 8) * _U)) - (d + 64) * 32.0 * _TINY
-        limit -= (square + reached * reached) * 2.0**-50
-    elif cosine:
-        limit = 1.0 - reached * (1.0 + 2.0 * _U) - 2.0**-50
-    else:
-        limit = -reached
-    return np.float32(limit - abs(limit) * 2.0 * _U - (d + 64) * _TINY)
+    return codes, starts, terms
 
 
 @_inner
@@ -255,24 +193,6 @@ def lower_bound(upper: np.float32, margin: float, shift: np.float32, d: int) -> 
     """
     low = np.float64(upper) - 2.0 * margin * (1.0 + 64.0 * _U) - 32.0 * _U * abs(np.float64(shift)) - (d + 64) * _TINY
     return low if low >= -(2.0**126) else -np.inf
-
-
-@_inner
-def upper_distance(euclidean: bool, cosine: bool, low: float, square: float, d: int) -> np.float32:
-    """At least the engine's distance of a row with this L: the steps from f to the distance are monotone.
-
-    square: at most |q|^2, and less than it by a factor of d 2^-50 at most.
-    """
-    if low == -np.inf:
-        return np.float32(np.inf)
-    if euclidean:
-        most = max(square * (1.0 + (d + 16) * 2.0**-50) - 2.0 * low, 0.0) + square * 2.0**-49
-        most = most * (1.0 + 2.0 * (d + 8) * _U) + (d + 64) * _TINY
-        return _up(np.sqrt(most) * (1.0 + 2.0 * _U))
-    rounded = np.float32(low - abs(low) * 2.0 * _U - _TINY)
-    if cosine:
-        return max(np.float32(1.0) - rounded, np.float32(0.0))
-    return np.float32(0.0) - rounded
 
 
 @_inner
@@ -297,9 +217,3 @@ def _total(codes: np.ndarray) -> Any:
 def _up(value: float) -> np.float32:
     """A float32 not below the float64 value, which must not be negative."""
     return np.float32(value * (1.0 + 2.0 * _U) + _TINY)
-
-
-@_inner
-def _down(value: float) -> np.float32:
-    """A float32 not above the float64 value, and not below 0."""
-    return np.float32(max(value * (1.0 - 2.0 * _U) - _TINY, 0.0))

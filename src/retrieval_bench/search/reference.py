@@ -1,4 +1,7 @@
-"""Exact search in plain NumPy float64: slow, obvious, and the meaning of what the kernels compute."""
+"""Exact search in plain NumPy float64: slow, obvious, and the meaning of what the kernels compute.
+
+The distances are those of `rescore.distances_to_all`, which says how they are defined.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class NumpyIndex:
         indices = np.full((len(queries), k), -1, np.int64)
         distances = np.full((len(queries), k), np.inf, np.float32)
         for query, vector in enumerate(queries):
-            to_all = distances_to_all(vector, self.gallery, self.distance).astype(np.float32)
+            to_all = _to_all(vector, self.gallery, self.distance)
             allowed = np.setdiff1d(np.arange(len(self.gallery)), exclude[query])
             # A stable sort of ascending rows: equal distances stay in the order of their rows.
             nearest = allowed[np.argsort(to_all[allowed], kind="stable")][:k]
@@ -42,28 +45,24 @@ class NumpyIndex:
         return Ranking(indices, distances)
 
 
-def distances_to_all(query: np.ndarray, gallery: np.ndarray, distance: Distance) -> np.ndarray:
+def _to_all(query: np.ndarray, gallery: np.ndarray, distance: Distance) -> np.ndarray:
     """(d,) and (n, d) -> (n,) float64."""
     if distance == "hamming":
         return np.unpackbits(query ^ gallery, axis=1).sum(axis=1).astype(np.float64)
-    if distance == "euclidean":
-        return np.sqrt(((gallery - query) ** 2).sum(axis=1))
-    product = (gallery * query).sum(axis=1)
-    if distance == "inner_product":
-        return 0.0 - product
-    norms = np.sqrt((gallery**2).sum(axis=1)) * np.sqrt((query**2).sum())
-    similarity = np.divide(product, norms, out=np.zeros(len(gallery)), where=norms > 0)
-    return np.maximum(1.0 - similarity, 0.0)
+    from retrieval_bench.search.rescore import distances_to_all
+
+    return distances_to_all(query, gallery, distance)
 
 
 def _exact_values(name: str, array: np.ndarray, distance: Distance) -> np.ndarray:
-    """The float32 values that the kernels see, as float64; codes stay uint8."""
+    """The values as float64; codes stay uint8."""
     if distance == "hamming":
         return array
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    check_finite(name, np.isfinite(array).all(axis=1))
-    return array.astype(np.float64)
+    from retrieval_bench.search.points import values_of
+
+    values = values_of(name, array, distance)
+    check_finite(name, np.isfinite(values).all(axis=1))
+    return values.astype(np.float64, copy=False)
 
 
 def _largest_norm(rows: np.ndarray) -> float:

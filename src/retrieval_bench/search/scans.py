@@ -18,13 +18,15 @@ from retrieval_bench.search.checks import check_finite, check_range
 if TYPE_CHECKING:
     from retrieval_bench.search import kernels
 
-FOUND_AT_ONCE = 1 << 16  # neighbours within a radius that a thread writes down before it hands them over
+POINTS_AT_ONCE = 1 << 16  # values of queries that are packed while they are in the first caches
+FOUND_AT_ONCE = 1 << 16  # rows within a radius that a thread writes down before it hands them over
 
 
 class Layout(NamedTuple):
     """How an index holds vectors.
 
     dim: columns as given. width: of them in memory (words of 64 bits for hamming). value: what they consist of there.
+    centre: (dim,) float64, what is taken off all vectors before they are compared. centre_length: its length.
     """
 
     distance: Distance
@@ -32,6 +34,8 @@ class Layout(NamedTuple):
     dim: int
     width: int
     value: np.dtype
+    centre: np.ndarray
+    centre_length: float
 
 
 class Piece(NamedTuple):
@@ -56,17 +60,21 @@ class Turns:
 
 
 class Queries:
-    """Some rows of the argument `queries`, packed when they are needed (on the thread that needs them)."""
+    """Some rows of the argument `queries`, packed when they are needed (on the thread that needs them).
+
+    rows: which of the argument. exclude: what they must not find. Prepared, of vectors: values (q, d), squares,
+    factors and facts as of `points.points`.
+    """
 
     def __init__(self, layout: Layout, queries: np.ndarray, rows: slice, exclude: np.ndarray) -> None:
         self.layout, self._block, self.rows = layout, queries[rows], rows
         self.exclude = exclude[rows]
-        self.kind: int
         self.largest = -1.0
 
-    def prepare(self) -> None:
-        from retrieval_bench.search import kernels
+    def __len__(self) -> int:
+        return len(self.exclude)
 
+    def prepare(self) -> None:
         if self.largest >= 0:
             return
         layout = self.layout
@@ -74,20 +82,38 @@ class Queries:
         whole, most = q // blocks[-1], blocks[-1]
         last = next((size for size in blocks if size >= q - whole * most), 0) if q > whole * most else 0
         self.packed = aligned((dim * (whole * most + last),), layout.value)
-        cut = dim * whole * most
-        lengths = np.zeros(whole * most + last)
-        for flat, begin, end, lanes in (
-            (self.packed[:cut], 0, whole * most, most),
-            (self.packed[cut:], whole * most, q, last),
-        ):
-            if end > begin:
-                panels = flat.reshape(-1, dim, lanes)
-                some = fill(layout, "queries", self._block[begin:end], self.rows.start + begin, panels)
-                lengths[begin : begin + len(some)] = some
-        self.kind = kernels.KINDS[layout.distance]
-        self.squares = lengths[:q] ** 2
-        self.padded = len(lengths)
-        self.largest = float(lengths.max(initial=0.0))
+        self.padded = whole * most + last
+        largest, fill = 0.0, self._pack_words if layout.distance == "hamming" else self._pack_points
+        if layout.distance != "hamming":
+            from retrieval_bench.search.bounds import FACTS
+            from retrieval_bench.search.points import values_of
+
+            self.values = values_of("queries", self._block, layout.distance, self.rows.start)
+            self.squares, self.factors, self.facts = np.empty(q), np.empty(q), np.empty((q, FACTS))
+        step = max(1, POINTS_AT_ONCE // (dim * most)) * most
+        for begin in [*range(0, whole * most, step), *([whole * most] if last else [])]:
+            end = min(begin + step, whole * most) if begin < whole * most else q
+            lanes = most if begin < whole * most else last
+            panels = self.packed[begin * dim : (begin + -(-(end - begin) // lanes) * lanes) * dim]
+            largest = max(largest, fill(slice(begin, end), panels.reshape(-1, dim, lanes)))
+        self.largest = largest
+
+    def _pack_words(self, some: slice, panels: np.ndarray) -> float:
+        self.layout.engine.pack(words_of(self.layout, self._block[some]), panels)
+        return 0.0
+
+    def _pack_points(self, some: slice, panels: np.ndarray) -> float:
+        """-> the greatest length of the queries in question."""
+        from retrieval_bench.search.bounds import LENGTH
+        from retrieval_bench.search.points import points
+
+        layout = self.layout
+        compared, self.squares[some], self.factors[some], self.facts[some] = points(
+            layout.distance, self.values[some], layout.centre, queries=True
+        )
+        check_finite("queries", np.isfinite(self.squares[some]), self.rows.start + some.start)
+        layout.engine.pack(compared, panels)
+        return float(self.facts[some, LENGTH].max(initial=0.0))
 
 
 class Share(NamedTuple):
@@ -114,25 +140,25 @@ class _Scan:
         queries.prepare()
         check_range(queries.layout.distance, queries.largest, piece.largest)
         if not hasattr(self, "gates"):
-            bits = queries.kind == kernels.HAMMING
+            bits = queries.layout.distance == "hamming"
             most = self._engine.kernel.blocks[-1]
-            # Whatever fills up the last block is never near: nothing is below -inf, or below 0 bits.
-            self.gates = np.full(queries.padded, 0 if bits else -np.inf, np.int64 if bits else np.float32)
-            self.gates[: len(queries.exclude)] = kernels.NO_LIMIT if bits else np.inf
+            # Whatever fills up the last block is never near: no score is above inf, and nothing is below 0 bits.
+            self.gates = np.full(queries.padded, 0 if bits else np.inf, np.int64 if bits else np.float32)
+            self.gates[: len(queries)] = kernels.NO_LIMIT if bits else -np.inf
             self.scratch = (
                 np.empty((most, kernels.PANEL), self.gates.dtype),
-                np.zeros(most, np.uint64),
+                np.zeros(most + 1, np.uint64),
             )
 
 
 class Nearest(_Scan):
-    """The k nearest."""
+    """The k nearest, as a scan sees them."""
 
     def __init__(self, share: Share, k: int, n: int) -> None:
         from retrieval_bench.search import kernels
 
         super().__init__(share)
-        q = len(share.queries.exclude)
+        q = len(share.queries)
         self.k = k
         capacity = k if k <= kernels.FEW else min(2 * k, n)
         self.keys = np.empty((q, capacity), np.uint64)
@@ -142,7 +168,7 @@ class Nearest(_Scan):
         self._begin(piece)
         queries = self.share.queries
         self._engine.scan(
-            *(queries.kind, queries.packed, queries.squares, piece.panels, piece.starts, piece.first, piece.n),
+            *(queries.packed, piece.panels, piece.starts, piece.first, piece.n),
             *(turns.work_counter, turns.step, self.k, queries.exclude, self.keys, self.counts, self.limits),
             *(self.gates, *self.scratch),
         )
@@ -152,12 +178,29 @@ class Nearest(_Scan):
 
 
 class Within(_Scan):
-    """All within a radius."""
+    """All rows that may be within a distance of each query, as a scan sees them; of bits, all that are.
 
-    def __init__(self, share: Share, radius: np.float32) -> None:
+    farthest: (queries of the batch,) float64.
+    """
+
+    def __init__(self, share: Share, farthest: np.ndarray) -> None:
         super().__init__(share)
-        self.radius = radius
+        start = share.queries.rows.start - share.base
+        self._farthest = farthest[start : start + len(share.queries)]
         self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def _radii(self) -> np.ndarray:
+        """Of counts of bits, or of negated scores."""
+        layout, queries = self.share.queries.layout, self.share.queries
+        if layout.distance == "hamming":
+            return self._farthest.astype(np.float32)
+        from retrieval_bench.search.bounds import compiled_limits, summing_error
+        from retrieval_bench.search.kernels import KINDS
+
+        limits, kind = np.empty(len(queries), np.float32), KINDS[layout.distance]
+        g = summing_error.py_func(layout.dim)
+        compiled_limits()(kind, self._farthest, queries.facts, layout.dim, layout.centre_length, g, limits)
+        return -limits
 
     def scan(self, piece: Piece, turns: Turns) -> None:
         self._begin(piece)
@@ -165,54 +208,37 @@ class Within(_Scan):
         most_at_once = self._engine.kernel.blocks[-1] * piece.panels.shape[2]
         capacity = max(FOUND_AT_ONCE, most_at_once)
         rows, near, owners = np.empty(capacity, np.int64), np.empty(capacity, np.float32), np.empty(capacity, np.int64)
-        radii = np.full(len(queries.exclude), self.radius, np.float32)
-        offset = queries.rows.start - self.share.base
-        at, found = np.zeros(2, np.int64), capacity
+        radii, offset = self._radii(), queries.rows.start - self.share.base
+        at, found = np.zeros(4, np.int64), capacity
         while found + most_at_once > capacity:
             found = self._engine.collect(
-                *(queries.kind, queries.packed, queries.squares, piece.panels, piece.starts, piece.first, piece.n),
+                *(queries.packed, piece.panels, piece.starts, piece.first, piece.n),
                 *(turns.work_counter, turns.step, at, queries.exclude, radii, rows, near, owners),
                 *(self.gates, *self.scratch),
             )
             self._found.append((owners[:found] + offset, rows[:found].copy(), near[:found].copy()))
 
     def found(self) -> tuple[np.ndarray, ...]:
-        """(query of the batch, gallery row, distance) of all."""
+        """(query of the batch, gallery row, count or negated score) of all."""
         nothing = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
         return tuple(np.concatenate(column) for column in zip(nothing, *self._found, strict=True))
 
 
-def merged(parts: list[Nearest], k: int) -> Iterator[tuple[slice, np.ndarray]]:
+def merged(parts: list[Nearest], k: int) -> Iterator[tuple[Queries, np.ndarray]]:
     """(queries, their k smallest keys, sorted): sorting the keys of all who had the same queries merges them."""
     if parts[0].share.together:
         keys = np.concatenate([part.smallest() for part in parts], axis=1)
-        yield parts[0].share.queries.rows, np.sort(keys, axis=1)[:, :k]
+        yield parts[0].share.queries, np.ascontiguousarray(np.sort(keys, axis=1)[:, :k])
     else:
         for part in parts:
-            yield part.share.queries.rows, np.sort(part.smallest(), axis=1)
+            yield part.share.queries, np.sort(part.smallest(), axis=1)
 
 
-def fill(
-    layout: Layout, name: str, block: np.ndarray, first: int, panels: np.ndarray, *, prepared: bool = False
-) -> np.ndarray:
-    """Fill zeroed panels with the rows as the kernels want them (of unit length for cosine) -> (rows,) lengths.
-
-    first: the row of the argument that the block begins with, for the error. prepared: rows have their length already.
-    """
-    if layout.distance == "hamming":
-        words = np.zeros((len(block), layout.width), np.uint64)
-        words.view(np.uint8)[:, : layout.dim] = block
-        layout.engine.pack(words, panels)
-        return np.zeros(len(block))
-    with np.errstate(over="ignore"):
-        block = np.require(block, np.float32, ["C", "A"])
-    layout.engine.pack(block, panels)
-    lengths = np.empty(panels.shape[0] * panels.shape[2])
-    layout.engine.lengths(panels, lengths)
-    check_finite(name, np.isfinite(lengths[: len(block)]), first)
-    if layout.distance == "cosine" and not prepared:
-        layout.engine.normalise(panels, lengths)
-    return lengths
+def words_of(layout: Layout, block: np.ndarray) -> np.ndarray:
+    """(n, bytes) codes as (n, width) words of 64 bits, filled up with zeros."""
+    words = np.zeros((len(block), layout.width), np.uint64)
+    words.view(np.uint8)[:, : layout.dim] = block
+    return words
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
