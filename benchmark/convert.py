@@ -59,7 +59,7 @@ def convert_command(
         return
     place = Path("trec") if out is None else out
     files = conversion.trec_files(arrays, names)
-    _refuse_others(place, set(files))
+    _refuse_others(place, files)
     for name, content in files.items():
         write_whole(place / name, content)
     gallery = len(arrays["gallery_ids"])
@@ -72,13 +72,18 @@ def convert_command(
         )
 
 
-def _refuse_others(folder: Path, names: set[str]) -> None:
+def _refuse_others(folder: Path, files: dict[str, bytes]) -> None:
     """The judgements of one record beside the runs of another would give wrong numbers, and nobody would notice."""
+    from retrieval_bench.records.conversion import QRELS_FILE
+
     if folder.exists() and not folder.is_dir():
         raise BenchError(f"--out {printable(folder)}: is a file; name a folder")
-    others = sorted({file.name for file in folder.glob("*.trec")} - names)
+    judged = folder / QRELS_FILE
+    if judged.is_file() and judged.read_bytes() == files[QRELS_FILE]:
+        return
+    others = sorted({file.name for file in folder.glob("*.trec")} - files.keys())
     if others:
         raise BenchError(
-            f"--out {printable(folder)}: holds {others[0]} of another conversion, which its judgements may not fit; "
-            "name another folder"
+            f"--out {printable(folder)}: holds {others[0]} of a record with other queries or labels, which "
+            f"{QRELS_FILE} would not fit; name another folder"
         )

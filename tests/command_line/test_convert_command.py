@@ -26,8 +26,10 @@ def test_trec_files_of_every_method(tmp_path: Path) -> None:
     assert {file.name for file in out.iterdir()} == {"qrels.trec", *runs}
     assert len((out / "qrels.trec").read_bytes().splitlines()) == 12 * 3
     assert all(len((out / name).read_bytes().splitlines()) == 12 * 12 for name in runs)
-    again = call("convert", SCHEMA_1 / "run.json", "--to", "trec", "--out", out)
-    assert again.exit_code == 0, again.stderr
+    for words in ((), ("--methods", "phash")):
+        again = call("convert", SCHEMA_1 / "run.json", "--to", "trec", "--out", out, *words)
+        assert again.exit_code == 0, again.stderr
+        assert len(list(out.iterdir())) == 6
 
 
 def test_a_run_that_ends_before_the_gallery_is_told(tmp_path: Path) -> None:
@@ -54,11 +56,13 @@ def test_scores_of_each_query(form: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_folder_with_files_of_another_record_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "lbp.run.trec").touch()
+    result = call("convert", REFERENCE, "--to", "trec", "--methods", "sift", "--out", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     result = call("convert", SCHEMA_1, "--to", "trec", "--out", tmp_path)
     assert result.exit_code == 2
-    assert "holds lbp.run.trec of another conversion" in result.stderr
-    assert [file.name for file in tmp_path.iterdir()] == ["lbp.run.trec"]
+    assert "holds sift.run.trec of a record with other queries or labels" in result.stderr
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(

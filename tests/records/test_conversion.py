@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -125,6 +126,24 @@ def test_another_program_gives_our_numbers(
     asked = {name.partition("@")[0] if name != "map@r" else name for name in told}
     votes = {"knn_accuracy"} | ({"f1"} if ask is by_ir_measures else set())
     assert {name.partition("@")[0] if name != "map@r" else name for name in ours} == asked | votes
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ir = pytest.importorskip("ir_measures")
+    folder = ROOT / "results" / "reference" / "products"
+    record = load(folder)
+    (tmp_path / "trec").mkdir()
+    for name, content in trec_files(load_rankings(folder, record), ["sift"]).items():
+        (tmp_path / "trec" / name).write_bytes(content)
+    section = (ROOT / "docs" / "records.md").read_text(encoding="utf-8").partition("\n## For other programs\n")[2]
+    example = re.search(r"```python\n(.*?)```", section, re.S)
+    assert example is not None
+    monkeypatch.chdir(tmp_path)
+    told: list[dict] = []
+    exec(compile(example[1], "records.md", "exec"), {"print": told.append})
+    (row,) = (row for row in record.rows if row.method == "sift")
+    ours = {ir.P @ 1: "accuracy", ir.Success @ 10: "hit_rate@10", ir.R @ 10: "recall@10", ir.nDCG @ 10: "ndcg@10"}
+    assert told[0] == pytest.approx({measure: row.scores[name] for measure, name in ours.items()}, abs=CLOSE)
 
 
 def test_trec_eval_would_reorder_our_ties(made: tuple[Path, Record, Arrays]) -> None:
