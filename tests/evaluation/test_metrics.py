@@ -67,7 +67,7 @@ def test_vote_by_hand():
                 [9, 9, 9, 2, 2],  # a label that no query has
             ]
         ),
-        n_relevant=np.ones(5, np.int64),
+        n_relevant=np.full(5, 2),
     )
     assert_array_equal(metric("knn_accuracy", judged, 5), [0, 1, 1, 0, 0])
     assert_array_equal(metric("knn_accuracy", judged, 3), [1, 1, 1, 0, 0])
@@ -256,6 +256,22 @@ def test_map_at_r_is_the_same_from_what_was_retrieved():
     shallow = Judged(judged.expected, judged.retrieved[:, : judged.n_relevant.max() - 1], judged.n_relevant)
     with pytest.raises(ValueError, match="cutoff"):
         metric("map@r", shallow)
+    most = int(judged.n_relevant.max())
+    assert left_out(shallow)["map@r"] == f"needs the first R items, R is up to {most}, and {most - 1} were retrieved"
+    assert "map@r" not in scores(shallow, [1])
+    assert "map@r" in scores(short, [1])
+
+
+def test_the_reciprocal_rank_of_a_query_that_found_nothing_is_0():
+    nothing = Judged(np.array([1, 1]), np.array([[-1, -1], [2, 1]]), np.array([1, 1]))
+    assert_array_equal(metric("mrr", nothing), [0, 1 / 2])
+    whole = Judged(np.array([1]), np.array([[2, 2]]), np.array([1]), np.array([[2]]))
+    assert_allclose(metric("mrr", whole), [1 / 3])
+    assert metric("mrr", whole.take([])).shape == metric("mrr", nothing.take([])).shape == (0,)
+    assert (
+        metric("mrr", Judged(np.empty(0, int), np.empty((0, 2), int), np.empty(0, int), np.empty((0, 0), int))).size
+        == 0
+    )
 
 
 def test_cutoff_beyond_what_was_retrieved_is_refused(by_hand):

@@ -99,12 +99,14 @@ def test_the_examples_of_the_library_run() -> None:
     assert scope["found"].indices.shape == (5, 10)
     assert not (scope["found"].indices == np.arange(5)[:, None]).any()
     assert scope["bits"].shape == (1, 8)
+    assert scope["scored"].left_out == 1
+    assert scope["scored"].scores["accuracy"] == 1 / 3
 
 
 def test_the_page_of_the_library_names_what_it_exports() -> None:
     named = set(re.findall(r"`(\w+)`", DOCS["api.md"]))
     assert set(retrieval_bench.__all__) <= named
-    for module in ("core", "registry", "search.index"):
+    for module in ("core", "registry", "search.index", "evaluation.evaluate"):
         assert f"::: retrieval_bench.{module}\n" in DOCS["api.md"]
 
 

@@ -17,6 +17,9 @@ import numpy as np
 from retrieval_bench.core import Judged
 from retrieval_bench.registry import METRICS, Entry
 
+DEFAULT_K = (1, 5, 10)
+"""Cutoffs where nobody names others."""
+
 
 def scores(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
     """Compute all registered metrics over all queries.
@@ -83,7 +86,11 @@ def left_out(judged: Judged) -> dict[str, str]:
     if judged.relevant_ranks is not None:
         return {}
     reason = "needs the rank of every relevant item, and the gallery was not ranked whole"
-    return {entry.name: reason for entry in METRICS.own() if entry.facts["whole_ranking"]}
+    absent = {entry.name: reason for entry in METRICS.own() if entry.facts["whole_ranking"]}
+    depth, most = judged.retrieved.shape[1], int(judged.n_relevant.max(initial=0))
+    if depth < most:  # never so in a run, which retrieves as many as any query has relevant
+        absent["map@r"] = f"needs the first R items, R is up to {most}, and {depth} were retrieved"
+    return absent
 
 
 def describe() -> dict[str, dict[str, Any]]:
@@ -368,7 +375,8 @@ def mrr(judged: Judged, k: None = None) -> np.ndarray:
         (q,) float64, 0 to 1.
     """
     if judged.relevant_ranks is not None:
-        return 1.0 / (judged.relevant_ranks[:, 0] + 1.0)
+        first = judged.relevant_ranks[:, :1].max(axis=1, initial=-1)  # no column where there is no query
+        return np.where(first >= 0, 1.0 / (np.maximum(first, 0) + 1.0), 0.0)
     hits = judged.hits
     return np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1.0), 0.0)
 
