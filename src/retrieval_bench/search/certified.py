@@ -32,6 +32,7 @@ from retrieval_bench.core import BenchError, Distance, Ranking
 from retrieval_bench.search import emit, jit, kernels
 from retrieval_bench.search.bounds import LENGTH as NORM
 from retrieval_bench.search.bounds import compiled_shifts, distance_limit, score_limit
+from retrieval_bench.search.caches import caches
 from retrieval_bench.search.checks import (
     check_distance,
     check_exclude,
@@ -39,9 +40,12 @@ from retrieval_bench.search.checks import (
     check_k,
     check_matrix,
     check_range,
+    check_threads,
+    room_for,
 )
 from retrieval_bench.search.code_loops import TOGETHER, tile_of
 from retrieval_bench.search.emit import borrowed, lowest_bit
+from retrieval_bench.search.float_mode import tiny_numbers_kept
 from retrieval_bench.search.kernels import (
     INNER_PRODUCT,
     KINDS,
@@ -70,7 +74,7 @@ from retrieval_bench.search.rescore import distances_of_four
 from retrieval_bench.search.settling import Asked, Kept
 from retrieval_bench.search.threads import on_threads
 
-CHUNK_BYTES = 256 << 10  # codes that stay in the second-level cache while all queries visit them
+CHUNK_BYTES = caches().second // 4  # codes that stay in the second-level cache while all queries visit them
 CHUNK_ROWS = 1024
 GROUP = 16  # blocks of queries that a chunk is compared with before the next chunk
 CAPACITY = 1024  # candidates of a query that may wait to be rescored
@@ -358,6 +362,7 @@ class CertifiedIndex:
     last: ScanStats of the last search.
     """
 
+    @tiny_numbers_kept
     def __init__(self, gallery: np.ndarray, distance: Distance = "cosine", *, kernel: str | None = None) -> None:
         from retrieval_bench.search.index import ExactIndex, kernel_for
 
@@ -405,12 +410,16 @@ class CertifiedIndex:
     def __len__(self) -> int:
         return self._n
 
-    def search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
+    @tiny_numbers_kept
+    def search(
+        self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None, *, threads: int | None = None
+    ) -> Ranking:
         """The k nearest gallery rows of each query; arguments and result as for ExactIndex.search."""
+        threads = check_threads(threads)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
         exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
-        ranking = Ranking(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
+        ranking = room_for(len(queries), k, self._n)
         found = min(k, self._n)
         rescored = fallbacks = 0
         batch = max(_SCRATCH_BYTES // (64 * found + 12 * self.dim + 1024), 1)
@@ -423,14 +432,14 @@ class CertifiedIndex:
             if not found:
                 continue
             asked = Asked(values, squares, factors, facts)
-            who, near, counts = self._scanned(asked, some, found, exclude[part])
+            who, near, counts = self._scanned(asked, some, found, exclude[part], threads)
             rescored += int(counts[counts > 0].sum())
             again = start + np.flatnonzero(counts < 0)
             if len(self._rows.zeros):
                 self._with_zeros(who, near, exclude[part])
             ranking.indices[part, :found], ranking.distances[part, :found] = who, near
             if len(again):
-                exact = self.float32().search(queries[again], k, exclude[again])
+                exact = self.float32().search(queries[again], k, exclude[again], threads=threads)
                 ranking.indices[again], ranking.distances[again] = exact.indices, exact.distances
                 fallbacks += len(again)
         self.last = ScanStats(len(queries), self._n, rescored, fallbacks)
@@ -448,7 +457,7 @@ class CertifiedIndex:
             who[query], near[query] = rows[order], distances[order]
 
     def _scanned(
-        self, asked: Asked, some: np.ndarray, k: int, exclude: np.ndarray
+        self, asked: Asked, some: np.ndarray, k: int, exclude: np.ndarray, most_threads: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows and float64 distances (q, k), in order, and how many rows were rescored, -1 where the query must go to
         the float32 engine. some: (q, d) float32 points.
@@ -460,7 +469,7 @@ class CertifiedIndex:
         kept = self._rows
         scan = scanner(self.inner_loop, together, asked.values.dtype.name, kept.values.dtype.name)
         _, quantise_queries = quantiser()
-        threads = max(1, min(numba.get_num_threads(), q * self._codes.size // _WORK_PER_THREAD))
+        threads = max(1, min(most_threads or numba.get_num_threads(), q * self._codes.size // _WORK_PER_THREAD))
         blocks = -(-q // together)
         by_query = blocks >= 4 * threads
         total = blocks if by_query else len(self._codes)

@@ -26,11 +26,12 @@ import numpy as np
 from numba import types
 
 from retrieval_bench.search import jit, scan_loops
+from retrieval_bench.search.caches import caches
 from retrieval_bench.search.emit import PANEL as PANEL
 from retrieval_bench.search.emit import Kernel, borrowed, lowest_bit, take
 
 SIDE = 4  # panels that a single query is compared with at the same time
-GROUP_BYTES = 512 << 10  # panels that all blocks visit before the next are fetched: half a second-level cache
+GROUP_BYTES = caches().second // 2  # panels that all blocks visit before the next are fetched
 
 EMPTY = np.uint64(2**64 - 1)  # sorts behind every real key
 MOST_ROWS = 2**32 - 1  # a row number has half a key

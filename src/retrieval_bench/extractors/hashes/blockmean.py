@@ -55,7 +55,7 @@ def block_bits(image: np.ndarray, size: int) -> np.ndarray:
 @EXTRACTORS(
     "block-mean",
     family="hash",
-    about="256 bits of the upright RGB picture: is the mean of each of 16 x 16 blocks above their median",
+    about="256 bits of the upright RGB picture: is each of 16 x 16 blocks above their median",
     note=UPRIGHT_RGB,
 )
 def block_mean(setup: Setup, *, size: int = 16) -> Extractor:

@@ -115,7 +115,7 @@ class CropResistant:
 @EXTRACTORS(
     "crop-resistant",
     family="hash",
-    about="a 64-bit dhash of each bright and dark segment of the upright RGB picture; segments are matched",
+    about="a 64-bit dhash of each segment, bright or dark, of the upright RGB picture",
     note=UPRIGHT_RGB,
 )
 def crop_resistant(setup: Setup, *, segments: int = 16, size: int = 8, errors: float = 0.25) -> Extractor:

@@ -78,7 +78,7 @@ def phash(setup: Setup, *, size: int = 8) -> Extractor:
 @EXTRACTORS(
     "dhash",
     family="hash",
-    about="64 bits of the upright RGB picture: is each pixel darker than its right neighbour, at 9 x 8 pixels",
+    about="64 bits of the upright RGB picture at 9 x 8 pixels: each darker than its right neighbour?",
     note=UPRIGHT_RGB,
 )
 def dhash(setup: Setup, *, size: int = 8) -> Extractor:
