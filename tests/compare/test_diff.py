@@ -230,6 +230,24 @@ def test_quality_is_paired_query_by_query() -> None:
     assert diff(one, one, values=(old, None)).quality[0].low is None
 
 
+def test_a_metric_that_an_earlier_version_lacks_is_told_and_fails_nothing() -> None:
+    old = record(row(scores={"accuracy": 0.5}))
+    metrics = old.metrics | dict.fromkeys(("class_mean_recall", "class_mean_map@r"), old.metrics["accuracy"])
+    scores = {"accuracy": 0.5, "class_mean_recall@5": 0.4, "class_mean_map@r": 0.3}
+    new = record(row(scores=scores), metrics=metrics)
+    forwards, back = diff(old, new), diff(new, old)
+    assert forwards.passed
+    assert back.passed
+    (note,) = forwards.notes
+    assert note.startswith("class_mean_recall, class_mean_map@r: only in the second record")
+    assert forwards.unjudged == ()
+    (sentence,) = back.unjudged
+    assert sentence.startswith("class_mean_recall, class_mean_map@r: not comparable, the version that made the second")
+    assert diff(new, new.model_copy(update={"rows": old.rows})).broken == (
+        "sift has no class_mean_map@r, class_mean_recall@5 in the second record",
+    )
+
+
 def test_markdown_is_fit_for_a_pull_request() -> None:
     name = "sift:words=8|x<script>"
     one, other = (record(row(name, scores={"accuracy": value})) for value in (0.5, 0.7))

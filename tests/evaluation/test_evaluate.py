@@ -99,9 +99,9 @@ def test_by_hand() -> None:
 
 def test_a_shallow_ranking_lacks_what_needs_more() -> None:
     found = evaluate([[0], [1], [4], [1]], GALLERY, QUERIES)
-    assert set(found.unavailable) == {"map", "map@r"}
+    assert set(found.unavailable) == {"map", "map@r", "class_mean_map@r"}
     assert {"accuracy", "recall@1", "mrr"} <= set(found.scores)
-    assert not {"recall@5", "map", "map@r"} & set(found.scores)
+    assert not {"recall@5", "map", "map@r", "class_mean_map@r"} & set(found.scores)
     assert evaluate([[-1], [1], [4], [1]], GALLERY, QUERIES).per_query["mrr"].tolist() == [0, 1, 0]
 
 
