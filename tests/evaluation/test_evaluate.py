@@ -90,10 +90,9 @@ def test_by_hand() -> None:
     assert found.scores["accuracy"] == 1 / 3
     assert found.intervals["accuracy"].low < 1 / 3 < found.intervals["accuracy"].high
     assert set(found.unavailable) == {"map"}
-    assert evaluate(FOUND, GALLERY, QUERIES, k=[1, 2], seed=1).intervals != found.intervals
     lines = str(found).split("\n")
     assert lines[0] == "3 queries of 3 labels; 1 left out"
-    assert re.fullmatch(r"accuracy +0\.333  0\.000-1\.000", lines[1])
+    assert re.fullmatch(r"accuracy +0\.333  0\.011-0\.956", lines[1])
     assert len(lines) == 1 + len(found.scores)
 
 
