@@ -89,4 +89,4 @@ def test_the_example_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     printed: list[str] = []
     scope = {"print": lambda text: printed.append(str(text)), "evaluate": evaluate}
     exec(compile(example[1].replace("results/folder", folder.as_posix()), "records.md", "exec"), scope)
-    assert printed[0].startswith("400 queries of 100 labels; 0 left out\naccuracy           0.792")
+    assert printed[0].startswith("400 queries of 100 labels; 0 left out\naccuracy             0.792")

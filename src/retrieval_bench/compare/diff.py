@@ -152,7 +152,7 @@ def diff(
             learns = old.features is not None and old.features.fit != "nothing to learn"
             reach = _intervals(old.method, values, before)
             quality += _changes(old, new, learned_tolerance if learns else tolerance, reach)
-            broken += _lost(old, new, asked_steps(after))
+            broken += _lost(old, new, asked_steps(after), before.metrics.keys() - after.metrics.keys())
             speed += _times(old, new)
             options += changed_options(old, new)
             one_sided += [*_in_one_only(old, new, "second"), *_in_one_only(new, old, "first")]
@@ -164,10 +164,14 @@ def diff(
             f"the perturbed queries {steps}: not comparable, the second run did not ask them; "
             "run both with the same --perturb and --severity"
         )
+    if names := _defined_once(before, after):
+        notes.append(f"{names}: not comparable, the version that made the second record does not have such a metric")
     if not gates:  # with gates, only what they name is judged
         unjudged, notes = [*unjudged, *notes], []
     if steps := _asked_once(after, before):
         notes.append(f"the perturbed queries {steps} are only in the second record")
+    if names := _defined_once(after, before):
+        notes.append(f"{names}: only in the second record; the version that made the first has no such metric")
     return DiffVerdict(
         quality=tuple(quality),
         broken=tuple(broken),
@@ -269,6 +273,11 @@ def _asked_once(one: Record, other: Record) -> str:
     return ", ".join(dict.fromkeys(step for row in one.rows for step in steps_of(row) if step not in asked))
 
 
+def _defined_once(one: Record, other: Record) -> str:
+    """The metrics that one record defines and the other, of another version, does not."""
+    return ", ".join(name for name in one.metrics if name not in other.metrics)
+
+
 def _refuse_false_comparison(before: Record, after: Record) -> None:
     if not before.rows:
         raise NotComparable("not comparable: the first record has no method")
@@ -333,10 +342,14 @@ def _figures(row: Row) -> dict[str, float]:
     return quality_of(row) | perturbed_of(row)
 
 
-def _lost(old: Row, new: Row, asked: set[str]) -> list[str]:
-    """asked: the perturbed queries of the second run; what it did not ask is not lost. A whole severity is one word."""
+def _lost(old: Row, new: Row, asked: set[str], unknown: set[str]) -> list[str]:
+    """What the second run should have and has not; a whole severity is one word.
+
+    asked: the perturbed queries of the second run. unknown: metrics that its version does not have.
+    """
     kept = steps_of(new)
     gone = sorted(quality_of(old).keys() - quality_of(new).keys())
+    gone = [name for name in gone if not {name, name.partition("@")[0]} & unknown]
     gone += [f"score of {step}" for step in steps_of(old) if step in asked and step not in kept]
     again = perturbed_of(new)
     gone += [name for name in perturbed_of(old) if name not in again and name.rpartition(" ")[2] in kept]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from retrieval_bench.core import BenchError, Ranking
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import count_relevant, judge, ranks_of_relevant
-from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
+from retrieval_bench.evaluation.uncertainty import class_mean_intervals_of, intervals_of, statistics
 from retrieval_bench.records.schema import Interval
 from retrieval_bench.search.checks import check_exclude, check_k
 
@@ -27,7 +27,7 @@ class Evaluation:
         per_query: metric -> (judged,) float64, the value of each judged query.
         rows: (judged,) int64, which of the queries were judged, ascending.
         left_out: number of queries that were not judged, because nothing in the gallery has their label.
-        clusters: number of labels that the judged queries have; the intervals resample these.
+        clusters: number of labels that the judged queries have; the intervals rest on these.
         unavailable: metric -> why it cannot be computed from this ranking.
     """
 
@@ -41,9 +41,10 @@ class Evaluation:
 
     def __str__(self) -> str:
         lines = [f"{len(self.rows)} queries of {self.clusters} labels; {self.left_out} left out"]
+        wide = max(map(len, self.scores))
         for name, score in self.scores.items():
             reach = self.intervals.get(name)
-            lines.append(f"{name:18} {score:.3f}" + (f"  {reach.low:.3f}-{reach.high:.3f}" if reach else ""))
+            lines.append(f"{name:{wide}} {score:.3f}" + (f"  {reach.low:.3f}-{reach.high:.3f}" if reach else ""))
         return "\n".join(lines)
 
 
@@ -54,7 +55,6 @@ def evaluate(
     exclude: ArrayLike | None = None,
     *,
     k: Iterable[int] | None = None,
-    seed: int = 0,
 ) -> Evaluation:
     """Score the rankings of any search. A gallery item is relevant to a query if it has the query's label.
 
@@ -68,7 +68,6 @@ def evaluate(
         exclude: (q,) or (q, m) gallery rows that a query must not find, for example its own; -1 stands for none. They
             are no relevant items. If a query found one of them, it is taken out and the rows behind it move up.
         k: the cutoffs of the metrics at k. Default: 1, 5 and 10, as far as the ranking is that deep.
-        seed: seed of the resampling; a run uses its own seed, 0 by default.
 
     Returns:
         Scores, intervals and counts.
@@ -95,10 +94,10 @@ def evaluate(
     judged = judge(expected, gallery, Ranking(found, nearness), n_relevant, ranks)
     cutoffs = _cutoffs(k, found.shape[1])
     values = metrics.per_query(judged, cutoffs)
-    how = statistics(expected, seed)
+    how = statistics(expected, 0)  # no interval of a mean depends on the seed
     return Evaluation(
         scores=metrics.scores(judged, cutoffs),
-        intervals=intervals_of(values, expected, how),
+        intervals=intervals_of(values, expected, how) | class_mean_intervals_of(values, expected, how),
         per_query=values,
         rows=rows,
         left_out=q - len(rows),
