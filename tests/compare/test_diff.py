@@ -105,12 +105,20 @@ def test_a_metric_that_is_gone_fails() -> None:
         ({"settings": {"k": (1, 5)}}, "k differs"),
         ({"settings": {"limit": 10}}, "the limit"),
         ({"settings": {"seed": 1}}, "the seed"),
-        ({"settings": {"backend": "numpy"}}, "the backend"),
+        ({"settings": {"backend": "of a plug-in"}}, "the backend"),
     ],
 )
 def test_other_conditions_are_not_comparable(changes: dict, what: str) -> None:
     with pytest.raises(NotComparable, match=what):
         diff(record(row()), record(row(), **changes))
+
+
+def test_exact_backends_must_agree_and_their_speed_is_not_compared() -> None:
+    one = record(row())
+    verdict = diff(one, record(row(), settings={"backend": "numpy"}))
+    assert verdict.quality
+    assert not verdict.speed
+    assert any("exact and numpy are exact both" in note for note in verdict.notes)
 
 
 def test_another_definition_is_not_comparable() -> None:

@@ -42,10 +42,11 @@ def test_subnormal_rows_keep_their_order(
     assert tiny_numbers_vanish()
 
 
-def test_every_thread_count_finds_the_same(flushing: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_thread_count_finds_the_same(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
     monkeypatch.setattr(index, "_SMALL", 0)
     rows = (np.random.default_rng(1).standard_normal((2000, 12)) * 1e-39).astype(np.float32)
+    request.getfixturevalue("flushing")
     searcher = ExactIndex(rows, "euclidean")
     one, two = (searcher.search(rows[:100], 5, threads=threads) for threads in (1, 2))
     assert_array_equal(one.indices, two.indices)

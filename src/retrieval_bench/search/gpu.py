@@ -362,7 +362,9 @@ def _exclude(found: Any, exclude: np.ndarray, begin: int, end: int, value: float
         found[at] = value
 
 
-@BACKENDS("torch", about="exact search with candidates from --device by matrix product; the same bits as `exact`")
+@BACKENDS(
+    "torch", about="exact search with candidates from --device by matrix product; the same bits as `exact`", exact=True
+)
 def torch_(gallery: np.ndarray, distance: Distance = "cosine", *, device: str = "cpu") -> Searcher:
     """A gallery on a device.
 

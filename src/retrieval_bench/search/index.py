@@ -577,7 +577,7 @@ def warm_up(distance: Distance = "cosine", kernel: str | None = None) -> None:
         one_call.compiled(kernel_for(kernel), "float32", "float32")
 
 
-@BACKENDS("exact", about="exact search in compiled code on all threads; the same bits every time")
+@BACKENDS("exact", about="exact search in compiled code on all threads; the same bits every time", exact=True)
 def exact(gallery: np.ndarray, distance: Distance = "cosine") -> Searcher:
     """Build the exact search of a run: an `ExactIndex` with its defaults.
 
@@ -589,3 +589,21 @@ def exact(gallery: np.ndarray, distance: Distance = "cosine") -> Searcher:
         The index.
     """
     return ExactIndex(gallery, distance)
+
+
+@BACKENDS(
+    "int8",
+    about="exact search by a scan of int8 codes, in a quarter of the bytes; finds what `exact` finds",
+    exact=True,
+)
+def int8(gallery: np.ndarray, distance: Distance = "cosine") -> Searcher:
+    """Build the search of a run that scans codes: an `ExactIndex` with scan="int8"; bits are scanned as they are.
+
+    Args:
+        gallery: as for `ExactIndex`.
+        distance: as for `ExactIndex`.
+
+    Returns:
+        The index.
+    """
+    return ExactIndex(gallery, distance, scan="float32" if distance == "hamming" else "int8")

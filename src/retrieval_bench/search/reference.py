@@ -72,6 +72,6 @@ def _largest_norm(rows: np.ndarray) -> float:
     return float(np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1)).max(initial=0.0))
 
 
-@BACKENDS("numpy", about="exact search in plain NumPy float64, for checking the others; slow")
+@BACKENDS("numpy", about="exact search in plain NumPy float64, for checking the others; slow", exact=True)
 def numpy(gallery: np.ndarray, distance: Distance = "cosine") -> Searcher:
     return NumpyIndex(gallery, distance)
