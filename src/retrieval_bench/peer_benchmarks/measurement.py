@@ -86,6 +86,11 @@ class Result:
         own = self.read(name)
         return own / median(self.peak_read) if own and self.peak_read else None
 
+    def share_of_peak(self, name: str = REFERENCE) -> float | None:
+        """Of the peak that binds: multiply-adds or reading, whichever is used up more."""
+        shares = [share for share in (self.share_of_flops(name), self.share_of_read(name)) if share is not None]
+        return max(shares, default=None)
+
 
 def race(
     shape: Shape,
