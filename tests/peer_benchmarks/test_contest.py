@@ -8,13 +8,15 @@ from typer.testing import CliRunner
 
 from benchmark.kernel import app
 from retrieval_bench.core import BenchError
-from retrieval_bench.peer_benchmarks import competitors, measurement, memory, plot, report, run, targets
+from retrieval_bench.peer_benchmarks import competitors, hard, measurement, memory, plot, report, run, targets
 from retrieval_bench.peer_benchmarks.agreement import disagreement, true_distances
 from retrieval_bench.peer_benchmarks.competitors import PeerResult
+from retrieval_bench.peer_benchmarks.data import APART, DATA
 from retrieval_bench.peer_benchmarks.measurement import Result
 from retrieval_bench.peer_benchmarks.peaks import WIDTHS, Peaks, emitted_multiply_adds, plain_multiply_adds, read_all
 from retrieval_bench.peer_benchmarks.run import KernelPlan, KernelResults
 from retrieval_bench.peer_benchmarks.shapes import ALL, BATCHES, CODES, SINGLES, Shape, by_gallery_size, chosen
+from retrieval_bench.search.stats import ScanStats
 from retrieval_bench.system.timing import pinned
 
 VECTORS, BITS = Shape(6, 400, 24, k=7), Shape(6, 400, 64, k=7, bits=True)
@@ -78,7 +80,7 @@ def test_judged_in_parts_it_is_the_same(monkeypatch):
 @pytest.fixture
 def on_one_thread(monkeypatch):
     """Nobody waits for a second core that other tests may be using."""
-    for library in ("torch", "faiss", "sklearn.neighbors"):
+    for library in ("torch", "faiss", "usearch", "numkong", "sklearn.neighbors"):
         pytest.importorskip(library)
     monkeypatch.setattr(measurement, "_QUIET_AT_MOST_S", 0.0)
     with pinned(1):
@@ -93,7 +95,7 @@ def test_every_rival_finds_the_same_at_every_setting(monkeypatch, on_one_thread,
     for name, rival in competitors.rivals().items():
         settings = rival(shape, queries, gallery)
         if not settings:
-            assert shape.bits or name == "int8"
+            assert shape.bits
             continue
         _, why = measurement.try_out(name, settings, reference, queries, gallery, patience_s=0.0)
         assert why is None, name
@@ -118,8 +120,8 @@ def test_who_is_wrong_is_named_and_not_timed():
         return {}
 
     class SameData(Shape):
-        def data(self, seed=1):
-            return super().data(seed)
+        def data(self, seed=1, kind="gauss"):
+            return super().data(seed, kind)
 
     entrants = {"float32": truth, "int8": one_bit_off, "numpy": truth, "torch": forgetful, "faiss": elsewhere}
     result = measurement.race(
@@ -191,9 +193,27 @@ def test_the_mean_is_geometric_and_needs_all_batches():
     batches = [result(shape, float32=1.0, numpy=ratio) for shape, ratio in zip(BATCHES, ratios, strict=True)]
     assert targets.geometric_mean([1.0, 4.0]) == 2.0
     found = verdict(batches, what)
-    assert (found.met, found.figure) == (True, f"{np.prod(ratios) ** (1 / 6):.2f}")
+    assert found.met is True
+    assert found.figure.startswith(f"{np.prod(ratios) ** (1 / 6):.2f}; ")
     assert verdict(batches[:-1], what).met is None
     assert verdict([result(shape, float32=1.0, numpy=2.0) for shape in BATCHES], what).met is False
+
+
+def test_instead_of_the_mean_nine_tenths_of_the_binding_peak_will_do():
+    what = "float32, their geometric mean"
+
+    def near_the_peak(share: float, last: float) -> list[Result]:
+        shares = [*(share for _ in BATCHES[1:]), last]
+        ms = [shape.flops / 1e12 * 1e3 / share for shape, share in zip(BATCHES, shares, strict=True)]
+        return [result(shape, read=1e15, float32=time, numpy=2 * time) for shape, time in zip(BATCHES, ms, strict=True)]
+
+    found = verdict(near_the_peak(0.95, 0.91), what)
+    assert (found.met, found.figure) == (True, f"2.00; 91 % at {BATCHES[-1].name}")
+    assert verdict(near_the_peak(0.95, 0.89), what).met is False
+    assert verdict(near_the_peak(0.95, 1.2), what).met is False  # a peak that was disturbed shows nothing
+    assert verdict(near_the_peak(0.95, 0.91)[1:], what).met is None
+    memory_bound = result(BATCHES[0], flops=1e15, read=1e11, float32=BATCHES[0].gallery_bytes / 1e11 * 1e3 / 0.92)
+    assert memory_bound.share_of_peak() == pytest.approx(0.92)
 
 
 def test_shares_of_the_peaks():
@@ -232,10 +252,121 @@ def test_the_table_has_a_line_a_shape_and_a_star_at_the_best_peer():
     assert len(set(map(len, (head, rule, first)))) == 1
     assert head.split()[5:11] == ["k", "float32", "int8", "numpy", "faiss", "x"]
     assert first.split()[5:] == [
-        *("10", "4.00", "1.00", "5.00", "3.00*", "0.750", "3.00", "25.6", "3", "%", "51.2", "51", "%", "-", "-")
+        *("10", "4.00", "1.00", "5.00", "3.00*", "0.750", "3.00", "25.6", "3", "%", "51.2", "51", "%", *"----")
     ]
     assert "1,234*" in second
     assert " - " in second
+
+
+def test_the_share_of_rescored_rows_is_in_the_table():
+    shape = Shape(2, 1000, 16)
+    one = result(shape, float32=1.0, int8=1.0)
+    one.stats = {"float32": ScanStats(2, 1000, 24, 0), "int8": ScanStats(2, 1000, 2000, 1)}
+    head, _, line = report.table([one])
+    place = head.split("  ")
+    assert [word for word in place if word.strip() in ("rescored", "resc. int8")]
+    assert line.split()[-6:-2] == ["1.200", "%", "100.000", "%"]
+    (data,) = report.as_data([one], [])["shapes"]
+    assert data["scanned"]["float32"] == {"queries": 2, "rows": 1000, "rescored": 24, "doubtful": 0, "share": 0.012}
+
+
+def test_a_race_tells_what_our_own_searches_did():
+    entrants = {"float32": competitors.ours_float32, "int8": competitors.ours_int8, "numpy": competitors.search_numpy}
+    raced = measurement.race(VECTORS, entrants, rounds=1, patience_s=0.0, data="clustered")
+    assert not raced.wrong
+    assert set(raced.stats) == {"float32", "int8"}
+    for stats in raced.stats.values():
+        assert stats[:2] == (6, 400)
+        assert stats.rescored >= 6 * 7
+
+
+def test_noise_is_as_it_always_was():
+    queries, gallery = Shape(2, 3, 4).data()
+    rng = np.random.default_rng(0)
+    for found, count in ((gallery, 3), (queries, 2)):
+        rows = rng.standard_normal((count, 4), dtype=np.float32)
+        np.testing.assert_array_equal(found, rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_every_kind_of_data_is_what_it_says(kind):
+    shape = Shape(50, 5_000, 64)
+    queries, gallery = shape.data(kind=kind)
+    assert (queries.dtype, gallery.dtype, queries.shape, gallery.shape) == (*2 * [np.float32], (50, 64), (5_000, 64))
+    np.testing.assert_allclose(np.linalg.norm(gallery, axis=1), 1, atol=1e-6)
+    products = np.sort(queries.astype(np.float64) @ gallery.T.astype(np.float64), axis=1)
+    typical, nearest = np.median(products), np.median(products[:, -1])
+    if kind == "gauss":
+        assert abs(typical) < 0.02
+        assert nearest < 0.7
+    elif kind == "clustered":
+        assert 0.3 < typical < 0.5
+        assert 0.8 < nearest < 0.99
+    else:
+        assert abs(typical) < 0.05
+        apart = np.linalg.norm(queries[:, None].astype(np.float64) - gallery[None], axis=2)
+        np.testing.assert_allclose(np.sort(apart, axis=1)[:, :50], np.sqrt(2) * APART, rtol=0.5)
+    codes = Shape(4, 2_000, 64, bits=True).data(kind=kind)[1]
+    assert (codes.dtype, codes.shape) == (np.uint8, (2_000, 8))
+    assert 0.3 < np.bitwise_count(codes).mean() / 8 < 0.8
+
+
+def test_a_peer_that_gives_noise_instead_of_near_duplicates_is_found_out():
+    queries, gallery = VECTORS.data(kind="duplicates")
+    reference = competitors.ours_float32(VECTORS, queries, gallery)[""]()
+    assert disagreement(queries, gallery, reference.rows, reference.rows, reference.distances) is None
+    shifted = (reference.rows + 1) % VECTORS.rows
+    assert disagreement(queries, gallery, shifted, reference.rows, None) is not None
+
+
+SMALL = Shape(3, 300, 16)
+
+
+@pytest.fixture(scope="module")
+def hard_results():
+    with pinned(1):
+        return hard.races(SMALL, rounds=2)
+
+
+def test_hard_data_is_searched_and_right(hard_results):
+    assert len(hard_results) == len(hard.HARD) * len(hard.DISTANCES)
+    for one in hard_results:
+        assert one.wrong == {}
+        assert {name: len(times) for name, times in one.ms.items()} == {"float32": 2, "int8": 2}
+        assert set(one.gauss_ms) == {"float32", "int8"}
+    equal = next(one for one in hard_results if one.data == "all rows equal")
+    assert equal.stats["float32"].doubtful == SMALL.queries
+    assert equal.stats["float32"].share > 1  # all of them, after some that were computed twice
+
+
+def test_hard_data_is_what_it_says():
+    rng = np.random.default_rng(0)
+    rows = hard.parallel(rng, 20, 8)
+    assert np.linalg.matrix_rank(rows) == 1
+    assert len(np.unique(rows, axis=0)) == 20
+    assert len(np.unique(hard.equal(rng, 20, 8), axis=0)) == 1
+    rows = hard.near_duplicates(rng, 200, 64)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1e6, rtol=1e-4)
+    assert 1e-6 < np.linalg.norm(rows - rows.mean(axis=0), axis=1).mean() / 1e6 < 2e-5
+    rows = np.abs(hard.huge_coordinate(rng, 200, 8))
+    assert rows[:, 0].mean() > 1e5 * rows[:, 1:].mean()
+
+
+def test_the_ratios_of_hard_data_are_judged_and_wrong_results_named():
+    one = hard.HardResult(
+        "all rows equal",
+        "cosine",
+        {"float32": [31.0, 29.0, 30.0], "int8": [61.0]},
+        {"float32": [10.0], "int8": [5.0]},
+        {"float32": ScanStats(1, 10, 10, 1), "int8": ScanStats(1, 10, 5, 0)},
+        {"int8": "not identical to the float64 backend"},
+    )
+    assert (one.ratio("float32"), one.ratio("int8"), one.ratio("int8", "float32")) == (3.0, 12.2, 6.1)
+    text = hard.lines([one], SMALL, quick=False)
+    assert text[2].split()[-9:] == ["30.0", "3.00", "100.00", "%", "61.0", "12.20", "6.10", "50.00", "%"]
+    assert "WRONG: all rows equal, cosine: int8: not identical to the float64 backend" in text
+    assert [line.split()[0] for line in text[-2:]] == ["met", "NOT"]
+    assert "no target is judged" in hard.lines([one], SMALL, quick=True)[-1]
 
 
 def test_choosing_shapes():
@@ -277,6 +408,7 @@ def test_quick_from_end_to_end(without_peaks, monkeypatch, tmp_path):
     monkeypatch.setattr(measurement, "_QUIET_AT_MOST_S", 0.0)
     file = tmp_path / "times.json"
     options = ["--quick", "--rounds", "1", "--threads", "1", "--only", "16x*,hamming-1x*x64-*", "--json", str(file)]
+    options += ["--data", "clustered"]
     done = CliRunner().invoke(app, options)
     assert done.exit_code == 0, done.output
     assert "1 x 1,000 x 256" in done.stdout
@@ -286,7 +418,23 @@ def test_quick_from_end_to_end(without_peaks, monkeypatch, tmp_path):
     assert [shape["name"] for shape in data["shapes"]] == ["1x1000x256-k10", "hamming-1x10000x64-k10"]
     assert data["threads"] == data["environment"]["thread_counts"]["numba"] == 1
     assert data["targets"] == []
+    assert data["plan"]["data"] == "clustered"
+    assert "Data: clustered." in done.stdout
+    assert data["shapes"][0]["scanned"]["float32"]["rescored"] >= 10
     assert set(data["shapes"][0]["median_ms"]) >= {"float32", "numpy", "torch", "sklearn"}
+
+
+def test_hard_data_from_end_to_end(monkeypatch, tmp_path):
+    monkeypatch.setattr(measurement, "_QUIET_AT_MOST_S", 0.0)
+    monkeypatch.setattr(hard, "DISTANCES", ("euclidean",))
+    file = tmp_path / "hard.json"
+    options = ["--hard", "--quick", "--rounds", "1", "--threads", "1", "--json", str(file)]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert "near-duplicates at norm 1e6" in done.stdout
+    data = json.loads(file.read_text(encoding="utf-8"))
+    assert [one["data"] for one in data["hard"]] == list(hard.HARD)
+    assert data["hard"][0]["ratios"]["float32"] > 0
 
 
 @pytest.mark.slow(reason="loads matplotlib")
@@ -311,6 +459,9 @@ def test_mistakes_are_one_sentence(without_peaks, tmp_path):
     for options, sentence in (
         (["--only", "nothing"], "no shape matches 'nothing'"),
         (["--threads", "4096"], "threads is 4096"),
+        (["--hard", "--threads", "4096"], "threads is 4096"),
+        (["--data", "uniform"], "--data uniform: choose gauss, clustered, duplicates"),
+        (["--hard", "--only", "1x*"], "--hard has its own shape and data"),
     ):
         done = CliRunner().invoke(app, options)
         assert done.exit_code == 2

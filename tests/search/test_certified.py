@@ -210,7 +210,7 @@ def test_many_candidates_are_rescored_on_the_way(distance, monkeypatch):
     compare(gallery[:12], gallery, 10, distance)
     monkeypatch.setattr(certified, "rescore_budget", lambda n, k: n)
     index = compare(gallery[:12], gallery, 10, distance)
-    assert index.last.fallbacks == 0
+    assert index.last.doubtful == 0
     assert index.last.rescored > 40 * 12
 
 
@@ -228,7 +228,7 @@ def test_what_defeats_the_bound_falls_back_and_is_right(maker, distance):
     assert_identical(found, ExactIndex(gallery, distance).search(gallery[:9], 5))
     if maker in (clustered, huge_coordinate) or (distance == "cosine" and maker is denormal):
         return  # moved to the centre, or of unit length, by the time it is scanned: little is wrong with it
-    assert index.last.fallbacks > 0
+    assert index.last.doubtful > 0
     assert index.bytes > small  # the float32 panels
     assert index.last.queries == 9
 
@@ -237,7 +237,7 @@ def test_a_zero_query_ties_with_everyone_and_falls_back():
     rng = np.random.default_rng(9)
     gallery, queries = random(rng, 20_000, 8), np.zeros((1, 8), np.float32)
     index = compare(queries, gallery, 5, "cosine")
-    assert index.last.fallbacks == 1
+    assert index.last.doubtful == 1
     assert index.search(queries, 5).indices.tolist() == [[0, 1, 2, 3, 4]]
 
 
@@ -246,14 +246,14 @@ def test_only_the_queries_in_need_fall_back():
     gallery, queries = random(rng, 30_000, 32), random(rng, 20, 32)
     queries[7] = 0
     index = compare(queries, gallery, 5, "inner_product")
-    assert index.last.fallbacks == 1
+    assert index.last.doubtful == 1
     assert index.last.rescored < 20 * rescore_budget(30_000, 5)
 
 
 def test_random_vectors_need_few_rows():
     rng = np.random.default_rng(11)
     index = compare(random(rng, 16, 128), random(rng, 10_000, 128), 10, "cosine")
-    assert index.last.fallbacks == 0
+    assert index.last.doubtful == 0
     assert index.last.rescored < 16 * 100
 
 

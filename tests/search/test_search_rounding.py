@@ -51,6 +51,6 @@ def test_queries_that_fall_back_get_their_own_results_in_every_batch(monkeypatch
     monkeypatch.setattr(certified, "_SCRATCH_BYTES", 1)  # one query after the other
     index = CertifiedIndex(gallery)
     found, expected = index.search(queries, 5), ExactIndex(gallery).search(queries, 5)
-    assert index.last.fallbacks == 9
+    assert index.last.doubtful == 9
     assert_array_equal(found.indices, expected.indices)
     assert_array_equal(found.distances, expected.distances)

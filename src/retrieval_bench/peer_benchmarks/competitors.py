@@ -12,11 +12,15 @@ import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from retrieval_bench.peer_benchmarks.shapes import Shape
+from retrieval_bench.search.stats import ScanStats
 
 
 class PeerResult(NamedTuple):
@@ -30,12 +34,30 @@ Search = Callable[[], PeerResult]
 Rival = Callable[[Shape, np.ndarray, np.ndarray], dict[str, Search]]
 
 OURS = ("float32", "int8")
-PEERS = ("numpy", "torch", "faiss", "sklearn")
+PEERS = ("numpy", "torch", "faiss", "usearch", "numkong", "sklearn", "sklearn64")
 
 # A whole product of queries and gallery does not stay in a cache, and beyond some size not in memory: numpy and torch
 # are also tried on as many queries at a time as give a product of this size, written into the same memory each time.
 PRODUCT_BYTES = {"blocks of 16 MiB": 16 << 20, "blocks of 128 MiB": 128 << 20}
 LARGEST_PRODUCT = 1 << 30  # bytes; larger ones are computed in blocks only
+
+
+@dataclass(frozen=True, eq=False)
+class OwnSearch:
+    """A search of this package, which also tells what it did."""
+
+    index: Any
+    queries: np.ndarray
+    k: int
+
+    def __call__(self) -> PeerResult:
+        ranking = self.index.search(self.queries, self.k)
+        return PeerResult(ranking.indices, ranking.distances)
+
+    @property
+    def stats(self) -> ScanStats:
+        """Of the last call."""
+        return self.index.last  # type: ignore[no-any-return]
 
 
 def rivals() -> dict[str, Rival]:
@@ -46,7 +68,10 @@ def rivals() -> dict[str, Rival]:
         "numpy": ("numpy", search_numpy),
         "torch": ("torch", search_torch),
         "faiss": ("faiss", search_faiss),
+        "usearch": ("usearch", search_usearch),
+        "numkong": ("numkong", search_numkong),
         "sklearn": ("sklearn", search_sklearn),
+        "sklearn64": ("sklearn", search_sklearn64),
     }
     return {name: rival for name, (library, rival) in every.items() if importlib.util.find_spec(library)}
 
@@ -54,21 +79,13 @@ def rivals() -> dict[str, Rival]:
 def ours_float32(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
     from retrieval_bench.search.index import ExactIndex
 
-    return {"": _ours(ExactIndex(gallery, "hamming" if shape.bits else "inner_product"), queries, shape.k)}
+    return {"": OwnSearch(ExactIndex(gallery, "hamming" if shape.bits else "inner_product"), queries, shape.k)}
 
 
 def ours_int8(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
     from retrieval_bench.search.index import ExactIndex
 
-    return {} if shape.bits else {"": _ours(ExactIndex(gallery, "inner_product", scan="int8"), queries, shape.k)}
-
-
-def _ours(index: Any, queries: np.ndarray, k: int) -> Search:
-    def search() -> PeerResult:
-        ranking = index.search(queries, k)
-        return PeerResult(ranking.indices, ranking.distances)
-
-    return search
+    return {} if shape.bits else {"": OwnSearch(ExactIndex(gallery, "inner_product", scan="int8"), queries, shape.k)}
 
 
 def search_numpy(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
@@ -223,6 +240,91 @@ def search_sklearn(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> di
         return PeerResult(rows, None)
 
     return {strategy: functools.partial(search, strategy) for strategy in ("parallel_on_X", "parallel_on_Y")}
+
+
+def search_sklearn64(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
+    """The same in float64, which decides here, too; queries and gallery are converted beforehand."""
+    return {} if shape.bits else search_sklearn(shape, queries.astype(np.float64), gallery.astype(np.float64))
+
+
+def search_usearch(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
+    """`search(exact=True)`, which compares all pairs, one by one; codes: one query only, a thousand take minutes."""
+    usearch: Any = importlib.import_module("usearch.index")
+    kind = usearch.MetricKind
+    if shape.bits and shape.queries > 1:
+        return {}
+
+    def search(metric: Any, workers: int) -> PeerResult:
+        dtype = usearch.ScalarKind.B1 if shape.bits else None
+        found = usearch.search(gallery, queries, shape.k, metric, exact=True, threads=workers, dtype=dtype)
+        rows, distances = (np.atleast_2d(column) for column in (found.keys, found.distances))
+        if metric == kind.IP:
+            distances = distances - 1
+        elif metric == kind.L2sq:
+            distances = distances / 2 - 1
+        return PeerResult(rows.astype(np.int64), distances)
+
+    threads = _openmp_threads()
+    metrics = {"differing bits": kind.Hamming} if shape.bits else {"products": kind.IP, "squares": kind.L2sq}
+    return {
+        f"{name}, threads: {workers}": functools.partial(search, metric, workers)
+        for name, metric in metrics.items()
+        for workers in sorted({threads, 1 if shape.queries == 1 else threads})
+    }
+
+
+def search_numkong(shape: Shape, queries: np.ndarray, gallery: np.ndarray) -> dict[str, Search]:
+    """`dots_packed`, which sums products of float32 in float64, and argpartition; each thread takes its own part.
+
+    The gallery is packed beforehand; or, in the search, the queries are. Codes: `hammings_packed`, one query only.
+    """
+    numkong: Any = importlib.import_module("numkong")
+    if shape.bits and shape.queries > 1:
+        return {}
+    threads = _openmp_threads()
+    packing, multiplying, dtype = (
+        (numkong.hammings_pack, numkong.hammings_packed, "uint32")
+        if shape.bits
+        else (numkong.dots_pack, numkong.dots_packed, "float64")
+    )
+
+    def nearest(some: np.ndarray, packed: Any, width: int, across: bool) -> PeerResult:
+        """Of a block of products; across: of gallery rows and packed queries."""
+        out = numkong.empty((len(some), width), dtype=dtype)
+        multiplying(some, packed, out=out)
+        products = np.asarray(out)
+        if across:
+            products = np.ascontiguousarray(products.T)
+        if not shape.bits:
+            np.negative(products, out=products)
+        return _k_smallest(products, min(shape.k, products.shape[1]))
+
+    def by_queries(packed: Any, block: int) -> PeerResult:
+        parts = [queries[start : start + block] for start in range(0, len(queries), block)]
+        found = list(pool.map(lambda some: nearest(some, packed, len(gallery), False), parts))
+        rows, distances = (np.concatenate(column) for column in zip(*found, strict=True))
+        return PeerResult(rows, distances)
+
+    def by_rows() -> PeerResult:
+        packed = packing(queries)
+        bounds = [len(gallery) * part // threads for part in range(threads + 1)]
+        found = list(
+            pool.map(lambda ends: nearest(gallery[slice(*ends)], packed, len(queries), True), pairwise(bounds))
+        )
+        rows = np.concatenate([part.rows + start for part, start in zip(found, bounds[:-1], strict=True)], axis=1)
+        distances = np.concatenate([part.distances for part in found], axis=1)
+        best = _k_smallest(distances, shape.k)
+        return PeerResult(np.take_along_axis(rows, best.rows, axis=1), best.distances)
+
+    pool = ThreadPoolExecutor(threads)
+    settings: dict[str, Search] = {}
+    if 8 * shape.queries * shape.rows <= LARGEST_PRODUCT:
+        settings["packed queries"] = by_rows
+    packed = packing(gallery)
+    for size in PRODUCT_BYTES.values():
+        block = max(1, min(-(-shape.queries // threads), size // (8 * shape.rows)))
+        settings[f"packed gallery, {block} queries at a time"] = functools.partial(by_queries, packed, block)
+    return settings
 
 
 def _openmp_threads() -> int:

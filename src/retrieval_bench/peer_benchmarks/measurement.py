@@ -16,9 +16,11 @@ import numpy as np
 import psutil
 
 from retrieval_bench.peer_benchmarks.agreement import disagreement
-from retrieval_bench.peer_benchmarks.competitors import OURS, PEERS, PeerResult, Rival, Search
+from retrieval_bench.peer_benchmarks.competitors import OURS, PEERS, OwnSearch, PeerResult, Rival, Search
+from retrieval_bench.peer_benchmarks.data import Data
 from retrieval_bench.peer_benchmarks.peaks import Peaks
 from retrieval_bench.peer_benchmarks.shapes import Shape
+from retrieval_bench.search.stats import ScanStats
 from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import Stopwatch
 
@@ -42,6 +44,7 @@ class Result:
     )  # each setting of each rival, before the rounds
     settings: dict[str, str] = field(default_factory=dict)  # of each rival, the one that was fastest in the trials
     wrong: dict[str, str] = field(default_factory=dict)  # why a rival's result is not right; it is not timed then
+    stats: dict[str, ScanStats] = field(default_factory=dict)  # of our own searches, their last round
     peak_flops: list[float] = field(default_factory=list)  # a second, one value a round
     peak_read: list[float] = field(default_factory=list)  # bytes a second
 
@@ -83,6 +86,11 @@ class Result:
         own = self.read(name)
         return own / median(self.peak_read) if own and self.peak_read else None
 
+    def share_of_peak(self, name: str = REFERENCE) -> float | None:
+        """Of the peak that binds: multiply-adds or reading, whichever is used up more."""
+        shares = [share for share in (self.share_of_flops(name), self.share_of_read(name)) if share is not None]
+        return max(shares, default=None)
+
 
 def race(
     shape: Shape,
@@ -91,6 +99,7 @@ def race(
     peaks: Peaks | None = None,
     patience_s: float = 2.0,
     progress: Progress | None = None,
+    data: Data = "gauss",
 ) -> Result:
     """Build, check, choose each rival's setting, and measure: to be called with all thread pools pinned.
 
@@ -99,7 +108,7 @@ def race(
     """
     tell = progress or (lambda what, done, total: None)
     result = Result(shape)
-    queries, gallery = shape.data()
+    queries, gallery = shape.data(kind=data)
     ready: dict[str, dict[str, Search]] = {}
     for name, rival in rivals.items():
         tell(f"{shape.name}: {name} builds", 0, rounds)
@@ -125,11 +134,12 @@ def race(
             break
         tell(shape.name, min(done, rounds), rounds)
         for name, search in entrants.items():
-            result.samples_ms[name].append(_timed(search) * 1e3)
+            result.samples_ms[name].append(timed(search) * 1e3)
         if peaks is not None:
             wait_until_quiet()
             result.peak_flops.append(peaks.flops())
             result.peak_read.append(peaks.read())
+    result.stats = {name: search.stats for name, search in entrants.items() if isinstance(search, OwnSearch)}
     return result
 
 
@@ -161,7 +171,7 @@ def try_out(
         if done and time.monotonic() - start > patience_s:
             break
         for setting, search in hopeful.items():
-            times[setting].append(_timed(search))
+            times[setting].append(timed(search))
     return {setting: median(times[setting]) if setting in times else first[setting] for setting in settings}, why
 
 
@@ -182,7 +192,7 @@ def _bits(distances: np.ndarray | None) -> np.ndarray:
     return np.ascontiguousarray(distances, np.float32).view(np.uint32)
 
 
-def _timed(search: Search) -> float:
+def timed(search: Search) -> float:
     """Seconds of one call."""
     wait_until_quiet()
     with Stopwatch() as watch:
@@ -204,7 +214,7 @@ def wait_until_quiet() -> None:
 
 
 class OtherProcesses:
-    """`with Neighbours() as others: ...; others.share`: the part of all cores that other processes took meanwhile."""
+    """`with OtherProcesses() as others: ...; others.share`: the part of all cores that others took meanwhile."""
 
     share: float | None = None
 

@@ -20,9 +20,17 @@ COLOURS = {
     "numpy": "#8c6d1f",
     "torch": "#c4522b",
     "faiss": "#3d7a4a",
+    "usearch": "#8a5aa8",
+    "numkong": "#b0722f",
     "sklearn": "#777777",
+    "sklearn64": "#a8a8a8",
 }
-LABELS = {"float32": "ours, float32", "int8": "ours, int8 certified", "sklearn": "scikit-learn"}
+LABELS = {
+    "float32": "ours, float32",
+    "int8": "ours, int8 certified",
+    "sklearn": "scikit-learn",
+    "sklearn64": "scikit-learn, float64",
+}
 INK, GRID = "#222222", "#e4e4e4"
 
 _LABEL_GAP = 0.045  # of the height of the (logarithmic) axis, so that two labels do not touch

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.peer_benchmarks import report
+from retrieval_bench.peer_benchmarks import hard, report
 from retrieval_bench.peer_benchmarks.competitors import rivals
+from retrieval_bench.peer_benchmarks.data import DATA, Data
 from retrieval_bench.peer_benchmarks.measurement import OtherProcesses, Result, race
 from retrieval_bench.peer_benchmarks.memory import extra_memory
 from retrieval_bench.peer_benchmarks.peaks import peaks
@@ -21,18 +22,20 @@ from retrieval_bench.records.environment import environment, now
 from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import pinned, usable_cores
 
-LIBRARIES = ("numpy", "numba", "torch", "faiss-cpu", "scikit-learn")
+LIBRARIES = ("numpy", "numba", "torch", "faiss-cpu", "usearch", "numkong", "scikit-learn")
 
 
 @dataclass(frozen=True)
 class KernelPlan:
-    """only: comma-separated patterns of shape names, None for all. threads: None for every usable core."""
+    """only: comma-separated patterns of shape names, None for all. threads: None for every usable core. data: what is
+    searched."""
 
     only: str | None = None
     rounds: int = 5
     threads: int | None = None
     quick: bool = False
     memory: bool = False
+    data: Data = "gauss"
 
     @property
     def patience_s(self) -> float:
@@ -58,16 +61,10 @@ class KernelResults:
         return verdicts(self.results, self.extra_mib)
 
     def lines(self) -> list[str]:
-        below = report.footer(self.results, self.verdicts, self.threads, self.others, self.plan.quick)
+        below = report.footer(self.results, self.verdicts, self.threads, self.others, self.plan.quick, self.plan.data)
         return [*report.table(self.results), "", *below]
 
     def as_data(self) -> dict[str, Any]:
-        versions = {}
-        for library in LIBRARIES:
-            try:
-                versions[library] = importlib.metadata.version(library)
-            except importlib.metadata.PackageNotFoundError:
-                continue
         return report.as_data(
             self.results,
             [] if self.plan.quick else self.verdicts,
@@ -76,8 +73,7 @@ class KernelResults:
             threads=self.threads,
             others=self.others,
             extra_mib=self.extra_mib,
-            environment=environment(versions, None, "as the system sets it").model_dump(mode="json")
-            | {"thread_counts": self.thread_counts},
+            environment=_environment() | {"thread_counts": self.thread_counts},
         )
 
     def plot(self, file: Path, progress: Progress | None, say: Callable[[str], None] | None) -> None:
@@ -93,10 +89,68 @@ class KernelResults:
                 progress,
                 say,
                 self.plan.patience_s,
+                self.plan.data,
             )[0]
             for queries in (1, 100)
         }
         draw(panels, file)
+
+
+@dataclass
+class HardResults:
+    plan: KernelPlan
+    threads: int
+    shape: Shape
+    results: list[hard.HardResult]
+    others: float | None
+    started: str
+
+    @property
+    def wrong(self) -> bool:
+        return any(result.wrong for result in self.results)
+
+    def lines(self) -> list[str]:
+        return [*hard.lines(self.results, self.shape, self.plan.quick), *report.disturbance(self.others)]
+
+    def as_data(self) -> dict[str, Any]:
+        return {
+            "schema": report.SCHEMA_VERSION,
+            "started": self.started,
+            "plan": asdict(self.plan),
+            "threads": self.threads,
+            "others": self.others,
+            "environment": _environment(),
+            "shape": vars(self.shape),
+            "hard": hard.as_data(self.results),
+        }
+
+
+def run_hard(plan: KernelPlan, progress: Progress | None = None) -> HardResults:
+    """Data that defeats the bound, in place of the shapes."""
+    threads, started = _threads(plan), now()
+    shape = hard.SHAPE.shrunk() if plan.quick else hard.SHAPE
+    with OtherProcesses() as others, pinned(threads):
+        results = hard.races(shape, plan.rounds, progress)
+    return HardResults(plan, threads, shape, results, others.share, started)
+
+
+def _environment() -> dict[str, Any]:
+    versions = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return environment(versions, None, "as the system sets it").model_dump(mode="json")
+
+
+def _threads(plan: KernelPlan) -> int:
+    cores = usable_cores()
+    if plan.threads is not None and plan.threads > cores:
+        raise BenchError(
+            f"threads is {plan.threads}; this process may use {cores} cores; more would measure oversubscription"
+        )
+    return plan.threads or cores
 
 
 def run(
@@ -104,16 +158,13 @@ def run(
 ) -> KernelResults:
     """progress(what, done, total) is called often, say(sentence) once a shape."""
     plan = plan or KernelPlan()
-    cores = usable_cores()
-    if plan.threads is not None and plan.threads > cores:
-        raise BenchError(
-            f"threads is {plan.threads}; this process may use {cores} cores; more would measure oversubscription"
-        )
-    threads = plan.threads or cores
+    if plan.data not in DATA:
+        raise BenchError(f"--data {plan.data}: choose {', '.join(DATA)}")
+    threads = _threads(plan)
     shapes = chosen(plan.only, plan.quick)
     started = now()
     with OtherProcesses() as others:
-        results, counts = _raced(shapes, plan.rounds, threads, progress, say, plan.patience_s)
+        results, counts = _raced(shapes, plan.rounds, threads, progress, say, plan.patience_s, plan.data)
     extra: dict[str, float] = {}
     if plan.memory:
         extra = extra_memory(threads, shapes[0]) if plan.quick else extra_memory(threads)
@@ -127,6 +178,7 @@ def _raced(
     progress: Progress | None,
     say: Callable[[str], None] | None,
     patience_s: float,
+    data: Data,
 ) -> tuple[list[Result], dict[str, int]]:
     """The results, and the thread counts that the libraries read back while they ran."""
     entrants = rivals()
@@ -138,7 +190,7 @@ def _raced(
     with pinned(threads) as counts:
         top = peaks(threads)
         for shape in shapes:
-            results.append(race(shape, entrants, rounds, top, patience_s, progress))
+            results.append(race(shape, entrants, rounds, top, patience_s, progress, data))
             gc.collect()  # indexes that sit in reference cycles: the next shape needs their memory
             if say is not None:
                 say(report.progress_line(results[-1]))

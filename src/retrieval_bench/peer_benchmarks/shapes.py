@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from retrieval_bench.core import BenchError
+from retrieval_bench.peer_benchmarks.data import Data, drawn
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,9 @@ class Shape:
         """What must be read at least once: float32 vectors or packed codes, without any padding."""
         return self.rows * self.dim // 8 if self.bits else 4 * self.rows * self.dim
 
-    def data(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def data(self, seed: int = 0, kind: Data = "gauss") -> tuple[np.ndarray, np.ndarray]:
         """Queries and gallery: (q, d) and (n, d) float32 rows of length 1, or (.., dim // 8) uint8 codes."""
-        rng = np.random.default_rng(seed)
-        gallery = self._random(rng, self.rows)
-        return self._random(rng, self.queries), gallery
-
-    def _random(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        if self.bits:
-            return rng.integers(0, 256, (count, self.dim // 8), dtype=np.uint8)
-        rows = rng.standard_normal((count, self.dim), dtype=np.float32)
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        return rows
+        return drawn(kind, np.random.default_rng(seed), self.queries, self.rows, self.dim, self.bits)
 
     def shrunk(self) -> Shape:
         """The same kind of search, small enough to try the programme out; its times say nothing about the kernel."""

@@ -19,7 +19,6 @@ too many (all rows equal, one huge coordinate, values beyond the safe range) the
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
@@ -72,6 +71,7 @@ from retrieval_bench.search.quantise import (
 )
 from retrieval_bench.search.rescore import distances_of_four
 from retrieval_bench.search.settling import Asked, Kept
+from retrieval_bench.search.stats import LastSearch, ScanStats
 from retrieval_bench.search.threads import on_threads
 
 CHUNK_BYTES = caches().second // 4  # codes that stay in the second-level cache while all queries visit them
@@ -129,8 +129,8 @@ def scanner(how: str, together: int, asked: str, dtype: str) -> Any:
         capacity: how many candidates may wait to be rescored.
         near (q, k) float64, who (q, k) int64: filled with distances and rows, in no order, inf and -1 where there are
             fewer.
-        rescored: (q,) int64, filled with the number of rows rescored, or -1 for queries that exceeded the budget or
-            could not be scanned: what was found means nothing.
+        rescored: (q,) int64, filled with the number of rows rescored; negative, less one, for queries that exceeded
+            the budget or could not be scanned: what was found means nothing.
         candidates, worst, counts, upper, masks, at, four: scratch, see `CertifiedIndex._scratch`.
         """
         queries, codes, starts, terms = borrowed(queries), borrowed(codes), borrowed(starts), borrowed(terms)
@@ -182,8 +182,8 @@ def scanner(how: str, together: int, asked: str, dtype: str) -> Any:
                         factors, centre_length, candidates[place, :left], near, who, rescored, budget, at, four,
                     )  # fmt: skip
         for query in range(len(queries)):
-            if terms[query // together, LIMIT, query % together] == np.inf:
-                rescored[query] = -1
+            if terms[query // together, LIMIT, query % together] == np.inf and rescored[query] >= 0:
+                rescored[query] = -rescored[query] - 1
 
     f32, f64, i64 = types.float32, types.float64, types.int64
     queries, rows = (types.Array(numba.from_dtype(np.dtype(kind)), 2, "C", readonly=True) for kind in (asked, dtype))
@@ -285,7 +285,7 @@ def _rescore(
             break
         rescored[query] += count
         if rescored[query] > budget:
-            rescored[query] = -1
+            rescored[query] = count - rescored[query] - 1
             terms[block, LIMIT, r] = np.inf
             break
         for lane in range(count, FOUR_ROWS):
@@ -342,16 +342,6 @@ def _replace_largest(heaps: np.ndarray, line: int, value: Any) -> None:
 # --- the door --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ScanStats:
-    """What a search did: queries, gallery rows, rows rescored in float64 (all queries), queries that fell back."""
-
-    queries: int = 0
-    rows: int = 0
-    rescored: int = 0
-    fallbacks: int = 0
-
-
 class CertifiedIndex:
     """A gallery as int8 codes beside its rows; finds exactly what ExactIndex finds.
 
@@ -359,7 +349,7 @@ class CertifiedIndex:
     Kept: one byte per value in the codes, 16 bytes per row beside them, and the rows as ExactIndex keeps them. A query
     that the bound can't help makes the float32 engine pack its panels, once; `bytes` counts them from then on.
 
-    last: ScanStats of the last search.
+    last: as for ExactIndex.
     """
 
     @tiny_numbers_kept
@@ -399,7 +389,7 @@ class CertifiedIndex:
             self._largest_norm = max(self._largest_norm, float(facts[:, NORM].max(initial=0.0)))
         self._rows.complete()
         self._idle: list[Any] = []  # scratch that no search is using
-        self.last = ScanStats()
+        self._last = LastSearch()
 
     @property
     def bytes(self) -> int:
@@ -409,6 +399,10 @@ class CertifiedIndex:
 
     def __len__(self) -> int:
         return self._n
+
+    @property
+    def last(self) -> ScanStats:
+        return self._last.stats
 
     @tiny_numbers_kept
     def search(
@@ -421,7 +415,7 @@ class CertifiedIndex:
         exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
         ranking = room_for(len(queries), k, self._n)
         found = min(k, self._n)
-        rescored = fallbacks = 0
+        rescored = doubtful = 0
         batch = max(_SCRATCH_BYTES // (64 * found + 12 * self.dim + 1024), 1)
         for start in range(0, len(queries), batch):
             part = slice(start, min(start + batch, len(queries)))
@@ -433,16 +427,18 @@ class CertifiedIndex:
                 continue
             asked = Asked(values, squares, factors, facts)
             who, near, counts = self._scanned(asked, some, found, exclude[part], threads)
-            rescored += int(counts[counts > 0].sum())
+            rescored += int(np.where(counts < 0, -counts - 1, counts).sum())
             again = start + np.flatnonzero(counts < 0)
             if len(self._rows.zeros):
                 self._with_zeros(who, near, exclude[part])
             ranking.indices[part, :found], ranking.distances[part, :found] = who, near
             if len(again):
-                exact = self.float32().search(queries[again], k, exclude[again], threads=threads)
+                float32 = self.float32()
+                exact = float32.search(queries[again], k, exclude[again], threads=threads)
                 ranking.indices[again], ranking.distances[again] = exact.indices, exact.distances
-                fallbacks += len(again)
-        self.last = ScanStats(len(queries), self._n, rescored, fallbacks)
+                rescored += float32.last.rescored
+                doubtful += len(again)
+        self._last.figures = len(queries), self._n, rescored, doubtful
         return ranking
 
     __call__ = search
@@ -459,8 +455,8 @@ class CertifiedIndex:
     def _scanned(
         self, asked: Asked, some: np.ndarray, k: int, exclude: np.ndarray, most_threads: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows and float64 distances (q, k), in order, and how many rows were rescored, -1 where the query must go to
-        the float32 engine. some: (q, d) float32 points.
+        """Rows and float64 distances (q, k), in order, and how many rows were rescored, negative, less one, where the
+        query must go to the float32 engine. some: (q, d) float32 points.
 
         Many queries are dealt out to the threads; of few, each thread scans its own stretch of the gallery.
         """
@@ -500,7 +496,8 @@ class CertifiedIndex:
         else:
             who, near = (np.concatenate([one[place] for one in parts], axis=1) for place in (0, 1))
             each = np.stack([rescored for _, _, rescored in parts])
-            counts = np.where((each < 0).any(axis=0), -1, each.sum(axis=0))
+            counts = np.where(each < 0, -each - 1, each).sum(axis=0)
+            counts = np.where((each < 0).any(axis=0), -counts - 1, counts)
         order = np.argsort(near, axis=1)
         near, who = (np.take_along_axis(each, order, axis=1) for each in (near, who))
         if (near[:, 1:] == near[:, :-1]).any():  # equal distances rank by row

@@ -49,10 +49,12 @@ from retrieval_bench.search.scans import (
     merged,
     words_of,
 )
+from retrieval_bench.search.stats import LastSearch, ScanStats
 from retrieval_bench.search.threads import on_threads
 
 if TYPE_CHECKING:
     from retrieval_bench.search.emit import Kernel
+    from retrieval_bench.search.settling import Settled
 
 Scan = Literal["float32", "int8", "auto"]
 
@@ -229,6 +231,7 @@ class ExactIndex:
         self._more = 0  # candidates kept beyond the usual number, since it has been too small
         self._piece = self._certified = None
         self._bytes = 0
+        self._last = LastSearch()
         self.build_seconds = 0.0
 
     def _pack_all(self) -> None:
@@ -249,6 +252,11 @@ class ExactIndex:
     def bytes(self) -> int:
         """Bytes that the index takes in memory."""
         return self._bytes if self._certified is None else int(self._certified.bytes)
+
+    @property
+    def last(self) -> ScanStats:
+        """`ScanStats` of the last `search` that the calling thread made; zeros before the first."""
+        return self._last.stats
 
     @tiny_numbers_kept
     def search(
@@ -281,8 +289,12 @@ class ExactIndex:
         kept = found if self.distance == "hamming" else min(self._n, found + self._more + _spare(found, self.dim))
         small = found > 0 and self._rows is not None and self._piece is not None
         small = small and len(queries) * self._n * self.dim < _SMALL
-        if small and self._in_one_call(queries, found, kept, exclude, ranking):
-            return ranking
+        rescored = doubtful = 0
+        if small:
+            rescored, settled = self._in_one_call(queries, found, kept, exclude, ranking)
+            if settled:
+                self._last.figures = len(queries), self._n, rescored, 0
+                return ranking
         from retrieval_bench.search import kernels
 
         for batch in self._batches(len(queries), 24 * kept + 16 * found + 8 * self.dim + 1024):
@@ -293,41 +305,46 @@ class ExactIndex:
                 if self.distance == "hamming":
                     ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = kernels.unpack(keys)
                 elif found:
-                    rows, distances = self._settled(queries, some, keys, found, exclude, threads)
-                    ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = rows, distances
+                    result = self._settled(queries, some, keys, found, exclude, threads)
+                    ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = result[:2]
+                    rescored += result.rescored
+                    doubtful += int(result.doubtful.sum())
+        self._last.figures = len(queries), self._n, rescored, doubtful
         return ranking
 
     __call__ = search
 
-    def _in_one_call(self, queries: np.ndarray, k: int, kept: int, exclude: np.ndarray, ranking: Ranking) -> bool:
-        """Fill the ranking, if that leaves no doubt."""
+    def _in_one_call(
+        self, queries: np.ndarray, k: int, kept: int, exclude: np.ndarray, ranking: Ranking
+    ) -> tuple[int, bool]:
+        """Fill the ranking, if that leaves no doubt -> (float64 distances computed, whether it did)."""
         rows, piece, small = self._rows, self._piece, self._small
         assert piece is not None
         values = small.values_of("queries", queries, self.distance)
         whole = ranking.indices.shape[1] == k
         indices = ranking.indices if whole else np.empty((len(values), k), np.int64)
         distances = ranking.distances if whole else np.empty((len(values), k), np.float32)
-        report = np.empty(4)
+        report = np.empty(5)
         search = small.search if values.dtype == np.float32 else small.search_float64
         search(
             *(small.kind, values, self._layout.centre, self._layout.centre_length, small.g),
             *(piece.panels, piece.starts, self._n, rows.values, rows.squares, rows.factors, rows.zeros),
             *(exclude, k, kept, kept if kept <= small.few else min(2 * kept, self._n), indices, distances, report),
         )
-        refused, doubtful, longest, alike = report.tolist()
+        refused, doubtful, longest, alike, rescored = report.tolist()
         if refused >= 0:
             check_finite("queries", np.arange(len(values)) < refused)
         check_range(self.distance, longest, piece.largest)
         if doubtful or alike:
-            return False
+            return int(rescored), False
         if not whole:
             ranking.indices[:, :k], ranking.distances[:, :k] = indices, distances
-        return True
+        return int(rescored), True
 
     def _settled(
         self, queries: np.ndarray, some: Queries, keys: np.ndarray, k: int, exclude: np.ndarray, threads: int | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (q, k) and float64 distances of the k nearest, from the best scores of each query."""
+    ) -> Settled:
+        """The k nearest, from the best scores of each query."""
         from retrieval_bench.search import bounds
         from retrieval_bench.search.settling import PAIRS_AT_ONCE, best_of_each, settled
 
@@ -341,6 +358,7 @@ class ExactIndex:
         doubtful = np.flatnonzero(found.doubtful)
         if len(doubtful) > len(keys) // 50:  # a second look costs more than a longer list
             self._more = min(2 * self._more + k, 4 * k + 64)
+        rescored = found.rescored
         step = max(1, PAIRS_AT_ONCE // max(1, self._n))
         for start in range(0, len(doubtful), step):
             again = doubtful[start : start + step]
@@ -348,7 +366,8 @@ class ExactIndex:
             farthest = np.nextafter(found.distances[again, -1], np.inf)
             owners, who, distances = self._within(queries[rows], farthest, exclude[rows], threads)
             found.rows[again], found.distances[again] = best_of_each(owners, who, distances, len(again), k)
-        return found.rows, found.distances
+            rescored += len(owners)
+        return found._replace(rescored=rescored)
 
     def _certified_search(
         self, queries: np.ndarray, k: int, exclude: np.ndarray | None, threads: int | None
@@ -358,7 +377,9 @@ class ExactIndex:
         q = len(check_matrix("queries", queries, self.distance, self.dim))
         quicker = "int8" if self._scan == "int8" else choose(q, self._n, self.dim, check_k(k))
         index = self._certified if quicker == "int8" else self._certified.float32()
-        return index.search(queries, k, exclude, threads=threads)  # type: ignore[no-any-return]
+        ranking = index.search(queries, k, exclude, threads=threads)
+        self._last.figures = tuple(index.last)
+        return ranking  # type: ignore[no-any-return]
 
     @tiny_numbers_kept
     def search_radius(

@@ -22,9 +22,10 @@ from retrieval_bench.search.kernels import EUCLIDEAN, FEW, KINDS, PANEL, Engine,
 from retrieval_bench.search.points import compiled_points, values_of
 from retrieval_bench.search.rescore import compiled as compiled_settling
 
-REFUSED, DOUBTFUL, LONGEST, ALIKE = 0, 1, 2, 3
+REFUSED, DOUBTFUL, LONGEST, ALIKE, RESCORED = 0, 1, 2, 3, 4
 """Places of the report: the first query that holds NaN or inf, or -1; whether any result needs a second look; the
-greatest length of a query; whether all rows are at the same distance of any."""
+greatest length of a query; whether all rows are at the same distance of any; how many float64 distances were computed
+for all queries."""
 
 
 class Small(NamedTuple):
@@ -58,7 +59,7 @@ def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
         kind, queries, centre, centre_length, g, panels, starts, n, rows, squares, factors, zeros, exclude, k, kept,
         capacity, indices, distances, report,
     ):  # fmt: skip
-        """Fill indices (q, k) int64, distances (q, k) float32 and report (4,) float64."""
+        """Fill indices (q, k) int64, distances (q, k) float32 and report (5,) float64."""
         queries, centre, panels, starts = borrowed(queries), borrowed(centre), borrowed(panels), borrowed(starts)
         rows, squares, factors, zeros = borrowed(rows), borrowed(squares), borrowed(factors), borrowed(zeros)
         exclude, indices, distances = borrowed(exclude), borrowed(indices), borrowed(distances)
@@ -67,6 +68,7 @@ def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
         query_squares, query_factors = np.empty(q), np.empty(q)
         make_points(kind, queries, centre, True, compared, query_squares, query_factors, facts)
         report[REFUSED], report[DOUBTFUL], report[LONGEST], report[ALIKE] = -1.0, 0.0, 0.0, 0.0
+        report[RESCORED] = 0.0
         for query in range(q):
             report[LONGEST] = max(report[LONGEST], facts[query, LENGTH])
             if kind != EUCLIDEAN and query_squares[query] == 0.0:
@@ -98,8 +100,9 @@ def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
             np.zeros(q), g, centre_length, k, indices, near, rescored,
         )  # fmt: skip
         for query in range(q):
-            if rescored[query] < 0:
+            if rescored[query] < 0 and kept < n:  # else there are no others
                 report[DOUBTFUL] = 1.0
+            report[RESCORED] += rescored[query] if rescored[query] >= 0 else -rescored[query] - 1
             for place in range(k):
                 distances[query, place] = np.float32(near[query, place])
 

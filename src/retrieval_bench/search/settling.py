@@ -176,7 +176,8 @@ def settled(
     if numbers is not None and len(numbers):
         rows = np.where(rows >= 0, numbers[rows], -1)
     _alike(asked, gallery, exclude, rows, distances)
-    return Settled(rows, distances, counts < 0, int(np.where(counts < 0, -counts - 1, counts).sum()))
+    doubtful = (counts < 0) & (keys.shape[1] < len(gallery))  # else there are no others
+    return Settled(rows, distances, doubtful, int(np.where(counts < 0, -counts - 1, counts).sum()))
 
 
 def directionless(asked: Asked, distance: Distance) -> np.ndarray:
