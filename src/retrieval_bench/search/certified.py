@@ -543,7 +543,7 @@ class CertifiedIndex:
 def compile_for(inner_loop: str, dtype: str = "float32") -> None:
     """Compile, or load from the cache on disk, all that searches by this inner loop need."""
     with jit.announced():
-        warm_up()
+        warm_up(dtype)
         compiled_shifts()
         quantiser()
         scanner(inner_loop, 1, "float32", dtype)

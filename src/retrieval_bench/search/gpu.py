@@ -242,8 +242,8 @@ class TorchIndex:
         from retrieval_bench.search.kernels import KINDS
         from retrieval_bench.search.settling import Kept
 
-        points.warm_up()
         self._kept = Kept.for_gallery(self.distance, gallery)
+        points.warm_up(self._kept.values.dtype.name)
         rescore.compiled("float32", self._kept.values.dtype.name)  # nothing compiles in a search
         self._centre = points.find_centre(self.distance, gallery)
         compared, squares = np.empty(gallery.shape, np.float32), np.empty(self._n)

@@ -212,8 +212,8 @@ class ExactIndex:
         if not bits:
             from retrieval_bench.search import one_call, points, rescore
 
-            points.warm_up()
             kind = points.value_type(gallery.dtype).name
+            points.warm_up(kind)
             rescore.compiled("float32", kind)  # nothing compiles in a search
             self._small = one_call.Small.of(kernel_for(kernel), distance, self.dim, kind)
             centre = points.find_centre(distance, gallery)
@@ -288,7 +288,7 @@ class ExactIndex:
         found = min(k, self._n)
         kept = found if self.distance == "hamming" else min(self._n, found + self._more + _spare(found, self.dim))
         small = found > 0 and self._rows is not None and self._piece is not None
-        small = small and len(queries) * self._n * self.dim < _SMALL
+        small = small and len(queries) * self._n * self.dim < _SMALL and kept <= self._small.most
         rescored = doubtful = 0
         if small:
             rescored, settled = self._in_one_call(queries, found, kept, exclude, ranking)

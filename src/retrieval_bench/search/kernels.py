@@ -423,11 +423,12 @@ def bring_smallest_forward(keys, count, k):  # type: ignore[no-untyped-def]
 
 
 def _smallest(keys: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
-    nearest = np.full((len(keys), k), EMPTY, np.uint64)
+    nearest = np.empty((len(keys), k), np.uint64)
     for query in range(len(keys)):
         count = counts[query]
         if count > k:
             bring_smallest_forward(keys[query], count, k)
             count = k
-        nearest[query, :count] = keys[query, :count]
+        for place in range(k):  # written out: Numba takes seconds to compile slices that are filled
+            nearest[query, place] = keys[query, place] if place < count else EMPTY
     return nearest
