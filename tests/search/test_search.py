@@ -1,5 +1,7 @@
 """Exact search against its NumPy twin, FAISS and scikit-learn, on inputs full of ties, zeros and edges."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -304,6 +306,16 @@ def test_a_single_query_may_have_one_dimension(backend, distance):
     searcher = ExactIndex(rows, distance)
     for one, other in zip(searcher.search_radius(rows[3], 3.0), searcher.search_radius(rows[3:4], 3.0), strict=True):
         assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("scan", ["float32", "int8"])
+def test_an_index_can_be_copied_and_sent_to_another_process(scan):
+    rows = np.random.default_rng(0).standard_normal((300, 12), np.float32)
+    searcher = ExactIndex(rows, scan=scan)
+    expected = searcher.search(rows[:20], 4)
+    for other in (copy.copy(searcher), copy.deepcopy(searcher), pickle.loads(pickle.dumps(searcher))):
+        assert_equal(other.search(rows[:20], 4), expected)
+        assert_equal(other.search(rows[:20].astype(float), 4), expected)
 
 
 @pytest.mark.parametrize("threads", [0, -1, True, 1.5, "two"])

@@ -215,7 +215,7 @@ class ExactIndex:
             kind = points.value_type(gallery.dtype).name
             points.warm_up(kind)
             rescore.compiled("float32", kind)  # nothing compiles in a search
-            self._small = one_call.Small.of(kernel_for(kernel), distance, self.dim, kind)
+            self._small = one_call.Small(kernel_for(kernel), distance, self.dim, kind)
             centre = points.find_centre(distance, gallery)
         self._layout = Layout(
             distance,

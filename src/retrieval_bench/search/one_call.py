@@ -7,8 +7,7 @@ The steps are those of the larger searches, in the same order: `points`, `pack`,
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -31,24 +30,21 @@ for all queries."""
 MOST_KEPT = 64  # candidates of a query that are put in order one by one
 
 
-class Small(NamedTuple):
+class Small:
     """What small searches of an index need, found once: a lookup costs as much as a hundred distances."""
 
-    kind: int
-    g: float
-    few: int
-    most: int
-    search: Any
-    search_float64: Any
-    values_of: Callable
+    def __init__(self, kernel: Kernel, distance: Distance, dim: int, dtype: str) -> None:
+        self._made_of = kernel, distance, dim, dtype
+        self.kind, self.g = KINDS[distance], summing_error.py_func(dim)
+        self.few, self.most, self.values_of = FEW, MOST_KEPT, values_of
+        self.search = compiled(kernel, "float32", dtype)
 
-    @classmethod
-    def of(cls, kernel: Kernel, distance: Distance, dim: int, dtype: str) -> Small:
-        def search_float64(*arguments: Any) -> None:
-            compiled(kernel, "float64", dtype)(*arguments)
+    def search_float64(self, *arguments: Any) -> None:
+        kernel, _, _, dtype = self._made_of
+        compiled(kernel, "float64", dtype)(*arguments)
 
-        g = summing_error.py_func(dim)
-        return cls(KINDS[distance], g, FEW, MOST_KEPT, compiled(kernel, "float32", dtype), search_float64, values_of)
+    def __reduce__(self) -> Any:
+        return Small, self._made_of
 
 
 @functools.cache
