@@ -89,7 +89,9 @@ def _verdict(target: Target, by_shape: Mapping[Shape, Result]) -> TargetVerdict:
         for shape in target.shapes
         if shape in by_shape and (figure := target.figure(by_shape[shape])) is not None
     }
-    asked = f">= {_number(target, target.least)}" + (f" or {target.or_share:.0%} of a peak" if target.or_share else "")
+    asked = f">= {_number(target, target.least)}" + (
+        f" or {100 * target.or_share:.0f} % of a peak" if target.or_share else ""
+    )
     complete = len(figures) == len(target.shapes)
     if not figures:
         return TargetVerdict(target.what, asked, None, "not measured")
