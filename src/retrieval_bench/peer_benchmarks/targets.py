@@ -98,13 +98,13 @@ def _verdict(target: Target, by_shape: Mapping[Shape, Result]) -> TargetVerdict:
     missing = "" if complete else f"; {len(target.shapes) - len(figures)} of {len(target.shapes)} shapes not measured"
     if target.mean:
         value = geometric_mean(list(figures.values()))
-        met, figure = value >= target.least, _number(target, value)
+        enough, shown = value >= target.least, _number(target, value)
         shares = {shape: share for shape in figures if (share := by_shape[shape].share_of_peak()) is not None}
         if target.or_share and len(shares) == len(figures):
             least = min(shares, key=lambda shape: shares[shape])
-            met = met or (shares[least] >= target.or_share and max(shares.values()) <= _MOST_SHARE)
-            figure += f"; {100 * shares[least]:.0f} % at {least.name}"
-        return TargetVerdict(target.what, asked, met if complete else None, f"{figure}{missing}")
+            enough = enough or (shares[least] >= target.or_share and max(shares.values()) <= _MOST_SHARE)
+            shown += f"; {100 * shares[least]:.0f} % at {least.name}"
+        return TargetVerdict(target.what, asked, enough if complete else None, f"{shown}{missing}")
     worst = min(figures, key=lambda shape: figures[shape])
     if target.percent and max(figures.values()) > _MOST_SHARE:
         return TargetVerdict(
