@@ -14,6 +14,7 @@ import benchmark.run
 import benchmark.listing
 import benchmark.show
 import benchmark.report
+import benchmark.convert
 import benchmark.diff
 import benchmark.repeat
 import benchmark.race

@@ -124,6 +124,9 @@ def _explained(kind: str, entry: Entry) -> Iterator[str]:
     yield f"{entry.name} ({kind}{family})"
     yield from _wrapped(entry.about, indent=2)
     yield ""
+    if note := entry.facts.get("note"):
+        yield from _wrapped(note, indent=2)
+        yield ""
     main, argument = entry.facts.get("main"), entry.facts.get("argument")
     options = {name: parameter for name, parameter in entry.options.items() if name != argument}
     if argument:

@@ -54,7 +54,7 @@ def slices_command(
         say("\n".join(_lines(way, names, metric)))
         say("")
     if found:
-        say("In brackets: 95 % interval of the mean over all such queries, by bootstrap over labels.")
+        say("In brackets: 95 % interval of the mean over all such queries, by Wilson's formula over labels.")
     else:
         say("these queries cannot be divided: no category, one class size, no attribute")
 
@@ -70,5 +70,8 @@ def _lines(way: Sliced, names: list[str], metric: str) -> list[str]:
 
 
 def _cell(score: Score) -> str:
-    reach = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
-    return f"{score.mean:.3f}{reach}"
+    from retrieval_bench.report.lines import ends
+
+    if score.low is None or score.high is None:
+        return f"{score.mean:.3f}"
+    return f"{score.mean:.3f} [{', '.join(ends(score.low, score.high))}]"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Setup,
         Split,
     )
+    from retrieval_bench.evaluation.evaluate import evaluate
     from retrieval_bench.registry import BACKENDS, DATASETS, EXTRACTORS, METRICS
     from retrieval_bench.search.index import ExactIndex, topk
 
@@ -41,6 +42,7 @@ _HOME = {
     "METRICS": "registry",
     "ExactIndex": "search.index",
     "topk": "search.index",
+    "evaluate": "evaluation.evaluate",
 }
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "Ranking",
     "Setup",
     "Split",
+    "evaluate",
     "topk",
 ]
 

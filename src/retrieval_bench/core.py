@@ -410,21 +410,41 @@ class Searcher(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Everything that a metric may use.
+    """Everything that a metric may use; checked when it is created.
 
     Args:
-        expected: (q,) int64, the label of each query.
+        expected: (q,) int64, the label of each query, from 0.
         retrieved: (q, k) int64, the labels found, nearest first; padded with -1.
         n_relevant: (q,) int64, the number of gallery items with the query's label, without the query itself if it is
-            excluded; all > 0.
+            excluded; all > 0: a query with nothing to find is left out, and counted by whoever leaves it out.
         relevant_ranks: (q, max n_relevant) int64, the ranks (from 0) of all relevant items in the ranking of the whole
             gallery, ascending, padded with -1 at the end. None: the gallery is too large to be ranked whole.
+
+    Raises:
+        ValueError: A shape or dtype is wrong, a query has nothing relevant or has more hits than relevant items, or
+            relevant_ranks is incomplete, unsorted, or contradicts what was retrieved.
     """
 
     expected: np.ndarray
     retrieved: np.ndarray
     n_relevant: np.ndarray
     relevant_ranks: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        q = np.size(self.expected)
+        for name, shape in (("expected", ()), ("retrieved", ("k",)), ("n_relevant", ()), ("relevant_ranks", ("R",))):
+            if getattr(self, name) is None:
+                continue
+            array = np.asarray(getattr(self, name))
+            if array.ndim != 1 + len(shape) or len(array) != q:
+                expected = ", ".join((str(q), *shape)) if shape else f"{q},"
+                raise ValueError(f"{name} has shape {array.shape}, expected ({expected})")
+            if array.dtype.kind not in "iu":
+                raise ValueError(f"{name} is {array.dtype}, expected whole numbers")
+            object.__setattr__(self, name, array)
+        _check_labels(self)
+        if self.relevant_ranks is not None:
+            _check_ranks(self, self.relevant_ranks)
 
     def __len__(self) -> int:
         return len(self.expected)
@@ -446,3 +466,45 @@ class Judged:
         rows = np.asarray(rows, np.int64)
         ranks = None if self.relevant_ranks is None else self.relevant_ranks[rows]
         return Judged(self.expected[rows], self.retrieved[rows], self.n_relevant[rows], ranks)
+
+
+def _check_labels(judged: Judged) -> None:
+    """No label may be taken for padding, and no query may find more than there is."""
+    expected, n_relevant = judged.expected, judged.n_relevant
+    if (query := _first(expected < 0)) is not None:
+        raise ValueError(f"query {query} has label {expected[query]}; labels count from 0")
+    if (query := _first((judged.retrieved < -1).any(axis=1))) is not None:
+        raise ValueError(f"query {query}: retrieved holds {judged.retrieved[query].min()}; only -1 pads")
+    if (query := _first(n_relevant < 1)) is not None:
+        raise ValueError(f"query {query} has nothing relevant in the gallery; leave it out first")
+    found = judged.hits.sum(axis=1)
+    if (query := _first(found > n_relevant)) is not None:
+        raise ValueError(f"query {query} found {found[query]} relevant items, but n_relevant is {n_relevant[query]}")
+
+
+def _check_ranks(judged: Judged, ranks: np.ndarray) -> None:
+    """Complete, ascending, padded behind, and where the hits are."""
+    n_relevant, k = judged.n_relevant[:, None], judged.retrieved.shape[1]
+    real = ranks >= 0
+    if (query := _first(real.sum(axis=1) != judged.n_relevant)) is not None:
+        raise ValueError(
+            f"query {query}: relevant_ranks does not hold a rank for every relevant item, but {real[query].sum()} for "
+            f"{judged.n_relevant[query]}"
+        )
+    filled = np.arange(ranks.shape[1]) < n_relevant
+    if (query := _first((np.where(filled, -1, ranks) != -1).any(axis=1))) is not None:
+        raise ValueError(f"query {query}: relevant_ranks must hold the ranks first and then -1 alone")
+    if (query := _first((filled[:, 1:] & (ranks[:, 1:] <= ranks[:, :-1])).any(axis=1))) is not None:
+        raise ValueError(f"query {query}: relevant_ranks must ascend, no rank twice")
+    first = ranks[:, :k]  # ascending from 0: what ranks below k stands in the first k columns
+    places = np.zeros((len(ranks), k + 1), bool)
+    np.put_along_axis(places, np.where(filled[:, :k] & (first < k), first, k), True, axis=1)
+    if (query := _first((places[:, :k] != judged.hits).any(axis=1))) is not None:
+        raise ValueError(
+            f"query {query}: relevant_ranks and retrieved disagree about which ranks below {k} are relevant"
+        )
+
+
+def _first(wrong: Any) -> int | None:
+    """The first query for which this is true; wrong: (q,) bool."""
+    return int(wrong.argmax()) if wrong.any() else None

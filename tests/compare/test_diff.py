@@ -7,7 +7,7 @@ from retrieval_bench.compare.diff import diff
 from retrieval_bench.compare.gates import parse_gate
 from retrieval_bench.compare.reload import Values
 from retrieval_bench.core import BenchError, NotComparable
-from retrieval_bench.evaluation.significance import compare
+from retrieval_bench.evaluation.bootstrap import RESAMPLES, intervals, resampled_means
 from retrieval_bench.records.schema import ClassifierFacts, Robustness, TimeFigure
 from retrieval_bench.report.verdict import as_data, github, lines, markdown
 from tests.support.records import failed, record, row
@@ -105,12 +105,20 @@ def test_a_metric_that_is_gone_fails() -> None:
         ({"settings": {"k": (1, 5)}}, "k differs"),
         ({"settings": {"limit": 10}}, "the limit"),
         ({"settings": {"seed": 1}}, "the seed"),
-        ({"settings": {"backend": "numpy"}}, "the backend"),
+        ({"settings": {"backend": "of a plug-in"}}, "the backend"),
     ],
 )
 def test_other_conditions_are_not_comparable(changes: dict, what: str) -> None:
     with pytest.raises(NotComparable, match=what):
         diff(record(row()), record(row(), **changes))
+
+
+def test_exact_backends_must_agree_and_their_speed_is_not_compared() -> None:
+    one = record(row())
+    verdict = diff(one, record(row(), settings={"backend": "numpy"}))
+    assert verdict.quality
+    assert not verdict.speed
+    assert any("exact and numpy are exact both" in note for note in verdict.notes)
 
 
 def test_another_definition_is_not_comparable() -> None:
@@ -221,13 +229,30 @@ def test_quality_is_paired_query_by_query() -> None:
     old, new = values(1, 1, 0, 0, 1, 0, 1, 0), values(1, 0, 0, 1, 1, 0, 1, 1)
     one = record(row())
     change = diff(one, one, values=(old, new)).quality[0]
-    pair = compare(
-        ["new", "old"], np.array([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1], [0, 0], [1, 1], [1, 0]]), old.clusters
-    )
-    assert (change.low, change.high) == pytest.approx((pair[0].low, pair[0].high))
+    differences = np.array([[0.0], [-1], [0], [1], [0], [0], [0], [1]])
+    ((low, high),) = intervals(resampled_means(differences, old.clusters, RESAMPLES, 0), 4)
+    assert (change.low, change.high) == pytest.approx((low, high))
     assert diff(one, one, values=(old, old)).quality[0].low == 0.0
     assert diff(one, one, values=(old, values(1, 0, ids=("x", "y")))).quality[0].low is None
     assert diff(one, one, values=(old, None)).quality[0].low is None
+
+
+def test_a_metric_that_an_earlier_version_lacks_is_told_and_fails_nothing() -> None:
+    old = record(row(scores={"accuracy": 0.5}))
+    metrics = old.metrics | dict.fromkeys(("class_mean_recall", "class_mean_map@r"), old.metrics["accuracy"])
+    scores = {"accuracy": 0.5, "class_mean_recall@5": 0.4, "class_mean_map@r": 0.3}
+    new = record(row(scores=scores), metrics=metrics)
+    forwards, back = diff(old, new), diff(new, old)
+    assert forwards.passed
+    assert back.passed
+    (note,) = forwards.notes
+    assert note.startswith("class_mean_recall, class_mean_map@r: only in the second record")
+    assert forwards.unjudged == ()
+    (sentence,) = back.unjudged
+    assert sentence.startswith("class_mean_recall, class_mean_map@r: not comparable, the version that made the second")
+    assert diff(new, new.model_copy(update={"rows": old.rows})).broken == (
+        "sift has no class_mean_map@r, class_mean_recall@5 in the second record",
+    )
 
 
 def test_markdown_is_fit_for_a_pull_request() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retrieval_bench.core import BenchError, Dataset, Judged, Split
 from retrieval_bench.images.reading import ImageBytes
@@ -96,6 +98,76 @@ def test_judged_hits_and_take() -> None:
     twice = judged.take([1, 1, 0])
     assert twice.expected.tolist() == [2, 2, 1]
     assert len(twice) == 3
+
+
+def judged_columns(**changes: object) -> dict[str, object]:
+    """Two queries of a gallery of 5: label 1 at ranks 0 and 3, label 2 at rank 4, of which 3 ranks were retrieved."""
+    columns: dict[str, object] = {
+        "expected": np.array([1, 2]),
+        "retrieved": np.array([[1, 2, 0], [0, 1, 1]]),
+        "n_relevant": np.array([2, 1]),
+        "relevant_ranks": np.array([[0, 3], [4, -1]]),
+    }
+    return columns | {name: np.array(column) for name, column in changes.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"expected": [[1, 2]]}, r"expected has shape \(1, 2\), expected \(2,\)"),
+        ({"retrieved": [1, 2]}, r"retrieved has shape \(2,\), expected \(2, k\)"),
+        ({"retrieved": [[1, 2, 0]]}, r"retrieved has shape \(1, 3\), expected \(2, k\)"),
+        ({"n_relevant": [2, 1, 1]}, r"n_relevant has shape \(3,\), expected \(2,\)"),
+        ({"relevant_ranks": [0, 4]}, r"relevant_ranks has shape \(2,\), expected \(2, R\)"),
+        ({"expected": [1.0, 2.0]}, "expected is float64, expected whole numbers"),
+        ({"retrieved": [[True, False, False]] * 2}, "retrieved is bool, expected whole numbers"),
+        ({"expected": [1, -1]}, "query 1 has label -1; labels count from 0"),
+        ({"retrieved": [[1, 2, 0], [0, 1, -2]]}, "query 1: retrieved holds -2; only -1 pads"),
+        ({"n_relevant": [2, 0]}, "query 1 has nothing relevant in the gallery; leave it out"),
+        ({"retrieved": [[1, 2, 0], [0, 2, 2]]}, "query 1 found 2 relevant items, but n_relevant is 1"),
+        ({"relevant_ranks": [[0, -1], [4, -1]]}, "query 0: .* not hold a rank for every relevant item, but 1 for 2"),
+        ({"relevant_ranks": [[0, 3], [3, 4]]}, "query 1: .* not hold a rank for every relevant item, but 2 for 1"),
+        ({"relevant_ranks": [[0], [4]]}, "query 0: .* not hold a rank for every relevant item, but 1 for 2"),
+        ({"relevant_ranks": [[0, 3], [-1, 4]]}, "query 1: relevant_ranks must hold the ranks first and then -1 alone"),
+        ({"relevant_ranks": [[0, 3], [4, -2]]}, "query 1: relevant_ranks must hold the ranks first and then -1 alone"),
+        ({"relevant_ranks": [[3, 0], [4, -1]]}, "query 0: relevant_ranks must ascend, no rank twice"),
+        ({"relevant_ranks": [[0, 0], [4, -1]]}, "query 0: relevant_ranks must ascend, no rank twice"),
+        ({"relevant_ranks": [[1, 3], [4, -1]]}, "query 0: relevant_ranks and retrieved disagree about which ranks"),
+        ({"relevant_ranks": [[0, 2], [4, -1]]}, "query 0: relevant_ranks and retrieved disagree about which ranks"),
+        ({"relevant_ranks": [[3, 4], [4, -1]]}, "query 0: relevant_ranks and retrieved disagree about which ranks"),
+    ],
+)
+def test_what_is_no_judgement_is_refused(changes: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Judged(**judged_columns(**changes))
+
+
+def test_a_judgement_of_any_whole_numbers_is_taken() -> None:
+    judged = Judged(**judged_columns())
+    small = {name: column.astype(np.int8) for name, column in judged_columns().items()}
+    assert Judged(**small).hits.tolist() == judged.hits.tolist()
+    lists = {name: column.tolist() for name, column in judged_columns().items()}
+    assert Judged(**lists).take([1]).relevant_ranks.tolist() == [[4, -1]]
+    assert len(judged.take([])) == 0
+    wider = judged_columns(relevant_ranks=[[0, 3, -1, -1], [4, -1, -1, -1]])
+    assert Judged(**wider).relevant_ranks.shape == (2, 4)
+
+
+@given(st.data())
+def test_ranks_are_taken_where_the_hits_agree_and_only_there(data: st.DataObject) -> None:
+    row = data.draw(st.lists(st.booleans(), min_size=1, max_size=9).filter(any), "is each item of a ranking relevant")
+    k = data.draw(st.integers(0, len(row) + 2), "how many are retrieved")
+    real = np.flatnonzero(row)
+    drawn = data.draw(st.permutations(range(len(row))), "in whose first places other ranks stand")
+    others = np.sort(drawn[: len(real)])
+    retrieved = np.pad(np.where(row, 7, 3), (0, 2), constant_values=-1)[None, :k]
+    columns = np.array([7]), retrieved, np.array([len(real)])
+    assert len(Judged(*columns, real[None])) == 1
+    if others[others < k].tolist() == real[real < k].tolist():
+        assert len(Judged(*columns, others[None])) == 1
+    else:
+        with pytest.raises(ValueError, match="disagree about which ranks"):
+            Judged(*columns, others[None])
 
 
 def test_labels_and_categories_must_have_names() -> None:

@@ -147,3 +147,8 @@ def test_judge_refuses_what_no_metric_could_use():
         judge(np.array([5, 7]), labels, ranking, np.array([1, 0]))
     with pytest.raises(ValueError, match="rank for every relevant item"):
         judge(labels, labels, ranking, np.array([1, 1]), np.array([[0], [-1]]))
+    with pytest.raises(ValueError, match="relevant_ranks holds 2 in a gallery of 2 items"):
+        judge(labels, labels, ranking, np.array([1, 1]), np.array([[0], [2]]))
+    for row in (-2, 2):
+        with pytest.raises(ValueError, match=f"indices run from .*{row}.* in a gallery of 2 items"):
+            judge(labels, labels, Ranking(np.array([[0], [row]]), ranking.distances), np.array([1, 1]))

@@ -9,7 +9,15 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from retrieval_bench.core import Judged, Ranking
-from retrieval_bench.evaluation.metrics import ceilings, describe, left_out, per_query, scores
+from retrieval_bench.evaluation.metrics import (
+    ceilings,
+    class_means_of,
+    class_weights,
+    describe,
+    left_out,
+    per_query,
+    scores,
+)
 from retrieval_bench.evaluation.relevance import count_relevant, judge
 from retrieval_bench.records.schema import MetricFacts
 from retrieval_bench.registry import METRICS
@@ -67,7 +75,7 @@ def test_vote_by_hand():
                 [9, 9, 9, 2, 2],  # a label that no query has
             ]
         ),
-        n_relevant=np.ones(5, np.int64),
+        n_relevant=np.full(5, 2),
     )
     assert_array_equal(metric("knn_accuracy", judged, 5), [0, 1, 1, 0, 0])
     assert_array_equal(metric("knn_accuracy", judged, 3), [1, 1, 1, 0, 0])
@@ -211,11 +219,35 @@ def test_scores_are_flat_finite_and_complete():
 def test_per_query_values_average_to_the_scores():
     judged, _ = random_case(0)
     flat, single = scores(judged, KS), per_query(judged, KS)
-    assert set(flat) - set(single) == {f"macro_{name}@{k}" for name in ("precision", "recall", "f1") for k in KS}
+    votes = {f"macro_{name}@{k}" for name in ("precision", "recall", "f1") for k in KS}
+    assert set(flat) - set(single) == votes | class_means_of(single).keys()
     for name, values in single.items():
         assert values.shape == (len(judged),)
         assert values.dtype == np.float64
         assert flat[name] == values.mean()
+
+
+def test_class_means_weigh_every_label_the_same():
+    """Label 0: recall 1/2 and 1; label 7: recall 0. Over queries that is 1/2, over labels (3/4 + 0) / 2."""
+    judged = Judged(np.array([0, 7, 0]), np.array([[0, 7, 0], [0, 0, 7], [0, 0, 7]]), np.array([2, 1, 2]))
+    assert metric("recall", judged, 2).mean() == 0.5
+    assert metric("class_mean_recall", judged, 2) == 0.375
+    assert metric("map@r", judged).tolist() == [0.5, 0.0, 1.0]
+    assert metric("class_mean_map@r", judged) == 0.375
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_class_means_are_weighted_means_of_the_query_values(seed):
+    judged, _ = random_case(seed)
+    flat, single = scores(judged, KS), per_query(judged, KS)
+    names = class_means_of(single)
+    assert names == {f"class_mean_{of}": of for of in (*(f"recall@{k}" for k in KS), "map@r")}
+    for name, of in names.items():
+        labels = np.unique(judged.expected)
+        by_label = [single[of][judged.expected == label].mean() for label in labels]
+        assert flat[name] == pytest.approx(np.mean(by_label), abs=1e-12)
+        assert flat[name] == pytest.approx(np.average(single[of], weights=class_weights(judged.expected)), abs=1e-12)
+        assert abs(flat[name] - flat[of]) > 1e-4, "labels of different sizes tell the two apart"
 
 
 def test_ceilings_are_the_scores_of_a_perfect_ranking_without_the_votes():
@@ -256,6 +288,22 @@ def test_map_at_r_is_the_same_from_what_was_retrieved():
     shallow = Judged(judged.expected, judged.retrieved[:, : judged.n_relevant.max() - 1], judged.n_relevant)
     with pytest.raises(ValueError, match="cutoff"):
         metric("map@r", shallow)
+    most = int(judged.n_relevant.max())
+    assert left_out(shallow)["map@r"] == f"needs the first R items, R is up to {most}, and {most - 1} were retrieved"
+    assert "map@r" not in scores(shallow, [1])
+    assert "map@r" in scores(short, [1])
+
+
+def test_the_reciprocal_rank_of_a_query_that_found_nothing_is_0():
+    nothing = Judged(np.array([1, 1]), np.array([[-1, -1], [2, 1]]), np.array([1, 1]))
+    assert_array_equal(metric("mrr", nothing), [0, 1 / 2])
+    whole = Judged(np.array([1]), np.array([[2, 2]]), np.array([1]), np.array([[2]]))
+    assert_allclose(metric("mrr", whole), [1 / 3])
+    assert metric("mrr", whole.take([])).shape == metric("mrr", nothing.take([])).shape == (0,)
+    assert (
+        metric("mrr", Judged(np.empty(0, int), np.empty((0, 2), int), np.empty(0, int), np.empty((0, 0), int))).size
+        == 0
+    )
 
 
 def test_cutoff_beyond_what_was_retrieved_is_refused(by_hand):

@@ -9,6 +9,7 @@ what is then compared is what each makes of one and the same ranking.
 
 from __future__ import annotations
 
+import statistics
 import warnings
 from collections.abc import Callable
 
@@ -23,6 +24,8 @@ from retrieval_bench.registry import BACKENDS
 
 CLOSE = 1e-9
 KS = (1, 3, 10, 20)
+AVERAGED = (*(f"recall@{k}" for k in KS), "map@r")
+"""What class means average."""
 
 assert search  # importing it fills the registry
 
@@ -78,7 +81,7 @@ def by_ranx(judged: Judged) -> Values:
     found["map@r"] = np.array(
         [ranx.evaluate(ranx.Qrels({q: relevant[q]}), ranx.Run({q: run[q]}), f"map@{len(relevant[q])}") for q in queries]
     )
-    return found
+    return found | class_means(judged, {name: found[name] for name in AVERAGED})
 
 
 def by_trec_eval(judged: Judged) -> Values:
@@ -96,7 +99,7 @@ def by_trec_eval(judged: Judged) -> Values:
         names |= {f"ndcg@{k}": f"ndcg_cut_{k}"}
     found = {ours: np.array([row[theirs] for row in rows]) for ours, theirs in names.items()}
     found["map@r"] = np.array([row[f"map_cut_{r}"] for row, r in zip(rows, judged.n_relevant, strict=True)])
-    return found
+    return found | class_means(judged, {name: found[name] for name in AVERAGED})
 
 
 def by_scikit_learn(judged: Judged) -> Values:
@@ -168,6 +171,8 @@ def by_metric_learning(judged: Judged) -> Values:
     got["macro_recall@1"] = theirs.precision_at_k(found, expected, 1, True, False, theirs.EQUALITY)
     got["map"] = theirs.mean_average_precision(found, expected, True, known, *plain)
     got["map@r"] = theirs.mean_average_precision(found, expected, True, known, *plain, at_r=True)
+    by_label = (True, False, theirs.EQUALITY)
+    got["class_mean_map@r"] = theirs.mean_average_precision(found, expected, True, known, *by_label, at_r=True)
     return {name: np.array([value]) for name, value in got.items()}
 
 
@@ -178,6 +183,17 @@ def voted(judged: Judged, k: int) -> np.ndarray:
         there = [label for label in row if label >= 0]
         votes.append(max(sorted(set(there), key=there.index), key=there.count))
     return np.array(votes)
+
+
+def class_means(judged: Judged, values: Values) -> Values:
+    """The values of a judge that has no class means, averaged over the queries of each label, then over labels."""
+    found: Values = {}
+    for name, column in values.items():
+        by_label: dict[int, list[float]] = {}
+        for label, value in zip(judged.expected.tolist(), column.tolist(), strict=True):
+            by_label.setdefault(label, []).append(value)
+        found[f"class_mean_{name}"] = np.array([statistics.fmean(map(statistics.fmean, by_label.values()))])
+    return found
 
 
 JUDGES = (by_ranx, by_trec_eval, by_ir_measures, by_metric_learning, by_scikit_learn, by_pycm)

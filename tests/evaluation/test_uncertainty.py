@@ -7,12 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_bench.evaluation.uncertainty import COMPARED, comparisons, intervals_of, statistics
+from retrieval_bench.evaluation.mean_intervals import DEFINITION
+from retrieval_bench.evaluation.significance import DIFFERENCES
+from retrieval_bench.evaluation.uncertainty import (
+    COMPARED,
+    class_mean_intervals_of,
+    comparisons,
+    intervals_of,
+    statistics,
+)
 from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.records.files import load_rankings
+from retrieval_bench.records.schema import Statistics
 from retrieval_bench.registry import Entry, Spec
+from retrieval_bench.report.table import markdown
 from tests.support.shop import shop
 
 
@@ -30,6 +40,10 @@ def test_a_run_holds_intervals_and_every_pair_but_controls(tmp_path: Path) -> No
         for name, reach in row.intervals.items():
             assert -1e-9 <= reach.low <= row.scores[name] + 1e-9
             assert row.scores[name] - 1e-9 <= reach.high <= 1 + 1e-9
+    (oracle,) = (row for row in record.rows if row.method == "oracle")
+    assert oracle.scores["class_mean_map@r"] == oracle.intervals["class_mean_map@r"].high == 1.0
+    assert oracle.intervals["class_mean_map@r"].low < 0.7, "five labels cannot say more"
+    assert "1.000-1.000" not in markdown(record)
     assert record.comparisons.keys() == set(COMPARED)
     arrays = load_rankings(tmp_path, record)
     right = {
@@ -41,6 +55,27 @@ def test_a_run_holds_intervals_and_every_pair_but_controls(tmp_path: Path) -> No
     for (first, second), pair in pairs.items():
         assert pair.mean == pytest.approx(np.mean(right[first].astype(float) - right[second]))
     assert record.comparisons["accuracy"].groups.keys() == right.keys()
+
+
+def test_class_means_have_intervals_that_weigh_labels_the_same() -> None:
+    labels = np.array([0] * 30 + [1, 2, 3, 4, 5])
+    values = {"recall@5": np.array([1.0] * 30 + [0, 0, 0, 0, 1]), "accuracy": np.ones(35)}
+    how = statistics(labels, 0)
+    ((name, reach),) = class_mean_intervals_of(values, labels, how).items()
+    assert name == "class_mean_recall@5"
+    assert reach.low < 2 / 6 < reach.high < values["recall@5"].mean()
+    each = np.array([1.0, 0, 0, 0, 0, 1])
+    alone = intervals_of({"recall@5": each}, np.arange(6), statistics(np.arange(6), 0))["recall@5"]
+    assert (reach.low, reach.high) == pytest.approx((alone.low, alone.high), abs=0.02)
+
+
+def test_a_record_says_how_its_intervals_are_computed_and_an_old_one_stays_as_it_was() -> None:
+    how = statistics(np.arange(4), 0)
+    assert how.intervals == DEFINITION
+    assert how.differences == DIFFERENCES
+    assert Statistics(**how.model_dump()) == how
+    old = {"resamples": 10_000, "level": 0.95, "seed": 0, "clusters": 4}
+    assert Statistics(**old).model_dump(mode="json") == old
 
 
 def test_queries_of_one_product_carry_no_interval() -> None:

@@ -113,7 +113,9 @@ def test_equality_ranks_as_a_sort_would() -> None:
 
 def test_the_closed_form_is_what_a_perfect_ranking_scores(honest: tuple) -> None:
     record, arrays = honest
-    assert sanity_checks.closed_form(arrays["n_relevant"], record) == pytest.approx(record.ceilings, abs=1e-12)
+    assert sanity_checks.closed_form(arrays["n_relevant"], arrays["query_labels"], record) == pytest.approx(
+        record.ceilings, abs=1e-12
+    )
 
 
 def test_hits_everywhere_and_a_bad_ranking_is_no_ranking(honest: tuple) -> None:

@@ -18,7 +18,9 @@ def told(indices: list[list[int]], **controls: float) -> tuple[str, ...]:
         controls={name: {"accuracy": value} for name, value in controls.items()},
         dataset={"images": {"train": 0, "gallery": 40, "query": 100}},
     )
-    return sanity_checks.violations(run, {"n_relevant": np.full(100, 4), "sift/indices": found})
+    return sanity_checks.violations(
+        run, {"n_relevant": np.full(100, 4), "query_labels": np.arange(100) // 4, "sift/indices": found}
+    )
 
 
 def test_padding_is_no_image_found_twice() -> None:

@@ -20,7 +20,14 @@ from retrieval_bench.core import BadImage
 from retrieval_bench.images.reading import FORMATS, ImageBytes, ImageFiles, decode, encode_png, printable
 from tests.support.nasty import BAD, huge_bmp, huge_png, not_utf8_name, photo, picture, truncated_jpeg
 
-LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
+LOSSLESS = [
+    ("PNG", {}),
+    ("PPM", {}),
+    ("BMP", {}),
+    ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("WEBP", {"lossless": True}),
+]
 
 
 def encoded(image: Image.Image | np.ndarray, kind: str, **options: object) -> bytes:
@@ -65,6 +72,25 @@ def turned(truth: np.ndarray, orientation: int) -> np.ndarray:
         7: lambda x: x[::-1, ::-1].transpose(1, 0, 2),  # right, bottom
         8: lambda x: x[::-1].transpose(1, 0, 2),  # left, bottom
     }[orientation](truth)
+
+
+@pytest.mark.parametrize(
+    ("data", "pixels"),
+    [
+        (b"P1\n2 2\n1 0\n0 1\n", [[0, 255], [255, 0]]),
+        (b"P2\n# a remark\n2 1\n15\n0 15\n", [[0, 255]]),
+        (b"P5\n2 1\n65535\n\x00\x00\xff\xff", [[0, 255]]),
+        (b"P4\n3 1\n\xa0", [[0, 255, 0]]),
+    ],
+)
+def test_bitmaps_and_greys_of_the_portable_formats(data: bytes, pixels: list[list[int]]) -> None:
+    np.testing.assert_array_equal(decode(data), np.repeat(np.array(pixels, np.uint8)[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("data", [b"P5\n2 2\n255\nab", b"P3\n1 1\n255\n1 2\n", b"P6\n9"])
+def test_portable_files_that_were_cut_are_damaged(data: bytes) -> None:
+    with pytest.raises(BadImage):
+        decode(data)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -192,7 +218,7 @@ def test_half_a_file_is_damaged_in_every_format(kind: str) -> None:
 
 def test_other_formats_that_pillow_knows_are_not_taken() -> None:
     with pytest.raises(BadImage, match="no JPEG/PNG") as caught:
-        decode(encoded(picture(), "PPM"))
+        decode(encoded(picture(), "SGI"))
     assert caught.value.reason == "not an image"
 
 

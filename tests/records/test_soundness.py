@@ -82,6 +82,29 @@ def test_arrays_that_are_no_rankings_are_refused(made: tuple, tmp_path: Path, na
         load_rankings(tmp_path, changed)
 
 
+@pytest.mark.parametrize(
+    ("hidden", "said"),
+    [
+        (np.zeros(3, int), "exclude has the shape 3, not 20"),
+        (np.zeros(20), "exclude holds float64, not whole numbers"),
+    ],
+)
+def test_hidden_rows_that_fit_no_query_are_refused(made: tuple, tmp_path: Path, hidden: np.ndarray, said: str) -> None:
+    _, record, arrays = made
+    changed = saved(tmp_path, record, arrays | {"exclude": hidden})
+    with pytest.raises(BenchError, match=said):
+        load_rankings(tmp_path, changed)
+
+
+def test_ranks_that_contradict_the_rankings_are_refused(made: tuple, tmp_path: Path) -> None:
+    _, record, arrays = made
+    moved = arrays["color/relevant_ranks"].copy()
+    moved[3] = [15, 16, 17, 18]  # where the others are
+    changed = saved(tmp_path, record, arrays | {"color/relevant_ranks": moved})
+    with pytest.raises(BenchError, match=r"the rankings of color cannot be judged .*query 3.*disagree"):
+        values_of(tmp_path, changed)
+
+
 def test_whole_arrays_are_taken(made: tuple, tmp_path: Path) -> None:
     _, record, arrays = made
     again = load_rankings(tmp_path, saved(tmp_path, record, arrays))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retrieval_bench.records.files import save
-from retrieval_bench.records.schema import Failure, Row
+from retrieval_bench.records.schema import Failure, Row, Statistics
 from retrieval_bench.report import plots, table
 from retrieval_bench.report.evidence import Evidence, gather
 from retrieval_bench.report.markup import Markup, joined, tag, text, visible
@@ -177,6 +177,15 @@ def test_a_record_in_which_all_failed(tmp_path: Path) -> None:
     read = page(tmp_path)
     assert_safe(read)
     assert read.text.count("no weights") >= 2
+
+
+def test_the_page_says_how_intervals_are_computed(tmp_path: Path) -> None:
+    known = {"resamples": 10_000, "level": 0.95, "seed": 0, "clusters": 4}
+    new = page(saved(tmp_path / "new", statistics=Statistics(**known, intervals="the rule", differences="the other")))
+    assert "Of a mean: the rule. Of a difference: the other." in new.text
+    assert "bootstrap" not in new.text
+    old = page(saved(tmp_path / "old", statistics=Statistics(**known)))
+    assert "come from a cluster bootstrap: the 4 labels are drawn with replacement" in old.text
 
 
 def test_a_record_of_an_earlier_version_without_intervals(tmp_path: Path) -> None:

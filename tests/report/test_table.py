@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from retrieval_bench.records.schema import ClassifierFacts, Comparison, Interval, Pair, Skipped, TimeFigure
+from retrieval_bench.records.schema import ClassifierFacts, Comparison, Interval, Pair, Skipped, Statistics, TimeFigure
 from retrieval_bench.report import table
+from retrieval_bench.report.lines import ends
 from tests.support.records import failed, record, row
 
 
@@ -123,3 +124,20 @@ def test_sentences_from_outside_stay_words() -> None:
     assert "no <b>file</b> [U+202E]evil[U+001B][2J | here" in table.terminal(record(broken))
     cells = table.markdown(record(row("a<b>|c"))).splitlines()[2]
     assert cells.startswith("| a&lt;b>\\|c |")
+
+
+def test_an_end_that_is_not_certain_is_not_shown_as_certain() -> None:
+    assert ends(0.9999, 1.0) == ("0.999", "1.000")
+    assert ends(0.0, 0.0001) == ("0.000", "0.001")
+    assert ends(0.0, 1.0, 2) == ("0.00", "1.00")
+    assert ends(0.4234, 0.5678, 2) == ("0.42", "0.57")
+    assert ends(1.0, 1.0) == ("1.000", "1.000"), "an earlier version's bootstrap, as it was"
+
+
+def test_a_table_says_how_its_record_computed_the_intervals() -> None:
+    sift = row("sift", intervals={"accuracy": Interval(low=0.42, high=0.58)})
+    known = {"resamples": 10, "level": 0.95, "seed": 0, "clusters": 4}
+    assert "bootstrap over labels" in table.markdown(record(sift, statistics=Statistics(**known)))
+    new = table.markdown(record(sift, statistics=Statistics(**known, intervals="Wilson's ...")))
+    assert "by Wilson's formula" in new
+    assert "bootstrap" not in new

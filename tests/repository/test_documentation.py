@@ -12,7 +12,7 @@ import pytest
 import typer
 
 import retrieval_bench
-from benchmark import document, kernel, network
+from benchmark import coverage, document, kernel, network
 from benchmark.cli import app
 from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.records.files import load
@@ -99,12 +99,14 @@ def test_the_examples_of_the_library_run() -> None:
     assert scope["found"].indices.shape == (5, 10)
     assert not (scope["found"].indices == np.arange(5)[:, None]).any()
     assert scope["bits"].shape == (1, 8)
+    assert scope["scored"].left_out == 1
+    assert scope["scored"].scores["accuracy"] == 1 / 3
 
 
 def test_the_page_of_the_library_names_what_it_exports() -> None:
     named = set(re.findall(r"`(\w+)`", DOCS["api.md"]))
     assert set(retrieval_bench.__all__) <= named
-    for module in ("core", "registry", "search.index"):
+    for module in ("core", "registry", "search.index", "evaluation.evaluate"):
         assert f"::: retrieval_bench.{module}\n" in DOCS["api.md"]
 
 
@@ -125,6 +127,7 @@ def test_every_option_of_every_entry_has_a_meaning(registry: Registry) -> None:
 def commands() -> dict[str, click.Command]:
     """Every command by what is written before its flags."""
     found = {"benchmark.kernel": kernel.app, "benchmark.network": network.app, "benchmark.document": document.app}
+    found |= {"benchmark.coverage": coverage.app}
     leaves = {name: typer.main.get_command(other) for name, other in found.items()}
     group = typer.main.get_command(app)
     for name, leaf in group.commands.items():

@@ -80,6 +80,7 @@ def targets() -> None:
     llvm.initialize_all_asmprinters()
 
 
+@pytest.mark.slow(reason="compiles every loop for twelve processors")
 @pytest.mark.parametrize(("triple", "cpu", "kernel"), cases(), ids=lambda value: value if "-linux" not in value else "")
 def test_sums_stay_in_registers_of_the_width_asked_for(triple: str, cpu: str, kernel: str) -> None:
     for loop in loops(emit.KERNELS[kernel], cpu):

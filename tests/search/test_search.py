@@ -1,5 +1,7 @@
 """Exact search against its NumPy twin, FAISS and scikit-learn, on inputs full of ties, zeros and edges."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -12,7 +14,7 @@ from numpy.testing import assert_array_equal
 import retrieval_bench
 from retrieval_bench.core import DISTANCES, BenchError, Ranking
 from retrieval_bench.registry import BACKENDS
-from retrieval_bench.search import index, kernels, scans
+from retrieval_bench.search import certified, index, kernels, scans, settling
 from retrieval_bench.search import threads as search_threads
 from retrieval_bench.search.checks import check_radius
 from retrieval_bench.search.index import ExactIndex, topk, warm_up
@@ -260,7 +262,11 @@ def test_a_gallery_that_can_be_written_to_may_change_later():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"queries": np.ones(3)}, r"queries has shape \(3,\).*queries\[None\]"),
+        ({"gallery": np.ones(3)}, r"gallery has shape \(3,\).*gallery\[None\]"),
+        ({"queries": [[1, 2, 3], [1]]}, "queries has rows of different lengths"),
+        ({"gallery": [[1, 2, 3], [1]]}, "gallery has rows of different lengths"),
+        ({"k": 10**12}, "nearest of each of 2 queries do not fit into memory; the gallery has 5 rows"),
+        ({"k": 10**19}, "do not fit into memory"),
         ({"gallery": np.ones((2, 3, 4))}, r"gallery has shape \(2, 3, 4\)"),
         ({"queries": np.ones((2, 4))}, "queries has 4 columns but the gallery has 3"),
         ({"gallery": np.ones((2, 0)), "queries": np.ones((2, 0))}, "at least one column"),
@@ -288,6 +294,65 @@ def test_refused_at_the_door(backend, change, sentence):
     given |= change
     with pytest.raises(BenchError, match=sentence):
         BACKENDS[backend].build(given["gallery"], given["distance"])(given["queries"], given["k"], given["exclude"])
+
+
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own()])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_single_query_may_have_one_dimension(backend, distance):
+    rows = np.random.default_rng(0).integers(0, 256, (30, 4), dtype=np.uint8)
+    rows = rows if distance == "hamming" else rows.astype(np.float32)
+    search = BACKENDS[backend].build(rows, distance)
+    assert_equal(search(rows[3], 5), search(rows[3:4], 5))
+    searcher = ExactIndex(rows, distance)
+    for one, other in zip(searcher.search_radius(rows[3], 3.0), searcher.search_radius(rows[3:4], 3.0), strict=True):
+        assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("scan", ["float32", "int8"])
+def test_an_index_can_be_copied_and_sent_to_another_process(scan):
+    rows = np.random.default_rng(0).standard_normal((300, 12), np.float32)
+    searcher = ExactIndex(rows, scan=scan)
+    expected = searcher.search(rows[:20], 4)
+    for other in (copy.copy(searcher), copy.deepcopy(searcher), pickle.loads(pickle.dumps(searcher))):
+        assert_equal(other.search(rows[:20], 4), expected)
+        assert_equal(other.search(rows[:20].astype(float), 4), expected)
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5, "two"])
+def test_threads_refused_at_the_door(threads):
+    searcher = ExactIndex(np.ones((2, 2)))
+    for search in (
+        lambda: searcher.search(np.ones((1, 2)), 1, threads=threads),
+        lambda: searcher.search_radius(np.ones((1, 2)), 1.0, threads=threads),
+        lambda: topk(np.ones((1, 2)), np.ones((1, 2)), 1, threads=threads),
+        lambda: ExactIndex(np.ones((2, 2)), scan="int8").search(np.ones((1, 2)), 1, threads=threads),
+    ):
+        with pytest.raises(BenchError, match="threads is"):
+            search()
+
+
+@pytest.mark.parametrize("scan", ["float32", "int8"])
+def test_no_more_threads_than_asked_for(monkeypatch, scan):
+    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(index, "_SMALL", 0)
+    monkeypatch.setattr(certified, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(settling, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 3)
+    asked, pool = [], search_threads._pool
+
+    monkeypatch.setattr(
+        search_threads, "_pool", lambda process, workers: asked.append(workers + 1) or pool(process, workers)
+    )
+    rows = np.random.default_rng(0).standard_normal((3000, 8), np.float32)
+    searcher = ExactIndex(rows, scan=scan)
+    expected = searcher.search(rows[:300], 4)
+    assert max(asked) == 3
+    for threads in (1, 2):
+        asked.clear()
+        assert_equal(searcher.search(rows[:300], 4, threads=threads), expected)
+        searcher.search(rows[:2], 4, threads=threads)
+        searcher.search_radius(rows[:3], 0.1, threads=threads)
+        assert max(asked, default=1) <= threads
 
 
 def test_bad_row_is_named_beyond_the_first_block(monkeypatch):

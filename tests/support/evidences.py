@@ -16,7 +16,7 @@ from retrieval_bench.classifiers.metrics import judge_classifier
 from retrieval_bench.core import Ranking
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge
-from retrieval_bench.evaluation.uncertainty import comparisons, intervals_of, statistics
+from retrieval_bench.evaluation.uncertainty import class_mean_intervals_of, comparisons, intervals_of, statistics
 from retrieval_bench.records.files import save
 from retrieval_bench.records.schema import ClassifierFacts, Row, TimeFigure
 from retrieval_bench.report.markup import VOID
@@ -85,7 +85,7 @@ def saved(
                 name,
                 family=family,
                 scores=metrics.scores(judged, K),
-                intervals=intervals_of(values[name], QUERY, how),
+                intervals=intervals_of(values[name], QUERY, how) | class_mean_intervals_of(values[name], QUERY, how),
                 times=times | {"fit": TimeFigure(value=1.0 + place, unit="s")},
                 classifiers=facts,
             )

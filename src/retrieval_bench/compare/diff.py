@@ -25,6 +25,7 @@ from retrieval_bench.compare.reload import Values
 from retrieval_bench.core import BenchError, NotComparable
 from retrieval_bench.records.schema import Record, Row, find_row
 from retrieval_bench.records.scores import Option, asked_steps, changed_options, perturbed_of, quality_of, steps_of
+from retrieval_bench.registry import BACKENDS
 
 TOLERANCE = 0.02
 LEARNED_TOLERANCE = 0.06
@@ -133,7 +134,8 @@ def diff(
     broken: list[str] = []
     options: list[Option] = []
     one_sided: list[_OneSided] = []
-    same_machine = _machine(before) == _machine(after)
+    searches = before.settings.backend, after.settings.backend
+    same_machine = _machine(before) == _machine(after) and searches[0] == searches[1]
     for place, record in (("first", before), ("second", after)):
         if record.status == "failed":
             broken.append(f"the run of the {place} record failed: {'; '.join(record.violations)}")
@@ -152,22 +154,29 @@ def diff(
             learns = old.features is not None and old.features.fit != "nothing to learn"
             reach = _intervals(old.method, values, before)
             quality += _changes(old, new, learned_tolerance if learns else tolerance, reach)
-            broken += _lost(old, new, asked_steps(after))
+            broken += _lost(old, new, asked_steps(after), before.metrics.keys() - after.metrics.keys())
             speed += _times(old, new)
             options += changed_options(old, new)
             one_sided += [*_in_one_only(old, new, "second"), *_in_one_only(new, old, "first")]
     added = tuple(row.method for row in after.rows if find_row(before.rows, row.method) is None)
     judged, unjudged = _judged(gates, quality, speed, one_sided, same_machine)
     notes = []
+    exact = f"{searches[0]} and {searches[1]} are exact both, so what they found is compared; their speed is not"
     if steps := _asked_once(before, after):
         notes.append(
             f"the perturbed queries {steps}: not comparable, the second run did not ask them; "
             "run both with the same --perturb and --severity"
         )
+    if names := _defined_once(before, after):
+        notes.append(f"{names}: not comparable, the version that made the second record does not have such a metric")
     if not gates:  # with gates, only what they name is judged
         unjudged, notes = [*unjudged, *notes], []
     if steps := _asked_once(after, before):
         notes.append(f"the perturbed queries {steps} are only in the second record")
+    if names := _defined_once(after, before):
+        notes.append(f"{names}: only in the second record; the version that made the first has no such metric")
+    if searches[0] != searches[1]:
+        notes.append(exact)
     return DiffVerdict(
         quality=tuple(quality),
         broken=tuple(broken),
@@ -206,7 +215,9 @@ def _judged(
                     f"{gate}: not comparable, the {place} record has no such figure of {', '.join(methods)}"
                 )
         if times and not same_machine:
-            unjudged.append(f"{gate}: not comparable, the records come from different machines or thread counts")
+            unjudged.append(
+                f"{gate}: not comparable, the records come from different machines, thread counts or backends"
+            )
             continue
         once = [change for change in times if change.unit != "MiB" and (change.n is None or change.n < 2)]
         if once:
@@ -269,6 +280,11 @@ def _asked_once(one: Record, other: Record) -> str:
     return ", ".join(dict.fromkeys(step for row in one.rows for step in steps_of(row) if step not in asked))
 
 
+def _defined_once(one: Record, other: Record) -> str:
+    """The metrics that one record defines and the other, of another version, does not."""
+    return ", ".join(name for name in one.metrics if name not in other.metrics)
+
+
 def _refuse_false_comparison(before: Record, after: Record) -> None:
     if not before.rows:
         raise NotComparable("not comparable: the first record has no method")
@@ -279,8 +295,9 @@ def _refuse_false_comparison(before: Record, after: Record) -> None:
         "the seed": (before.settings.seed, after.settings.seed),
         "the limit": (before.settings.limit, after.settings.limit),
         "the queries left out": (before.dataset.queries_left_out, after.dataset.queries_left_out),
-        "the backend": (before.settings.backend, after.settings.backend),
     }
+    if not _exact_both(before, after):
+        pairs["the backend"] = before.settings.backend, after.settings.backend
     for what, (old, new) in pairs.items():
         if old != new:
             raise NotComparable(f"not comparable: {what} differs ({old} and {new}); run both on the same splits")
@@ -300,6 +317,12 @@ def _refuse_false_comparison(before: Record, after: Record) -> None:
                     f"not comparable: {name} is defined differently in the two records ({rule}: {said[0]!r} and "
                     f"{said[1]!r}); run both again"
                 )
+
+
+def _exact_both(before: Record, after: Record) -> bool:
+    """Whether both searches promise the exact result, so that they must agree."""
+    names = (before.settings.backend, after.settings.backend)
+    return all(name in BACKENDS and BACKENDS[name].facts.get("exact") for name in names)
 
 
 def _refuse_other_weights(old: Row, new: Row) -> None:
@@ -333,10 +356,14 @@ def _figures(row: Row) -> dict[str, float]:
     return quality_of(row) | perturbed_of(row)
 
 
-def _lost(old: Row, new: Row, asked: set[str]) -> list[str]:
-    """asked: the perturbed queries of the second run; what it did not ask is not lost. A whole severity is one word."""
+def _lost(old: Row, new: Row, asked: set[str], unknown: set[str]) -> list[str]:
+    """What the second run should have and has not; a whole severity is one word.
+
+    asked: the perturbed queries of the second run. unknown: metrics that its version does not have.
+    """
     kept = steps_of(new)
     gone = sorted(quality_of(old).keys() - quality_of(new).keys())
+    gone = [name for name in gone if not {name, name.partition("@")[0]} & unknown]
     gone += [f"score of {step}" for step in steps_of(old) if step in asked and step not in kept]
     again = perturbed_of(new)
     gone += [name for name in perturbed_of(old) if name not in again and name.rpartition(" ")[2] in kept]

@@ -4,7 +4,9 @@ Conventions that all of them share: R is the number of gallery items with the qu
 rel(i) is 1 where the item at rank i (counted from 1) has the query's label, else 0; padding is not relevant; equal
 distances were already put in order by gallery row. A query with R = 0 never reaches a metric.
 
-Per-query metrics return (q,) float64 and are averaged over queries; the macro metrics are one number over all queries.
+Per-query metrics return (q,) float64 and are averaged over queries. Class means average the same values first over the
+queries of each label and then over the labels; they and the macro metrics, of the k-NN vote, are one number over all
+queries.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ import numpy as np
 
 from retrieval_bench.core import Judged
 from retrieval_bench.registry import METRICS, Entry
+
+DEFAULT_K = (1, 5, 10)
+"""Cutoffs where nobody names others."""
 
 
 def scores(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
@@ -71,6 +76,36 @@ def ceilings(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
     return {name: float(np.mean(entry.build(judged, k))) for name, entry, k in having}
 
 
+CLASS_MEANS = {"class_mean_recall": "recall", "class_mean_map@r": "map@r"}
+"""Metric -> the per-query metric that it averages, first over the queries of each label and then over the labels."""
+
+
+def class_means_of(names: Iterable[str]) -> dict[str, str]:
+    """Find the class means that average these metrics.
+
+    Args:
+        names: per-query metrics, with their cutoffs.
+
+    Returns:
+        Name of the class mean -> name of the metric that it averages: {"class_mean_recall@5": "recall@5"}.
+    """
+    known = {f"class_mean_{name}": name for name in names}
+    return {name: of for name, of in known.items() if name in CLASS_MEANS or name.partition("@")[0] in CLASS_MEANS}
+
+
+def class_weights(labels: np.ndarray) -> np.ndarray:
+    """Weigh queries so that every label counts the same.
+
+    Args:
+        labels: (q,) int, the label of each query.
+
+    Returns:
+        (q,) float64: 1 / the number of queries with the same label.
+    """
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return 1.0 / counts[inverse]
+
+
 def left_out(judged: Judged) -> dict[str, str]:
     """List the metrics that are unavailable from these judgements.
 
@@ -83,7 +118,12 @@ def left_out(judged: Judged) -> dict[str, str]:
     if judged.relevant_ranks is not None:
         return {}
     reason = "needs the rank of every relevant item, and the gallery was not ranked whole"
-    return {entry.name: reason for entry in METRICS.own() if entry.facts["whole_ranking"]}
+    absent = {entry.name: reason for entry in METRICS.own() if entry.facts["whole_ranking"]}
+    depth, most = judged.retrieved.shape[1], int(judged.n_relevant.max(initial=0))
+    if depth < most:  # never so in a run, which retrieves as many as any query has relevant
+        reason = f"needs the first R items, R is up to {most}, and {depth} were retrieved"
+        absent |= {"map@r": reason, "class_mean_map@r": reason}
+    return absent
 
 
 def describe() -> dict[str, dict[str, Any]]:
@@ -112,6 +152,11 @@ _TIES = "equal distances: the lower gallery row first; the record holds worst, m
 _VOTE_TIES = "equal distances: the lower gallery row first; what other orders would give is not known in closed form"
 _EMPTY = "a query with R = 0 is left out and counted; 0 where nothing relevant was retrieved; padding is not relevant"
 _NO_VOTE = "a query with R = 0 is left out and counted; nothing retrieved is a wrong answer; padding does not vote"
+
+_TIES_OF_CLASSES = (
+    "equal distances: the lower gallery row first; what other orders would give stands in the record under {0}"
+)
+_MEAN_OF_CLASSES = "mean over the labels that occur among the queries, of the mean {0} of the label's queries"
 
 _NO_CEILING = "none: behind the relevant items come others, and which ones decides the vote where k > R"
 
@@ -368,9 +413,56 @@ def mrr(judged: Judged, k: None = None) -> np.ndarray:
         (q,) float64, 0 to 1.
     """
     if judged.relevant_ranks is not None:
-        return 1.0 / (judged.relevant_ranks[:, 0] + 1.0)
+        first = judged.relevant_ranks[:, :1].max(axis=1, initial=-1)  # no column where there is no query
+        return np.where(first >= 0, 1.0 / (np.maximum(first, 0) + 1.0), 0.0)
     hits = judged.hits
     return np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1.0), 0.0)
+
+
+@_metric(
+    "class_mean_recall",
+    "recall@k per label, averaged",
+    _MEAN_OF_CLASSES.format("recall@k"),
+    "cR",
+    "R of each query; of each label, how many queries have it; then the number of labels among the queries",
+    ceiling="the class mean of min(k, R) / R",
+    ties=_TIES_OF_CLASSES.format("recall@k"),
+    per_query=False,
+)
+def class_mean_recall(judged: Judged, k: int) -> float:
+    """Class-averaged recall: recall@k averaged over the queries of each label, then over the labels.
+
+    Args:
+        judged: the judgements of q queries.
+        k: cutoff, 1 to the number of retrieved items.
+
+    Returns:
+        One number, 0 to 1.
+    """
+    return _class_mean(recall(judged, k), judged.expected)
+
+
+@_metric(
+    "class_mean_map@r",
+    "map@r per label, averaged",
+    _MEAN_OF_CLASSES.format("map@r"),
+    "cmAP@R",
+    "R of each query; of each label, how many queries have it; then the number of labels among the queries",
+    ties=_TIES_OF_CLASSES.format("map@r"),
+    at_k=False,
+    per_query=False,
+)
+def class_mean_map_at_r(judged: Judged, k: None = None) -> float:
+    """Class-averaged MAP@R: map@r averaged over the queries of each label, then over the labels.
+
+    Args:
+        judged: the judgements of q queries.
+        k: not used; there is no cutoff.
+
+    Returns:
+        One number, 0 to 1.
+    """
+    return _class_mean(map_at_r(judged), judged.expected)
 
 
 @_metric(
@@ -480,6 +572,12 @@ def macro_f1(judged: Judged, k: int) -> float:
     """
     right, predicted, expected = _confusion(judged, k)
     return float(np.mean(2.0 * right / (predicted + expected)))
+
+
+def _class_mean(values: np.ndarray, labels: np.ndarray) -> float:
+    """(q,) values, (q,) labels -> mean over labels of each label's mean."""
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return float(np.mean(np.bincount(inverse, weights=values) / counts))
 
 
 def _at_relevant(judged: Judged) -> tuple[np.ndarray, np.ndarray]:

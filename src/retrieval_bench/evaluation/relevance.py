@@ -39,15 +39,17 @@ def judge(
 
     expected: (q,) labels of the queries; gallery_labels: (n,); n_relevant: (q,) from `count_relevant`, all above 0.
     relevant_ranks: (q, max n_relevant), `ranks` of `rank_gallery`.
-    Raises ValueError where a query has nothing relevant (leave it out and count it) or relevant items lack a rank.
+    Raises ValueError where a query has nothing relevant (leave it out and count it), relevant items lack a rank, or the
+    ranks are not those of what was found, or rows that the gallery does not have.
     """
-    n_relevant = np.asarray(n_relevant, np.int64)
-    if (n_relevant < 1).any():
-        raise ValueError(f"query {np.argmax(n_relevant < 1)} has nothing relevant in the gallery; leave it out first")
-    if relevant_ranks is not None and ((relevant_ranks >= 0).sum(axis=1) != n_relevant).any():
-        raise ValueError("relevant_ranks does not hold a rank for every relevant item")
+    rows = ranking.indices
+    if rows.size and not -1 <= rows.min() <= rows.max() < len(gallery_labels):
+        raise ValueError(f"indices run from {rows.min()} to {rows.max()} in a gallery of {len(gallery_labels)} items")
     padded = np.append(np.asarray(gallery_labels, np.int64), -1)  # row -1, which pads, finds label -1
-    return Judged(np.asarray(expected, np.int64), padded[ranking.indices], n_relevant, relevant_ranks)
+    if relevant_ranks is not None and (relevant_ranks >= len(gallery_labels)).any():
+        raise ValueError(f"relevant_ranks holds {relevant_ranks.max()} in a gallery of {len(gallery_labels)} items")
+    n_relevant = np.asarray(n_relevant, np.int64)
+    return Judged(np.asarray(expected, np.int64), padded[rows], n_relevant, relevant_ranks)
 
 
 def count_relevant(
@@ -62,6 +64,16 @@ def count_relevant(
         repeated[:, 1:] = rows[:, 1:] == rows[:, :-1]
         counts -= ((np.asarray(gallery_labels)[rows] == labels[:, None]) & (rows >= 0) & ~repeated).sum(axis=1)
     return counts
+
+
+def ranks_of_relevant(indices: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray) -> np.ndarray:
+    """(q, max n_relevant) int64: where everything relevant stands, ascending, padded with -1 behind.
+
+    indices: (q, k) gallery rows, nearest first, padded with -1; each row is the ranking of the whole gallery.
+    """
+    padded = np.append(np.asarray(gallery_labels, np.int64), -1)
+    owner, rank = np.nonzero(padded[indices] == np.asarray(query_labels)[:, None])
+    return _side_by_side(owner, rank, len(indices))
 
 
 def rank_gallery(

@@ -6,8 +6,8 @@ puts them first, and `expected` is the mean over all orders of every group, each
 closed form, never drawn: McSherry and Najork, Computing information retrieval performance measures efficiently in the
 presence of tied scores, ECIR 2008.
 
-The votes (knn_accuracy, macro_*) are left out: who wins depends on how all the labels of a group are arranged, and no
-closed form is known.
+Class means are left out: they average what is here for each query. The votes (knn_accuracy, macro_*) are left out: who
+wins depends on how all the labels of a group are arranged, and no closed form is known.
 """
 
 from __future__ import annotations

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from retrieval_bench.evaluation.bootstrap import LEVEL, RESAMPLES, intervals, resampled_means
-from retrieval_bench.evaluation.significance import compare, groups
+from retrieval_bench.evaluation.bootstrap import LEVEL, RESAMPLES
+from retrieval_bench.evaluation.mean_intervals import DEFINITION, mean_intervals
+from retrieval_bench.evaluation.metrics import class_means_of, class_weights
+from retrieval_bench.evaluation.significance import DIFFERENCES, compare, groups
 from retrieval_bench.records.schema import Comparison, Interval, Statistics
 
 COMPARED = ("accuracy", "map@r")
@@ -16,18 +18,35 @@ COMPARED = ("accuracy", "map@r")
 
 def statistics(clusters: np.ndarray, seed: int) -> Statistics:
     """How intervals and comparisons are computed. clusters: (q,) the label of each query."""
-    return Statistics(resamples=RESAMPLES, level=LEVEL, seed=seed, clusters=len(np.unique(clusters)))
+    return Statistics(
+        resamples=RESAMPLES,
+        level=LEVEL,
+        seed=seed,
+        clusters=len(np.unique(clusters)),
+        intervals=DEFINITION,
+        differences=DIFFERENCES,
+    )
 
 
 def intervals_of(values: Mapping[str, np.ndarray], clusters: np.ndarray, how: Statistics) -> dict[str, Interval]:
-    """Metric -> (q,) values of the queries, to metric -> interval of its mean; empty where all have one label.
+    """Metric -> (q,) values of the queries, to metric -> interval of its mean; empty where all have one label."""
+    return _intervals(values, clusters, how, None)
 
-    All metrics lie between 0 and 1, and so do the intervals.
-    """
+
+def class_mean_intervals_of(
+    values: Mapping[str, np.ndarray], labels: np.ndarray, how: Statistics
+) -> dict[str, Interval]:
+    """The same of the class means that average any of these metrics, by their own names."""
+    averaged = {name: values[of] for name, of in class_means_of(values).items()}
+    return _intervals(averaged, labels, how, class_weights(labels))
+
+
+def _intervals(
+    values: Mapping[str, np.ndarray], clusters: np.ndarray, how: Statistics, weights: np.ndarray | None
+) -> dict[str, Interval]:
     if not values or how.clusters < 2:
         return {}
-    means = resampled_means(np.column_stack(list(values.values())), clusters, how.resamples, how.seed)
-    reach = intervals(means, how.clusters, how.level).clip(0.0, 1.0)
+    reach = mean_intervals(np.column_stack(list(values.values())), clusters, how.level, weights=weights)
     return {name: Interval(low=low, high=high) for name, (low, high) in zip(values, reach.tolist(), strict=True)}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Dataset, Setup
 from retrieval_bench.datasets.splits import limit as limited
+from retrieval_bench.evaluation.metrics import DEFAULT_K
 from retrieval_bench.evaluation.relevance import count_relevant
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.reading import DECODER_VERSION
@@ -18,7 +19,6 @@ from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import FeatureCache, recipe_key
 from retrieval_bench.system.progress import Progress, silent
 
-DEFAULT_K = (1, 5, 10)
 MIN_DEPTH = 100
 """Ranks kept per query in rankings.npz, at least."""
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Ranking, printable
 from retrieval_bench.evaluation.relevance import Relevant
-from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
+from retrieval_bench.evaluation.uncertainty import class_mean_intervals_of, intervals_of, statistics
 from retrieval_bench.experiment import sanity_checks
 from retrieval_bench.experiment.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.experiment.features import refuse_empty
@@ -204,7 +204,8 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             family=method.family,
             status="ok",
             scores=found.scores,
-            intervals=intervals_of(found.per_query, labels, how),
+            intervals=intervals_of(found.per_query, labels, how)
+            | class_mean_intervals_of(found.per_query, labels, how),
             ties=found.ties,
             times={what: TimeFigure(**asdict(figure)) for what, figure in times.items()},
             params=method.resolved,

@@ -101,8 +101,11 @@ def _random_vector(digest: str, seed: int) -> np.ndarray:
     return random.standard_normal(DIMENSIONS, np.float32)
 
 
-def closed_form(n_relevant: np.ndarray, record: Record) -> dict[str, float]:
-    """The ceilings, without asking any metric: what they must be if a metric means what its definition says."""
+def closed_form(n_relevant: np.ndarray, labels: np.ndarray, record: Record) -> dict[str, float]:
+    """The ceilings, without asking any metric: what they must be if a metric means what its definition says.
+
+    n_relevant, labels: (q,) of the queries.
+    """
     relevant = np.asarray(n_relevant, np.float64)
     highest: dict[str, float] = {}
     for name in record.ceilings:
@@ -111,6 +114,9 @@ def closed_form(n_relevant: np.ndarray, record: Record) -> dict[str, float]:
             reached = np.minimum(int(cutoff), relevant)
             out_of = {"precision": int(cutoff), "recall": relevant, "f1": (int(cutoff) + relevant) / 2}[base]
             highest[name] = float(np.mean(reached / out_of))
+        elif base == "class_mean_recall" and cutoff.isdigit():
+            reached = np.minimum(int(cutoff), relevant) / relevant
+            highest[name] = float(np.mean([reached[labels == label].mean() for label in np.unique(labels)]))
         else:
             highest[name] = 1.0
     return highest
@@ -139,12 +145,14 @@ def violations(
 
 def _ceilings(record: Record, arrays: Mapping[str, np.ndarray], sample: np.ndarray | None) -> Iterator[str]:
     """The oracle and the ceilings are what can be worked out without a ranking and without a metric."""
-    n_relevant = arrays["n_relevant"]
-    for name, expected in closed_form(n_relevant, record).items():
+    n_relevant, labels = arrays["n_relevant"], arrays["query_labels"]
+    for name, expected in closed_form(n_relevant, labels, record).items():
         if not math.isclose(record.ceilings[name], expected, abs_tol=1e-9):
             yield f"a perfect ranking has {name} {record.ceilings[name]:.6f} where its definition gives {expected:.6f}"
     oracle = record.controls.get("oracle", {})
-    for name, expected in closed_form(n_relevant if sample is None else n_relevant[sample], record).items():
+    if sample is not None:
+        n_relevant, labels = n_relevant[sample], labels[sample]
+    for name, expected in closed_form(n_relevant, labels, record).items():
         if name in oracle and not math.isclose(oracle[name], expected, abs_tol=1e-9):
             yield f"the oracle, which knows every label, has {name} {oracle[name]:.6f} where {expected:.6f} is right"
 
@@ -223,9 +231,12 @@ def _chance(rows: list[Row], record: Record) -> Iterator[str]:
             f"random vectors reach accuracy {random['accuracy']:.4f} where chance gives {level:.4f}: "
             "queries find what they cannot know, such as themselves"
         )
-    # An interval that reaches down to chance; three methods of two families, as one kind alone may honestly fail.
+    # An interval that reaches down to chance; three methods of two families, as one kind alone may honestly fail. With
+    # few labels every interval reaches far, so a method halfway between chance and 1 is never helpless.
     ordinary = [row for row in rows if row.family != "control" and "accuracy" in row.intervals]
-    helpless = [row for row in ordinary if row.intervals["accuracy"].low <= level]
+    helpless = [
+        row for row in ordinary if row.intervals["accuracy"].low <= level and row.scores["accuracy"] < (1 + level) / 2
+    ]
     families = {row.family for row in ordinary}
     if len(ordinary) >= 3 and len(families) >= 2 and len(helpless) == len(ordinary):
         yield f"none of {len(ordinary)} methods does better than chance: labels and images do not belong together"

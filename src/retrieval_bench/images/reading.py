@@ -26,8 +26,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from retrieval_bench.core import BadImage, printable
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
 DECODER_VERSION = f"1/Pillow-{PIL.__version__}"

@@ -1,4 +1,4 @@
-"""The record of a run: its schema, what must hold of it, its scores by name, saving and loading.
+"""The record of a run: its schema, what must hold of it, its scores by name, saving and loading, conversion.
 
 Comparing records belongs in `compare`, showing them in `report`.
 """

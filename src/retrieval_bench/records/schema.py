@@ -6,7 +6,15 @@ import json
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -29,7 +37,7 @@ class TimeFigure(Model):
 
 
 class Interval(Model):
-    """Where the mean over all such queries is expected to lie; see statistics.resampling. level: how sure, 0.95."""
+    """Where the mean over all such queries is expected to lie; `Statistics` says how sure, and how it is computed."""
 
     low: float
     high: float
@@ -38,7 +46,7 @@ class Interval(Model):
 class Pair(Model):
     """Mean of `first` minus mean of `second` over the same queries.
 
-    low, high: interval by the paired cluster bootstrap. p: of the sign-flip test of no difference; p_holm: the same
+    low, high: its interval; see `Statistics.differences`. p: of the sign-flip test of no difference; p_holm: the same
     after Holm's correction over all pairs of the table.
     """
 
@@ -59,12 +67,24 @@ class Comparison(Model):
 
 
 class Statistics(Model):
-    """How intervals and comparisons were computed. clusters: how many labels the queries have; these are resampled."""
+    """How intervals and comparisons were computed. clusters: how many labels the queries have.
+
+    resamples: random sign patterns of the tests. intervals, differences: the definition of a mean's interval and of a
+    difference's; both empty in records of earlier versions, whose intervals come from a bootstrap that drew labels
+    `resamples` times.
+    """
 
     resamples: int
     level: float
     seed: int
     clusters: int
+    intervals: str = ""
+    differences: str = ""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A record of an earlier version is written again as it was."""
+        return {name: value for name, value in serialize(self).items() if value != ""}
 
 
 class Features(Model):

@@ -36,10 +36,10 @@ def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
         "gallery_ids": (gallery,),
         "gallery_labels": (gallery,),
         "query_ids": (queries,),
-        **dict.fromkeys(("query_labels", "n_relevant", "query_categories", "query_class_sizes"), (queries,)),
+        **dict.fromkeys(("query_labels", "n_relevant", "exclude", "query_categories", "query_class_sizes"), (queries,)),
         **{name: (queries,) for name in arrays if name.startswith("query_attributes/")},
     }
-    whole = {"gallery_labels", "query_labels", "n_relevant", "query_categories", "query_class_sizes"}
+    whole = {"gallery_labels", "query_labels", "n_relevant", "exclude", "query_categories", "query_class_sizes"}
     for method in methods:
         found = arrays.get(f"{method}/indices")
         if found is None:

@@ -10,6 +10,7 @@ from retrieval_bench.report import plots
 from retrieval_bench.report.evidence import CONTROL, Evidence
 from retrieval_bench.report.findings import COSTS, SLICED, Confusion, Findings
 from retrieval_bench.report.gallery import heat_map
+from retrieval_bench.report.lines import ends
 from retrieval_bench.report.markup import Markup, joined, tag
 from retrieval_bench.report.plots import Axis, Reach, Series, Spot
 from retrieval_bench.report.table import NOT_AVAILABLE, three_digits
@@ -236,7 +237,7 @@ def slices(findings: Findings) -> Markup | None:
     parts = [
         tag(
             "p",
-            "Accuracy on parts of the queries, with 95 % intervals by bootstrap over labels (none for a part with only "
+            "Accuracy on parts of the queries, with 95 % intervals over labels (none for a part with only "
             "one label). Stronger colour: higher accuracy. There are many parts and some are small, so a few of them "
             "stand out by chance.",
         )
@@ -284,7 +285,9 @@ def _sliced(one: Sliced) -> Markup:
 
 
 def _of_slice(score: Score) -> Markup:
-    reach = None if score.low is None else tag("span", f"{score.low:.2f} to {score.high:.2f}", class_="reach")
+    reach = None
+    if score.low is not None and score.high is not None:
+        reach = tag("span", " to ".join(ends(score.low, score.high, 2)), class_="reach")
     return tag("td", f"{score.mean:.3f}", reach, class_=f"shade f{min(9, int(score.mean * 10))}")
 
 

@@ -1,4 +1,4 @@
-"""Cells in columns, for a terminal."""
+"""Cells in columns, for a terminal, and what stands in a cell."""
 
 from __future__ import annotations
 
@@ -13,3 +13,11 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
         cells = [first.ljust(widths[0]), *(cell.rjust(wide) for cell, wide in zip(others, widths[1:], strict=True))]
         shown.append("  ".join(cells).rstrip())
     return shown
+
+
+def ends(low: float, high: float, digits: int = 3) -> tuple[str, str]:
+    """Both ends of an interval within 0 and 1. An end that is not 0 or 1 is not shown as it: 0.9999 as 0.999."""
+    step = 10.0**-digits
+    inside_low = min(low, 1 - step) if low < 1 else low
+    inside_high = max(high, step) if high > 0 else high
+    return f"{inside_low:.{digits}f}", f"{inside_high:.{digits}f}"

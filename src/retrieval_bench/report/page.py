@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from retrieval_bench.records.schema import Record, Row
+from retrieval_bench.records.schema import Record, Row, Statistics
 from retrieval_bench.report import drawings
 from retrieval_bench.report.combined import Combined, combined
 from retrieval_bench.report.evidence import CONTROL, Evidence
 from retrieval_bench.report.examples import failure_gallery
 from retrieval_bench.report.findings import find
+from retrieval_bench.report.lines import ends
 from retrieval_bench.report.markup import Markup, joined, tag, visible
 from retrieval_bench.report.names import Names, names_of
 from retrieval_bench.report.plots import whisker
@@ -152,7 +153,7 @@ def _cards(evidence: Evidence) -> Markup | None:
     record = evidence.record
     best = max(rows, key=lambda row: row.scores["accuracy"])
     reach = best.intervals.get("accuracy")
-    sure = "" if reach is None else f"95 % interval {reach.low:.3f} to {reach.high:.3f}"
+    sure = "" if reach is None else f"95 % interval {' to '.join(ends(reach.low, reach.high))}"
     comparison = record.comparisons.get("accuracy")
     if comparison is not None and best.method in comparison.groups:
         letters = set(comparison.groups[best.method])
@@ -303,17 +304,29 @@ def _definitions(evidence: Evidence) -> Markup:
     how = record.statistics
     if how is not None:
         parts.append(tag("h3", "Intervals and groups"))
-        parts.append(
-            tag(
-                "p",
-                f"The {100 * how.level:.0f} % intervals come from a cluster bootstrap: the {how.clusters:,} labels are "
-                f"drawn with replacement, each with all its queries, {how.resamples:,} times (seed {how.seed}). Labels "
-                "are drawn and not queries, because photos of one label are not independent. Two methods are compared "
-                "query by query, by a paired sign-flip test over labels with Holm's correction over all pairs. Methods "
-                f"that share a letter do not differ significantly at {100 * (1 - how.level):.0f} %.",
-            )
-        )
+        parts.append(tag("p", _of_intervals(how)))
     return joined(*parts)
+
+
+def _of_intervals(how: Statistics) -> str:
+    """How intervals and groups came about, by the record's own words where it has some."""
+    why = "photos of one label are not independent"
+    if how.intervals:
+        told = (
+            f"The {100 * how.level:.0f} % intervals rest on the {how.clusters:,} labels and not on the queries, "
+            f"because {why}. Of a mean: {how.intervals}. Of a difference: {how.differences}."
+        )
+    else:
+        told = (
+            f"The {100 * how.level:.0f} % intervals come from a cluster bootstrap: the {how.clusters:,} labels are "
+            f"drawn with replacement, each with all its queries, {how.resamples:,} times (seed {how.seed}). Labels "
+            f"are drawn and not queries, because {why}."
+        )
+    return (
+        f"{told} Two methods are compared query by query, by a paired sign-flip test over labels with Holm's "
+        "correction over all pairs. Methods that share a letter do not differ significantly at "
+        f"{100 * (1 - how.level):.0f} %."
+    )
 
 
 def _methods(evidence: Evidence) -> Markup:

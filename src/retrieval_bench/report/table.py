@@ -16,6 +16,7 @@ from rich.text import Text
 from retrieval_bench.records.files import TABLE_FILES
 from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.report import robustness
+from retrieval_bench.report.lines import ends
 from retrieval_bench.report.markup import visible
 from retrieval_bench.report.names import names_of, renamed
 
@@ -71,17 +72,24 @@ def _certainty(record: Record) -> list[Column]:
 
     def reach(row: Row) -> str:
         known = row.intervals.get("accuracy")
-        return NOT_AVAILABLE if known is None else f"{known.low:.3f}-{known.high:.3f}"
+        return NOT_AVAILABLE if known is None else "-".join(ends(known.low, known.high))
 
     shown = []
     if any(row.intervals for row in record.rows):
-        shown.append(Column("95 %", "95 % interval of the accuracy, by bootstrap over labels", reach, 2, ""))
+        shown.append(Column("95 %", f"95 % interval of the accuracy, {how_intervals(record)}", reach, 2, ""))
     compared = record.comparisons.get("accuracy")
     if compared is not None:
         letters = compared.groups
         means = "methods that share a letter do not differ significantly in accuracy"
         shown.append(Column("group", means, lambda row: letters.get(row.method, ""), 3, ""))
     return shown
+
+
+def how_intervals(record: Record) -> str:
+    """In a few words, how the record's intervals of means were computed."""
+    if record.statistics is not None and record.statistics.intervals:
+        return "by Wilson's formula, with labels as the independent observations"
+    return "by bootstrap over labels"
 
 
 def _of_classifier(classifier: str) -> tuple[Column, Column]:

@@ -41,7 +41,7 @@ def lines(verdict: DiffVerdict) -> list[str]:
         text.append(f"Speed, same machine, {'judged only by --fail' if verdict.gates else 'shown, not judged'}:")
         text += [f"  {_figure(change)}" for change in verdict.speed if change.name in _SPEED_SHOWN]
     else:
-        text.append("Speed is not compared: the records come from different machines or thread counts.")
+        text.append("Speed is not compared: the records come from different machines, thread counts or backends.")
     return text
 
 
@@ -95,7 +95,7 @@ def markdown(verdict: DiffVerdict) -> str:
         )
     text += ["", "</details>"] if speed else []
     if not verdict.same_machine:
-        text += ["", "Speed is not compared: the records come from different machines or thread counts."]
+        text += ["", "Speed is not compared: the records come from different machines, thread counts or backends."]
     if verdict.added:
         text += ["", f"Only in the second record: {_escaped(', '.join(verdict.added))}"]
     for sentence in verdict.notes:

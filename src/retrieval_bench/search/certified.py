@@ -31,6 +31,7 @@ from retrieval_bench.core import BenchError, Distance, Ranking
 from retrieval_bench.search import emit, jit, kernels
 from retrieval_bench.search.bounds import LENGTH as NORM
 from retrieval_bench.search.bounds import compiled_shifts, distance_limit, score_limit
+from retrieval_bench.search.caches import caches
 from retrieval_bench.search.checks import (
     check_distance,
     check_exclude,
@@ -38,9 +39,12 @@ from retrieval_bench.search.checks import (
     check_k,
     check_matrix,
     check_range,
+    check_threads,
+    room_for,
 )
 from retrieval_bench.search.code_loops import TOGETHER, tile_of
 from retrieval_bench.search.emit import borrowed, lowest_bit
+from retrieval_bench.search.float_mode import tiny_numbers_kept
 from retrieval_bench.search.kernels import (
     INNER_PRODUCT,
     KINDS,
@@ -70,7 +74,7 @@ from retrieval_bench.search.settling import Asked, Kept
 from retrieval_bench.search.stats import LastSearch, ScanStats
 from retrieval_bench.search.threads import on_threads
 
-CHUNK_BYTES = 256 << 10  # codes that stay in the second-level cache while all queries visit them
+CHUNK_BYTES = caches().second // 4  # codes that stay in the second-level cache while all queries visit them
 CHUNK_ROWS = 1024
 GROUP = 16  # blocks of queries that a chunk is compared with before the next chunk
 CAPACITY = 1024  # candidates of a query that may wait to be rescored
@@ -348,6 +352,7 @@ class CertifiedIndex:
     last: as for ExactIndex.
     """
 
+    @tiny_numbers_kept
     def __init__(self, gallery: np.ndarray, distance: Distance = "cosine", *, kernel: str | None = None) -> None:
         from retrieval_bench.search.index import ExactIndex, kernel_for
 
@@ -399,12 +404,16 @@ class CertifiedIndex:
     def last(self) -> ScanStats:
         return self._last.stats
 
-    def search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
+    @tiny_numbers_kept
+    def search(
+        self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None, *, threads: int | None = None
+    ) -> Ranking:
         """The k nearest gallery rows of each query; arguments and result as for ExactIndex.search."""
+        threads = check_threads(threads)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
         exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
-        ranking = Ranking(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
+        ranking = room_for(len(queries), k, self._n)
         found = min(k, self._n)
         rescored = doubtful = 0
         batch = max(_SCRATCH_BYTES // (64 * found + 12 * self.dim + 1024), 1)
@@ -417,7 +426,7 @@ class CertifiedIndex:
             if not found:
                 continue
             asked = Asked(values, squares, factors, facts)
-            who, near, counts = self._scanned(asked, some, found, exclude[part])
+            who, near, counts = self._scanned(asked, some, found, exclude[part], threads)
             rescored += int(np.where(counts < 0, -counts - 1, counts).sum())
             again = start + np.flatnonzero(counts < 0)
             if len(self._rows.zeros):
@@ -425,7 +434,7 @@ class CertifiedIndex:
             ranking.indices[part, :found], ranking.distances[part, :found] = who, near
             if len(again):
                 float32 = self.float32()
-                exact = float32.search(queries[again], k, exclude[again])
+                exact = float32.search(queries[again], k, exclude[again], threads=threads)
                 ranking.indices[again], ranking.distances[again] = exact.indices, exact.distances
                 rescored += float32.last.rescored
                 doubtful += len(again)
@@ -444,7 +453,7 @@ class CertifiedIndex:
             who[query], near[query] = rows[order], distances[order]
 
     def _scanned(
-        self, asked: Asked, some: np.ndarray, k: int, exclude: np.ndarray
+        self, asked: Asked, some: np.ndarray, k: int, exclude: np.ndarray, most_threads: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows and float64 distances (q, k), in order, and how many rows were rescored, negative, less one, where the
         query must go to the float32 engine. some: (q, d) float32 points.
@@ -456,7 +465,7 @@ class CertifiedIndex:
         kept = self._rows
         scan = scanner(self.inner_loop, together, asked.values.dtype.name, kept.values.dtype.name)
         _, quantise_queries = quantiser()
-        threads = max(1, min(numba.get_num_threads(), q * self._codes.size // _WORK_PER_THREAD))
+        threads = max(1, min(most_threads or numba.get_num_threads(), q * self._codes.size // _WORK_PER_THREAD))
         blocks = -(-q // together)
         by_query = blocks >= 4 * threads
         total = blocks if by_query else len(self._codes)
@@ -534,7 +543,7 @@ class CertifiedIndex:
 def compile_for(inner_loop: str, dtype: str = "float32") -> None:
     """Compile, or load from the cache on disk, all that searches by this inner loop need."""
     with jit.announced():
-        warm_up()
+        warm_up(dtype)
         compiled_shifts()
         quantiser()
         scanner(inner_loop, 1, "float32", dtype)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 
-from retrieval_bench.core import DISTANCES, BenchError, Distance
+from retrieval_bench.core import DISTANCES, BenchError, Distance, Ranking
 from retrieval_bench.registry import unknown
 
 
@@ -22,6 +23,36 @@ def check_k(k: Any) -> int:
     return int(k)
 
 
+def check_threads(threads: Any) -> int | None:
+    """threads: at most so many, None for as many as `numba.get_num_threads()` says."""
+    if threads is None:
+        return None
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+        raise BenchError(f"threads is {threads!r}; it must be a whole number, at least 1, or None for all")
+    return int(threads)
+
+
+def room_for(q: int, k: int, n: int) -> Ranking:
+    """A result that holds nothing yet: (q, k) rows of -1 and distances of inf."""
+    try:
+        if 12 * q * k > _memory():
+            raise MemoryError
+        return Ranking(np.full((q, k), -1, np.int64), np.full((q, k), np.inf, np.float32))
+    except (MemoryError, ValueError, OverflowError):
+        raise BenchError(
+            f"k is {k}: the {k:,} nearest of each of {q:,} queries do not fit into memory; the gallery has {n:,} rows, "
+            "and a larger k finds no more"
+        ) from None
+
+
+def _memory() -> float:
+    """Bytes of this machine's memory; inf where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+
+
 def check_radius(radius: Any) -> np.float32:
     """The largest float32 that does not exceed the radius."""
     if isinstance(radius, bool) or not isinstance(radius, int | float | np.integer | np.floating) or radius != radius:
@@ -32,8 +63,16 @@ def check_radius(radius: Any) -> np.float32:
 
 
 def check_matrix(name: str, array: Any, distance: Distance, dim: int | None = None) -> np.ndarray:
-    """The argument as a two-dimensional array of a dtype that the distance can use; values are not looked at."""
-    array = np.asarray(array)
+    """The argument as a two-dimensional array of a dtype that the distance can use; values are not looked at.
+
+    dim: of the gallery, for queries; a single one may have one dimension.
+    """
+    try:
+        array = np.asarray(array)
+    except ValueError as error:  # NumPy's sentence speaks of its own parts
+        raise BenchError(f"{name} has rows of different lengths; all must have as many columns") from error
+    if array.ndim == 1 and dim is not None:
+        array = array[None]
     if array.ndim != 2:
         hint = f"; a single row is {name}[None]" if array.ndim == 1 else ""
         raise BenchError(f"{name} has shape {array.shape}; it must have two dimensions, (rows, columns){hint}")

@@ -38,7 +38,9 @@ from retrieval_bench.search.checks import (
     check_k,
     check_matrix,
     check_range,
+    room_for,
 )
+from retrieval_bench.search.float_mode import tiny_numbers_kept
 from retrieval_bench.system.device import Portion, check_device, free_bytes, full_float32, out_of_memory
 
 log = logging.getLogger("retrieval_bench")
@@ -64,6 +66,7 @@ class TorchIndex:
     Raises BenchError for a device that is not there, and whatever ExactIndex raises it for.
     """
 
+    @tiny_numbers_kept
     def __init__(self, gallery: np.ndarray, distance: Distance = "cosine", device: str = "cpu") -> None:
         from retrieval_bench.search.kernels import MOST_ROWS
 
@@ -91,12 +94,13 @@ class TorchIndex:
         own = self._there.numel() * self._there.element_size() + (0 if self._kept is None else self._kept.bytes)
         return int(own) + (0 if self._engine is None else self._engine.bytes - self._kept.values.nbytes)
 
+    @tiny_numbers_kept
     def search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
         """The k nearest gallery rows of each query; arguments and result as for ExactIndex.search."""
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
         exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
-        ranking = Ranking(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
+        ranking = room_for(len(queries), k, self._n)
         nearest = self._nearest_codes if self.distance == "hamming" else self._nearest_vectors
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = slice(start, min(start + QUERIES_AT_ONCE, len(queries)))
@@ -238,8 +242,8 @@ class TorchIndex:
         from retrieval_bench.search.kernels import KINDS
         from retrieval_bench.search.settling import Kept
 
-        points.warm_up()
         self._kept = Kept.for_gallery(self.distance, gallery)
+        points.warm_up(self._kept.values.dtype.name)
         rescore.compiled("float32", self._kept.values.dtype.name)  # nothing compiles in a search
         self._centre = points.find_centre(self.distance, gallery)
         compared, squares = np.empty(gallery.shape, np.float32), np.empty(self._n)
@@ -358,7 +362,9 @@ def _exclude(found: Any, exclude: np.ndarray, begin: int, end: int, value: float
         found[at] = value
 
 
-@BACKENDS("torch", about="exact search with candidates from --device by matrix product; the same bits as `exact`")
+@BACKENDS(
+    "torch", about="exact search with candidates from --device by matrix product; the same bits as `exact`", exact=True
+)
 def torch_(gallery: np.ndarray, distance: Distance = "cosine", *, device: str = "cpu") -> Searcher:
     """A gallery on a device.
 

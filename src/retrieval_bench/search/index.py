@@ -33,7 +33,10 @@ from retrieval_bench.search.checks import (
     check_matrix,
     check_radius,
     check_range,
+    check_threads,
+    room_for,
 )
+from retrieval_bench.search.float_mode import tiny_numbers_kept
 from retrieval_bench.search.scans import (
     Layout,
     Nearest,
@@ -80,24 +83,31 @@ class RadiusResult(NamedTuple):
 
 
 def topk(
-    queries: np.ndarray, gallery: np.ndarray, k: int, distance: Distance = "cosine", exclude: np.ndarray | None = None
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    k: int,
+    distance: Distance = "cosine",
+    exclude: np.ndarray | None = None,
+    *,
+    threads: int | None = None,
 ) -> Ranking:
     """Find the k nearest gallery rows of each query: `ExactIndex(gallery, distance).search(queries, k, exclude)`.
 
     Args:
-        queries: (q, d), as the gallery.
+        queries: (q, d), as the gallery; or (d,), a single one.
         gallery: (n, d) of a float or integer dtype; (n, bytes) packed uint8 for hamming.
         k: how many rows to find for each query, at least 1.
         distance: "cosine", "euclidean", "inner_product" or "hamming".
         exclude: (q,) or (q, m) gallery rows that query i must not find; -1 stands for none.
+        threads: search on at most so many threads; None for `numba.get_num_threads()`.
 
     Returns:
         The rows and their distances, nearest first; padded with -1 and inf if fewer than k can be found.
 
     Raises:
-        BenchError: NaN, inf, or a wrong shape, dtype, distance or k.
+        BenchError: NaN, inf, or a wrong shape, dtype, distance, k or number of threads.
     """
-    return ExactIndex(gallery, distance).search(queries, k, exclude)
+    return ExactIndex(gallery, distance).search(queries, k, exclude, threads=threads)
 
 
 class ExactIndex:
@@ -129,6 +139,7 @@ class ExactIndex:
     _piece: Piece | None  # None where the gallery stays on disk, or is held as codes
     _certified: Any
 
+    @tiny_numbers_kept
     def __init__(
         self,
         gallery: np.ndarray,
@@ -201,10 +212,10 @@ class ExactIndex:
         if not bits:
             from retrieval_bench.search import one_call, points, rescore
 
-            points.warm_up()
             kind = points.value_type(gallery.dtype).name
+            points.warm_up(kind)
             rescore.compiled("float32", kind)  # nothing compiles in a search
-            self._small = one_call.Small.of(kernel_for(kernel), distance, self.dim, kind)
+            self._small = one_call.Small(kernel_for(kernel), distance, self.dim, kind)
             centre = points.find_centre(distance, gallery)
         self._layout = Layout(
             distance,
@@ -247,33 +258,37 @@ class ExactIndex:
         """`ScanStats` of the last `search` that the calling thread made; zeros before the first."""
         return self._last.stats
 
-    def search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
+    @tiny_numbers_kept
+    def search(
+        self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None, *, threads: int | None = None
+    ) -> Ranking:
         """Find the k nearest gallery rows of each query.
 
-        Runs on `numba.get_num_threads()` threads, on fewer if there is little to do.
-
         Args:
-            queries: (q, d), as the gallery; q may be 0.
+            queries: (q, d), as the gallery; q may be 0. Or (d,), a single one.
             k: how many rows to find for each query, at least 1.
             exclude: (q,) or (q, m) gallery rows that query i must not find; -1 stands for none.
+            threads: run on at most so many threads, None for `numba.get_num_threads()`; on fewer if there is little to
+                do.
 
         Returns:
             The rows and their distances, nearest first, equal distances by row; padded with -1 and inf if fewer than k
             can be found.
 
         Raises:
-            BenchError: NaN, inf, or a wrong shape, dtype or k.
+            BenchError: NaN, inf, or a wrong shape, dtype, k or number of threads.
         """
         if self._certified is not None:
-            return self._certified_search(queries, k, exclude)
+            return self._certified_search(queries, k, exclude, threads)
+        threads = check_threads(threads)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
         exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
-        ranking = Ranking(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32))
+        ranking = room_for(len(queries), k, self._n)
         found = min(k, self._n)
         kept = found if self.distance == "hamming" else min(self._n, found + self._more + _spare(found, self.dim))
         small = found > 0 and self._rows is not None and self._piece is not None
-        small = small and len(queries) * self._n * self.dim < _SMALL
+        small = small and len(queries) * self._n * self.dim < _SMALL and kept <= self._small.most
         rescored = doubtful = 0
         if small:
             rescored, settled = self._in_one_call(queries, found, kept, exclude, ranking)
@@ -283,14 +298,14 @@ class ExactIndex:
         from retrieval_bench.search import kernels
 
         for batch in self._batches(len(queries), 24 * kept + 16 * found + 8 * self.dim + 1024):
-            shares, threads = self._shared_out(queries, batch, exclude)
+            shares, running = self._shared_out(queries, batch, exclude, threads)
             parts = [Nearest(share, kept, self._n) for share in shares]
-            self._scan_all(parts, threads)
+            self._scan_all(parts, running)
             for some, keys in merged(parts, kept):
                 if self.distance == "hamming":
                     ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = kernels.unpack(keys)
                 elif found:
-                    result = self._settled(queries, some, keys, found, exclude)
+                    result = self._settled(queries, some, keys, found, exclude, threads)
                     ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = result[:2]
                     rescored += result.rescored
                     doubtful += int(result.doubtful.sum())
@@ -326,7 +341,9 @@ class ExactIndex:
             ranking.indices[:, :k], ranking.distances[:, :k] = indices, distances
         return int(rescored), True
 
-    def _settled(self, queries: np.ndarray, some: Queries, keys: np.ndarray, k: int, exclude: np.ndarray) -> Settled:
+    def _settled(
+        self, queries: np.ndarray, some: Queries, keys: np.ndarray, k: int, exclude: np.ndarray, threads: int | None
+    ) -> Settled:
         """The k nearest, from the best scores of each query."""
         from retrieval_bench.search import bounds
         from retrieval_bench.search.settling import PAIRS_AT_ONCE, best_of_each, settled
@@ -336,6 +353,7 @@ class ExactIndex:
             slack=np.zeros(len(keys)),
             g=bounds.summing_error.py_func(self.dim),
             centre_length=self._layout.centre_length,
+            threads=threads,
         )
         doubtful = np.flatnonzero(found.doubtful)
         if len(doubtful) > len(keys) // 50:  # a second look costs more than a longer list
@@ -346,46 +364,54 @@ class ExactIndex:
             again = doubtful[start : start + step]
             rows = some.rows.start + again
             farthest = np.nextafter(found.distances[again, -1], np.inf)
-            owners, who, distances = self._within(queries[rows], farthest, exclude[rows])
+            owners, who, distances = self._within(queries[rows], farthest, exclude[rows], threads)
             found.rows[again], found.distances[again] = best_of_each(owners, who, distances, len(again), k)
             rescored += len(owners)
         return found._replace(rescored=rescored)
 
-    def _certified_search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None) -> Ranking:
+    def _certified_search(
+        self, queries: np.ndarray, k: int, exclude: np.ndarray | None, threads: int | None
+    ) -> Ranking:
         from retrieval_bench.search.certified import choose
 
-        quicker = "int8" if self._scan == "int8" else choose(len(queries), self._n, self.dim, check_k(k))
+        q = len(check_matrix("queries", queries, self.distance, self.dim))
+        quicker = "int8" if self._scan == "int8" else choose(q, self._n, self.dim, check_k(k))
         index = self._certified if quicker == "int8" else self._certified.float32()
-        ranking = index.search(queries, k, exclude)
+        ranking = index.search(queries, k, exclude, threads=threads)
         self._last.figures = tuple(index.last)
         return ranking  # type: ignore[no-any-return]
 
-    def search_radius(self, queries: np.ndarray, radius: float, exclude: np.ndarray | None = None) -> RadiusResult:
+    @tiny_numbers_kept
+    def search_radius(
+        self, queries: np.ndarray, radius: float, exclude: np.ndarray | None = None, *, threads: int | None = None
+    ) -> RadiusResult:
         """Find all gallery rows at a distance of at most `radius`.
 
         It always scans the vectors in float32. Memory grows with the result: 24 bytes for each neighbour, and about
         three times that while they are sorted.
 
         Args:
-            queries: (q, d), as the gallery; q may be 0.
+            queries: (q, d), as the gallery; q may be 0. Or (d,), a single one.
             radius: in the unit of the distance; compared with the float32 distances that are returned.
             exclude: (q,) or (q, m) gallery rows that query i must not find; -1 stands for none.
+            threads: as for `search`.
 
         Returns:
             The neighbours of each query, nearest first, equal distances by row.
 
         Raises:
-            BenchError: NaN, inf, or a wrong shape, dtype or radius.
+            BenchError: NaN, inf, or a wrong shape, dtype, radius or number of threads.
         """
         if self._certified is not None:
-            return self._certified.float32().search_radius(queries, radius, exclude)
+            return self._certified.float32().search_radius(queries, radius, exclude, threads=threads)
+        threads = check_threads(threads)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         limit = check_radius(radius)
         exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
         farthest = np.full(len(queries), np.nextafter(limit, np.float32(np.inf)), np.float64)
         counts, indices, distances = [], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         for batch in self._batches(len(queries), 8 * self.dim + 1024):
-            owners, rows, near = self._within(queries[batch], farthest[batch], exclude[batch])
+            owners, rows, near = self._within(queries[batch], farthest[batch], exclude[batch], threads)
             order = np.lexsort((rows, near, owners))
             order = order[near[order].astype(np.float32) <= limit]
             counts.append(np.bincount(owners[order], minlength=batch.stop - batch.start))
@@ -397,12 +423,12 @@ class ExactIndex:
         return RadiusResult(offsets, np.concatenate(indices), np.concatenate(distances))
 
     def _within(
-        self, queries: np.ndarray, farthest: np.ndarray, exclude: np.ndarray
+        self, queries: np.ndarray, farthest: np.ndarray, exclude: np.ndarray, threads: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(query, gallery row, float64 distance) of all rows at a distance of at most farthest[query]; others, too."""
-        shares, threads = self._shared_out(queries, slice(0, len(queries)), exclude)
+        shares, running = self._shared_out(queries, slice(0, len(queries)), exclude, threads)
         parts = [Within(share, farthest) for share in shares]
-        self._scan_all(parts, threads)
+        self._scan_all(parts, running)
         owners, rows, near = (np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True))
         if self.distance == "hamming":
             return owners, rows, near.astype(np.float64)
@@ -416,7 +442,7 @@ class ExactIndex:
         together = type(asked[0])(*(np.concatenate(columns) for columns in zip(*asked, strict=True)))
         order = np.argsort(owners, kind="stable")
         owners, rows = owners[order], rows[order]
-        return owners, rows, distances_of(together, self._rows, owners, rows)
+        return owners, rows, distances_of(together, self._rows, owners, rows, threads)
 
     def _batches(self, q: int, bytes_each: int) -> Iterator[slice]:
         """Queries that are worked on together: as many as _SCRATCH_BYTES hold, each with its packed copy."""
@@ -424,13 +450,15 @@ class ExactIndex:
         for start in range(0, q, size):
             yield slice(start, min(start + size, q))
 
-    def _shared_out(self, queries: np.ndarray, batch: slice, exclude: np.ndarray) -> tuple[list[Share], int]:
+    def _shared_out(
+        self, queries: np.ndarray, batch: slice, exclude: np.ndarray, most_threads: int | None
+    ) -> tuple[list[Share], int]:
         """Many queries: each thread takes some; few: each takes stretches of the gallery. -> (shares, threads)."""
         import numba
 
         q, most = batch.stop - batch.start, self._layout.engine.kernel.blocks[-1]
         work = q * self._n * self._layout.width * (_WORDS_COST if self.distance == "hamming" else 1)
-        threads = max(1, min(numba.get_num_threads(), work // _WORK_PER_THREAD))
+        threads = max(1, min(most_threads or numba.get_num_threads(), work // _WORK_PER_THREAD))
         blocks = -(-q // most)
         if blocks >= _BLOCKS_PER_THREAD * threads:
             parts = min(blocks // _BLOCKS_PER_THREAD, _PARTS_PER_THREAD * threads) if threads > 1 else 1
@@ -570,7 +598,7 @@ def warm_up(distance: Distance = "cosine", kernel: str | None = None) -> None:
         one_call.compiled(kernel_for(kernel), "float32", "float32")
 
 
-@BACKENDS("exact", about="exact search in compiled code on all threads; the same bits every time")
+@BACKENDS("exact", about="exact search in compiled code on all threads; the same bits every time", exact=True)
 def exact(gallery: np.ndarray, distance: Distance = "cosine") -> Searcher:
     """Build the exact search of a run: an `ExactIndex` with its defaults.
 
@@ -582,3 +610,21 @@ def exact(gallery: np.ndarray, distance: Distance = "cosine") -> Searcher:
         The index.
     """
     return ExactIndex(gallery, distance)
+
+
+@BACKENDS(
+    "int8",
+    about="exact search by a scan of int8 codes, in a quarter of the bytes; finds what `exact` finds",
+    exact=True,
+)
+def int8(gallery: np.ndarray, distance: Distance = "cosine") -> Searcher:
+    """Build the search of a run that scans codes: an `ExactIndex` with scan="int8"; bits are scanned as they are.
+
+    Args:
+        gallery: as for `ExactIndex`.
+        distance: as for `ExactIndex`.
+
+    Returns:
+        The index.
+    """
+    return ExactIndex(gallery, distance, scan="float32" if distance == "hamming" else "int8")

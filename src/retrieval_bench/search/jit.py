@@ -2,8 +2,8 @@
 
 Numba's own cache (`cache=True`) watches one source file and writes beside it. The kernels are made of several files and
 for several vector widths, so here the cache directory is named after everything that the machine code depends on: the
-sources of this package, the versions of Python, Numba and llvmlite, Numba's settings and the processor. A change of any
-of them is another directory. Where no directory can be written, nothing is cached.
+sources of this package, the versions of Python, Numba and llvmlite, Numba's settings, the processor and its caches. A
+change of any of them is another directory. Where no directory can be written, nothing is cached.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import llvmlite.binding
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
+from retrieval_bench.search.caches import caches
 from retrieval_bench.system.cache import cache_root
 
 log = logging.getLogger("retrieval_bench")
@@ -55,7 +56,7 @@ def _fingerprint() -> str:
     )
     parts = (
         *(sources.hexdigest(), platform.python_version(), numba.__version__, llvmlite.__version__),
-        *(platform.machine(), llvmlite.binding.get_host_cpu_name(), features, str(settings)),
+        *(platform.machine(), llvmlite.binding.get_host_cpu_name(), features, str(caches()), str(settings)),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 

@@ -26,11 +26,12 @@ import numpy as np
 from numba import types
 
 from retrieval_bench.search import jit, scan_loops
+from retrieval_bench.search.caches import caches
 from retrieval_bench.search.emit import PANEL as PANEL
 from retrieval_bench.search.emit import Kernel, borrowed, lowest_bit, take
 
 SIDE = 4  # panels that a single query is compared with at the same time
-GROUP_BYTES = 512 << 10  # panels that all blocks visit before the next are fetched: half a second-level cache
+GROUP_BYTES = caches().second // 2  # panels that all blocks visit before the next are fetched
 
 EMPTY = np.uint64(2**64 - 1)  # sorts behind every real key
 MOST_ROWS = 2**32 - 1  # a row number has half a key
@@ -422,11 +423,12 @@ def bring_smallest_forward(keys, count, k):  # type: ignore[no-untyped-def]
 
 
 def _smallest(keys: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
-    nearest = np.full((len(keys), k), EMPTY, np.uint64)
+    nearest = np.empty((len(keys), k), np.uint64)
     for query in range(len(keys)):
         count = counts[query]
         if count > k:
             bring_smallest_forward(keys[query], count, k)
             count = k
-        nearest[query, :count] = keys[query, :count]
+        for place in range(k):  # written out: Numba takes seconds to compile slices that are filled
+            nearest[query, place] = keys[query, place] if place < count else EMPTY
     return nearest

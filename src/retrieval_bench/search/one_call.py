@@ -7,8 +7,7 @@ The steps are those of the larger searches, in the same order: `points`, `pack`,
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -28,23 +27,24 @@ greatest length of a query; whether all rows are at the same distance of any; ho
 for all queries."""
 
 
-class Small(NamedTuple):
+MOST_KEPT = 64  # candidates of a query that are put in order one by one
+
+
+class Small:
     """What small searches of an index need, found once: a lookup costs as much as a hundred distances."""
 
-    kind: int
-    g: float
-    few: int
-    search: Any
-    search_float64: Any
-    values_of: Callable
+    def __init__(self, kernel: Kernel, distance: Distance, dim: int, dtype: str) -> None:
+        self._made_of = kernel, distance, dim, dtype
+        self.kind, self.g = KINDS[distance], summing_error.py_func(dim)
+        self.few, self.most, self.values_of = FEW, MOST_KEPT, values_of
+        self.search = compiled(kernel, "float32", dtype)
 
-    @classmethod
-    def of(cls, kernel: Kernel, distance: Distance, dim: int, dtype: str) -> Small:
-        def search_float64(*arguments: Any) -> None:
-            compiled(kernel, "float64", dtype)(*arguments)
+    def search_float64(self, *arguments: Any) -> None:
+        kernel, _, _, dtype = self._made_of
+        compiled(kernel, "float64", dtype)(*arguments)
 
-        g = summing_error.py_func(dim)
-        return cls(KINDS[distance], g, FEW, compiled(kernel, "float32", dtype), search_float64, values_of)
+    def __reduce__(self) -> Any:
+        return Small, self._made_of
 
 
 @functools.cache
@@ -85,10 +85,13 @@ def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
             pack(compared[: whole * most], packed[: whole * most * dim].reshape((whole, dim, most)))
         if last > 0:
             pack(compared[whole * most :], packed[whole * most * dim :].reshape((1, dim, last)))
-        gates = np.full(whole * most + last, np.float32(np.inf))
-        gates[:q] = np.float32(-np.inf)
+        gates, limits = np.empty(whole * most + last, np.float32), np.empty(q, np.float32)
+        for place in range(len(gates)):
+            gates[place] = -np.inf if place < q else np.inf
         keys, counts = np.empty((q, capacity), np.uint64), np.zeros(q, np.int64)
-        limits, work = np.full(q, np.float32(np.inf)), np.zeros(1, np.int64)
+        work = np.zeros(1, np.int64)
+        for query in range(q):
+            limits[query] = np.inf
         tile, masks = np.empty((most, PANEL), np.float32), np.empty(most + 1, np.uint64)
         scan(packed, panels, starts, 0, n, work, len(panels), kept, exclude, keys, counts, limits, gates, tile, masks)
         nearest = smallest(keys, counts, kept)
@@ -118,9 +121,7 @@ def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
 
 @numba.njit(nogil=True, error_model="numpy")
 def _sort(keys: np.ndarray) -> None:
-    if len(keys) > 64:
-        keys.sort()
-        return
+    """By insertion: they are few, and those of few neighbours are in order already."""
     for place in range(1, len(keys)):
         key, at = keys[place], place
         while at > 0 and keys[at - 1] > key:

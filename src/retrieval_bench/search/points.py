@@ -68,11 +68,11 @@ def compiled_points(dtype: str) -> Any:
     return jit.compiled(_points, signature, dtype)
 
 
-def warm_up() -> None:
-    """Compile, or load from the cache on disk, what makes points."""
+def warm_up(dtype: str = "float32") -> None:
+    """Compile, or load from the cache on disk, what makes points of rows of a dtype, and of float32 queries."""
     with jit.announced():
-        for dtype in ("float32", "float64"):
-            compiled_points(dtype)
+        for each in dict.fromkeys(("float32", dtype)):
+            compiled_points(each)
         compiled_starts()
 
 

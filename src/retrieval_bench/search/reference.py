@@ -16,33 +16,36 @@ from retrieval_bench.search.checks import (
     check_k,
     check_matrix,
     check_range,
+    room_for,
 )
+from retrieval_bench.search.float_mode import tiny_numbers_kept
 
 
 class NumpyIndex:
     """Keeps the gallery as it is and ranks all of it for each query. Arguments and errors as in ExactIndex."""
 
+    @tiny_numbers_kept
     def __init__(self, gallery: np.ndarray, distance: Distance = "cosine") -> None:
         self.distance = check_distance(distance)
         self.gallery = _exact_values("gallery", check_matrix("gallery", gallery, distance), distance)
         self.bytes = self.gallery.nbytes
 
+    @tiny_numbers_kept
     def __call__(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
         queries = check_matrix("queries", queries, self.distance, self.gallery.shape[1])
         queries = _exact_values("queries", queries, self.distance)
         check_range(self.distance, _largest_norm(queries), _largest_norm(self.gallery))
         k = check_k(k)
         exclude = check_exclude(exclude, len(queries), len(self.gallery))
-        indices = np.full((len(queries), k), -1, np.int64)
-        distances = np.full((len(queries), k), np.inf, np.float32)
+        found = room_for(len(queries), k, len(self.gallery))
         for query, vector in enumerate(queries):
             to_all = _to_all(vector, self.gallery, self.distance)
             allowed = np.setdiff1d(np.arange(len(self.gallery)), exclude[query])
             # A stable sort of ascending rows: equal distances stay in the order of their rows.
             nearest = allowed[np.argsort(to_all[allowed], kind="stable")][:k]
-            indices[query, : len(nearest)] = nearest
-            distances[query, : len(nearest)] = to_all[nearest]
-        return Ranking(indices, distances)
+            found.indices[query, : len(nearest)] = nearest
+            found.distances[query, : len(nearest)] = to_all[nearest]
+        return found
 
 
 def _to_all(query: np.ndarray, gallery: np.ndarray, distance: Distance) -> np.ndarray:
@@ -69,6 +72,6 @@ def _largest_norm(rows: np.ndarray) -> float:
     return float(np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1)).max(initial=0.0))
 
 
-@BACKENDS("numpy", about="exact search in plain NumPy float64, for checking the others; slow")
+@BACKENDS("numpy", about="exact search in plain NumPy float64, for checking the others; slow", exact=True)
 def numpy(gallery: np.ndarray, distance: Distance = "cosine") -> Searcher:
     return NumpyIndex(gallery, distance)

@@ -31,6 +31,7 @@ from retrieval_bench.search.lane_sums import four_differences, four_products, pr
 
 SMALL_ANGLE = 1.0 - 2.0**-6
 AHEAD = 8  # candidates between the one whose distance is computed and the one that is fetched from memory
+RUN = 16  # places that are put in order by insertion before runs are merged
 KEPT_SORTED = 64  # of more neighbours, the order is made once, at the end
 
 _inner = numba.njit(nogil=True, error_model="numpy")  # compiled as a part of what calls it
@@ -109,20 +110,43 @@ def distances_of_four(kind, query, square, own, rows, squares, factors, at, out,
 
 
 @_inner
-def sort_by_distance(distances, rows, count):  # type: ignore[no-untyped-def]
-    """Put the first `count` of both in ascending order of (distance, row); quick where they nearly are."""
-    if count <= 2 * KEPT_SORTED:
-        for place in range(1, count):
+def sort_by_distance(distances, rows, count, spare_distances, spare_rows):  # type: ignore[no-untyped-def]
+    """Put the first `count` of both in ascending order of (distance, row); quick where they nearly are.
+
+    Merging from short runs upwards; two runs that are in order already are left alone. Written out, since Numba takes
+    seconds to compile NumPy's sorts. spare: scratch of as many places.
+    """
+    for first in range(0, count, RUN):
+        for place in range(first + 1, min(first + RUN, count)):
             distance, row, at = distances[place], rows[place], place
-            while at > 0 and (distances[at - 1] > distance or (distances[at - 1] == distance and rows[at - 1] > row)):
+            while at > first and _behind(distances[at - 1], rows[at - 1], distance, row):
                 distances[at], rows[at] = distances[at - 1], rows[at - 1]
                 at -= 1
             distances[at], rows[at] = distance, row
-        return
-    by_row = np.argsort(rows[:count])
-    some, whose = distances[:count][by_row], rows[:count][by_row]
-    order = np.argsort(some, kind="mergesort")  # stable
-    distances[:count], rows[:count] = some[order], whose[order]
+    size = RUN
+    while size < count:
+        for first in range(0, count - size, 2 * size):
+            middle, end = first + size, min(first + 2 * size, count)
+            if not _behind(distances[middle - 1], rows[middle - 1], distances[middle], rows[middle]):
+                continue
+            for place in range(first, middle):
+                spare_distances[place], spare_rows[place] = distances[place], rows[place]
+            left, right = first, middle
+            for place in range(first, end):
+                if left == middle:
+                    break
+                if right == end or not _behind(spare_distances[left], spare_rows[left], distances[right], rows[right]):
+                    distances[place], rows[place] = spare_distances[left], spare_rows[left]
+                    left += 1
+                else:
+                    distances[place], rows[place] = distances[right], rows[right]
+                    right += 1
+        size *= 2
+
+
+@_inner
+def _behind(distance, row, other_distance, other_row):  # type: ignore[no-untyped-def]
+    return distance > other_distance or (distance == other_distance and row > other_row)
 
 
 def settle(
@@ -147,10 +171,11 @@ def settle(
     keys, indices, distances, facts = borrowed(keys), borrowed(indices), borrowed(distances), borrowed(facts)
     dim, most = rows.shape[1], keys.shape[1]
     near, who = np.empty(most + k + 4), np.empty(most + k + 4, np.int64)
+    spare_near, spare_who = np.empty(most + k + 4), np.empty(most + k + 4, np.int64)
     at, four, coefficients = np.empty(4, np.int64), np.empty(4), np.empty(4)
     for query in range(len(queries)):
-        indices[query] = -1
-        distances[query] = np.inf
+        for place in range(k):
+            indices[query, place], distances[query, place] = -1, np.inf
         if query_squares[query] == 0.0 and kind != EUCLIDEAN:  # all rows are at the same distance
             rescored[query] = 0
             continue
@@ -173,19 +198,20 @@ def settle(
                 near[count], who[count] = four[lane], at[lane]
                 count += 1
             if count >= k and (k <= KEPT_SORTED or limit == np.float32(-np.inf)):
-                sort_by_distance(near, who, count)
+                sort_by_distance(near, who, count, spare_near, spare_who)
                 count = k
                 limit = score_limit(kind, near[k - 1], facts[query], dim, centre_length, g) - slack[query]
-        sort_by_distance(near, who, count)
+        sort_by_distance(near, who, count, spare_near, spare_who)
         if count >= k:
             count, farthest = k, near[k - 1]
             limit = score_limit(kind, farthest, facts[query], dim, centre_length, g) - slack[query]
         if kind == COSINE and len(zeros) > 0 and (count < k or farthest >= 1.0):
-            count = _with_zeros(zeros, exclude[query], near, who, count, k)
+            count = _with_zeros(zeros, exclude[query], near, who, count, k, spare_near, spare_who)
             farthest = near[k - 1] if count == k else np.inf
             limit = score_limit(kind, farthest, facts[query], dim, centre_length, g) - slack[query]
         count = min(count, k)
-        indices[query, :count], distances[query, :count] = who[:count], near[:count]
+        for rank in range(count):
+            indices[query, rank], distances[query, rank] = who[rank], near[rank]
         last = keys[query, most - 1]
         is_open = last != EMPTY and -key_distance(last) >= limit
         rescored[query] = -place - 1 if is_open else place
@@ -203,7 +229,7 @@ def _fetch_ahead(rows, keys, query, place, k):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _with_zeros(zeros, exclude, near, who, count, k):  # type: ignore[no-untyped-def]
+def _with_zeros(zeros, exclude, near, who, count, k, spare_near, spare_who):  # type: ignore[no-untyped-def]
     """Add rows of zeros, at a distance of 1, as far as they are among the k nearest -> the number of rows now."""
     added = 0
     for row in zeros:
@@ -212,7 +238,7 @@ def _with_zeros(zeros, exclude, near, who, count, k):  # type: ignore[no-untyped
         if not contains(exclude, row):
             near[count + added], who[count + added] = 1.0, row
             added += 1
-    sort_by_distance(near, who, count + added)
+    sort_by_distance(near, who, count + added, spare_near, spare_who)
     return min(count + added, k)
 
 

@@ -197,8 +197,10 @@ def _alike(asked: Asked, gallery: Kept | OnDisk, exclude: np.ndarray, rows: np.n
         distances[query, : len(first)] = 1.0 if gallery.distance == "cosine" else 0.0
 
 
-def distances_of(asked: Asked, gallery: Kept | OnDisk, owners: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(n,) float64 distances of queries `owners` to gallery rows `rows`, (n,) int64 each."""
+def distances_of(
+    asked: Asked, gallery: Kept | OnDisk, owners: np.ndarray, rows: np.ndarray, threads: int | None = None
+) -> np.ndarray:
+    """(n,) float64 distances of queries `owners` to gallery rows `rows`, (n,) int64 each; threads: at most so many."""
     known, place = gallery.gathered(rows)
     rows = np.ascontiguousarray(place(rows), np.int64)
     out = np.empty(len(rows))
@@ -211,7 +213,7 @@ def distances_of(asked: Asked, gallery: Kept | OnDisk, owners: np.ndarray, rows:
             *(owners[some], rows[some], out[some]),
         )
 
-    threads = max(1, min(numba.get_num_threads(), len(rows) * known.values.shape[1] // _WORK_PER_THREAD))
+    threads = max(1, min(threads or numba.get_num_threads(), len(rows) * known.values.shape[1] // _WORK_PER_THREAD))
     bounds = [len(rows) * share // threads for share in range(threads + 1)]
     on_threads([functools.partial(part, *stretch) for stretch in pairwise(bounds)])
     return out

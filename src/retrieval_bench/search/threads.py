@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from retrieval_bench.core import BenchError
+from retrieval_bench.search.float_mode import keep_tiny_numbers
 
 
 class _Pool:
@@ -21,10 +22,12 @@ class _Pool:
 
     def __init__(self, workers: int) -> None:
         self._ids: list[int] = []
-        self.executor = ThreadPoolExecutor(
-            workers, "retrieval_bench-search", initializer=lambda: self._ids.append(threading.get_native_id())
-        )
+        self.executor = ThreadPoolExecutor(workers, "retrieval_bench-search", initializer=self._begin)
         self._placed: Any = None
+
+    def _begin(self) -> None:
+        self._ids.append(threading.get_native_id())
+        keep_tiny_numbers()  # a thread inherits the mode of the one that makes it
 
     def keep_off(self) -> None:
         """Keep the workers off the core that the caller is running on, where the system can be told so.

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import Extractor, Setup
-from retrieval_bench.extractors.hashes.imagehash import ImageHash, checked_size
+from retrieval_bench.extractors.hashes.imagehash import UPRIGHT_RGB, ImageHash, checked_size
 from retrieval_bench.registry import EXTRACTORS
 
 
@@ -52,7 +52,12 @@ def block_bits(image: np.ndarray, size: int) -> np.ndarray:
     return sums > np.median(sums)
 
 
-@EXTRACTORS("block-mean", family="hash", about="256 bits: is the mean of each of 16 x 16 blocks above their median")
+@EXTRACTORS(
+    "block-mean",
+    family="hash",
+    about="256 bits of the upright RGB picture: is each of 16 x 16 blocks above their median",
+    note=UPRIGHT_RGB,
+)
 def block_mean(setup: Setup, *, size: int = 16) -> Extractor:
     """One bit a block.
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from retrieval_bench.core import BenchError, Extractor, Setup
-from retrieval_bench.extractors.hashes.imagehash import ImageHash
+from retrieval_bench.extractors.hashes.imagehash import UPRIGHT_RGB, ImageHash
 from retrieval_bench.registry import EXTRACTORS
 
 MAX_BINBITS = 16
@@ -62,7 +62,12 @@ def color_bits(image: np.ndarray, binbits: int) -> np.ndarray:
     return values // 2 ** (binbits - place - 1) % 2 ** (binbits - place) > 0
 
 
-@EXTRACTORS("colorhash", family="hash", about="42 bits: fractions of black, grey, and faint and bright hues")
+@EXTRACTORS(
+    "colorhash",
+    family="hash",
+    about="42 bits of the upright RGB picture: fractions of black, grey, and faint and bright hues",
+    note=UPRIGHT_RGB,
+)
 def colorhash(setup: Setup, *, binbits: int = 3) -> Extractor:
     """imagehash's colorhash.
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Searcher, Setup, Split
-from retrieval_bench.extractors.hashes.imagehash import checked_size
+from retrieval_bench.extractors.hashes.imagehash import UPRIGHT_RGB, checked_size
 from retrieval_bench.extractors.hashes.multihash import MOST_SEGMENTS, SegmentIndex, row_bytes
 from retrieval_bench.registry import EXTRACTORS
 
@@ -113,7 +113,10 @@ class CropResistant:
 
 
 @EXTRACTORS(
-    "crop-resistant", family="hash", about="a 64-bit dhash of each bright and dark segment; segments are matched"
+    "crop-resistant",
+    family="hash",
+    about="a 64-bit dhash of each segment, bright or dark, of the upright RGB picture",
+    note=UPRIGHT_RGB,
 )
 def crop_resistant(setup: Setup, *, segments: int = 16, size: int = 8, errors: float = 0.25) -> Extractor:
     """imagehash's crop_resistant_hash.

@@ -15,6 +15,13 @@ from retrieval_bench.registry import EXTRACTORS
 
 MAX_SIZE = 64
 
+UPRIGHT_RGB = (
+    "Like every method, it sees the upright RGB picture: EXIF orientation is applied, transparent pixels are laid over "
+    "white, 16-bit samples are scaled. A library such as imagehash does none of this to a raw file, so that its bits "
+    "can differ."
+)
+"""What `list NAME` says of every hash, since hashes of one picture are compared across programs."""
+
 
 @dataclass(eq=False)
 class ImageHash:
@@ -50,7 +57,12 @@ def _bits(compute: Callable[..., Any], size: int, image: np.ndarray) -> np.ndarr
     return compute(Image.fromarray(image), hash_size=size).hash
 
 
-@EXTRACTORS("phash", family="hash", about="64 bits: signs of low DCT frequencies against their median")
+@EXTRACTORS(
+    "phash",
+    family="hash",
+    about="64 bits of the upright RGB picture: signs of low DCT frequencies against their median",
+    note=UPRIGHT_RGB,
+)
 def phash(setup: Setup, *, size: int = 8) -> Extractor:
     """imagehash's phash.
 
@@ -63,7 +75,12 @@ def phash(setup: Setup, *, size: int = 8) -> Extractor:
     return _of_imagehash(imagehash.phash, checked_size("phash", size))
 
 
-@EXTRACTORS("dhash", family="hash", about="64 bits: is each pixel darker than its right neighbour, at 9 x 8 pixels")
+@EXTRACTORS(
+    "dhash",
+    family="hash",
+    about="64 bits of the upright RGB picture at 9 x 8 pixels: each darker than its right neighbour?",
+    note=UPRIGHT_RGB,
+)
 def dhash(setup: Setup, *, size: int = 8) -> Extractor:
     """imagehash's dhash.
 
@@ -76,7 +93,12 @@ def dhash(setup: Setup, *, size: int = 8) -> Extractor:
     return _of_imagehash(imagehash.dhash, checked_size("dhash", size))
 
 
-@EXTRACTORS("ahash", family="hash", about="64 bits: is each pixel brighter than the mean, at 8 x 8 pixels")
+@EXTRACTORS(
+    "ahash",
+    family="hash",
+    about="64 bits of the upright RGB picture: is each pixel brighter than the mean, at 8 x 8 pixels",
+    note=UPRIGHT_RGB,
+)
 def ahash(setup: Setup, *, size: int = 8) -> Extractor:
     """imagehash's average_hash.
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import BenchError, Extractor, Setup
-from retrieval_bench.extractors.hashes.imagehash import ImageHash, checked_size
+from retrieval_bench.extractors.hashes.imagehash import UPRIGHT_RGB, ImageHash, checked_size
 from retrieval_bench.registry import EXTRACTORS
 
 
@@ -32,7 +32,12 @@ def wavelet_bits(image: np.ndarray, size: int) -> np.ndarray:
     return sums >= above
 
 
-@EXTRACTORS("whash", family="hash", about="64 bits: low Haar wavelet coefficients against their median")
+@EXTRACTORS(
+    "whash",
+    family="hash",
+    about="64 bits of the upright RGB picture: low Haar wavelet coefficients against their median",
+    note=UPRIGHT_RGB,
+)
 def whash(setup: Setup, *, size: int = 8) -> Extractor:
     """imagehash's whash.
 

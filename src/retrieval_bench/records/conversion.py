@@ -1,0 +1,139 @@
+"""A record for other programs: rankings as TREC files, scores of each query as a table in CSV or Parquet.
+
+TREC tools order equal scores by a rule of their own. So a run file holds no distances but scores that fall by one from
+rank to rank: whoever sorts them gets the ranking of the record, with its tie rule.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from retrieval_bench.core import BenchError
+from retrieval_bench.records.files import RANKINGS_FILE
+
+QRELS_FILE = "qrels.trec"
+RUN_SUFFIX = ".run.trec"
+TABLE_FORMATS = ("csv", "parquet")
+
+_IN_A_COLUMN = string.punctuation.replace("%", "")
+_IN_A_FILE_NAME = "+=,[]()@"
+
+
+def trec_files(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> dict[str, bytes]:
+    """File name -> content: one file of relevance judgements for all methods, and one run file for each method."""
+    files = {QRELS_FILE: qrels(arrays).encode("ascii")}
+    for method in methods:
+        files[f"{quote(method, safe=_IN_A_FILE_NAME)}{RUN_SUFFIX}"] = run(arrays, method).encode("ascii")
+    return files
+
+
+def token(name: str) -> str:
+    """A name as one column of a TREC file: spaces, `%` and all that is not ASCII as %XX. `urllib.parse.unquote` undoes
+    it."""
+    return quote(name, safe=_IN_A_COLUMN, errors="surrogatepass")
+
+
+def qrels(arrays: Mapping[str, np.ndarray]) -> str:
+    """A line `query 0 image 1` for each relevant gallery image of each query; excluded images are not relevant."""
+    queries, images = _tokens(arrays, "query_ids"), _tokens(arrays, "gallery_ids")
+    hidden = arrays.get("exclude", np.full(len(queries), -1))
+    labels = arrays["gallery_labels"]
+    by_label = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[by_label], arrays["query_labels"], side="left")
+    ends = np.searchsorted(labels[by_label], arrays["query_labels"], side="right")
+    lines = []
+    for query, name in enumerate(queries):
+        rows = by_label[starts[query] : ends[query]]
+        rows = rows[~np.isin(rows, hidden[query])].tolist()
+        if len(rows) != arrays["n_relevant"][query]:
+            raise BenchError(
+                f"{RANKINGS_FILE}: {len(rows)} gallery images have the label of query {name} and n_relevant says "
+                f"{arrays['n_relevant'][query]}; run again"
+            )
+        lines += [f"{name} 0 {images[row]} 1\n" for row in rows]
+    return "".join(lines)
+
+
+def run(arrays: Mapping[str, np.ndarray], method: str) -> str:
+    """A line `query Q0 image rank score method` for each image found. rank: from 1. score: depth + 1 - rank."""
+    queries, images = _tokens(arrays, "query_ids"), _tokens(arrays, "gallery_ids")
+    tag, depth = token(method), arrays[f"{method}/indices"].shape[1]
+    lines = []
+    for name, rows in zip(queries, arrays[f"{method}/indices"].tolist(), strict=True):
+        lines += [
+            f"{name} Q0 {images[row]} {rank + 1} {depth - rank} {tag}\n" for rank, row in enumerate(rows) if row >= 0
+        ]
+    return "".join(lines)
+
+
+def _tokens(arrays: Mapping[str, np.ndarray], name: str) -> list[str]:
+    tokens = [token(item) for item in arrays[name].tolist()]
+    if len(set(tokens)) < len(tokens):
+        raise BenchError(f"{RANKINGS_FILE}: {name} holds a name twice; a TREC file needs a name for each image")
+    return tokens
+
+
+def score_columns(
+    arrays: Mapping[str, np.ndarray], by_method: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, list[Any]]:
+    """Column -> values, with one row for each method and query, in the order of the record.
+
+    by_method: method -> metric -> (q,) values, as `compare.reload.values_of` has them. A metric that a method lacks is
+    None.
+    """
+    numbers = arrays["query_labels"].tolist()
+    names = arrays.get("label_names")
+    labels = [str(number) if names is None else str(names[number]) for number in numbers]
+    metrics = list(dict.fromkeys(metric for values in by_method.values() for metric in values))
+    columns: dict[str, list[Any]] = {name: [] for name in ("method", "query", "label", "n_relevant", *metrics)}
+    for method, values in by_method.items():
+        columns["method"] += [method] * len(numbers)
+        columns["query"] += arrays["query_ids"].tolist()
+        columns["label"] += labels
+        columns["n_relevant"] += arrays["n_relevant"].tolist()
+        for metric in metrics:
+            columns[metric] += values[metric].tolist() if metric in values else [None] * len(numbers)
+    return columns
+
+
+def table_bytes(columns: Mapping[str, Sequence[Any]], form: str) -> bytes:
+    """form: one of TABLE_FORMATS. Numbers read back from either are the same to the last bit."""
+    return {"csv": _csv, "parquet": _parquet}[form](columns)
+
+
+def need_packages(form: str) -> None:
+    """BenchError where a package that this form needs is not installed."""
+    if form != "parquet":
+        return
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise BenchError(
+            "--to parquet needs pyarrow, which is not installed; install it by pip install 'retrieval-bench[parquet]', "
+            "or use --to csv"
+        ) from None
+
+
+def _csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return buffer.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    need_packages("parquet")
+    import pyarrow
+    import pyarrow.parquet
+
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), sink)
+    return bytes(sink.getvalue().to_pybytes())
