@@ -348,7 +348,9 @@ def test_hard_data_is_what_it_says():
     rows = hard.near_duplicates(rng, 200, 64)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1e6, rtol=1e-4)
     assert 1e-6 < np.linalg.norm(rows - rows.mean(axis=0), axis=1).mean() / 1e6 < 2e-5
-    rows = np.abs(hard.huge_coordinate(rng, 200, 8))
+    assert set(hard.huge_coordinate(rng, 200, 8)[:, 0]) == {1e6}
+    rows = np.abs(hard.wide_coordinate(rng, 200, 8))
+    assert len(set(rows[:, 0])) == 200
     assert rows[:, 0].mean() > 1e5 * rows[:, 1:].mean()
 
 

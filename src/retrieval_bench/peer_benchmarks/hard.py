@@ -42,6 +42,14 @@ def equal(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
 
 
 def huge_coordinate(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """The same in all rows."""
+    rows = rng.standard_normal((count, dim))
+    rows[:, 0] = 1e6
+    return rows
+
+
+def wide_coordinate(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """Another in each row, so that no shift of the origin helps."""
     rows = rng.standard_normal((count, dim))
     rows[:, 0] *= 1e6
     return rows
@@ -58,6 +66,7 @@ HARD: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
     "all rows parallel": parallel,
     "all rows equal": equal,
     "one huge coordinate": huge_coordinate,
+    "one huge coordinate, all different": wide_coordinate,
     "near-duplicates at norm 1e6": near_duplicates,
 }
 

@@ -89,20 +89,22 @@ def _verdict(target: Target, by_shape: Mapping[Shape, Result]) -> TargetVerdict:
         for shape in target.shapes
         if shape in by_shape and (figure := target.figure(by_shape[shape])) is not None
     }
-    asked = f">= {_number(target, target.least)}" + (f" or {target.or_share:.0%} of a peak" if target.or_share else "")
+    asked = f">= {_number(target, target.least)}" + (
+        f" or {100 * target.or_share:.0f} % of a peak" if target.or_share else ""
+    )
     complete = len(figures) == len(target.shapes)
     if not figures:
         return TargetVerdict(target.what, asked, None, "not measured")
     missing = "" if complete else f"; {len(target.shapes) - len(figures)} of {len(target.shapes)} shapes not measured"
     if target.mean:
         value = geometric_mean(list(figures.values()))
-        met, figure = value >= target.least, _number(target, value)
+        enough, shown = value >= target.least, _number(target, value)
         shares = {shape: share for shape in figures if (share := by_shape[shape].share_of_peak()) is not None}
         if target.or_share and len(shares) == len(figures):
             least = min(shares, key=lambda shape: shares[shape])
-            met = met or (shares[least] >= target.or_share and max(shares.values()) <= _MOST_SHARE)
-            figure += f"; {100 * shares[least]:.0f} % at {least.name}"
-        return TargetVerdict(target.what, asked, met if complete else None, f"{figure}{missing}")
+            enough = enough or (shares[least] >= target.or_share and max(shares.values()) <= _MOST_SHARE)
+            shown += f"; {100 * shares[least]:.0f} % at {least.name}"
+        return TargetVerdict(target.what, asked, enough if complete else None, f"{shown}{missing}")
     worst = min(figures, key=lambda shape: figures[shape])
     if target.percent and max(figures.values()) > _MOST_SHARE:
         return TargetVerdict(
