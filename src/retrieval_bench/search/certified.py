@@ -69,7 +69,7 @@ from retrieval_bench.search.quantise import (
     lower_bound,
     quantiser,
 )
-from retrieval_bench.search.rescore import distances_of_four
+from retrieval_bench.search.rescore import distances_of_four, put_in_place_of_farthest
 from retrieval_bench.search.settling import Asked, Kept
 from retrieval_bench.search.stats import LastSearch, ScanStats
 from retrieval_bench.search.threads import on_threads
@@ -297,29 +297,9 @@ def _rescore(
         for lane in range(count):
             distance, row = four[lane], at[lane]
             if distance < near[query, 0] or (distance == near[query, 0] and row < who[query, 0]):
-                _put(near, who, query, distance, row)
+                put_in_place_of_farthest(near, who, query, distance, row)
         if near[query, 0] < np.inf:
             _raise_limit(kind, block, r, near[query, 0], terms, query_facts[query], rows.shape[1], centre_length)
-
-
-@_in_place
-def _put(near: np.ndarray, who: np.ndarray, line: int, distance: float, row: int) -> None:
-    """Put (distance, row) in the place of the largest of the line, at 0, and restore the order of the heap."""
-    place, size = 0, near.shape[1]
-    while True:
-        child = 2 * place + 1
-        if child >= size:
-            break
-        if child + 1 < size and (
-            near[line, child + 1] > near[line, child]
-            or (near[line, child + 1] == near[line, child] and who[line, child + 1] > who[line, child])
-        ):
-            child += 1
-        if near[line, child] < distance or (near[line, child] == distance and who[line, child] < row):
-            break
-        near[line, place], who[line, place] = near[line, child], who[line, child]
-        place = child
-    near[line, place], who[line, place] = distance, row
 
 
 @_in_place

@@ -63,9 +63,10 @@ _FILE_BYTES = 64 << 20  # what the packed piece of a gallery on disk may occupy
 _SCRATCH_BYTES = 48 << 20  # what the queries of one batch and their candidates may occupy
 _WORK_PER_THREAD = 10_000_000  # multiply-adds; below this, starting a thread costs more than it saves
 _SMALL = 2 * _WORK_PER_THREAD  # multiply-adds of a search that one thread does in one compiled call
+_MOST_IN_DOUBT = 16  # of so many rows, one may be in doubt; of more, all rows are looked at, which is simpler work
 _WORDS_COST = 5  # a word of bits against a multiply-add
 _BLOCKS_PER_THREAD = 8  # blocks of queries; from here on, threads share out the queries instead of the gallery
-_PARTS_PER_THREAD = 4  # of shared-out queries, so that a thread that is held up leaves some to the others
+_PARTS_PER_THREAD = 2  # of shared-out queries, so that a thread that is held up leaves some to the others
 
 
 class RadiusResult(NamedTuple):
@@ -291,8 +292,8 @@ class ExactIndex:
         small = small and len(queries) * self._n * self.dim < _SMALL and kept <= self._small.most
         rescored = doubtful = 0
         if small:
-            rescored, settled = self._in_one_call(queries, found, kept, exclude, ranking)
-            if settled:
+            rescored, sure = self._in_one_call(queries, found, kept, exclude, ranking)
+            if sure:
                 self._last.figures = len(queries), self._n, rescored, 0
                 return ranking
         from retrieval_bench.search import kernels
@@ -300,15 +301,22 @@ class ExactIndex:
         for batch in self._batches(len(queries), 24 * kept + 16 * found + 8 * self.dim + 1024):
             shares, running = self._shared_out(queries, batch, exclude, threads)
             parts = [Nearest(share, kept, self._n) for share in shares]
-            self._scan_all(parts, running)
-            for some, keys in merged(parts, kept):
-                if self.distance == "hamming":
-                    ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = kernels.unpack(keys)
-                elif found:
-                    result = self._settled(queries, some, keys, found, exclude, threads)
-                    ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = result[:2]
-                    rescored += result.rescored
-                    doubtful += int(result.doubtful.sum())
+            if found and self._rows is not None and self._piece is not None and not shares[0].together:
+                tasks = [functools.partial(self._alone, part, found) for part in parts]
+                settled = list(zip((share.queries for share in shares), on_threads(tasks, running), strict=True))
+            else:
+                self._scan_all(parts, running)
+                settled = []
+                for some, keys in merged(parts, kept):
+                    if self.distance != "hamming" and found:
+                        settled.append((some, self._settled(some, keys, found, threads)))
+                    else:
+                        ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = kernels.unpack(keys)
+            for some, first_look in settled:
+                result = self._without_doubt(queries, some, first_look, found, exclude, threads)
+                ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = result[:2]
+                rescored += result.rescored
+                doubtful += int(result.doubtful.sum())
         self._last.figures = len(queries), self._n, rescored, doubtful
         return ranking
 
@@ -341,32 +349,50 @@ class ExactIndex:
             ranking.indices[:, :k], ranking.distances[:, :k] = indices, distances
         return int(rescored), True
 
-    def _settled(
-        self, queries: np.ndarray, some: Queries, keys: np.ndarray, k: int, exclude: np.ndarray, threads: int | None
-    ) -> Settled:
+    def _settled(self, some: Queries, keys: np.ndarray, k: int, threads: int | None) -> Settled:
         """The k nearest, from the best scores of each query."""
-        from retrieval_bench.search import bounds
-        from retrieval_bench.search.settling import PAIRS_AT_ONCE, best_of_each, settled
+        from retrieval_bench.search.settling import settled
 
-        found = settled(
+        return settled(
             *(_asked(some), self._rows, some.exclude, keys, k),
             slack=np.zeros(len(keys)),
-            g=bounds.summing_error.py_func(self.dim),
+            g=self._small.g,
             centre_length=self._layout.centre_length,
             threads=threads,
         )
+
+    def _alone(self, part: Nearest, k: int) -> Settled:
+        """Scan the whole gallery in memory for some queries, and settle at once, while much is in the caches."""
+        assert self._piece is not None
+        part.scan(self._piece, Turns(self._piece, 1))
+        return self._settled(part.share.queries, np.sort(part.smallest(), axis=1), k, 1)
+
+    def _without_doubt(
+        self, queries: np.ndarray, some: Queries, found: Settled, k: int, exclude: np.ndarray, threads: int | None
+    ) -> Settled:
+        """The same after a second look for the queries that need one."""
+        from retrieval_bench.search.settling import PAIRS_AT_ONCE, Kept, best_of_each, nearest_of_all
+
         doubtful = np.flatnonzero(found.doubtful)
-        if len(doubtful) > len(keys) // 50:  # a second look costs more than a longer list
+        if not len(doubtful):
+            return found
+        if len(doubtful) > len(found.rows) // 50:  # a second look costs more than a longer list
             self._more = min(2 * self._more + k, 4 * k + 64)
-        rescored = found.rescored
-        step = max(1, PAIRS_AT_ONCE // max(1, self._n))
-        for start in range(0, len(doubtful), step):
-            again = doubtful[start : start + step]
+        rescored, step = found.rescored, max(1, PAIRS_AT_ONCE // max(1, self._n))
+        start, size = 0, 1  # the first tells whether few rows are in question or most of them are
+        while start < len(doubtful):
+            again = doubtful[start : start + size]
             rows = some.rows.start + again
             farthest = np.nextafter(found.distances[again, -1], np.inf)
             owners, who, distances = self._within(queries[rows], farthest, exclude[rows], threads)
             found.rows[again], found.distances[again] = best_of_each(owners, who, distances, len(again), k)
             rescored += len(owners)
+            if start == 0 and isinstance(self._rows, Kept) and len(owners) > self._n // _MOST_IN_DOUBT:
+                left = doubtful[1:]
+                nearest = nearest_of_all(_asked(some).part(left), self._rows, some.exclude[left], k, threads)
+                found.rows[left], found.distances[left] = nearest
+                return found._replace(rescored=rescored + len(left) * self._n)
+            start, size = start + size, step
         return found._replace(rescored=rescored)
 
     def _certified_search(

@@ -18,7 +18,7 @@ from retrieval_bench.search.checks import check_finite, check_range
 if TYPE_CHECKING:
     from retrieval_bench.search import kernels
 
-POINTS_AT_ONCE = 1 << 16  # values of queries that are packed while they are in the first caches
+POINTS_AT_ONCE = 1 << 18  # values of queries that are packed while they are in the first caches
 FOUND_AT_ONCE = 1 << 16  # rows within a radius that a thread writes down before it hands them over
 
 
