@@ -240,7 +240,9 @@ def test_arguments_of_any_layout_are_read_and_not_written(tmp_path):
     strided = np.zeros((1200, 40), np.float32)[::2, ::2]
     strided[:] = plain
     np.save(tmp_path / "gallery.npy", plain)
-    for gallery in (strided, np.asfortranarray(plain), plain.astype(">f4"), np.load(tmp_path / "gallery.npy", "r")):
+    shifted = np.frombuffer(b"\0" + plain.tobytes(), np.float32, offset=1).reshape(plain.shape)
+    on_disk = np.load(tmp_path / "gallery.npy", "r")
+    for gallery in (strided, np.asfortranarray(plain), plain.astype(">f4"), on_disk, shifted):
         before = gallery.copy()
         gallery.flags.writeable = False
         assert_equal(topk(gallery[:5], gallery, 4), expected)

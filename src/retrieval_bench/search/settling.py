@@ -54,7 +54,8 @@ class Kept:
     def for_gallery(cls, distance: Distance, gallery: np.ndarray) -> Kept:
         """Room for the rows; for a gallery that is read-only and as it must be, the gallery itself."""
         kind = value_type(gallery.dtype)
-        fits = gallery.flags.c_contiguous and gallery.dtype == kind and gallery.dtype.isnative
+        flags = gallery.flags
+        fits = flags.c_contiguous and flags.aligned and gallery.dtype == kind and gallery.dtype.isnative
         if fits and not gallery.flags.writeable and (kind == np.float32 or distance != "cosine"):
             return cls(distance, gallery)
         return cls(distance, np.empty(gallery.shape, kind))

@@ -1,0 +1,116 @@
+"""Inputs of the kinds that other libraries test their searches with, rebuilt: none may disagree with float64.
+
+The judge is `scipy.spatial.distance.cdist`, which shares no code with this package. Its order counts where it tells
+two rows apart by more than 1e-7; where it does not, either may come first.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy.spatial.distance import cdist
+
+from retrieval_bench.core import Distance, Ranking
+from retrieval_bench.search.index import ExactIndex, topk
+from tests.support.searches import assert_equal
+
+SCANS = ("float32", "int8")
+
+
+def assert_no_disagreement(found: Ranking, truth: np.ndarray) -> None:
+    """truth: (q, n) float64 distances."""
+    k = min(found.indices.shape[1], truth.shape[1])
+    for rows, distances, exact in zip(found.indices[:, :k], found.distances[:, :k], truth, strict=True):
+        assert len(set(rows.tolist())) == k
+        scale = max(1.0, float(np.abs(exact).max()))
+        np.testing.assert_allclose(exact[rows], np.sort(exact)[:k], rtol=1e-7, atol=1e-7 * scale)
+        np.testing.assert_allclose(distances, exact[rows], rtol=2e-7, atol=1e-7 * scale)
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("translation", [0, 1e6])
+@pytest.mark.parametrize("spread", [1e-2, 1.0, 1e3])
+@pytest.mark.parametrize(("n", "dim", "k"), [(100, 5, 10), (1000, 50, 10), (255, 100, 100), (1000, 1, 1)])
+def test_translated_and_spread_out(  # as scikit-learn tests its pairwise reductions
+    n: int, dim: int, k: int, spread: float, translation: float, dtype: type, scan: str
+) -> None:
+    rng = np.random.default_rng(n + dim)
+    gallery, queries = ((translation + rng.random((rows, dim)) * spread).astype(dtype) for rows in (n, 100))
+    for distance in ("euclidean", "cosine"):
+        found = ExactIndex(gallery, distance, scan=scan).search(queries, k)  # type: ignore[call-overload]
+        assert_no_disagreement(found, cdist(queries.astype(float), gallery.astype(float), distance))
+
+
+@pytest.mark.parametrize("translation", [0, 1e6])
+def test_a_radius_among_the_translated(translation: float) -> None:
+    rng = np.random.default_rng(0)
+    gallery, queries = (translation + rng.random((rows, 20)) for rows in (600, 50))
+    truth = cdist(queries, gallery)
+    radius = float(np.quantile(truth, 0.05))
+    found = ExactIndex(gallery, "euclidean").search_radius(queries, radius)
+    for query, exact in enumerate(truth):
+        rows = found.indices[found.offsets[query] : found.offsets[query + 1]]
+        assert set(np.flatnonzero(exact < radius * (1 - 1e-7))) <= set(rows.tolist())
+        assert set(rows.tolist()) <= set(np.flatnonzero(exact <= radius * (1 + 1e-7)))
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize("dim", [1, 8, 32, 60, 128])
+@pytest.mark.parametrize("k", [1, 10, 150])
+def test_flat_indexes(dim: int, k: int, scan: str) -> None:  # as FAISS tests IndexFlat: one call, then bit by bit
+    rng = np.random.default_rng(dim)
+    gallery, queries = (rng.random((rows, dim), dtype=np.float32) for rows in (1000, 23))
+    for distance, name in (("euclidean", "euclidean"), ("inner_product", None)):
+        exact = queries.astype(float), gallery.astype(float)
+        truth = cdist(*exact, name) if name else -(exact[0] @ exact[1].T)
+        searcher = ExactIndex(gallery, distance, scan=scan)  # type: ignore[arg-type]
+        found = searcher.search(queries, k)
+        assert_no_disagreement(found, truth)
+        one_by_one = [searcher.search(queries[i : i + 1], k) for i in range(len(queries))]
+        assert_array_equal(np.concatenate([each.indices for each in one_by_one]), found.indices)
+
+
+@pytest.mark.parametrize("bits", [8, 24, 64, 136, 256])
+def test_binary_flat_indexes(bits: int) -> None:  # as FAISS tests IndexBinaryFlat: many ties, and a radius
+    rng = np.random.default_rng(bits)
+    gallery, queries = (rng.integers(0, 256, (rows, bits // 8), dtype=np.uint8) for rows in (1500, 30))
+    exact = cdist(np.unpackbits(queries, axis=1), np.unpackbits(gallery, axis=1), "hamming") * bits
+    searcher = ExactIndex(gallery, "hamming")
+    order = np.lexsort((np.broadcast_to(np.arange(1500), exact.shape), np.rint(exact)), axis=1)
+    assert_array_equal(searcher.search(queries, 20).indices, order[:, :20])
+    found = searcher.search_radius(queries, bits // 3)
+    assert_array_equal(np.diff(found.offsets), (np.rint(exact) <= bits // 3).sum(axis=1))
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_small_clouds_with_rows_of_zeros_and_duplicates(distance: Distance, scan: str) -> None:  # as pynndescent does
+    rng = np.random.default_rng(1)
+    cloud = np.vstack([rng.standard_normal((200, 20)), np.zeros((2, 20)), np.ones((5, 20))])
+    cloud = np.vstack([cloud, cloud[:50]]).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        truth = cdist(cloud.astype(float), cloud.astype(float), distance)
+    truth = np.where(np.isnan(truth), 1.0, truth)  # SciPy leaves the angle with a zero vector open
+    found = ExactIndex(cloud, distance, scan=scan).search(cloud, 12)  # type: ignore[arg-type]
+    assert_no_disagreement(found, truth)
+    away = np.flatnonzero(np.abs(cloud).any(axis=1))
+    assert (found.distances[away, 0] == 0).all()
+
+
+def _searched(seed: int) -> Ranking:
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((500, 24), dtype=np.float32)
+    return topk(rows[:40], rows, 5)
+
+
+@pytest.mark.slow(reason="processes that load Numba")
+def test_processes_that_are_spawned_find_the_same() -> None:
+    expected = [_searched(seed) for seed in range(3)]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for found, right in zip(pool.map(_searched, range(3)), expected, strict=True):
+            assert_equal(found, right)
