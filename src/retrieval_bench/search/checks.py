@@ -47,9 +47,10 @@ def room_for(q: int, k: int, n: int) -> Ranking:
 
 def _memory() -> float:
     """Bytes of this machine's memory; inf where the system does not say."""
+    sysconf = getattr(os, "sysconf", None)  # Windows has none
     try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
+        return float(sysconf("SC_PAGE_SIZE") * sysconf("SC_PHYS_PAGES")) if sysconf else float("inf")
+    except (ValueError, OSError):
         return float("inf")
 
 
