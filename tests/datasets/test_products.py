@@ -365,6 +365,7 @@ def test_only_the_queries_are_turned(dataset: Dataset) -> None:
     assert np.histogram(angles, 4, (-180, 180))[0].min() > 70  # of 400, 100 expected: every quarter of the circle
 
 
+@pytest.mark.slow(reason="draws every query twice")
 def test_a_turned_query_is_its_own_picture_turned(dataset: Dataset) -> None:
     """As PIL turns it: about the centre of the crop, bilinear."""
     other = module.products(None, queries="turned")

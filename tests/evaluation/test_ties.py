@@ -83,6 +83,7 @@ def few_orders(draw) -> Groups:
     return groups
 
 
+@pytest.mark.slow(reason="every order of every tie")
 @given(few_orders())
 def test_against_every_order(groups):
     bounds = named(0, tie_bounds_per_query(*told(groups), KS))

@@ -129,6 +129,7 @@ def test_identical_to_the_engine(search):
     compare(queries, gallery, k, distance, exclude, kernel)
 
 
+@pytest.mark.slow(reason="a wide grid of data and ways to scan")
 @pytest.mark.parametrize("kernel", kernels_here())
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("maker", DATA, ids=lambda maker: maker.__name__)
@@ -297,6 +298,7 @@ def tiles(queries, gallery, kernel, layers, shifts=None):
     return flat[: len(queries), : len(gallery)], bits, terms, facts
 
 
+@pytest.mark.slow(reason="exact fractions")
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("maker", DATA, ids=lambda maker: maker.__name__)
 def test_the_bound_holds(maker, layers):

@@ -32,6 +32,7 @@ def both(gallery: np.ndarray, queries: np.ndarray, k: int, distance: str, name: 
     assert_array_equal(found.indices, plain.indices)
 
 
+@pytest.mark.slow(reason="every dimension at every width")
 @pytest.mark.parametrize("name", WIDE)
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_every_dim(name, distance):
@@ -43,6 +44,7 @@ def test_every_dim(name, distance):
         both(gallery, queries, 9, distance, name)
 
 
+@pytest.mark.slow(reason="every number of queries at every width")
 @pytest.mark.parametrize("name", WIDE)
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_every_number_of_queries_and_rows(name, distance):

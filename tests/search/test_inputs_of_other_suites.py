@@ -20,6 +20,8 @@ from tests.support.searches import assert_equal
 
 SCANS = ("float32", "int8")
 
+pytestmark = pytest.mark.slow(reason="the wide grids of other suites")
+
 
 def assert_no_disagreement(found: Ranking, truth: np.ndarray) -> None:
     """truth: (q, n) float64 distances."""

@@ -14,6 +14,8 @@ from retrieval_bench.search import emit, scan_loops
 
 PANELS, DIM = 5, 37
 
+pytestmark = pytest.mark.slow(reason="compiles loops that no search uses, without a cache")
+
 
 def scanned(loop: Any, block: np.ndarray, panels: np.ndarray, bias: np.ndarray, gates: np.ndarray, rows: int) -> Any:
     """Every stop of a loop over all panels: (panel, masks, what the tile holds of the rows that passed)."""

@@ -45,6 +45,7 @@ def build(text: str = "crop-resistant") -> CropResistant:
 PEER = pytest.mark.slow(reason="imagehash, the peer, takes seconds")
 
 
+@pytest.mark.slow(reason="imagehash's own segments")
 @pytest.mark.parametrize(
     "options",
     [
