@@ -381,7 +381,8 @@ class Ranking:
 
     Args:
         indices: (q, k) int64 gallery rows, nearest first; equal distances: lower row first; padded with -1.
-        distances: (q, k) float32, not decreasing along a row; padded with inf.
+        distances: (q, k) float32, not decreasing along a row; padded with inf. An exact search ranks by float64: two
+            rows of one distance here may have had two there.
     """
 
     indices: np.ndarray

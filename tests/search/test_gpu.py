@@ -138,6 +138,27 @@ def test_any_order_of_summation_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("distance", VECTORS)
+@pytest.mark.parametrize("seed", range(4))
+def test_errors_as_large_as_the_bound_allows_lose_no_row(
+    distance: Any, seed: int, candidates: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No order of summation errs as much: each product is off by nine tenths of d u |p||y|, up or down."""
+    rng = np.random.default_rng(seed)
+
+    def products(queries: torch.Tensor, tile: torch.Tensor) -> torch.Tensor:
+        exact = queries.double() @ tile.double().T
+        most = queries.double().norm(dim=1)[:, None] * tile.double().norm(dim=1) * queries.shape[1] * 2.0**-24
+        return (exact + 0.9 * most * torch.from_numpy(rng.choice([-1.0, 1.0], exact.shape))).float()
+
+    monkeypatch.setattr(TorchIndex, "_products", staticmethod(products))
+    gallery, queries = some(seed, 700, 13, 97, distance)
+    gallery[200:212] = gallery[100] * (1 + 1e-6 * rng.standard_normal((12, 97))).astype(np.float32)
+    queries[:5] = gallery[100] * (1 + 1e-3 * rng.standard_normal((5, 97))).astype(np.float32)
+    assert_equal(TorchIndex(gallery, distance).search(queries, 3), ExactIndex(gallery, distance).search(queries, 3))
+    assert sum(candidates) < 13  # else the device would be there for show
+
+
+@pytest.mark.parametrize("distance", VECTORS)
 def test_products_in_less_than_float32_are_found_out(
     distance: Any, candidates: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -19,7 +19,8 @@ class Relevant:
 
     All three are (q, max n_relevant) int64, ascending by rank along a row, padded with -1 behind.
     ranks: of the relevant items, from 0.
-    tie_starts: the rank at which the items begin that lie at exactly this item's distance (equal float32).
+    tie_starts: the rank at which the items begin that lie at exactly this item's distance (equal
+        float32; the float64 distances that rank may differ).
     tie_sizes: how many items these are, itself and the irrelevant counted, excluded rows not; 1 where none is equal.
     """
 

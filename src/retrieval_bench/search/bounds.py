@@ -54,7 +54,7 @@ _U = 2.0**-24
 _A = _U * (1.0 + 2.0**-8)
 
 LENGTH, SQUARE, ALONG = 0, 1, 2
-"""Columns of the facts of a row: |q|; |p|^2, not of queries for inner products; <q, m> / |q|, of these."""
+"""Columns of the facts of a row, in the words of a query: |q|; |p|^2; <q, m> / |q|, of queries for inner products."""
 FACTS = 3
 
 _inner = numba.njit(nogil=True, error_model="numpy")  # compiled as a part of what calls it

@@ -1,4 +1,4 @@
-"""Exact search at the speed of an int8 scan: the same results as the float32 engine.
+"""Exact search at the speed of an int8 scan: the same results as a scan in float32.
 
 Each gallery row is scanned as bytes (`quantise.py`, which also proves the bound). The scan computes, for every query
 and row, a score U that is not below the exact one of `bounds.py`.

@@ -203,27 +203,29 @@ class TorchIndex:
         """
         from retrieval_bench.search.bounds import ALONG, LENGTH, SQUARE
 
+        queries = np.arange(len(found))[:, None]
+        numbers = (queries * self._n + rows).ravel()  # of pairs of a query and a row, all different
+        order = np.argsort(numbers)
+        wanted = queries * self._n + found
+        place = order[np.searchsorted(numbers, wanted, sorter=order).clip(max=len(order) - 1)]
+        known = values.ravel()[place].astype(np.float64)
+        # Rows of zeros, and queries without a direction, were not found by the device.
+        seen = (found >= 0) & (numbers[place] == wanted) & np.isfinite(known)
+        distances = np.where(seen, distances, 0.0)
+        length, square, along = (facts[:, column, None] for column in (LENGTH, SQUARE, ALONG))
         centre = float(np.sqrt((self._centre**2).sum()))
         in_float64 = (self.dim + 64) * 2.0**-50  # relative to the lengths of centre and vectors
-        for query in range(len(found)):
-            real = found[query] >= 0
-            place = {int(row): at for at, row in enumerate(rows[query]) if np.isfinite(values[query, at])}
-            at = np.array([place.get(int(row), -1) for row in found[query][real]], np.int64)
-            near, known = distances[query][real][at >= 0], values[query, at[at >= 0]].astype(np.float64)
-            length, square = facts[query, LENGTH], facts[query, SQUARE]
-            if self.distance == "inner_product":
-                if length == 0.0:
-                    continue
-                exact = -near / length - facts[query, ALONG]
-                tolerance = 2.0 * errors[query] + (np.abs(near / length) + 2.0 * centre) * in_float64
-            else:
-                apart = np.sqrt(2.0 * near) if self.distance == "cosine" else near
-                exact = (square - apart * apart) / 2.0
-                moved = 2.0 * _U * (np.sqrt(square) + self._greatest_point) + in_float64 * (1.0 + centre + apart)
-                tolerance = 2.0 * errors[query] + moved * (apart + moved) + (square + apart * apart) * 2.0**-38
-            if (np.abs(exact - known) > tolerance).any():
-                return False
-        return True
+        if self.distance == "inner_product":
+            seen &= length > 0.0
+            reached = distances / np.where(length > 0.0, length, 1.0)
+            exact, tolerance = -reached - along, (np.abs(reached) + 2.0 * centre) * in_float64
+        else:
+            apart = np.sqrt(2.0 * distances) if self.distance == "cosine" else distances
+            exact = (square - apart * apart) / 2.0
+            moved = 2.0 * _U * (np.sqrt(square) + self._greatest_point) + in_float64 * (1.0 + centre + apart)
+            tolerance = moved * (apart + moved) + (square + apart * apart) * 2.0**-38
+        away = np.abs(exact[seen] - known[seen])
+        return bool((away <= (tolerance + 2.0 * errors[:, None])[seen]).all())
 
     def _float32(self) -> Any:
         """The same gallery in the engine, packed when it is first needed."""

@@ -77,9 +77,9 @@ def warm_up(dtype: str = "float32") -> None:
 
 
 def points(
-    distance: Distance, values: np.ndarray, centre: np.ndarray, *, queries: bool, out: np.ndarray | None = None
+    distance: Distance, values: np.ndarray, centre: np.ndarray, *, queries: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(n, d) float32 or float64 rows -> their points. out: (n, d) float32 to write them to.
+    """(n, d) float32 or float64 rows -> their points.
 
     Returns:
         (n, d) float32 points.
@@ -88,8 +88,7 @@ def points(
         (n, FACTS) float64, the facts of `bounds.py`.
     """
     n = len(values)
-    out = np.empty(values.shape, np.float32) if out is None else out
-    facts = np.empty((n, FACTS))
+    out, facts = np.empty(values.shape, np.float32), np.empty((n, FACTS))
     squares, factors = np.empty(n), np.empty(n)
     compiled_points(values.dtype.name)(KINDS[distance], values, centre, queries, out, squares, factors, facts)
     return out, squares, factors, facts
@@ -128,7 +127,7 @@ def _points(
                 for i in range(d):
                     point[i] = np.float32(values[i])
             facts[row, LENGTH] = length
-            facts[row, SQUARE] = 0.0 if kind == INNER_PRODUCT and queries else _square(point)
+            facts[row, SQUARE] = _square(point)
             facts[row, ALONG] = _product(values, centre) * inverse if along else 0.0
 
 

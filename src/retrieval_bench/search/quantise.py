@@ -4,24 +4,21 @@ A vector x is kept as x^ = s c: one float32 scale s and codes c, whole numbers f
 measured and not estimated: e = |x - x^|, computed in float64 and rounded up. A query can have a second layer of codes
 for what the first leaves over, q^ = s c + t r with t = s / 254, which makes its own error 254 times smaller.
 
-**The bound.** Wanted: a number U that the float32 engine's value f of <q, x> can't exceed. Write |.| for the Euclidean
-length, u = 2^-24 for the unit roundoff of float32, d for the number of dimensions.
+**The bound.** Wanted: a score U without rounding errors in the sense of `bounds.py`: U >= <q, x> + h_x for points q
+and x, with the shift h_x of each row (`bounds.py` says which). Write |.| for the Euclidean length, u = 2^-24 for the
+unit roundoff of float32.
 
-1. The engine adds d products in a fixed order with one rounding each. Its value obeys |f - <q,x>| <= g |q| |x| with
-   g = d u / (1 - d u) (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. 2002, section 3.1, equation 3.5,
-   with Cauchy-Schwarz for sum |q_i x_i|), and d 2^-150 more where sums are so small that they lose bits to underflow.
-2. <q,x> = <q^,x^> + <q - q^, x> + <q^, x - x^>. By Cauchy-Schwarz the last two are at most e_q |x| and |q^| e_x.
-3. <q^,x^> = s_x (s_q <c_q,c_x> + t_q <r_q,c_x>). Both products of codes are integers below 2^31 for d <= MOST_DIM, so
+1. <q,x> = <q^,x^> + <q - q^, x> + <q^, x - x^>. By Cauchy-Schwarz the last two are at most e_q |x| and |q^| e_x.
+2. <q^,x^> = s_x (s_q <c_q,c_x> + t_q <r_q,c_x>). Both products of codes are integers below 2^31 for d <= MOST_DIM, so
    they are exact. The rest of the expression is evaluated in float32 as p = (s_q float(i) + t_q float(j)) s_x, at most
    five roundings on any path, the sum with the margin below included: it is wrong by at most 8 u A |x^|, where
-   A = |s_q c_q| + |t_q r_q| bounds both parts (ibid., lemma 3.1), and |x^| <= |x| + e_x.
-4. So f <= p + b |x| + c e_x with b = e_q + g |q| + 8 u A and c = |q^| + 8 u A. The margin b |x| + c e_x + h_x is again
+   A = |s_q c_q| + |t_q r_q| bounds both parts (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. 2002,
+   lemma 3.1), and |x^| <= |x| + e_x.
+3. So <q,x> <= p + b |x| + c e_x with b = e_q + 8 u A and c = |q^| + 8 u A. The margin b |x| + c e_x + h_x is again
    evaluated in float32, with at most four roundings and all terms but h of one sign: b and c are made 16 u larger and
    rounded up, h is made 8 u |h| larger.
-5. h_x is 0 for products. The euclidean distance has |q - x|^2 = |q|^2 - 2 (<q,x> - |x|^2 / 2), so h_x = -|x|^2 / 2,
-   rounded up, turns U into an upper bound of what is subtracted, and |q|^2 - 2 U into a lower bound of the square.
-6. Underflow: scales are 0 or from 2^-90 to 2^45, so nothing overflows and float(i) s_q does not underflow; each other
-   product and sum loses at most 2^-150. The limit that U is compared with (`lower_limit`) is lowered by more than that.
+4. Underflow: scales are 0 or from 2^-90 to 2^45, so nothing overflows and float(i) s_q does not underflow; each other
+   product and sum loses at most 2^-150. The limit that U is compared with (`bounds.score_limit`) is lowered by more.
 
 A row whose scale is outside that range gets e = inf: U is then inf or NaN, and both count as a candidate. Such a query
 is not scanned at all. Neither can make a result wrong, only slow.
@@ -186,10 +183,10 @@ def quantise_queries(queries: np.ndarray, together: int, layers: int) -> tuple[n
 
 @_inner
 def lower_bound(upper: np.float32, margin: float, shift: np.float32, d: int) -> float:
-    """L: f + h_x is at least this where its bound U is `upper`; -inf where U says nothing.
+    """L: <q, x> + h_x, before h_x was rounded up, is at least this where U is `upper`; -inf where U says nothing.
 
-    margin: b |x| + c e_x. It covers each of the errors once, so U can't be more than twice the margin above f + h; its
-    own rounding is below 64 u of it, and |x|^2 / 2 in h was rounded up by less than 32 u of it.
+    margin: b |x| + c e_x. It covers each of the errors once, so U can't be more than twice the margin above; its own
+    rounding is below 64 u of it, and h_x was rounded up by less than 32 u of it.
     """
     low = np.float64(upper) - 2.0 * margin * (1.0 + 64.0 * _U) - 32.0 * _U * abs(np.float64(shift)) - (d + 64) * _TINY
     return low if low >= -(2.0**126) else -np.inf
