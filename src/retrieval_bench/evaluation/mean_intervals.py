@@ -17,7 +17,7 @@ FREEDOM = 1.25
 """Degrees of freedom for each effective count of failing queries.
 
 2 by the variance of a sample variance; a smaller number makes good that the spread is small in just those samples whose
-mean is too near to 0 or 1. Chosen by the simulation in docs/metrics.md.
+mean is too near to 0 or 1. Chosen by the simulation in docs/intervals.md.
 """
 
 LEAST_SPREAD = 0.25

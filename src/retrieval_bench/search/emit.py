@@ -1,12 +1,10 @@
-"""Vector instructions from Numba: the inner loops of the search kernels, written down as LLVM code for a chosen width.
+"""Vector instructions from Numba: words for LLVM code of a chosen width, and which width a processor gets.
 
 Numba turns a Python loop into machine code but leaves it to LLVM's guesses which sums stay in registers. The inner loop
-of a matrix product is won or lost there, so it is emitted here, instruction by instruction, through
-`numba.extending.intrinsic`. How to read it: a *vector* is `lanes` float32 values in one register; `fma(q, x, sum)` is
-q * x + sum, rounded once; `builder` appends one instruction at a time, and what it returns names a value, not a place.
-
-Each emitted loop stands below its plain twin, which computes the same bits with ordinary loops and runs where the
-processor is not known. Which of them runs: `choose()`.
+of a matrix product is won or lost there, so the inner loops of the search are emitted, instruction by instruction,
+through `numba.extending.intrinsic`: in `scan_loops`, `code_loops` and `lane_sums`. How to read them: a *vector* is
+`lanes` values in one register; `fma(q, x, sum)` is q * x + sum, rounded once; `builder` appends one instruction at a
+time, and what it returns names a value, not a place. Which width runs: `choose()`.
 """
 
 from __future__ import annotations

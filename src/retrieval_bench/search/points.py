@@ -26,10 +26,8 @@ from retrieval_bench.search.lane_sums import four_squares
 SAMPLE = 32  # gallery rows whose median is the centre
 GAIN = 0.75  # the sample's squared distances from the centre, over those from the origin, at most: else no centre
 
-# The same where only a bound on rounding matters, not its bits: sums may be added in any order, so in vectors.
+# Where only a bound on rounding matters, not its bits: sums may be added in any order, so in vectors.
 _any_order = numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-
-
 _SINGLE = np.dtype(np.float32)  # there is one object of each native dtype
 
 
