@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import Distance
+from retrieval_bench.peer_benchmarks.competitors import OwnSearch
 from retrieval_bench.peer_benchmarks.measurement import timed
-from retrieval_bench.peer_benchmarks.report import digits
+from retrieval_bench.peer_benchmarks.report import digits, ruled
 from retrieval_bench.peer_benchmarks.shapes import Shape
 from retrieval_bench.search.index import ExactIndex
 from retrieval_bench.search.reference import NumpyIndex
@@ -100,37 +101,22 @@ def races(shape: Shape, rounds: int, progress: Progress | None = None) -> list[H
             result = HardResult(name, distance)
             expected = NumpyIndex(gallery, distance)(queries[:CHECKED], shape.k)
             for engine, search in hard.items():
-                found = search()
-                same = np.array_equal(found.indices[:CHECKED], expected.indices) and np.array_equal(
-                    found.distances[:CHECKED], expected.distances
-                )
-                if not same:
+                rows, distances = (np.asarray(found)[:CHECKED] for found in search())
+                if not (np.array_equal(rows, expected.indices) and np.array_equal(distances, expected.distances)):
                     result.wrong[engine] = "not identical to the float64 backend"
             for _ in range(rounds):
                 for samples, searches in ((result.ms, hard), (result.gauss_ms, easy)):
                     for engine, search in searches.items():
                         samples.setdefault(engine, []).append(timed(search) * 1e3)
-            result.stats = {engine: search.index.last for engine, search in hard.items()}
+            result.stats = {engine: search.stats for engine, search in hard.items()}
             results.append(result)
     return results
 
 
-@dataclass(frozen=True, eq=False)
-class IndexSearch:
-    """One call of an index, always the same."""
-
-    index: ExactIndex
-    queries: np.ndarray
-    k: int
-
-    def __call__(self) -> Any:
-        return self.index.search(self.queries, self.k)
-
-
-def _searches(queries: np.ndarray, gallery: np.ndarray, distance: Distance, k: int) -> dict[str, IndexSearch]:
+def _searches(queries: np.ndarray, gallery: np.ndarray, distance: Distance, k: int) -> dict[str, OwnSearch]:
     return {
-        "float32": IndexSearch(ExactIndex(gallery, distance), queries, k),
-        "int8": IndexSearch(ExactIndex(gallery, distance, scan="int8"), queries, k),
+        "float32": OwnSearch(ExactIndex(gallery, distance), queries, k),
+        "int8": OwnSearch(ExactIndex(gallery, distance, scan="int8"), queries, k),
     }
 
 
@@ -151,15 +137,7 @@ def lines(results: Sequence[HardResult], shape: Shape, quick: bool) -> list[str]
                 *(int8, f"{one.ratio('int8'):.2f}", f"{one.ratio('int8', 'float32'):.2f}", _share(one, "int8")),
             ]
         )
-    widths = [max(len(line[place]) for line in table) for place in range(len(table[0]))]
-    table.insert(1, ["─" * width for width in widths])
-    text = [
-        "  ".join(
-            cell.ljust(width) if place < 2 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in table
-    ]
+    text = ruled(table, left=2)
     text += ["", f"{shape.name}, k = {shape.k}: milliseconds, medians of {len(results[0].ms['float32'])} rounds."]
     text += ["x gauss: over the same search of Gaussian noise. x float32: over float32 on Gaussian noise."]
     text += [

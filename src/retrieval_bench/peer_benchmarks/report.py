@@ -34,14 +34,18 @@ def table(results: Sequence[Result]) -> list[str]:
         line += [_small_share(result, name) for name in ("float32", *certified)]
         line += [digits(result.build_ms.get(name)) for name in ("float32", *certified)]
         lines.append(line)
-    widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
-    ruled = [lines[0], ["─" * width for width in widths], *lines[1:]]
+    return ruled(lines)
+
+
+def ruled(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Cells in columns, with a rule below the heads; the first `left` columns begin at the left."""
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     return [
         "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
+            cell.ljust(width) if place < left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
-        for line in ruled
+        for line in (lines[0], ["─" * width for width in widths], *lines[1:])
     ]
 
 
