@@ -20,6 +20,9 @@ DISTANCES: tuple[Distance, ...] = get_args(Distance)
 
 SPLITS = ("train", "gallery", "query")
 
+DISTRACTOR = "(distractor)"
+"""The label (and category) of a gallery image that shows nothing of interest: it is relevant to no query."""
+
 
 class BenchError(Exception):
     """A mistake of the user, in one sentence: what is wrong, what is allowed, what to do.
@@ -131,6 +134,9 @@ class Split:
         images: n images, decoded on access.
         categories: (n,) int64, the coarse class; indexes `Dataset.category_names`. None: the dataset has none.
         attributes: name -> (n,) array of what else is known of each image (view parameters, text, group).
+        other_labels: (n, m) int64, what else an image shows besides `labels`, padded with -1. None: nothing. Methods
+            learn from `labels` alone; relevant is what shares any label.
+        other_categories: (n, m) int64, the category of each of these. None: there are none.
 
     Raises:
         ValueError: A column has another length than `ids`.
@@ -141,6 +147,8 @@ class Split:
     images: Images
     categories: np.ndarray | None = None
     attributes: Mapping[str, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
+    other_labels: np.ndarray | None = None
+    other_categories: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.ids)
@@ -148,11 +156,19 @@ class Split:
         for name, column in columns.items():
             if column is not None and np.shape(column) != (n,):
                 raise ValueError(f"{name} has shape {np.shape(column)}, expected ({n},)")
+        for name, table in (("other_labels", self.other_labels), ("other_categories", self.other_categories)):
+            if table is not None and (np.ndim(table) != 2 or len(table) != n):
+                raise ValueError(f"{name} has shape {np.shape(table)}, expected ({n}, m)")
         if len(self.images) != n:
             raise ValueError(f"{len(self.images)} images for {n} ids")
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def label_sets(self) -> np.ndarray:
+        """All that each image shows: `labels`, (n,), or with `other_labels` behind it (n, 1 + m), padded with -1."""
+        return self.labels if self.other_labels is None else np.column_stack([self.labels, self.other_labels])
 
     @cached_property
     def content(self) -> str:
@@ -178,6 +194,8 @@ class Split:
             images=self.images.take(rows.tolist()),
             categories=None if self.categories is None else self.categories[rows],
             attributes={name: column[rows] for name, column in self.attributes.items()},
+            other_labels=None if self.other_labels is None else self.other_labels[rows],
+            other_categories=None if self.other_categories is None else self.other_categories[rows],
         )
 
 
@@ -195,9 +213,12 @@ class Dataset:
         leave_one_out: queries may also lie in the gallery; the search then excludes each query itself, by its id.
         notices: sentences for the record about what is odd but usable (an empty class, a label without queries).
 
+    The label `DISTRACTOR`, where there is one, stands for no label; only gallery images may have it.
+
     Raises:
         BenchError: An id occurs twice in a split, gallery or query is empty, a query is also in train or (without
-            `leave_one_out`) in the gallery, or gallery and query have only one label.
+            `leave_one_out`) in the gallery, gallery and query have only one label, or an image of train or query has
+            none.
         ValueError: A label or category has no name.
     """
 
@@ -215,6 +236,17 @@ class Dataset:
             _check_indexes(f"{name}.labels", split.labels, self.label_names)
             if split.categories is not None:
                 _check_indexes(f"{name}.categories", split.categories, self.category_names)
+            for what, table, known in (
+                ("labels", split.other_labels, self.label_names),
+                ("categories", split.other_categories, self.category_names),
+            ):
+                if table is not None:
+                    _check_indexes(f"{name}.other_{what}", table[table != -1], known)
+            if name != "gallery" and len(lone := np.flatnonzero(self.is_distractor(split))):
+                raise BenchError(
+                    f"dataset {self.name}: {split.ids[lone[0]]!r} in {name} has no label; only gallery images may lack "
+                    "one, as distractors"
+                )
             twice = _first_repeat(split.ids)
             if twice is not None:
                 raise BenchError(f"dataset {self.name}: id {twice!r} occurs twice in {name}; ids must be unique")
@@ -228,7 +260,8 @@ class Dataset:
                     f"dataset {self.name}: {min(shared)!r} is in query and in {name}; a query must be unseen"
                     + ("" if name == "train" else " (or the dataset must declare leave_one_out)")
                 )
-        used = np.unique(np.concatenate([self.gallery.labels, self.query.labels]))
+        used = np.unique(np.concatenate([self.gallery.label_sets.ravel(), self.query.label_sets.ravel()]))
+        used = used[used >= 0]
         if len(used) < 2:
             only = self.label_names[int(used[0])]
             raise BenchError(
@@ -241,6 +274,12 @@ class Dataset:
         """The three splits by their names: train, gallery, query."""
         return {"train": self.train, "gallery": self.gallery, "query": self.query}
 
+    def is_distractor(self, split: Split) -> np.ndarray:
+        """(n,) bool: which images of a split have no label."""
+        if DISTRACTOR not in self.label_names:
+            return np.zeros(len(split), bool)
+        return split.labels == self.label_names.index(DISTRACTOR)
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over ids, labels, categories and image contents of all three splits; equal: the same splits."""
@@ -249,6 +288,9 @@ class Dataset:
             digest.update(f"{name}\n".encode())
             for row, item in enumerate(split.ids):
                 label = self.label_names[int(split.labels[row])]
+                if split.other_labels is not None:
+                    more = sorted(self.label_names[other] for other in split.other_labels[row].tolist() if other >= 0)
+                    label = "\x1f".join((label, *more))
                 category = ""
                 if split.categories is not None:
                     category = self.category_names[int(split.categories[row])]

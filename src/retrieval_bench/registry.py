@@ -3,7 +3,8 @@
 A specification is a name with options, `sift:words=4096`. Options are the keyword parameters of the registered
 function; their annotations (int, float, bool, str, Literal) say how the text is read. Where the entry has a fact
 `main`, that option may follow the name at once: `verify=100`. Where it has a fact `argument`, that option must
-follow it, without its own name: `timm:resnet50:pool=gem`.
+follow it, without its own name: `timm:resnet50:pool=gem`. Options that its fact `colons` names may hold colons in their
+value: `folder:splits=val:gallery,test:query`.
 """
 
 from __future__ import annotations
@@ -245,6 +246,7 @@ def parse(registry: Registry, text: str) -> Spec:
     name, *pairs = _BETWEEN.split(text.strip())
     name, equals, value = (part.strip() for part in name.partition("="))
     entry = registry[name]
+    pairs = _with_colons(pairs, entry.facts.get("colons", ()))
     main = entry.facts.get("main")
     if equals and main is None:
         raise BenchError(f"{registry.kind} {text!r}: {name} takes no value; write {name}:key=value for an option")
@@ -270,6 +272,17 @@ def parse(registry: Registry, text: str) -> Spec:
             raise BenchError(unknown(f"option of {entry.name}", key, allowed))
     options = {key: _read(entry.name, key, given[key], hints.get(key, str)) for key in allowed if key in given}
     return Spec(entry, options)
+
+
+def _with_colons(pairs: list[str], options: Iterable[str]) -> list[str]:
+    """The pairs, where the values of these options may hold colons: what has no equals sign goes on with the last."""
+    joined: list[str] = []
+    for pair in pairs:
+        if joined and "=" not in pair and joined[-1].partition("=")[0].strip() in options:
+            joined[-1] = f"{joined[-1]}:{pair}"
+        else:
+            joined.append(pair)
+    return joined
 
 
 def _read(owner: str, key: str, text: str, hint: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from retrieval_bench.core import BenchError, Dataset
 from retrieval_bench.datasets.folder import folder
+from retrieval_bench.datasets.splits import content_split, content_splits
 from retrieval_bench.images.screening import screen
 from retrieval_bench.registry import DATASETS, parse
 from tests.support.nasty import not_utf8_name, photo, shop, write_all_bad
@@ -44,7 +46,7 @@ def test_the_registry_reads_the_option(tmp_path: Path) -> None:
         folder(tmp_path, split="70/30")
 
 
-def test_adding_removing_renaming_moves_no_other_image(tmp_path: Path) -> None:
+def test_adding_removing_renaming_moves_no_image_of_a_label_that_needs_no_help(tmp_path: Path) -> None:
     shop(tmp_path, {"mug": 30, "bag": 30})
     before = where(folder(tmp_path))
     for seed in range(100, 140):
@@ -230,7 +232,7 @@ def test_one_class(tmp_path: Path) -> None:
 
 
 def test_too_few_images_for_every_split_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"none of the 2 images .* ended up in .*split=0/50/50"):
+    with pytest.raises(BenchError, match=r"none of the 2 images .* ended up in .*no label has two images"):
         folder(shop(tmp_path, {"mug": 1, "bag": 1}))
 
 
@@ -244,3 +246,149 @@ def test_folders_that_look_like_splits_are_not_taken_for_labels(tmp_path: Path, 
 
 def test_a_label_may_be_called_train(tmp_path: Path) -> None:
     assert folder(shop(tmp_path, {"train": 30, "tram": 30})).label_names == ("train", "tram")
+
+
+def test_every_label_of_two_images_has_an_answer(tmp_path: Path) -> None:
+    counts = {f"label{number}": 2 + number % 9 for number in range(18)} | {"lone": 1}
+    for options in ({}, {"split": "0/50/50"}, {"split": "98/1/1"}):
+        dataset = folder(shop(tmp_path, counts), **options)
+        for split in (dataset.gallery, dataset.query):
+            assert set(split.labels.tolist()) >= set(range(18))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.integers(0, 10**6), min_size=2, max_size=12), st.integers(0, 10**6))
+def test_at_most_two_images_of_a_small_label_move_where_one_is_added(numbers: set[int], new: int) -> None:
+    def splits(contents: set[int]) -> dict[str, str]:
+        units = [hashlib.sha256(str(number).encode()).hexdigest() for number in sorted(contents)]
+        return dict(zip(units, content_splits(units, ["mug"] * len(units), (70, 15, 15)), strict=True))
+
+    def by_content(unit: str) -> str:
+        return content_split(unit, (70, 15, 15))
+
+    before, after = splits(numbers - {new}) if len(numbers - {new}) > 1 else {}, splits(numbers | {new})
+    moved = [unit for unit in before if before[unit] != after[unit]]
+    assert len(moved) <= 2
+    if {by_content(unit) for unit in before} >= {"gallery", "query"}:
+        assert moved == []
+    for contents in (before, after):
+        assert not contents or {"gallery", "query"} <= set(contents.values())
+
+
+def test_what_labels_share_is_never_moved_away_from_its_copies(tmp_path: Path) -> None:
+    for number in range(6):
+        for label in ("mug", "bag"):
+            photo(tmp_path / label / f"shared{number}.png", number)
+        photo(tmp_path / "mug" / f"mug{number}.png", 100 + number)
+    split = where(folder(tmp_path))
+    for number in range(6):
+        assert split[f"mug/shared{number}.png"] == split[f"bag/shared{number}.png"]
+
+
+def nested(root: Path) -> Path:
+    for number in range(8):
+        for image in range(4):
+            photo(root / ("acme" if number < 4 else "bolt") / f"sku{number}" / f"{image}.png", 10 * number + image)
+    return root
+
+
+def test_labels_that_lie_a_folder_deeper_are_offered(tmp_path: Path) -> None:
+    dataset = folder(nested(tmp_path))
+    assert dataset.label_names == ("acme", "bolt")
+    assert dataset.notices[0] == (
+        "all images lie in subfolders of the labels: labels are the 2 folders 'acme', 'bolt'; "
+        "folder:label=leaf takes the 8 below, as 'acme/sku0' and 7 more"
+    )
+    leaf = folder(tmp_path, label="leaf")
+    assert leaf.label_names == tuple(f"{'acme' if number < 4 else 'bolt'}/sku{number}" for number in range(8))
+    assert leaf.category_names == ("acme", "bolt")
+    assert leaf.query.categories is not None
+    assert [leaf.label_names[row] for row in leaf.query.labels] == [
+        f"{leaf.category_names[category]}/{item.split('/')[1]}"
+        for category, item in zip(leaf.query.categories, leaf.query.ids, strict=True)
+    ]
+    assert not any("label=leaf" in notice for notice in leaf.notices)
+
+
+def test_most_images_in_subfolders_are_told_and_few_are_not(tmp_path: Path) -> None:
+    nested(tmp_path)
+    photo(tmp_path / "acme" / "front.png", 999)
+    assert folder(tmp_path).notices[0].startswith("32 of 33 images lie in subfolders of the labels")
+    leaf = folder(tmp_path, label="leaf")
+    assert leaf.label_names[0] == "acme"
+    assert leaf.category_names == ("acme", "bolt")
+    flat = shop(tmp_path / "flat", {"mug": 10, "bag": 10})
+    photo(flat / "mug" / "deep" / "x.png", 1)
+    assert not any("label=leaf" in notice for notice in folder(flat).notices)
+    assert folder(shop(tmp_path / "plain", {"mug": 10, "bag": 10}), label="leaf").category_names == ()
+
+
+def test_one_folder_above_all_labels_is_told_from_one_label(tmp_path: Path) -> None:
+    nested(tmp_path / "images")
+    with pytest.raises(BenchError, match=r"below 'images', the only folder .*label=leaf takes the 8 folders"):
+        folder(tmp_path)
+    assert folder(tmp_path, label="leaf").category_names == ("images/acme", "images/bolt")
+
+
+def test_leave_one_out(tmp_path: Path) -> None:
+    dataset = parse(DATASETS, "folder:split=leave-one-out").build(shop(tmp_path, {"mug": 3, "bag": 4, "lone": 1}))
+    assert dataset.leave_one_out
+    assert dataset.query.ids == dataset.gallery.ids
+    assert len(dataset.query) == 8
+    assert len(dataset.train) == 0
+    (tmp_path / "mug" / "copy.png").write_bytes((tmp_path / "bag" / "bag_003.png").read_bytes())
+    (notice,) = (n for n in folder(tmp_path, split="leave-one-out").notices if "byte for byte" in n)
+    assert notice.startswith("2 query images are byte for byte in train or gallery, as another image")
+
+
+@pytest.mark.parametrize(
+    ("names", "offer", "sizes"),
+    [
+        (("train", "val", "test"), "train:train,val:gallery,test:query", [4, 4, 4]),
+        (("Training", "Validation", "Test"), "Training:train,Validation:gallery,Test:query", [4, 4, 4]),
+        (("train", "test"), "train:train+gallery,test:query", [4, 4, 4]),
+        (("index", "query"), "index:gallery,query:query", [0, 4, 4]),
+        (("database", "query"), "database:gallery,query:query", [0, 4, 4]),
+        (("train", "index", "test"), "train:train,index:gallery,test:query", [4, 4, 4]),
+        (("train", "query"), "train:train+gallery,query:query", [4, 4, 4]),
+        (("test",), "test:both", [0, 4, 4]),
+    ],
+)
+def test_folders_of_other_names_are_offered_as_a_mapping(
+    tmp_path: Path, names: tuple[str, ...], offer: str, sizes: list[int]
+) -> None:
+    for number, name in enumerate(names):
+        for label, seed in (("mug", 0), ("bag", 1)):
+            for image in range(2):
+                photo(tmp_path / name / label / f"{image}.png", 100 * number + 10 * seed + image)
+    with pytest.raises(BenchError, match="look like splits") as caught:
+        folder(tmp_path)
+    assert f"--dataset folder:splits={offer}" in str(caught.value)
+    dataset = parse(DATASETS, f"folder:splits={offer}").build(tmp_path)
+    assert [len(split) for split in dataset.splits.values()] == sizes
+    assert dataset.label_names == ("bag", "mug")
+
+
+def test_split_folders_beside_others_are_seen_by_the_labels_that_they_share(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        shop(tmp_path / name, {"mug": 3, "bag": 3})
+    (tmp_path / "annotations").mkdir()
+    with pytest.raises(BenchError, match=r"'test', 'train' in .* look like splits"):
+        folder(tmp_path)
+    with pytest.raises(BenchError, match=r"splits= maps 'dev', and .* has no such folder"):
+        folder(tmp_path, splits="train:train,dev:gallery")
+
+
+def test_gallery_and_query_in_capitals_are_splits(tmp_path: Path) -> None:
+    for number, name in enumerate(("Gallery", "Query")):
+        photo(tmp_path / name / "a" / "x.png", number)
+        photo(tmp_path / name / "b" / "x.png", 10 + number)
+    assert folder(tmp_path).query.ids == ("Query/a/x.png", "Query/b/x.png")
+
+
+def test_a_test_folder_that_is_gallery_and_query(tmp_path: Path) -> None:
+    shop(tmp_path / "train", {"cup": 3})
+    shop(tmp_path / "test", {"mug": 3, "bag": 3})
+    dataset = folder(tmp_path, splits="train:train,test:both")
+    assert dataset.leave_one_out
+    assert [len(split) for split in dataset.splits.values()] == [3, 6, 6]

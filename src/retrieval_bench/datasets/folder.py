@@ -1,117 +1,173 @@
-"""Anybody's images: one folder per label, split by content, or three folders that are split already."""
+"""Anybody's images: one folder per label, split by content, or folders that are split already."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from retrieval_bench.core import SPLITS, BenchError, Dataset, Split, printable
-from retrieval_bench.datasets.splits import content_split, divide, observations, parse_shares, some
+from retrieval_bench.datasets.split_names import (
+    BOTH,
+    LOOK_LIKE_SPLITS,
+    offered,
+    our_splits,
+    parse_mapping,
+)
+from retrieval_bench.datasets.splits import content_splits, divide, observations, parse_shares, some
 from retrieval_bench.images.reading import SUFFIXES, ImageFiles
 from retrieval_bench.registry import DATASETS
 
 LAYOUT = "expected is <root>/<label>/*.jpg, or <root>/{train,gallery,query}/<label>/*.jpg with train optional"
-OTHER_SPLIT_NAMES = {"train", "val", "valid", "validation", "dev", "test"}
 
 
-@DATASETS("folder", about="your own images: <root>/<label>/*, or split already: <root>/{train,gallery,query}/<label>/*")
-def folder(root: Path | None, *, split: str = "70/15/15") -> Dataset:
+@DATASETS(
+    "folder",
+    about="your own images: <root>/<label>/*, or split already: <root>/{train,gallery,query}/<label>/*",
+    colons=("splits",),
+)
+def folder(
+    root: Path | None, *, split: str = "70/15/15", splits: str = "", label: Literal["top", "leaf"] = "top"
+) -> Dataset:
     """Read a folder of images; the folders' names are the labels.
 
-    Without folders called gallery and query, each file's split follows from the sha256 of its content and nothing else
-    (`split` gives the percent for train/gallery/query). What that promises:
+    Without folders called gallery and query, the sha256 of each file's content decides its split (`split` gives the
+    percent for train/gallery/query). What that promises:
 
-    - adding, removing or renaming images moves no other image, and copies of one file share a split;
+    - a label of two images or more has at least one gallery and one query image; where contents alone do not give it
+      one, it is given an image of train, or else one that its gallery or query can spare;
+    - adding, removing or renaming images moves no image of another label (copies aside), and none of a label whose
+      contents alone give it both; of a label with few images at most two others move: those that were given one, and
+      those that are given one in their place;
+    - copies of one file share a split;
     - every label is divided in the same proportions, up to chance: of n images about 15 % +- 36 %/sqrt(n) are queries.
-      Exact quotas per label are not promised, since an image would have to move whenever its label grows. A label with
-      few images may thus lack gallery or queries; it stays, a notice says how many do, and split=0/50/50 or a layout of
-      your own helps.
+      Exact quotas per label are not promised, since an image would have to move whenever its label grows.
 
-    Files are taken from subfolders of a label too. Links are followed. A name with an image's suffix that is no image
-    (a directory, a dangling link, HTML) becomes a bad image, which screening reports; hidden files and other suffixes
-    are ignored and counted in a notice.
+    Files are taken from subfolders of a label too; where most images lie there, a notice says so. Links are followed. A
+    name with an image's suffix that is no image (a directory, a dangling link, HTML) becomes a bad image, which
+    screening reports; hidden files and other suffixes are ignored and counted in a notice.
 
     Args:
         root: the folder.
-        split: percent of the images for train/gallery/query, where the folder is not split already.
+        split: percent of the images for train/gallery/query, where the folder is not split already; or
+            `leave-one-out`: every image is a query, and searched for among all others.
+        splits: what the folders below the root are, as `train:train,val:gallery,test:query`. Ours are train, gallery,
+            query, both (gallery and query: leave-one-out) and none; `train:train+gallery` puts images into two.
+        label: which folder is the label of <root>/brand/sku/*.jpg: `top` takes brand; `leaf` takes brand/sku, the
+            folder that holds the image, and the folder above it becomes the category.
     """
     shares = parse_shares(split)
+    mapping = parse_mapping("folder", splits)
     if root is None:
         raise BenchError(f"dataset folder needs --data-root; {LAYOUT}")
     if not root.is_dir():
         raise BenchError(f"dataset folder: {printable(root)} is not a directory; {LAYOUT}")
-    ready = _is_split_already(root)
-    files, notices = _scan(root, SPLITS if ready else ("",))
+    held = _split_folders(root, mapping)
+    files, notices = _scan(root, held or {"": ""})
     if not files:
         raise BenchError(f"dataset folder: no {'/'.join(SUFFIXES)} in a label's folder of {printable(root)}; {LAYOUT}")
+    labels = [file.leaf if label == "leaf" else file.top for file in files]
+    if label == "top":
+        notices += _deeper(files, root)
 
     images = ImageFiles([file.path for file in files])
-    if ready:
+    if held:
         assigned = [file.split for file in files]
+    elif shares is None:
+        assigned = [BOTH] * len(files)
     else:
-        assigned = [content_split(images.digest(row), shares) for row in range(len(images))]
+        assigned = content_splits([images.digest(row) for row in range(len(files))], labels, shares)
         for name in ("gallery", "query"):
             if name not in assigned:
                 raise BenchError(
                     f"dataset folder: none of the {len(files)} images in {printable(root)} ended up in {name} with "
-                    f"split={split}; add images, give {name} a larger share (folder:split=0/50/50), or divide them "
-                    "yourself into <root>/{train,gallery,query}/<label>/"
+                    f"split={split}: no label has two images; add images, or divide them yourself into "
+                    "<root>/{train,gallery,query}/<label>/, where one gallery image a label is enough"
                 )
-    label_names = sorted({file.label for file in files})
-    index = {label: number for number, label in enumerate(label_names)}
+    above = [_above(own) for own in labels] if label == "leaf" else []
+    if all(category == own for category, own in zip(above, labels, strict=False)):
+        above = []  # no folder lies deeper than another: there is nothing coarser than a label
+    label_names, category_names = sorted(set(labels)), sorted(set(above))
     whole = Split(
         ids=tuple(printable(file.path.relative_to(root).as_posix()) for file in files),
-        labels=np.array([index[file.label] for file in files], np.int64),
+        labels=_numbers(labels, label_names),
         images=images,
+        categories=_numbers(above, category_names) if above else None,
     )
-    splits = divide(whole, assigned)
+    divided = divide(whole, assigned)
     dataset = Dataset(
         name="folder",
-        train=splits["train"],
-        gallery=splits["gallery"],
-        query=splits["query"],
+        train=divided["train"],
+        gallery=divided["gallery"],
+        query=divided["query"],
         label_names=tuple(label_names),
+        category_names=tuple(category_names),
+        leave_one_out=any({"gallery", "query"} <= set(our_splits(name)) for name in set(assigned)),
         notices=tuple(notices),
     )
     return dataset.with_splits({}, observations(dataset))
 
 
 class _File(NamedTuple):
+    """top, leaf: the label as the first folder, and as the path of the folder that holds the image. split: "" where the
+    content decides."""
+
     path: Path
-    label: str
-    split: str  # "" where the content decides
+    top: str
+    leaf: str
+    split: str
 
 
-def _is_split_already(root: Path) -> bool:
-    names = set(_subfolders(root))
-    if {"gallery", "query"} <= names:
-        return True
-    if names & {"gallery", "query"} or (names and names <= OTHER_SPLIT_NAMES):
+def _split_folders(root: Path, mapping: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Folder -> our name of its split, of the folders that hold splits; empty where the folders are labels."""
+    names = _subfolders(root)
+    if mapping:
+        absent = [theirs for theirs in mapping if theirs not in names]
+        if absent:
+            raise BenchError(
+                f"dataset folder: splits= maps {some(absent)}, and {printable(root)} has no such folder; it has "
+                f"{some(names, 6) or 'none'}"
+            )
+        return {theirs: "+".join(ours) for theirs, ours in mapping.items() if ours}
+    folded = {name.casefold(): name for name in reversed(names)}
+    if {"gallery", "query"} <= set(folded):
+        return {folded[name]: name for name in SPLITS if name in folded}
+    like = [name for name in names if name.casefold() in LOOK_LIKE_SPLITS]
+    if like and (set(like) == set(names) or {"gallery", "query"} & set(folded) or _share_labels(root, like)):
         raise BenchError(
-            f"dataset folder: the folders {some(names)} in {printable(root)} look like splits, not labels, "
-            f"but both gallery and query are needed; {LAYOUT}"
+            f"dataset folder: the folders {some(like, 6)} in {printable(root)} look like splits, not labels, "
+            f"but both gallery and query are needed; {offered('folder', like)}"
         )
-    return False
+    return {}
 
 
-def _scan(root: Path, tops: Sequence[str]) -> tuple[list[_File], list[str]]:
-    """The images of all labels below root/top, for each top that is there, and notices of what was passed over."""
+def _share_labels(root: Path, names: Sequence[str]) -> bool:
+    """Whether folders of one name lie in two of these folders: no labels have that, splits do."""
+    counts = Counter(below for name in names for below in _subfolders(root / name))
+    return any(count > 1 for count in counts.values())
+
+
+def _scan(root: Path, tops: Mapping[str, str]) -> tuple[list[_File], list[str]]:
+    """The images of all labels below root/top, for each top, and notices of what was passed over.
+
+    tops: folder -> our name of its split.
+    """
     files: list[_File] = []
     empty: list[str] = []
     ignored: Counter[str] = Counter()
-    for top in tops:
-        if not (root / top).is_dir():
-            continue
+    for top, split in tops.items():
         loose = (name for name in _names(root / top) if not os.path.isdir(root / top / name))
         ignored.update("outside a label's folder" for name in loose if not name.startswith("."))
         for name in _subfolders(root / top):
             paths = list(_image_paths(root / top / name, ignored, above=(os.path.realpath(root),)))
-            files += [_File(path, printable(name), top) for path in paths]
+            files += [
+                _File(path, printable(name), printable(path.parent.relative_to(root / top).as_posix()), split)
+                for path in paths
+            ]
             if not paths:
                 empty.append(printable(Path(top, name).as_posix()))
     notices = []
@@ -123,6 +179,34 @@ def _scan(root: Path, tops: Sequence[str]) -> tuple[list[_File], list[str]]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
         notices.append(f"{ignored.total()} files are ignored: {kinds}")
     return files, notices
+
+
+def _deeper(files: Sequence[_File], root: Path) -> list[str]:
+    """A notice where most images lie below the folders of the labels, and the folders below would be other labels."""
+    below = sum(file.leaf != file.top for file in files)
+    tops, leaves = {file.top for file in files}, {file.leaf for file in files}
+    if 2 * below <= len(files) or len(leaves) == len(tops):
+        return []
+    if len(tops) == 1:
+        raise BenchError(
+            f"dataset folder: every image lies below {some(tops)}, the only folder in {printable(root)}, so there is "
+            f"one label; folder:label=leaf takes the {len(leaves)} folders that hold images ({some(leaves)}) as labels"
+        )
+    how_many = "all images lie" if below == len(files) else f"{below} of {len(files)} images lie"
+    said = f"{how_many} in subfolders of the labels: labels are the {len(tops)} folders {some(tops)}"
+    return [f"{said}; folder:label=leaf takes the {len(leaves)} below, as {some(leaves, 1)}"]
+
+
+def _above(leaf: str) -> str:
+    """The folder above a label's folder; of one that has none, itself."""
+    parent = PurePosixPath(leaf).parent.as_posix()
+    return leaf if parent == "." else parent
+
+
+def _numbers(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """(n,) int64: where each name stands in `known`."""
+    index = {name: number for number, name in enumerate(known)}
+    return np.array([index[name] for name in names], np.int64)
 
 
 def _names(directory: Path) -> list[str]:

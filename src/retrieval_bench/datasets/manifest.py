@@ -1,204 +1,388 @@
-"""A list of images, CSV or JSONL, that says itself what each image is and where it belongs."""
+"""A list of images, as CSV, TSV, JSONL or Parquet, that says itself what each image is and where it belongs."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from retrieval_bench.core import SPLITS, BenchError, Dataset, Split, printable
-from retrieval_bench.datasets.splits import divide, observations
-from retrieval_bench.images.reading import ImageFiles
+from retrieval_bench.core import DISTRACTOR, BenchError, Dataset, Split, printable
+from retrieval_bench.datasets.listed_files import ListedFiles, is_url
+from retrieval_bench.datasets.split_names import BOTH, LEFT_OUT, OURS, offered, offers, our_splits, parse_mapping
+from retrieval_bench.datasets.splits import content_splits, divide, observations, parse_shares, some
+from retrieval_bench.datasets.tables import IN_A_LIST, SUFFIXES_OF_TABLES, Table, at_line, read_table
 from retrieval_bench.registry import DATASETS, unknown
 
-REQUIRED = ("path", "label", "split")
-NAMES = ("manifest.csv", "manifest.jsonl")
-COLUMNS = "it needs the columns path, label, split (train, gallery or query) and may have id, category, group, text"
+NAMES = tuple(f"manifest{suffix}" for suffix in SUFFIXES_OF_TABLES)
+COLUMNS = (
+    "it needs the columns path, label, split (train, gallery, query or both) and may have id, category, group, text"
+)
+OTHER_NAMES = {
+    "path": ("file_name", "filename", "image", "image_path", "img_path", "file_path", "filepath", "file", "img"),
+    "label": ("labels", "class", "product_id", "sku", "class_name", "product"),
+    "split": ("subset", "partition"),
+}
+"""What other lists call these columns, the likeliest first."""
+
+SEPARATOR = "|"
+"""Between the labels of a cell, in a column called labels."""
 
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One image as the manifest has it. `line` is where its record starts; `more` holds all other columns."""
+    """One image as the manifest has it. `line` is where its record starts; `more` holds all other columns.
+
+    labels: no two the same; none for a distractor. categories: one for each label, or none. split: one of OURS, or
+    several with a plus.
+    """
 
     line: int
     path: str
-    label: str
+    labels: tuple[str, ...]
     split: str
     id: str
-    category: str
+    categories: tuple[str, ...]
     more: dict[str, str]
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Which of the three splits hold it."""
+        return our_splits(self.split)
 
-@DATASETS("manifest", about="a CSV or JSONL list with path, label, split and optional id, category, group, text")
-def manifest(root: Path | None) -> Dataset:
-    """Read a manifest: a .csv (first line: column names) or .jsonl file (one object a line), UTF-8.
 
-    root: the file, or a folder that holds exactly one of manifest.csv and manifest.jsonl. Paths are relative to the
-    file's folder; a file that is missing becomes a bad image, which screening reports.
+@DATASETS(
+    "manifest",
+    about="a CSV, TSV, JSONL or Parquet list with path, label, split and optional id, category, group, text",
+    colons=("splits",),
+)
+def manifest(
+    root: Path | None,
+    *,
+    splits: str = "",
+    split: str = "70/15/15",
+    separator: str = "",
+    path: str = "",
+    label: str = "",
+) -> Dataset:
+    """Read a manifest: a table whose first line names the columns, or JSONL with one object a line.
+
+    CSV may have commas, semicolons or tabs (the header tells), a line `sep=;`, a byte-order mark, and UTF-8 or UTF-16.
+    Paths are relative to the file's folder; a file that is missing becomes a bad image, which screening reports with
+    its cause.
+
     id defaults to the path. All rows have a category or none has, and one label has one category. Images that share a
     `group` (one physical object, one photo session) must share a split. One file may be listed in train and in gallery,
-    but a query's file is listed nowhere else. Further columns, group and text among them, become attributes, as text.
-    Errors name the file and the line.
+    but a query's file is listed nowhere else; the split `both` makes an image a query and searches for it among all
+    other gallery images. Rows that give one image of a split several labels are one image. A gallery image with an
+    empty label is a distractor. Further columns, group and text among them, become attributes, as text. Errors name the
+    file and the line.
+
+    Args:
+        root: the file, or a folder that holds exactly one of manifest.csv, .tsv, .jsonl and .parquet.
+        splits: what the split column's names mean here, as `train:train,val:gallery,test:query`. Ours are train,
+            gallery, query, both (gallery and query) and none (left out); `train:train+gallery` puts images into two.
+        split: where no column says it: percent for train/gallery/query, by content as in `folder`; or leave-one-out.
+        separator: what divides several labels in one cell. By default a column `labels` is divided at |, and a column
+            `label` is not divided.
+        path: the column of the paths, where it is not called path.
+        label: the column of the labels, where it is not called label.
     """
     if root is None:
         raise BenchError(f"dataset manifest needs --data-root with a .csv or .jsonl file; {COLUMNS}")
+    mapping = parse_mapping("manifest", splits)
+    shares = parse_shares(split)
     file = _find(root)
-    read = _csv_rows if file.suffix.lower() == ".csv" else _jsonl_rows
-    rows = [_row(file, line, cells) for line, cells in read(file)]
-    if not rows:
+    known = {
+        "id",
+        "category",
+        "group",
+        "text",
+        *OTHER_NAMES,
+        *(name for names in OTHER_NAMES.values() for name in names),
+    }
+    named = {column.casefold() for column in (path, label) if column}
+    table = read_table(file, known | named, {*known, *named} - {"text", "group"})
+    if not table.rows:
         raise BenchError(f"{printable(file)} lists no image; {COLUMNS}")
+    wanted = {"path": path, "label": label}
+    names, notices = _columns(file, table, wanted)
+    by_content = "split" not in names
+    if by_content:
+        notices.append(
+            f"no column split among {', '.join(table.columns)}: contents decide, {split} for train/gallery/query"
+            if shares is not None
+            else "no column split: every image is a query, and searched for among all others"
+        )
+    told = separator or (SEPARATOR if names["label"].casefold() == "labels" else "")
+    rows = [_row(file, line, cells, names, told) for line, cells in table.rows]
+    notices += _separators(rows, separator, names["label"])
+    if not by_content:
+        rows, left_out = _mapped(file, rows, mapping)
+        notices += left_out
+    rows = _merged(file, rows)
+    folder = file.parent
+    images = ListedFiles(folder, [row.path for row in rows])
+    if by_content:
+        units = [_unit(images.digest(place), row.more.get("group", "")) for place, row in enumerate(rows)]
+        first = [row.labels[:1] or ("",) for row in rows]
+        assigned = [BOTH] * len(rows) if shares is None else content_splits(units, first, shares)
+        rows = [replace(row, split=name if row.labels else "gallery") for row, name in zip(rows, assigned, strict=True)]
     _check(file, rows)
 
-    label_names = sorted({row.label for row in rows})
-    category_names = sorted({row.category for row in rows} - {""})
+    label_names, category_names = _sorted_names([row.labels for row in rows], [row.categories for row in rows])
     columns = dict.fromkeys(key for row in rows for key in row.more)
+    labels, other_labels = _numbers([row.labels or (DISTRACTOR,) for row in rows], label_names)
+    categories, other_categories = _numbers([row.categories or (DISTRACTOR,) for row in rows], category_names)
     whole = Split(
         ids=tuple(row.id for row in rows),
-        labels=_numbers([row.label for row in rows], label_names),
-        images=ImageFiles([file.parent / row.path for row in rows]),
-        categories=_numbers([row.category for row in rows], category_names) if category_names else None,
+        labels=labels,
+        images=images,
+        categories=categories if category_names else None,
         attributes={key: np.array([row.more.get(key, "") for row in rows], dtype=object) for key in columns},
+        other_labels=other_labels,
+        other_categories=other_categories if category_names else None,
     )
-    splits = divide(whole, [row.split for row in rows])
+    divided = divide(whole, [row.split for row in rows])
     dataset = Dataset(
         name="manifest",
-        train=splits["train"],
-        gallery=splits["gallery"],
-        query=splits["query"],
-        label_names=tuple(label_names),
-        category_names=tuple(category_names),
+        train=divided["train"],
+        gallery=divided["gallery"],
+        query=divided["query"],
+        label_names=label_names,
+        category_names=category_names,
+        leave_one_out=any({"gallery", "query"} <= set(row.splits) for row in rows),
+        notices=tuple(notices),
     )
     return dataset.with_splits({}, observations(dataset))
 
 
 def _find(root: Path) -> Path:
     if root.is_dir():
-        found = [root / name for name in NAMES if (root / name).is_file()]
+        found = [name for name in NAMES if (root / name).is_file()]
         if len(found) != 1:
-            held = f"both {' and '.join(NAMES)}" if found else f"neither {' nor '.join(NAMES)}"
+            held = f"both {' and '.join(found)}" if found else f"neither {' nor '.join(NAMES)}"
             raise BenchError(f"dataset manifest: {printable(root)} holds {held}; give the file itself as --data-root")
-        return found[0]
+        return root / found[0]
     if not root.is_file():
         raise BenchError(f"dataset manifest: there is no file {printable(root)}; {COLUMNS}")
-    if root.suffix.lower() not in (".csv", ".jsonl"):
-        raise BenchError(f"dataset manifest: {printable(root)} is neither .csv nor .jsonl; {COLUMNS}")
+    if root.suffix.lower() not in SUFFIXES_OF_TABLES:
+        raise BenchError(
+            f"dataset manifest: {printable(root)} is neither {' nor '.join(SUFFIXES_OF_TABLES)}; {COLUMNS}"
+        )
     return root
 
 
-def _at(file: Path, line: int, problem: str) -> BenchError:
-    return BenchError(f"{printable(file)}, line {line}: {problem}")
+def _columns(file: Path, table: Table, wanted: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Our name -> the file's, of the columns that have a meaning; and notices of those that are called otherwise.
 
-
-def _text(file: Path) -> str:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise BenchError(f"dataset manifest: {printable(file)} cannot be read: {error.strerror}") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _at(file, line, f"byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8") from None
-
-
-def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.reader(io.StringIO(_text(file), newline=""), skipinitialspace=True, strict=True)
-    header: list[str] | None = None
-    before = 0
-    try:
-        for cells in reader:
-            line, before = before + 1, reader.line_num  # a quoted cell may span lines: name the first one
-            cells = [cell.strip() for cell in cells]
-            if not any(cells):
-                continue
-            if header is None:
-                header = _header(file, line, cells)
-            elif len(cells) != len(header):
-                raise _at(file, line, f"{len(cells)} cells for {len(header)} columns; quote cells that hold commas")
-            else:
-                yield line, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise _at(file, before + 1, f"not valid CSV: {error}") from None
-
-
-def _header(file: Path, line: int, cells: list[str]) -> list[str]:
-    if len(set(cells)) < len(cells) or "" in cells:
-        raise _at(file, line, f"the columns {', '.join(cells)} are not named uniquely")
-    for name in REQUIRED:
-        if name not in cells:
-            raise _at(file, line, f"no column {name!r} among {', '.join(cells)}; {COLUMNS}, separated by commas")
-    return cells
-
-
-def _jsonl_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    for line, text in enumerate(_text(file).split("\n"), 1):  # not splitlines(): U+2028 may stand in a JSON string
-        if not text.strip():
+    wanted: our name -> the file's where the user says it, "" where not.
+    """
+    notices = list(table.notices)
+    names: dict[str, str] = {}
+    there = {name.strip().casefold().replace(" ", "_").replace("-", "_"): name for name in reversed(table.columns)}
+    for ours in ("path", "label", "split", "id", "category"):
+        said = wanted.get(ours, "")
+        if said:
+            if said not in table.columns:
+                raise _at(file, table, f"no column {said!r} among {', '.join(table.columns)}; {ours}= names a column")
+            names[ours] = said
             continue
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise _at(file, line, f"not valid JSON: {error}") from None
-        if not isinstance(record, dict):
-            raise _at(file, line, f"a JSON {type(record).__name__}, not an object; {COLUMNS}")
-        yield line, {key: _cell(file, line, key, value) for key, value in record.items() if value is not None}
+        found = [ours] if ours in table.columns else [there[ours]] if ours in there else []
+        others = [there[name] for name in OTHER_NAMES.get(ours, ()) if name in there]
+        if not found and len(others) > 1 and ours == "label":
+            raise _at(
+                file,
+                table,
+                f"the label may be in {' or '.join(map(repr, others))}; say which, for example "
+                f"manifest:label={others[0]}",
+            )
+        if found or others:
+            names[ours] = (found or others)[0]
+            if names[ours] not in (ours, "labels"):
+                notices.append(f"the column {names[ours]!r} is taken for {ours}")
+        elif ours in ("path", "label"):
+            here = ", ".join(table.columns)
+            raise _at(
+                file, table, f"no column {ours!r} among {here}; {COLUMNS}, separated by commas, semicolons or tabs"
+            )
+    return names, notices
 
 
-def _cell(file: Path, line: int, key: str, value: Any) -> str:
-    if isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise _at(file, line, f"{key} {value!r} is not text: half a surrogate pair")
-        return value.strip()
-    if isinstance(value, (dict, list)) or (isinstance(value, (bool, float)) and key in (*REQUIRED, "id", "category")):
-        raise _at(file, line, f"{key} is {json.dumps(value)[:40]}; it must be text or a whole number")
-    return str(value)
+def _at(file: Path, table: Table, problem: str) -> BenchError:
+    """About the names of the columns."""
+    return at_line(file, table.header, problem) if table.header else BenchError(f"{printable(file)}: {problem}")
 
 
-def _row(file: Path, line: int, cells: dict[str, str]) -> ManifestRow:
-    for name in REQUIRED:
-        if not cells.get(name):
-            raise _at(file, line, f"{name} is missing; {COLUMNS}")
-    path, split = cells["path"], cells["split"]
-    if split not in SPLITS:
-        raise _at(file, line, unknown("split", split, SPLITS))
-    if "\0" in path:
-        raise _at(file, line, f"path {path!r} cannot be the name of a file")
-    more = {key: value for key, value in cells.items() if key not in (*REQUIRED, "id", "category")}
-    item = cells.get("id") or Path(path).as_posix()
-    return ManifestRow(line, path, cells["label"], split, item, cells.get("category", ""), more)
+def _row(file: Path, line: int, cells: dict[str, str], names: Mapping[str, str], separator: str) -> ManifestRow:
+    """One row as it is written; what its split is called is looked at later."""
+    path, split = (cells.get(names.get(ours, ""), "") for ours in ("path", "split"))
+    for ours, value in (("path", path), *([("split", split)] if "split" in names else [])):
+        if not value:
+            raise at_line(file, line, f"{ours} is missing; {COLUMNS}")
+    if "\0" in path or IN_A_LIST in path:
+        raise at_line(file, line, f"path {path!r} cannot be the name of a file")
+    labels = _parts(cells.get(names["label"], ""), separator)
+    if DISTRACTOR in labels:
+        raise at_line(file, line, f"the label {DISTRACTOR} is ours: leave the cell empty for an image without a label")
+    categories = _parts(cells.get(names.get("category", ""), ""), separator)
+    if len(categories) == 1:
+        categories *= len(labels)
+    elif categories and len(categories) != len(labels):
+        raise at_line(file, line, f"{len(categories)} categories for {len(labels)} labels; give one, or one for each")
+    by_label = dict(zip(labels, categories, strict=False))
+    own = set(names.values())
+    return ManifestRow(
+        line=line,
+        path=path,
+        labels=tuple(dict.fromkeys(labels)),
+        split=split,
+        id=cells.get(names.get("id", ""), "") or (path if is_url(path) else Path(path).as_posix()),
+        categories=tuple(by_label.values()) if categories else (),
+        more={key: value.replace(IN_A_LIST, ", ") for key, value in cells.items() if key not in own},
+    )
+
+
+def _parts(cell: str, separator: str) -> list[str]:
+    """The values of a cell."""
+    parts = cell.split(IN_A_LIST)
+    if separator:
+        parts = [piece for part in parts for piece in part.split(separator)]
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _separators(rows: Sequence[ManifestRow], separator: str, column: str) -> list[str]:
+    """A notice where labels look as if they were several, divided by something else."""
+    if separator:
+        return []  # somebody has thought of it
+    marks = ";," if column.casefold() == "labels" else "|;"
+    counts = Counter(mark for row in rows for label in row.labels for mark in marks if mark in label)
+    return [
+        f"{count} cells of {column} hold {mark!r} and are taken as one label each; "
+        f"manifest:separator={mark} takes them as several labels"
+        for mark, count in counts.items()
+    ]
+
+
+def _mapped(
+    file: Path, rows: Sequence[ManifestRow], mapping: Mapping[str, tuple[str, ...]]
+) -> tuple[list[ManifestRow], list[str]]:
+    """The rows with our names of their splits, without those that are left out; and a notice of these."""
+    ours: dict[str, str] = {}
+    for row in rows:
+        if row.split in ours:
+            continue
+        if mapping:
+            if row.split not in mapping:
+                raise at_line(
+                    file,
+                    row.line,
+                    f"split {row.split!r} is not among those that splits= maps ({', '.join(mapping)}); add it, or "
+                    f"leave it out with {row.split}:{LEFT_OUT}",
+                )
+            ours[row.split] = "+".join(mapping[row.split])
+        elif row.split.casefold() in OURS:
+            ours[row.split] = row.split.casefold()
+        else:
+            there = {other.split for other in rows}
+            hint = f"; {offered('manifest', there)}" if offers(there) else f"; known are {', '.join(OURS)}"
+            raise at_line(file, row.line, unknown("split", row.split, OURS).partition("; known")[0] + hint)
+    for theirs in mapping:
+        if theirs not in ours:
+            raise BenchError(
+                f"{printable(file)}: splits= maps {theirs!r}, and no row has it; its splits are "
+                f"{', '.join(sorted({row.split for row in rows}))}"
+            )
+    kept = [replace(row, split=ours[row.split]) for row in rows if ours[row.split]]
+    lost = sorted(theirs for theirs, name in ours.items() if not name)
+    if not lost:
+        return kept, []
+    return kept, [f"{len(rows) - len(kept)} rows of the split {some(lost)} are left out, as splits= says"]
+
+
+def _unit(digest: str, group: str) -> str:
+    """What decides the split of an image: its content, or the group that stays together."""
+    return hashlib.sha256(f"group {group}".encode()).hexdigest() if group else digest
+
+
+def _merged(file: Path, rows: Sequence[ManifestRow]) -> list[ManifestRow]:
+    """Rows that give one image of a split different labels become one row with all of them, in place of the first."""
+    together: dict[tuple[str, str], list[ManifestRow]] = {}
+    for row in rows:
+        together.setdefault((row.split, os.path.normpath(row.path)), []).append(row)
+    merged: dict[int, ManifestRow] = {}
+    gone: set[int] = set()
+    for same in together.values():
+        if len({row.labels for row in same}) < 2:
+            continue  # nothing new is said by any of them: two ids, or a mistake that is told later
+        first = same[0]
+        bare = next((row for row in same if not row.labels), None)
+        if bare is not None:
+            raise at_line(file, bare.line, f"{bare.path!r} has a label in another line and none here; give it one row")
+        by_label: dict[str, str] = {}
+        for row in same:
+            for place, label in enumerate(row.labels):
+                category = row.categories[place] if row.categories else ""
+                if by_label.setdefault(label, category) != category:
+                    raise at_line(file, row.line, f"label {label!r} has two categories; a label has one")
+        if len({bool(category) for category in by_label.values()}) > 1:
+            raise at_line(file, same[1].line, f"give every row of {first.path!r} a category or none")
+        categories = tuple(category for category in by_label.values() if category)
+        merged[first.line] = replace(first, labels=tuple(by_label), categories=categories)
+        gone |= {row.line for row in same[1:]}
+    return [merged.get(row.line, row) for row in rows if row.line not in gone]
 
 
 def _check(file: Path, rows: list[ManifestRow]) -> None:
     """What must hold between rows; the later of two rows is the one that is named first."""
-    seen: dict[tuple[str, ...], ManifestRow] = {}
+    seen: dict[tuple[str, ...], tuple[ManifestRow, str]] = {}
+    labelled = next((row for row in rows if row.labels), None)
     for row in rows:
-        first = seen.setdefault(("label", row.label), row)
-        if first.category != row.category:
-            told = f"{first.category!r} in line {first.line} and {row.category!r} here"
-            raise _at(file, row.line, f"label {row.label!r} has two categories, {told}; a label has one")
-        if bool(row.category) != bool(rows[0].category):
-            has, lacks = (row, rows[0]) if row.category else (rows[0], row)
+        if not row.labels and row.split != "gallery":
+            raise at_line(file, row.line, f"label is missing; only an image of gallery may have none; {COLUMNS}")
+        for place, label in enumerate(row.labels):
+            category = row.categories[place] if row.categories else ""
+            first, known = seen.setdefault(("label", label), (row, category))
+            if known != category:
+                told = f"{known!r} in line {first.line} and {category!r} here"
+                raise at_line(file, row.line, f"label {label!r} has two categories, {told}; a label has one")
+        if row.labels and labelled is not None and bool(row.categories) != bool(labelled.categories):
+            has, lacks = (row, labelled) if row.categories else (labelled, row)
             told = f"line {has.line} has one, line {lacks.line} has none"
-            raise _at(file, row.line, f"give every row a category or none: {told}")
-        first = seen.setdefault(("in split", row.split, row.id), row)
-        if first is not row:
-            raise _at(file, row.line, f"id {row.id!r} is in {row.split} already, by line {first.line}; ids are unique")
+            raise at_line(file, row.line, f"give every row a category or none: {told}")
+        for split in row.splits:
+            first, _ = seen.setdefault(("in split", split, row.id), (row, ""))
+            if first is not row:
+                raise at_line(
+                    file, row.line, f"id {row.id!r} is in {split} already, by line {first.line}; ids are unique"
+                )
         for kind, name in (("id", row.id), ("file", os.path.normpath(row.path)), ("group", row.more.get("group"))):
-            first = seen.setdefault((kind, name), row) if name else row
+            first, _ = seen.setdefault((kind, name), (row, "")) if name else (row, "")
             # train and gallery may share images, but a group is all in one
-            if first.split != row.split and (kind == "group" or "query" in (first.split, row.split)):
+            if first.split != row.split and (kind == "group" or "query" in (*first.splits, *row.splits)):
                 told = f"{first.split} in line {first.line} and {row.split} here"
                 rule = "a group stays in one split" if kind == "group" else "a query must be unseen"
-                raise _at(file, row.line, f"{kind} {name!r} is in two splits, {told}; {rule}")
+                raise at_line(file, row.line, f"{kind} {name!r} is in two splits, {told}; {rule}")
 
 
-def _numbers(names: list[str], known: list[str]) -> np.ndarray:
-    """(n,) int64: where each name stands in `known`."""
+def _sorted_names(
+    labels: Sequence[tuple[str, ...]], categories: Sequence[tuple[str, ...]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of labels and of categories, the one of distractors behind them where there is any."""
+    lone = [DISTRACTOR] if any(not own for own in labels) else []
+    of_labels, of_categories = (sorted({name for own in names for name in own}) for names in (labels, categories))
+    return (*of_labels, *lone), (*of_categories, *(lone if of_categories else []))
+
+
+def _numbers(names: Sequence[tuple[str, ...]], known: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Where each name stands in `known`: the first of each row, (n,) int64, and the others, padded with -1, if any."""
     index = {name: number for number, name in enumerate(known)}
-    return np.array([index[name] for name in names], np.int64)
+    most = max(map(len, names))
+    table = np.full((len(names), most), -1, np.int64)
+    for row, own in enumerate(names):
+        table[row, : len(own)] = [index.get(name, -1) for name in own]
+    return table[:, 0].copy(), table[:, 1:] if most > 1 else None

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
 from retrieval_bench.core import SPLITS, BenchError, Dataset, Split
+from retrieval_bench.datasets.split_names import our_splits
 
 Shares = tuple[int, int, int]
 """Percent for train, gallery and query; they sum to 100."""
 
+LEAVE_ONE_OUT = "leave-one-out"
+"""In place of shares: every image is a query, and searched for among all others."""
 
-def parse_shares(text: str) -> Shares:
-    """Read "70/15/15". Gallery and query need a share of at least 1; train may be 0."""
+
+def parse_shares(text: str) -> Shares | None:
+    """Read "70/15/15". Gallery and query need a share of at least 1; train may be 0. None for leave-one-out."""
+    if text.strip().casefold() == LEAVE_ONE_OUT:
+        return None
     parts = text.split("/")
     if len(parts) == 3 and all(part.strip().isdecimal() for part in parts):
         train, gallery, query = (int(part) for part in parts)
@@ -21,7 +28,7 @@ def parse_shares(text: str) -> Shares:
             return train, gallery, query
     raise BenchError(
         f"split={text!r} is not train/gallery/query in whole percent that sum to 100, with gallery and query above 0; "
-        "write for example split=70/15/15 or split=0/50/50"
+        f"write for example split=70/15/15, split=0/50/50 or split={LEAVE_ONE_OUT}"
     )
 
 
@@ -37,10 +44,51 @@ def content_split(digest: str, shares: Shares) -> str:
     return "gallery" if position < (train + gallery) << 64 else "query"
 
 
+def content_splits(units: Sequence[str], labels: Sequence[Hashable], shares: Shares) -> list[str]:
+    """The split of every image, from nothing but contents; a label that can gets a gallery and a query image.
+
+    Each image goes where `content_split` says. A label that then lacks gallery or query images is given one: of its
+    images in train the one whose position lies nearest to the query's interval, then of those that the other of the
+    two can spare. So images of a label with both never move. Where images are added to a label, or taken from it, at
+    most two of its others move: those that were given, and those that are given in their place.
+
+    Args:
+        units: sha256 (hex) of each image's content, or of what else stays together; equal ones share a split. What
+            several labels share is never given.
+        labels: the label of each image.
+        shares: percent for train, gallery and query.
+
+    Returns:
+        train, gallery or query, for each image.
+    """
+    owners: dict[str, set[Hashable]] = {}
+    held: dict[Hashable, set[str]] = {}
+    for unit, label in zip(units, labels, strict=True):
+        owners.setdefault(unit, set()).add(label)
+        held.setdefault(label, set()).add(unit)
+    assigned = {unit: content_split(unit, shares) for unit in owners}
+    for own in held.values():
+        movable = sorted((unit for unit in own if len(owners[unit]) == 1), reverse=True)  # the query's end first
+        places = {unit: assigned[unit] for unit in own}
+        for wanted, spare in (("query", "gallery"), ("gallery", "query")):
+            if wanted in places.values():
+                continue
+            given = [unit for unit in movable if places[unit] == "train"][:1]
+            if not given and list(places.values()).count(spare) > 1:
+                given = [unit for unit in movable if places[unit] == spare][:: 1 if wanted == "query" else -1][:1]
+            places.update(dict.fromkeys(given, wanted))
+        if {"gallery", "query"} <= set(places.values()):  # one alone would help nobody
+            assigned.update(places)
+    return [assigned[unit] for unit in units]
+
+
 def divide(whole: Split, names: Sequence[str]) -> dict[str, Split]:
-    """Three splits out of one: row i goes to the split called names[i], rows keep their order."""
-    assigned = np.array(names, dtype=object)
-    return {name: whole.take(np.flatnonzero(assigned == name)) for name in SPLITS}
+    """Three splits out of one: row i goes to the split called names[i], rows keep their order.
+
+    A name may also be "both" (gallery and query), two names with a plus, or "none".
+    """
+    targets = {name: our_splits(name) for name in set(names)}
+    return {split: whole.take([row for row, name in enumerate(names) if split in targets[name]]) for split in SPLITS}
 
 
 def some(names: Iterable[str], shown: int = 3) -> str:
@@ -54,24 +102,51 @@ def observations(dataset: Dataset) -> tuple[str, ...]:
     """What is odd but usable about these splits, as notices for the record. Reads every file once, for its digest."""
     notices = []
     if not len(dataset.train):
-        notices.append("there is no train image: methods that learn from train (vocabularies, whitening) cannot run")
+        notices.append(
+            "there is no train image: methods that learn from train (vocabularies, whitening) cannot run, except with "
+            "--learn-from gallery"
+        )
     names = dataset.label_names
-    held, asked = (set(split.labels.tolist()) for split in (dataset.gallery, dataset.query))
+    lone = dataset.is_distractor(dataset.gallery)
+    if lone.any():
+        notices.append(f"{int(lone.sum())} gallery images have no label: distractors, which are relevant to no query")
+    several = [
+        f"{int((split.other_labels >= 0).any(axis=1).sum())} {name}"
+        for name, split in dataset.splits.items()
+        if split.other_labels is not None and (split.other_labels >= 0).any()
+    ]
+    if several:
+        notices.append(
+            f"images with several labels: {', '.join(several)}; relevant is what shares one, and methods learn from "
+            "the first"
+        )
+    held, asked = (_shown(split) for split in (dataset.gallery.take(np.flatnonzero(~lone)), dataset.query))
     if asked - held:
         unanswered = some(names[label] for label in asked - held)
         notices.append(f"{len(asked - held)} labels have queries but no gallery image: {unanswered}")
     if held - asked:
         unasked = some(names[label] for label in held - asked)
         notices.append(f"{len(held - asked)} labels have gallery images but no query: {unasked}")
-    if not dataset.leave_one_out:
-        seen = {split.images.digest(row) for split in (dataset.train, dataset.gallery) for row in range(len(split))}
-        known = [item for row, item in enumerate(dataset.query.ids) if dataset.query.images.digest(row) in seen]
-        if known:
-            notices.append(
-                f"{len(known)} query images are byte for byte in train or gallery, "
-                f"which flatters every method: {some(known)}"
-            )
+    in_train, in_gallery = (
+        Counter(split.images.digest(row) for row in range(len(split))) for split in (dataset.train, dataset.gallery)
+    )
+    own = set(dataset.gallery.ids)  # with leave-one-out, a query is itself in the gallery once
+    known = [
+        item
+        for row, item in enumerate(dataset.query.ids)
+        if in_train[digest := dataset.query.images.digest(row)] or in_gallery[digest] > (item in own)
+    ]
+    if known:
+        notices.append(
+            f"{len(known)} query images are byte for byte in train or gallery"
+            f"{', as another image' if dataset.leave_one_out else ''}, which flatters every method: {some(known)}"
+        )
     return tuple(notices)
+
+
+def _shown(split: Split) -> set[int]:
+    """All labels that occur."""
+    return set(np.unique(split.label_sets).tolist()) - {-1}
 
 
 def limit(dataset: Dataset, n: int) -> Dataset:

@@ -1,0 +1,126 @@
+"""Files that a list names: where one is missing, why, as far as it can be seen."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from retrieval_bench.core import BadImage
+from retrieval_bench.images.reading import ImageFiles
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.I)
+
+
+def is_url(path: str) -> bool:
+    """Whether a path names a place in the net: a scheme of two letters or more, a colon and a slash."""
+    return _URL.match(path) is not None
+
+
+class ListedFiles(ImageFiles):
+    """As `ImageFiles`; what is missing is told with its cause.
+
+    Args:
+        folder: the folder of the list.
+        written: the paths as the list has them, relative to the folder.
+    """
+
+    def __init__(self, folder: Path, written: Sequence[str]) -> None:
+        super().__init__([folder / path for path in written])
+        self.folder = folder
+        self.written = list(written)
+        self._names = _Names()
+
+    def read(self, row: int) -> bytes:
+        """As `ImageFiles.read`; the reason for a missing file names its cause."""
+        try:
+            return super().read(row)
+        except BadImage as bad:
+            if bad.reason not in ("missing file", "unreadable"):
+                raise
+            cause, detail = self._names.cause(self.folder, self.written[row])
+            if not cause:
+                raise
+            raise BadImage(f"missing file: {cause}", detail) from None
+
+    def take(self, rows: Sequence[int]) -> ListedFiles:
+        """Select images, in this order."""
+        taken = ListedFiles(self.folder, [self.written[row] for row in rows])
+        taken._names = self._names
+        taken._digests = {new: self._digests[old] for new, old in enumerate(rows) if old in self._digests}
+        return taken
+
+
+class _Names:
+    """What folders hold, each listed once: by each way in which two names may be nearly the same."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], dict[str, str]] = {}
+
+    def cause(self, folder: Path, written: str) -> tuple[str, str]:
+        """(why this path leads nowhere, one sentence); "" where it cannot be seen."""
+        if is_url(written):
+            return "the path is a URL", f"{written} is an address, not a file; download the images and list their files"
+        if "\\" in written and os.sep != "\\":
+            slashes = written.replace("\\", "/")
+            found = "a file of that name is there" if os.path.exists(folder / slashes) else "write slashes"
+            return "the path has backslashes", f"folders are divided by a slash here, {slashes}: {found}"
+        return self._nearly(folder, written)
+
+    def _nearly(self, folder: Path, written: str) -> tuple[str, str]:
+        """What differs where a folder or file has nearly this name."""
+        place, causes, details = Path(folder), set(), []
+        for part in Path(written).parts:
+            if part in ("..", os.sep) or os.path.lexists(place / part):
+                place = place / part
+                continue
+            for cause, same in _NEARLY.items():
+                held = self._by(cause, place).get(same(part))
+                if held is not None:
+                    causes.add(cause)
+                    details.append(_forms(part, held) if same is _composed else f"{held!r} is there, not {part!r}")
+                    place = place / held
+                    break
+            else:
+                return "", ""
+        return (", ".join(sorted(causes)), "; ".join(details)) if causes else ("", "")
+
+    def _by(self, cause: str, folder: Path) -> dict[str, str]:
+        """What a name becomes where this difference does not count -> a name in the folder."""
+        key = os.fspath(folder), cause
+        if key not in self._held:
+            try:
+                names = sorted(os.listdir(folder))
+            except OSError:
+                names = []
+            self._held[key] = {_NEARLY[cause](name): name for name in reversed(names)}
+        return self._held[key]
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return _composed(name).casefold()
+
+
+def _without_spaces(name: str) -> str:
+    return "".join(_folded(name).split())
+
+
+_NEARLY: dict[str, Callable[[str], str]] = {
+    "its name differs in the Unicode form": _composed,
+    "its name differs in upper and lower case": _folded,
+    "its name differs in spaces": _without_spaces,
+}
+"""How a name may differ -> what is the same of two names that differ in this alone."""
+
+
+def _forms(listed: str, held: str) -> str:
+    def form(name: str) -> str:
+        return next((form for form in ("NFC", "NFD") if unicodedata.is_normalized(form, name)), "mixed")
+
+    return f"{held!r} is {form(listed)} in the list and {form(held)} on disk; they look the same and are not"
