@@ -20,6 +20,17 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Relevance(StrEnum):
+    label = "label"
+    category = "category"
+    graded = "graded"
+
+
+class LearnFrom(StrEnum):
+    train = "train"
+    gallery = "gallery"
+
+
 T = TypeVar("T")
 
 DataRoot = Annotated[

@@ -14,6 +14,8 @@ from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
     DataRoot,
     Device,
+    LearnFrom,
+    Relevance,
     checked_weights,
     parse_classifiers,
     parse_cutoffs,
@@ -73,7 +75,12 @@ def run_command(
     device: Annotated[Device, typer.Option(help="Where networks run.")] = Device.auto,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Use at most N images of each split, evenly over labels.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Use at most N images of each split, evenly over labels and in proportion over attributes.",
+        ),
     ] = None,
     backend: Annotated[str, typer.Option(help="The nearest-neighbour search; see `list backends`.")] = "exact",
     max_bad: Annotated[
@@ -90,6 +97,21 @@ def run_command(
     severity: Annotated[
         str, typer.Option(metavar="1,3,5", help="Strengths of the perturbations, from 1 (slight) to 5 (severe).")
     ] = "1,2,3,4,5",
+    relevance: Annotated[
+        Relevance,
+        typer.Option(
+            help="What makes a gallery image right: the query's label, or its category, which then takes the place of "
+            "labels everywhere. graded: the label, and beside it graded_ndcg, where the category alone counts half."
+        ),
+    ] = Relevance.label,
+    learn_from: Annotated[
+        LearnFrom,
+        typer.Option(
+            "--learn-from",
+            help="The split that methods and classifiers learn from. gallery: for a catalogue without train images; "
+            "rows are marked [gallery].",
+        ),
+    ] = LearnFrom.train,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all features again and store none.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the record in DIR instead of moving it to DIR/earlier.")
@@ -123,6 +145,8 @@ def run_command(
         max_bad=max_bad,
         perturb=() if perturb is None else parse_perturbations(perturb),
         severities=parse_severities(severity),
+        relevance=relevance.value,
+        learn_from=learn_from.value,
         cache=FeatureCache(None if no_cache else cache_root()),
     )
     folder = out or Path("results") / plan.dataset.entry.name
@@ -177,6 +201,8 @@ def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
         "device": plan.device,
         "threads": plan.threads,
         "backend": plan.backend,
+        "relevance": plan.relevance,
+        "learn from": plan.learn_from,
         "cache": "off" if plan.cache.root is None else printable(plan.cache.root),
         "out": printable(folder),
     }

@@ -462,20 +462,27 @@ class Judged:
             excluded; all > 0: a query with nothing to find is left out, and counted by whoever leaves it out.
         relevant_ranks: (q, max n_relevant) int64, the ranks (from 0) of all relevant items in the ranking of the whole
             gallery, ascending, padded with -1 at the end. None: the gallery is too large to be ranked whole.
+        grades: (q, k) int64, 2 where the item is relevant, 1 where only its category is the query's, else 0. None: not
+            known.
+        n_partly: (q,) int64, the number of gallery items of grade 1. None where `grades` is.
 
     Raises:
-        ValueError: A shape or dtype is wrong, a query has nothing relevant or has more hits than relevant items, or
-            relevant_ranks is incomplete, unsorted, or contradicts what was retrieved.
+        ValueError: A shape or dtype is wrong, a query has nothing relevant or has more hits than relevant items,
+            relevant_ranks is incomplete, unsorted, or contradicts what was retrieved, or grades contradict the hits.
     """
 
     expected: np.ndarray
     retrieved: np.ndarray
     n_relevant: np.ndarray
     relevant_ranks: np.ndarray | None = None
+    grades: np.ndarray | None = None
+    n_partly: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         q = np.size(self.expected)
-        for name, shape in (("expected", ()), ("retrieved", ("k",)), ("n_relevant", ()), ("relevant_ranks", ("R",))):
+        one, many = (), ("k",)
+        shapes = {"expected": one, "retrieved": many, "n_relevant": one, "grades": many, "n_partly": one}
+        for name, shape in {**shapes, "relevant_ranks": ("R",)}.items():
             if getattr(self, name) is None:
                 continue
             array = np.asarray(getattr(self, name))
@@ -488,6 +495,10 @@ class Judged:
         _check_labels(self)
         if self.relevant_ranks is not None:
             _check_ranks(self, self.relevant_ranks)
+        if (self.grades is None) != (self.n_partly is None):
+            raise ValueError("grades and n_partly belong together; give both or none")
+        if self.grades is not None:
+            _check_grades(self, self.grades)
 
     def __len__(self) -> int:
         return len(self.expected)
@@ -508,7 +519,8 @@ class Judged:
         """
         rows = np.asarray(rows, np.int64)
         ranks = None if self.relevant_ranks is None else self.relevant_ranks[rows]
-        return Judged(self.expected[rows], self.retrieved[rows], self.n_relevant[rows], ranks)
+        grades, partly = (None if of is None else of[rows] for of in (self.grades, self.n_partly))
+        return Judged(self.expected[rows], self.retrieved[rows], self.n_relevant[rows], ranks, grades, partly)
 
 
 def _check_labels(judged: Judged) -> None:
@@ -546,6 +558,16 @@ def _check_ranks(judged: Judged, ranks: np.ndarray) -> None:
         raise ValueError(
             f"query {query}: relevant_ranks and retrieved disagree about which ranks below {k} are relevant"
         )
+
+
+def _check_grades(judged: Judged, grades: np.ndarray) -> None:
+    """2 where it is relevant and nowhere else, and no more of grade 1 than there are."""
+    if grades.shape != judged.retrieved.shape:
+        raise ValueError(f"grades has shape {grades.shape}, retrieved {judged.retrieved.shape}")
+    if (query := _first((~np.isin(grades, (0, 1, 2)) | ((grades == 2) != judged.hits)).any(axis=1))) is not None:
+        raise ValueError(f"query {query}: grades must be 2 where the item is relevant, and 1 or 0 elsewhere")
+    if (query := _first((grades == 1).sum(axis=1) > judged.n_partly)) is not None:
+        raise ValueError(f"query {query} found more items of grade 1 than n_partly says")
 
 
 def _first(wrong: Any) -> int | None:

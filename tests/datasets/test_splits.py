@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,14 +110,38 @@ def test_limit_is_even_over_labels_and_keeps_them_together() -> None:
     small = limit(a_dataset(labels, labels, labels), 8)
     for split in small.splits.values():
         assert np.bincount(split.labels).tolist() == [3, 2, 3]
-        assert [int(item[-3:]) for item in split.ids] == [0, 1, 2, 9, 10, 11, 12, 13]
+        of_zero = sorted(hashlib.sha256(f"{split.ids[0][:-3]}{row:03}".encode()).hexdigest() for row in range(9))
+        assert sorted(split.images.digest(row) for row in range(3)) == of_zero[:3]
     assert small.notices == ("limited to 8 images per split: 24 of 48 images are used",)
 
 
-def test_limit_takes_the_first_by_id_whatever_the_order_of_rows() -> None:
+def test_limit_takes_the_same_by_content_whatever_the_order_and_the_names_of_rows() -> None:
     dataset = a_dataset([0, 1], [0, 0, 0, 1, 1, 1], [0, 1])
     turned = dataset.with_splits({"gallery": dataset.gallery.take([5, 4, 3, 2, 1, 0])})
-    assert limit(turned, 2).gallery.ids == ("gallery/003", "gallery/000")
+    kept = limit(dataset, 2).gallery
+    assert sorted(limit(turned, 2).gallery.ids) == sorted(kept.ids)
+    renamed = replace(dataset.gallery, ids=tuple(f"{9 - row}" for row in range(6)))
+    again = limit(dataset.with_splits({"gallery": renamed}), 2).gallery
+    assert [again.images.digest(row) for row in range(2)] == [kept.images.digest(row) for row in range(2)]
+
+
+@pytest.mark.parametrize("cameras", [4, 3])
+def test_limit_keeps_the_proportions_of_attributes(cameras: int) -> None:
+    """Names go by camera, as where each was written to a folder of its own: one camera must not be all that is left."""
+    labels = [label for label in range(100) for _ in range(cameras)]
+    rows = np.arange(len(labels))
+    known = {
+        "camera": (rows % cameras).astype(str).astype(object),
+        "light": np.where(rows % 7 == 0, "dark", "day").astype(object),
+        "serial": rows.astype(np.float64),
+    }
+    dataset = a_dataset(labels, labels, labels)
+    query = replace(dataset.query, attributes=known)
+    small = limit(dataset.with_splits({"query": query}), 100).query
+    counts = np.unique(small.attributes["camera"].astype(str), return_counts=True)[1]
+    assert counts.tolist() == pytest.approx([100 / cameras] * cameras, abs=3)
+    assert np.mean(small.attributes["light"] == "dark") == pytest.approx(1 / 7, abs=0.03)
+    assert np.bincount(small.labels).tolist() == [1] * 100
 
 
 def test_limit_below_the_number_of_labels_keeps_the_same_labels_and_answerable_ones_first() -> None:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from retrieval_bench.core import Judged, Ranking
 from retrieval_bench.evaluation.metrics import (
+    GRADED,
     ceilings,
     class_means_of,
     class_weights,
@@ -208,7 +210,7 @@ def test_scores_are_flat_finite_and_complete():
     judged, _ = random_case(0)
     flat = scores(judged, KS)
     expected = set()
-    for entry in METRICS.own():
+    for entry in (entry for entry in METRICS.own() if entry.name not in GRADED):
         expected |= {f"{entry.name}@{k}" for k in KS} if entry.facts["at_k"] else {entry.name}
     assert set(flat) == expected
     assert all(type(value) is float and 0.0 <= value <= 1.0 for value in flat.values())
@@ -329,6 +331,10 @@ def test_contract(entry):
     json.dumps(facts)
     perfect = Judged(np.array([1, 2]), np.array([[1, 1], [2, 2]]), np.array([2, 2]), np.array([[0, 1], [0, 1]]))
     hopeless = Judged(np.array([1, 2]), np.array([[2, 2], [-1, -1]]), np.array([2, 2]), np.array([[8, 9], [98, 99]]))
+    if entry.name in GRADED:
+        none = np.zeros(2, np.int64)
+        perfect = replace(perfect, grades=np.full((2, 2), 2), n_partly=none)
+        hopeless = replace(hopeless, grades=np.zeros((2, 2), np.int64), n_partly=none)
     k = 2 if facts["at_k"] else None
     assert np.mean(entry.build(perfect, k)) == 1.0
     assert 0.0 <= np.mean(entry.build(hopeless, k)) < 0.1
@@ -337,3 +343,14 @@ def test_contract(entry):
 def test_short_heads_are_distinct():
     heads = [entry.facts["short"] for entry in METRICS.own()]
     assert len(set(heads)) == len(heads)
+
+
+def test_grades_that_contradict_the_hits_are_refused(by_hand):
+    grades = np.where(by_hand.hits, 2, 0)
+    partly = np.array([1, 1, 1])
+    assert_array_equal(replace(by_hand, grades=grades, n_partly=partly).take([2, 0]).grades, grades[[2, 0]])
+    for wrong in (np.where(by_hand.hits, 1, 0), grades + 1, np.where(grades == 0, 1, grades)):
+        with pytest.raises(ValueError, match=r"grades must be 2|more items of grade 1"):
+            replace(by_hand, grades=wrong, n_partly=partly)
+    with pytest.raises(ValueError, match="belong together"):
+        replace(by_hand, grades=grades)

@@ -30,7 +30,10 @@ def worked(name: str, lines: list[str], k: int | None) -> float:
         ranks.append([rank for rank, item in enumerate(items) if item == label])
     n_relevant = np.array([len(of_query) for of_query in ranks])
     padded = [of_query + [-1] * (n_relevant.max() - len(of_query)) for of_query in ranks]
-    judged = Judged(np.array(expected), np.array(retrieved), n_relevant, np.array(padded))
+    found = np.array(retrieved)
+    # for grades: A and B are of one category, C is of another
+    grades = np.where(found == np.array(expected)[:, None], 2, ((found < 2) == (np.array(expected) < 2)[:, None]) * 1)
+    judged = Judged(np.array(expected), found, n_relevant, np.array(padded), grades, (grades == 1).sum(axis=1))
     return float(np.mean(METRICS[name].build(judged, k)))
 
 

@@ -294,6 +294,8 @@ def _refuse_false_comparison(before: Record, after: Record) -> None:
         "k": (before.settings.k, after.settings.k),
         "the seed": (before.settings.seed, after.settings.seed),
         "the limit": (before.settings.limit, after.settings.limit),
+        "what counts as relevant": (before.settings.relevance, after.settings.relevance),
+        "the split that methods learned from": (before.settings.learn_from, after.settings.learn_from),
         "the queries left out": (before.dataset.queries_left_out, after.dataset.queries_left_out),
     }
     if not _exact_both(before, after):

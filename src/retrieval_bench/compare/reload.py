@@ -11,7 +11,8 @@ import numpy as np
 from retrieval_bench.core import BenchError, Dataset, Judged, NotComparable, Ranking, printable
 from retrieval_bench.datasets.splits import limit
 from retrieval_bench.evaluation import metrics
-from retrieval_bench.evaluation.relevance import judge
+from retrieval_bench.evaluation.relevance import Categories, judge
+from retrieval_bench.records.conversion import label_sets
 from retrieval_bench.records.files import RANKINGS_FILE, load_rankings, run_file
 from retrieval_bench.records.schema import Record
 from retrieval_bench.registry import DATASETS, parse
@@ -80,13 +81,17 @@ def from_arrays(arrays: Mapping[str, np.ndarray], record: Record) -> Values | No
 def judged(arrays: Mapping[str, np.ndarray], method: str) -> Judged:
     """What one method's ranking is judged as. BenchError where the arrays are no ranking of this gallery."""
     ranking = Ranking(arrays[f"{method}/indices"], arrays[f"{method}/distances"])
+    categories = None
+    if "n_same_category" in arrays:
+        categories = Categories(arrays["query_category_sets"], arrays["gallery_categories"], arrays["n_same_category"])
     try:
         return judge(
-            arrays["query_labels"],
-            arrays["gallery_labels"],
+            label_sets(arrays, "query"),
+            label_sets(arrays, "gallery"),
             ranking,
             arrays["n_relevant"],
             arrays.get(f"{method}/relevant_ranks"),
+            categories,
         )
     except (IndexError, ValueError) as error:
         raise BenchError(f"{RANKINGS_FILE}: the rankings of {method} cannot be judged ({error}); run again") from None

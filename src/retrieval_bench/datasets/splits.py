@@ -13,6 +13,12 @@ from retrieval_bench.datasets.split_names import our_splits
 Shares = tuple[int, int, int]
 """Percent for train, gallery and query; they sum to 100."""
 
+MOST_KINDS = 12
+"""Attributes with more values than this are not kept in proportion by a limit."""
+
+LOOKED_AT = 64
+"""Images of a label among which a limit looks for the rarest kind."""
+
 LEAVE_ONE_OUT = "leave-one-out"
 """In place of shares: every image is a query, and searched for among all others."""
 
@@ -152,14 +158,17 @@ def _shown(split: Split) -> set[int]:
 def limit(dataset: Dataset, n: int) -> Dataset:
     """At most n images per split, evenly over the labels and with the same labels in every split.
 
-    Labels take turns, each turn giving the label's next images by id; labels that the gallery can answer go first, in
-    label order, so that every query that had something to find still has. With leave-one-out a turn is two images,
-    since a query alone with itself finds nothing.
+    Labels take turns; labels that the gallery can answer go first, in label order, so that every query that had
+    something to find still has. With leave-one-out a turn is two images, since a query alone with itself finds nothing.
+    Which of its images a label gives, contents decide and no name: in the order of their sha256, but first those whose
+    attributes were taken least, measured by how often they occur. So a fourth of the images has a fourth of each
+    camera, also where their names go by camera.
     """
     turn = 2 if dataset.leave_one_out else 1
     if n < 2 * turn:
         raise BenchError(f"--limit {n} leaves fewer than two labels; it must be at least {2 * turn}")
-    count = np.bincount(dataset.gallery.labels, minlength=len(dataset.label_names))
+    lone = dataset.is_distractor(dataset.gallery)
+    count = np.bincount(dataset.gallery.labels[~lone], minlength=len(dataset.label_names))
     answerable = (count >= turn) & np.isin(np.arange(len(count)), dataset.query.labels)
     order = [*np.flatnonzero(answerable).tolist(), *np.flatnonzero(~answerable).tolist()]
     splits = {name: _cut(split, order, n, turn) for name, split in dataset.splits.items()}
@@ -173,11 +182,41 @@ def _cut(split: Split, order: Sequence[int], n: int, turn: int) -> Split:
     if len(split) <= n:
         return split
     waiting: dict[int, list[int]] = {label: [] for label in order}
-    for row in sorted(range(len(split)), key=lambda row: split.ids[row], reverse=True):
+    for row in sorted(range(len(split)), key=lambda row: (split.images.digest(row), split.ids[row])):
         waiting[int(split.labels[row])].append(row)
+    kinds = _Kinds(split)
     chosen: list[int] = []
     while len(chosen) < n:
         for label in order:
-            room = min(turn, n - len(chosen), len(waiting[label]))
-            chosen += [waiting[label].pop() for _ in range(room)]
+            for _ in range(min(turn, n - len(chosen), len(waiting[label]))):
+                row = waiting[label].pop(kinds.rarest(waiting[label]))
+                kinds.take(row)
+                chosen.append(row)
     return split.take(sorted(chosen))
+
+
+class _Kinds:
+    """How much of each value of each attribute has been taken; of attributes with few values alone."""
+
+    def __init__(self, split: Split) -> None:
+        self._columns: list[np.ndarray] = []  # (n,) the number of each row's value
+        self._totals: list[np.ndarray] = []
+        self._taken: list[np.ndarray] = []
+        for column in split.attributes.values():
+            values, places, counts = np.unique(column.astype(str), return_inverse=True, return_counts=True)
+            if 1 < len(values) <= MOST_KINDS:
+                self._columns.append(places)
+                self._totals.append(counts)
+                self._taken.append(np.zeros(len(values), np.int64))
+
+    def rarest(self, rows: Sequence[int]) -> int:
+        """The place, among the first of these rows, of the one whose values were taken least; the first of equals."""
+        if not self._columns:
+            return 0
+        some = np.asarray(rows[:LOOKED_AT], np.int64)
+        each = zip(self._columns, self._totals, self._taken, strict=True)
+        return int(np.argmin(sum((taken / totals)[column[some]] for column, totals, taken in each)))
+
+    def take(self, row: int) -> None:
+        for column, taken in zip(self._columns, self._taken, strict=True):
+            taken[column[row]] += 1

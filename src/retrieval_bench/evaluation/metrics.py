@@ -19,6 +19,9 @@ import numpy as np
 from retrieval_bench.core import Judged
 from retrieval_bench.registry import METRICS, Entry
 
+GRADED = ("graded_ndcg",)
+"""Metrics that need `Judged.grades`; where these are not known, nothing lists them."""
+
 DEFAULT_K = (1, 5, 10)
 """Cutoffs where nobody names others."""
 
@@ -126,20 +129,27 @@ def left_out(judged: Judged) -> dict[str, str]:
     return absent
 
 
-def describe() -> dict[str, dict[str, Any]]:
+def describe(graded: bool = True) -> dict[str, dict[str, Any]]:
     """Describe all registered metrics, for the record.
+
+    Args:
+        graded: those that need grades, too.
 
     Returns:
         Name -> {"about": ..., "definition": ..., "at_k": ..., "per_query": ..., "higher_is_better": ..., ...}.
     """
-    return {entry.name: {"about": entry.about, **entry.facts} for entry in METRICS.own()}
+    return {
+        entry.name: {"about": entry.about, **entry.facts}
+        for entry in METRICS.own()
+        if graded or entry.name not in GRADED
+    }
 
 
 def _all(judged: Judged, ks: Iterable[int]) -> Iterator[tuple[str, Entry, int | None]]:
     ks = list(ks)
     absent = left_out(judged)
     for entry in METRICS.own():
-        if entry.name in absent:
+        if entry.name in absent or (entry.name in GRADED and judged.grades is None):
             continue
         if not entry.facts["at_k"]:
             yield entry.name, entry, None
@@ -392,6 +402,38 @@ def ndcg(judged: Judged, k: int) -> np.ndarray:
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discounts)[np.minimum(k, judged.n_relevant) - 1]
     return np.where(hits, discounts, 0.0).sum(axis=1) / ideal
+
+
+@_metric(
+    "graded_ndcg",
+    "ndcg where the query's category counts half",
+    "sum over i = 1..k of g(i) / log2(i + 1), divided by the same sum of the best order of the whole gallery; g is 2 "
+    "for an item with the query's label, 1 for one with its category only, else 0; it needs --relevance graded",
+    "gnDCG",
+    "the gain of the k best items in front",
+    ties="equal distances: the lower gallery row first; what other orders would give is not computed",
+)
+def graded_ndcg(judged: Judged, k: int) -> np.ndarray:
+    """Normalised discounted cumulated gain of the first k items, with graded gain; needs `Judged.grades`.
+
+    Järvelin, Kekäläinen: Cumulated gain-based evaluation of IR techniques, TOIS 2002. The gain is the grade itself, as
+    in trec_eval, not 2 to its power less 1.
+
+    Args:
+        judged: the judgements of q queries.
+        k: cutoff, 1 to the number of retrieved items.
+
+    Returns:
+        (q,) float64, 0 to 1.
+    """
+    _hits(judged, k)
+    if judged.grades is None or judged.n_partly is None:
+        raise ValueError("the judgements hold no grades")
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))
+    summed = np.append(0.0, np.cumsum(discounts))  # of the first 0, 1, ... k places
+    whole = np.minimum(k, judged.n_relevant)
+    graded = np.minimum(k, judged.n_relevant + judged.n_partly)
+    return (judged.grades[:, :k] * discounts).sum(axis=1) / (summed[whole] + summed[graded])
 
 
 @_metric(

@@ -1,4 +1,8 @@
-"""From rankings to judgements: everything here can be recomputed from saved rankings and labels."""
+"""From rankings to judgements: everything here can be recomputed from saved rankings and labels.
+
+A gallery item is relevant to a query if it has the query's label. Where images have several labels, labels are (q, m)
+and (n, m), the first one first, padded with -1, and relevant is what shares one.
+"""
 
 from __future__ import annotations
 
@@ -29,35 +33,110 @@ class Relevant:
     tie_sizes: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Categories:
+    """What makes an item half relevant: a category of the query, where no label is shared.
+
+    query: (q,) or (q, m); gallery: (n,) or (n, m). n_same: (q,) gallery items that share a category with each query,
+    also those that share a label, from `count_relevant`.
+    """
+
+    query: np.ndarray
+    gallery: np.ndarray
+    n_same: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Categories:
+        """Of these queries."""
+        return Categories(self.query[rows], self.gallery, self.n_same[rows])
+
+
 def judge(
     expected: np.ndarray,
     gallery_labels: np.ndarray,
     ranking: Ranking,
     n_relevant: np.ndarray,
     relevant_ranks: np.ndarray | None = None,
+    categories: Categories | None = None,
 ) -> Judged:
     """Look up the labels of what was found.
 
-    expected: (q,) labels of the queries; gallery_labels: (n,); n_relevant: (q,) from `count_relevant`, all above 0.
-    relevant_ranks: (q, max n_relevant), `ranks` of `rank_gallery`.
+    expected: (q,) labels of the queries, or (q, m); gallery_labels: (n,) or (n, m); n_relevant: (q,) from
+    `count_relevant`, all above 0. An item with several labels stands under the query's first label if it is relevant,
+    else under its own first. relevant_ranks: (q, max n_relevant), `ranks` of `rank_gallery`. categories: for grades.
     Raises ValueError where a query has nothing relevant (leave it out and count it), relevant items lack a rank, or the
     ranks are not those of what was found, or rows that the gallery does not have.
     """
     rows = ranking.indices
     if rows.size and not -1 <= rows.min() <= rows.max() < len(gallery_labels):
         raise ValueError(f"indices run from {rows.min()} to {rows.max()} in a gallery of {len(gallery_labels)} items")
-    padded = np.append(np.asarray(gallery_labels, np.int64), -1)  # row -1, which pads, finds label -1
+    first = _first_labels(gallery_labels)
+    padded = np.append(first, -1)  # row -1, which pads, finds label -1
     if relevant_ranks is not None and (relevant_ranks >= len(gallery_labels)).any():
         raise ValueError(f"relevant_ranks holds {relevant_ranks.max()} in a gallery of {len(gallery_labels)} items")
     n_relevant = np.asarray(n_relevant, np.int64)
-    return Judged(np.asarray(expected, np.int64), padded[rows], n_relevant, relevant_ranks)
+    retrieved = padded[rows]
+    asked = _first_labels(expected)
+    if _several(expected, gallery_labels):
+        retrieved = np.where(relevant_among(rows, expected, gallery_labels), asked[:, None], retrieved)
+    if categories is None:
+        return Judged(asked, retrieved, n_relevant, relevant_ranks)
+    half = relevant_among(rows, categories.query, categories.gallery)
+    grades = np.where(retrieved == asked[:, None], 2, half.astype(np.int64))
+    return Judged(asked, retrieved, n_relevant, relevant_ranks, grades, categories.n_same - n_relevant)
+
+
+def relevant_among(indices: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray) -> np.ndarray:
+    """Which of these gallery rows share a label with their query.
+
+    Args:
+        indices: (q, k) gallery rows, padded with -1.
+        query_labels: (q,), or (q, m) padded with -1.
+        gallery_labels: (n,), or (n, m) padded with -1.
+
+    Returns:
+        (q, k) bool; padding is never relevant.
+    """
+    if _several(query_labels, gallery_labels):
+        marks = np.column_stack([_marks(query_labels, gallery_labels), np.zeros(len(query_labels), bool)])
+        return np.take_along_axis(marks, np.asarray(indices, np.int64), axis=1)  # row -1, which pads, is the last
+    padded = np.append(_first_labels(gallery_labels), -1)
+    return padded[indices] == _first_labels(query_labels)[:, None]
+
+
+def _several(*labels: np.ndarray) -> bool:
+    """Whether any of these has more than one label an image."""
+    return any(np.ndim(some) == 2 and np.shape(some)[1] > 1 for some in labels)
+
+
+def _first_labels(labels: np.ndarray) -> np.ndarray:
+    """(n,) or (n, m) -> (n,) int64."""
+    labels = np.asarray(labels, np.int64)
+    return labels if labels.ndim == 1 else labels[:, 0]
+
+
+def _marks(query_labels: np.ndarray, gallery_labels: np.ndarray) -> np.ndarray:
+    """(q, n) bool: which gallery items share a label with which query."""
+    table = np.asarray(gallery_labels, np.int64).reshape(len(gallery_labels), -1)
+    rows, columns = np.nonzero(table >= 0)
+    held = table[rows, columns]
+    order = np.argsort(held, kind="stable")
+    held, rows = held[order], rows[order]
+    asked = np.asarray(query_labels, np.int64).reshape(len(query_labels), -1)
+    starts, ends = (np.searchsorted(held, asked, side) for side in ("left", "right"))
+    marks = np.zeros((len(asked), len(table)), bool)
+    for query, label in zip(*np.nonzero(asked >= 0), strict=True):
+        marks[query, rows[starts[query, label] : ends[query, label]]] = True
+    return marks
 
 
 def count_relevant(
     query_labels: np.ndarray, gallery_labels: np.ndarray, exclude: np.ndarray | None = None
 ) -> np.ndarray:
-    """(q,) int64: gallery items with each query's label, without the rows in `exclude` ((q,) or (q, m), -1 none)."""
-    labels = np.asarray(query_labels, np.int64)
+    """(q,) int64: gallery items that share a label with each query, without the rows in `exclude` ((q,) or (q, m), -1
+    none)."""
+    if _several(query_labels, gallery_labels):
+        return _count_shared(query_labels, gallery_labels, exclude)
+    labels, gallery_labels = _first_labels(query_labels), _first_labels(gallery_labels)
     counts = np.bincount(gallery_labels, minlength=int(labels.max(initial=0)) + 1)[labels].astype(np.int64)
     if exclude is not None:
         rows = np.sort(np.asarray(exclude, np.int64).reshape(len(labels), -1), axis=1)
@@ -67,13 +146,26 @@ def count_relevant(
     return counts
 
 
+def _count_shared(query_labels: np.ndarray, gallery_labels: np.ndarray, exclude: np.ndarray | None) -> np.ndarray:
+    q, n = len(query_labels), len(gallery_labels)
+    counts = np.empty(q, np.int64)
+    block = max(1, _BLOCK_BYTES // max(n, 1))
+    for start in range(0, q, block):
+        rows = slice(start, min(start + block, q))
+        marks = np.column_stack([_marks(query_labels[rows], gallery_labels), np.zeros(rows.stop - start, bool)])
+        if exclude is not None:
+            hidden = np.asarray(exclude, np.int64)[rows].reshape(len(marks), -1)
+            np.put_along_axis(marks, hidden, False, axis=1)
+        counts[rows] = marks.sum(axis=1)
+    return counts
+
+
 def ranks_of_relevant(indices: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray) -> np.ndarray:
     """(q, max n_relevant) int64: where everything relevant stands, ascending, padded with -1 behind.
 
     indices: (q, k) gallery rows, nearest first, padded with -1; each row is the ranking of the whole gallery.
     """
-    padded = np.append(np.asarray(gallery_labels, np.int64), -1)
-    owner, rank = np.nonzero(padded[indices] == np.asarray(query_labels)[:, None])
+    owner, rank = np.nonzero(relevant_among(indices, query_labels, gallery_labels))
     return _side_by_side(owner, rank, len(indices))
 
 
@@ -109,8 +201,7 @@ def rank_gallery(
         found = search(queries[rows], k, None if exclude is None else exclude[rows])
         indices[rows], distances[rows] = found.indices[:, :depth], found.distances[:, :depth]
         if whole:
-            padded = np.append(gallery_labels, -1)
-            relevant = padded[found.indices] == np.asarray(query_labels)[rows, None]
+            relevant = relevant_among(found.indices, np.asarray(query_labels)[rows], gallery_labels)
             owner, *standing = _standings(found, relevant)
             standings.append(np.stack([owner + start, *standing]))
         if progress:

@@ -192,4 +192,7 @@ def _fit(
 
 def refuse_empty(train: Split, name: str) -> None:
     if not len(train):
-        raise BenchError(f"{name} learns from train images and this dataset has none; add a train split or drop {name}")
+        raise BenchError(
+            f"{name} learns from train images and this dataset has none; add a train split, drop {name}, or "
+            "let it learn from the gallery by --learn-from gallery"
+        )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Dataset, Setup
+from retrieval_bench.core import BenchError, Dataset, Setup, Split
 from retrieval_bench.datasets.splits import limit as limited
 from retrieval_bench.evaluation.metrics import DEFAULT_K
-from retrieval_bench.evaluation.relevance import count_relevant
+from retrieval_bench.evaluation.relevance import Categories, count_relevant
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.reading import DECODER_VERSION
 from retrieval_bench.images.screening import SkippedImage, refuse_too_many, screen
@@ -18,6 +19,15 @@ from retrieval_bench.methods.parse import Method
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import FeatureCache, recipe_key
 from retrieval_bench.system.progress import Progress, silent
+
+RELEVANCE = ("label", "category", "graded")
+"""What makes a gallery image relevant: the query's label, its category, or the label with the category for grades."""
+
+LEARN_FROM = ("train", "gallery")
+"""The split that methods learn from."""
+
+FROM_GALLERY = "[gallery]"
+"""Behind the name of a method that learned from the gallery."""
 
 MIN_DEPTH = 100
 """Ranks kept per query in rankings.npz, at least."""
@@ -27,7 +37,8 @@ MIN_DEPTH = 100
 class Plan:
     """What is to be run. k None: DEFAULT_K, as far as the gallery carries it. classifiers: names of CLASSIFIERS.
 
-    perturb: names of PERTURBATIONS, for the queries of a further pass; severities: how strong.
+    perturb: names of PERTURBATIONS, for the queries of a further pass; severities: how strong. relevance: one of
+    RELEVANCE. learn_from: one of LEARN_FROM.
     """
 
     methods: tuple[Method, ...]
@@ -45,6 +56,8 @@ class Plan:
     perturb: tuple[str, ...] = ()
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
+    relevance: str = "label"
+    learn_from: str = "train"
 
     @property
     def setup(self) -> Setup:
@@ -58,6 +71,7 @@ class RetrievalTask:
 
     k: cutoffs of the metrics. depth: ranks that are kept of each query. n_relevant: (q,) int64, gallery images that a
     query should find. exclude: (q,) int64, each query's own gallery row where the dataset is leave-one-out; else None.
+    categories: what is half relevant, where grades are asked for. learn_from: one of LEARN_FROM.
     """
 
     dataset: Dataset
@@ -65,6 +79,13 @@ class RetrievalTask:
     depth: int
     n_relevant: np.ndarray
     exclude: np.ndarray | None
+    categories: Categories | None
+    learn_from: str
+
+    @cached_property
+    def train(self) -> Split:
+        """What methods learn from."""
+        return learned_split(self.dataset, self.learn_from)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +110,18 @@ def prepare(plan: Plan, progress: Progress = silent) -> Trial:
     dataset, skipped = _screened(dataset, plan, progress)
     refuse_too_many(skipped, total, plan.max_bad)
     fingerprint = dataset.fingerprint
+    dataset = relevant_by(dataset, plan.relevance)
 
     exclude = _own_rows(dataset) if dataset.leave_one_out else None
-    n_relevant = count_relevant(dataset.query.labels, dataset.gallery.labels, exclude)
+    n_relevant = count_relevant(dataset.query.label_sets, dataset.gallery.label_sets, exclude)
     answerable = np.flatnonzero(n_relevant)
     left_out = len(dataset.query) - len(answerable)
     if not len(answerable):
-        raise BenchError(f"dataset {dataset.name}: no query has an image of its label in the gallery; nothing to find")
+        raise BenchError(
+            f"dataset {dataset.name}: no query has another image of its label in the gallery; nothing to find"
+            if dataset.leave_one_out
+            else f"dataset {dataset.name}: no query has an image of its label in the gallery; nothing to find"
+        )
     notices = []
     if left_out:
         notices.append(f"{left_out} of {len(dataset.query)} queries left out: nothing in the gallery has their label")
@@ -113,7 +139,55 @@ def prepare(plan: Plan, progress: Progress = silent) -> Trial:
         )
     depth = min(len(dataset.gallery), max(*k, int(n_relevant.max()), MIN_DEPTH))
     dataset = dataset.with_splits({}, notices)
-    return Trial(dataset, k, depth, n_relevant, exclude, fingerprint, skipped, left_out)
+    categories = _categories(dataset, exclude) if plan.relevance == "graded" else None
+    return Trial(dataset, k, depth, n_relevant, exclude, categories, plan.learn_from, fingerprint, skipped, left_out)
+
+
+def relevant_by(dataset: Dataset, relevance: str) -> Dataset:
+    """The dataset with labels that say what is relevant: with "category", the categories take the place of the labels.
+
+    Raises BenchError where a category is asked for and the dataset has none.
+    """
+    if relevance == "label":
+        return dataset
+    if any(split.categories is None for split in dataset.splits.values() if len(split)):
+        raise BenchError(
+            f"--relevance {relevance}: dataset {dataset.name} has no categories; a manifest has them in its column "
+            "category, a folder with folder:label=leaf"
+        )
+    if relevance == "graded":
+        return dataset
+    splits = {
+        name: split
+        if split.categories is None
+        else replace(split, labels=split.categories, other_labels=split.other_categories)
+        for name, split in dataset.splits.items()
+    }
+    notices = (*dataset.notices, "relevant is what has the query's category: categories take the place of labels")
+    return replace(dataset, label_names=dataset.category_names, notices=notices, **splits)  # type: ignore[arg-type]
+
+
+def learned_split(dataset: Dataset, learn_from: str) -> Split:
+    """What methods learn from: train, or the gallery images that have a label."""
+    if learn_from == "train":
+        return dataset.train
+    lone = dataset.is_distractor(dataset.gallery)
+    return dataset.gallery.take(np.flatnonzero(~lone)) if lone.any() else dataset.gallery
+
+
+def _categories(dataset: Dataset, exclude: np.ndarray | None) -> Categories:
+    query, gallery = (_category_sets(split) for split in (dataset.query, dataset.gallery))
+    return Categories(query, gallery, count_relevant(query, gallery, exclude))
+
+
+def _category_sets(split: Split) -> np.ndarray:
+    if split.categories is None:
+        raise ValueError("the split has no categories")
+    return (
+        split.categories
+        if split.other_categories is None
+        else np.column_stack([split.categories, split.other_categories])
+    )
 
 
 def _decoded_once(dataset: Dataset) -> Dataset:

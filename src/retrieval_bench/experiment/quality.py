@@ -59,15 +59,15 @@ def quality(
         asked = (data.query.images.digest(row) for row in range(len(data.query)))
         refuse_own_images(getattr(part.extractor, "trained_on", None), asked, part.name)
     wanted = {"gallery": data.gallery, "query": data.query}
-    learning = for_classifiers and pipeline.unclassifiable is None and len(data.train) > 0
+    learning = for_classifiers and pipeline.unclassifiable is None and len(task.train) > 0
     with pinned(1):  # one thread a library, one worker a core: images are the unit of parallel work
         extracted = []
         for part in pipeline.parts:
-            more = {"train": data.train} if learning and part in pipeline.members else {}
-            extracted.append(part_features(part, pipeline, wanted | more, data.train, setup, cache, progress))
+            more = {"train": task.train} if learning and part in pipeline.members else {}
+            extracted.append(part_features(part, pipeline, wanted | more, task.train, setup, cache, progress))
         joined_s = None
         if pipeline.join_learns:
-            joined_s = fit_join(pipeline, extracted, data.train, setup, cache, progress)
+            joined_s = fit_join(pipeline, extracted, task.train, setup, cache, progress)
     with Stopwatch() as compiling:  # before pinning, which leaves a library that is not loaded alone
         warm_up(pipeline.distance)
     with pinned(setup.threads):
@@ -79,14 +79,19 @@ def quality(
         ranking, relevant = rank_gallery(
             searcher,
             queries,
-            data.query.labels,
-            data.gallery.labels,
+            data.query.label_sets,
+            data.gallery.label_sets,
             task.depth,
             exclude=task.exclude,
             progress=lambda done: progress(f"{name}: ranking", done, len(data.query)),
         )
     judged = judge(
-        data.query.labels, data.gallery.labels, ranking, task.n_relevant, None if relevant is None else relevant.ranks
+        data.query.label_sets,
+        data.gallery.label_sets,
+        ranking,
+        task.n_relevant,
+        None if relevant is None else relevant.ranks,
+        task.categories,
     )
     fits = [part.fit_s for part in extracted] + [joined_s]
     if any(part.fitted == "from cache" for part in extracted):
@@ -100,7 +105,7 @@ def quality(
         metrics.scores(judged, task.k),
         metrics.per_query(judged, task.k),
         _ties(task, relevant),
-        _features(pipeline, gallery, queries, searcher, extracted, data.train),
+        _features(pipeline, gallery, queries, searcher, extracted, task.train),
         _parts(pipeline, extracted),
         times,
         ranking,

@@ -34,7 +34,7 @@ def blank_record(facts: DatasetFacts, settings: Settings, task: RetrievalTask, a
         dataset=facts,
         settings=settings,
         environment=where,
-        metrics={name: MetricFacts(**about) for name, about in metrics.describe().items()},
+        metrics={name: MetricFacts(**about) for name, about in metrics.describe(task.categories is not None).items()},
         ceilings=ceilings_of(task),
         perturbations={name: PERTURBATIONS[name].about for name in settings.perturb},
         statistics=statistics(task.dataset.query.labels, settings.seed),
@@ -52,18 +52,20 @@ def dataset_facts(
     skipped: Sequence[SkippedImage],
 ) -> DatasetFacts:
     """What a record says of its dataset. left_out: queries that nothing in the gallery answers."""
+    lone = int(data.is_distractor(data.gallery).sum())
     return DatasetFacts(
         name=data.name,
         spec=str(spec),
         root=None if root is None else printable(root),
         fingerprint=fingerprint,
         images=ImageCounts(train=len(data.train), gallery=len(data.gallery), query=len(data.query)),
-        labels=len(np.union1d(data.gallery.labels, data.query.labels)),
+        labels=len(set(np.union1d(data.gallery.label_sets, data.query.label_sets).tolist()) - {-1}) - bool(lone),
         categories=len(data.category_names),
         leave_one_out=data.leave_one_out,
         queries_left_out=left_out,
         skipped=tuple(Skipped(**asdict(item)) for item in skipped),
         notices=data.notices,
+        distractors=lone,
     )
 
 
@@ -80,7 +82,13 @@ def _perfect(task: RetrievalTask) -> Judged:
     retrieved = np.where(relevant, expected[:, None], -1)[:, : task.depth]
     relevant_ranks = np.where(relevant, ranks, -1)[:, : int(task.n_relevant.max())]
     whole = len(task.dataset.gallery) <= FULL_LIMIT
-    return Judged(expected, retrieved, task.n_relevant, relevant_ranks if whole else None)
+    ranks_known = relevant_ranks if whole else None
+    if task.categories is None:
+        return Judged(expected, retrieved, task.n_relevant, ranks_known)
+    same = ranks[None, : task.depth] < task.categories.n_same[:, None]
+    grades = np.where(relevant[:, : task.depth], 2, same.astype(np.int64))
+    partly = task.categories.n_same - task.n_relevant
+    return Judged(expected, retrieved, task.n_relevant, ranks_known, grades, partly)
 
 
 def common_arrays(task: RetrievalTask) -> dict[str, np.ndarray]:
@@ -94,7 +102,14 @@ def common_arrays(task: RetrievalTask) -> dict[str, np.ndarray]:
         "query_labels": data.query.labels,
         "n_relevant": task.n_relevant,
     }
+    for name, split in (("gallery", data.gallery), ("query", data.query)):
+        if split.other_labels is not None:
+            arrays[f"{name}_other_labels"] = split.other_labels
     arrays |= arrays_of(known_of(data, arrays["query_ids"]))
+    if task.categories is not None:
+        arrays["n_same_category"] = task.categories.n_same
+        arrays["gallery_categories"] = task.categories.gallery
+        arrays["query_category_sets"] = task.categories.query
     return arrays if task.exclude is None else arrays | {"exclude": task.exclude}
 
 

@@ -55,6 +55,8 @@ def plan_of(record: Record, root: Path | None = None) -> Plan:
         device=resolve_device(settings.device, methods, settings.backend),
         threads=min(settings.threads, usable_cores()),
         limit=settings.limit,
+        relevance=settings.relevance,
+        learn_from=settings.learn_from,
         backend=settings.backend,
         max_bad=1.0,  # what was unusable then was accepted; anything else changes the fingerprint
     )

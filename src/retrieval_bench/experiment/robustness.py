@@ -46,19 +46,19 @@ def evaluate_perturbed(
             asked = {what: replace(data.query, images=images)}
             with pinned(1):
                 described = [
-                    part_features(part, pipeline, asked, data.train, setup, cache, progress) for part in pipeline.parts
+                    part_features(part, pipeline, asked, task.train, setup, cache, progress) for part in pipeline.parts
                 ]
             with pinned(setup.threads):
                 ranking, relevant = rank_gallery(
                     searcher,
                     pipeline.rows([done.splits[what].features for done in described]),
-                    data.query.labels,
-                    data.gallery.labels,
+                    data.query.label_sets,
+                    data.gallery.label_sets,
                     task.depth,
                     exclude=task.exclude,
                 )
             ranks = None if relevant is None else relevant.ranks
-            judged = judge(data.query.labels, data.gallery.labels, ranking, task.n_relevant, ranks)
+            judged = judge(data.query.label_sets, data.gallery.label_sets, ranking, task.n_relevant, ranks)
             values = {metric: value for metric, value in metrics.per_query(judged, task.k).items() if metric in kept}
             measured.append(
                 Robustness(

@@ -21,7 +21,7 @@ from retrieval_bench.experiment import sanity_checks
 from retrieval_bench.experiment.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.experiment.features import refuse_empty
 from retrieval_bench.experiment.latency import TIMED_QUERIES, measure
-from retrieval_bench.experiment.prepare import Plan, Trial, prepare
+from retrieval_bench.experiment.prepare import FROM_GALLERY, Plan, Trial, prepare
 from retrieval_bench.experiment.quality import QualityResult, quality
 from retrieval_bench.experiment.recording import (
     blank_record,
@@ -138,6 +138,8 @@ def _settings(plan: Plan, trial: Trial) -> Settings:
         depth=trial.depth,
         perturb=plan.perturb,
         severities=plan.severities if plan.perturb else (),
+        relevance=plan.relevance,
+        learn_from=plan.learn_from,
     )
 
 
@@ -169,7 +171,7 @@ def guarded(record: Record, arrays: Mapping[str, np.ndarray], plan: Plan, trial:
             f"the controls cannot be computed ({type(error).__name__}: {error}), so nothing vouches for the numbers",
         )
     broken += sanity_checks.violations(
-        record, arrays, sample=sanity_checks.sampled(trial, plan.seed), learn_from=trial.dataset.train.content
+        record, arrays, sample=sanity_checks.sampled(trial, plan.seed), learn_from=trial.train.content
     )
     for sentence in broken:
         log.error("%s", sentence)
@@ -184,7 +186,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
         with PeakMemory() as memory:
             with Stopwatch() as loading:
                 pipeline = Pipeline(method, plan.setup, plan.backend)
-            name = pipeline.name
+            name = pipeline.name + (FROM_GALLERY if plan.learn_from == "gallery" and pipeline.learns else "")
             found = quality(pipeline, trial, plan.setup, plan.cache, progress, for_classifiers=bool(plan.classifiers))
         times = {
             "load": Time(loading.seconds, "s"),
@@ -229,7 +231,7 @@ def _classified(
     pipeline: Pipeline, found: QualityResult, plan: Plan, trial: Trial, progress: Progress
 ) -> dict[str, Classified]:
     """What each classifier learns from this method's features of train."""
-    train, query = trial.dataset.train, trial.dataset.query
+    train, query = trial.train, trial.dataset.query
     if not plan.classifiers or pipeline.sees_labels:
         return {}
 
@@ -239,6 +241,11 @@ def _classified(
         if found.train_and_query is None:
             raise BenchError(f"classifiers learn from train and {trial.dataset.name} has none; add a train split")
         rows = unseen(train, query)
+        if not len(rows):
+            raise BenchError(
+                f"classifiers learn from {plan.learn_from} and each of its images is a query; they would know the "
+                "answers"
+            )
         bits = pipeline.distance == "hamming"
         known, asked = found.train_and_query
         return Learnable(known[rows], train.labels[rows], bits), Learnable(asked, query.labels, bits)
@@ -260,7 +267,7 @@ def check(plan: Plan, progress: Progress = silent) -> Trial:
         if not method.deep:
             pipeline = Pipeline(method, plan.setup, plan.backend)
             if pipeline.learns:
-                refuse_empty(trial.dataset.train, str(method))
+                refuse_empty(trial.train, str(method))
     return trial
 
 

@@ -17,7 +17,7 @@ from retrieval_bench.core import Ranking, Searcher
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.ties import tie_bounds
-from retrieval_bench.experiment.prepare import Trial
+from retrieval_bench.experiment.prepare import FROM_GALLERY, Trial
 from retrieval_bench.extractors.controls import DIMENSIONS, Oracle
 from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import backend_on
@@ -67,22 +67,24 @@ def controls(trial: Trial, seed: int, backend: str, device: str = "cpu") -> dict
     query = data.query.take(rows)
     digests = [np.array([s.images.digest(row) for row in range(len(s))]) for s in (data.gallery, query)]
     vectors = [np.stack([_random_vector(digest, seed) for digest in some.tolist()]) for some in digests]
-    codes = [Oracle().transform_split(split) for split in (data.gallery, query)]
+    oracle = Oracle()
+    codes = [oracle.transform_split(split) for split in (data.gallery, query)]
+    knows = getattr(oracle, "searcher", None)
     same = [np.zeros(len(data.gallery), np.int64), np.ones(len(query), np.int64)]  # no query equals any gallery item
     asked: dict[str, tuple[Searcher, np.ndarray]] = {
         "random": (build(vectors[0], "cosine"), vectors[1]),
         "constant": (ExactMatchSearcher(same[0]), same[1]),
         "duplicates": (ExactMatchSearcher(digests[0]), digests[1]),
-        "oracle": (build(codes[0], "hamming"), codes[1]),
+        "oracle": (build(codes[0], "hamming") if knows is None else knows(codes[0]), codes[1]),
     }
     exclude = None if trial.exclude is None else trial.exclude[rows]
     found: dict[str, dict[str, float]] = {}
     for name, (searcher, queries) in asked.items():
         ranking, relevant = rank_gallery(
-            searcher, queries, query.labels, data.gallery.labels, trial.depth, exclude=exclude
+            searcher, queries, query.label_sets, data.gallery.label_sets, trial.depth, exclude=exclude
         )
         ranks = None if relevant is None else relevant.ranks
-        judged = judge(query.labels, data.gallery.labels, ranking, trial.n_relevant[rows], ranks)
+        judged = judge(query.label_sets, data.gallery.label_sets, ranking, trial.n_relevant[rows], ranks)
         found[name] = metrics.scores(judged, trial.k)
         if name == "constant" and relevant is not None:
             bounds = tie_bounds(trial.n_relevant[rows], relevant.tie_starts, relevant.tie_sizes, trial.k)
@@ -127,8 +129,8 @@ def violations(
 ) -> tuple[str, ...]:
     """The rules that a run breaks, one sentence each; arrays: those of rankings.npz.
 
-    sample: the rows of the queries that the controls ranked; all of them without it. learn_from: what train holds
-    (Split.content); without it nothing is said of what was learned from.
+    sample: the rows of the queries that the controls ranked; all of them without it. learn_from: what the split holds
+    that methods learn from (Split.content); without it nothing is said of what was learned from.
     """
     rows = [row for row in record.rows if row.status == "ok"]
     broken = [*_ceilings(record, arrays, sample)]
@@ -137,7 +139,7 @@ def violations(
         broken += _unlikely(row, record)
         learned_from = None if row.features is None else row.features.learned_from
         if learn_from is not None and learned_from not in (None, learn_from):
-            broken.append(f"{row.method} learned from images that are not the train split")
+            broken.append(f"{row.method} learned from images that are not the {record.settings.learn_from} split")
     broken += _equal(rows, record, arrays)
     broken += _chance(rows, record)
     return tuple(broken)
@@ -214,7 +216,7 @@ def _differ(one: Row, other: Row) -> bool:
 
 
 def _extractors(row: Row) -> set[str]:
-    name = row.method.replace("[untrained]", "")
+    name = row.method.replace("[untrained]", "").removesuffix(FROM_GALLERY)
     return {part.partition(":")[0].partition("=")[0] for part in name.split("+")}
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split
+from retrieval_bench.evaluation.relevance import relevant_among
 from retrieval_bench.experiment.features import fitted
-from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.prepare import FROM_GALLERY, Plan, learned_split, relevant_by
 from retrieval_bench.explaining import bits, choice, keypoints, networks, words
 from retrieval_bench.explaining.clues import Band, Clue, Explanation, Neighbour, PartClues, Shown, Unexplained
 from retrieval_bench.extractors.controls import Oracle, RandomControl
@@ -25,6 +26,7 @@ from retrieval_bench.extractors.local.keypoints import KeypointBlocks
 from retrieval_bench.extractors.local.pipeline import LocalFeatures
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.methods.reranking.spatial import Spatial
+from retrieval_bench.records.conversion import label_sets
 from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.progress import Progress, silent
@@ -64,6 +66,8 @@ def explain(
     asked = _Images(dataset.query, dataset.label_names)
     gallery = _Images(dataset.gallery, dataset.label_names)
     shown = asked[str(arrays["query_ids"][place])]
+    right = label_sets(arrays, "query")[[place]], label_sets(arrays, "gallery")
+    train = learned_split(relevant_by(dataset, record.settings.relevance), record.settings.learn_from)
     bands = []
     for number, method in enumerate(methods):
         progress("explaining", number, len(methods))
@@ -72,12 +76,12 @@ def explain(
                 gallery[str(arrays["gallery_ids"][row])],
                 rank,
                 distance,
-                bool(arrays["gallery_labels"][row] == arrays["query_labels"][place]),
+                bool(relevant_among(np.array([[row]]), *right)[0, 0]),
             )
             for rank, (row, distance) in enumerate(choice.nearest(arrays, method, place, top), 1)
         ]
         row = _row(record, method)
-        layers = _layers(row, _asked_for(record, row), plan, dataset.train, shown, found, progress)
+        layers = _layers(row, _asked_for(record, row), plan, train, shown, found, progress)
         bands.append(Band(method, row.family, tuple(found), tuple(layers)))
     return Explanation(name, record.dataset.spec, shown, chosen, tuple(bands))
 
@@ -149,7 +153,7 @@ def _built(
     if spec.entry.family == "deep" and spec.resolved.get("compute", "float32") != "float32":
         # What runs faster gives no gradients; what it learned is learned anew from float32, a few last bits apart.
         spec = Spec(spec.entry, {**spec.options, "compute": "float32"})
-    if name.endswith(UNTRAINED):
+    if name.removesuffix(FROM_GALLERY).endswith(UNTRAINED):
         plan = replace(plan, weights="random")
     extractor = fitted(spec, plan, train, progress)
     now = getattr(extractor, "weights", None)

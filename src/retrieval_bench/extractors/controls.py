@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from retrieval_bench.core import Distance, Extractor, Setup, Split
+from retrieval_bench.core import Distance, Extractor, Ranking, Setup, Split
 from retrieval_bench.registry import EXTRACTORS
 
 DIMENSIONS = 64
@@ -36,7 +36,10 @@ class RandomControl:
 
 @dataclass(eq=False)
 class Oracle:
-    """Sees the labels: equal labels have equal codes, different labels different ones."""
+    """Sees the labels: equal labels have equal codes, different labels different ones.
+
+    Where images have several labels they have several codes, and a `searcher` puts those that share one first.
+    """
 
     distance: Distance = "hamming"
 
@@ -47,12 +50,52 @@ class Oracle:
         raise TypeError("the oracle needs labels, which images do not carry: call transform_split(split)")
 
     def transform_split(self, split: Split) -> np.ndarray:
-        """n labels -> (n, 8) packed uint8: splitmix64 of the label, a bijection, so no two labels share a code."""
-        mixed = split.labels.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        """n labels -> (n, 8) packed uint8: splitmix64 of the label, a bijection, so no two labels share a code.
+
+        Of several labels an image, (n, 8 m), the first one again where there are fewer.
+        """
+        labels = split.label_sets
+        if labels.ndim == 2:
+            labels = np.where(labels >= 0, labels, labels[:, :1])
+            self.searcher = SharedCodes
+        mixed = labels.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed ^= mixed >> np.uint64(31)
-        return mixed.astype("<u8").view(np.uint8).reshape(-1, 8)
+        return mixed.astype("<u8").view(np.uint8).reshape(len(split), -1)
+
+
+class SharedCodes:
+    """Finds rows that share a code of 8 bytes with the query at distance 0, and all others at distance 1.
+
+    gallery: (n, 8 m) uint8.
+    """
+
+    def __init__(self, gallery: np.ndarray) -> None:
+        self._codes = _as_codes(gallery)
+
+    @property
+    def bytes(self) -> int:
+        return self._codes.nbytes
+
+    def __call__(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
+        """As `core.Searcher` has it."""
+        indices = np.full((len(queries), k), -1, np.int64)
+        distances = np.full((len(queries), k), np.inf, np.float32)
+        for row, codes in enumerate(_as_codes(queries)):
+            away = np.logical_not(np.isin(self._codes, codes).any(axis=1))
+            order = np.argsort(away, kind="stable")
+            if exclude is not None:
+                order = order[~np.isin(order, exclude[row])]
+            order = order[:k]
+            indices[row, : len(order)] = order
+            distances[row, : len(order)] = away[order]  # 0 or 1
+        return Ranking(indices, distances)
+
+
+def _as_codes(rows: np.ndarray) -> np.ndarray:
+    """(n, 8 m) uint8 -> (n, m) uint64."""
+    return np.ascontiguousarray(rows).view("<u8")
 
 
 @EXTRACTORS("random", family="control", about="a random vector an image: what chance gives")

@@ -44,13 +44,18 @@ def qrels(arrays: Mapping[str, np.ndarray]) -> str:
     """A line `query 0 image 1` for each relevant gallery image of each query; excluded images are not relevant."""
     queries, images = _tokens(arrays, "query_ids"), _tokens(arrays, "gallery_ids")
     hidden = arrays.get("exclude", np.full(len(queries), -1))
-    labels = arrays["gallery_labels"]
-    by_label = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[by_label], arrays["query_labels"], side="left")
-    ends = np.searchsorted(labels[by_label], arrays["query_labels"], side="right")
+    labels, asked = label_sets(arrays, "gallery"), label_sets(arrays, "query")
+    table = labels.reshape(len(labels), -1)
+    owners, columns = np.nonzero(table >= 0)
+    held = table[owners, columns]
+    by_label = np.argsort(held, kind="stable")
+    owners, held = owners[by_label], held[by_label]
     lines = []
     for query, name in enumerate(queries):
-        rows = by_label[starts[query] : ends[query]]
+        own = [label for label in np.atleast_1d(asked[query]).tolist() if label >= 0]
+        spans = [np.searchsorted(held, label, side) for label in own for side in ("left", "right")]
+        found = [owners[start:end] for start, end in zip(spans[::2], spans[1::2], strict=True)]
+        rows = np.unique(np.concatenate(found))
         rows = rows[~np.isin(rows, hidden[query])].tolist()
         if len(rows) != arrays["n_relevant"][query]:
             raise BenchError(
@@ -59,6 +64,12 @@ def qrels(arrays: Mapping[str, np.ndarray]) -> str:
             )
         lines += [f"{name} 0 {images[row]} 1\n" for row in rows]
     return "".join(lines)
+
+
+def label_sets(arrays: Mapping[str, np.ndarray], of: str) -> np.ndarray:
+    """All labels of each image, of "gallery" or "query": (n,), or (n, m) padded with -1 where any has several."""
+    first, others = arrays[f"{of}_labels"], arrays.get(f"{of}_other_labels")
+    return first if others is None else np.column_stack([first, others])
 
 
 def run(arrays: Mapping[str, np.ndarray], method: str) -> str:

@@ -187,7 +187,7 @@ class ImageCounts(Model):
 
 
 class DatasetFacts(Model):
-    """labels: how many are in play, in the gallery or among the queries."""
+    """labels: how many are in play, in the gallery or among the queries. distractors: gallery images that have none."""
 
     name: str
     spec: str
@@ -200,9 +200,17 @@ class DatasetFacts(Model):
     queries_left_out: int
     skipped: tuple[Skipped, ...]
     notices: tuple[str, ...]
+    distractors: int = 0
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Distractors are written where there are any."""
+        return {name: value for name, value in serialize(self).items() if name != "distractors" or value}
 
 
 class Settings(Model):
+    """relevance: what makes an image relevant; learn_from: the split that methods learned from; see prepare."""
+
     methods: tuple[str, ...]
     classifiers: tuple[str, ...] = Field(default=(), validation_alias=_HEADS, serialization_alias="heads")
     k: tuple[PositiveInt, ...] = Field(min_length=1)
@@ -215,6 +223,14 @@ class Settings(Model):
     depth: int
     perturb: tuple[str, ...] = ()
     severities: tuple[int, ...] = ()
+    relevance: str = "label"
+    learn_from: str = "train"
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What earlier versions did not know is written where it is not as they had it."""
+        usual = {"relevance": "label", "learn_from": "train"}
+        return {name: value for name, value in serialize(self).items() if name not in usual or value != usual[name]}
 
 
 class Environment(Model):

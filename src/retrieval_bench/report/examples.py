@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from retrieval_bench.core import BadImage
+from retrieval_bench.evaluation.relevance import relevant_among
+from retrieval_bench.records.conversion import label_sets
 from retrieval_bench.report.evidence import Evidence, label_names
 from retrieval_bench.report.gallery import FOUND, Duel, Example, Gallery, Thumbnails, choose
 from retrieval_bench.report.markup import Markup, joined, tag
@@ -81,6 +83,7 @@ class _Shots:
     def __init__(self, evidence: Evidence) -> None:
         self._arrays = evidence.arrays
         self._names = label_names(evidence)
+        self._labels = label_sets(evidence.arrays, "query"), label_sets(evidence.arrays, "gallery")
         dataset = evidence.dataset
         self._queries = None if dataset is None else Thumbnails(dataset.query)
         self._gallery = None if dataset is None else Thumbnails(dataset.gallery)
@@ -96,14 +99,14 @@ class _Shots:
         )
 
     def found(self, method: str, query: int) -> list[Markup]:
-        wanted = int(self._arrays["query_labels"][query])
+        asked, held = self._labels
+        rows = self._arrays[f"{method}/indices"][[query], :FOUND]
         shown = []
-        for row in self._arrays[f"{method}/indices"][query, :FOUND].tolist():
+        for row, right in zip(rows[0].tolist(), relevant_among(rows, asked[[query]], held)[0].tolist(), strict=True):
             if row < 0:
                 continue
             item = str(self._arrays["gallery_ids"][row])
             label = int(self._arrays["gallery_labels"][row])
-            right = label == wanted
             said = tag("b", "✓ " if right else "✗ ")
             shown.append(
                 tag(

@@ -48,6 +48,7 @@ def columns(record: Record) -> list[Column]:
         *_certainty(record),
         _score(f"macro_f1@{nearest}", f"F1 of the {nearest}-NN prediction, mean over labels", 2),
         _score(f"recall@{most}", f"fraction of the relevant images found among the first {most}", 1),
+        _score(f"graded_ndcg@{most}", f"nDCG@{most} where the query's category counts half", 4),
         _score(f"f1@{most}", f"harmonic mean of precision@{most} and recall@{most}", 5),
         _score("map@r", "mean average precision over the first R, R = number of relevant images", 1),
         *(column for name in record.settings.classifiers for column in _of_classifier(name)),
@@ -145,6 +146,12 @@ def caption(record: Record) -> list[str]:
         lines.append(f"A perfect ranking reaches {', '.join(low)} here.")
     if any("[untrained]" in row.method for row in record.rows):
         lines.append("[untrained]: random weights; this network has learned nothing.")
+    if data.leave_one_out:
+        lines.append("Leave-one-out: a query that is in the gallery is searched for among all other images.")
+    if settings.learn_from == "gallery":
+        lines.append("[gallery]: learned from the images that it is searched in, not from train.")
+    if settings.relevance == "graded":
+        lines.append("graded_ndcg: the query's label counts 2, its category alone 1.")
     lines += [
         f"{row.method}: with equal distances in another order, accuracy is {ties.worst:.3f} to {ties.best:.3f}, "
         f"{ties.expected:.3f} on average."
