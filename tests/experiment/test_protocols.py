@@ -206,7 +206,7 @@ def test_graded_relevance(tmp_path: Path) -> None:
 def test_without_grades_nothing_speaks_of_them(tmp_path: Path) -> None:
     record, arrays = ran(several(tmp_path), tmp_path / "out", "phash")
     assert not any("graded" in name for name in (*record.metrics, *record.rows[0].scores, *record.ceilings))
-    assert not any("n_same" in name for name in arrays)
+    assert not any("n_partly" in name for name in arrays)
     assert '"relevance"' not in (tmp_path / "out/run.json").read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ def documented(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, np.ndarray], Dataset]]:
-    """One with ties, classifiers, categories and attributes in numbers and text; one of leave-one-out, with no more."""
+    """One with ties, classifiers, categories and attributes in numbers and text; one of leave-one-out, with no more;
+    one with several labels an image, and grades."""
     data = shop(5, 3)
     query = data.query.take(range(14))
     told = {"blur_px": np.arange(14.0), "background": np.array(["wood", "cloth"] * 7)}
@@ -45,10 +47,19 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, np
     trained = split("train", [0, 0, 1, 1, 2], 500)
     trained = type(trained)(trained.ids, trained.labels, trained.images)
     alone = Dataset("loo", trained, plain, plain, ("a", "b", "c"), leave_one_out=True)
+    some = shop(3, 2)
+    several = some.with_splits(
+        {
+            name: replace(part, other_labels=(part.labels[:, None] + 1) % 3, other_categories=part.categories[:, None])
+            for name, part in some.splits.items()
+            if part.categories is not None
+        }
+    )
     made = []
-    for number, (dataset, classifiers) in enumerate(((data, ("knn",)), (alone, ()))):
+    cases = ((data, ("knn",), "label"), (alone, (), "label"), (several, (), "graded"))
+    for number, (dataset, classifiers, relevance) in enumerate(cases):
         folder = tmp_path_factory.mktemp(f"record-{number}")
-        record = run(plan(dataset, *METHODS, classifiers=classifiers), folder)
+        record = run(plan(dataset, *METHODS, classifiers=classifiers, relevance=relevance), folder)
         assert record.status == "finished"
         made.append((load_rankings(folder, record), dataset))
     return made
@@ -69,6 +80,7 @@ def test_shapes_and_types_are_as_the_page_says(records: list[tuple[dict[str, np.
     seen.append((load_rankings(reference, load(reference)), 400, 400, 100, 0, 100))
     for arrays, n, q, labels, classes, depth in seen:
         sizes = {"n": n, "q": q, "L": labels, "C": classes, "depth": depth, "largest R": arrays["n_relevant"].max()}
+        sizes |= {"m": 1, "c": 2}  # of the record with several labels
         for name, array in arrays.items():
             if documented(name) not in ROWS:
                 continue  # of the reference: a method that is none of METHODS

@@ -82,8 +82,8 @@ def judged(arrays: Mapping[str, np.ndarray], method: str) -> Judged:
     """What one method's ranking is judged as. BenchError where the arrays are no ranking of this gallery."""
     ranking = Ranking(arrays[f"{method}/indices"], arrays[f"{method}/distances"])
     categories = None
-    if "n_same_category" in arrays:
-        categories = Categories(arrays["query_category_sets"], arrays["gallery_categories"], arrays["n_same_category"])
+    if "n_partly" in arrays:
+        categories = Categories(arrays["query_category_sets"], arrays["gallery_category_sets"], arrays["n_partly"])
     try:
         return judge(
             label_sets(arrays, "query"),

@@ -6,7 +6,7 @@ and (n, m), the first one first, padded with -1, and relevant is what shares one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,17 +37,17 @@ class Relevant:
 class Categories:
     """What makes an item half relevant: a category of the query, where no label is shared.
 
-    query: (q,) or (q, m); gallery: (n,) or (n, m). n_same: (q,) gallery items that share a category with each query,
-    also those that share a label, from `count_relevant`.
+    query: (q,) or (q, m); gallery: (n,) or (n, m). n_partly: (q,) gallery items that share a category and
+    no label with each query, from `count_partly`.
     """
 
     query: np.ndarray
     gallery: np.ndarray
-    n_same: np.ndarray
+    n_partly: np.ndarray
 
     def take(self, rows: np.ndarray) -> Categories:
         """Of these queries."""
-        return Categories(self.query[rows], self.gallery, self.n_same[rows])
+        return Categories(self.query[rows], self.gallery, self.n_partly[rows])
 
 
 def judge(
@@ -82,7 +82,7 @@ def judge(
         return Judged(asked, retrieved, n_relevant, relevant_ranks)
     half = relevant_among(rows, categories.query, categories.gallery)
     grades = np.where(retrieved == asked[:, None], 2, half.astype(np.int64))
-    return Judged(asked, retrieved, n_relevant, relevant_ranks, grades, categories.n_same - n_relevant)
+    return Judged(asked, retrieved, n_relevant, relevant_ranks, grades, categories.n_partly)
 
 
 def relevant_among(indices: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray) -> np.ndarray:
@@ -135,7 +135,7 @@ def count_relevant(
     """(q,) int64: gallery items that share a label with each query, without the rows in `exclude` ((q,) or (q, m), -1
     none)."""
     if _several(query_labels, gallery_labels):
-        return _count_shared(query_labels, gallery_labels, exclude)
+        return _counted(exclude, len(gallery_labels), len(query_labels), [(query_labels, gallery_labels)])
     labels, gallery_labels = _first_labels(query_labels), _first_labels(gallery_labels)
     counts = np.bincount(gallery_labels, minlength=int(labels.max(initial=0)) + 1)[labels].astype(np.int64)
     if exclude is not None:
@@ -146,16 +146,30 @@ def count_relevant(
     return counts
 
 
-def _count_shared(query_labels: np.ndarray, gallery_labels: np.ndarray, exclude: np.ndarray | None) -> np.ndarray:
-    q, n = len(query_labels), len(gallery_labels)
+def count_partly(
+    query_labels: np.ndarray,
+    gallery_labels: np.ndarray,
+    query_categories: np.ndarray,
+    gallery_categories: np.ndarray,
+    exclude: np.ndarray | None = None,
+) -> np.ndarray:
+    """(q,) int64: gallery items that share a category and no label with each query, without the rows in `exclude`."""
+    pairs = [(query_categories, gallery_categories), (query_labels, gallery_labels)]
+    return _counted(exclude, len(gallery_labels), len(query_labels), pairs)
+
+
+def _counted(exclude: np.ndarray | None, n: int, q: int, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """(q,) int64: how many gallery items share what the first pair says, and nothing of the others."""
     counts = np.empty(q, np.int64)
     block = max(1, _BLOCK_BYTES // max(n, 1))
     for start in range(0, q, block):
         rows = slice(start, min(start + block, q))
-        marks = np.column_stack([_marks(query_labels[rows], gallery_labels), np.zeros(rows.stop - start, bool)])
+        marks, *others = (_marks(asked[rows], held) for asked, held in pairs)
+        for other in others:
+            marks &= ~other
         if exclude is not None:
-            hidden = np.asarray(exclude, np.int64)[rows].reshape(len(marks), -1)
-            np.put_along_axis(marks, hidden, False, axis=1)
+            marks = np.column_stack([marks, np.zeros(len(marks), bool)])  # row -1, which is none, is the last
+            np.put_along_axis(marks, np.asarray(exclude, np.int64)[rows].reshape(len(marks), -1), False, axis=1)
         counts[rows] = marks.sum(axis=1)
     return counts
 

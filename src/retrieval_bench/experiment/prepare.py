@@ -11,7 +11,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Dataset, Setup, Split
 from retrieval_bench.datasets.splits import limit as limited
 from retrieval_bench.evaluation.metrics import DEFAULT_K
-from retrieval_bench.evaluation.relevance import Categories, count_relevant
+from retrieval_bench.evaluation.relevance import Categories, count_partly, count_relevant
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.reading import DECODER_VERSION
 from retrieval_bench.images.screening import SkippedImage, refuse_too_many, screen
@@ -177,17 +177,16 @@ def learned_split(dataset: Dataset, learn_from: str) -> Split:
 
 def _categories(dataset: Dataset, exclude: np.ndarray | None) -> Categories:
     query, gallery = (_category_sets(split) for split in (dataset.query, dataset.gallery))
-    return Categories(query, gallery, count_relevant(query, gallery, exclude))
+    labels = dataset.query.label_sets, dataset.gallery.label_sets
+    return Categories(query, gallery, count_partly(*labels, query, gallery, exclude))
 
 
 def _category_sets(split: Split) -> np.ndarray:
+    """(n, c): every category of each image, padded with -1."""
     if split.categories is None:
         raise ValueError("the split has no categories")
-    return (
-        split.categories
-        if split.other_categories is None
-        else np.column_stack([split.categories, split.other_categories])
-    )
+    others = [] if split.other_categories is None else [split.other_categories]
+    return np.column_stack([split.categories, *others])
 
 
 def _decoded_once(dataset: Dataset) -> Dataset:

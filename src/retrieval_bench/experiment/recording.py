@@ -85,9 +85,9 @@ def _perfect(task: RetrievalTask) -> Judged:
     ranks_known = relevant_ranks if whole else None
     if task.categories is None:
         return Judged(expected, retrieved, task.n_relevant, ranks_known)
-    same = ranks[None, : task.depth] < task.categories.n_same[:, None]
+    partly = task.categories.n_partly
+    same = ranks[None, : task.depth] < (task.n_relevant + partly)[:, None]
     grades = np.where(relevant[:, : task.depth], 2, same.astype(np.int64))
-    partly = task.categories.n_same - task.n_relevant
     return Judged(expected, retrieved, task.n_relevant, ranks_known, grades, partly)
 
 
@@ -107,8 +107,8 @@ def common_arrays(task: RetrievalTask) -> dict[str, np.ndarray]:
             arrays[f"{name}_other_labels"] = split.other_labels
     arrays |= arrays_of(known_of(data, arrays["query_ids"]))
     if task.categories is not None:
-        arrays["n_same_category"] = task.categories.n_same
-        arrays["gallery_categories"] = task.categories.gallery
+        arrays["n_partly"] = task.categories.n_partly
+        arrays["gallery_category_sets"] = task.categories.gallery
         arrays["query_category_sets"] = task.categories.query
     return arrays if task.exclude is None else arrays | {"exclude": task.exclude}
 

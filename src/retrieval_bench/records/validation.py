@@ -12,6 +12,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+OF_EACH_QUERY = (
+    "query_labels",
+    "n_relevant",
+    "exclude",
+    "query_categories",
+    "query_class_sizes",
+    "n_partly",
+)
+SETS = ("gallery_other_labels", "query_other_labels", "gallery_category_sets", "query_category_sets")
+"""Arrays with a row of labels or categories for each image, padded with -1."""
+
 COMMON = ("gallery_ids", "gallery_labels", "query_ids", "query_labels", "n_relevant")
 
 
@@ -36,10 +47,15 @@ def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
         "gallery_ids": (gallery,),
         "gallery_labels": (gallery,),
         "query_ids": (queries,),
-        **dict.fromkeys(("query_labels", "n_relevant", "exclude", "query_categories", "query_class_sizes"), (queries,)),
+        **dict.fromkeys(OF_EACH_QUERY, (queries,)),
+        **dict.fromkeys(("gallery_other_labels", "gallery_category_sets"), (gallery, None)),
+        **dict.fromkeys(("query_other_labels", "query_category_sets"), (queries, None)),
         **{name: (queries,) for name in arrays if name.startswith("query_attributes/")},
     }
-    whole = {"gallery_labels", "query_labels", "n_relevant", "exclude", "query_categories", "query_class_sizes"}
+    whole = {"gallery_labels", *OF_EACH_QUERY, *SETS}
+    graded = [name for name in ("n_partly", "gallery_category_sets", "query_category_sets") if name in arrays]
+    if 0 < len(graded) < 3:
+        return f"it has {', '.join(graded)} and not all that grades need"
     for method in methods:
         found = arrays.get(f"{method}/indices")
         if found is None:
@@ -75,7 +91,10 @@ def _wrong_values(arrays: Mapping[str, np.ndarray], methods: Sequence[str], gall
     names = arrays.get("label_names")
     for name in ("gallery_labels", "query_labels"):
         labels = arrays[name]
-        if labels.size and (labels.min() < 0 or (names is not None and labels.max() >= len(names))):
+        others = arrays.get(name.replace("_labels", "_other_labels"), labels)
+        if labels.size and (labels.min() < 0 or others.min(initial=0) < -1):
+            return f"{name} holds labels that have no name"
+        if names is not None and max(labels.max(initial=-1), others.max(initial=-1)) >= len(names):
             return f"{name} holds labels that have no name"
     categories = arrays.get("query_categories")
     if categories is not None and categories.size and categories.max() >= len(arrays.get("category_names", ())):
