@@ -157,6 +157,7 @@ def test_other_names_of_splits_are_mapped_or_offered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
+        ("", "unknown split 'val'; say which is which"),
         ("val", "splits has 'val'; write their name, a colon"),
         ("val:galery", "splits has 'val:galery'"),
         ("val:gallery,val:query", "names 'val' twice"),
@@ -168,6 +169,11 @@ def test_other_names_of_splits_are_mapped_or_offered(tmp_path: Path) -> None:
 def test_mappings_that_cannot_be(tmp_path: Path, mapping: str, message: str) -> None:
     with pytest.raises(BenchError, match=re.escape(message)):
         read(tmp_path, SPLIT_NAMES, splits=mapping)
+
+
+def test_leave_one_out_of_a_list_that_has_splits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="has a column split, so that split=leave-one-out has nothing to divide"):
+        read(tmp_path, table(), split="leave-one-out")
 
 
 def causes(folder: Path, *paths: str) -> dict[str, str]:

@@ -392,3 +392,11 @@ def test_a_test_folder_that_is_gallery_and_query(tmp_path: Path) -> None:
     dataset = folder(tmp_path, splits="train:train,test:both")
     assert dataset.leave_one_out
     assert [len(split) for split in dataset.splits.values()] == [3, 6, 6]
+
+
+def test_leave_one_out_of_a_folder_that_is_split_already_is_refused(tmp_path: Path) -> None:
+    for number, name in enumerate(("gallery", "query")):
+        for label in ("a", "b"):
+            photo(tmp_path / name / label / "x.png", number)
+    with pytest.raises(BenchError, match="is split already, into 'gallery', 'query', so that split=leave-one-out"):
+        folder(tmp_path, split="leave-one-out")

@@ -18,7 +18,7 @@ from retrieval_bench.datasets.split_names import (
     our_splits,
     parse_mapping,
 )
-from retrieval_bench.datasets.splits import content_splits, divide, observations, parse_shares, some
+from retrieval_bench.datasets.splits import LEAVE_ONE_OUT, content_splits, divide, observations, parse_shares, some
 from retrieval_bench.images.reading import SUFFIXES, ImageFiles
 from retrieval_bench.registry import DATASETS
 
@@ -67,6 +67,11 @@ def folder(
     if not root.is_dir():
         raise BenchError(f"dataset folder: {printable(root)} is not a directory; {LAYOUT}")
     held = _split_folders(root, mapping)
+    if held and shares is None:
+        raise BenchError(
+            f"dataset folder: {printable(root)} is split already, into {some(held)}, so that split={LEAVE_ONE_OUT} has "
+            f"nothing to divide; name the folder that is to be gallery and query, for example splits={min(held)}:{BOTH}"
+        )
     files, notices = _scan(root, held or {"": ""})
     if not files:
         raise BenchError(f"dataset folder: no {'/'.join(SUFFIXES)} in a label's folder of {printable(root)}; {LAYOUT}")

@@ -14,7 +14,7 @@ import numpy as np
 from retrieval_bench.core import DISTRACTOR, BenchError, Dataset, Split, printable
 from retrieval_bench.datasets.listed_files import ListedFiles, is_url
 from retrieval_bench.datasets.split_names import BOTH, LEFT_OUT, OURS, offered, offers, our_splits, parse_mapping
-from retrieval_bench.datasets.splits import content_splits, divide, observations, parse_shares, some
+from retrieval_bench.datasets.splits import LEAVE_ONE_OUT, content_splits, divide, observations, parse_shares, some
 from retrieval_bench.datasets.tables import IN_A_LIST, SUFFIXES_OF_TABLES, Table, at_line, read_table
 from retrieval_bench.registry import DATASETS, unknown
 
@@ -117,6 +117,11 @@ def manifest(
             f"no column split among {', '.join(table.columns)}: contents decide, {split} for train/gallery/query"
             if shares is not None
             else "no column split: every image is a query, and searched for among all others"
+        )
+    if shares is None and not by_content:
+        raise BenchError(
+            f"{printable(file)} has a column {names['split']}, so that split={LEAVE_ONE_OUT} has nothing to divide; "
+            f"map its names to {BOTH}, for example splits=test:{BOTH}"
         )
     told = separator or (SEPARATOR if names["label"].casefold() == "labels" else "")
     rows = [_row(file, line, cells, names, told) for line, cells in table.rows]

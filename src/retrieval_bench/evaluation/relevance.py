@@ -97,8 +97,14 @@ def relevant_among(indices: np.ndarray, query_labels: np.ndarray, gallery_labels
         (q, k) bool; padding is never relevant.
     """
     if _several(query_labels, gallery_labels):
-        marks = np.column_stack([_marks(query_labels, gallery_labels), np.zeros(len(query_labels), bool)])
-        return np.take_along_axis(marks, np.asarray(indices, np.int64), axis=1)  # row -1, which pads, is the last
+        found = np.empty(np.shape(indices), bool)
+        block = max(1, _BLOCK_BYTES // max(len(gallery_labels), 1))
+        for start in range(0, len(found), block):
+            rows = slice(start, start + block)
+            marks = _marks(query_labels[rows], gallery_labels)
+            marks = np.column_stack([marks, np.zeros(len(marks), bool)])  # row -1, which pads, is the last
+            found[rows] = np.take_along_axis(marks, np.asarray(indices[rows], np.int64), axis=1)
+        return found
     padded = np.append(_first_labels(gallery_labels), -1)
     return padded[indices] == _first_labels(query_labels)[:, None]
 
