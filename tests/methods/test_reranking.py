@@ -199,12 +199,19 @@ def test_expansion_moves_towards_the_cluster() -> None:
     assert precision(stepped("reciprocal", gallery, "cosine")) > before + 0.02
 
 
-def test_reciprocal_is_that_of_dense_matrices() -> None:
-    """Zhong et al., step by step, for one query and the whole gallery, over (n, n) matrices."""
+@pytest.mark.parametrize("leave_one_out", [False, True])
+def test_reciprocal_is_that_of_dense_matrices(leave_one_out: bool) -> None:
+    """Zhong et al., step by step, for one query and the whole gallery, over (n, n) matrices.
+
+    Of a query that lies in the gallery, no encoding holds its own row.
+    """
     n, k1, k2, share = 50, 8, 3, 0.3
     gallery, queries = features(n, "cosine", 1), features(5, "cosine", 2)
+    hidden = np.arange(10, 15) if leave_one_out else None
+    if leave_one_out:
+        queries = gallery[10:15]
     found = stepped("reciprocal", gallery, "cosine", shortlist=n, k1=k1, k2=k2, share=share)(
-        Bundle({"vector": queries}), n
+        Bundle({"vector": queries}), n - leave_one_out, hidden
     )
     searcher = BACKENDS["numpy"].build(gallery, "cosine")
     near = searcher(gallery, k1, np.arange(n))
@@ -235,11 +242,14 @@ def test_reciprocal_is_that_of_dense_matrices() -> None:
 
     encodings = np.stack([encoded(near.indices[row], near.distances[row], row) for row in range(n)])
     averaged = np.stack([encodings[[row, *near.indices[row, : k2 - 1]]].mean(axis=0) for row in range(n)])
-    first = searcher(queries, n)
+    first = searcher(queries, n - leave_one_out, hidden)
     for row in range(5):
         indices, distances = first.indices[row], first.distances[row]
         own = np.concatenate([encoded(indices, distances, None)[None], averaged[indices[: k2 - 1]]]).mean(axis=0)
-        smaller, larger = np.minimum(own, averaged).sum(axis=1), np.maximum(own, averaged).sum(axis=1)
+        theirs = averaged.copy()
+        if hidden is not None:
+            own[hidden[row]] = theirs[:, hidden[row]] = 0
+        smaller, larger = np.minimum(own, theirs).sum(axis=1), np.maximum(own, theirs).sum(axis=1)
         jaccard = (1 - smaller / larger)[indices]
         scores = (1 - share) * jaccard + share * distances / distances.max()
         order = np.argsort(scores, kind="stable")

@@ -76,13 +76,16 @@ class ReciprocalSearcher:
             if self._step.k2 > 1:
                 others = [self._encodings[one] for one in indices[: self._step.k2 - 1] if one >= 0]
                 rows, weights = self._averaged([(rows, weights), *others])
+            hidden = np.empty(0, np.int64) if exclude is None else np.unique(exclude[query])
+            hidden = hidden[hidden >= 0]
+            rows, weights = _without(hidden, rows, weights)
             dense[rows] = weights
             last = max(float(distances[:shortlist][indices[:shortlist] >= 0].max(initial=0)), 1e-12)
             least = min(float(distances[0]) if len(distances) else 0.0, 0.0)  # inner products are negative where near
             for place, one in enumerate(indices[:shortlist]):
                 if one < 0:
                     break
-                theirs, their_weights = self._encodings[one]
+                theirs, their_weights = _without(hidden, *self._encodings[one])
                 common = np.minimum(dense[theirs], their_weights).sum()
                 jaccard = 1 - common / max(weights.sum() + their_weights.sum() - common, 1e-12)
                 relative = (distances[place] - least) / max(last - least, 1e-12)
@@ -118,6 +121,14 @@ class ReciprocalSearcher:
         rows, which = np.unique(np.concatenate([rows for rows, _ in encodings]), return_inverse=True)
         weights = np.bincount(which, np.concatenate([weights for _, weights in encodings]), minlength=len(rows))
         return rows, weights / len(encodings)
+
+
+def _without(hidden: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An encoding without what the query must not find: its own image must not make anything near to it."""
+    if not len(hidden):
+        return rows, weights
+    kept = (rows[:, None] != hidden).all(axis=1)
+    return rows[kept], weights[kept]
 
 
 @STEPS("reciprocal", about="k-reciprocal neighbours re-rank the first 100", main="shortlist")
