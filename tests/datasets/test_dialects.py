@@ -106,6 +106,10 @@ def test_two_columns_that_may_be_the_label_are_asked_about(tmp_path: Path) -> No
         read(tmp_path, text)
     assert read(tmp_path, text, label="sku").label_names == ("1", "2")
     assert read(tmp_path, text, label="sku").gallery.attributes["class"].tolist() == ["x", "x"]
+    both = "path,label,labels,split\na.png,1,1|2,gallery\nb.png,2,2,gallery\nd.png,1,1,query\n"
+    with pytest.raises(BenchError, match="the label may be in 'label' or 'labels'"):
+        read(tmp_path, both)
+    assert read(tmp_path, both, label="labels").gallery.label_sets.tolist() == [[0, 1], [1, -1]]
     with pytest.raises(BenchError, match="no column 'ean' among image, sku, class, split"):
         read(tmp_path, text, label="ean")
 

@@ -63,8 +63,8 @@ class ManifestRow:
 def manifest(
     root: Path | None,
     *,
-    splits: str = "",
     split: str = "70/15/15",
+    splits: str = "",
     separator: str = "",
     path: str = "",
     label: str = "",
@@ -84,9 +84,9 @@ def manifest(
 
     Args:
         root: the file, or a folder that holds exactly one of manifest.csv, .tsv, .jsonl and .parquet.
+        split: where no column says it: percent for train/gallery/query, by content as in `folder`; or leave-one-out.
         splits: what the split column's names mean here, as `train:train,val:gallery,test:query`. Ours are train,
             gallery, query, both (gallery and query) and none (left out); `train:train+gallery` puts images into two.
-        split: where no column says it: percent for train/gallery/query, by content as in `folder`; or leave-one-out.
         separator: what divides several labels in one cell. By default a column `labels` is divided at |, and a column
             `label` is not divided.
         path: the column of the paths, where it is not called path.
@@ -199,13 +199,10 @@ def _columns(file: Path, table: Table, wanted: Mapping[str, str]) -> tuple[dict[
             continue
         found = [ours] if ours in table.columns else [there[ours]] if ours in there else []
         others = [there[name] for name in OTHER_NAMES.get(ours, ()) if name in there]
-        if not found and len(others) > 1 and ours == "label":
-            raise _at(
-                file,
-                table,
-                f"the label may be in {' or '.join(map(repr, others))}; say which, for example "
-                f"manifest:label={others[0]}",
-            )
+        rivals = [*found, *(name for name in others if not found or name == there.get("labels"))]
+        if ours == "label" and len(rivals) > 1:
+            either = " or ".join(map(repr, rivals))
+            raise _at(file, table, f"the label may be in {either}; say which, for example manifest:label={rivals[0]}")
         if found or others:
             names[ours] = (found or others)[0]
             if names[ours] not in (ours, "labels"):

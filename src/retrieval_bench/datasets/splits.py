@@ -109,8 +109,7 @@ def observations(dataset: Dataset) -> tuple[str, ...]:
     notices = []
     if not len(dataset.train):
         notices.append(
-            "there is no train image: methods that learn from train (vocabularies, whitening) cannot run, except with "
-            "--learn-from gallery"
+            "there is no train image: methods that learn (vocabularies, whitening) run with --learn-from gallery alone"
         )
     names = dataset.label_names
     lone = dataset.is_distractor(dataset.gallery)

@@ -149,7 +149,7 @@ def caption(record: Record) -> list[str]:
     if data.leave_one_out:
         lines.append("Leave-one-out: a query that is in the gallery is searched for among all other images.")
     if settings.learn_from == "gallery":
-        lines.append("[gallery]: learned from the images that it is searched in, not from train.")
+        lines.append("[gallery]: learned from the images that it is searched in, not from train; classifiers did, too.")
     if settings.relevance == "graded":
         lines.append("graded_ndcg: the query's label counts 2, its category alone 1.")
     lines += [
