@@ -430,10 +430,10 @@ def graded_ndcg(judged: Judged, k: int) -> np.ndarray:
     if judged.grades is None or judged.n_partly is None:
         raise ValueError("the judgements hold no grades")
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
-    summed = np.append(0.0, np.cumsum(discounts))  # of the first 0, 1, ... k places
-    whole = np.minimum(k, judged.n_relevant)
-    graded = np.minimum(k, judged.n_relevant + judged.n_partly)
-    return (judged.grades[:, :k] * discounts).sum(axis=1) / (summed[whole] + summed[graded])
+    place = np.arange(k)
+    relevant, graded = (place < many[:, None] for many in (judged.n_relevant, judged.n_relevant + judged.n_partly))
+    ideal = np.where(relevant, 2, np.where(graded, 1, 0))  # summed as the grades are: a perfect ranking has 1 exactly
+    return (judged.grades[:, :k] * discounts).sum(axis=1) / (ideal * discounts).sum(axis=1)
 
 
 @_metric(
