@@ -55,6 +55,8 @@ def is_the_same(dataset: Dataset) -> bool:
         "sep=;\n" + table(";"),
         '"sep=;"\r\n' + table(";").replace("\n", "\r\n"),
         "sep=,\n" + table(),
+        "sep=;\n" + table(),
+        "sep=/\n" + table("/"),
         "\ufeffsep=\t\n" + table("\t"),
         table().encode("utf-16"),
         table(";").encode("utf-16-le"),

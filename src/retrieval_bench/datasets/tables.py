@@ -95,9 +95,11 @@ def _text(file: Path) -> str:
 def _csv_table(file: Path, known: Collection[str]) -> Table:
     text = _text(file)
     said = _SEP.match(text)
-    delimiter = said[1] if said else _told_delimiter(text, known)
-    start = 1 if said else 0
-    lines = _csv_lines(file, text[said.end() :] if said else text, delimiter, start)
+    start, text = (1, text[said.end() :]) if said else (0, text)
+    delimiter = _told_delimiter(text, known)
+    if said and not _header(text, delimiter, known)[0]:
+        delimiter = said[1]  # one that is told by no header
+    lines = _csv_lines(file, text, delimiter, start)
     header_line, cells = next(lines, (start + 1, []))
     table = Table([], [], header_line)
     dropped = {place for place, name in enumerate(cells) if not name or (not place and _INDEX.fullmatch(name))}
@@ -127,15 +129,17 @@ def _csv_table(file: Path, known: Collection[str]) -> Table:
 def _told_delimiter(text: str, known: Collection[str]) -> str:
     """The one that divides the first line into most of the known names, and then into most cells."""
 
-    def names(delimiter: str) -> tuple[int, int]:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-        try:
-            cells = next((row for row in reader if any(cell.strip() for cell in row)), [])
-        except csv.Error:
-            return 0, 0
-        return sum(cell.strip().casefold() in known for cell in cells), len(cells)
+    return max(DELIMITERS, key=lambda delimiter: _header(text, delimiter, known))
 
-    return max(DELIMITERS, key=names)
+
+def _header(text: str, delimiter: str, known: Collection[str]) -> tuple[int, int]:
+    """How many cells of the first line are known names, and how many there are."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    try:
+        cells = next((row for row in reader if any(cell.strip() for cell in row)), [])
+    except csv.Error:
+        return 0, 0
+    return sum(cell.strip().casefold() in known for cell in cells), len(cells)
 
 
 def _csv_lines(file: Path, text: str, delimiter: str, before: int) -> Iterator[tuple[int, list[str]]]:

@@ -239,7 +239,10 @@ def _classified(
         if pipeline.unclassifiable is not None:
             raise BenchError(pipeline.unclassifiable)
         if found.train_and_query is None:
-            raise BenchError(f"classifiers learn from train and {trial.dataset.name} has none; add a train split")
+            raise BenchError(
+                f"classifiers learn from train and {trial.dataset.name} has none; add a train split, or let them learn "
+                "from the gallery by --learn-from gallery"
+            )
         rows = unseen(train, query)
         if not len(rows):
             raise BenchError(
