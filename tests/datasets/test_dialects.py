@@ -156,7 +156,7 @@ def test_other_names_of_splits_are_mapped_or_offered(tmp_path: Path) -> None:
     without = read(tmp_path, SPLIT_NAMES, splits="train:none, val:gallery, test:query")
     assert len(without.train) == 0
     assert "1 rows of the split 'train' are left out, as splits= says" in without.notices
-    shared = read(tmp_path, SPLIT_NAMES, splits="train:train,val:train+gallery,test:query")
+    shared = read(tmp_path, SPLIT_NAMES, splits="Train:train,VAL:train+gallery,test:query")
     assert shared.train.ids == ("a.png", "b.png", "c.png")
 
 

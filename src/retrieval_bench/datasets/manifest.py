@@ -275,18 +275,22 @@ def _mapped(
 ) -> tuple[list[ManifestRow], list[str]]:
     """The rows with our names of their splits, without those that are left out; and a notice of these."""
     ours: dict[str, str] = {}
+    folded = {theirs.casefold(): theirs for theirs in mapping}
+    met: set[str] = set()
     for row in rows:
         if row.split in ours:
             continue
         if mapping:
-            if row.split not in mapping:
+            theirs = row.split if row.split in mapping else folded.get(row.split.casefold(), "")
+            if not theirs:
                 raise at_line(
                     file,
                     row.line,
                     f"split {row.split!r} is not among those that splits= maps ({', '.join(mapping)}); add it, or "
                     f"leave it out with {row.split}:{LEFT_OUT}",
                 )
-            ours[row.split] = "+".join(mapping[row.split])
+            met.add(theirs)
+            ours[row.split] = "+".join(mapping[theirs])
         elif row.split.casefold() in OURS:
             ours[row.split] = row.split.casefold()
         else:
@@ -294,7 +298,7 @@ def _mapped(
             hint = f"; {offered('manifest', there)}" if offers(there) else f"; known are {', '.join(OURS)}"
             raise at_line(file, row.line, unknown("split", row.split, OURS).partition("; known")[0] + hint)
     for theirs in mapping:
-        if theirs not in ours:
+        if theirs not in met:
             raise BenchError(
                 f"{printable(file)}: splits= maps {theirs!r}, and no row has it; its splits are "
                 f"{', '.join(sorted({row.split for row in rows}))}"
