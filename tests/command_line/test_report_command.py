@@ -177,3 +177,13 @@ def test_other_definitions_share_no_table(tmp_path: Path) -> None:
     assert "define accuracy differently" in text
     assert "| method | record |" not in text
     assert "| method | record |" in call("report", first, first.parent / "a" / "run.json", "--format", "md").stdout
+
+
+def test_another_relevance_shares_no_table(tmp_path: Path) -> None:
+    first, second = saved(tmp_path / "a"), saved(tmp_path / "b")
+    content = json.loads((second / "run.json").read_text())
+    content["settings"]["relevance"] = "category"
+    (second / "run.json").write_text(json.dumps(content))
+    text = call("report", first, second, "--format", "md").stdout
+    assert "its label in others, so their numbers must not stand in one table" in text
+    assert "| method | record |" not in text

@@ -37,6 +37,12 @@ def combined(evidences: Sequence[Evidence]) -> Combined:
             f"must not stand in one table: {names}."
         )
         return Combined(False, sentence, (), ())
+    if len({record.settings.relevance == "category" for record in records}) > 1:
+        sentence = (
+            "Relevant is what has the query's category in some of these records and what has its label in others, so "
+            "their numbers must not stand in one table."
+        )
+        return Combined(False, sentence, (), ())
     others = _defined_otherwise(records)
     if others:
         sentence = (
