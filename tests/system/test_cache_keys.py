@@ -479,6 +479,7 @@ def test_machine_code_of_other_circumstances_is_not_taken(monkeypatch: pytest.Mo
 # --- nothing is stored that is not listed -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow(reason="a whole run")
 def test_every_recipe_of_a_run_and_every_file_of_the_store_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
