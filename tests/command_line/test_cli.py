@@ -157,6 +157,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: standard output cannot be written")
 
 
+@pytest.mark.slow(reason="a whole run")
 def test_a_terminal_without_box_characters_gets_the_table(tmp_path: Path) -> None:
     save(record(row()), tmp_path / "a", {})
     done = subprocess.run(
@@ -202,6 +203,7 @@ def test_too_many_bad_images_are_exit_2_unless_allowed(shelf: Path, tmp_path: Pa
     assert [item.id for item in load(tmp_path / "out").dataset.skipped] == ["query/product-1/1.png"]
 
 
+@pytest.mark.slow(reason="a whole run")
 def test_a_cache_that_cannot_be_written_costs_a_sentence(
     shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +214,7 @@ def test_a_cache_that_cannot_be_written_costs_a_sentence(
     assert result.stderr.count("cannot be written") == 1
 
 
+@pytest.mark.slow(reason="two runs")
 def test_no_cache_computes_anew(shelf: Path, tmp_path: Path) -> None:
     for _ in range(2):
         run(shelf, tmp_path / "out", "--methods", "color", "--no-cache")
@@ -299,6 +302,7 @@ def test_list_metrics_knows_the_ceilings_of_a_dataset(shelf: Path) -> None:
     assert call("list", "methods", "--dataset", "folder").exit_code == 2
 
 
+@pytest.mark.slow(reason="two runs")
 def test_repeat_of_a_record_is_identical(shelf: Path, tmp_path: Path) -> None:
     assert run(shelf, tmp_path / "out", "--methods", "phash").exit_code == 0
     result = call("repeat", tmp_path / "out")
@@ -397,6 +401,7 @@ def test_an_interrupt_is_exit_130_and_keeps_what_was_finished(number: int, shelf
     assert [one.method for one in saved.rows] == ["color"]
 
 
+@pytest.mark.slow(reason="a whole run")
 def test_the_former_name_of_classifiers_goes_on_working_and_is_not_shown(shelf: Path, tmp_path: Path) -> None:
     former, now = tmp_path / "former", tmp_path / "now"
     assert run(shelf, former, "--methods", "color", "--heads", "knn").exit_code == 0

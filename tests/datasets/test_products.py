@@ -408,6 +408,7 @@ def test_outside_the_picture_is_its_nearest_pixel() -> None:
     assert (turned(pixels, Turn(0.0, 1, 3.0, 2.0)) == 100).all()
 
 
+@pytest.mark.slow(reason="draws pictures twice")
 def test_turned_pictures_are_cached_by_themselves(
     renders: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,6 +472,7 @@ def test_a_damaged_cache_is_drawn_again(renders: list[int], tmp_path: Path, dama
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.slow(reason="draws pictures twice")
 def test_a_cache_with_other_pixels_under_a_valid_checksum_is_refused(renders: list[int], tmp_path: Path) -> None:
     """zip's own CRC is fine here: only the seal notices."""
     module.products(None)
@@ -483,6 +485,7 @@ def test_a_cache_with_other_pixels_under_a_valid_checksum_is_refused(renders: li
     assert renders == [0, 0]
 
 
+@pytest.mark.slow(reason="draws pictures twice")
 def test_a_cache_of_other_code_or_seed_is_drawn_again(
     renders: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def test_every_classifier_is_judged_and_its_figures_follow_from_the_saved_arrays
         assert row.classifiers["svm"].scores["accuracy"] > 0.9
 
 
+@pytest.mark.slow(reason="a run with classifiers")
 def test_a_reranked_method_has_the_classifiers_of_the_method_that_it_reranks(tmp_path: Path) -> None:
     plain, again = with_classifiers(shop(4, 3), tmp_path, "color", "color+qe=2", classifiers=("svm",)).rows
     assert plain.classifiers["svm"].scores == again.classifiers["svm"].scores
@@ -98,6 +99,7 @@ def test_what_has_no_vector_says_so_and_keeps_its_row(tmp_path: Path, method: st
 
 
 @pytest.mark.parametrize("when", ["fit", "scores"])
+@pytest.mark.slow(reason="two runs")
 def test_a_classifier_that_breaks_ends_neither_the_others_nor_the_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:

@@ -266,6 +266,7 @@ def test_planted_shuffled_labels(data: Dataset, honest: tuple, tmp_path: Path) -
         diff(honest[0], record)
 
 
+@pytest.mark.slow(reason="two runs")
 def test_planted_vocabulary_from_the_query_split(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
     """Caught by a guard: the record says what was learned from, and it is not train."""
     right = quality.part_features
@@ -280,6 +281,7 @@ def test_planted_vocabulary_from_the_query_split(data: Dataset, tmp_path: Path, 
     assert "learned from images that are not the train split" in record.violations[0]
 
 
+@pytest.mark.slow(reason="two runs")
 def test_planted_stale_cache(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
     """Caught by a guard: features from the cache are compared with some that are computed now."""
 

@@ -162,6 +162,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return calls
 
 
+@pytest.mark.slow(reason="a run with robustness")
 def test_methods_are_compared_once_when_all_are_there(tmp_path: Path, compared: list[list[str]]) -> None:
     names = [f"mean{number}" for number in range(4)]
     record = run(plan(shop(), *(spec(name, MeanColor) for name in names)), tmp_path)
@@ -170,6 +171,7 @@ def test_methods_are_compared_once_when_all_are_there(tmp_path: Path, compared: 
     assert load(tmp_path) == record
 
 
+@pytest.mark.slow(reason="a run of several methods")
 def test_an_interrupt_compares_what_was_finished_once(tmp_path: Path, compared: list[list[str]]) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(plan(shop(), spec("mean", MeanColor), spec("also", MeanColor), spec("stop", Interrupted)), tmp_path)
@@ -225,6 +227,7 @@ def test_the_second_run_computes_no_feature_and_learns_nothing(tmp_path: Path) -
     assert (tmp_path / "1" / "rankings.npz").read_bytes() == (tmp_path / "2" / "rankings.npz").read_bytes()
 
 
+@pytest.mark.slow(reason="two runs")
 def test_features_learned_from_other_images_are_not_taken(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "cache")
     data = shop(5, 4)
@@ -258,6 +261,7 @@ def test_the_record_holds_every_option_and_what_was_read_back(whole: Whole) -> N
     assert record.environment.allocator
 
 
+@pytest.mark.slow(reason="two runs")
 def test_options_given_or_by_default_share_the_cache(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "cache")
     run(plan(shop(), "phash", cache=cache), tmp_path / "1")
@@ -265,6 +269,7 @@ def test_options_given_or_by_default_share_the_cache(tmp_path: Path) -> None:
     assert (row.method, row.features.computed) == ("phash:size=8", 0)
 
 
+@pytest.mark.slow(reason="two runs")
 def test_other_preprocessing_of_the_same_weights_is_not_taken_from_the_cache(tmp_path: Path) -> None:
     def network(recipe: str) -> type:
         weights = {"source": "a.pth", "sha256": "00", "recipe": recipe}
@@ -418,6 +423,7 @@ def test_leave_one_out_may_not_ask_for_the_whole_gallery() -> None:
         prepare(plan(both, "color", k=(6,)))
 
 
+@pytest.mark.slow(reason="two runs")
 def test_the_limit_is_part_of_the_record(tmp_path: Path) -> None:
     record = run(plan(shop(5, 4), "color", limit=10), tmp_path)
     assert record.settings.limit == 10
@@ -484,6 +490,7 @@ def test_joined_and_reranked_methods_are_rows_like_any_other(tmp_path: Path, met
         assert sum(part.weight for part in row.parts if part.weight is not None) == pytest.approx(1)
 
 
+@pytest.mark.slow(reason="two runs")
 def test_a_join_takes_what_its_members_left_in_the_cache(tmp_path: Path) -> None:
     data = shop(4, 3)
     cached = {"cache": FeatureCache(tmp_path / "cache")}

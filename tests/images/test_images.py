@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, TiffImagePlugin, features
 
 from retrieval_bench.core import BadImage
-from retrieval_bench.images.reading import FORMATS, ImageBytes, ImageFiles, decode, encode_png, printable
+from retrieval_bench.images.formats import FORMATS
+from retrieval_bench.images.reading import ImageBytes, ImageFiles, decode, encode_png, printable
 from tests.support.nasty import BAD, huge_bmp, huge_png, not_utf8_name, photo, picture, truncated_jpeg
 
 LOSSLESS = [

@@ -110,6 +110,7 @@ def test_every_import_is_declared() -> None:
     assert seen >= {"numpy", "scipy", "llvmlite"}, "the imports were not read"
 
 
+@pytest.mark.slow(reason="reads every file")
 def test_every_dependency_is_imported() -> None:
     """Else it would be installed for nothing."""
     names = {name for folder in SOURCES for file in folder.rglob("*.py") for name, _ in imports(file)}

@@ -323,6 +323,7 @@ def test_the_bound_holds(maker, layers):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.slow(reason="wide arrays")
 def test_errors_of_one_sign_come_up_to_the_bound(layers):
     """The query's codes have no error; each value of the row lies 0.49 of a step from its code, where it hurts most."""
     rng = np.random.default_rng(20)
@@ -390,6 +391,7 @@ def test_no_distance_exceeds_what_a_lower_bound_says_and_no_row_below_a_limit_re
 @pytest.mark.parametrize("kernel", [kernel for kernel in kernels_here() if inner_loop(kernel) != "plain"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("dim", [1, 3, 4, 5, 8, 63, 64, 65, 300])
+@pytest.mark.slow(reason="compiles every block size")
 def test_emitted_loops_equal_the_plain_one(dim, layers, kernel):
     rng = np.random.default_rng(15)
     gallery, queries = random(rng, 70, dim), random(rng, 11, dim)

@@ -44,6 +44,11 @@ def loops(kernel: emit.Kernel, cpu: str) -> list[emit.Loop]:
             for term in (lane_sums.PRODUCT, lane_sums.SQUARE, lane_sums.DIFFERENCE)
         ]
         found.append(lane_sums.lane_sums_loop(lane_sums.RESIDUAL, 1, element))
+    size = lane_sums.crossed_at_once(kernel.lanes)
+    found += [
+        lane_sums.crossed_sums_loop(term, size, size, fused)
+        for term, fused in ((lane_sums.PRODUCT, True), (lane_sums.PRODUCT, False), (lane_sums.DIFFERENCE, False))
+    ]
     return found
 
 

@@ -141,6 +141,7 @@ def test_every_backend_equals_the_twin(name: str, search: tuple[Any, ...]) -> No
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(search=searches(), share=st.floats(0, 1))
+@pytest.mark.slow(reason="many drawn inputs")
 def test_a_radius_finds_what_the_twin_finds(search: tuple[Any, ...], share: float) -> None:
     distance, queries, gallery, _, hidden, least = search
     everything = NumpyIndex(gallery, distance)(queries, len(gallery), hidden)

@@ -375,7 +375,7 @@ def test_a_file_counts_by_its_name_and_its_bytes(tmp_path: Path) -> None:
 
 
 def test_the_decoder_is_the_one_that_is_loaded() -> None:
-    assert reading.DECODER_VERSION.endswith(f"/Pillow-{PIL.__version__}")
+    assert f"/Pillow-{PIL.__version__}" in reading.DECODER_VERSION
 
 
 # --- sizes that screening found ---------------------------------------------------------------------------------------
@@ -479,6 +479,7 @@ def test_machine_code_of_other_circumstances_is_not_taken(monkeypatch: pytest.Mo
 # --- nothing is stored that is not listed -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow(reason="a whole run")
 def test_every_recipe_of_a_run_and_every_file_of_the_store_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -19,7 +19,9 @@ from retrieval_bench.datasets.split_names import (
     parse_mapping,
 )
 from retrieval_bench.datasets.splits import LEAVE_ONE_OUT, content_splits, divide, observations, parse_shares, some
-from retrieval_bench.images.reading import SUFFIXES, ImageFiles
+from retrieval_bench.images.formats import SUFFIXES
+from retrieval_bench.images.listing import PassedOver, image_files, names_in
+from retrieval_bench.images.reading import ImageFiles
 from retrieval_bench.registry import DATASETS
 
 LAYOUT = "expected is <root>/<label>/*.jpg, or <root>/{train,gallery,query}/<label>/*.jpg with train optional"
@@ -48,8 +50,10 @@ def folder(
       Exact quotas per label are not promised, since an image would have to move whenever its label grows.
 
     Files are taken from subfolders of a label too; where most images lie there, a notice says so. Links are followed. A
-    name with an image's suffix that is no image (a directory, a dangling link, HTML) becomes a bad image, which
-    screening reports; hidden files and other suffixes are ignored and counted in a notice.
+    name with an image's suffix that is no image (an empty directory, a dangling link, HTML) becomes a bad image, which
+    screening reports. A file without a suffix is
+    an image where its first bytes say so. Hidden files and other suffixes are counted by kind in a notice, and so are
+    images of a format whose codec is not installed (HEIF, JPEG XL, ...).
 
     Args:
         root: the folder.
@@ -163,12 +167,12 @@ def _scan(root: Path, tops: Mapping[str, str]) -> tuple[list[_File], list[str]]:
     """
     files: list[_File] = []
     empty: list[str] = []
-    ignored: Counter[str] = Counter()
+    passed_over = PassedOver()
     for top, split in tops.items():
-        loose = (name for name in _names(root / top) if not os.path.isdir(root / top / name))
-        ignored.update("outside a label's folder" for name in loose if not name.startswith("."))
+        loose = (name for name in names_in(root / top) if not os.path.isdir(root / top / name))
+        passed_over.ignored.update("outside a label's folder" for name in loose if not name.startswith("."))
         for name in _subfolders(root / top):
-            paths = list(_image_paths(root / top / name, ignored, above=(os.path.realpath(root),)))
+            paths = list(image_files(root / top / name, passed_over, above=(os.path.realpath(root),)))
             files += [
                 _File(path, printable(name), printable(path.parent.relative_to(root / top).as_posix()), split)
                 for path in paths
@@ -180,10 +184,7 @@ def _scan(root: Path, tops: Mapping[str, str]) -> tuple[list[_File], list[str]]:
         notices.append(f"{len(empty)} label folders hold no image: {some(empty)}")
     if "" not in tops and (beside := set(_subfolders(root)) - set(tops)):
         notices.append(f"folders beside {', '.join(tops)} are ignored: {some(beside)}")
-    if ignored:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
-        notices.append(f"{ignored.total()} files are ignored: {kinds}")
-    return files, notices
+    return files, notices + passed_over.notices()
 
 
 def _deeper(files: Sequence[_File], root: Path) -> list[str]:
@@ -214,27 +215,5 @@ def _numbers(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
     return np.array([index[name] for name in names], np.int64)
 
 
-def _names(directory: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except OSError as error:
-        raise BenchError(f"dataset folder: {printable(directory)} cannot be listed: {error.strerror}") from None
-
-
 def _subfolders(directory: Path) -> list[str]:
-    return [name for name in _names(directory) if not name.startswith(".") and os.path.isdir(directory / name)]
-
-
-def _image_paths(directory: Path, ignored: Counter[str], above: tuple[str, ...]) -> Iterator[Path]:
-    """Everything below that is named like an image, in order of name; the rest is counted in `ignored`."""
-    above = (*above, os.path.realpath(directory))
-    for name in _names(directory):
-        path = directory / name
-        if name.startswith("."):
-            ignored["hidden"] += 1
-        elif path.suffix.lower() in SUFFIXES:
-            yield path
-        elif not os.path.isdir(path):
-            ignored[printable(path.suffix.lower()) or "without a suffix"] += 1
-        elif os.path.realpath(path) not in above:  # a link to a folder above would go round for ever
-            yield from _image_paths(path, ignored, above)
+    return [name for name in names_in(directory) if not name.startswith(".") and os.path.isdir(directory / name)]

@@ -25,12 +25,20 @@ import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from retrieval_bench.core import BadImage, printable
+from retrieval_bench.images.formats import (
+    FORMATS,
+    HEAD,
+    OPTIONAL,
+    codecs_version,
+    format_of,
+    needs,
+    opened_as,
+    readable,
+)
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
-DECODER_VERSION = f"1/Pillow-{PIL.__version__}"
+DECODER_VERSION = f"1/Pillow-{PIL.__version__}{codecs_version()}"
 """Part of every cache key: raise the first number when decode() changes what it returns."""
 
 UPRIGHT = {
@@ -49,7 +57,7 @@ def decode(data: bytes) -> np.ndarray:
     """Decode an image. Several threads may call this at once.
 
     Args:
-        data: the encoded bytes, in one of `FORMATS`.
+        data: the encoded bytes, in one of `formats.FORMATS`, or in one of `formats.OPTIONAL` whose codec is installed.
 
     Returns:
         (h, w, 3) uint8 RGB, upright.
@@ -61,10 +69,13 @@ def decode(data: bytes) -> np.ndarray:
         raise BadImage("empty file", "the file holds no byte")
     try:
         with _strict_pillow():
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=opened_as(data))
             image.load()
             return _to_rgb(_upright(image))
     except UnidentifiedImageError:
+        kind = format_of(data[:HEAD])
+        if kind in OPTIONAL and not readable(kind):
+            raise BadImage(f"{kind}, which cannot be read here", needs(kind)) from None
         like = _starts_like(data)
         if like:
             raise BadImage("damaged", f"it starts like {like}, but its header cannot be read") from None

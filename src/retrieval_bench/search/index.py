@@ -211,11 +211,12 @@ class ExactIndex:
         bits = distance == "hamming"
         centre = np.zeros(0)
         if not bits:
-            from retrieval_bench.search import one_call, points, rescore
+            from retrieval_bench.search import all_rows, one_call, points, rescore
 
             kind = points.value_type(gallery.dtype).name
             points.warm_up(kind)
             rescore.compiled("float32", kind)  # nothing compiles in a search
+            all_rows.compiled("float32", kind)
             self._small = one_call.Small(kernel_for(kernel), distance, self.dim, kind)
             centre = points.find_centre(distance, gallery)
         self._layout = Layout(
@@ -371,7 +372,8 @@ class ExactIndex:
         self, queries: np.ndarray, some: Queries, found: Settled, k: int, exclude: np.ndarray, threads: int | None
     ) -> Settled:
         """The same after a second look for the queries that need one."""
-        from retrieval_bench.search.settling import PAIRS_AT_ONCE, Kept, best_of_each, nearest_of_all
+        from retrieval_bench.search.all_rows import nearest_of_all
+        from retrieval_bench.search.settling import PAIRS_AT_ONCE, Kept, best_of_each, distances_of
 
         doubtful = np.flatnonzero(found.doubtful)
         if not len(doubtful):
@@ -384,14 +386,14 @@ class ExactIndex:
             again = doubtful[start : start + size]
             rows = some.rows.start + again
             farthest = np.nextafter(found.distances[again, -1], np.inf)
-            owners, who, distances = self._within(queries[rows], farthest, exclude[rows], threads)
+            asked, owners, who, _ = self._in_question(queries[rows], farthest, exclude[rows], threads)
+            if start == 0 and isinstance(self._rows, Kept) and len(owners) > self._n // _MOST_IN_DOUBT:
+                nearest = nearest_of_all(_asked(some).part(doubtful), self._rows, some.exclude[doubtful], k, threads)
+                found.rows[doubtful], found.distances[doubtful] = nearest
+                return found._replace(rescored=rescored + len(doubtful) * self._n)
+            distances = distances_of(asked, self._rows, owners, who, threads)
             found.rows[again], found.distances[again] = best_of_each(owners, who, distances, len(again), k)
             rescored += len(owners)
-            if start == 0 and isinstance(self._rows, Kept) and len(owners) > self._n // _MOST_IN_DOUBT:
-                left = doubtful[1:]
-                nearest = nearest_of_all(_asked(some).part(left), self._rows, some.exclude[left], k, threads)
-                found.rows[left], found.distances[left] = nearest
-                return found._replace(rescored=rescored + len(left) * self._n)
             start, size = start + size, step
         return found._replace(rescored=rescored)
 
@@ -452,14 +454,26 @@ class ExactIndex:
         self, queries: np.ndarray, farthest: np.ndarray, exclude: np.ndarray, threads: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(query, gallery row, float64 distance) of all rows at a distance of at most farthest[query]; others, too."""
+        asked, owners, rows, near = self._in_question(queries, farthest, exclude, threads)
+        if asked is None:
+            return owners, rows, near.astype(np.float64)
+        from retrieval_bench.search.settling import distances_of
+
+        return owners, rows, distances_of(asked, self._rows, owners, rows, threads)
+
+    def _in_question(
+        self, queries: np.ndarray, farthest: np.ndarray, exclude: np.ndarray, threads: int | None
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+        """The queries for `distances_of`, and (query, gallery row, score) of all rows that could be so near.
+
+        For hamming: None, and the distance in place of the score.
+        """
         shares, running = self._shared_out(queries, slice(0, len(queries)), exclude, threads)
         parts = [Within(share, farthest) for share in shares]
         self._scan_all(parts, running)
         owners, rows, near = (np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True))
         if self.distance == "hamming":
-            return owners, rows, near.astype(np.float64)
-        from retrieval_bench.search.settling import distances_of
-
+            return None, owners, rows, near
         if len(self._rows.zeros):  # no scan finds them
             for query in np.flatnonzero(farthest >= 1.0):
                 some = np.setdiff1d(self._rows.zeros, exclude[query])
@@ -467,8 +481,7 @@ class ExactIndex:
         asked = [_asked(share.queries) for share in (shares[:1] if shares[0].together else shares)]
         together = type(asked[0])(*(np.concatenate(columns) for columns in zip(*asked, strict=True)))
         order = np.argsort(owners, kind="stable")
-        owners, rows = owners[order], rows[order]
-        return owners, rows, distances_of(together, self._rows, owners, rows, threads)
+        return together, owners[order], rows[order], near
 
     def _batches(self, q: int, bytes_each: int) -> Iterator[slice]:
         """Queries that are worked on together: as many as _SCRATCH_BYTES hold, each with its packed copy."""
@@ -617,10 +630,11 @@ def warm_up(distance: Distance = "cosine", kernel: str | None = None) -> None:
 
     kernels.engine(kernel_for(kernel), check_distance(distance))
     if distance != "hamming":
-        from retrieval_bench.search import one_call, points, rescore
+        from retrieval_bench.search import all_rows, one_call, points, rescore
 
         points.warm_up()
         rescore.compiled("float32", "float32")
+        all_rows.compiled("float32", "float32")
         one_call.compiled(kernel_for(kernel), "float32", "float32")
 
 

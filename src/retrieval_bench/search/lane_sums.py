@@ -10,6 +10,7 @@ of their sizes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,59 @@ def lane_sums_loop(term: str, rows: int, element: Any, asked: Any = F64) -> Loop
     return Loop(f"sums-{term}-{rows}-{sizes}", (I64,) * (rows + 4), body)
 
 
+def crossed_sums_loop(term: str, queries: int, rows: int, fused: bool = False) -> Loop:
+    """The sums of each of some queries with each of some rows, in registers all at once, as LLVM code.
+
+    All are float64, filled up with zeros to a multiple of LANES dimensions. Called with the addresses of the queries,
+    of the rows and of the results (float64, a line of TOGETHER for each query), and the number of dimensions over
+    LANES; returns 0. Terms: product or difference. fused: products are exact, so that to round once is the same.
+    """
+
+    def body(builder: Any, *places: Any) -> Any:
+        asked, known, (out, steps) = places[:queries], places[queries : queries + rows], places[queries + rows :]
+
+        def of(q: Any, x: Any, total: Any) -> Any:
+            if term == DIFFERENCE:
+                q = x = builder.fsub(q, x)
+            elif fused:
+                return call(builder, f"llvm.fma.v{LANES}f64", _ROW, [q, x, total])
+            return builder.fadd(total, builder.fmul(q, x))
+
+        def step(index: Any, sums: Any) -> list[Any]:
+            offset = builder.mul(index, number(8 * LANES))
+            values = [load(builder, _ROW, place, offset) for place in known]
+            new = []
+            for i, place in enumerate(asked):
+                q = load(builder, _ROW, place, offset)
+                new += [of(q, x, sums[rows * i + j]) for j, x in enumerate(values)]
+            return new
+
+        sums = counted_loop(builder, steps, [zeros(_ROW)] * (queries * rows), step)
+        for i in range(queries):
+            store(builder, _folded_together(builder, sums[rows * i : rows * (i + 1)]), out, 8 * TOGETHER * i)
+        return number(0)
+
+    name = f"crossed-{term}-{queries}x{rows}{'-fused' if fused else ''}"
+    return Loop(name, (I64,) * (queries + rows + 2), body)
+
+
+def _folded_together(builder: Any, sums: Any) -> Any:
+    """2 or 4 vectors of LANES -> one vector of their sums, each added up as `_folded` does it."""
+
+    def shuffled(a: Any, b: Any, lanes: Sequence[int]) -> Any:
+        return builder.shuffle_vector(a, b, ir.Constant(vector(ir.IntType(32), len(lanes)), list(lanes)))
+
+    fours = [builder.fadd(shuffled(each, each, range(4)), shuffled(each, each, range(4, 8))) for each in sums]
+    pairs = [
+        builder.fadd(shuffled(a, b, (0, 1, 4, 5)), shuffled(a, b, (2, 3, 6, 7)))
+        for a, b in zip(fours[::2], fours[1::2], strict=True)
+    ]
+    last = 2 * len(sums)
+    return builder.fadd(
+        shuffled(pairs[0], pairs[-1], range(0, last, 2)), shuffled(pairs[0], pairs[-1], range(1, last, 2))
+    )
+
+
 def _folded(builder: Any, lanes: Any) -> Any:
     while lanes.type.count > 1:
         half = lanes.type.count // 2
@@ -152,6 +206,57 @@ def _element(rows: Any) -> Any:
 def rows_at_once(lanes: int) -> int:
     """How many rows' sums fit into the registers, of `lanes` float32 values each."""
     return TOGETHER if lanes >= 8 else 2
+
+
+def crossed_at_once(lanes: int) -> int:
+    """How many queries, and as many rows, `crossed_sums_loop` takes, of vectors of `lanes` float32 values."""
+    return TOGETHER if lanes >= 16 else 2
+
+
+def _crossed(term: str) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        given = signature.args[:2]
+        queries, rows, at_query, at_row, out = arguments[2:]
+        kinds = signature.args[2:]
+        dim = length(context, builder, kinds[1], rows, axis=1)
+        row_bytes = builder.mul(dim, number(8))
+
+        def places(kind: Any, values: Any, at_kind: Any, at: Any) -> list[Any]:
+            first, numbers = address(context, builder, kind, values), address(context, builder, at_kind, at)
+            return [
+                builder.add(first, builder.mul(load(builder, I64, numbers, 8 * i), row_bytes)) for i in range(TOGETHER)
+            ]
+
+        asked = places(kinds[0], queries, kinds[2], at_query)
+        known = places(kinds[1], rows, kinds[3], at_row)
+        results = address(context, builder, kinds[4], out)
+        kernel = choose()[0]
+        exact = (
+            all(_element(kind) is F32 for kind in given) and kernel.lanes > 1
+        )  # else there may be no such instruction
+        size = crossed_at_once(kernel.lanes)
+        loop = crossed_sums_loop(term, size, size, exact and term == PRODUCT)
+        steps = builder.udiv(dim, number(LANES))
+        for i in range(0, TOGETHER, size):
+            for j in range(0, TOGETHER, size):
+                place = builder.add(results, number(8 * (TOGETHER * i + j)))
+                loop.call(builder, [*asked[i : i + size], *known[j : j + size], place, steps])
+        return number(0)
+
+    @intrinsic
+    def sums(context, given_queries, given_rows, queries, rows, at_query, at_row, out):  # type: ignore[no-untyped-def]
+        return types.int64(given_queries, given_rows, queries, rows, at_query, at_row, out), code
+
+    return sums
+
+
+crossed_products = _crossed(PRODUCT)
+"""Sums of four queries with four rows: out[i, j] of queries[at_query[i]] and rows[at_row[j]].
+
+(given_queries, given_rows, queries (q, w), rows (n, w), at_query (4,), at_row (4,) int64, out (4, 4)): float64, w a
+multiple of LANES. Of the first two, from which the values were taken, the types alone are used.
+"""
+crossed_differences = _crossed(DIFFERENCE)
 
 
 def _four(term: str) -> Any:

@@ -52,7 +52,7 @@ def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
     """`search` below, compiled for a vector width and the dtypes of queries and gallery."""
     steps: Engine = engine(kernel, "cosine")
     pack, scan, smallest = steps.pack, steps.scan, steps.smallest
-    make_points, (settle, _, _) = compiled_points(asked), compiled_settling(asked, dtype)
+    make_points, (settle, _) = compiled_points(asked), compiled_settling(asked, dtype)
     a, b, c, most = kernel.blocks
 
     def search(  # type: ignore[no-untyped-def]

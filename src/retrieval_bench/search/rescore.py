@@ -31,7 +31,6 @@ from retrieval_bench.search.lane_sums import four_differences, four_products, pr
 
 SMALL_ANGLE = 1.0 - 2.0**-6
 AHEAD = 8  # candidates between the one whose distance is computed and the one that is fetched from memory
-ROWS_AT_ONCE = 64  # that all queries visit before the next, where all rows must be looked at
 RUN = 16  # places that are put in order by insertion before runs are merged
 KEPT_SORTED = 64  # of more neighbours, the order is made once, at the end
 
@@ -76,7 +75,7 @@ def _coarse(value):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _cosine(query, square, own, rows, row, row_square, factor, product, coefficients):  # type: ignore[no-untyped-def]
+def cosine_distance(query, square, own, rows, row, row_square, factor, product, coefficients):  # type: ignore[no-untyped-def]
     """The cosine distance from the sum of products and both sums of squares."""
     along = product * own * factor
     mine, theirs = square * own * own, row_square * factor * factor
@@ -105,7 +104,9 @@ def distances_of_four(kind, query, square, own, rows, squares, factors, at, out,
     for lane in range(4):
         if kind == COSINE:
             row = at[lane]
-            out[lane] = _cosine(query, square, own, rows, row, squares[row], factors[row], out[lane], coefficients)
+            out[lane] = cosine_distance(
+                query, square, own, rows, row, squares[row], factors[row], out[lane], coefficients
+            )
         else:
             out[lane] = 0.0 - out[lane]
 
@@ -267,43 +268,6 @@ def distances_of_pairs(
         place += taken
 
 
-def nearest_of_all(
-    kind: int, queries: np.ndarray, query_squares: np.ndarray, query_factors: np.ndarray, rows: np.ndarray,
-    squares: np.ndarray, factors: np.ndarray, first: int, last: int, exclude: np.ndarray, indices: np.ndarray,
-    distances: np.ndarray,
-) -> None:  # fmt: skip
-    """Fill indices (q, k) and distances (q, k) with the nearest of the rows from `first` up to `last`, in order.
-
-    By float64 distances to each of them, for queries that no scan can settle. Some rows at a time stay in the first
-    caches while all queries visit them.
-    """
-    queries, rows, squares, factors = borrowed(queries), borrowed(rows), borrowed(squares), borrowed(factors)
-    exclude, indices, distances = borrowed(exclude), borrowed(indices), borrowed(distances)
-    k = indices.shape[1]
-    at, four, coefficients = np.empty(4, np.int64), np.empty(4), np.empty(4)
-    for query in range(len(queries)):
-        for place in range(k):
-            indices[query, place], distances[query, place] = -1, np.inf
-    for begin in range(first, last, ROWS_AT_ONCE):
-        end = min(begin + ROWS_AT_ONCE, last)
-        for query in range(len(queries)):
-            for group in range(begin, end, 4):
-                for lane in range(4):
-                    at[lane] = min(group + lane, end - 1)
-                distances_of_four(
-                    kind, queries[query], query_squares[query], query_factors[query], rows, squares, factors, at, four,
-                    coefficients,
-                )  # fmt: skip
-                for lane in range(min(4, end - group)):
-                    distance, row = four[lane], at[lane]
-                    # Rows come in ascending order: at the same distance as the farthest, a newcomer loses the tie.
-                    if distance < distances[query, 0] and not contains(exclude[query], row):
-                        put_in_place_of_farthest(distances, indices, query, distance, row)
-    spare_near, spare_who = np.empty(k), np.empty(k, np.int64)
-    for query in range(len(queries)):
-        sort_by_distance(distances[query], indices[query], k, spare_near, spare_who)
-
-
 @_inner
 def put_in_place_of_farthest(near: np.ndarray, who: np.ndarray, line: int, distance: float, row: int) -> None:
     """Put (distance, row) in the place of the farthest of a line, which is at 0, and restore the order of the heap."""
@@ -325,8 +289,8 @@ def put_in_place_of_farthest(near: np.ndarray, who: np.ndarray, line: int, dista
 
 
 @functools.cache
-def compiled(asked: str, dtype: str) -> tuple[Any, Any, Any]:
-    """`settle`, `distances_of_pairs` and `nearest_of_all`, compiled for queries and a gallery of float32 or float64."""
+def compiled(asked: str, dtype: str) -> tuple[Any, Any]:
+    """`settle` and `distances_of_pairs`, compiled for queries and a gallery of float32 or float64."""
     f64, i64 = types.float64, types.int64
     queries, rows = (types.Array(numba.from_dtype(np.dtype(kind)), 2, "C", readonly=True) for kind in (asked, dtype))
     real, matrix, whole = array(f64, 1), array(f64, 2), array(i64, 1)
@@ -342,9 +306,4 @@ def compiled(asked: str, dtype: str) -> tuple[Any, Any, Any]:
                 f"{asked}-{dtype}",
             ),
             jit.compiled(distances_of_pairs, types.none(i64, *asking, *known, whole, whole, real), f"{asked}-{dtype}"),
-            jit.compiled(
-                nearest_of_all,
-                types.none(i64, *asking, *known, i64, i64, array(i64, 2), array(i64, 2), matrix),
-                f"{asked}-{dtype}",
-            ),
         )

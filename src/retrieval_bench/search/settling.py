@@ -160,7 +160,7 @@ def settled(
         zeros = place(zeros)
     else:
         known, local = gallery, exclude
-    settle, _, _ = compiled(asked.values.dtype.name, known.values.dtype.name)
+    settle, _ = compiled(asked.values.dtype.name, known.values.dtype.name)
 
     def part(begin: int, end: int) -> None:
         some = slice(begin, end)
@@ -205,7 +205,7 @@ def distances_of(
     known, place = gallery.gathered(rows)
     rows = np.ascontiguousarray(place(rows), np.int64)
     out = np.empty(len(rows))
-    _, of_pairs, _ = compiled(asked.values.dtype.name, known.values.dtype.name)
+    _, of_pairs = compiled(asked.values.dtype.name, known.values.dtype.name)
 
     def part(begin: int, end: int) -> None:
         some = slice(begin, end)
@@ -218,40 +218,6 @@ def distances_of(
     bounds = [len(rows) * share // threads for share in range(threads + 1)]
     on_threads([functools.partial(part, *stretch) for stretch in pairwise(bounds)])
     return out
-
-
-def nearest_of_all(
-    asked: Asked, gallery: Kept, exclude: np.ndarray, k: int, threads: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest by float64 distances to all rows, for queries that no scan can settle -> (q, k) rows and distances.
-
-    exclude: (q, m), each line ascending. threads: at most so many; they share out the queries, or, of few, the rows.
-    """
-    q, n = len(asked.values), len(gallery)
-    _, _, of_all = compiled(asked.values.dtype.name, gallery.values.dtype.name)
-    threads = max(1, min(threads or numba.get_num_threads(), q * n * gallery.values.shape[1] // _WORK_PER_THREAD))
-    by_query = q >= threads
-    total = q if by_query else n
-
-    def part(begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        some, first, last = (slice(begin, end), 0, n) if by_query else (slice(None), begin, end)
-        mine = asked.part(some)
-        rows, distances = np.empty((len(mine.values), k), np.int64), np.empty((len(mine.values), k))
-        of_all(
-            *(KINDS[gallery.distance], *mine[:3], gallery.values, gallery.squares, gallery.factors, first, last),
-            *(exclude[some], rows, distances),
-        )
-        return rows, distances
-
-    bounds = [total * share // threads for share in range(threads + 1)]
-    parts = on_threads([functools.partial(part, *stretch) for stretch in pairwise(bounds)])
-    rows, distances = (np.concatenate(each, axis=0 if by_query else 1) for each in zip(*parts, strict=True))
-    if not by_query:
-        rows = np.where(rows < 0, n, rows)  # behind all others
-        order = np.lexsort((rows, distances), axis=1)[:, :k]
-        rows, distances = (np.take_along_axis(each, order, axis=1) for each in (rows, distances))
-        rows[rows == n] = -1
-    return rows, distances
 
 
 def best_of_each(

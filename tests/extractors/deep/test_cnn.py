@@ -147,6 +147,7 @@ def test_the_recipe_follows_the_file_that_was_found(tmp_path: Path) -> None:
     assert first.preprocess.resize == 256
 
 
+@pytest.mark.slow(reason="builds networks")
 def test_a_classifier_of_any_number_of_classes_is_accepted(tmp_path: Path) -> None:
     def shrink(state: dict) -> None:
         state["fc.weight"], state["fc.bias"] = torch.zeros(7, 512), torch.zeros(7)
@@ -286,6 +287,7 @@ def _vit_tokens(net: Any, x: torch.Tensor) -> torch.Tensor:
     return net.encoder(torch.cat([net.class_token.expand(len(x), -1, -1), x], dim=1))
 
 
+@pytest.mark.slow(reason="builds networks")
 def test_several_layers_stand_one_behind_the_other() -> None:
     both = EXTRACTORS["resnet18"].build(Setup(weights="random"), layer="layer3/layer4").transform([photo()])
     each = [

@@ -136,6 +136,7 @@ def test_preprocessing_must_be_three_numbers(tmp_path: Path) -> None:
         build(file, ":pool=gem")
 
 
+@pytest.mark.slow(reason="exports a network")
 def test_another_size_than_the_files_is_one_sentence(tmp_path: Path) -> None:
     file = exported(tmp_path, ".onnx", "vector")
     with pytest.raises(BenchError, match=r"net.onnx does not take images of 100 x 100 pixels \(") as caught:
