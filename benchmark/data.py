@@ -29,6 +29,7 @@ def prepare_command(
 ) -> None:
     """Load (or render) a dataset, decode every image once, and print what it contains."""
     from benchmark.display import Display
+    from retrieval_bench.core import DISTRACTOR
     from retrieval_bench.datasets.sheet import contact_sheet
     from retrieval_bench.images.screening import screen
     from retrieval_bench.registry import DATASETS, parse
@@ -40,7 +41,7 @@ def prepare_command(
         dataset, skipped = screen(
             dataset, threads=usable_cores(), progress=lambda done, total: display("checking images", done, total)
         )
-        say(f"{spec}: {len(dataset.label_names)} labels, {len(dataset.category_names)} categories")
+        say(f"{spec}: {dataset.label_count} labels, {len(set(dataset.category_names) - {DISTRACTOR})} categories")
         for part, split in dataset.splits.items():
             known = f"; known of each: {', '.join(split.attributes)}" if split.attributes else ""
             say(f"  {part:8} {len(split):7,} images{known}")

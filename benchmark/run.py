@@ -190,7 +190,7 @@ def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
     facts = {
         "dataset": str(plan.dataset),
         "images": {name: len(split) for name, split in dataset.splits.items()},
-        "labels": len(dataset.label_names),
+        "labels": dataset.label_count,
         "fingerprint": trial.fingerprint,
         "skipped": len(trial.skipped),
         "methods": [str(method) for method in plan.methods],

@@ -274,6 +274,11 @@ class Dataset:
         """The three splits by their names: train, gallery, query."""
         return {"train": self.train, "gallery": self.gallery, "query": self.query}
 
+    @property
+    def label_count(self) -> int:
+        """How many labels have a name; that of distractors is none."""
+        return len(self.label_names) - (DISTRACTOR in self.label_names)
+
     def is_distractor(self, split: Split) -> np.ndarray:
         """(n,) bool: which images of a split have no label."""
         if DISTRACTOR not in self.label_names:

@@ -251,6 +251,14 @@ def test_a_classifier_never_learns_from_a_query(tmp_path: Path) -> None:
     )
 
 
+def test_distractors_are_no_label_and_no_category(tmp_path: Path) -> None:
+    dataset = several(tmp_path)
+    assert dataset.label_names == ("a", "b", "c", "d", "(distractor)")
+    assert dataset.label_count == 4
+    record = run(plan(dataset, "phash", k=(1,)), tmp_path / "out")
+    assert (record.dataset.labels, record.dataset.categories, record.dataset.distractors) == (4, 2, 2)
+
+
 def test_distractors_are_not_learned_from(tmp_path: Path) -> None:
     trial = prepare(plan(several(tmp_path), "phash", learn_from="gallery"))
     assert trial.train.ids == ("g0.png", "g1.png", "g2.png", "g4.png", "g6.png", "g7.png")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.core import Dataset, Judged, Ranking, printable
+from retrieval_bench.core import DISTRACTOR, Dataset, Judged, Ranking, printable
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.query_metadata import arrays_of, known_of
 from retrieval_bench.evaluation.relevance import FULL_LIMIT, Relevant
@@ -60,7 +60,7 @@ def dataset_facts(
         fingerprint=fingerprint,
         images=ImageCounts(train=len(data.train), gallery=len(data.gallery), query=len(data.query)),
         labels=len(set(np.union1d(data.gallery.label_sets, data.query.label_sets).tolist()) - {-1}) - bool(lone),
-        categories=len(data.category_names),
+        categories=len(data.category_names) - (DISTRACTOR in data.category_names),
         leave_one_out=data.leave_one_out,
         queries_left_out=left_out,
         skipped=tuple(Skipped(**asdict(item)) for item in skipped),
