@@ -37,8 +37,8 @@ def dataset_of(record: Record, root: Path | None = None) -> Dataset:
         where = "" if place is None else f" in {printable(place)}"
         raise NotComparable(
             f"dataset {facts.spec}: the images{where} are not the images of the record: fingerprint "
-            f"{dataset.fingerprint[:12]}, not {facts.fingerprint[:12]}; its images, labels or splits have changed: "
-            "run again, or name the old ones with --data-root"
+            f"{dataset.fingerprint[:12]}, not {facts.fingerprint[:12]}; its images, labels or splits have changed, "
+            "or this version divides or limits them by another rule: run again, or name the old ones with --data-root"
         )
     return dataset
 
