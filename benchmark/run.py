@@ -14,7 +14,9 @@ from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
     DataRoot,
     Device,
+    MaxPixels,
     checked_weights,
+    decoding,
     parse_classifiers,
     parse_cutoffs,
     parse_methods,
@@ -79,6 +81,7 @@ def run_command(
     max_bad: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Stop if more than this share of the images is unusable.")
     ] = 0.01,
+    max_pixels: MaxPixels = None,
     perturb: Annotated[
         str | None,
         typer.Option(
@@ -121,6 +124,7 @@ def run_command(
         limit=limit,
         backend=BACKENDS[backend].name,
         max_bad=max_bad,
+        decoding=decoding(max_pixels),
         perturb=() if perturb is None else parse_perturbations(perturb),
         severities=parse_severities(severity),
         cache=FeatureCache(None if no_cache else cache_root()),

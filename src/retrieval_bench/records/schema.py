@@ -203,6 +203,8 @@ class DatasetFacts(Model):
 
 
 class Settings(Model):
+    """What was asked for. max_pixels: None, and not written, where it was the default."""
+
     methods: tuple[str, ...]
     classifiers: tuple[str, ...] = Field(default=(), validation_alias=_HEADS, serialization_alias="heads")
     k: tuple[PositiveInt, ...] = Field(min_length=1)
@@ -215,6 +217,12 @@ class Settings(Model):
     depth: int
     perturb: tuple[str, ...] = ()
     severities: tuple[int, ...] = ()
+    max_pixels: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A record of an earlier version is written again as it was."""
+        return {name: value for name, value in serialize(self).items() if name != "max_pixels" or value is not None}
 
 
 class Environment(Model):
