@@ -11,6 +11,7 @@ import typer
 from retrieval_bench.core import BenchError
 
 if TYPE_CHECKING:
+    from retrieval_bench.images.decoding import Decoding
     from retrieval_bench.methods.parse import Method
 
 
@@ -37,6 +38,23 @@ DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", metavar="PATH", help="Path of the dataset: a folder, or a manifest file."),
 ]
+
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        min=1,
+        metavar="N",
+        help="Refuse images of more pixels than this; each takes 3 bytes a pixel and more. Default 100,000,000.",
+    ),
+]
+
+
+def decoding(max_pixels: int | None) -> Decoding:
+    """How images are decoded; None: as by default."""
+    from retrieval_bench.images.decoding import Decoding
+
+    return Decoding() if max_pixels is None else Decoding(max_pixels=max_pixels)
 
 
 def renamed(flag: str, value: T | None, former_flag: str, former: T | None, default: T) -> T:

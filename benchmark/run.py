@@ -15,8 +15,10 @@ from benchmark.options import (
     DataRoot,
     Device,
     LearnFrom,
+    MaxPixels,
     Relevance,
     checked_weights,
+    decoding,
     parse_classifiers,
     parse_cutoffs,
     parse_methods,
@@ -86,6 +88,7 @@ def run_command(
     max_bad: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Stop if more than this share of the images is unusable.")
     ] = 0.01,
+    max_pixels: MaxPixels = None,
     perturb: Annotated[
         str | None,
         typer.Option(
@@ -143,6 +146,7 @@ def run_command(
         limit=limit,
         backend=BACKENDS[backend].name,
         max_bad=max_bad,
+        decoding=decoding(max_pixels),
         perturb=() if perturb is None else parse_perturbations(perturb),
         severities=parse_severities(severity),
         relevance=relevance.value,

@@ -13,9 +13,9 @@ from PIL import Image
 
 from retrieval_bench.core import BadImage
 from retrieval_bench.images import formats, listing
+from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.formats import format_of, readable
 from retrieval_bench.images.listing import PassedOver, image_files
-from retrieval_bench.images.reading import decode
 from tests.support.nasty import photo, picture
 
 HEIC = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(40)
@@ -29,7 +29,7 @@ def listed(folder: Path) -> tuple[list[str], PassedOver]:
 @pytest.fixture
 def without_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "readable", lambda name: name not in formats.OPTIONAL or name == "AVIF")
-    monkeypatch.setattr("retrieval_bench.images.reading.readable", lambda name: name not in formats.OPTIONAL)
+    monkeypatch.setattr("retrieval_bench.images.decoding.readable", lambda name: name not in formats.OPTIONAL)
     monkeypatch.setattr(formats, "readable", lambda name: name not in formats.OPTIONAL)
 
 

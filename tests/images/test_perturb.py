@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from retrieval_bench.core import BenchError, Images
+from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.perturbations import (
     SEVERITIES,
     Perturbed,
@@ -12,7 +13,6 @@ from retrieval_bench.images.perturbations import (
     parse_severities,
     perturbed,
 )
-from retrieval_bench.images.reading import decode
 from retrieval_bench.registry import PERTURBATIONS
 from tests.support.pictures import flat_pictures, pictures
 from tests.support.shop import picture, shop

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.perturbations import SEVERITIES, perturbed
-from retrieval_bench.images.reading import decode
 from tests.support.shop import picture
 
 

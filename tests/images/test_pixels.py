@@ -12,7 +12,8 @@ from numpy.testing import assert_array_equal
 from retrieval_bench.core import BadImage
 from retrieval_bench.images import decoded_cache
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore, fresh
-from retrieval_bench.images.reading import ImageBytes, decode, encode_png
+from retrieval_bench.images.decoding import decode
+from retrieval_bench.images.reading import ImageBytes, encode_png
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "preadv"), reason="this system has no preadv: nothing is stored")
 

@@ -40,11 +40,11 @@ def test_bad_images_are_left_out_of_every_split_and_decoded_once() -> None:
 def test_a_second_run_decodes_only_what_was_bad() -> None:
     decoded: list[str] = []
     dataset = counted_dataset(decoded, train=["x0"], gallery=["x0", "x1", "bad1"], query=["y0"])
-    sizes: dict[str, tuple[int, int]] = {}
-    first = screen(dataset, sizes)
-    assert sizes == {"x0": (3, 4), "x1": (3, 4), "y0": (3, 4)}
+    looks: dict[str, tuple[int, int, int]] = {}
+    first = screen(dataset, looks)
+    assert looks == {"x0": (3, 4, 0), "x1": (3, 4, 0), "y0": (3, 4, 0)}
     decoded.clear()
-    second = screen(dataset, sizes)
+    second = screen(dataset, looks)
     assert decoded == ["bad1"]
     assert first[1] == second[1]
     assert first[0].fingerprint == second[0].fingerprint
@@ -58,7 +58,7 @@ def test_progress_ends_at_the_number_of_contents_in_the_calling_thread() -> None
         calls.append((done, total))
 
     dataset = counted_dataset([], train=["x0"], gallery=["x0", "x1"], query=["y0", "bad1"])
-    screen(dataset, {"x1": (3, 4)}, 2, progress)
+    screen(dataset, {"x1": (3, 4, 0)}, 2, progress)
     assert calls == [(2, 4), (3, 4), (4, 4)]
 
 

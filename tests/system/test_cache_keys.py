@@ -24,7 +24,7 @@ from retrieval_bench.core import Dataset, Setup, Split
 from retrieval_bench.experiment import features
 from retrieval_bench.experiment.prepare import prepare
 from retrieval_bench.experiment.runner import run
-from retrieval_bench.images import perturbations, reading
+from retrieval_bench.images import decoding, perturbations
 from retrieval_bench.images.perturbations import Perturbed
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.methods.parse import Method
@@ -41,7 +41,7 @@ OF_AN_EXTRACTOR = frozenset(
 RECIPES = {
     "features": {"kind"} | OF_AN_EXTRACTOR,
     "fit": {"kind"} | OF_AN_EXTRACTOR,
-    "size": {"kind", "decoder"},
+    "look": {"kind", "decoder"},
 }
 """Every kind of recipe with its fields. Whoever adds one adds to OTHER what differs in it."""
 
@@ -375,27 +375,27 @@ def test_a_file_counts_by_its_name_and_its_bytes(tmp_path: Path) -> None:
 
 
 def test_the_decoder_is_the_one_that_is_loaded() -> None:
-    assert f"/Pillow-{PIL.__version__}" in reading.DECODER_VERSION
+    assert f"/Pillow-{PIL.__version__}" in decoding.DECODER_VERSION
 
 
 # --- sizes that screening found ---------------------------------------------------------------------------------------
 
 
 class Counted(ImageBytes):
-    """Images that count how often one of them is decoded."""
+    """Images that count how often one of them is read, in order to be decoded."""
 
     decoded = 0
 
-    def __getitem__(self, row: int) -> np.ndarray:
+    def read(self, row: int) -> bytes:
         type(self).decoded += 1
-        return super().__getitem__(row)
+        return super().read(row)
 
 
 def counted(split: Split) -> Split:
     return replace(split, images=Counted([split.images.read(row) for row in range(len(split))]))
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES["size"] - {"kind"}))
+@pytest.mark.parametrize("name", sorted(RECIPES["look"] - {"kind"}))
 def test_sizes_of_another_recipe_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     data = shop(2, 2)
     whole = data.with_splits({part: counted(split) for part, split in data.splits.items()})

@@ -16,7 +16,7 @@ from retrieval_bench.compare.reload import main_values, methods_of
 from retrieval_bench.core import BadImage, BenchError, Dataset, Images, Setup, Split
 from retrieval_bench.data_audit.duplicates import Copies, Describe, Gathered, Pairs, groups, judged, pairs_within
 from retrieval_bench.extractors.hashes.imagehash import dhash, phash
-from retrieval_bench.images.reading import decode
+from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.screening import looked_at
 from retrieval_bench.records.schema import Record
 from retrieval_bench.system.progress import Count

@@ -23,8 +23,9 @@ from retrieval_bench.data_audit.duplicates import (
     pairs_within,
     planted,
 )
+from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.formats import SUFFIXES
-from retrieval_bench.images.reading import ImageFiles, decode
+from retrieval_bench.images.reading import ImageFiles
 from retrieval_bench.images.screening import looked_at
 
 THUMBNAIL = 144

@@ -15,7 +15,7 @@ from retrieval_bench.core import BenchError, Extractor, Setup, Split
 from retrieval_bench.experiment.extraction import Extracted, Watched, extract
 from retrieval_bench.experiment.multi_gpu import Team
 from retrieval_bench.experiment.prepare import Plan
-from retrieval_bench.images.reading import DECODER_VERSION
+from retrieval_bench.images.decoding import DECODER_VERSION
 from retrieval_bench.methods.fusion import LEARN_FROM
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Part, Pipeline

@@ -13,8 +13,9 @@ from retrieval_bench.datasets.splits import limit as limited
 from retrieval_bench.evaluation.metrics import DEFAULT_K
 from retrieval_bench.evaluation.relevance import Categories, count_partly, count_relevant
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
-from retrieval_bench.images.reading import DECODER_VERSION
-from retrieval_bench.images.screening import SkippedImage, refuse_too_many, screen
+from retrieval_bench.images.decoding import Decoding
+from retrieval_bench.images.reading import DecodedBy
+from retrieval_bench.images.screening import Look, SkippedImage, refuse_too_many, screen
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import FeatureCache, recipe_key
@@ -53,6 +54,7 @@ class Plan:
     limit: int | None = None
     backend: str = "exact"
     max_bad: float = 0.01
+    decoding: Decoding = field(default_factory=Decoding)
     perturb: tuple[str, ...] = ()
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
@@ -105,7 +107,7 @@ def load(plan: Plan) -> Dataset:
 
 def prepare(plan: Plan, progress: Progress = silent) -> Trial:
     """Load, decode everything once to find what is broken, and set aside queries that nothing can answer."""
-    dataset = _decoded_once(load(plan))
+    dataset = _decoded_once(load(plan), plan.decoding)
     total = sum(len(split) for split in dataset.splits.values())
     dataset, skipped = _screened(dataset, plan, progress)
     refuse_too_many(skipped, total, plan.max_bad)
@@ -189,22 +191,30 @@ def _category_sets(split: Split) -> np.ndarray:
     return np.column_stack([split.categories, *others])
 
 
-def _decoded_once(dataset: Dataset) -> Dataset:
+def _decoded_once(dataset: Dataset, how: Decoding) -> Dataset:
     """The same dataset; its splits share one store of pixels, which also serves images that are in several of them."""
     store = PixelStore()
     return dataset.with_splits(
-        {name: replace(split, images=DecodedOnce(split.images, store)) for name, split in dataset.splits.items()}
+        {
+            name: replace(split, images=DecodedOnce(DecodedBy(split.images, how), store))
+            for name, split in dataset.splits.items()
+        }
     )
 
 
 def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset, tuple[SkippedImage, ...]]:
     """Screen through the cache: an image that was once decoded whole is not decoded again."""
-    key = recipe_key({"kind": "size", "decoder": DECODER_VERSION})
+    key = recipe_key({"kind": "look", "decoder": plan.decoding.key})
     digests = {split.images.digest(row) for split in dataset.splits.values() for row in range(len(split))}
-    known = {digest: (int(size[0]), int(size[1])) for digest, size in plan.cache.get(key, digests).items()}
-    sizes = dict(known)
-    result = screen(dataset, sizes, plan.threads, lambda done, total: progress("checking images", done, total))
-    plan.cache.put(key, {digest: np.array(sizes[digest], np.int32) for digest in sizes.keys() - known.keys()})
+    most = plan.decoding.max_pixels
+    known: dict[str, Look] = {}
+    for digest, look in plan.cache.get(key, digests).items():
+        height, width, notes = (int(value) for value in look)
+        if height * width <= most:
+            known[digest] = height, width, notes
+    looks = dict(known)
+    result = screen(dataset, looks, plan.threads, lambda done, total: progress("checking images", done, total))
+    plan.cache.put(key, {digest: np.array(looks[digest], np.int32) for digest in looks.keys() - known.keys()})
     return result
 
 

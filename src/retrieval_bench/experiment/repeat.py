@@ -13,6 +13,7 @@ from retrieval_bench.compare.diff import diff
 from retrieval_bench.core import BenchError
 from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.experiment.runner import resolve_device
+from retrieval_bench.images.decoding import MAX_PIXELS, Decoding
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.records.schema import Record, find_row
 from retrieval_bench.registry import DATASETS, parse
@@ -58,6 +59,7 @@ def plan_of(record: Record, root: Path | None = None) -> Plan:
         relevance=settings.relevance,
         learn_from=settings.learn_from,
         backend=settings.backend,
+        decoding=Decoding(max_pixels=settings.max_pixels or MAX_PIXELS),
         max_bad=1.0,  # what was unusable then was accepted; anything else changes the fingerprint
     )
 

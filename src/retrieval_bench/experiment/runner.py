@@ -32,6 +32,7 @@ from retrieval_bench.experiment.recording import (
     with_row,
 )
 from retrieval_bench.experiment.robustness import evaluate_perturbed
+from retrieval_bench.images.decoding import MAX_PIXELS
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.files import claimed, save
@@ -140,6 +141,7 @@ def _settings(plan: Plan, trial: Trial) -> Settings:
         severities=plan.severities if plan.perturb else (),
         relevance=plan.relevance,
         learn_from=plan.learn_from,
+        max_pixels=None if plan.decoding.max_pixels == MAX_PIXELS else plan.decoding.max_pixels,
     )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval_bench.core import Images
+from retrieval_bench.images.reading import DecodedBy
 
 log = logging.getLogger("retrieval_bench")
 
@@ -30,11 +31,13 @@ class PixelStore:
     directory: where the file lies; by default that of temporary files. It has no name, so nothing is left behind,
     however the process ends. A full disk ends the storing, not the run; where a system cannot read and write at a
     place of a file in one step (Windows), nothing is stored.
+    notes: by digest, what decoding told of the images that it told something of.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES, directory: str | None = None) -> None:
         self._most, self._directory = most_bytes, directory
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self.notes: dict[str, tuple[str, ...]] = {}
         self._file: int | None = None
         self._end = 0
         self._lock = threading.Lock()
@@ -101,9 +104,18 @@ class DecodedOnce:
         digest = self.images.digest(row)
         pixels = self._store.get(digest)
         if pixels is None:
-            pixels = self.images[row]
+            if isinstance(self.images, DecodedBy):
+                pixels, notes = self.images.decoded(row)
+                if notes:
+                    self._store.notes[digest] = notes
+            else:
+                pixels = self.images[row]
             self._store.put(digest, pixels)
         return pixels
+
+    def notes(self, row: int) -> tuple[str, ...]:
+        """What decoding told of an image, of `decoding.NOTES`; it has been decoded before."""
+        return self._store.notes.get(self.digest(row), ())
 
     def read(self, row: int) -> bytes:
         return self.images.read(row)

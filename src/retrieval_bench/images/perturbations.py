@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import BenchError, Images
-from retrieval_bench.images.reading import decode, encode_png
+from retrieval_bench.images.decoding import decode
+from retrieval_bench.images.reading import encode_png
 from retrieval_bench.registry import PERTURBATIONS, unknown
 from retrieval_bench.system.cache import code_version
 

@@ -10,9 +10,12 @@ from typing import TypeVar
 import numpy as np
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Images
+from retrieval_bench.images.decoded_cache import DecodedOnce
+from retrieval_bench.images.decoding import NOTES
 from retrieval_bench.system.threads import mapped
 
-Size = tuple[int, int]
+Look = tuple[int, int, int]
+"""(height, width, notes): of a picture that can be used; bit i of the last says that `decoding.NOTES[i]` holds."""
 _Facts = TypeVar("_Facts")
 
 
@@ -28,24 +31,26 @@ class SkippedImage:
 
 def screen(
     dataset: Dataset,
-    sizes: MutableMapping[str, Size] | None = None,
+    looks: MutableMapping[str, Look] | None = None,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Dataset, tuple[SkippedImage, ...]]:
     """Decode every image once; return the dataset without the bad ones, and these, in order of split and row.
 
-    sizes: digest -> (height, width) of images known to be whole, so that a second run decodes nothing; what is found
-        is added. It holds for one DECODER_VERSION only.
+    What decoding did to images beyond reading is counted in the notices of the dataset.
+
+    looks: by digest, images known to be whole, so that a second run decodes nothing; what is found is added. It holds
+        for one `Decoding.key` only.
     threads: how many images are decoded at a time.
     progress: called in this thread with (contents checked, contents in all); an image that is in several splits, or
         twice in one, is one content.
     Raises BenchError where what is left is no dataset.
     """
-    sizes = {} if sizes is None else sizes
+    looks = {} if looks is None else looks
     everything = [(split.images, row) for split in dataset.splits.values() for row in range(len(split))]
     digests = list(mapped(lambda image: image[0].digest(image[1]), everything, threads))
     contents = dict(zip(digests, everything, strict=True))
-    pending = [digest for digest in contents if digest not in sizes]
+    pending = [digest for digest in contents if digest not in looks]
     known = len(contents) - len(pending)
 
     def show(done: int, total: int) -> None:
@@ -53,12 +58,14 @@ def screen(
             progress(known + done, known + total)
 
     bad: dict[str, BadImage] = {}
-    found = looked_at([contents[digest] for digest in pending], _size, threads, show)
-    for digest, size in zip(pending, found, strict=True):
-        if isinstance(size, BadImage):
-            bad[digest] = size
+    found = looked_at([contents[digest] for digest in pending], _look, threads, show)
+    for digest, look in zip(pending, found, strict=True):
+        if isinstance(look, BadImage):
+            bad[digest] = look
         else:
-            sizes[digest] = size
+            looks[digest] = look
+    if notices := _noted([looks[digest][2] for digest in digests if digest not in bad]):
+        dataset = dataset.with_splits({}, notices)
     return _without(dataset, digests, bad) if bad else (dataset, ())
 
 
@@ -102,9 +109,16 @@ def refuse_too_many(skipped: Sequence[SkippedImage], total: int, share: float) -
         )
 
 
-def _size(images: Images, row: int) -> Size:
+def _look(images: Images, row: int) -> Look:
     height, width = images[row].shape[:2]
-    return height, width
+    notes = images.notes(row) if isinstance(images, DecodedOnce) else ()
+    return height, width, sum(1 << NOTES.index(note) for note in notes)
+
+
+def _noted(bits: Sequence[int]) -> list[str]:
+    """3 images in another colour space, converted to sRGB"""
+    counts = [(sum(of_one >> place & 1 for of_one in bits), note) for place, note in enumerate(NOTES)]
+    return [f"{count:,} {'image' if count == 1 else 'images'} {note}" for count, note in counts if count]
 
 
 def _without(

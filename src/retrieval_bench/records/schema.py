@@ -209,7 +209,8 @@ class DatasetFacts(Model):
 
 
 class Settings(Model):
-    """relevance: what makes an image relevant; learn_from: the split that methods learned from; see prepare."""
+    """What was asked for. relevance: what makes an image relevant; learn_from: the split that methods learned from; see
+    prepare. max_pixels: None where it was the default. These three are written where they are not as usual."""
 
     methods: tuple[str, ...]
     classifiers: tuple[str, ...] = Field(default=(), validation_alias=_HEADS, serialization_alias="heads")
@@ -225,11 +226,12 @@ class Settings(Model):
     severities: tuple[int, ...] = ()
     relevance: str = "label"
     learn_from: str = "train"
+    max_pixels: int | None = None
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What earlier versions did not know is written where it is not as they had it."""
-        usual = {"relevance": "label", "learn_from": "train"}
+        """A record of an earlier version is written again as it was."""
+        usual = {"relevance": "label", "learn_from": "train", "max_pixels": None}
         return {name: value for name, value in serialize(self).items() if name not in usual or value != usual[name]}
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import Setup
-from retrieval_bench.images.reading import decode, encode_png
+from retrieval_bench.images.decoding import decode
+from retrieval_bench.images.reading import encode_png
 from retrieval_bench.registry import EXTRACTORS, Entry
 from tests.support.command import call
 from tests.support.paths import ROOT
