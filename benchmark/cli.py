@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmark.app import app
+from retrieval_bench.system.passive_waiting import wait_passively
 
 # Each registers its commands, in the order in which --help lists them.
 # isort: off
@@ -34,6 +35,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another one
+    wait_passively()
     app(prog_name="retrieval-bench" if Path(sys.argv[0]).name == "retrieval-bench" else "python -m benchmark")
 
 

@@ -33,7 +33,7 @@ def prepare_command(
     from retrieval_bench.datasets.sheet import contact_sheet
     from retrieval_bench.images.screening import screen
     from retrieval_bench.registry import DATASETS, parse
-    from retrieval_bench.system.timing import usable_cores
+    from retrieval_bench.system.cores import usable_cores
 
     spec = parse(DATASETS, name)
     with Display() as display:

@@ -192,7 +192,7 @@ def _ceilings(dataset: str, root: Path | None) -> dict[str, float]:
     from retrieval_bench.experiment.prepare import Plan, prepare
     from retrieval_bench.experiment.recording import ceilings_of
     from retrieval_bench.registry import DATASETS, parse
-    from retrieval_bench.system.timing import usable_cores
+    from retrieval_bench.system.cores import usable_cores
 
     with Display() as display:
         return ceilings_of(prepare(Plan((), parse(DATASETS, dataset), root=root, threads=usable_cores()), display))

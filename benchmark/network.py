@@ -51,8 +51,8 @@ def network(
     from retrieval_bench.peer_benchmarks.networks import contest
     from retrieval_bench.peer_benchmarks.throughput import throughput
     from retrieval_bench.registry import DATASETS, fill, parse
+    from retrieval_bench.system.cores import usable_cores
     from retrieval_bench.system.device import check_device, gpu_is_there, on_gpu
-    from retrieval_bench.system.timing import usable_cores
 
     fill()
     try:

@@ -106,7 +106,7 @@ def checked_weights(text: str, looked_for: bool = True) -> str:
 
 
 def usable_threads(wanted: int | None) -> int:
-    from retrieval_bench.system.timing import usable_cores
+    from retrieval_bench.system.cores import usable_cores
 
     cores = usable_cores()
     if wanted is not None and wanted > cores:

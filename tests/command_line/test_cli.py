@@ -21,7 +21,7 @@ from benchmark import interrupt
 from benchmark import run as run_module
 from benchmark.cli import app
 from retrieval_bench.records.files import load, save
-from retrieval_bench.system.timing import usable_cores
+from retrieval_bench.system.cores import usable_cores
 from tests.support.command import call, run
 from tests.support.paths import ROOT
 from tests.support.records import record, row

@@ -198,6 +198,16 @@ def test_a_speed_gate_takes_percent_and_the_unit(name: str) -> None:
     assert gated(faster, timed(10), "extract_throughput:20%").passed
 
 
+def test_a_speed_gate_beside_other_processes_is_not_judged() -> None:
+    disturbed = timed(99).model_copy(update={"other_processes": 0.34})
+    for before, after in ((timed(10), disturbed), (disturbed, timed(10))):
+        verdict = gated(before, after, "search_ms_p50:20%")
+        assert verdict.passed
+        assert "other processes took up to 34 % of the cores while" in verdict.unjudged[0]
+    calm = timed(99).model_copy(update={"other_processes": 0.05})
+    assert not gated(timed(10), calm, "search_ms_p50:20%").passed
+
+
 def test_a_speed_gate_between_machines_or_measured_once_is_not_judged() -> None:
     elsewhere = gated(timed(10), timed(99), "search_ms_p50:20%", environment={"processor": "another"})
     assert elsewhere.passed

@@ -50,6 +50,24 @@ def test_what_was_left_out_is_told() -> None:
     assert "did not finish" not in text
 
 
+def test_times_beside_other_processes_are_told() -> None:
+    beside, calm = row("sift").model_copy(update={"other_processes": 0.341}), row("orb")
+    text = table.terminal(record(beside, calm.model_copy(update={"other_processes": 0.09})))
+    assert "Other processes took up to 34 % of the cores while sift was timed" in text
+    assert "Other processes" not in table.terminal(record(calm))
+
+
+@pytest.mark.parametrize(("alone", "told"), [(1181.0, True), (60.0, False)])
+def test_an_image_that_takes_much_longer_alone_than_in_bulk_is_told(alone: float, told: bool) -> None:
+    figures = {
+        "extract_p50": TimeFigure(value=alone, unit="ms", n=128),
+        "extract_throughput": TimeFigure(value=100.0, unit="images/s", n=128),
+    }
+    text = table.terminal(record(row("resnet18").model_copy(update={"times": figures})))
+    assert ("resnet18: one image alone takes 1181 ms to describe, but 20 ms of a thread in bulk" in text) is told
+    assert ("in bulk" in text) is told
+
+
 @pytest.mark.parametrize("status", ["running", "interrupted"])
 def test_a_run_that_did_not_finish_says_so(status: str) -> None:
     assert "The run did not finish" in table.terminal(record(row(), status=status))

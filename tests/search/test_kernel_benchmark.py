@@ -11,7 +11,8 @@ import pytest
 
 from retrieval_bench.peer_benchmarks import competitors, measurement
 from retrieval_bench.peer_benchmarks.shapes import ALL, Shape
-from retrieval_bench.system.timing import pinned, usable_cores
+from retrieval_bench.system.cores import usable_cores
+from retrieval_bench.system.timing import pinned
 
 RIVALS = competitors.rivals()
 PAIRS = [pytest.param(shape, name, id=f"{shape.key}-{name}") for shape in ALL for name in RIVALS]

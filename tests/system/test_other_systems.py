@@ -29,7 +29,8 @@ from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.records.environment import _processor
 from retrieval_bench.registry import Registry, parse
 from retrieval_bench.search import doctor, jit, threads
-from retrieval_bench.system.timing import release_memory, steady_allocator, usable_cores
+from retrieval_bench.system.cores import usable_cores
+from retrieval_bench.system.timing import release_memory, steady_allocator
 from tests.support.nasty import photo, shop
 
 

@@ -9,7 +9,8 @@ import numba
 import pytest
 from threadpoolctl import threadpool_info
 
-from retrieval_bench.system.timing import PeakMemory, Stopwatch, latencies, percentiles, pinned, usable_cores
+from retrieval_bench.system.cores import usable_cores
+from retrieval_bench.system.timing import PeakMemory, Stopwatch, latencies, percentiles, pinned
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from retrieval_bench.core import BenchError, NotComparable
 from retrieval_bench.records.schema import Record, Row, find_row
 from retrieval_bench.records.scores import Option, asked_steps, changed_options, perturbed_of, quality_of, steps_of
 from retrieval_bench.registry import BACKENDS
+from retrieval_bench.system.other_processes import DISTURBED
 
 TOLERANCE = 0.02
 LEARNED_TOLERANCE = 0.06
@@ -38,7 +39,8 @@ class Change:
 
     gate: what was asked for with --fail; it looks at changes for the worse alone. low, high: 95 % interval of the
     difference over labels, where both records hold their rankings and the figure is a mean over queries. n: how often
-    a time was measured. perturbed: the queries were, as the end of `name` says.
+    a time was measured. perturbed: the queries were, as the end of `name` says. others: what other processes took of
+    the cores while a time was measured, 0 to 1, the larger share of the two.
     """
 
     method: str
@@ -52,6 +54,7 @@ class Change:
     high: float | None = None
     n: int | None = None
     perturbed: bool = False
+    others: float = 0.0
 
     @property
     def moved(self) -> bool:
@@ -219,6 +222,14 @@ def _judged(
                 f"{gate}: not comparable, the records come from different machines, thread counts or backends"
             )
             continue
+        disturbed = {c.method: c.others for c in times if c.unit != "MiB" and c.others > DISTURBED}
+        if disturbed:
+            share, were = 100 * max(disturbed.values()), "was" if len(disturbed) == 1 else "were"
+            unjudged.append(
+                f"{gate}: not comparable, other processes took up to {share:.0f} % of the cores while "
+                f"{', '.join(disturbed)} {were} timed; run again when they rest"
+            )
+            continue
         once = [change for change in times if change.unit != "MiB" and (change.n is None or change.n < 2)]
         if once:
             unjudged.append(f"{gate}: not comparable, a run measures it once; `race` measures it repeatedly")
@@ -324,7 +335,8 @@ def _refuse_false_comparison(before: Record, after: Record) -> None:
 def _exact_both(before: Record, after: Record) -> bool:
     """Whether both searches promise the exact result, so that they must agree."""
     names = (before.settings.backend, after.settings.backend)
-    return all(name in BACKENDS and BACKENDS[name].facts.get("exact") for name in names)
+    known = BACKENDS.fill()
+    return all(name in known and known[name].facts.get("exact") for name in names)
 
 
 def _refuse_other_weights(old: Row, new: Row) -> None:
@@ -378,7 +390,8 @@ def _times(old: Row, new: Row) -> list[Change]:
         after = new.times.get(name)
         if after is not None and before.value is not None and after.value is not None:
             n = None if before.n is None or after.n is None else min(before.n, after.n)
-            changes.append(Change(old.method, name, before.value, after.value, before.unit, n=n))
+            others = max(old.other_processes or 0.0, new.other_processes or 0.0)
+            changes.append(Change(old.method, name, before.value, after.value, before.unit, n=n, others=others))
     return changes
 
 

@@ -17,7 +17,7 @@ from retrieval_bench.images.decoding import MAX_PIXELS, Decoding
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.records.schema import Record, find_row
 from retrieval_bench.registry import DATASETS, parse
-from retrieval_bench.system.timing import usable_cores
+from retrieval_bench.system.cores import usable_cores
 
 Sameness = Literal["identical", "within tolerance", "different"]
 

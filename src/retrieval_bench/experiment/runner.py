@@ -40,6 +40,7 @@ from retrieval_bench.records.schema import DatasetFacts, Failure, Record, Row, S
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.report.table import derived
 from retrieval_bench.system.device import check_device, gpu_is_there
+from retrieval_bench.system.other_processes import OtherProcesses
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import PeakMemory, Stopwatch, Time, pinned, release_memory, steady_allocator
 
@@ -190,12 +191,14 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
                 pipeline = Pipeline(method, plan.setup, plan.backend)
             name = pipeline.name + (FROM_GALLERY if plan.learn_from == "gallery" and pipeline.learns else "")
             found = quality(pipeline, trial, plan.setup, plan.cache, progress, for_classifiers=bool(plan.classifiers))
+        with OtherProcesses() as others:
+            timed = measure(pipeline, found, trial.dataset.query, max(trial.k), trial.exclude, plan.setup, progress)
         times = {
             "load": Time(loading.seconds, "s"),
             **found.times,
             "peak_memory": Time(memory.mib, "MiB"),
             "added_memory": Time(memory.added_mib, "MiB"),
-            **measure(pipeline, found, trial.dataset.query, max(trial.k), trial.exclude, plan.setup, progress),
+            **timed,
         }
         classifiers = _classified(pipeline, found, plan, trial, progress)
         robustness = evaluate_perturbed(
@@ -212,6 +215,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             | class_mean_intervals_of(found.per_query, labels, how),
             ties=found.ties,
             times={what: TimeFigure(**asdict(figure)) for what, figure in times.items()},
+            other_processes=None if others.share is None else round(others.share, 4),
             params=method.resolved,
             weights=pipeline.weights,
             features=found.features,

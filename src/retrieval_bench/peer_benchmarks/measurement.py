@@ -6,14 +6,12 @@ what slows one rival down slows the next one down too.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
-import psutil
 
 from retrieval_bench.peer_benchmarks.agreement import disagreement
 from retrieval_bench.peer_benchmarks.competitors import OURS, PEERS, OwnSearch, PeerResult, Rival, Search
@@ -211,29 +209,6 @@ def wait_until_quiet() -> None:
         time.sleep(_QUIET_S)
         if time.process_time() - before < _QUIET_S / 4:
             return
-
-
-class OtherProcesses:
-    """`with OtherProcesses() as others: ...; others.share`: the part of all cores that others took meanwhile."""
-
-    share: float | None = None
-
-    def __enter__(self) -> OtherProcesses:
-        self._start = self._now()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        wall, everybody, this = (after - before for after, before in zip(self._now(), self._start, strict=True))
-        capacity = wall * (psutil.cpu_count() or 1)
-        self.share = min(max((everybody - this) / capacity, 0.0), 1.0) if capacity > 0 else None
-
-    @staticmethod
-    def _now() -> tuple[float, float, float]:
-        times = psutil.cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # counted in user already
-        own = os.times()
-        return time.monotonic(), sum(times) - idle - guest, own.user + own.system
 
 
 def names(results: Sequence[Result]) -> list[str]:

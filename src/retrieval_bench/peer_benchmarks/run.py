@@ -13,14 +13,16 @@ from retrieval_bench.core import BenchError
 from retrieval_bench.peer_benchmarks import hard, report
 from retrieval_bench.peer_benchmarks.competitors import rivals
 from retrieval_bench.peer_benchmarks.data import DATA, Data
-from retrieval_bench.peer_benchmarks.measurement import OtherProcesses, Result, race
+from retrieval_bench.peer_benchmarks.measurement import Result, race
 from retrieval_bench.peer_benchmarks.memory import extra_memory
 from retrieval_bench.peer_benchmarks.peaks import peaks
 from retrieval_bench.peer_benchmarks.shapes import Shape, by_gallery_size, chosen
 from retrieval_bench.peer_benchmarks.targets import TargetVerdict, verdicts
 from retrieval_bench.records.environment import environment, now
+from retrieval_bench.system.cores import usable_cores
+from retrieval_bench.system.other_processes import OtherProcesses
 from retrieval_bench.system.progress import Progress
-from retrieval_bench.system.timing import pinned, usable_cores
+from retrieval_bench.system.timing import pinned
 
 LIBRARIES = ("numpy", "numba", "torch", "faiss-cpu", "usearch", "numkong", "scikit-learn")
 

@@ -15,6 +15,7 @@ import psutil
 from retrieval_bench import __version__
 from retrieval_bench.core import printable
 from retrieval_bench.records.schema import Environment
+from retrieval_bench.system.passive_waiting import waiting
 
 
 def now() -> str:
@@ -39,6 +40,7 @@ def environment(libraries: Mapping[str, str], gpu: str | None, allocator: str) -
         gpu=gpu,
         thread_counts={},
         allocator=allocator,
+        waiting=waiting(),
     )
 
 

@@ -155,6 +155,8 @@ class Row(Model):
 
     intervals: by metric, for those that are a mean over queries; empty where all queries have one label.
     ties: by metric, for rows in which equal distances decide anything; see ties.py.
+    other_processes: what others took of the usable cores while the row was timed, 0 to 1; None, and not written, where
+    the system or an earlier version did not say.
     """
 
     method: str
@@ -164,6 +166,7 @@ class Row(Model):
     intervals: dict[str, Interval] = {}
     ties: dict[str, Ties] = {}
     times: dict[str, TimeFigure] = {}
+    other_processes: float | None = None
     params: dict[str, Any] = {}
     weights: dict[str, Any] | None = None
     features: Features | None = None
@@ -171,6 +174,13 @@ class Row(Model):
     classifiers: dict[str, ClassifierFacts] = Field(default={}, validation_alias=_HEADS, serialization_alias="heads")
     robustness: tuple[Robustness, ...] = ()
     error: Failure | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A record of an earlier version is written again as it was."""
+        return {
+            name: value for name, value in serialize(self).items() if name != "other_processes" or value is not None
+        }
 
 
 class Skipped(Model):
@@ -236,6 +246,8 @@ class Settings(Model):
 
 
 class Environment(Model):
+    """Where the run was. waiting: how idle threads wait; not written where an earlier version did not say it."""
+
     version: str
     commit: str | None
     dirty: bool | None
@@ -250,6 +262,12 @@ class Environment(Model):
     gpu_settings: dict[str, str] = {}
     thread_counts: dict[str, int]
     allocator: str
+    waiting: str = ""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A record of an earlier version is written again as it was."""
+        return {name: value for name, value in serialize(self).items() if name != "waiting" or value}
 
 
 class MetricFacts(Model):

@@ -390,6 +390,7 @@ def _environment(record: Record) -> Markup:
         "Python": where.python,
         "libraries": ", ".join(f"{name} {version}" for name, version in where.libraries.items()),
         "threads of libraries": ", ".join(f"{name} {count}" for name, count in where.thread_counts.items()) or "n/a",
+        "idle threads": where.waiting or "n/a",
         "memory allocator": where.allocator,
         "rankings": "none" if record.rankings is None else f"sha256 {record.rankings.sha256}",
     }

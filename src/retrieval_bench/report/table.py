@@ -19,10 +19,15 @@ from retrieval_bench.report import robustness
 from retrieval_bench.report.lines import ends
 from retrieval_bench.report.markup import visible
 from retrieval_bench.report.names import names_of, renamed
+from retrieval_bench.system.other_processes import DISTURBED
 
 NOT_AVAILABLE = "n/a"
 TOLD_FROM = 0.005
 """What ties must leave open of the accuracy to be told below the table; the record has it all."""
+ALONE_AT_MOST = 5.0
+"""Times as long as in bulk, a thread's share of it, an image alone may take before the table says so."""
+NOTICED_FROM_MS = 20.0
+"""Below it, one call is mostly the way there and back."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +170,35 @@ def caption(record: Record) -> list[str]:
                 refused.setdefault(facts.error, []).append(name)
     lines += [f"No {', '.join(dict.fromkeys(names))}: {sentence}." for sentence, names in refused.items()]
     lines += data.notices
+    lines += untrusted_times(record)
     if data.skipped:
         lines.append(f"{len(data.skipped)} unusable images skipped; they are listed in the record.")
     if record.status != "finished":
         lines.append("The run did not finish; methods are missing.")
     lines += [f"{row.method} failed: {row.error.sentence}" for row in record.rows if row.error is not None]
+    return lines
+
+
+def untrusted_times(record: Record) -> list[str]:
+    """Sentences on times that say more of the machine than of the method."""
+    lines = []
+    disturbed = {row.method: row.other_processes for row in record.rows if (row.other_processes or 0.0) > DISTURBED}
+    if disturbed:
+        most = 100 * max(filter(None, disturbed.values()))
+        lines.append(
+            f"Other processes took up to {most:.0f} % of the cores while {', '.join(disturbed)} "
+            f"{'was' if len(disturbed) == 1 else 'were'} timed; measure again when they rest."
+        )
+    for row in record.rows:
+        alone, together = row.times.get("extract_p50"), row.times.get("extract_throughput")
+        if alone is None or together is None or alone.value is None or not together.value:
+            continue
+        in_bulk = 1e3 * record.settings.threads / together.value  # of one thread
+        if alone.value > ALONE_AT_MOST * in_bulk and alone.value > NOTICED_FROM_MS:
+            lines.append(
+                f"{row.method}: one image alone takes {alone.value:.0f} ms to describe, but {in_bulk:.0f} ms of a "
+                "thread in bulk: threads were in each other's way; see if --threads 1 is quicker."
+            )
     return lines
 
 

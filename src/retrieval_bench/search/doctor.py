@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from retrieval_bench.system.cores import usable_cores
+
 # What decides about the kernels, in LLVM's words; the rest of a processor's long list does not matter here.
 FEATURES = (
     *("avx2", "fma", "avxvnni", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
@@ -34,7 +36,7 @@ def report() -> dict[str, Any]:
             "plain loops" if kernel.lanes == 1 else f"{kernel.blocks[-1]} queries x {rows} rows, {kernel.lanes} lanes"
         ),
         "queries in a block": list(kernel.blocks),
-        "usable cores": _usable_cores(),
+        "usable cores": usable_cores(),
         "numba threads": numba.get_num_threads(),
         "threading layer": "Python threads around kernels that release the GIL",
         "cache directory": str(directory),
@@ -47,10 +49,6 @@ def lines() -> list[str]:
     """The report, one fact on a line."""
     facts = {name: ", ".join(map(str, fact)) if isinstance(fact, list) else fact for name, fact in report().items()}
     return [f"{name:22} {fact}" for name, fact in facts.items()]
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _writable(directory: Any) -> bool:

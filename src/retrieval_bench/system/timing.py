@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import functools
 import gc
-import os
 import sys
 import threading
 import time
@@ -79,13 +78,6 @@ def waiting(device: str) -> Callable[[], None]:
     import torch
 
     return functools.partial(torch.cuda.synchronize, device)
-
-
-def usable_cores() -> int:
-    """Cores this process may run on, which a container or taskset can make fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
 
 
 def percentiles(name: str, samples_ns: Sequence[int]) -> dict[str, Time]:

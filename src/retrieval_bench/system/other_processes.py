@@ -1,0 +1,44 @@
+"""What other processes take of the cores that this one may use: a time that was taken beside them says little."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import psutil
+
+DISTURBED = 0.10
+"""Above this share of the cores, times are not compared."""
+
+
+class OtherProcesses:
+    """`with OtherProcesses() as others: ...; others.share`: the part of the usable cores that others took meanwhile.
+
+    None where the system does not tell. Children of this process that still run count as others.
+    """
+
+    share: float | None = None
+
+    def __enter__(self) -> OtherProcesses:
+        self._start = _now()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        wall, everybody, this, cores = (after - before for after, before in zip(_now(), self._start, strict=True))
+        capacity = wall * (self._start[3] + cores)
+        self.share = min(max((everybody - this) / capacity, 0.0), 1.0) if capacity > 0 else None
+
+
+def _now() -> tuple[float, float, float, int]:
+    """Seconds: of the wall, of all work on the usable cores, of this process; and how many cores these are."""
+    each = psutil.cpu_times(percpu=True)
+    if hasattr(os, "sched_getaffinity"):
+        usable = os.sched_getaffinity(0)
+        each = [times for core, times in enumerate(each) if core in usable] or each
+    worked = 0.0
+    for times in each:
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # counted in user already
+        worked += sum(times) - idle - guest
+    own = os.times()
+    return time.monotonic(), worked, own.user + own.system + own.children_user + own.children_system, len(each)
