@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from retrieval_bench.core import Distance, Split
-    from retrieval_bench.data_audit.apply import Outcome, Plan
+    from retrieval_bench.data_audit.apply import ApplyPlan, Outcome
     from retrieval_bench.data_audit.dedupe import Collection, DuplicateGroups
 
 SHOWN = 5
@@ -192,7 +192,7 @@ def describer(
     return describe
 
 
-def _planned(apply: Apply, collection: Collection, to: Path | None, found: DuplicateGroups) -> Plan:
+def _planned(apply: Apply, collection: Collection, to: Path | None, found: DuplicateGroups) -> ApplyPlan:
     from retrieval_bench.data_audit.apply import planned
 
     assert collection.root is not None
@@ -207,7 +207,7 @@ def _planned(apply: Apply, collection: Collection, to: Path | None, found: Dupli
     )
 
 
-def _plan_facts(plan: Plan, yes: bool) -> dict[str, Any]:
+def _plan_facts(plan: ApplyPlan, yes: bool) -> dict[str, Any]:
     return {
         "action": plan.action,
         "to": printable(plan.to),
@@ -221,7 +221,7 @@ def _plan_facts(plan: Plan, yes: bool) -> dict[str, Any]:
     }
 
 
-def _plan_lines(plan: Plan, yes: bool) -> list[str]:
+def _plan_lines(plan: ApplyPlan, yes: bool) -> list[str]:
     lines = []
     for step in plan.steps:
         if plan.action == "move":
@@ -237,7 +237,7 @@ def _plan_lines(plan: Plan, yes: bool) -> list[str]:
     return lines
 
 
-def _apply(plan: Plan, undo_file: Path | None) -> None:
+def _apply(plan: ApplyPlan, undo_file: Path | None) -> None:
     from benchmark.display import Display
     from retrieval_bench.data_audit.apply import apply, write_journal
 

@@ -132,7 +132,7 @@ def test_interrupted_anywhere_nothing_is_lost(
     groups = [[by_name[name] for name in group] for group in (("0.png", "0-copy.png", "0-small.png"), ("1.png", ODD))]
     from retrieval_bench.images.reading import ImageFiles
 
-    def plan() -> applying.Plan:
+    def plan() -> applying.ApplyPlan:
         there = [[row for row in group if names[row].exists()] for group in groups]
         return planned(action, heap, to, there, names, ImageFiles(names))  # type: ignore[arg-type]
 

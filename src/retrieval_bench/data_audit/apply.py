@@ -28,7 +28,7 @@ UNFINISHED = ".dedupe-unfinished"
 
 
 @dataclass(frozen=True)
-class Step:
+class ApplyStep:
     """path: the file that changes. keep: the one of its group that stays. target: where it goes; "" for a hard link.
 
     sha256, mode, mtime_ns: of the file as it was.
@@ -43,13 +43,13 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ApplyPlan:
     """steps: what would be done. left: (path, why) of duplicates that stay as they are. freed: bytes that they take."""
 
     action: Action
     folder: str
     to: str
-    steps: tuple[Step, ...]
+    steps: tuple[ApplyStep, ...]
     left: tuple[tuple[str, str], ...]
     freed: int
 
@@ -69,7 +69,7 @@ def planned(
     groups: Sequence[Sequence[int]],
     paths: Sequence[Path],
     images: Images,
-) -> Plan:
+) -> ApplyPlan:
     """What to do about these groups. Changes nothing.
 
     hardlink: a file of a group that equals a better one byte for byte becomes a further name of that. Others stay as
@@ -100,7 +100,7 @@ def planned(
             )
         if goal.exists() and not goal.is_dir():
             raise BenchError(f"{printable(to)} is a file; --apply move needs a folder")
-    steps: list[Step] = []
+    steps: list[ApplyStep] = []
     left: list[tuple[str, str]] = []
     freed = 0
     for group in groups:
@@ -124,12 +124,14 @@ def planned(
             target = "" if goal is None else str(goal / paths[row].relative_to(folder))
             if target and os.path.lexists(target) and not _same_content(Path(target), path):
                 raise BenchError(f"{printable(target)} exists already and is another file; choose an empty folder")
-            steps.append(Step(str(path), str(keep), target, digest, stat.S_IMODE(status.st_mode), status.st_mtime_ns))
+            steps.append(
+                ApplyStep(str(path), str(keep), target, digest, stat.S_IMODE(status.st_mode), status.st_mtime_ns)
+            )
             freed += status.st_size
-    return Plan(action, str(home), "" if goal is None else str(goal), tuple(steps), tuple(left), freed)
+    return ApplyPlan(action, str(home), "" if goal is None else str(goal), tuple(steps), tuple(left), freed)
 
 
-def write_journal(plan: Plan, file: Path) -> None:
+def write_journal(plan: ApplyPlan, file: Path) -> None:
     """Write all steps, whole and on the disk, before the first is made. Raises BenchError; also if the file exists."""
     if os.path.lexists(file):
         raise BenchError(f"{printable(file)} exists already; choose another place with --undo-file")
@@ -141,7 +143,7 @@ def write_journal(plan: Plan, file: Path) -> None:
         os.fsync(written.fileno())
 
 
-def apply(plan: Plan, progress: Callable[[int, int], None]) -> Outcome:
+def apply(plan: ApplyPlan, progress: Callable[[int, int], None]) -> Outcome:
     """Make the steps. One that fails is told and the others go on; a file that has changed meanwhile is left alone."""
     make = _hardlink if plan.action == "hardlink" else _move
     return _each(plan.steps, make, progress)
@@ -158,7 +160,9 @@ def undo(file: Path, progress: Callable[[int, int], None]) -> Outcome:
     return outcome
 
 
-def _each(steps: Sequence[Step], make: Callable[[Step], None], progress: Callable[[int, int], None]) -> Outcome:
+def _each(
+    steps: Sequence[ApplyStep], make: Callable[[ApplyStep], None], progress: Callable[[int, int], None]
+) -> Outcome:
     failed = []
     for number, step in enumerate(steps, 1):
         progress(number - 1, len(steps))
@@ -176,7 +180,7 @@ class _NotNow(Exception):
     """A step that would lose something, in one clause."""
 
 
-def _hardlink(step: Step) -> None:
+def _hardlink(step: ApplyStep) -> None:
     path, keep = Path(step.path), Path(step.keep)
     if os.path.samefile(path, keep):
         return
@@ -191,7 +195,7 @@ def _hardlink(step: Step) -> None:
             beside.unlink()  # where the replacing was interrupted
 
 
-def _unlink_hard(step: Step) -> None:
+def _unlink_hard(step: ApplyStep) -> None:
     path = Path(step.path)
     if not os.path.lexists(path):
         raise _NotNow("it is not there any more")
@@ -208,7 +212,7 @@ def _unlink_hard(step: Step) -> None:
             beside.unlink()
 
 
-def _move(step: Step) -> None:
+def _move(step: ApplyStep) -> None:
     path, target, keep = Path(step.path), Path(step.target), Path(step.keep)
     if not keep.is_file():
         raise _NotNow("the one to keep is not there any more")
@@ -217,7 +221,7 @@ def _move(step: Step) -> None:
     _carry(path, target)
 
 
-def _move_back(step: Step) -> None:
+def _move_back(step: ApplyStep) -> None:
     path, target = Path(step.path), Path(step.target)
     if os.path.lexists(target):
         _carry(target, path)
@@ -273,12 +277,12 @@ def _remove_empty(folder: Path, top: Path, top_stays: bool) -> None:
         folder = folder.parent
 
 
-def _read_journal(file: Path) -> tuple[dict[str, Any], list[Step]]:
+def _read_journal(file: Path) -> tuple[dict[str, Any], list[ApplyStep]]:
     try:
         head, *rest = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
         if head["format"] != FORMAT or head["action"] not in ("hardlink", "move"):
             raise ValueError("another format")
-        return head, [Step(**one) for one in rest]
+        return head, [ApplyStep(**one) for one in rest]
     except OSError as error:
         raise BenchError(f"--undo {printable(file)}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError):

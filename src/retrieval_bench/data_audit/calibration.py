@@ -260,7 +260,7 @@ class Judgement:
 
 @dataclass(frozen=True, eq=False)
 class _FalsePairs:
-    """Of m pictures. near: distances up to the limit. alike: likewise, of pairs left out. n, n_alike: how many in all."""
+    """Of m pictures. near: distances up to the limit. alike: likewise, of pairs left out. n, n_alike: of all."""
 
     m: int
     near: np.ndarray
@@ -320,7 +320,8 @@ def judged(
     chosen_on, curve = false.swept(own[in_first], size), false.swept(own[~in_first], size)
     threshold = chosen_on.best(precision)
     held_out = own[~in_first]
-    kinds = np.array([f"{name} {severity}" for name, severity in planted_copies.changes])[~in_first]
+    names = [f"{name} {severity}" for name, severity in planted_copies.changes]
+    kinds = np.array(names)[~in_first]
     right = int((held_out <= threshold).sum())
     wrong, alike = (int((some <= threshold).sum()) for some in (false.near, false.alike))
     taken = right + (wrong + alike) * false.weight(len(held_out), size)
@@ -328,7 +329,11 @@ def judged(
         threshold,
         chosen_on.at(threshold),
         curve.at(threshold),
-        {kind: float((held_out[kinds == kind] <= threshold).mean()) for kind in dict.fromkeys(kinds.tolist())},
+        {
+            kind: float((held_out[kinds == kind] <= threshold).mean())
+            for kind in dict.fromkeys(names)
+            if (kinds == kind).any()
+        },
         wrong / false.n * 1e6,
         false.n,
         false.m,
