@@ -137,7 +137,7 @@ def dedupe_command(
         for method in chosen:
             describe = describer(str(method), seed, workers, shown, weights)
             found.append(dedupe.by_method(collection, str(method), describe, within, precision, copies, seed))
-    facts = dedupe.facts(collection, source, found)
+    facts = dedupe.facts(collection, source, within, found)
     plan = None if apply in (None, Apply.list) else _planned(apply, collection, to, found[0])
     if plan is not None:
         facts["apply"] = _plan_facts(plan, yes)
@@ -313,11 +313,8 @@ def _lines(facts: dict[str, Any], everything: bool) -> list[str]:
         for method in measured:
             recall.append([method["method"], *(f"{method['judged']['found'].get(kind, 0):.2f}" for kind in kinds)])
         lines += ["", *aligned(recall)]
-    if any(method["threshold"] is None for method in facts["methods"]):
-        lines.append(
-            "Too few different pictures to measure a threshold: only images of equal pixels are grouped. "
-            "Give a distance with --within."
-        )
+    if not measured and facts["within"] is None:
+        lines.append(_unmeasured(facts["methods"]))
     cut = [method for method in facts["methods"] if method["pairs"] > method["pairs_in_groups"]]
     lines += [
         f"{method['method']}: {method['pairs'] - method['pairs_in_groups']:,} more pairs lie within the threshold, but "
@@ -333,6 +330,15 @@ def _lines(facts: dict[str, Any], everything: bool) -> list[str]:
         if more > 0 and not everything:
             lines.append(f"  {method['method']}: and {more:,} more groups; --apply list prints all")
     return lines
+
+
+def _unmeasured(methods: list[dict[str, Any]]) -> str:
+    if all(method["threshold"] is None for method in methods):
+        return "Only images of equal pixels are grouped."
+    return (
+        "Too few pictures differ to measure how many strangers a threshold would take: it is the distance of the "
+        "farthest JPEG copy. Give another with --within."
+    )
 
 
 def _by_reason(unusable: list[dict[str, str]]) -> dict[str, list[str]]:

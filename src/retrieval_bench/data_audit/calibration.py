@@ -344,6 +344,15 @@ def judged(
     )
 
 
+def farthest_copy(features: np.ndarray, distance: Distance, changes: Sequence[tuple[str, int]]) -> float:
+    """The distance of the farthest JPEG copy: the line where no two pictures differ that could contradict it.
+
+    features: (2 c, d), as of PlantedCopies. changes: c, at least one of them "jpeg".
+    """
+    encoded = np.array([name == "jpeg" for name, _ in changes])
+    return float(_own_distances(features, distance)[encoded].max())
+
+
 def _every_second(planted_copies: PlantedCopies, dice: np.random.Generator) -> np.ndarray:
     """Half of the pictures, so that each kind of copy is in both halves alike: every second of those of each kind."""
     owners, first = np.unique(planted_copies.owners, return_index=True)

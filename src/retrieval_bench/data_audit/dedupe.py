@@ -21,6 +21,7 @@ from retrieval_bench.data_audit.calibration import (
     Judgement,
     Originals,
     PlantedCopies,
+    farthest_copy,
     judged,
     kinds_each,
     planted,
@@ -249,7 +250,7 @@ def _size_of(images: Images, row: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class DuplicateGroups:
-    """What one method found. threshold None: none could be measured, so that only equal pixels count.
+    """What one method found. threshold None: all images are flat, so that only equal pixels count.
 
     pairs: of images within the threshold, or of equal pixels; in_groups: how many of these lie in a group. flat: images
     that were not compared by the method. search_s: seconds of search and grouping alone.
@@ -278,7 +279,8 @@ def by_method(
     """Measure where to draw the line, unless `within` says so, then find all groups of the collection.
 
     Flat images are not compared by the method: no hash and no keypoint sees them. They, and what the method cannot
-    tell, are grouped where their pixels are equal.
+    tell, are grouped where their pixels are equal. Where too few pictures differ for false pairs, the threshold is the
+    distance of the farthest JPEG copy.
 
     method: its name, for where it is never asked. copies: about how many copies are planted, of pictures of which none
     resembles another.
@@ -295,7 +297,7 @@ def by_method(
         order = np.sort(once)[np.random.default_rng(seed).permutation(len(once))]
         thumbnails = looks.thumbnails[drawn]
         sample = unlike(thumbnails, order, copies)
-        if len(sample) >= 4:
+        if len(sample):
             each = kinds_each(len(sample), copies)
             owners = np.repeat(sample, each)
             changes = planted(len(owners))
@@ -318,7 +320,7 @@ def by_method(
             precision,
             len(collection.ids),
         )
-        within = None if judgement is None else judgement.threshold
+        within = farthest_copy(features["copies"], distance, changes) if judgement is None else judgement.threshold
     started = time.perf_counter()
     found = Grouped((), 0)
     if within is not None and distance is not None:
@@ -340,8 +342,10 @@ def _told_apart(labels: np.ndarray) -> np.ndarray:
     return np.where(labels >= 0, labels, -1 - np.arange(len(labels)))
 
 
-def facts(collection: Collection, source: str, found: Sequence[DuplicateGroups]) -> dict[str, Any]:
-    """All of it, ready for JSON."""
+def facts(
+    collection: Collection, source: str, within: float | None, found: Sequence[DuplicateGroups]
+) -> dict[str, Any]:
+    """All of it, ready for JSON. within: the threshold that was given, None where it was measured."""
     return {
         "source": source,
         "images": collection.total,
@@ -351,6 +355,7 @@ def facts(collection: Collection, source: str, found: Sequence[DuplicateGroups])
         "unusable": [{"id": item, "reason": reason} for item, reason in collection.bad],
         "notices": list(collection.notices),
         "keep": KEPT,
+        "within": within,
         "methods": [
             {
                 "method": one.method,
