@@ -151,7 +151,7 @@ def dedupe_command(
     if out is not None:
         typer.echo(f"page: {printable(out / 'duplicates.html')}", err=True)
     if plan is not None and yes and plan.steps:
-        _apply(plan, undo_file)
+        _apply(plan, undo_file, as_json)
     return None
 
 
@@ -230,14 +230,14 @@ def _plan_lines(plan: ApplyPlan, yes: bool) -> list[str]:
             lines.append(f"hardlink {_shown(step.path)} to {_shown(step.keep)}")
     lines += [f"leave {_shown(path)}: {why}" for path, why in plan.left]
     n = len(plan.steps)
-    what = "would move" if plan.action == "move" else "would become hard links"
-    lines.append(f"{n:,} files {what}, {plan.freed:,} bytes; {len(plan.left):,} duplicates stay as they are.")
+    what = "move" if plan.action == "move" else "become hard links"
+    lines.append(f"{n:,} files to {what}, {plan.freed:,} bytes; {len(plan.left):,} duplicates stay as they are.")
     if not yes:
         lines.append("Nothing was changed: this is a dry run. Add --yes to do it.")
     return lines
 
 
-def _apply(plan: ApplyPlan, undo_file: Path | None) -> None:
+def _apply(plan: ApplyPlan, undo_file: Path | None, as_json: bool) -> None:
     from benchmark.display import Display
     from retrieval_bench.data_audit.apply import apply, write_journal
 
@@ -246,7 +246,7 @@ def _apply(plan: ApplyPlan, undo_file: Path | None) -> None:
     typer.echo(f"undo file: {printable(file)}; bring everything back with: dedupe --undo {printable(file)}", err=True)
     with interruptible(), Display() as display:
         outcome = apply(plan, _progress(stoppable(display), plan.action))
-    _told(outcome, "moved" if plan.action == "move" else "linked")
+    _told(outcome, "moved" if plan.action == "move" else "linked", aside=as_json)
 
 
 def _undo(file: Path) -> None:
@@ -262,8 +262,9 @@ def _progress(shown: Callable[..., None], what: str) -> Callable[[int, int], Non
     return lambda done, total: shown(what, done, total)
 
 
-def _told(outcome: Outcome, what: str) -> None:
-    say(f"{outcome.done:,} files {what}")
+def _told(outcome: Outcome, what: str, aside: bool = False) -> None:
+    """aside: on stderr, where stdout is JSON."""
+    typer.echo(f"{outcome.done:,} files {what}", err=True) if aside else say(f"{outcome.done:,} files {what}")
     if outcome.failed:
         path, why = outcome.failed[0]
         raise BenchError(

@@ -72,16 +72,20 @@ def test_a_dry_run_says_all_of_it_and_changes_nothing(heap: Path, tmp_path: Path
     assert f"move {home}/0-small.png to {tmp_path.resolve()}/gone/0-small.png (stays: {home}/0.png)" in result.stdout
     assert "new\\nline \\x1b[31m.png" in result.stdout
     assert "\x1b" not in result.stdout
-    assert "3 files would move" in result.stdout
+    assert "3 files to move" in result.stdout
     assert "Nothing was changed" in result.stdout
     linking = dedupe(heap, "--apply", "hardlink")
-    assert "2 files would become hard links" in linking.stdout
+    assert "2 files to become hard links" in linking.stdout
     assert f"leave {home}/0-small.png: not byte for byte equal" in linking.stdout
     listed = dedupe(heap, "--apply", "list")
     assert "keep 0.png" in listed.stdout
     assert state(tmp_path) == before
     facts = json.loads(dedupe(heap, "--apply", "hardlink", "--json").stdout)["apply"]
     assert (facts["dry_run"], len(facts["steps"]), len(facts["left"])) == (True, 2, 1)
+    words = ("--apply", "hardlink", "--yes", "--undo-file", tmp_path / "undo", "--json")
+    done = dedupe(heap, *words)
+    assert json.loads(done.stdout)["apply"]["dry_run"] is False
+    assert "2 files linked" in done.stderr
 
 
 @pytest.mark.parametrize("action", ["hardlink", "move"])
@@ -117,7 +121,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("action", ["hardlink", "move"])
-@pytest.mark.parametrize("other_system", [False, True])
+@pytest.mark.parametrize("other_system", [False, pytest.param(True, marks=pytest.mark.slow(reason="each change"))])
 def test_interrupted_anywhere_nothing_is_lost(
     heap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, other_system: bool
 ) -> None:
