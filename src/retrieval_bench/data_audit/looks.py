@@ -17,7 +17,7 @@ from PIL import Image
 from retrieval_bench.core import BadImage, Images
 from retrieval_bench.images.reading import DECODER_VERSION, decode
 from retrieval_bench.images.screening import looked_at
-from retrieval_bench.system.cache import FeatureCache, recipe_key
+from retrieval_bench.system.cache import FeatureCache, code_version, recipe_key
 
 FLAT = 4.0
 """Standard deviation of the grey levels, 0 to 255, below which an image is called flat. Its hashes mean nothing."""
@@ -27,7 +27,6 @@ SIDE = 8
 
 _HEAD = struct.Struct("<IIf16s")  # height, width, contrast, digest of the pixels
 _AT_ONCE = 1024
-_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +76,7 @@ def look_at_all(
     images: Images, cache: FeatureCache, threads: int, progress: Callable[[int, int], None]
 ) -> tuple[Looks, list[int], list[tuple[int, BadImage]]]:
     """Look at every image, some at a time. Returns what was seen, of which rows, and the others with their reasons."""
-    key = recipe_key({"kind": "look", "version": _VERSION, "decoder": DECODER_VERSION})
+    key = recipe_key({"kind": "look", "code": code_version(__file__), "decoder": DECODER_VERSION})
     n, width = len(images), _HEAD.size + SIDE * SIDE * 3
     seen = np.zeros((n, width), np.uint8)
     bad: list[tuple[int, BadImage]] = []
