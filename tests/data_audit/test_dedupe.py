@@ -17,6 +17,9 @@ import pytest
 from PIL import Image
 
 from retrieval_bench.data_audit.duplicates import groups, pairs_within
+from retrieval_bench.datasets.shop.camera import Camera
+from retrieval_bench.datasets.shop.drawing import Dice
+from retrieval_bench.datasets.shop.view import SCENES, View
 from retrieval_bench.images.perturbations import perturbed
 from retrieval_bench.report.duplicates import page
 from tests.support.command import call
@@ -201,6 +204,40 @@ def test_copies_that_are_there_already_do_not_move_the_line(tmp_path: Path) -> N
         assert [len(group["members"]) for group in found["groups"]] == [8]
         assert abs(found["judged"]["held_out"]["recall"] - plain["judged"]["held_out"]["recall"]) <= 0.05
         assert found["judged"]["held_out"]["precision"] == 1.0
+
+
+@pytest.mark.slow(reason="renders 400 pictures")
+def test_several_views_of_each_product_do_not_move_the_line(tmp_path: Path) -> None:
+    """100 products by four near-identical views each, against one view each: the copies found are as many."""
+    camera = Camera(0)
+    for product, look in enumerate(camera.looks):
+        base = Dice("base", look.name)
+        scene, turn = base.pick(SCENES), base.between(-8.0, 8.0)
+        for number in range(4):
+            dice = Dice("view", look.name, number)
+            view = View(
+                view="phone",
+                rotation_deg=turn + dice.between(-3.0, 3.0),
+                scale=0.85 + dice.between(-0.03, 0.03),
+                shift_x=dice.between(-0.02, 0.02),
+                shift_y=dice.between(-0.02, 0.02),
+                brightness=1.0 + dice.between(-0.06, 0.06),
+                jpeg_quality=90,
+                background=scene,
+            )
+            pixels, _ = camera._phone(product, view, Dice("scene", look.name))
+            for part in ("four", "one") if number == 0 else ("four",):
+                own = tmp_path / part / look.name
+                own.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(own / f"{number}.png")
+    one = facts_of(tmp_path / "one")["methods"][0]["judged"]
+    for words in ((), ("--labels", "folders")):
+        four = facts_of(tmp_path / "four", *words)["methods"][0]
+        assert four["judged"]["alike_by_nature"] >= 500, "of 600 pairs of one product"
+        assert abs(four["judged"]["held_out"]["recall"] - one["held_out"]["recall"]) <= 0.05
+        members = [{member["id"].split("/")[0] for member in group["members"]} for group in four["groups"]]
+        assert len(members) >= 20
+        assert sum(len(labels) == 1 for labels in members) >= 0.95 * len(members)
 
 
 def test_the_page_needs_no_groups() -> None:
