@@ -104,7 +104,13 @@ def dedupe_command(
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Find near-duplicates, and put them away if asked to. The threshold is measured on planted copies."""
+    """Find near-duplicates, and put them away if asked to. The threshold is measured on planted copies.
+
+    Pairs that resemble each other by nature, or have one label, are not counted as false; a line says how many there
+    are. Every two images of a group lie within the threshold. The one to keep is a file before a link, then the one of
+    most pixels, then of most bytes, then the first by name. Flat images are counted, and grouped by equal pixels alone.
+    What was computed is kept, so that the same command goes on after an interruption.
+    """
     from benchmark.display import Display
     from retrieval_bench.data_audit import dedupe
     from retrieval_bench.registry import DATASETS, parse

@@ -249,6 +249,15 @@ def test_nothing_is_overwritten(heap: Path, tmp_path: Path) -> None:
     assert to.is_dir(), "it was there before"
 
 
+def test_an_animation_is_not_moved_for_a_still(heap: Path, tmp_path: Path) -> None:
+    frames = [photo_of(45, 60, number) for number in (5, 3)]
+    frames[0].save(heap / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(heap / "still.gif")
+    result = dedupe(heap, tmp_path / "gone", "--apply", "move")
+    assert "moving.gif: an animation or several pages" in result.stdout
+    assert "still.gif to" in result.stdout
+
+
 def test_links_are_compared_and_never_touched(tmp_path: Path) -> None:
     inside, outside = tmp_path / "in", tmp_path / "out"
     inside.mkdir()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retrieval_bench.core import BenchError, Images, printable
+from retrieval_bench.images.formats import has_frames
 from retrieval_bench.system.files import write_whole
 
 Action = Literal["hardlink", "move"]
@@ -74,7 +75,7 @@ def planned(
 
     hardlink: a file of a group that equals a better one byte for byte becomes a further name of that. Others stay as
     they are: a link would lose what they hold. move: every file but the best of its group goes to the same place below
-    `to`. Links, and files that are reached through a link, stay as they are in both.
+    `to`; an animation only if it equals that one. Links, and files reached through a link, stay as they are in both.
 
     Args:
         action: "hardlink" or "move".
@@ -117,6 +118,9 @@ def planned(
                 left.append((str(path), "a link, or reached through one"))
                 continue
             keep = kept_of[digest] if action == "hardlink" else home / paths[group[0]].relative_to(folder)
+            if action == "move" and digest not in kept_of and has_frames(images.read(row)):
+                left.append((str(path), "an animation or several pages, of which only the first was compared"))
+                continue
             status = path.lstat()
             if action == "hardlink" and keep.stat().st_dev != status.st_dev:
                 left.append((str(path), "on another file system than the one to keep"))

@@ -44,7 +44,10 @@ def pairs_within(features: np.ndarray, radius: float, distance: Distance, *, mos
     once = left <= found.indices  # the diagonal too: copies of one row are pairs among themselves
     left, right, near = left[once], found.indices[once], found.distances[once]
     if int((counts[left] * counts[right]).sum()) > 2 * most:
-        raise BenchError(f"more than {most:,} pairs lie within {radius:g}, too many to be duplicates; lower the radius")
+        raise BenchError(
+            f"more than {most:,} pairs lie within {radius:g}, too many to look at; "
+            "lower the radius, or put equal files away first: dedupe FOLDER DIR --apply move"
+        )
     alone = (counts[left] == 1) & (counts[right] == 1)
     plain = alone & (left != right)
     first, second = [members[starts[left[plain]]]], [members[starts[right[plain]]]]
