@@ -10,7 +10,7 @@ import typer
 
 from benchmark.app import app, command, say
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, usable_threads
+from benchmark.options import DataRoot, MaxPixels, decoding, usable_threads
 from retrieval_bench.core import BenchError
 
 
@@ -36,6 +36,7 @@ def audit_command(
         typer.Option(metavar="RECORD", help="Also show the scores of this record without the leaked queries."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of samples and of what methods learn.")] = 0,
+    max_pixels: MaxPixels = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything, with examples, as JSON.")] = False,
 ) -> None:
@@ -44,6 +45,7 @@ def audit_command(
     from benchmark.display import Display
     from retrieval_bench.compare.reload import dataset_of
     from retrieval_bench.data_audit import audit
+    from retrieval_bench.images.reading import decoded_by
     from retrieval_bench.records.files import load, load_rankings
     from retrieval_bench.registry import DATASETS, parse
 
@@ -56,7 +58,7 @@ def audit_command(
         )
     with interruptible(), Display() as display:
         shown = stoppable(display)
-        data = spec.build(data_root)
+        data = decoded_by(spec.build(data_root), decoding(max_pixels))
         if whole is not None:
             dataset_of(whole, data_root)  # refuses a record of other images
         items = audit.items_of(data)

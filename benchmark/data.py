@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import DataRoot
+from benchmark.options import DataRoot, MaxPixels, decoding
 
 if TYPE_CHECKING:
     from retrieval_bench.core import Dataset
@@ -22,6 +22,7 @@ app.add_typer(data, name="data")
 def prepare_command(
     name: Annotated[str, typer.Argument(metavar="NAME[:key=value...]", help="A dataset; see `list datasets`.")],
     data_root: DataRoot = None,
+    max_pixels: MaxPixels = None,
     sheet: Annotated[
         Path | None,
         typer.Option(metavar="FILE.png", help="Also write a contact sheet: one picture with a sample of the images."),
@@ -31,13 +32,14 @@ def prepare_command(
     from benchmark.display import Display
     from retrieval_bench.core import DISTRACTOR
     from retrieval_bench.datasets.sheet import contact_sheet
+    from retrieval_bench.images.reading import decoded_by
     from retrieval_bench.images.screening import screen
     from retrieval_bench.registry import DATASETS, parse
     from retrieval_bench.system.cores import usable_cores
 
     spec = parse(DATASETS, name)
     with Display() as display:
-        dataset: Dataset = spec.build(data_root)
+        dataset: Dataset = decoded_by(spec.build(data_root), decoding(max_pixels))
         dataset, skipped = screen(
             dataset, threads=usable_cores(), progress=lambda done, total: display("checking images", done, total)
         )

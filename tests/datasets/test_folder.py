@@ -155,9 +155,10 @@ def test_what_is_no_image_is_ignored_and_counted(tmp_path: Path) -> None:
     (tmp_path / ".cache").mkdir()
     photo(tmp_path / ".cache" / "x.jpg")
     photo(tmp_path / "loose.jpg")
+    (tmp_path / ".listing").touch()
     dataset = folder(tmp_path)
     assert len(where(dataset)) == 60
-    assert dataset.notices == ("7 files are ignored: 2 .txt, 2 hidden, 2 outside a label's folder, 1 without a suffix",)
+    assert dataset.notices == ("8 files are ignored: 2 .txt, 3 hidden, 2 outside a label's folder, 1 without a suffix",)
 
 
 def test_bad_files_are_left_to_screening(tmp_path: Path) -> None:

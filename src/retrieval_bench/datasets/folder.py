@@ -170,7 +170,7 @@ def _scan(root: Path, tops: Mapping[str, str]) -> tuple[list[_File], list[str]]:
     passed_over = PassedOver()
     for top, split in tops.items():
         loose = (name for name in names_in(root / top) if not os.path.isdir(root / top / name))
-        passed_over.ignored.update("outside a label's folder" for name in loose if not name.startswith("."))
+        passed_over.ignored.update("hidden" if name.startswith(".") else "outside a label's folder" for name in loose)
         for name in _subfolders(root / top):
             paths = list(image_files(root / top / name, passed_over, above=(os.path.realpath(root),)))
             files += [

@@ -204,7 +204,7 @@ def _decoded_once(dataset: Dataset, how: Decoding) -> Dataset:
 
 def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset, tuple[SkippedImage, ...]]:
     """Screen through the cache: an image that was once decoded whole is not decoded again."""
-    key = recipe_key({"kind": "look", "decoder": plan.decoding.key})
+    key = recipe_key({"kind": "screened", "decoder": plan.decoding.key})
     digests = {split.images.digest(row) for split in dataset.splits.values() for row in range(len(split))}
     most = plan.decoding.max_pixels
     known: dict[str, Look] = {}

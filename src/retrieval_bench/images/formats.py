@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import io
+import warnings
 from importlib import metadata
 from typing import NamedTuple
 
 import PIL.features
+from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """Pillow's names of what is read without an extra."""
@@ -122,6 +125,18 @@ def opened_as(data: bytes) -> tuple[str, ...]:
         return FORMATS
     _load(name)
     return (OPTIONAL[name].pillow,)
+
+
+def has_frames(data: bytes) -> bool:
+    """Whether an image has more pictures than the one that is decoded: an animation, or pages."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=opened_as(data)) as image:
+                # MPO is what phones write: a JPEG with a preview or a depth map behind it
+                return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    except Exception:  # by the same many exceptions as in decoding: nothing is known of frames
+        return False
 
 
 @functools.cache

@@ -7,12 +7,13 @@ import io
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from retrieval_bench.core import BadImage, Images, printable
+from retrieval_bench.core import BadImage, Dataset, Images, printable
 from retrieval_bench.images.decoding import Decoded, Decoding, decode, decoded
 
 MAX_BYTES = 256 * 2**20
@@ -151,6 +152,18 @@ class DecodedBy:
     def take(self, rows: Sequence[int]) -> DecodedBy:
         """Select images, in this order."""
         return DecodedBy(self.images.take(rows), self.how)
+
+
+def decoded_by(dataset: Dataset, how: Decoding) -> Dataset:
+    """The same dataset, its images decoded in a certain way."""
+    return dataset.with_splits(
+        {name: replace(split, images=DecodedBy(split.images, how)) for name, split in dataset.splits.items()}
+    )
+
+
+def how_of(images: Images) -> Decoding:
+    """How these images are decoded."""
+    return images.how if isinstance(images, DecodedBy) else Decoding()
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
