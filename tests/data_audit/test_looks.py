@@ -11,7 +11,8 @@ from PIL import Image
 from retrieval_bench.core import BadImage
 from retrieval_bench.data_audit import looks
 from retrieval_bench.data_audit.looks import FLAT, contrast_of, look_at_all, thumbnail_of
-from retrieval_bench.images.reading import ImageBytes, encode_png
+from retrieval_bench.images import decoding
+from retrieval_bench.images.reading import DecodedBy, ImageBytes, encode_png
 from retrieval_bench.system.cache import FeatureCache
 from tests.support.pictures import pictures
 
@@ -42,15 +43,14 @@ def test_what_is_seen(tmp_path: Path) -> None:
 def test_it_is_looked_once_and_again_where_the_decoder_or_the_code_differs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = ImageBytes([encode_png(one) for one in pictures()[:5]])
-    decoded: list[bytes] = []
-    real = looks.decode
+    decoded: list[int] = []
 
-    def decode(content: bytes) -> np.ndarray:
-        decoded.append(content)
-        return real(content)
+    class Counted(ImageBytes):
+        def __getitem__(self, row: int) -> np.ndarray:
+            decoded.append(row)
+            return super().__getitem__(row)
 
-    monkeypatch.setattr(looks, "decode", decode)
+    images = Counted([encode_png(one) for one in pictures()[:5]])
 
     def look() -> int:
         decoded.clear()
@@ -62,12 +62,20 @@ def test_it_is_looked_once_and_again_where_the_decoder_or_the_code_differs(
     first = look_at_all(images, FeatureCache(tmp_path), 1, lambda done, total: None)[0]
     assert look() == 0
     with monkeypatch.context() as patch:
-        patch.setattr(looks, "DECODER_VERSION", "another")
+        patch.setattr(decoding, "DECODER_VERSION", "another")
         assert look() == 5
     with monkeypatch.context() as patch:
         patch.setattr(looks, "code_version", lambda file: "another")
         assert look() == 5
     assert look() == 0
+
+
+def test_a_picture_above_the_limit_is_refused_although_it_was_seen(tmp_path: Path) -> None:
+    images = ImageBytes([encode_png(one) for one in pictures()[:5]])
+    for most, refused in ((10_000_000, []), (1, [0, 1, 2, 3, 4]), (10_000_000, [])):
+        some = DecodedBy(images, decoding.Decoding(max_pixels=most))
+        bad = look_at_all(some, FeatureCache(tmp_path), 1, lambda done, total: None)[2]
+        assert [row for row, _ in bad] == refused
 
 
 def test_bad_images_are_not_kept(tmp_path: Path) -> None:
