@@ -116,7 +116,7 @@ def decoded(data: bytes, how: Decoding = Decoding()) -> Decoded:
         kind = format_of(data[:HEAD])
         if kind in OPTIONAL and not readable(kind):
             raise BadImage(f"{kind}, which cannot be read here", needs(kind)) from None
-        like = _starts_like(data)
+        like = _starts_like(data) or kind
         if like:
             raise BadImage("damaged", f"it starts like {like}, but its header cannot be read") from None
         raise BadImage("not an image", f"no {'/'.join(FORMATS)} image; it starts with {data[:12]!r}") from None
