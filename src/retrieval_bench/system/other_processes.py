@@ -10,11 +10,15 @@ import psutil
 DISTURBED = 0.10
 """Above this share of the cores, times are not compared."""
 
+LEAST_S = 0.4
+"""Of a shorter time, a share would be off by more than 5 %."""
+
 
 class OtherProcesses:
     """`with OtherProcesses() as others: ...; others.share`: the part of the usable cores that others took meanwhile.
 
-    None where the system does not tell. Children of this process that still run count as others.
+    None where the system does not tell, or the time was too short: it counts in hundredths of a second. Children of this
+    process that still run count as others.
     """
 
     share: float | None = None
@@ -26,7 +30,7 @@ class OtherProcesses:
     def __exit__(self, *exc: object) -> None:
         wall, everybody, this, cores = (after - before for after, before in zip(_now(), self._start, strict=True))
         capacity = wall * (self._start[3] + cores)
-        self.share = min(max((everybody - this) / capacity, 0.0), 1.0) if capacity > 0 else None
+        self.share = min(max((everybody - this) / capacity, 0.0), 1.0) if wall >= LEAST_S else None
 
 
 def _now() -> tuple[float, float, float, int]:
