@@ -17,8 +17,8 @@ LEAST_S = 0.4
 class OtherProcesses:
     """`with OtherProcesses() as others: ...; others.share`: the part of the usable cores that others took meanwhile.
 
-    None where the system does not tell, or the time was too short: it counts in hundredths of a second. Children of this
-    process that still run count as others.
+    None where the time was too short to tell: systems count in hundredths of a second. Children of this process that
+    still run count as others.
     """
 
     share: float | None = None
