@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
-from PIL import Image
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.extractors.hashes.thumbnail import grey_thumbnail
 from retrieval_bench.registry import EXTRACTORS
 
 MAX_SIZE = 64
@@ -48,13 +48,14 @@ def checked_size(name: str, size: int) -> int:
     return size
 
 
-def _of_imagehash(compute: Callable[..., Any], size: int) -> ImageHash:
-    """compute: imagehash's function. size: the hash has size * size bits."""
-    return ImageHash(partial(_bits, compute, size), size * size)
+def _of_imagehash(compute: Callable[..., Any], size: int, width: int, height: int) -> ImageHash:
+    """compute: imagehash's function. size: the hash has size * size bits. width, height: of the grey picture that it
+    makes first, which is made for it: it takes most of the time."""
+    return ImageHash(partial(_bits, compute, size, width, height), size * size)
 
 
-def _bits(compute: Callable[..., Any], size: int, image: np.ndarray) -> np.ndarray:
-    return compute(Image.fromarray(image), hash_size=size).hash
+def _bits(compute: Callable[..., Any], size: int, width: int, height: int, image: np.ndarray) -> np.ndarray:
+    return compute(grey_thumbnail(image, width, height), hash_size=size).hash
 
 
 @EXTRACTORS(
@@ -72,7 +73,7 @@ def phash(setup: Setup, *, size: int = 8) -> Extractor:
     """
     import imagehash
 
-    return _of_imagehash(imagehash.phash, checked_size("phash", size))
+    return _of_imagehash(imagehash.phash, checked_size("phash", size), 4 * size, 4 * size)
 
 
 @EXTRACTORS(
@@ -90,7 +91,7 @@ def dhash(setup: Setup, *, size: int = 8) -> Extractor:
     """
     import imagehash
 
-    return _of_imagehash(imagehash.dhash, checked_size("dhash", size))
+    return _of_imagehash(imagehash.dhash, checked_size("dhash", size), size + 1, size)
 
 
 @EXTRACTORS(
@@ -108,4 +109,4 @@ def ahash(setup: Setup, *, size: int = 8) -> Extractor:
     """
     import imagehash
 
-    return _of_imagehash(imagehash.average_hash, checked_size("ahash", size))
+    return _of_imagehash(imagehash.average_hash, checked_size("ahash", size), size, size)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from retrieval_bench.core import BenchError, Extractor, Setup
 from retrieval_bench.extractors.hashes.imagehash import UPRIGHT_RGB, ImageHash, checked_size
+from retrieval_bench.extractors.hashes.thumbnail import grey_thumbnail
 from retrieval_bench.registry import EXTRACTORS
 
 
@@ -21,14 +22,13 @@ def wavelet_bits(image: np.ndarray, size: int) -> np.ndarray:
     """
     import imagehash
 
-    picture = Image.fromarray(image)
-    scale = max(2 ** int(np.log2(min(picture.size))), size)
-    grey = np.asarray(picture.convert("L").resize((scale, scale), Image.Resampling.LANCZOS))
+    scale = max(2 ** int(np.log2(min(image.shape[:2]))), size)
+    grey = np.asarray(grey_thumbnail(image, scale, scale))
     sums = grey.reshape(size, scale // size, size, scale // size).sum(axis=(1, 3), dtype=np.int64)
     half = sums.size // 2
     below, above = np.partition(sums.ravel(), [half - 1, half])[[half - 1, half]]
     if below == above:
-        return imagehash.whash(picture, hash_size=size).hash
+        return imagehash.whash(Image.fromarray(image), hash_size=size).hash
     return sums >= above
 
 
