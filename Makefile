@@ -12,7 +12,7 @@ ARGS ?=
 # An index of PyTorch builds, such as https://download.pytorch.org/whl/cpu, whose builds need 1 GB in place of 5.
 TORCH_INDEX ?=
 
-.PHONY: bench test quick check docs pictures format smoke reference turned ablation grocery kernel wheel clean
+.PHONY: bench test quick check docs pictures format smoke reference turned ablation grocery kernel extraction wheel clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)  ## the default table from the embedded dataset
@@ -104,6 +104,9 @@ $(TUNED): | $(READY)
 
 kernel: $(READY)  ## the top-k kernel against its peers, in one table
 	$(BIN)/python -m benchmark.kernel $(ARGS)
+
+extraction: $(READY)  ## files to features against what people write and use, in one table
+	$(BIN)/python -m benchmark.extraction $(ARGS)
 
 wheel: $(READY)  ## sdist and wheel in dist/, and the wheel used in an empty environment outside this tree
 	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python .ci/wheel.py
