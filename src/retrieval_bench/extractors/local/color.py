@@ -38,13 +38,14 @@ def lab_statistics(image: np.ndarray, *, side: int, cells: tuple[int, ...], step
             cv2.boxFilter(values, -1, (cell, cell), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
             for values in (lab, lab * lab)
         )
-        statistics = np.dstack([mean, np.sqrt(np.maximum(square - mean * mean, 0))])
         tops, lefts = (np.arange(0, length - SIDE * cell + 1, step) for length in (height, width))
-        parts = [
-            statistics[down : down + tops[-1] + 1 : step, across : across + lefts[-1] + 1 : step]
-            for down in (0, cell)
-            for across in (0, cell)
-        ]
+        parts = []
+        for down in (0, cell):
+            for across in (0, cell):
+                # Only where patches begin: the boxes between them are never asked for.
+                begin = slice(down, down + tops[-1] + 1, step), slice(across, across + lefts[-1] + 1, step)
+                average = mean[begin]
+                parts += [average, np.sqrt(np.maximum(square[begin] - average * average, 0))]
         described.append(np.concatenate(parts, axis=2).reshape(-1, 6 * SIDE * SIDE))
         centres = ((start + cell) / length - 0.5 for start, length in ((tops, height), (lefts, width)))
         places.append(np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2))
