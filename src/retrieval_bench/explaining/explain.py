@@ -12,7 +12,7 @@ import numpy as np
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split
 from retrieval_bench.evaluation.relevance import relevant_among
 from retrieval_bench.experiment.features import fitted
-from retrieval_bench.experiment.prepare import FROM_GALLERY, Plan, learned_split, relevant_by
+from retrieval_bench.experiment.prepare import FROM_GALLERY, Plan, decoded_once, learned_split, relevant_by
 from retrieval_bench.explaining import bits, choice, keypoints, networks, words
 from retrieval_bench.explaining.clues import Band, Clue, Explanation, Neighbour, PartClues, Shown, Unexplained
 from retrieval_bench.extractors.controls import Oracle, RandomControl
@@ -63,6 +63,7 @@ def explain(
         place, chosen = choice.most_disputed(arrays, disputing)
     else:
         place = choice.query_row(arrays, query)
+    dataset = decoded_once(dataset, plan.decoding)
     asked = _Images(dataset.query, dataset.label_names)
     gallery = _Images(dataset.gallery, dataset.label_names)
     shown = asked[str(arrays["query_ids"][place])]

@@ -25,10 +25,14 @@ UPRIGHT_RGB = (
 
 @dataclass(eq=False)
 class ImageHash:
-    """bits_of: one image, (h, w, 3) uint8 -> its bits, a bool array of any shape with n_bits entries."""
+    """bits_of: one image, (h, w, 3) uint8 -> its bits, a bool array of any shape with n_bits entries.
+
+    wanted: the side in pixels to which it shrinks images first; None: it looks at every pixel.
+    """
 
     bits_of: Callable[[np.ndarray], np.ndarray]
     n_bits: int
+    wanted: int | None = None
     distance: Distance = "hamming"
 
     def fit(self, train: Split) -> Self:
@@ -48,9 +52,9 @@ def checked_size(name: str, size: int) -> int:
     return size
 
 
-def _of_imagehash(compute: Callable[..., Any], size: int) -> ImageHash:
-    """compute: imagehash's function. size: the hash has size * size bits."""
-    return ImageHash(partial(_bits, compute, size), size * size)
+def _of_imagehash(compute: Callable[..., Any], size: int, wanted: int) -> ImageHash:
+    """compute: imagehash's function. size: the hash has size * size bits. wanted: the side to which it shrinks."""
+    return ImageHash(partial(_bits, compute, size), size * size, wanted)
 
 
 def _bits(compute: Callable[..., Any], size: int, image: np.ndarray) -> np.ndarray:
@@ -72,7 +76,7 @@ def phash(setup: Setup, *, size: int = 8) -> Extractor:
     """
     import imagehash
 
-    return _of_imagehash(imagehash.phash, checked_size("phash", size))
+    return _of_imagehash(imagehash.phash, checked_size("phash", size), 4 * size)
 
 
 @EXTRACTORS(
@@ -90,7 +94,7 @@ def dhash(setup: Setup, *, size: int = 8) -> Extractor:
     """
     import imagehash
 
-    return _of_imagehash(imagehash.dhash, checked_size("dhash", size))
+    return _of_imagehash(imagehash.dhash, checked_size("dhash", size), size + 1)
 
 
 @EXTRACTORS(
@@ -108,4 +112,4 @@ def ahash(setup: Setup, *, size: int = 8) -> Extractor:
     """
     import imagehash
 
-    return _of_imagehash(imagehash.average_hash, checked_size("ahash", size))
+    return _of_imagehash(imagehash.average_hash, checked_size("ahash", size), size)
