@@ -39,9 +39,10 @@ def run_command(
     methods: Annotated[
         str | None,
         typer.Option(
-            metavar="a,b[:key=value...]",
-            help="Methods with their options, comma-separated. Default: one of each family and the controls "
-            "(sift, hog, phash, color, resnet18, convnet, random, oracle). Any torchvision network works.",
+            metavar="a,b[:key=value...][@cleaning...]",
+            help="Methods with their options, comma-separated; sift@trim cleans images first. Default: one of each "
+            "family and the controls (sift, hog, phash, color, resnet18, convnet, random, oracle). Any torchvision "
+            "network works.",
         ),
     ] = None,
     dataset: Annotated[
