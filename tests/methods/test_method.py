@@ -55,7 +55,7 @@ def test_a_cleaned_extractor_is_plain_of_its_family_and_says_all_options() -> No
     assert method.family == "hash"
     assert method.resolved == {
         "size": 8,
-        "cleaning": ["trim:tolerance=12:least=0.5", "denoise:by=bilateral:strength=20.0:radius=3"],
+        "cleaning": ["trim:tolerance=12:least=0.5", "denoise:by=bilateral:strength=0.0:radius=3"],
     }
     assert method != parse_method("phash")
     assert method.members[0] != parse_method("phash").members[0]

@@ -24,7 +24,7 @@ STEEPEST, MOST_TILES = 40.0, 64
 
 
 @CLEANINGS("denoise", about="smooths noise and keeps edges: a bilateral filter, or non-local means")
-def denoise(*, by: Literal["bilateral", "nlmeans"] = "bilateral", strength: float = 20.0, radius: int = 3) -> Clean:
+def denoise(*, by: Literal["bilateral", "nlmeans"] = "bilateral", strength: float = 0.0, radius: int = 3) -> Clean:
     """Smooth what differs little from its surroundings.
 
     The bilateral filter (Tomasi and Manduchi, ICCV 1998): each pixel becomes a mean of its neighbours, weighed by
@@ -32,17 +32,19 @@ def denoise(*, by: Literal["bilateral", "nlmeans"] = "bilateral", strength: floa
     pixel becomes a mean of the pixels whose surroundings look like its own, lightness and colours apart.
 
     Args:
-        by: `bilateral`, or `nlmeans` (non-local means), which takes a hundred times as long.
-        strength: differences that are smoothed away, in grey levels, above 0 to 255: the deviation of the Gaussian, for
-            `nlmeans` its parameter h, which is usually 3 to 10.
+        by: `bilateral`, or `nlmeans` (non-local means), which takes thirty times as long.
+        strength: differences that are smoothed away, in grey levels, up to 255: the deviation of the Gaussian, or the
+            parameter h of `nlmeans`. 0 takes 20 for `bilateral` and 5 for `nlmeans`.
         radius: pixels around a pixel, 1 to 15. `bilateral`: neighbours that count. `nlmeans`: surroundings that are
             compared, looked for three times as far.
     """
-    if not 0 < strength <= 255:
-        raise BenchError(f"denoise: strength={strength:g} is not above 0 and at most 255 grey levels")
+    if not 0 <= strength <= 255:
+        raise BenchError(f"denoise: strength={strength:g} is not between 0 and 255 grey levels")
     if not 1 <= radius <= 15:
         raise BenchError(f"denoise: radius={radius} is not between 1 and 15 pixels")
-    return functools.partial(_bilateral if by == "bilateral" else _nlmeans, strength=strength, radius=radius)
+    if by == "bilateral":
+        return functools.partial(_bilateral, strength=strength or 20.0, radius=radius)
+    return functools.partial(_nlmeans, strength=strength or 5.0, radius=radius)
 
 
 def _bilateral(pixels: np.ndarray, *, strength: float, radius: int) -> np.ndarray:
