@@ -14,7 +14,7 @@ import typer
 from benchmark.app import app, command, say
 from benchmark.options import DataRoot
 from retrieval_bench.core import BenchError
-from retrieval_bench.registry import ALL, Entry, unknown
+from retrieval_bench.registry import ALL, CLEANINGS, Entry, unknown
 
 WIDTH = 80
 NAMES = 16
@@ -31,8 +31,8 @@ def list_command(
         str | None,
         typer.Argument(
             metavar="[KIND|NAME]",
-            help="methods, joins, steps, classifiers, datasets, metrics, backends, perturbations; or the name of one "
-            "thing, as sift.",
+            help="methods, cleanings, joins, steps, classifiers, datasets, metrics, backends, perturbations; or the "
+            "name of one thing, as sift.",
         ),
     ] = None,
     dataset: Annotated[
@@ -42,7 +42,7 @@ def list_command(
     data_root: DataRoot = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, with options and definitions, as JSON.")] = False,
 ) -> None:
-    """List methods by family, joins, re-ranking steps, classifiers, datasets, metrics and backends, one line each.
+    """List methods by family, cleanings, joins, steps, classifiers, datasets, metrics and backends, one line each.
 
     `list NAME` explains one of them: each option, its default and its meaning. `list metrics` says how each metric is
     defined, and with --dataset what a perfect ranking reaches there.
@@ -149,7 +149,8 @@ def _explained(kind: str, entry: Entry) -> Iterator[str]:
         text = f"Write the value of `{main}` behind the name, {entry.name}={default}; others follow behind colons."
     else:
         called = f"{entry.name}:{argument.upper()}" if argument else entry.name
-        given = f"{called}:{first}={_written(options[first].default)}"
+        before = "sift@" if kind == CLEANINGS.kind else ""
+        given = f"{before}{called}:{first}={_written(options[first].default)}"
         text = f"Write options behind the name, each behind a colon: {given}"
     yield from _wrapped(text, indent=2)
 

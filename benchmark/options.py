@@ -27,6 +27,11 @@ class Relevance(StrEnum):
     graded = "graded"
 
 
+class Decode(StrEnum):
+    full = "full"
+    reduced = "reduced"
+
+
 class LearnFrom(StrEnum):
     train = "train"
     gallery = "gallery"

@@ -13,6 +13,7 @@ from benchmark.app import GATE_FAILED, OK, SOME_FAILED, app, command, say
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
     DataRoot,
+    Decode,
     Device,
     LearnFrom,
     MaxPixels,
@@ -38,9 +39,10 @@ def run_command(
     methods: Annotated[
         str | None,
         typer.Option(
-            metavar="a,b[:key=value...]",
-            help="Methods with their options, comma-separated. Default: one of each family and the controls "
-            "(sift, hog, phash, color, resnet18, convnet, random, oracle). Any torchvision network works.",
+            metavar="a,b[:key=value...][@cleaning...]",
+            help="Methods with their options, comma-separated; sift@trim cleans images first. Default: one of each "
+            "family and the controls (sift, hog, phash, color, resnet18, convnet, random, oracle). Any torchvision "
+            "network works.",
         ),
     ] = None,
     dataset: Annotated[
@@ -89,6 +91,13 @@ def run_command(
         float, typer.Option(min=0.0, max=1.0, help="Stop if more than this share of the images is unusable.")
     ] = 0.01,
     max_pixels: MaxPixels = None,
+    decode: Annotated[
+        Decode,
+        typer.Option(
+            help="reduced: decode large JPEG photos at 1/2, 1/4 or 1/8 of their size, where every method of the run "
+            "shrinks them by more than that."
+        ),
+    ] = Decode.full,
     perturb: Annotated[
         str | None,
         typer.Option(
@@ -147,6 +156,7 @@ def run_command(
         backend=BACKENDS[backend].name,
         max_bad=max_bad,
         decoding=decoding(max_pixels),
+        decode=decode.value,
         perturb=() if perturb is None else parse_perturbations(perturb),
         severities=parse_severities(severity),
         relevance=relevance.value,
@@ -207,6 +217,7 @@ def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
         "backend": plan.backend,
         "relevance": plan.relevance,
         "learn from": plan.learn_from,
+        "decode": plan.decode,
         "cache": "off" if plan.cache.root is None else printable(plan.cache.root),
         "out": printable(folder),
     }

@@ -358,6 +358,8 @@ class Extractor(Protocol):
     - progress: (what, done, total) -> None. The runner sets it before `fit`, if the extractor has it: for learning that
       takes long after the images were read.
     - chunk: number of images that `transform` should be given at once. Absent: a few.
+    - wanted: pixels of the shorter side, at most, to which every picture that has more is shrunk before anything else
+      is done with it. Absent or None: it looks at every pixel. `run --decode reduced` reads it.
     - mark: for example "untrained". The method is then called "resnet50[untrained]" everywhere.
     - weights: {"source": ..., "sha256": ...} of the network's weights, for the record.
     - trained_on: what a weights file says of its training. A query that is among its images is refused.

@@ -340,6 +340,7 @@ def _write(value: Any) -> str:
 EXTRACTORS = Registry("method", "extractors")
 DATASETS = Registry("dataset", "datasets")
 METRICS = Registry("metric", "evaluation.metrics")
+CLEANINGS = Registry("cleaning", "images.cleaning")
 JOINS = Registry("way to join methods", "methods.fusion")
 STEPS = Registry("re-ranking step", "methods.reranking")
 CLASSIFIERS = Registry("classifier", "classifiers")
@@ -347,6 +348,7 @@ BACKENDS = Registry("backend", "search")
 PERTURBATIONS = Registry("perturbation", "images.perturbations")
 ALL = {
     "methods": EXTRACTORS,
+    "cleanings": CLEANINGS,
     "joins": JOINS,
     "steps": STEPS,
     "classifiers": CLASSIFIERS,

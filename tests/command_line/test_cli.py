@@ -259,7 +259,9 @@ def test_list_names_everything() -> None:
     for name in ("sift", "phash", "resnet50", "rrf", "verify", "grocery", "map@r", "exact"):
         assert re.search(rf"\b{name}\b", text), name
     content = json.loads(call("list", "--json").stdout)
-    kinds = {"methods", "joins", "steps", "classifiers", "datasets", "metrics", "backends", "perturbations"}
+    kinds = {"methods", "joins", "steps", "classifiers", "datasets", "metrics", "backends", "perturbations"} | {
+        "cleanings"
+    }
     assert content.keys() == kinds
     assert all(entry["about"] for entries in content.values() for entry in entries)
     assert "sift" not in call("list", "metrics").stdout
@@ -434,3 +436,22 @@ def test_every_word_in_brackets_survives_in_the_help(words: list[str], one: Any)
         assert word in shown
     if words == ["run"]:
         assert "marked [untrained]." in shown
+
+
+def test_a_cleaning_is_explained_with_a_method_before_it() -> None:
+    text = call("list", "trim").stdout
+    assert text.startswith("trim (cleaning)")
+    assert "sift@trim:tolerance=12" in text
+
+
+@pytest.mark.slow(reason="three runs")
+def test_decode_is_recorded_and_whole_where_a_method_forbids_it(shelf: Path, tmp_path: Path) -> None:
+    for methods, side in (("phash", 32), ("phash,whash", None), ("phash,phash@contrast", None)):
+        out = tmp_path / methods
+        done = run(shelf, out, "--methods", methods, "--decode", "reduced", "--threads", 1)
+        assert done.exit_code == 0, done.stderr
+        record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        assert record["settings"].get("decoded_for") == side
+        assert "--decode reduced" in done.stdout
+        assert ("decoded whole" in done.stdout) == (side is None)
+    assert call("run", "--decode", "small").exit_code == 2

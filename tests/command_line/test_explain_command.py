@@ -127,6 +127,27 @@ def test_a_moved_dataset_is_found(record: Path, shelf: Path, tmp_path: Path) -> 
     assert code == 0, said
 
 
+def test_cleaned_methods_are_explained_by_what_they_saw(tmp_path: Path) -> None:
+    """The distance of the record comes out again; what was trimmed lies elsewhere in the image that is drawn."""
+    shelf = tmp_path / "shelf"
+    for split in ("gallery", "query"):
+        for label in range(3):
+            (shelf / split / str(label)).mkdir(parents=True)
+            pixels = picture(label, len(split)) // np.array([1, 2, 3], np.uint8)
+            pixels[:, 0], pixels[::2, 0] = 0, 200
+            framed = np.pad(pixels, ((0, 0), (9, 0), (0, 0)), constant_values=255)
+            Image.fromarray(framed).save(shelf / split / str(label) / "0.png")
+    out = tmp_path / "record"
+    ran = run_command(shelf, out, "--methods", "hsv@greyworld,phash@contrast,hsv@trim", "--threads", 1)
+    assert ran.exit_code == 0, ran.stderr
+    code, said = explain(tmp_path / "why.png", out)
+    assert code == 0, said
+    assert "hsv@trim: it saw parts of these images" in said
+    assert "greyworld" not in said
+    assert "contrast" not in said
+    assert "warning" not in said
+
+
 def test_a_distance_that_is_not_the_records_is_told(record: Path, tmp_path: Path) -> None:
     """What the record says is shown; what is computed now is compared with it."""
     from retrieval_bench.explaining.explain import _otherwise

@@ -114,6 +114,8 @@ def test_the_entry_says_what_it_is(method: str) -> None:
     assert entry.family in FAMILIES
     assert 10 < len(entry.about) < 90
     assert build(method).distance in DISTANCES
+    wanted = getattr(build(method), "wanted", None)
+    assert wanted is None or (isinstance(wanted, int) and wanted >= 1)
 
 
 def test_shape_dtype_and_finite_rows_for_nasty_images(method: str) -> None:

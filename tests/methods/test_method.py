@@ -18,6 +18,10 @@ from retrieval_bench.methods.parse import parse_method
         ("color+verify:ratio=0.7:shortlist=20", "color+verify=20:ratio=0.7"),
         ("sift+color+reciprocal", "sift+color+reciprocal"),
         ("resnet18+sift+vote+qe=10", "resnet18+sift+vote+qe=10"),
+        ("sift@trim", "sift@trim"),
+        ("sift : words=64 @ trim : tolerance=5 @contrast", "sift:words=64@trim:tolerance=5@contrast"),
+        ("sift@trim+sift+rrf+verify=5", "sift@trim+sift+rrf+verify=5"),
+        ("onnx:me@home/model@v2.onnx@trim", "onnx:me@home/model@v2.onnx@trim"),
     ],
 )
 def test_what_is_read_is_written_in_one_way(text: str, canonical: str) -> None:
@@ -45,6 +49,18 @@ def test_one_extractor_alone_is_what_it_was() -> None:
     assert parse_method("phash+verify").family == "hash"
 
 
+def test_a_cleaned_extractor_is_plain_of_its_family_and_says_all_options() -> None:
+    method = parse_method("phash@trim:least=0.5@denoise")
+    assert method.plain
+    assert method.family == "hash"
+    assert method.resolved == {
+        "size": 8,
+        "cleaning": ["trim:tolerance=12:least=0.5", "denoise:by=bilateral:strength=0.0:radius=3"],
+    }
+    assert method != parse_method("phash")
+    assert method.members[0] != parse_method("phash").members[0]
+
+
 def test_a_network_anywhere_makes_it_deep() -> None:
     assert parse_method("sift+resnet18").deep
     assert not parse_method("sift+color").deep
@@ -70,6 +86,14 @@ def test_a_network_anywhere_makes_it_deep() -> None:
         ("sift+verify=5:shortlist=6", "option 'shortlist' is given twice"),
         ("sift+verify=", "is not an option"),
         ("sift+qe=3:beta=2", "unknown option of qe 'beta'"),
+        ("sift@trimm", "unknown cleaning 'trimm'; did you mean 'trim'"),
+        ("sift@trim=5", "trim takes no value; write trim:key=value"),
+        ("sift@trim:side=5", "unknown option of trim 'side'"),
+        ("sift@denoise:by=magic", "by='magic' is not one of bilateral, nlmeans"),
+        ("sift+verify@trim=100", "verify cleans nothing; write @ behind an extractor"),
+        ("sift+color+rrf@trim", "rrf cleans nothing; write @ behind an extractor"),
+        ("sift@trim+sift@trim", "sift@trim is in it twice"),
+        ("@trim", "a name is missing"),
     ],
 )
 def test_mistakes_get_one_sentence(text: str, sentence: str) -> None:

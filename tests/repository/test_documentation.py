@@ -38,6 +38,7 @@ PAGE_OF = {
     "dataset": "datasets.md",
     "metric": "metrics.md",
     "perturbation": "robustness.md",
+    "cleaning": "cleaning.md",
 }
 """Kind of entry -> the page that lists all of its kind."""
 FOREIGN = ("docker ", "pip ", "git ", "pytest ", "pre-commit ", "python -m build", "--build-arg", "--gpus", "--user")

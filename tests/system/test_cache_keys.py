@@ -25,6 +25,7 @@ from retrieval_bench.experiment import features
 from retrieval_bench.experiment.prepare import prepare
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.images import decoding, perturbations
+from retrieval_bench.images.decoding import Decoding
 from retrieval_bench.images.perturbations import Perturbed
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.methods.parse import Method
@@ -140,7 +141,7 @@ class Work:
     recipes: Mapping[str, Mapping[str, Any]]
 
 
-def work(root: Path, of: Circumstances, wanted: Mapping[str, Split] | None = None) -> Work:
+def work(root: Path, of: Circumstances, wanted: Mapping[str, Split] | None = None, how: Decoding | None = None) -> Work:
     """Describe some splits under these circumstances, with the cache below root."""
     data = shop(2, 2)
 
@@ -148,7 +149,9 @@ def work(root: Path, of: Circumstances, wanted: Mapping[str, Split] | None = Non
         return Probe(of)
 
     method = Method((Spec(Entry(of.method, build, "for tests", "test"), of.options),))
-    chosen = plan(data, method, seed=of.seed, device=of.device, cache=FeatureCache(root), threads=1)
+    chosen = plan(
+        data, method, seed=of.seed, device=of.device, cache=FeatureCache(root), threads=1, decoding=how or Decoding()
+    )
     recipes: dict[str, Mapping[str, Any]] = {}
 
     def noted(recipe: Mapping[str, Any]) -> str:
@@ -198,6 +201,17 @@ def test_what_learns_nothing_shares_its_features_whatever_train_is(tmp_path: Pat
     assert work(tmp_path, Circumstances()).described == 4
     assert work(tmp_path, Circumstances(learned_from="fewer images")).described == 0
     assert work(tmp_path, Circumstances(seed=1)).described == 4
+
+
+def test_features_of_pictures_that_were_decoded_small_are_others(tmp_path: Path) -> None:
+    """For each side that was wanted; the limit of pixels refuses pictures and changes none."""
+    ways = (Decoding(), Decoding(wanted=32), Decoding(wanted=33))
+    for of in ways:
+        found = work(tmp_path, Circumstances(), how=of)
+        assert (found.fits, found.described) == (1, 4)
+    for of in (*ways, Decoding(max_pixels=5_000)):
+        found = work(tmp_path, Circumstances(), how=of)
+        assert (found.fits, found.described) == (0, 0)
 
 
 def test_every_option_of_every_method_counts() -> None:
@@ -412,6 +426,20 @@ def test_sizes_of_another_recipe_are_not_believed(tmp_path: Path, monkeypatch: p
         everywhere(patch, changed[name], "another")
         assert (decoded(), decoded()) == (12, 0)
     assert decoded() == 0
+
+
+@pytest.mark.parametrize("how", [Decoding(wanted=8), Decoding(wanted=9), Decoding(5_000, wanted=8)])
+def test_sizes_of_pictures_that_were_decoded_otherwise_are_not_believed(tmp_path: Path, how: Decoding) -> None:
+    data = shop(2, 2)
+    whole = data.with_splits({part: counted(split) for part, split in data.splits.items()})
+
+    def decoded(how: Decoding) -> int:
+        before = Counted.decoded
+        prepare(plan(whole, "color", cache=FeatureCache(tmp_path), k=(1,), decoding=how))
+        return Counted.decoded - before
+
+    assert [decoded(Decoding()), decoded(how), decoded(how), decoded(Decoding())] == [12, 12, 0, 0]
+    assert decoded(replace(how, max_pixels=6_000)) == 12
 
 
 # --- perturbed queries ------------------------------------------------------------------------------------------------

@@ -307,6 +307,10 @@ def _refuse_false_comparison(before: Record, after: Record) -> None:
         "the limit": (before.settings.limit, after.settings.limit),
         "what counts as relevant": (before.settings.relevance, after.settings.relevance),
         "the split that methods learned from": (before.settings.learn_from, after.settings.learn_from),
+        "the side for which large photos were decoded": (
+            before.settings.decoded_for or "whole",
+            after.settings.decoded_for or "whole",
+        ),
         "the queries left out": (before.dataset.queries_left_out, after.dataset.queries_left_out),
     }
     if not _exact_both(before, after):

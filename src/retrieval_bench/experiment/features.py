@@ -15,7 +15,6 @@ from retrieval_bench.core import BenchError, Extractor, Setup, Split
 from retrieval_bench.experiment.extraction import Extracted, Watched, extract
 from retrieval_bench.experiment.multi_gpu import Team
 from retrieval_bench.experiment.prepare import Plan
-from retrieval_bench.images.decoding import DECODER_VERSION
 from retrieval_bench.methods.fusion import LEARN_FROM
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Part, Pipeline
@@ -63,10 +62,11 @@ def described(
         raise BenchError(f"{pipeline.name} does not keep one vector an image to compare; name a method such as color")
     with pinned(1):
         done = [
-            part_features(part, pipeline, wanted, train, plan.setup, plan.cache, progress) for part in pipeline.members
+            part_features(part, pipeline, wanted, train, plan.setup, plan.decoding.key, plan.cache, progress)
+            for part in pipeline.members
         ]
         if pipeline.join_learns:
-            fit_join(pipeline, done, train, plan.setup, plan.cache, progress)
+            fit_join(pipeline, done, train, plan.setup, plan.decoding.key, plan.cache, progress)
     return pipeline, {name: pipeline.vectors([part.splits[name].features for part in done]) for name in wanted}
 
 
@@ -74,7 +74,7 @@ def fitted(spec: Spec, plan: Plan, train: Split, progress: Progress = silent) ->
     """One extractor after it has learned from `train`, or with what the cache has of that."""
     part = Part(spec, spec.build(plan.setup))
     with pinned(1):
-        _fit(part, _recipe(part, plan.setup), train, plan.cache, part.name, progress)
+        _fit(part, _recipe(part, plan.setup, plan.decoding.key), train, plan.cache, part.name, progress)
     return part.extractor
 
 
@@ -84,12 +84,13 @@ def part_features(
     wanted: Mapping[str, Split],
     train: Split,
     setup: Setup,
+    decoder: str,
     cache: FeatureCache,
     progress: Progress,
 ) -> PartFeatures:
-    """What one part makes of these splits, after learning what it has to learn from `train`."""
+    """What one part makes of these splits, after learning what it has to learn from `train`. decoder: Decoding.key."""
     name = part.name if pipeline.method.plain else f"{pipeline.name}: {part.name}"
-    recipe = _recipe(part, setup)
+    recipe = _recipe(part, setup, decoder)
     try:
         fitted, fit_s = _fit(part, recipe, train, cache, name, progress)
         learned_from = train.content if fitted != "nothing to learn" else None
@@ -124,6 +125,7 @@ def fit_join(
     extracted: list[PartFeatures],
     train: Split,
     setup: Setup,
+    decoder: str,
     cache: FeatureCache,
     progress: Progress,
 ) -> float | None:
@@ -136,14 +138,15 @@ def fit_join(
         if "train" in done.splits:
             features.append(done.splits["train"].features[rows])
         else:
-            done.splits.update(part_features(part, pipeline, {"train": sample}, train, setup, cache, progress).splits)
+            more = part_features(part, pipeline, {"train": sample}, train, setup, decoder, cache, progress)
+            done.splits.update(more.splits)
             features.append(done.splits["train"].features)
     with pinned(setup.threads), Stopwatch() as joining:
         pipeline.fit_join(features, sample.labels)
     return joining.seconds
 
 
-def _recipe(part: Part, setup: Setup) -> dict[str, Any]:
+def _recipe(part: Part, setup: Setup, decoder: str) -> dict[str, Any]:
     """All that a feature depends on besides its image and what was learned."""
     own = Path(inspect.unwrap(part.spec.entry.build).__code__.co_filename)
     rooms = [file for room in FEATURE_ROOMS for file in (_HOME / room).rglob("*.py")]
@@ -155,7 +158,7 @@ def _recipe(part: Part, setup: Setup) -> dict[str, Any]:
         "device": setup.device,
         "distance": part.extractor.distance,
         "weights": getattr(part.extractor, "weights", None),
-        "decoder": DECODER_VERSION,
+        "decoder": decoder,
         "code": code_version(*sources),
         "libraries": library_versions(),
     }

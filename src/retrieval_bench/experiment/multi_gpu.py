@@ -69,9 +69,9 @@ _mine: dict[str, Any] = {}  # of a worker: its extractor and its threads
 
 def _begin(method: str, setup: Setup, devices: Any) -> None:
     import retrieval_bench.extractors  # noqa: F401 - registers the methods
-    from retrieval_bench.registry import EXTRACTORS, parse
+    from retrieval_bench.methods.parse import parse_member
 
-    _mine["extractor"] = parse(EXTRACTORS, method).build(replace(setup, device=devices.get()))
+    _mine["extractor"] = parse_member(method).build(replace(setup, device=devices.get()))
     _mine["threads"] = setup.threads
 
 

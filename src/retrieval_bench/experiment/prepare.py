@@ -27,6 +27,9 @@ RELEVANCE = ("label", "category", "graded")
 LEARN_FROM = ("train", "gallery")
 """The split that methods learn from."""
 
+DECODE = ("full", "reduced")
+"""Whether large photos are decoded whole, or small where no method of the run sees the difference."""
+
 FROM_GALLERY = "[gallery]"
 """Behind the name of a method that learned from the gallery."""
 
@@ -39,7 +42,7 @@ class Plan:
     """What is to be run. k None: DEFAULT_K, as far as the gallery carries it. classifiers: names of CLASSIFIERS.
 
     perturb: names of PERTURBATIONS, for the queries of a further pass; severities: how strong. relevance: one of
-    RELEVANCE. learn_from: one of LEARN_FROM.
+    RELEVANCE. learn_from: one of LEARN_FROM. decode: one of DECODE; "reduced" lets the run choose `decoding.wanted`.
     """
 
     methods: tuple[Method, ...]
@@ -55,6 +58,7 @@ class Plan:
     backend: str = "exact"
     max_bad: float = 0.01
     decoding: Decoding = field(default_factory=Decoding)
+    decode: str = "full"
     perturb: tuple[str, ...] = ()
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
@@ -73,7 +77,8 @@ class RetrievalTask:
 
     k: cutoffs of the metrics. depth: ranks that are kept of each query. n_relevant: (q,) int64, gallery images that a
     query should find. exclude: (q,) int64, each query's own gallery row where the dataset is leave-one-out; else None.
-    categories: what is half relevant, where grades are asked for. learn_from: one of LEARN_FROM.
+    categories: what is half relevant, where grades are asked for. learn_from: one of LEARN_FROM. decoder: what pixels
+    depend on beside the bytes, see `Decoding.key`.
     """
 
     dataset: Dataset
@@ -83,6 +88,7 @@ class RetrievalTask:
     exclude: np.ndarray | None
     categories: Categories | None
     learn_from: str
+    decoder: str
 
     @cached_property
     def train(self) -> Split:
@@ -107,7 +113,7 @@ def load(plan: Plan) -> Dataset:
 
 def prepare(plan: Plan, progress: Progress = silent) -> Trial:
     """Load, decode everything once to find what is broken, and set aside queries that nothing can answer."""
-    dataset = _decoded_once(load(plan), plan.decoding)
+    dataset = decoded_once(load(plan), plan.decoding)
     total = sum(len(split) for split in dataset.splits.values())
     dataset, skipped = _screened(dataset, plan, progress)
     refuse_too_many(skipped, total, plan.max_bad)
@@ -142,7 +148,19 @@ def prepare(plan: Plan, progress: Progress = silent) -> Trial:
     depth = min(len(dataset.gallery), max(*k, int(n_relevant.max()), MIN_DEPTH))
     dataset = dataset.with_splits({}, notices)
     categories = _categories(dataset, exclude) if plan.relevance == "graded" else None
-    return Trial(dataset, k, depth, n_relevant, exclude, categories, plan.learn_from, fingerprint, skipped, left_out)
+    return Trial(
+        dataset,
+        k,
+        depth,
+        n_relevant,
+        exclude,
+        categories,
+        plan.learn_from,
+        plan.decoding.key,
+        fingerprint,
+        skipped,
+        left_out,
+    )
 
 
 def relevant_by(dataset: Dataset, relevance: str) -> Dataset:
@@ -191,7 +209,7 @@ def _category_sets(split: Split) -> np.ndarray:
     return np.column_stack([split.categories, *others])
 
 
-def _decoded_once(dataset: Dataset, how: Decoding) -> Dataset:
+def decoded_once(dataset: Dataset, how: Decoding) -> Dataset:
     """The same dataset; its splits share one store of pixels, which also serves images that are in several of them."""
     store = PixelStore()
     return dataset.with_splits(
@@ -204,9 +222,12 @@ def _decoded_once(dataset: Dataset, how: Decoding) -> Dataset:
 
 def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset, tuple[SkippedImage, ...]]:
     """Screen through the cache: an image that was once decoded whole is not decoded again."""
-    key = recipe_key({"kind": "screened", "decoder": plan.decoding.key})
+    # What is decoded small is refused by the size that it has in the file, which is not known later.
+    how = plan.decoding
+    decoder = f"{how.key}/of-{how.max_pixels}" if how.wanted else how.key
+    key = recipe_key({"kind": "screened", "decoder": decoder})
     digests = {split.images.digest(row) for split in dataset.splits.values() for row in range(len(split))}
-    most = plan.decoding.max_pixels
+    most = how.max_pixels
     known: dict[str, Look] = {}
     for digest, look in plan.cache.get(key, digests).items():
         height, width, notes = (int(value) for value in look)

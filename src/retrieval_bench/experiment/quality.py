@@ -64,10 +64,11 @@ def quality(
         extracted = []
         for part in pipeline.parts:
             more = {"train": task.train} if learning and part in pipeline.members else {}
-            extracted.append(part_features(part, pipeline, wanted | more, task.train, setup, cache, progress))
+            some = wanted | more
+            extracted.append(part_features(part, pipeline, some, task.train, setup, task.decoder, cache, progress))
         joined_s = None
         if pipeline.join_learns:
-            joined_s = fit_join(pipeline, extracted, task.train, setup, cache, progress)
+            joined_s = fit_join(pipeline, extracted, task.train, setup, task.decoder, cache, progress)
     with Stopwatch() as compiling:  # before pinning, which leaves a library that is not loaded alone
         warm_up(pipeline.distance)
     with pinned(setup.threads):

@@ -59,7 +59,7 @@ def plan_of(record: Record, root: Path | None = None) -> Plan:
         relevance=settings.relevance,
         learn_from=settings.learn_from,
         backend=settings.backend,
-        decoding=Decoding(max_pixels=settings.max_pixels or MAX_PIXELS),
+        decoding=Decoding(max_pixels=settings.max_pixels or MAX_PIXELS, wanted=settings.decoded_for or 0),
         max_bad=1.0,  # what was unusable then was accepted; anything else changes the fingerprint
     )
 

@@ -46,7 +46,8 @@ def evaluate_perturbed(
             asked = {what: replace(data.query, images=images)}
             with pinned(1):
                 described = [
-                    part_features(part, pipeline, asked, task.train, setup, cache, progress) for part in pipeline.parts
+                    part_features(part, pipeline, asked, task.train, setup, task.decoder, cache, progress)
+                    for part in pipeline.parts
                 ]
             with pinned(setup.threads):
                 ranking, relevant = rank_gallery(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from retrieval_bench.experiment.recording import (
     with_comparisons,
     with_row,
 )
+from retrieval_bench.experiment.reduced_decoding import reduced
 from retrieval_bench.experiment.robustness import evaluate_perturbed
 from retrieval_bench.images.decoding import MAX_PIXELS
 from retrieval_bench.methods.parse import Method
@@ -97,7 +98,10 @@ def run(
     """
     with claimed(out):
         allocator = steady_allocator()
+        plan, notices = reduced(plan)
         trial = prepare(plan, progress)
+        if notices:
+            trial = replace(trial, dataset=trial.dataset.with_splits({}, notices))
         record = blank_record(_dataset_facts(plan, trial), _settings(plan, trial), trial, allocator)
         arrays = common_arrays(trial)
         keep_earlier = not overwrite
@@ -143,6 +147,7 @@ def _settings(plan: Plan, trial: Trial) -> Settings:
         relevance=plan.relevance,
         learn_from=plan.learn_from,
         max_pixels=None if plan.decoding.max_pixels == MAX_PIXELS else plan.decoding.max_pixels,
+        decoded_for=plan.decoding.wanted or None,
     )
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split
 from retrieval_bench.evaluation.relevance import relevant_among
 from retrieval_bench.experiment.features import fitted
-from retrieval_bench.experiment.prepare import FROM_GALLERY, Plan, learned_split, relevant_by
+from retrieval_bench.experiment.prepare import FROM_GALLERY, Plan, decoded_once, learned_split, relevant_by
 from retrieval_bench.explaining import bits, choice, keypoints, networks, words
 from retrieval_bench.explaining.clues import Band, Clue, Explanation, Neighbour, PartClues, Shown, Unexplained
+from retrieval_bench.extractors.cleaned import CleanedExtractor
 from retrieval_bench.extractors.controls import Oracle, RandomControl
 from retrieval_bench.extractors.deep.convnet import Convnet
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures
@@ -63,6 +64,7 @@ def explain(
         place, chosen = choice.most_disputed(arrays, disputing)
     else:
         place = choice.query_row(arrays, query)
+    dataset = decoded_once(dataset, plan.decoding)
     asked = _Images(dataset.query, dataset.label_names)
     gallery = _Images(dataset.gallery, dataset.label_names)
     shown = asked[str(arrays["query_ids"][place])]
@@ -152,7 +154,7 @@ def _built(
         return spec.build(plan.setup)
     if spec.entry.family == "deep" and spec.resolved.get("compute", "float32") != "float32":
         # What runs faster gives no gradients; what it learned is learned anew from float32, a few last bits apart.
-        spec = Spec(spec.entry, {**spec.options, "compute": "float32"})
+        spec = replace(spec, options={**spec.options, "compute": "float32"})
     if name.removesuffix(FROM_GALLERY).endswith(UNTRAINED):
         plan = replace(plan, weights="random")
     extractor = fitted(spec, plan, train, progress)
@@ -168,6 +170,9 @@ def _built(
 def _clues(spec: Spec, extractor: Any, query: np.ndarray, found: list[np.ndarray]) -> tuple[str, Sequence[Clue]]:
     """What is shown, and a clue for each image. Raises Unexplained where there is none."""
     options = spec.resolved
+    if isinstance(extractor, CleanedExtractor):
+        query, *found = _cleaned(extractor, [query, *found])
+        extractor = extractor.extractor
     if isinstance(extractor, NetworkFeatures):
         subject = networks.of_features(extractor, options.get("layer", "last"))
         return NETWORK, networks.network_pairs(subject, query, found)
@@ -194,6 +199,14 @@ def _clues(spec: Spec, extractor: Any, query: np.ndarray, found: list[np.ndarray
     raise Unexplained(
         f"{spec.entry.name} has no explanation: its features describe the whole image, not positions in it"
     )
+
+
+def _cleaned(extractor: CleanedExtractor, images: list[np.ndarray]) -> list[np.ndarray]:
+    """The images as the extractor saw them. Raises Unexplained where they have another shape than those drawn."""
+    cleaned = [extractor.clean(image) for image in images]
+    if any(one.shape != other.shape for one, other in zip(cleaned, images, strict=True)):
+        raise Unexplained("it saw parts of these images, so positions in them do not fit: explain it without cleaning")
+    return cleaned
 
 
 def _detector(spec: Spec, extractor: LocalFeatures) -> Callable[[np.ndarray], keypoints.Points] | None:

@@ -18,7 +18,7 @@ from retrieval_bench.exporting.module import module_of
 from retrieval_bench.extractors.deep.export_metadata import Notes
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures, agreement
 from retrieval_bench.extractors.deep.preprocess import middle
-from retrieval_bench.methods.parse import Method
+from retrieval_bench.methods.parse import CleanedSpec, Method
 from retrieval_bench.registry import EXTRACTORS, Spec
 
 COMPARED_IMAGES = 256
@@ -34,6 +34,11 @@ def exportable(method: Method) -> Spec:
             f"--method {method}: a file holds one network, without joins and re-ranking; name only the network"
         )
     (spec,) = method.members
+    if isinstance(spec, CleanedSpec):
+        raise BenchError(
+            f"--method {method}: a file takes images as they are, since no file holds what cleans them; leave out what "
+            "stands behind @"
+        )
     name = spec.entry.name
     if name == "onnx":
         raise BenchError(f"--method {method}: this is already an exported file; name the network that it was made from")

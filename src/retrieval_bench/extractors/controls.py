@@ -21,6 +21,7 @@ class RandomControl:
 
     seed: int
     distance: Distance = "cosine"
+    wanted: int = 1  # what it draws means nothing, whichever pixels it hashes
 
     def fit(self, train: Split) -> Self:
         return self
@@ -42,6 +43,7 @@ class Oracle:
     """
 
     distance: Distance = "hamming"
+    wanted: int = 1  # it looks at no pixel
 
     def fit(self, train: Split) -> Self:
         return self

@@ -1,18 +1,46 @@
-"""What the command line calls a method: `sift`, `sift+color`, `sift+color+rrf`, `sift:words=128+verify=100+qe=10`.
+"""What the command line calls a method: `sift`, `sift@trim`, `sift+color+rrf`, `sift:words=128+verify=100+qe=10`.
 
-Extractors come first; two and more of them are joined. Then, where it is not the default, how they are joined; then
-what re-ranks the result, in the order in which it is done.
+Extractors come first, each with what cleans its pictures; two and more of them are joined. Then, where it is not the
+default, how they are joined; then what re-ranks the result, in the order in which it is done.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.registry import EXTRACTORS, JOINS, STEPS, Spec, parse, unknown
+from retrieval_bench.registry import CLEANINGS, EXTRACTORS, JOINS, STEPS, Spec, parse, unknown
 
 DEFAULT_JOIN = "scores"
+
+_CLEANED = re.compile(r"@(?=\s*[A-Za-z]\w*\s*(?:[:=@]|$))")
+"""What stands before a cleaning; that of a file is none, as in `onnx:me@home/model.onnx`."""
+
+
+@dataclass(frozen=True)
+class CleanedSpec(Spec):
+    """An extractor whose pictures are cleaned, of gallery, queries and train alike. cleanings: one after the other."""
+
+    cleanings: tuple[Spec, ...] = ()
+
+    def __str__(self) -> str:
+        return "@".join([super().__str__(), *map(str, self.cleanings)])
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The extractor's options, and under "cleaning" each cleaning with all of its own."""
+        return {**super().resolved, "cleaning": [str(Spec(one.entry, one.resolved)) for one in self.cleanings]}
+
+    def build(self, *args: Any) -> Any:
+        """Build the extractor, and around it what cleans. BenchError where it looks at no picture."""
+        from retrieval_bench.extractors.cleaned import CleanedExtractor
+
+        extractor = super().build(*args)
+        if hasattr(extractor, "transform_split"):
+            raise BenchError(f"{self}: {self.entry.name} sees the labels and no picture, so there is nothing to clean")
+        return CleanedExtractor(extractor, "@".join(self.resolved["cleaning"]), [one.build() for one in self.cleanings])
 
 
 @dataclass(frozen=True)
@@ -58,9 +86,13 @@ def parse_method(text: str) -> Method:
     join: Spec | None = None
     steps: list[Spec] = []
     for part in text.split("+"):
-        name = part.partition(":")[0].partition("=")[0].strip()
+        name = re.split("[:=@]", part, maxsplit=1)[0].strip()
         if not name:
             raise BenchError(f"method {text!r}: a name is missing beside a +; write e.g. sift+color or sift+verify=100")
+        if (name in STEPS or name in JOINS) and _CLEANED.search(part):
+            raise BenchError(
+                f"method {text!r}: {name} cleans nothing; write @ behind an extractor, e.g. sift@trim+color"
+            )
         if name in STEPS:
             steps.append(parse(STEPS, part))
         elif name in JOINS:
@@ -73,7 +105,7 @@ def parse_method(text: str) -> Method:
         elif join is not None or steps:
             raise BenchError(f"method {text!r}: {name} must stand before what joins or re-ranks")
         else:
-            members.append(parse(EXTRACTORS, part))
+            members.append(parse_member(part))
     if not members:
         raise BenchError(f"method {text!r} names nothing to extract; write e.g. sift+{text}")
     twice = {str(one) for one in members if members.count(one) > 1}
@@ -82,3 +114,12 @@ def parse_method(text: str) -> Method:
     if join is not None and len(members) == 1:
         raise BenchError(f"method {text!r}: {join.entry.name} joins several methods and here is one; add another")
     return Method(tuple(members), join, tuple(steps))
+
+
+def parse_member(text: str) -> Spec:
+    """Read one extractor with what cleans its pictures: `sift:words=64@trim@contrast:clip=3`."""
+    first, *cleanings = _CLEANED.split(text)
+    member = parse(EXTRACTORS, first)
+    if not cleanings:
+        return member
+    return CleanedSpec(member.entry, member.options, tuple(parse(CLEANINGS, one) for one in cleanings))

@@ -64,6 +64,11 @@ class Convnet:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
+    def wanted(self) -> int:
+        """Pixels of a side while it learns: some more than it looks at, of which augmentation cuts out a part."""
+        return round(MARGIN * self.side)
+
+    @property
     def chunk(self) -> int:
         return 32 if on_gpu(self.setup.device) else 8
 
@@ -89,7 +94,7 @@ class Convnet:
             precision="float32",  # the same numbers on machines that compute in bfloat16 and that do not
             seed=self.setup.seed,
         )
-        frames = [squeezed(train.images[row], round(MARGIN * self.side)) for row in range(n)]
+        frames = [squeezed(train.images[row], self.wanted) for row in range(n)]
         pictures = ImageSource(frames, settings.augment, self.side, MEAN, DEVIATION)
         names, labels = np.unique(train.labels, return_inverse=True)
         network = self._network()

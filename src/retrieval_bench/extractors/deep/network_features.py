@@ -117,6 +117,10 @@ class NetworkFeatures:
         return self.views[0].preprocess
 
     @property
+    def wanted(self) -> int:
+        return max(view.preprocess.shorter for view in self.views)
+
+    @property
     def chunk(self) -> int:
         return CUDA_BATCH if on_gpu(self.device) else self.batch
 

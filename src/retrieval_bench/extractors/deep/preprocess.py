@@ -41,7 +41,7 @@ class Preprocess:
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms import functional as F
 
-        size = [self.crop, self.crop] if self.squash else [self.crop if self.whole else self.resize]
+        size = [self.crop, self.crop] if self.squash else [self.shorter]
         image = F.resize(image, size, interpolation=InterpolationMode(self.interpolation), antialias=True)
         if not (self.whole or self.squash):
             image = F.center_crop(image, [self.crop, self.crop])
@@ -49,6 +49,11 @@ class Preprocess:
         # out has its channels last in memory, as networks on the CPU want them.
         pixels = cv2.LUT(np.asarray(image), _normalised(self.mean, self.std))
         return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    @property
+    def shorter(self) -> int:
+        """Pixels of the shorter side after the resizing."""
+        return self.crop if self.squash or self.whole else self.resize
 
     def of_size(self, name: str, size: int) -> Preprocess:
         """The same, to images of this side; the crop takes the same share of the image."""

@@ -25,10 +25,14 @@ UPRIGHT_RGB = (
 
 @dataclass(eq=False)
 class ImageHash:
-    """bits_of: one image, (h, w, 3) uint8 -> its bits, a bool array of any shape with n_bits entries."""
+    """bits_of: one image, (h, w, 3) uint8 -> its bits, a bool array of any shape with n_bits entries.
+
+    wanted: the side in pixels to which it shrinks images first; None: it looks at every pixel.
+    """
 
     bits_of: Callable[[np.ndarray], np.ndarray]
     n_bits: int
+    wanted: int | None = None
     distance: Distance = "hamming"
 
     def fit(self, train: Split) -> Self:
@@ -51,7 +55,7 @@ def checked_size(name: str, size: int) -> int:
 def _of_imagehash(compute: Callable[..., Any], size: int, width: int, height: int) -> ImageHash:
     """compute: imagehash's function. size: the hash has size * size bits. width, height: of the grey picture that it
     makes first, which is made for it: it takes most of the time."""
-    return ImageHash(partial(_bits, compute, size, width, height), size * size)
+    return ImageHash(partial(_bits, compute, size, width, height), size * size, max(width, height))
 
 
 def _bits(compute: Callable[..., Any], size: int, width: int, height: int, image: np.ndarray) -> np.ndarray:

@@ -83,6 +83,10 @@ class LbpHistogram:
     levels: int
     distance: Distance = "cosine"
 
+    @property
+    def wanted(self) -> int:
+        return self.side
+
     def fit(self, train: Split) -> Self:
         return self
 

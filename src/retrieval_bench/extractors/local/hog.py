@@ -73,6 +73,10 @@ class WholeImageHog:
     distance: Distance = "cosine"
     serial: ClassVar[bool] = True
 
+    @property
+    def wanted(self) -> int:
+        return self.side
+
     def fit(self, train: Split) -> Self:
         return self
 

@@ -64,6 +64,10 @@ class KeypointBlocks:
             raise BenchError(f"keypoints to verify by: contrast={self.contrast} is not at least 0 and below 1")
         import cv2  # noqa: F401  here, so that the runner finds it loaded and sets its threads
 
+    @property
+    def wanted(self) -> int:
+        return self.side
+
     def fit(self, train: Split) -> Self:
         return self
 

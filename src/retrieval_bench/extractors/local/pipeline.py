@@ -54,6 +54,7 @@ class LocalFeatures:
     whiten: principal components that are kept of the encoded vector, half whitened; 0 keeps it as it is.
     fit_images: at most this many training images, drawn by `seed`, are read.
     sample: about so many descriptors are learned from, an equal share of each image that is read.
+    wanted: the side in pixels to which `describe` shrinks images first; None: it looks at every pixel.
     """
 
     name: str
@@ -67,6 +68,7 @@ class LocalFeatures:
     threads: int = 1
     level: float = 0.0
     sample: int = SAMPLE
+    wanted: int | None = None
     distance: Distance = "cosine"
     serial: ClassVar[bool] = True
 
@@ -154,6 +156,7 @@ def local_features(
     fit_images: int = 1000,
     sample: int = SAMPLE,
     level: float = 0.0,
+    wanted: int | None = None,
 ) -> Extractor:
     """LocalFeatures from the options that all methods of this kind share.
 
@@ -175,6 +178,7 @@ def local_features(
         fit_images: training images that are learned from, at most, drawn by the seed.
         sample: descriptors that are learned from, about, an equal share of each image.
         level: how far the principal components of a descriptor are whitened, 0 (not at all) to 1 (fully).
+        wanted: the side in pixels to which `describe` shrinks images first; None: it looks at every pixel.
     """
     for option, value, least in (
         *(("words", words, 0), ("reduce", reduce, 0), ("whiten", whiten, 0), ("soft", soft, 1)),
@@ -192,7 +196,18 @@ def local_features(
     if encode not in encoders:
         raise BenchError(f"{name}: encode={encode} is not one of {', '.join(encoders)}")
     return LocalFeatures(
-        name, describe, encoders[encode](), reduce, place, whiten, fit_images, setup.seed, setup.threads, level, sample
+        name,
+        describe,
+        encoders[encode](),
+        reduce,
+        place,
+        whiten,
+        fit_images,
+        setup.seed,
+        setup.threads,
+        level,
+        sample,
+        wanted,
     )
 
 
@@ -206,6 +221,8 @@ def encoded(
         level: as for `local_features`; it is no option of the methods.
         **defaults: of shared options, where the method has others than `local_features`.
 
+    A method whose own options have a `side` shrinks the longer side of images to it.
+
     Returns:
         A decorator of a function (setup, own options) -> Describe. Its result may also be a whole Extractor, for a
         value of `encode` that is the method's own; then it has `encode` among its options.
@@ -213,7 +230,7 @@ def encoded(
     shared = {
         key: parameter.replace(default=defaults.get(key, parameter.default))
         for key, parameter in inspect.signature(local_features).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and key != "level"
+        if parameter.kind is parameter.KEYWORD_ONLY and key not in ("level", "wanted")
     }
 
     def decorate(make: Callable[..., Any]) -> Callable[..., Extractor]:
@@ -223,7 +240,10 @@ def encoded(
             chosen = {key: options.get(key, parameter.default) for key, parameter in shared.items()}
             mine = {key: value for key, value in options.items() if key in own}
             made = make(setup, **mine)
-            return made if isinstance(made, Extractor) else local_features(name, setup, made, level=level, **chosen)
+            if isinstance(made, Extractor):
+                return made
+            side = mine.get("side", own["side"].default) if "side" in own else None
+            return local_features(name, setup, made, level=level, wanted=side, **chosen)
 
         between = [parameter for key, parameter in own.items() if key not in ("setup", *shared)]
         first, last = ("encode", "words"), [key for key in shared if key not in ("encode", "words")]
