@@ -54,6 +54,15 @@ MaxPixels = Annotated[
     ),
 ]
 
+Unknown = Annotated[
+    bool,
+    typer.Option(
+        "--unknown",
+        help="Also show how well each method tells queries that nothing in the gallery answers: by AUROC, and by the "
+        "share rejected while 95 % of the others are kept.",
+    ),
+]
+
 
 def decoding(max_pixels: int | None) -> Decoding:
     """How images are decoded; None: as by default."""

@@ -18,6 +18,7 @@ from benchmark.options import (
     LearnFrom,
     MaxPixels,
     Relevance,
+    Unknown,
     checked_weights,
     decoding,
     parse_classifiers,
@@ -124,6 +125,7 @@ def run_command(
             "rows are marked [gallery].",
         ),
     ] = LearnFrom.train,
+    unknown: Unknown = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all features again and store none.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the record in DIR instead of moving it to DIR/earlier.")
@@ -178,7 +180,7 @@ def run_command(
             on_row=stoppable(lambda row: display.say(one_line(row))),
         )
         display.say(f"record: {printable(folder / 'run.json')}")
-    say(formatted(record, Format.json if as_json else Format.table), nl=False)
+    say(formatted(record, Format.json if as_json else Format.table, unknown), nl=False)
     if record.violations:
         typer.echo("run failed; the record is saved, but do not trust its numbers:", err=True)
         for sentence in record.violations:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark.app import app, command, say
+from benchmark.options import Unknown
 from benchmark.shown import Format, formatted
 
 
@@ -15,6 +16,7 @@ from benchmark.shown import Format, formatted
 def show_command(
     record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
     form: Annotated[Format, typer.Option("--format", help="csv holds every number.")] = Format.table,
+    unknown: Unknown = False,
     curves: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw accuracy over severity; for a run with --perturb.")
     ] = None,
@@ -26,4 +28,4 @@ def show_command(
     shown = load(record)
     if curves is not None:
         robustness.draw(shown, curves)
-    say(formatted(shown, form), nl=False)
+    say(formatted(shown, form, unknown), nl=False)

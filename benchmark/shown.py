@@ -19,18 +19,20 @@ class Format(StrEnum):
     json = "json"
 
 
-def formatted(record: Record, form: Format) -> str:
+def formatted(record: Record, form: Format, unknown: bool = False) -> str:
+    """unknown: with how well queries without an answer can be told, where the form does not hold everything anyway."""
     from retrieval_bench.report import table
 
     if form is Format.json:
         return record.to_json()
     if form is Format.md:
-        return table.markdown(record)
+        return table.markdown(record, unknown)
     if form is Format.csv:
         return table.tidy_csv(record)
     if sys.stdout.isatty():
-        return table.terminal(record, shutil.get_terminal_size().columns, color="NO_COLOR" not in os.environ)
-    return table.terminal(record)
+        width = shutil.get_terminal_size().columns
+        return table.terminal(record, width, color="NO_COLOR" not in os.environ, unknown=unknown)
+    return table.terminal(record, unknown=unknown)
 
 
 def one_line(row: Row) -> str:

@@ -21,7 +21,8 @@ DISTANCES: tuple[Distance, ...] = get_args(Distance)
 SPLITS = ("train", "gallery", "query")
 
 DISTRACTOR = "(distractor)"
-"""The label (and category) of a gallery image that shows nothing of interest: it is relevant to no query."""
+"""The label (and category) of an image that shows nothing of interest. In the gallery it is relevant to no query; among
+the queries nothing in the gallery answers it."""
 
 
 class BenchError(Exception):
@@ -213,12 +214,11 @@ class Dataset:
         leave_one_out: queries may also lie in the gallery; the search then excludes each query itself, by its id.
         notices: sentences for the record about what is odd but usable (an empty class, a label without queries).
 
-    The label `DISTRACTOR`, where there is one, stands for no label; only gallery images may have it.
+    The label `DISTRACTOR`, where there is one, stands for no label; gallery images and queries may have it.
 
     Raises:
         BenchError: An id occurs twice in a split, gallery or query is empty, a query is also in train or (without
-            `leave_one_out`) in the gallery, gallery and query have only one label, or an image of train or query has
-            none.
+            `leave_one_out`) in the gallery, gallery and query have only one label, or an image of train has none.
         ValueError: A label or category has no name.
     """
 
@@ -242,10 +242,10 @@ class Dataset:
             ):
                 if table is not None:
                     _check_indexes(f"{name}.other_{what}", table[table != -1], known)
-            if name != "gallery" and len(lone := np.flatnonzero(self.is_distractor(split))):
+            if name == "train" and len(lone := np.flatnonzero(self.is_distractor(split))):
                 raise BenchError(
-                    f"dataset {self.name}: {split.ids[lone[0]]!r} in {name} has no label; only gallery images may lack "
-                    "one, as distractors"
+                    f"dataset {self.name}: {split.ids[lone[0]]!r} in train has no label; only gallery images may lack "
+                    "one, as distractors, and queries that nothing answers"
                 )
             twice = _first_repeat(split.ids)
             if twice is not None:

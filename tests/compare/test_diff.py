@@ -8,7 +8,7 @@ from retrieval_bench.compare.gates import parse_gate
 from retrieval_bench.compare.reload import Values
 from retrieval_bench.core import BenchError, NotComparable
 from retrieval_bench.evaluation.bootstrap import RESAMPLES, intervals, resampled_means
-from retrieval_bench.records.schema import ClassifierFacts, Robustness, TimeFigure
+from retrieval_bench.records.schema import ClassifierFacts, OpenSet, Robustness, TimeFigure
 from retrieval_bench.report.verdict import as_data, github, lines, markdown
 from tests.support.records import failed, record, row
 
@@ -415,3 +415,21 @@ def test_github_lists_hold_classifiers_and_curves() -> None:
     with_head = one.rows[0].model_copy(update={"classifiers": {"svm": ClassifierFacts(scores={"accuracy": 0.6})}})
     entries = github(one.model_copy(update={"rows": (with_head,)}))["customBiggerIsBetter"]
     assert {"sift svm accuracy", "sift accuracy blur@3"} <= {entry["name"] for entry in entries}
+
+
+def told(auroc: float | None):
+    scores = {} if auroc is None else {"auroc": auroc, "rejected@95": 0.5}
+    return row("sift", open_set=OpenSet(answerable=10, unanswerable=4, scores=scores))
+
+
+def test_queries_without_an_answer_are_compared_where_both_records_know_them() -> None:
+    verdict = diff(record(told(0.8)), record(told(0.7)))
+    assert [(change.name, round(change.delta, 6)) for change in verdict.moved] == [("auroc", -0.1)]
+    assert diff(record(told(0.8)), record(told(0.8))).passed
+    for one, other in ((row("sift"), told(0.8)), (told(0.8), row("sift")), (told(0.8), told(None))):
+        assert diff(record(one), record(other)).passed
+    gated = diff(record(told(0.8)), record(told(0.7)), gates=[parse_gate("auroc:0.05")])
+    assert not gated.passed
+    absent = diff(record(told(0.8)), record(row("sift")), gates=[parse_gate("auroc:0.05")])
+    assert absent.unjudged
+    assert "sift auroc" in str(github(record(told(0.8))))

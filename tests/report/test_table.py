@@ -6,7 +6,16 @@ import re
 
 import pytest
 
-from retrieval_bench.records.schema import ClassifierFacts, Comparison, Interval, Pair, Skipped, Statistics, TimeFigure
+from retrieval_bench.records.schema import (
+    ClassifierFacts,
+    Comparison,
+    Interval,
+    OpenSet,
+    Pair,
+    Skipped,
+    Statistics,
+    TimeFigure,
+)
 from retrieval_bench.report import table
 from retrieval_bench.report.lines import ends
 from tests.support.records import failed, record, row
@@ -159,3 +168,39 @@ def test_a_table_says_how_its_record_computed_the_intervals() -> None:
     new = table.markdown(record(sift, statistics=Statistics(**known, intervals="Wilson's ...")))
     assert "by Wilson's formula" in new
     assert "bootstrap" not in new
+
+
+def aside(auroc: float = 0.75, unavailable: str = "") -> OpenSet:
+    if unavailable:
+        return OpenSet(answerable=10, unanswerable=4, unavailable=unavailable)
+    return OpenSet(
+        answerable=10,
+        unanswerable=4,
+        scores={"auroc": auroc, "rejected@95": 0.25},
+        intervals={"auroc": Interval(low=0.6, high=0.9), "rejected@95": Interval(low=0.0, high=0.96)},
+        threshold=0.125,
+    )
+
+
+def test_queries_without_an_answer_are_shown_where_asked_for() -> None:
+    shown = record(row("sift", open_set=aside()), row("hsv+rrf", open_set=aside(unavailable="rrf ranks")), row("hog"))
+    usual = table.terminal(shown)
+    assert "auroc" not in usual
+    assert "`show --unknown` says how well each method could have told" in usual
+    asked = table.terminal(shown, unknown=True)
+    line = next(line for line in asked.splitlines() if line.startswith("sift"))
+    assert line.split()[-4:] == ["0.750", "0.600-0.900", "0.250", "0.000-0.960"]
+    assert next(line for line in asked.splitlines() if line.startswith("hsv+rrf")).split()[-4:] == ["n/a"] * 4
+    assert "4 queries without an answer against 10 with one" in asked
+    assert "No auroc of hsv+rrf: rrf ranks." in asked
+    assert "--unknown" not in asked
+    assert "| rejected@95 |" in table.markdown(shown, unknown=True)
+    (first, *_) = csv.DictReader(io.StringIO(table.tidy_csv(shown)))
+    assert (first["auroc"], first["auroc high"], first["unanswerable queries"]) == ("0.75", "0.9", "4")
+
+
+def test_where_all_queries_have_an_answer_nothing_is_said_of_it() -> None:
+    usual = record(row())
+    assert table.terminal(usual) == table.terminal(usual, unknown=True)
+    assert "unknown" not in table.terminal(usual)
+    assert "auroc" not in table.tidy_csv(usual)

@@ -36,7 +36,7 @@ def documented(name: str) -> str:
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, np.ndarray], Dataset]]:
     """One with ties, classifiers, categories and attributes in numbers and text; one of leave-one-out, with no more;
-    one with several labels an image, and grades."""
+    one with several labels an image, and grades; one with queries that have no answer."""
     data = shop(5, 3)
     query = data.query.take(range(14))
     told = {"blur_px": np.arange(14.0), "background": np.array(["wood", "cloth"] * 7)}
@@ -55,8 +55,9 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, np
             if part.categories is not None
         }
     )
+    lone = some.with_splits({"gallery": some.gallery.take(np.flatnonzero(some.gallery.labels != 1))})
     made = []
-    cases = ((data, ("knn",), "label"), (alone, (), "label"), (several, (), "graded"))
+    cases = ((data, ("knn",), "label"), (alone, (), "label"), (several, (), "graded"), (lone, (), "label"))
     for number, (dataset, classifiers, relevance) in enumerate(cases):
         folder = tmp_path_factory.mktemp(f"record-{number}")
         record = run(plan(dataset, *METHODS, classifiers=classifiers, relevance=relevance), folder)
@@ -74,13 +75,15 @@ def test_the_page_names_each_array_and_no_other(records: list[tuple[dict[str, np
 def test_shapes_and_types_are_as_the_page_says(records: list[tuple[dict[str, np.ndarray], Dataset]]) -> None:
     seen = []
     for arrays, dataset in records:
-        n, q, labels = len(dataset.gallery), len(dataset.query), len(dataset.label_names)
+        n, labels = len(dataset.gallery), len(dataset.label_names)
+        q = len(dataset.query) - len(arrays.get("unanswerable_ids", ()))
         seen.append((arrays, n, q, labels, len(np.unique(dataset.train.labels)), n))
     reference = ROOT / "results" / "reference" / "products"
     seen.append((load_rankings(reference, load(reference)), 400, 400, 100, 0, 100))
     for arrays, n, q, labels, classes, depth in seen:
         sizes = {"n": n, "q": q, "L": labels, "C": classes, "depth": depth, "largest R": arrays["n_relevant"].max()}
         sizes |= {"m": 1, "c": 2}  # of the record with several labels
+        sizes |= {"u": 2}  # of the record with two queries of a label that the gallery lacks
         for name, array in arrays.items():
             if documented(name) not in ROWS:
                 continue  # of the reference: a method that is none of METHODS

@@ -381,7 +381,8 @@ def _lost(old: Row, new: Row, asked: set[str], unknown: set[str]) -> list[str]:
     """
     kept = steps_of(new)
     gone = sorted(quality_of(old).keys() - quality_of(new).keys())
-    gone = [name for name in gone if not {name, name.partition("@")[0]} & unknown]
+    aside = {} if old.open_set is None else old.open_set.scores  # compared where both records have them
+    gone = [name for name in gone if name not in aside and not {name, name.partition("@")[0]} & unknown]
     gone += [f"score of {step}" for step in steps_of(old) if step in asked and step not in kept]
     again = perturbed_of(new)
     gone += [name for name in perturbed_of(old) if name not in again and name.rpartition(" ")[2] in kept]

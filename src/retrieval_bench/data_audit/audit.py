@@ -237,7 +237,7 @@ def balance(dataset: Dataset) -> dict[str, Any]:
     answers = counts["gallery"][dataset.query.labels]
     if dataset.leave_one_out:
         answers = answers - np.isin(dataset.query.ids, dataset.gallery.ids)
-    lone = np.flatnonzero(answers < 1)
+    lone = np.flatnonzero((answers < 1) | dataset.is_distractor(dataset.query))
     facts["lone_queries"] = {"count": len(lone), "examples": [dataset.query.ids[row] for row in lone[:EXAMPLES]]}
     return facts
 

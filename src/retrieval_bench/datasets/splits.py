@@ -115,6 +115,9 @@ def observations(dataset: Dataset) -> tuple[str, ...]:
     lone = dataset.is_distractor(dataset.gallery)
     if lone.any():
         notices.append(f"{int(lone.sum())} gallery images have no label: distractors, which are relevant to no query")
+    stray = dataset.is_distractor(dataset.query)
+    if stray.any():
+        notices.append(f"{int(stray.sum())} queries have no label: nothing in the gallery answers them")
     several = [
         f"{int((split.other_labels >= 0).any(axis=1).sum())} {name}"
         for name, split in dataset.splits.items()
@@ -125,7 +128,8 @@ def observations(dataset: Dataset) -> tuple[str, ...]:
             f"images with several labels: {', '.join(several)}; relevant is what shares one, and methods learn from "
             "the first"
         )
-    held, asked = (_shown(split) for split in (dataset.gallery.take(np.flatnonzero(~lone)), dataset.query))
+    labelled = dataset.gallery.take(np.flatnonzero(~lone)), dataset.query.take(np.flatnonzero(~stray))
+    held, asked = (_shown(split) for split in labelled)
     if asked - held:
         unanswered = some(names[label] for label in asked - held)
         notices.append(f"{len(asked - held)} labels have queries but no gallery image: {unanswered}")

@@ -11,6 +11,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Dataset, Setup, Split
 from retrieval_bench.datasets.splits import limit as limited
 from retrieval_bench.evaluation.metrics import DEFAULT_K
+from retrieval_bench.evaluation.open_set import NO_LABEL
 from retrieval_bench.evaluation.relevance import Categories, count_partly, count_relevant
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.decoding import Decoding
@@ -72,11 +73,23 @@ class Plan:
 
 
 @dataclass(frozen=True, eq=False)
+class Unanswerable:
+    """The queries that nothing in the gallery answers. They are set aside: no metric of rankings asks them.
+
+    query: u images; a label is NO_LABEL where the image has none. exclude: (u,) int64, as that of `RetrievalTask`.
+    """
+
+    query: Split
+    exclude: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
 class RetrievalTask:
     """What every method is asked: which gallery images show what a query shows.
 
     k: cutoffs of the metrics. depth: ranks that are kept of each query. n_relevant: (q,) int64, gallery images that a
     query should find. exclude: (q,) int64, each query's own gallery row where the dataset is leave-one-out; else None.
+    unanswerable: the queries that were set aside; None where there are none.
     categories: what is half relevant, where grades are asked for. learn_from: one of LEARN_FROM. decoder: what pixels
     depend on beside the bytes, see `Decoding.key`.
     """
@@ -86,6 +99,7 @@ class RetrievalTask:
     depth: int
     n_relevant: np.ndarray
     exclude: np.ndarray | None
+    unanswerable: Unanswerable | None
     categories: Categories | None
     learn_from: str
     decoder: str
@@ -122,6 +136,7 @@ def prepare(plan: Plan, progress: Progress = silent) -> Trial:
 
     exclude = _own_rows(dataset) if dataset.leave_one_out else None
     n_relevant = count_relevant(dataset.query.label_sets, dataset.gallery.label_sets, exclude)
+    n_relevant[dataset.is_distractor(dataset.query)] = 0  # distractors of the gallery are no answer
     answerable = np.flatnonzero(n_relevant)
     left_out = len(dataset.query) - len(answerable)
     if not len(answerable):
@@ -131,8 +146,10 @@ def prepare(plan: Plan, progress: Progress = silent) -> Trial:
             else f"dataset {dataset.name}: no query has an image of its label in the gallery; nothing to find"
         )
     notices = []
+    unanswerable = None
     if left_out:
         notices.append(f"{left_out} of {len(dataset.query)} queries left out: nothing in the gallery has their label")
+        unanswerable = _set_aside(dataset, np.flatnonzero(n_relevant == 0), exclude)
         dataset = dataset.with_splits({"query": dataset.query.take(answerable)})
         exclude = None if exclude is None else exclude[answerable]
     n_relevant = n_relevant[answerable]
@@ -154,6 +171,7 @@ def prepare(plan: Plan, progress: Progress = silent) -> Trial:
         depth,
         n_relevant,
         exclude,
+        unanswerable,
         categories,
         plan.learn_from,
         plan.decoding.key,
@@ -161,6 +179,14 @@ def prepare(plan: Plan, progress: Progress = silent) -> Trial:
         skipped,
         left_out,
     )
+
+
+def _set_aside(dataset: Dataset, rows: np.ndarray, exclude: np.ndarray | None) -> Unanswerable:
+    query = dataset.query.take(rows)
+    lone = dataset.is_distractor(query)
+    if lone.any():
+        query = replace(query, labels=np.where(lone, NO_LABEL, query.labels))
+    return Unanswerable(query, None if exclude is None else exclude[rows])
 
 
 def relevant_by(dataset: Dataset, relevance: str) -> Dataset:

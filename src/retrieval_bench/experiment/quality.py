@@ -8,17 +8,21 @@ import numpy as np
 
 from retrieval_bench.core import Ranking, Rows, Searcher, Setup, Split
 from retrieval_bench.evaluation import metrics
+from retrieval_bench.evaluation.open_set import open_set
 from retrieval_bench.evaluation.relevance import Relevant, judge, rank_gallery
 from retrieval_bench.evaluation.ties import tie_bounds
 from retrieval_bench.experiment.features import PartFeatures, fit_join, part_features
-from retrieval_bench.experiment.prepare import RetrievalTask
+from retrieval_bench.experiment.prepare import RetrievalTask, Unanswerable
 from retrieval_bench.methods.pipeline import Pipeline
-from retrieval_bench.records.schema import Features, PartFacts, Ties
+from retrieval_bench.records.schema import Features, OpenSet, PartFacts, Ties
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.checkpoint import refuse_own_images
 from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import Stopwatch, Time, pinned
+
+_NO_ANSWER = -2
+"""A label that nothing has: -1 is that of the padding behind a ranking."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,8 @@ class QualityResult:
     """What the quality pass leaves behind; searcher holds what is known of the gallery.
 
     train_and_query: vectors of train and queries, where classifiers learn from the one and are judged on the other.
+    open_set: how well the queries without an answer can be told; None where there are none. unanswerable_distances:
+        (u,) float32, of each of them to its nearest gallery image; None where these cannot be compared.
     """
 
     scores: dict[str, float]
@@ -39,6 +45,8 @@ class QualityResult:
     searcher: Searcher
     queries: Rows
     train_and_query: tuple[np.ndarray, np.ndarray] | None
+    open_set: OpenSet | None
+    unanswerable_distances: np.ndarray | None
 
 
 def quality(
@@ -55,10 +63,14 @@ def quality(
     for_classifiers: keep the vectors of train and queries, from which classifiers learn.
     """
     data, name = task.dataset, pipeline.name
+    aside = task.unanswerable
+    queried = [data.query] if aside is None else [data.query, aside.query]
     for part in pipeline.parts:
-        asked = (data.query.images.digest(row) for row in range(len(data.query)))
+        asked = (split.images.digest(row) for split in queried for row in range(len(split)))
         refuse_own_images(getattr(part.extractor, "trained_on", None), asked, part.name)
     wanted = {"gallery": data.gallery, "query": data.query}
+    if aside is not None and not pipeline.incomparable:
+        wanted["unanswerable"] = aside.query
     learning = for_classifiers and pipeline.unclassifiable is None and len(task.train) > 0
     with pinned(1):  # one thread a library, one worker a core: images are the unit of parallel work
         extracted = []
@@ -86,6 +98,9 @@ def quality(
             exclude=task.exclude,
             progress=lambda done: progress(f"{name}: ranking", done, len(data.query)),
         )
+        unanswerable_distances = None
+        if aside is not None and "unanswerable" in wanted:
+            unanswerable_distances = _nearest_distances(pipeline, searcher, extracted, aside, task, progress)
     judged = judge(
         data.query.label_sets,
         data.gallery.label_sets,
@@ -114,7 +129,43 @@ def quality(
         searcher,
         queries,
         _train_and_query(pipeline, extracted) if learning else None,
+        None if aside is None else _open_set(pipeline, task, aside, ranking.distances[:, 0], unanswerable_distances),
+        unanswerable_distances,
     )
+
+
+def _nearest_distances(
+    pipeline: Pipeline,
+    searcher: Searcher,
+    extracted: list[PartFeatures],
+    aside: Unanswerable,
+    task: RetrievalTask,
+    progress: Progress,
+) -> np.ndarray:
+    """(u,) float32, to the nearest gallery image, by the same search to the same depth as for all other queries."""
+    ranking, _ = rank_gallery(
+        searcher,
+        pipeline.rows([part.splits["unanswerable"].features for part in extracted]),
+        np.full(len(aside.query), _NO_ANSWER),
+        task.dataset.gallery.label_sets,
+        task.depth,
+        exclude=aside.exclude,
+        progress=lambda done: progress(f"{pipeline.name}: unanswerable queries", done, len(aside.query)),
+    )
+    return ranking.distances[:, 0].copy()
+
+
+def _open_set(
+    pipeline: Pipeline,
+    task: RetrievalTask,
+    aside: Unanswerable,
+    answerable_distances: np.ndarray,
+    unanswerable_distances: np.ndarray | None,
+) -> OpenSet:
+    query = task.dataset.query
+    if unanswerable_distances is None:
+        return OpenSet(answerable=len(query), unanswerable=len(aside.query), unavailable=pipeline.incomparable)
+    return open_set(answerable_distances, unanswerable_distances, query.labels, aside.query.labels)
 
 
 def _train_and_query(pipeline: Pipeline, extracted: list[PartFeatures]) -> tuple[np.ndarray, np.ndarray]:

@@ -92,8 +92,8 @@ def _perfect(task: RetrievalTask) -> Judged:
 
 
 def common_arrays(task: RetrievalTask) -> dict[str, np.ndarray]:
-    """What all methods share: ids and labels of gallery and queries, how many items each query should find, and what
-    is known of labels and queries besides."""
+    """What all methods share: ids and labels of gallery and queries, how many items each query should find, what is
+    known of labels and queries besides, and which queries have no answer."""
     data = task.dataset
     arrays = {
         "gallery_ids": np.array(data.gallery.ids),
@@ -110,20 +110,30 @@ def common_arrays(task: RetrievalTask) -> dict[str, np.ndarray]:
         arrays["n_partly"] = task.categories.n_partly
         arrays["gallery_category_sets"] = task.categories.gallery
         arrays["query_category_sets"] = task.categories.query
+    if task.unanswerable is not None:
+        arrays["unanswerable_ids"] = np.array(task.unanswerable.query.ids)
+        arrays["unanswerable_labels"] = task.unanswerable.query.labels
     return arrays if task.exclude is None else arrays | {"exclude": task.exclude}
 
 
 def ranking_arrays(
-    row: Row, ranking: Ranking, relevant: Relevant | None, classifiers: Mapping[str, Classified]
+    row: Row,
+    ranking: Ranking,
+    relevant: Relevant | None,
+    classifiers: Mapping[str, Classified],
+    unanswerable_distances: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """What one method found: indices and distances (q, depth), the ranks of all relevant items where known, the ties
-    these are part of where any decides something, and what each classifier made of the queries."""
+    these are part of where any decides something, what each classifier made of the queries, and the nearest distances
+    of the queries without an answer, (u,)."""
     arrays = {"indices": ranking.indices.astype(np.int32), "distances": ranking.distances}
     if relevant is not None:
         arrays["relevant_ranks"] = relevant.ranks.astype(np.int32)
         if row.ties:
             arrays["tie_starts"] = relevant.tie_starts.astype(np.int32)
             arrays["tie_sizes"] = relevant.tie_sizes.astype(np.int32)
+    if unanswerable_distances is not None:
+        arrays["unanswerable_distances"] = unanswerable_distances
     for classifier, classified in classifiers.items():
         arrays |= {f"heads/{classifier}/{name}": array for name, array in classified.arrays.items()}
     return {f"{row.method}/{name}": array for name, array in arrays.items()}

@@ -60,6 +60,8 @@ class MethodResult:
         relevant: the ranks of the relevant items. None: the method failed.
         classifiers: name -> what this classifier predicted.
         per_query: metric -> (q,) float64, a value for each query.
+        unanswerable_distances: (u,) float32, of each query without an answer to its nearest gallery image. None: there
+            are none, or the distances of two queries cannot be compared.
     """
 
     row: Row
@@ -67,6 +69,7 @@ class MethodResult:
     relevant: Relevant | None = None
     classifiers: Mapping[str, Classified] = field(default_factory=dict)
     per_query: Mapping[str, np.ndarray] = field(default_factory=dict)
+    unanswerable_distances: np.ndarray | None = None
 
 
 def run(
@@ -111,7 +114,13 @@ def run(
                 log.info("%s: starting", method)
                 outcome = evaluate(method, plan, trial, progress)
                 if outcome.ranking is not None:
-                    arrays |= ranking_arrays(outcome.row, outcome.ranking, outcome.relevant, outcome.classifiers)
+                    arrays |= ranking_arrays(
+                        outcome.row,
+                        outcome.ranking,
+                        outcome.relevant,
+                        outcome.classifiers,
+                        outcome.unanswerable_distances,
+                    )
                 if outcome.per_query and outcome.row.family != "control":
                     compared[outcome.row.method] = outcome.per_query
                 record = with_row(record, outcome.row, plan.threads)
@@ -227,8 +236,11 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             parts=found.parts,
             classifiers={name: done.facts for name, done in classifiers.items()},
             robustness=robustness,
+            open_set=found.open_set,
         )
-        return MethodResult(row, found.ranking, found.relevant, classifiers, found.per_query)
+        return MethodResult(
+            row, found.ranking, found.relevant, classifiers, found.per_query, found.unanswerable_distances
+        )
     except BenchError as error:
         failure = Failure(kind="BenchError", sentence=str(error))
     except Exception as error:

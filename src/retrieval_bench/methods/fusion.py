@@ -45,10 +45,14 @@ class Member:
 
 
 class Join(Protocol):
-    """learns: `fit` is to be called before anything else. weights: what each member counts, once that is known."""
+    """learns: `fit` is to be called before anything else. weights: what each member counts, once that is known.
+
+    comparable: the distances of two queries are on one scale.
+    """
 
     distance: Distance
     learns: bool
+    comparable: bool
     weights: dict[str, float]
 
     def fit(self, members: Sequence[Member], labels: np.ndarray) -> Self:
@@ -91,6 +95,7 @@ class Scores:
 
     distance: Distance = "inner_product"
     learns: bool = True
+    comparable: bool = True
     weights: dict[str, float] = field(default_factory=dict)
     scales_: dict[str, float] = field(default_factory=dict)
 
@@ -171,6 +176,7 @@ class Concatenation:
     level: float
     distance: Distance = "cosine"
     learns: bool = True
+    comparable: bool = True
     weights: dict[str, float] = field(default_factory=dict)
 
     def fit(self, members: Sequence[Member], labels: np.ndarray) -> Self:
@@ -210,6 +216,7 @@ class ByRanks:
     points: Points
     distance: Distance = "inner_product"
     learns: bool = False
+    comparable: bool = False  # ranks, which a query has whether or not anything is near
     weights: dict[str, float] = field(default_factory=dict)
 
     def fit(self, members: Sequence[Member], labels: np.ndarray) -> Self:

@@ -123,6 +123,21 @@ class Pipeline:
             return f"{self.name} is compared in a way of its own; a classifier takes plain vectors or bits"
         return None
 
+    @property
+    def incomparable(self) -> str:
+        """Why the distances of two queries cannot be compared, in a few words; "" where they can."""
+        if self.join is None:
+            part = self.members[0]
+            culprit = "" if getattr(part.extractor, "comparable", True) else part.name
+        else:
+            join = DEFAULT_JOIN if self.method.join is None else str(self.method.join)
+            culprit = "" if getattr(self.join, "comparable", self.join.learns) else join
+        for spec, step in self.steps:
+            known = getattr(step, "comparable", False)
+            if known is not None:
+                culprit = "" if known else str(spec)
+        return f"{culprit} gives each query a scale of its own, so no threshold serves all" if culprit else ""
+
     def vectors(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """What a classifier learns from: (n, d) of the members' features, joined. Re-ranking plays no part in it."""
         return features[0] if self.join is None else self.join.combine(self._named(features))[VECTOR]

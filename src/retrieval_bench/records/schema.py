@@ -150,13 +150,28 @@ class Failure(Model):
     traceback: str | None = None
 
 
+class OpenSet(Model):
+    """How well the nearest distance tells queries without an answer from the others; see evaluation.open_set.
+
+    answerable, unanswerable: how many queries there are of either kind. scores, intervals: `auroc` and `rejected@95`.
+    threshold: the distance of `rejected@95`. unavailable: why there are no scores, in a few words.
+    """
+
+    answerable: int
+    unanswerable: int
+    scores: dict[str, float] = {}
+    intervals: dict[str, Interval] = {}
+    threshold: float | None = None
+    unavailable: str = ""
+
+
 class Row(Model):
     """One method on one dataset; `method` is the name with its mark, e.g. "resnet50[untrained]".
 
     intervals: by metric, for those that are a mean over queries; empty where all queries have one label.
     ties: by metric, for rows in which equal distances decide anything; see ties.py.
     other_processes: what others took of the usable cores while the row was timed, 0 to 1; None, and not written, where
-    the system or an earlier version did not say.
+    the system or an earlier version did not say. open_set: None, and not written, where every query has an answer.
     """
 
     method: str
@@ -173,14 +188,14 @@ class Row(Model):
     parts: tuple[PartFacts, ...] = ()
     classifiers: dict[str, ClassifierFacts] = Field(default={}, validation_alias=_HEADS, serialization_alias="heads")
     robustness: tuple[Robustness, ...] = ()
+    open_set: OpenSet | None = None
     error: Failure | None = None
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A record of an earlier version is written again as it was."""
-        return {
-            name: value for name, value in serialize(self).items() if name != "other_processes" or value is not None
-        }
+        later = ("other_processes", "open_set")
+        return {name: value for name, value in serialize(self).items() if name not in later or value is not None}
 
 
 class Skipped(Model):

@@ -20,13 +20,14 @@ class Option:
 
 
 def quality_of(row: Row) -> dict[str, float]:
-    """Every quality figure of a row with clean queries; a classifier's as "svm accuracy"."""
+    """Every quality figure of a row with clean queries; a classifier's as "svm accuracy", and those of queries without
+    an answer as "auroc" and "rejected@95"."""
     classified = {
         f"{classifier} {name}": value
         for classifier, facts in row.classifiers.items()
         for name, value in facts.scores.items()
     }
-    return row.scores | classified
+    return row.scores | classified | ({} if row.open_set is None else row.open_set.scores)
 
 
 def perturbed_of(row: Row) -> dict[str, float]:
@@ -41,7 +42,8 @@ def intervals_of(row: Row) -> dict[str, Interval]:
         for one in row.robustness
         for name, reach in one.intervals.items()
     }
-    return dict(row.intervals) | curves
+    aside = {} if row.open_set is None else row.open_set.intervals
+    return dict(row.intervals) | curves | aside
 
 
 def steps_of(row: Row) -> list[str]:

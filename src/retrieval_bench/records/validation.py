@@ -52,7 +52,9 @@ def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
         **dict.fromkeys(("query_other_labels", "query_category_sets"), (queries, None)),
         **{name: (queries,) for name in arrays if name.startswith("query_attributes/")},
     }
-    whole = {"gallery_labels", *OF_EACH_QUERY, *SETS}
+    whole = {"gallery_labels", "unanswerable_labels", *OF_EACH_QUERY, *SETS}
+    unanswerable = arrays.get("unanswerable_ids", np.empty(0, str)).shape[:1]
+    shapes |= {"unanswerable_ids": (None,), "unanswerable_labels": unanswerable}
     graded = [name for name in ("n_partly", "gallery_category_sets", "query_category_sets") if name in arrays]
     if 0 < len(graded) < 3:
         return f"it has {', '.join(graded)} and not all that grades need"
@@ -65,6 +67,7 @@ def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
         depth = found.shape[1] if found.ndim == 2 else None
         shapes |= {f"{method}/{name}": (queries, depth) for name in ("indices", "distances")}
         shapes[f"{method}/relevant_ranks"] = (queries, None)
+        shapes[f"{method}/unanswerable_distances"] = unanswerable
         whole |= {f"{method}/indices", f"{method}/relevant_ranks"}
         for name in (name for name in arrays if name.startswith(f"{method}/heads/") and name.endswith("/classes")):
             place, classes = name.removesuffix("/classes"), arrays[name]
@@ -105,4 +108,7 @@ def _wrong_values(arrays: Mapping[str, np.ndarray], methods: Sequence[str], gall
             return f"{method}/indices names rows that the gallery of {gallery} images does not have"
         if distances.dtype.kind not in "fiu" or np.isnan(distances).any():
             return f"{method}/distances holds what is no number"
+        aside = arrays.get(f"{method}/unanswerable_distances", np.empty(0))
+        if aside.dtype.kind not in "fiu" or np.isnan(aside).any():
+            return f"{method}/unanswerable_distances holds what is no number"
     return ""

@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from retrieval_bench.records.files import TABLE_FILES
-from retrieval_bench.records.schema import Record, Row
+from retrieval_bench.records.schema import OpenSet, Record, Row
 from retrieval_bench.report import robustness
 from retrieval_bench.report.lines import ends
 from retrieval_bench.report.markup import visible
@@ -28,6 +28,11 @@ ALONE_AT_MOST = 5.0
 """Times as long as in bulk, a thread's share of it, an image alone may take before the table says so."""
 NOTICED_FROM_MS = 20.0
 """Below it, one call is mostly the way there and back."""
+ASIDE = {
+    "auroc": "chance that a query without an answer lies farther from its nearest image than one that has an answer",
+    "rejected@95": "share of the queries without an answer beyond the distance that keeps 95 % of the others",
+}
+"""The figures of queries without an answer, and what each means."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,11 @@ class Column:
     better: Literal["higher", "lower", ""] = "higher"
 
 
-def columns(record: Record) -> list[Column]:
-    """What a table shows: quality at the largest k, cost of one query, size, and what was spent before."""
+def columns(record: Record, unknown: bool = False) -> list[Column]:
+    """What a table shows: quality at the largest k, cost of one query, size, and what was spent before.
+
+    unknown: also how well queries without an answer can be told, where the record knows.
+    """
     most = max(record.settings.k)
     nearest = min(record.settings.k)
     shown = [
@@ -66,7 +74,31 @@ def columns(record: Record) -> list[Column]:
         _time("added_memory", "+ MiB", "resident memory added by loading, learning, extracting and ranking", 8),
     ]
     known = {name for row in record.rows for name in row.scores}
-    return [column for column in shown if "@" not in column.head or column.head in known]
+    shown = [column for column in shown if "@" not in column.head or column.head in known]
+    return [*shown, *of_unanswerable(record)] if unknown else shown
+
+
+def of_unanswerable(record: Record) -> list[Column]:
+    """Both figures of queries without an answer, each with its interval; nothing where all queries have one."""
+    if not any(row.open_set for row in record.rows):
+        return []
+    return [column for name in ASIDE for column in _of_unanswerable(name)]
+
+
+def _of_unanswerable(name: str) -> tuple[Column, Column]:
+    def value(row: Row) -> str:
+        figure = None if row.open_set is None else row.open_set.scores.get(name)
+        return NOT_AVAILABLE if figure is None else f"{figure:.3f}"
+
+    def reach(row: Row) -> str:
+        known = None if row.open_set is None else row.open_set.intervals.get(name)
+        return NOT_AVAILABLE if known is None else "-".join(ends(known.low, known.high))
+
+    how = "with labels as the independent observations"
+    return (
+        Column(name, ASIDE[name], value, 1),
+        Column(f"{name} 95 %", f"95 % interval of {name}, {how}", reach, 3, ""),
+    )
 
 
 def _score(name: str, means: str, rank: int) -> Column:
@@ -133,8 +165,11 @@ def three_digits(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def caption(record: Record) -> list[str]:
-    """The sentences below a table: what was left out, what failed, how high a number can get."""
+def caption(record: Record, unknown: bool | None = False) -> list[str]:
+    """The sentences below a table: what was left out, what failed, how high a number can get.
+
+    unknown: the table shows how well queries without an answer can be told; None: something else does.
+    """
     data, settings = record.dataset, record.settings
     lines = [
         (
@@ -170,6 +205,7 @@ def caption(record: Record) -> list[str]:
                 refused.setdefault(facts.error, []).append(name)
     lines += [f"No {', '.join(dict.fromkeys(names))}: {sentence}." for sentence, names in refused.items()]
     lines += data.notices
+    lines += _unanswerable(record, unknown)
     lines += untrusted_times(record)
     if data.skipped:
         lines.append(f"{len(data.skipped)} unusable images skipped; they are listed in the record.")
@@ -177,6 +213,26 @@ def caption(record: Record) -> list[str]:
         lines.append("The run did not finish; methods are missing.")
     lines += [f"{row.method} failed: {row.error.sentence}" for row in record.rows if row.error is not None]
     return lines
+
+
+def _unanswerable(record: Record, unknown: bool | None) -> list[str]:
+    """Sentences on the queries that were left out."""
+    known = [row.open_set for row in record.rows if row.open_set is not None]
+    if not known or unknown is None:
+        return []
+    if not unknown:
+        return ["`show --unknown` says how well each method could have told the queries that were left out."]
+    lines = [
+        (
+            f"auroc, rejected@95: {known[0].unanswerable:,} queries without an answer against {known[0].answerable:,} "
+            "with one, by the distance of the nearest image; a method that guesses has 0.500 and 0.050."
+        )
+    ]
+    reasons: dict[str, list[str]] = {}
+    for row in record.rows:
+        if row.open_set is not None and row.open_set.unavailable:
+            reasons.setdefault(row.open_set.unavailable, []).append(row.method)
+    return lines + [f"No auroc of {', '.join(methods)}: {reason}." for reason, methods in reasons.items()]
 
 
 def untrusted_times(record: Record) -> list[str]:
@@ -213,17 +269,17 @@ def grid(record: Record, shown: list[Column]) -> list[list[str]]:
     return rows
 
 
-def terminal(record: Record, width: int | None = None, color: bool = False) -> str:
+def terminal(record: Record, width: int | None = None, color: bool = False, unknown: bool = False) -> str:
     """The table for a terminal of `width` columns; long names get short, then the least needed columns go.
 
-    Lines below say what is missing and what short names stand for.
+    Lines below say what is missing and what short names stand for. unknown: as for `columns`.
     """
-    shown = columns(record)
+    shown = columns(record, unknown)
     parts: Mapping[str, str] = {}
     if width is not None and _width(record, shown) > width:
         names = names_of(row.method for row in record.rows)
         record, parts = renamed(record, names), names.parts
-        shown = columns(record)
+        shown = columns(record, unknown)
     hidden: list[str] = []
     while width is not None and len(shown) > 1 and _width(record, shown) > width:
         drop = max(shown, key=lambda column: (column.rank, shown.index(column)))
@@ -245,7 +301,8 @@ def terminal(record: Record, width: int | None = None, color: bool = False) -> s
     )
     console.print(table)
     below = Console(file=buffer, width=width or 120, force_terminal=color, highlight=False)
-    for line in [*(f"{part} = {meaning}" for part, meaning in parts.items()), *map(visible, caption(record))]:
+    below_table = map(visible, caption(record, unknown))
+    for line in [*(f"{part} = {meaning}" for part, meaning in parts.items()), *below_table]:
         below.print(Text(line, style="dim" if color else ""))
     if hidden:
         below.print(Text(f"Too narrow for: {', '.join(reversed(hidden))} (`show --format csv` has all).", style="dim"))
@@ -270,16 +327,16 @@ def in_a_cell(text: str) -> str:
     return visible(text).replace("|", "\\|").replace("<", "&lt;")
 
 
-def markdown(record: Record) -> str:
-    """The same table as GitHub Markdown, with what each column means."""
-    shown = columns(record)
+def markdown(record: Record, unknown: bool = False) -> str:
+    """The same table as GitHub Markdown, with what each column means. unknown: as for `columns`."""
+    shown = columns(record, unknown)
 
     def line(cells: list[str]) -> str:
         return f"| {' | '.join(map(in_a_cell, cells))} |"
 
     lines = [line(["method", *(column.head for column in shown)]), line(["---", *["---:"] * len(shown)])]
     lines += [line(cells) for cells in grid(record, shown)]
-    lines += ["", *(f"{visible(sentence).replace('<', '&lt;')}  " for sentence in caption(record)), ""]
+    lines += ["", *(f"{visible(sentence).replace('<', '&lt;')}  " for sentence in caption(record, unknown)), ""]
     if any(row.robustness for row in record.rows):
         heads, *cells = robustness.grid(record)
         lines += [line(heads), line(["---", *["---:"] * (len(heads) - 1)]), *map(line, cells), ""]
@@ -330,7 +387,17 @@ def _everything(row: Row) -> tuple[dict[str, Any], ...]:
             for one in row.robustness
             for name, value in one.scores.items()
         },
+        {} if row.open_set is None else _told(row.open_set),
         {f"{name} [{figure.unit}]": figure.value for name, figure in row.times.items()},
         dict.fromkeys(sizes) if row.features is None else {name: getattr(row.features, name) for name in sizes},
         {"error": row.error.sentence if row.error else ""},
     )
+
+
+def _told(facts: OpenSet) -> dict[str, Any]:
+    return {
+        **facts.scores,
+        **{f"{name} {end}": getattr(reach, end) for name, reach in facts.intervals.items() for end in ("low", "high")},
+        "rejected@95 threshold": facts.threshold,
+        "unanswerable queries": facts.unanswerable,
+    }

@@ -88,6 +88,7 @@ class CropResistant:
     size: int
     errors: float
     distance: Distance = "hamming"
+    comparable: bool = False  # a distance runs up to the number of the query's own segments
 
     def fit(self, train: Split) -> Self:
         return self

@@ -27,6 +27,7 @@ class Reciprocal:
     share: float
     extractor: Extractor | None = None
     averages: bool = False
+    comparable: bool | None = False  # a distance counts in parts of the farthest of the query's own short list
 
     def searcher(self, inner: Searcher, gallery: Bundle, compared: Mapping[str, Distance], own: str) -> Searcher:
         return ReciprocalSearcher(inner, gallery, self)

@@ -21,6 +21,7 @@ class QueryExpansion:
     alpha: float
     extractor: Extractor | None = None
     averages: bool = True
+    comparable: bool | None = None
 
     def searcher(self, inner: Searcher, gallery: Bundle, compared: Mapping[str, Distance], own: str) -> Searcher:
         return ExpandedSearcher(inner, gallery, compared, min(self.n, len(gallery)), self.alpha)

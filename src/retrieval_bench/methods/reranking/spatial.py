@@ -27,6 +27,7 @@ class Spatial:
     ratio: float
     extractor: Extractor | None
     averages: bool = False
+    comparable: bool | None = True  # a number of matches, whatever the search before said
 
     def searcher(self, inner: Searcher, gallery: Bundle, compared: Mapping[str, Distance], own: str) -> Searcher:
         from retrieval_bench.methods.reranking.geometric_verification import warm_up

@@ -19,6 +19,10 @@ class Step(Protocol):
     averages: bool
     """True if the step averages features; these must then be vectors or bits, without a searcher of their own."""
 
+    comparable: bool | None
+    """True if the distances of two queries are on one scale after this step, False if each query has a scale of its
+    own; None: as before the step."""
+
     def searcher(self, inner: Searcher, gallery: Bundle, compared: Mapping[str, Distance], own: str) -> Searcher:
         """Build a searcher that calls `inner` and re-ranks its result.
 
