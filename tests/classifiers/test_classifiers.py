@@ -293,6 +293,7 @@ def test_rows_and_their_products(shape):
 
 
 @pytest.mark.parametrize("shape", [(30, 700), (1300, 40)])
+@pytest.mark.slow(reason="wide arrays")
 def test_principal_axes_equal_those_of_the_singular_values(shape):
     random = np.random.default_rng(0)
     rows = (random.normal(size=shape) * np.geomspace(1, 0.01, shape[1])).astype(np.float32)

@@ -154,6 +154,7 @@ def test_a_judgement_of_any_whole_numbers_is_taken() -> None:
 
 
 @given(st.data())
+@pytest.mark.slow(reason="many drawn rankings")
 def test_ranks_are_taken_where_the_hits_agree_and_only_there(data: st.DataObject) -> None:
     row = data.draw(st.lists(st.booleans(), min_size=1, max_size=9).filter(any), "is each item of a ranking relevant")
     k = data.draw(st.integers(0, len(row) + 2), "how many are retrieved")

@@ -75,6 +75,7 @@ def test_copies_share_a_split_whatever_their_name_and_label(tmp_path: Path) -> N
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(old=st.sets(st.integers(0, 10**6), min_size=30, max_size=40), new=st.sets(st.integers(0, 10**6), max_size=10))
+@pytest.mark.slow(reason="many drawn folders")
 def test_stability_over_arbitrary_contents(tmp_path_factory, old: set[int], new: set[int]) -> None:
     root = tmp_path_factory.mktemp("any")
 

@@ -146,6 +146,7 @@ def test_large_numbers_are_not_merged() -> None:
 
 
 @given(st.data())
+@pytest.mark.slow(reason="many drawn rankings")
 def test_against_loops(data: st.DataObject) -> None:
     gallery = data.draw(st.lists(st.sampled_from("abc"), min_size=2, max_size=8), "gallery")
     queries = data.draw(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4), "queries")

@@ -299,6 +299,7 @@ def test_few_labels_are_covered(labels: int) -> None:
     assert 0.93 <= np.mean(covered) <= (1.0 if labels < 5 else 0.98)
 
 
+@pytest.mark.slow(reason="simulates")
 def test_the_command_prints_the_table() -> None:
     shown = CliRunner().invoke(command.app, ["--worlds", "1", "--seed", "4"]).stdout
     assert shown.splitlines() == table(coverages(1, 4))

@@ -50,6 +50,7 @@ def test_resamples_are_those_of_an_obvious_loop() -> None:
         np.testing.assert_allclose(fast[row], members.mean(axis=0), rtol=1e-12)
 
 
+@pytest.mark.slow(reason="a bootstrap")
 def test_single_queries_as_clusters_are_the_bootstrap_of_scipy() -> None:
     values = np.random.default_rng(1).beta(2, 5, size=(400, 1))
     ours = intervals(resampled_means(values, np.arange(400), 20_000, seed=0), 400)[0]

@@ -111,6 +111,7 @@ def test_a_photo_decoded_small_is_described_nearly_as_whole(method: str) -> None
     assert distance(whole, small) < distance(whole, other) / 4
 
 
+@pytest.mark.slow(reason="several runs")
 def test_a_run_says_it_and_is_repeated_and_compared_with_its_like_alone(tmp_path: Path) -> None:
     data = photos()
     record = run(plan(data, "phash", decode="reduced", k=(1,)), tmp_path / "small")

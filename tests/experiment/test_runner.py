@@ -181,6 +181,7 @@ def test_an_interrupt_compares_what_was_finished_once(tmp_path: Path, compared: 
     assert record.comparisons.keys() == set(COMPARED)
 
 
+@pytest.mark.slow(reason="a run of several methods")
 def test_an_interrupt_of_the_controls_keeps_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -201,6 +202,7 @@ def test_an_interrupt_before_anything_finished_leaves_the_earlier_record_alone(t
     assert load(tmp_path) == before
 
 
+@pytest.mark.slow(reason="three runs")
 def test_an_earlier_record_is_kept_unless_it_is_to_be_overwritten(tmp_path: Path) -> None:
     first = run(plan(shop(), spec("mean", MeanColor)), tmp_path)
     run(plan(shop(), spec("mean", MeanColor), seed=1), tmp_path)
@@ -464,6 +466,7 @@ def test_device() -> None:
         ("hsv+phash+verify=4+reciprocal=5:k1=3", ["vector", "verify=4"]),
     ],
 )
+@pytest.mark.slow(reason="a run for each kind")
 def test_joined_and_reranked_methods_are_rows_like_any_other(tmp_path: Path, method: str, arrays: list[str]) -> None:
     record = run(plan(shop(4, 3), method), tmp_path)
     (row,) = record.rows
@@ -559,6 +562,7 @@ def test_what_cannot_be_joined_is_refused_before_anything_runs(tmp_path: Path) -
     assert "join it by +concat, +rrf or +vote" in row.error.sentence
 
 
+@pytest.mark.slow(reason="a whole run")
 def test_ties_are_told_where_equal_distances_decide(tmp_path: Path) -> None:
     record = run(plan(shop(4, 3), "phash:size=2", "random"), tmp_path)
     tied, free = record.rows

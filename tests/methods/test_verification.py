@@ -174,6 +174,7 @@ def ransac(query: Keypoints, candidate: Keypoints, ratio: float, tolerance: floa
     return len(np.unique(np.column_stack([here, there])[agreeing], axis=0))
 
 
+@pytest.mark.slow(reason="OpenCV estimates many transformations")
 def test_counts_are_close_to_those_of_opencv() -> None:
     for seed in range(4):
         image = scene(seed + 20)

@@ -98,6 +98,7 @@ ALWAYS = {normal(requirement) for requirement in PROJECT["dependencies"]}
 SOMETIMES = {normal(one) for extra in PROJECT["optional-dependencies"].values() for one in extra}
 
 
+@pytest.mark.slow(reason="reads every file")
 def test_every_import_is_declared() -> None:
     seen = set()
     for file in (file for folder in SOURCES for file in folder.rglob("*.py")):

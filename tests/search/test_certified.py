@@ -341,6 +341,7 @@ def test_errors_of_one_sign_come_up_to_the_bound(layers):
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.slow(reason="wide arrays")
 def test_the_bound_is_not_much_wider_than_it_must_be(distance):
     rng = np.random.default_rng(13)
     gallery, queries = random(rng, 64, 256), random(rng, 8, 256)
@@ -413,6 +414,7 @@ def test_the_plain_loop_can_be_forced(monkeypatch):
     assert_identical(forced.search(gallery[:9], 4), by_default.search(gallery[:9], 4))
 
 
+@pytest.mark.slow(reason="wide arrays")
 def test_integer_sums_do_not_overflow_at_the_largest_dimension():
     dim = quantise.MOST_DIM
     gallery = np.ones((2, dim), np.float32)

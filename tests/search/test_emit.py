@@ -201,6 +201,7 @@ def test_two_threads_compile_one_engine():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.slow(reason="a process of its own")
 def test_a_forked_child_finds_the_same():
     code = """
 import os, warnings, numpy as np
