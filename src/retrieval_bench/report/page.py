@@ -134,7 +134,7 @@ def _headline(evidence: Evidence, names: Names, series_of: dict[str, int]) -> Ma
         _cards(evidence),
         _table(record, series_of),
         _key(names.of(row.method for row in record.rows)),
-        tag("ul", [tag("li", sentence) for sentence in caption(record, None)], class_="sentences"),
+        tag("ul", [tag("li", sentence) for sentence in caption(record)], class_="sentences"),
     )
 
 

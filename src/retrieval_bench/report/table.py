@@ -165,10 +165,10 @@ def three_digits(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def caption(record: Record, unknown: bool | None = False) -> list[str]:
+def caption(record: Record, unknown: bool = False) -> list[str]:
     """The sentences below a table: what was left out, what failed, how high a number can get.
 
-    unknown: the table shows how well queries without an answer can be told; None: something else does.
+    unknown: the table shows how well queries without an answer can be told.
     """
     data, settings = record.dataset, record.settings
     lines = [
@@ -215,19 +215,16 @@ def caption(record: Record, unknown: bool | None = False) -> list[str]:
     return lines
 
 
-def _unanswerable(record: Record, unknown: bool | None) -> list[str]:
+def _unanswerable(record: Record, unknown: bool) -> list[str]:
     """Sentences on the queries that were left out."""
     known = [row.open_set for row in record.rows if row.open_set is not None]
-    if not known or unknown is None:
+    if not known:
         return []
     if not unknown:
         return ["`show --unknown` says how well each method could have told the queries that were left out."]
-    lines = [
-        (
-            f"auroc, rejected@95: {known[0].unanswerable:,} queries without an answer against {known[0].answerable:,} "
-            "with one, by the distance of the nearest image; a method that guesses has 0.500 and 0.050."
-        )
-    ]
+    counts = f"{known[0].unanswerable:,} queries without an answer against {known[0].answerable:,} with one"
+    chance = "by the distance of the nearest image; a method that guesses has 0.500 and 0.050"
+    lines = [f"auroc, rejected@95: {counts}, {chance}."]
     reasons: dict[str, list[str]] = {}
     for row in record.rows:
         if row.open_set is not None and row.open_set.unavailable:
