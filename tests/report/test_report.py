@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from retrieval_bench.records.files import save
-from retrieval_bench.records.schema import Failure, Row, Statistics
+from retrieval_bench.records.schema import Failure, Interval, OpenSet, Row, Statistics
 from retrieval_bench.report import plots, table
 from retrieval_bench.report.evidence import Evidence, gather
 from retrieval_bench.report.markup import Markup, joined, tag, text, visible
@@ -120,6 +121,21 @@ def test_definitions_and_command_stand_on_the_page(tmp_path: Path) -> None:
     assert "python -m benchmark run --data-root 'my shop'" in read.text
     assert "rel(1)" in read.text
     assert gather(folder).record.dataset.fingerprint in read.text
+
+
+def test_queries_without_an_answer_have_a_section_where_there_are_some(tmp_path: Path) -> None:
+    told = OpenSet(
+        answerable=36,
+        unanswerable=20,
+        scores={"auroc": 0.918, "rejected@95": 0.5},
+        intervals={"auroc": Interval(low=0.618, high=0.987), "rejected@95": Interval(low=0.0, high=0.881)},
+        threshold=0.4,
+    )
+    asked = row("color").model_copy(update={"open_set": told})
+    page_with = render([Evidence("r", record(asked, row("phash")), no_arrays="none")])
+    assert "20 queries have no answer in the gallery, 36 have one" in page_with
+    assert {"0.918", "0.618-0.987", "0.500", "0.000-0.881"} <= set(re.findall(r"<td[^>]*>([^<]+)</td>", page_with))
+    assert "Queries without an answer" not in render([Evidence("r", record(row("color")), no_arrays="none")])
 
 
 def test_a_failed_row_and_an_interrupted_run_are_told(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from retrieval_bench.report.markup import Markup, joined, tag, visible
 from retrieval_bench.report.names import Names, names_of
 from retrieval_bench.report.plots import whisker
 from retrieval_bench.report.style import policy, style_sheet
-from retrieval_bench.report.table import Column, caption, columns, grid
+from retrieval_bench.report.table import Column, caption, columns, grid, of_unanswerable
 
 FIGURE_LETTERS = frozenset("0123456789.,")
 
@@ -99,6 +99,7 @@ def _sections(evidence: Evidence, names: Names, prefix: str) -> list[Section]:
     series_of = {row.method: number for number, row in enumerate(evidence.record.rows)}
     found = [
         ("results", "Results", _headline(evidence, names, series_of)),
+        ("unknown", "Queries without an answer", _unknown(evidence.record, series_of)),
         ("cost", "Quality against cost", drawings.pareto(evidence, findings, series_of)),
         ("pairs", "Differences between methods", drawings.pairs(evidence)),
         ("curves", "Retrieval curves", drawings.curves(evidence, findings, series_of)),
@@ -134,7 +135,7 @@ def _headline(evidence: Evidence, names: Names, series_of: dict[str, int]) -> Ma
         _cards(evidence),
         _table(record, series_of),
         _key(names.of(row.method for row in record.rows)),
-        tag("ul", [tag("li", sentence) for sentence in caption(record)], class_="sentences"),
+        tag("ul", [tag("li", sentence) for sentence in caption(record, unknown=True)], class_="sentences"),
     )
 
 
@@ -225,6 +226,35 @@ def _table(record: Record, series_of: dict[str, int]) -> Markup:
     table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), class_="tight")
     note = "Bold: the best number of the column, without the controls (grey). Equal numbers are all bold."
     return joined(tag("div", table, class_="scroll"), tag("p", note, class_="note"))
+
+
+def _unknown(record: Record, series_of: dict[str, int]) -> Markup | None:
+    """How well each method could have told them; None where every query has an answer."""
+    shown = of_unanswerable(record)
+    known = next((row.open_set for row in record.rows if row.open_set is not None), None)
+    if not shown or known is None:
+        return None
+    heads = [tag("th", "method", scope="col"), *(tag("th", one.head, scope="col", title=one.means) for one in shown)]
+    heads.insert(2, tag("th", "0 to 1", scope="col", class_="left"))
+    body = []
+    for row in record.rows:
+        if row.open_set is None:
+            continue
+        values = [_cell(column.cell(row)) for column in shown]
+        auroc, reach = row.open_set.scores.get("auroc"), row.open_set.intervals.get("auroc")
+        low, high = (None, None) if reach is None else (reach.low, reach.high)
+        drawn = "" if auroc is None else whisker(auroc, low, high, 0.0, 1.0, series_of[row.method])
+        values.insert(1, tag("td", drawn, class_="left"))
+        head = tag("th", tag("span", row.method, class_="cut", title=row.method), scope="row")
+        body.append(tag("tr", head, values, class_="control" if row.family == CONTROL else None))
+    table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), class_="tight")
+    intro = (
+        f"{known.unanswerable:,} queries have no answer in the gallery, {known.answerable:,} have one. The distance of "
+        "the nearest image tells them apart. auroc: how often it is greater for a query without an answer than for one "
+        "with an answer; 0.5 is a guess. rejected@95: the share of queries without an answer beyond the threshold that "
+        "keeps 95 % of the others; 0.05 is a guess. n/a: distances of different queries do not compare."
+    )
+    return joined(tag("p", intro), tag("div", table, class_="scroll"))
 
 
 def _cell(cell: str, better: bool = False) -> Markup:
