@@ -86,7 +86,7 @@ def assert_alike(data: bytes) -> None:
         assert one == other
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_both_agree_here(kind: str) -> None:
     """Else nothing below would be tested: `_agree` would leave everything to Pillow."""
     data = encoded(picture(np.random.default_rng(1), "RGB", 37, 53), kind)
@@ -126,7 +126,7 @@ def test_of_several_pictures_in_one_jpeg_the_first_is_taken() -> None:
 
 
 def test_a_library_that_gives_other_pixels_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encoded(picture(np.random.default_rng(1), "RGB", 37, 53), "PNG")
+    data = encoded(picture(np.random.default_rng(1), "RGB", 37, 53), "JPEG")
     real = plain_pictures._decoded
     monkeypatch.setattr(plain_pictures, "_decoded", lambda data, size: real(data, size) ^ 1)
     plain_pictures._agree.cache_clear()
