@@ -65,8 +65,8 @@ def test_it_finds_what_the_twin_finds(distance: Distance, maker: str, threads: i
             assert_array_equal(distances.astype(np.float32), expected.distances)
 
 
-def test_most_sines_are_never_computed() -> None:
-    """The limit is one that rows near the farthest fall below: else every row would pay for its sine."""
+def test_the_limit_lies_close_to_the_farthest() -> None:
+    """A wide one would be right as well, but then every row would pay for its sine."""
     limit = all_rows._limit.py_func
     assert limit(all_rows.KINDS["cosine"], 1e-4, 1.0, 128) > (1 - 1.0001e-4) ** 2
     assert limit(all_rows.KINDS["cosine"], 1.0, 1.0, 128) == -np.inf

@@ -25,10 +25,13 @@ class PassedOver:
             kinds = ", ".join(
                 f"{count} {name} (needs {OPTIONAL[name].needs})" for name, count in sorted(self.unreadable.items())
             )
-            said.append(f"{self.unreadable.total()} images are of a format that cannot be read here: {kinds}")
+            count = self.unreadable.total()
+            what = "1 image is" if count == 1 else f"{count} images are"
+            said.append(f"{what} of a format that cannot be read here: {kinds}")
         if self.ignored:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.ignored.items()))
-            said.append(f"{self.ignored.total()} files are ignored: {kinds}")
+            count = self.ignored.total()
+            said.append(f"{'1 file is' if count == 1 else f'{count} files are'} ignored: {kinds}")
         return said
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Setup, Split
 from retrieval_bench.experiment.extraction import extract
 from retrieval_bench.images.reading import ImageFiles
-from retrieval_bench.peer_benchmarks.extraction_peers import PEERS, SQUEEZENET, Job
+from retrieval_bench.peer_benchmarks.extraction_peers import PEERS, Job
 from retrieval_bench.peer_benchmarks.report import digits, ruled
 from retrieval_bench.peer_benchmarks.throughput import as_jpeg
 from retrieval_bench.registry import EXTRACTORS
@@ -54,10 +54,10 @@ def ours(threads: int) -> str:
 
 def as_files(split: Split, folder: Path) -> list[Path]:
     """The images as JPEG files in a folder of their own."""
-    files = []
-    for row, data in enumerate(as_jpeg(split).images.encoded):  # type: ignore[attr-defined]
-        files.append(folder / f"{row:06}.jpg")
-        files[-1].write_bytes(data)
+    images = as_jpeg(split).images
+    files = [folder / f"{row:06}.jpg" for row in range(len(images))]
+    for row, file in enumerate(files):
+        file.write_bytes(images.read(row))
     return files
 
 
@@ -80,7 +80,8 @@ def contest(
             jobs[ours(count)] = partial(_extract, extractor, files, count)
         for peer in PEERS[method]:
             if peer.there:
-                jobs[peer.name] = partial(_pinned, peer.make(files, max(threads)), max(threads), method)
+                beneath = max(threads) if peer.libraries else 1
+                jobs[peer.name] = partial(_pinned, peer.make(files, max(threads)), beneath)
         answers: dict[str, Any] = {}
         for number in range(rounds + 1):
             for done, (who, job) in enumerate(jobs.items()):
@@ -120,9 +121,9 @@ def _extract(extractor: Any, files: Sequence[Path], threads: int) -> np.ndarray:
     return done.features
 
 
-def _pinned(job: Job, threads: int, method: str) -> Any:
-    """A peer that has threads of its own: libraries beneath them get one each, except below a network."""
-    with pinned(threads if method == SQUEEZENET else 1):
+def _pinned(job: Job, beneath: int) -> Any:
+    """beneath: threads of the libraries below the job."""
+    with pinned(beneath):
         return job()
 
 

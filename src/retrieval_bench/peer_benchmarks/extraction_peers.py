@@ -17,11 +17,13 @@ Job = Callable[[], Any]
 
 
 class Peer(NamedTuple):
-    """make: (files, threads) -> Job, warm where it can be kept warm. needs: what must be installed."""
+    """make: (files, threads) -> Job, warm where it can be kept warm. needs: what must be installed. libraries: it has
+    no threads of its own, so the libraries beneath it get all."""
 
     name: str
     make: Callable[[Sequence[Path], int], Job]
     needs: str = ""
+    libraries: bool = False
 
     @property
     def there(self) -> bool:
@@ -49,10 +51,8 @@ def imagededup_encode(files: Sequence[Path], threads: int) -> Job:
     """imagededup's `PHash().encode_images`, on as many processes."""
     from imagededup.methods import PHash
 
-    logging.getLogger("imagededup").setLevel(logging.WARNING)
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith("imagededup"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+    for name in [one for one in logging.root.manager.loggerDict if one.startswith("imagededup")]:
+        logging.getLogger(name).setLevel(logging.WARNING)  # `verbose` leaves two lines a pass
     hasher = PHash(verbose=False)
     return partial(hasher.encode_images, image_dir=files[0].parent, num_enc_workers=threads)
 
@@ -131,8 +131,6 @@ def torch_loader(network: str, files: Sequence[Path], threads: int) -> Job:
     return run
 
 
-SQUEEZENET = "squeezenet1_0"
-
 PEERS: dict[str, tuple[Peer, ...]] = {
     "phash": (
         Peer("imagehash loop", imagehash_loop),
@@ -141,6 +139,6 @@ PEERS: dict[str, tuple[Peer, ...]] = {
     "color": (Peer("OpenCV colour histogram", opencv_histogram),),
     "hog": (Peer("scikit-image HOG", skimage_hog, "skimage"),),
     "sift": (Peer("OpenCV SIFT, described only", opencv_sift),),
-    SQUEEZENET: (Peer("torch DataLoader", partial(torch_loader, SQUEEZENET)),),
+    "squeezenet1_0": (Peer("torch DataLoader", partial(torch_loader, "squeezenet1_0"), libraries=True),),
 }
 """By method, what is timed beside it."""
