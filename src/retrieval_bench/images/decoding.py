@@ -209,7 +209,7 @@ def _loaded(image: Image.Image, data: bytes, notes: list[str]) -> Image.Image:
     try:
         image.load()
         return image
-    except Exception:
+    except Exception:  # by the same many exceptions; raised again unless the file can be repaired
         if image.format not in ("JPEG", "MPO") or not jpeg_markers.lacks_only_its_end(data):
             raise
     notes.append(REPAIRED)

@@ -12,7 +12,7 @@ from retrieval_bench.peer_benchmarks.targets import TargetVerdict
 
 SCHEMA_VERSION = 2
 NOTHING = "-"
-DISTURBED = 0.05  # share of the cores that other processes may take before the table says so
+RELIABLE = 0.05  # share of the cores that other processes may take before the table says so
 
 
 def table(results: Sequence[Result]) -> list[str]:
@@ -67,7 +67,7 @@ def footer(
     if flops:
         lines.append(f"Peaks measured in the same rounds: {_giga(median(flops))} GFLOP/s, {_giga(median(read))} GB/s.")
     lines += disturbance(others)
-    if others is not None and others > DISTURBED:
+    if others is not None and others > RELIABLE:
         ratios = [
             f"{result.shape.key} {digits(result.ratio_of_fastest('float32'))}"
             for result in results
@@ -93,7 +93,7 @@ def disturbance(others: float | None) -> list[str]:
     if others is None:
         return []
     taken = f"Other processes took {100 * others:.0f} % of the cores meanwhile."
-    return [f"{taken} The figures are not reliable." if others > DISTURBED else taken]
+    return [f"{taken} The figures are not reliable." if others > RELIABLE else taken]
 
 
 def as_data(results: Sequence[Result], verdicts: Sequence[TargetVerdict], **about: Any) -> dict[str, Any]:

@@ -27,9 +27,9 @@ def _quotas(groups: Path, own: Path) -> list[float]:
     quotas = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers not in ("",) and "cpu" not in controllers.split(","):
+        if controllers and "cpu" not in controllers.split(","):
             continue
-        root = groups if controllers == "" else groups / "cpu"
+        root = groups / "cpu" if controllers else groups  # of version 1, or of version 2
         group = Path(path.lstrip("/"))
         for place in (group, *group.parents):
             quotas += _quota(root / place)

@@ -24,17 +24,17 @@ class OtherProcesses:
     share: float | None = None
 
     def __enter__(self) -> OtherProcesses:
-        self._start = _now()
+        self._start, _ = _now()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        wall, everybody, this, cores = (after - before for after, before in zip(_now(), self._start, strict=True))
-        capacity = wall * (self._start[3] + cores)
-        self.share = min(max((everybody - this) / capacity, 0.0), 1.0) if wall >= LEAST_S else None
+        now, cores = _now()
+        wall, everybody, this = (after - before for after, before in zip(now, self._start, strict=True))
+        self.share = min(max((everybody - this) / (wall * cores), 0.0), 1.0) if wall >= LEAST_S else None
 
 
-def _now() -> tuple[float, float, float, int]:
-    """Seconds: of the wall, of all work on the usable cores, of this process; and how many cores these are."""
+def _now() -> tuple[tuple[float, float, float], int]:
+    """Seconds of the wall, of all work on the usable cores, and of this process; and how many cores these are."""
     each = psutil.cpu_times(percpu=True)
     if hasattr(os, "sched_getaffinity"):
         usable = os.sched_getaffinity(0)
@@ -45,4 +45,5 @@ def _now() -> tuple[float, float, float, int]:
         guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # counted in user already
         worked += sum(times) - idle - guest
     own = os.times()
-    return time.monotonic(), worked, own.user + own.system + own.children_user + own.children_system, len(each)
+    used = own.user + own.system + own.children_user + own.children_system
+    return (time.monotonic(), worked, used), len(each)
