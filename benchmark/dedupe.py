@@ -43,9 +43,7 @@ def dedupe_command(
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="[DIR]", help="With --apply move: where to; outside the folder. Its tree is kept below."
-        ),
+        typer.Argument(metavar="DIR", help="With --apply move: where to; outside the folder. Its tree is kept below."),
     ] = None,
     data_root: DataRoot = None,
     methods: Annotated[

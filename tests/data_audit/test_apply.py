@@ -229,6 +229,91 @@ def test_what_has_changed_meanwhile_is_left_alone(heap: Path, tmp_path: Path) ->
     assert names[1].read_bytes() == b"edited"
 
 
+def planned_for(action: str, heap: Path, to: Path | None, *groups: tuple[str, ...]) -> applying.ApplyPlan:
+    from retrieval_bench.images.reading import ImageFiles
+
+    names = sorted(file for file in heap.rglob("*") if file.is_file() and not file.is_symlink())
+    rows = {file.name: row for row, file in enumerate(names)}
+    wanted = [[rows[name] for name in group] for group in groups]
+    return planned(action, heap, to, wanted, names, ImageFiles(names))  # type: ignore[arg-type]
+
+
+def test_a_file_that_was_edited_after_the_plan_is_not_moved(heap: Path, tmp_path: Path) -> None:
+    plan = planned_for("move", heap, tmp_path / "gone", ("0.png", "0-copy.png"))
+    (heap / "sub" / "0-copy.png").write_bytes(b"edited")
+    outcome = apply(plan, lambda done, total: None)
+    assert [why for _, why in outcome.failed] == ["it has changed since it was compared"]
+    assert (heap / "sub" / "0-copy.png").read_bytes() == b"edited"
+
+
+def test_a_backup_of_the_folder_loses_nothing_to_a_move(heap: Path, tmp_path: Path) -> None:
+    """Its equal files are in the places that are wanted: neither of two equal files may go."""
+    backup = tmp_path / "backup"
+    shutil.copytree(heap, backup, symlinks=True)
+    before = state(heap, backup)
+    journal = tmp_path / "undo.jsonl"
+    result = dedupe(heap, backup, "--apply", "move", "--yes", "--undo-file", journal)
+    assert result.exit_code == 0, result.stderr
+    assert "an equal file is there already" in result.stdout
+    assert state(heap, backup) == before
+    assert not journal.exists(), "nothing was to be done"
+
+
+def test_a_place_that_is_taken_after_the_plan_is_left_alone(heap: Path, tmp_path: Path) -> None:
+    to = tmp_path / "gone"
+    plan = planned_for("move", heap, to, ("0.png", "0-copy.png"))
+    (to / "sub").mkdir(parents=True)
+    shutil.copy2(heap / "sub" / "0-copy.png", to / "sub" / "0-copy.png")
+    before = state(heap, to)
+    assert "exists by now" in apply(plan, lambda done, total: None).failed[0][1]
+    assert state(heap, to) == before
+
+
+def test_the_folder_around_is_no_place_to_move_to(heap: Path, tmp_path: Path) -> None:
+    before = state(tmp_path)
+    result = dedupe(heap / "sub", heap, "--apply", "move", "--yes")
+    assert (result.exit_code, "lies in" in result.stderr) == (2, True)
+    assert state(tmp_path) == before
+
+
+def test_a_file_with_further_names_stays(heap: Path, tmp_path: Path) -> None:
+    os.link(heap / "sub" / "0-copy.png", tmp_path / "elsewhere.png")
+    for action, to in (("hardlink", None), ("move", tmp_path / "gone")):
+        plan = planned_for(action, heap, to, ("0.png", "0-copy.png"))
+        assert plan.steps == ()
+        assert "further names" in plan.left[0][1]
+
+
+def test_a_file_that_is_gone_is_told(heap: Path, tmp_path: Path) -> None:
+    from retrieval_bench.images.reading import ImageFiles
+
+    names = [heap / "0.png", heap / "sub" / "0-copy.png"]
+    images = ImageFiles(names)
+    assert images.digest(0) == images.digest(1)
+    names[1].unlink()
+    plan = planned("move", heap, tmp_path / "gone", [[0, 1]], names, images)
+    assert plan.steps == ()
+    assert "any more" in plan.left[0][1]
+
+
+def test_undo_of_links_never_says_as_they_were_where_they_are_not(heap: Path, tmp_path: Path) -> None:
+    copy, journal = heap / "sub" / "0-copy.png", tmp_path / "undo.jsonl"
+    before = state(heap)
+    plan = planned_for("hardlink", heap, None, ("0.png", "0-copy.png"))
+    write_journal(plan, journal)
+    assert apply(plan, lambda done, total: None).failed == ()
+    (heap / "0.png").rename(heap / "renamed.png")
+    assert undo(journal, lambda done, total: None).failed == ()
+    assert copy.stat().st_nlink == 1, "the one that stays has another name now, and is parted from all the same"
+    (heap / "renamed.png").rename(heap / "0.png")
+    assert state(heap) == before
+    assert apply(plan, lambda done, total: None).failed == ()
+    with (heap / "0.png").open("ab") as file:
+        file.write(b"edited")
+    assert "edited after it was linked" in undo(journal, lambda done, total: None).failed[0][1]
+    assert os.path.samefile(copy, heap / "0.png")
+
+
 def test_nothing_is_overwritten(heap: Path, tmp_path: Path) -> None:
     to = tmp_path / "gone"
     (to / "sub").mkdir(parents=True)

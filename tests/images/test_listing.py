@@ -109,3 +109,9 @@ def test_links_and_what_is_no_file(tmp_path: Path) -> None:
     names, passed_over = listed(tmp_path / "in")
     assert names == ["a.jpg", "album.jpg/b.jpg", "empty.jpg", "nowhere.png", "over/c.jpg"]
     assert passed_over.ignored == {"link to a folder that it lies in": 1, "without a suffix": 1}
+
+
+def test_a_list_of_priorities_is_no_picture() -> None:
+    assert formats.format_of(b"P1 todo: buy bread") == ""
+    assert formats.format_of(b"P6\n# by a camera\n640 480\n255\n") == "PPM"
+    assert formats.format_of(b"P4 3 1\n\xa0") == "PPM"

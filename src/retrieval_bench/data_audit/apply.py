@@ -8,7 +8,9 @@ the same reason the same command again goes on where it was interrupted.
 from __future__ import annotations
 
 import contextlib
+import errno
 import filecmp
+import hashlib
 import json
 import os
 import shutil
@@ -75,7 +77,8 @@ def planned(
 
     hardlink: a file of a group that equals a better one byte for byte becomes a further name of that. Others stay as
     they are: a link would lose what they hold. move: every file but the best of its group goes to the same place below
-    `to`; an animation only if it equals that one. Links, and files reached through a link, stay as they are in both.
+    `to`; an animation only if it equals that one, and none whose place is taken. Links, files reached through a link,
+    and files that have further names (hard links) stay as they are in both.
 
     Args:
         action: "hardlink" or "move".
@@ -86,7 +89,7 @@ def planned(
         images: of each row, for the digests.
 
     Raises:
-        BenchError: `to` is missing, lies in the folder, or holds another file of a wanted name.
+        BenchError: `to` is missing, lies in the folder or around it, or holds another file of a wanted name.
     """
     home = Path(os.path.realpath(folder))
     goal = None
@@ -97,6 +100,11 @@ def planned(
         if goal == home or home in goal.parents:
             raise BenchError(
                 f"{printable(to)} lies in {printable(folder)}, where the next search would find what was moved; "
+                "choose a folder beside it"
+            )
+        if goal in home.parents:
+            raise BenchError(
+                f"{printable(folder)} lies in {printable(to)}, so that a file could be moved onto one of the folder; "
                 "choose a folder beside it"
             )
         if goal.exists() and not goal.is_dir():
@@ -114,20 +122,30 @@ def planned(
                 if place:
                     left.append((str(path), "not byte for byte equal to a better one; --apply move takes it"))
                 continue
-            if os.path.realpath(path) != str(path) or not stat.S_ISREG(path.lstat().st_mode):
+            try:
+                status = path.lstat()
+            except OSError as error:
+                left.append((str(path), f"it cannot be looked at any more: {error.strerror}"))
+                continue
+            if os.path.realpath(path) != str(path) or not stat.S_ISREG(status.st_mode):
                 left.append((str(path), "a link, or reached through one"))
+                continue
+            if status.st_nlink > 1:
+                left.append((str(path), "it has further names (hard links), which nothing would bring back"))
                 continue
             keep = kept_of[digest] if action == "hardlink" else home / paths[group[0]].relative_to(folder)
             if action == "move" and digest not in kept_of and has_frames(images.read(row)):
                 left.append((str(path), "an animation or several pages, of which only the first was compared"))
                 continue
-            status = path.lstat()
-            if action == "hardlink" and keep.stat().st_dev != status.st_dev:
-                left.append((str(path), "on another file system than the one to keep"))
+            if action == "hardlink" and (not keep.exists() or keep.stat().st_dev != status.st_dev):
+                left.append((str(path), "the one to keep is gone, or on another file system"))
                 continue
             target = "" if goal is None else str(goal / paths[row].relative_to(folder))
-            if target and os.path.lexists(target) and not _same_content(Path(target), path):
-                raise BenchError(f"{printable(target)} exists already and is another file; choose an empty folder")
+            if target and os.path.lexists(target):
+                if not _same_content(Path(target), path):
+                    raise BenchError(f"{printable(target)} exists already and is another file; choose an empty folder")
+                left.append((str(path), f"an equal file is there already: {printable(target)}"))
+                continue
             steps.append(
                 ApplyStep(str(path), str(keep), target, digest, stat.S_IMODE(status.st_mode), status.st_mtime_ns)
             )
@@ -203,11 +221,13 @@ def _unlink_hard(step: ApplyStep) -> None:
     path = Path(step.path)
     if not os.path.lexists(path):
         raise _NotNow("it is not there any more")
-    if not os.path.exists(step.keep) or not os.path.samefile(path, step.keep):
+    if path.lstat().st_nlink == 1:
         return  # a file of its own: never linked, or taken apart already
     beside = _beside(path)
     try:
         shutil.copyfile(path, beside)
+        if _digest(beside) != step.sha256:
+            raise _NotNow("it was edited after it was linked, under one of its names; what it was is kept nowhere")
         os.chmod(beside, step.mode)
         os.utime(beside, ns=(step.mtime_ns, step.mtime_ns))
         os.replace(beside, path)
@@ -222,6 +242,10 @@ def _move(step: ApplyStep) -> None:
         raise _NotNow("the one to keep is not there any more")
     if not os.path.lexists(path) and os.path.lexists(target):
         return
+    if os.path.lexists(target):
+        raise _NotNow(f"{printable(target)} exists by now")
+    if _digest(path) != step.sha256:
+        raise _NotNow("it has changed since it was compared")
     _carry(path, target)
 
 
@@ -242,9 +266,12 @@ def _carry(source: Path, target: Path) -> None:
         if not os.path.samefile(source, target):
             source.unlink()  # was interrupted between copying and removing
         return
-    if source.lstat().st_dev == target.parent.stat().st_dev:
+    try:
         os.rename(source, target)
         return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
     beside = _beside(target)
     try:
         shutil.copy2(source, beside)
@@ -253,10 +280,26 @@ def _carry(source: Path, target: Path) -> None:
         if not filecmp.cmp(source, beside, shallow=False):
             raise _NotNow("its copy differs")
         os.rename(beside, target)
+        _settle(target.parent)
         source.unlink()
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _settle(folder: Path) -> None:
+    """Have the names in a folder on the disk before anything elsewhere is removed for them."""
+    with contextlib.suppress(OSError):  # some systems cannot
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _beside(path: Path) -> Path:

@@ -46,7 +46,7 @@ def pairs_within(features: np.ndarray, radius: float, distance: Distance, *, mos
     if int((counts[left] * counts[right]).sum()) > 2 * most:
         raise BenchError(
             f"more than {most:,} pairs lie within {radius:g}, too many to look at; "
-            "lower the radius, or put equal files away first: dedupe FOLDER DIR --apply move"
+            "lower the radius, or put equal files away first: `dedupe FOLDER DIR --within 0 --apply move --yes`"
         )
     alone = (counts[left] == 1) & (counts[right] == 1)
     plain = alone & (left != right)

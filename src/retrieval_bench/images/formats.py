@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.util
 import io
+import re
 import warnings
 from importlib import metadata
 from typing import NamedTuple
@@ -90,7 +91,7 @@ def format_of(head: bytes) -> str:
         if head[8:12] in _AVIF_BRANDS or (brands & _AVIF_BRANDS and head[8:12] in (b"mif1", b"msf1")):
             return "AVIF"
         return "HEIF" if brands & _HEIF_BRANDS else ""
-    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace():
+    if re.match(rb"P[1-6]\s+[#\d]", head):  # a width, or a remark before it
         return "PPM"
     return ""
 
