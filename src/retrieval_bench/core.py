@@ -299,6 +299,9 @@ class Dataset:
                 category = ""
                 if split.categories is not None:
                     category = self.category_names[int(split.categories[row])]
+                if split.other_categories is not None:
+                    more = [self.category_names[other] for other in split.other_categories[row].tolist() if other >= 0]
+                    category = "\x1f".join((category, *sorted(more)))
                 digest.update("\0".join((item, label, category, split.images.digest(row))).encode())
                 digest.update(b"\n")
         return digest.hexdigest()

@@ -402,3 +402,12 @@ def test_leave_one_out_of_a_folder_that_is_split_already_is_refused(tmp_path: Pa
             photo(tmp_path / name / label / "x.png", number)
     with pytest.raises(BenchError, match="is split already, into 'gallery', 'query', so that split=leave-one-out"):
         folder(tmp_path, split="leave-one-out")
+
+
+def test_a_mapping_that_leaves_out_all_it_names_is_no_layout(tmp_path: Path) -> None:
+    """Else the folder that was to be left out would become a label."""
+    for name in ("cats", "dogs", "val"):
+        for number in range(3):
+            photo(tmp_path / name / f"{number}.png", number)
+    with pytest.raises(BenchError, match="leaves out all that it names, 'val'"):
+        folder(tmp_path, splits="val:none")

@@ -226,7 +226,7 @@ def test_a_category_for_some_only(tmp_path: Path) -> None:
         ("[1]", "line 2: a JSON list, not an object"),
         ("{", "line 2: not valid JSON"),
         ('{"path": "b.png", "label": "mug"}', "line 2: split is missing"),
-        ('{"path": "b.png", "label": null, "split": "query"}', "line 2: label is missing"),
+        ('{"path": "b.png", "label": null, "split": "train"}', "line 2: label is missing"),
         ('{"path": "b.png", "label": {"a": 1}, "split": "query"}', 'line 2: label is {"a": 1}; it must be text'),
         ('{"path": "b.png", "label": [true], "split": "query"}', "line 2: label is true; it must be text"),
         ('{"path": "b.png", "label": true, "split": "query"}', "line 2: label is true; it must be text"),

@@ -155,6 +155,18 @@ def test_equal_scores_of_different_methods(honest: tuple) -> None:
     )
 
 
+@pytest.mark.parametrize(("one", "other", "told"), [("mean", "mean@trim", False), ("mean@trim", "position@trim", True)])
+def test_a_cleaned_method_may_equal_itself_and_no_other(honest: tuple, one: str, other: str, told: bool) -> None:
+    """Where there is no border, trimming changes nothing."""
+    record, arrays = honest
+    mean = next(row for row in record.rows if row.method == "mean")
+    rows = tuple(mean.model_copy(update={"method": name}) for name in (one, other))
+    of_mean = {key.removeprefix("mean/"): array for key, array in arrays.items() if key.startswith("mean/")}
+    known = {f"{name}/{key}": array for name in (one, other) for key, array in of_mean.items()}
+    found = sanity_checks.violations(record.model_copy(update={"rows": rows}), arrays | known)
+    assert any("equal scores" in sentence for sentence in found) is told
+
+
 def test_an_image_found_twice(honest: tuple) -> None:
     record, arrays = honest
     indices = arrays["mean/indices"].copy()

@@ -90,7 +90,7 @@ def test_leave_one_out_excludes_each_query_by_its_row(tmp_path: Path) -> None:
 @pytest.mark.slow(reason="runs several methods from end to end")
 def test_a_manifest_with_queries_of_both_kinds(tmp_path: Path) -> None:
     lines = ["path,label,split"]
-    for number in range(12):
+    for number in range(48):
         photo(tmp_path / f"{number}.png", number)
         lines.append(f"{number}.png,{'ab'[number % 2]},{('both', 'gallery', 'query', 'both')[number // 2 % 4]}")
     (tmp_path / "list.csv").write_text("\n".join(lines))
@@ -267,12 +267,17 @@ def test_distractors_are_not_learned_from(tmp_path: Path) -> None:
 def test_a_label_that_is_missing_where_it_must_not_be(tmp_path: Path) -> None:
     for number, item in enumerate("abc"):
         photo(tmp_path / f"{item}.png", number)
-    for split in ("train", "query"):
-        (tmp_path / "list.csv").write_text(
-            f"path,label,split\na.png,mug,gallery\nb.png,bag,gallery\nc.png,mug,query\na2.png,,{split}\n"
-        )
-        with pytest.raises(BenchError, match="line 5: label is missing; only an image of gallery may have none"):
+    photo(tmp_path / "d.png", 9)
+    rows = "path,label,split\na.png,mug,gallery\nb.png,bag,gallery\nc.png,mug,query\nd.png,,"
+    for split in ("train", "both"):
+        (tmp_path / "list.csv").write_text(f"{rows}{split}\n")
+        with pytest.raises(BenchError, match="line 5: label is missing; only an image of gallery or query may have"):
             manifest(tmp_path / "list.csv")
+    (tmp_path / "list.csv").write_text(f"{rows}query\n")
+    trial = prepare(plan(manifest(tmp_path / "list.csv"), "phash", k=(1,)))
+    assert (trial.dataset.query.ids, trial.left_out) == (("c.png",), 1)
+    assert trial.unanswerable is not None
+    assert trial.unanswerable.query.ids == ("d.png",)
     (tmp_path / "list.csv").write_text("path,label,split\na.png,(distractor),gallery\n")
     with pytest.raises(BenchError, match="leave the cell empty"):
         manifest(tmp_path / "list.csv")
@@ -288,3 +293,29 @@ def test_relevant_among_is_what_sets_say() -> None:
     for row in range(30):
         for place in range(40):
             assert found[row, place + 1] == bool(set(query[row]) & set(gallery[place]) - {-1})
+
+
+def test_the_fingerprint_holds_the_categories_of_every_label(tmp_path: Path) -> None:
+    prints = set()
+    for category in "XY":
+        folder = tmp_path / category
+        for number, item in enumerate("abc"):
+            photo(folder / f"{item}.png", number)
+        (folder / "list.csv").write_text(
+            f"path,labels,category,split\na.png,mug|bag,Z|{category},gallery\nb.png,mug,Z,gallery\nc.png,mug,Z,query\n"
+        )
+        prints.add(manifest(folder / "list.csv").fingerprint)
+    assert len(prints) == 2
+
+
+def test_a_distractor_does_not_tear_its_group_apart(tmp_path: Path) -> None:
+    lines = ["path,label,group"]
+    for number in range(48):
+        photo(tmp_path / f"{number}.png", number)
+        lines.append(f"{number}.png,{'' if number % 4 == 3 else 'mug' if number % 2 else 'bag'},g{number // 4}")
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    dataset = manifest(tmp_path / "list.csv", split="30/40/30")
+    assert {f"{number}.png" for number in range(3, 48, 4)} <= set(dataset.gallery.ids)
+    for group in range(12):
+        held = {f"{4 * group + place}.png" for place in range(3)}
+        assert sum(bool(held & set(split.ids)) for split in dataset.splits.values()) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +94,14 @@ def test_a_run_shares_networks_out_among_gpus(monkeypatch: pytest.MonkeyPatch, t
     assert set(built) == {"squeezenet1_0:size=64"}
     assert [row.error for row in shared.rows] == [None, None]
     assert [row.scores for row in shared.rows] == [row.scores for row in alone.rows]
+
+
+@pytest.mark.slow(reason="a process of its own")
+def test_a_worker_knows_cleanings_too() -> None:
+    code = (
+        "import queue; from retrieval_bench.core import Setup; from retrieval_bench.experiment import multi_gpu as m\n"
+        "devices = queue.Queue(); devices.put('cpu'); m._begin('phash@trim', Setup(), devices)\n"
+        "print(type(m._mine['extractor']).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "CleanedExtractor"

@@ -141,7 +141,13 @@ def _split_folders(root: Path, mapping: Mapping[str, tuple[str, ...]]) -> dict[s
                 f"dataset folder: splits= maps {some(absent)}, and {printable(root)} has no such folder; it has "
                 f"{some(names, 6) or 'none'}"
             )
-        return {theirs: "+".join(ours) for theirs, ours in mapping.items() if ours}
+        held = {theirs: "+".join(ours) for theirs, ours in mapping.items() if ours}
+        if not held:
+            raise BenchError(
+                f"dataset folder: splits= leaves out all that it names, {some(list(mapping))}; map a folder to gallery "
+                "and one to query as well"
+            )
+        return held
     folded = {name.casefold(): name for name in reversed(names)}
     if {"gallery", "query"} <= set(folded):
         return {folded[name]: name for name in SPLITS if name in folded}

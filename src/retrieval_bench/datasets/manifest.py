@@ -348,8 +348,10 @@ def _check(file: Path, rows: list[ManifestRow]) -> None:
     seen: dict[tuple[str, ...], tuple[ManifestRow, str]] = {}
     labelled = next((row for row in rows if row.labels), None)
     for row in rows:
-        if not row.labels and row.split != "gallery":
-            raise at_line(file, row.line, f"label is missing; only an image of gallery may have none; {COLUMNS}")
+        if not row.labels and row.split not in ("gallery", "query"):
+            raise at_line(
+                file, row.line, f"label is missing; only an image of gallery or query may have none; {COLUMNS}"
+            )
         for place, label in enumerate(row.labels):
             category = row.categories[place] if row.categories else ""
             first, known = seen.setdefault(("label", label), (row, category))
@@ -366,7 +368,8 @@ def _check(file: Path, rows: list[ManifestRow]) -> None:
                 raise at_line(
                     file, row.line, f"id {row.id!r} is in {split} already, by line {first.line}; ids are unique"
                 )
-        for kind, name in (("id", row.id), ("file", os.path.normpath(row.path)), ("group", row.more.get("group"))):
+        group = row.more.get("group") if row.labels else None  # without a label, an image answers no other of its group
+        for kind, name in (("id", row.id), ("file", os.path.normpath(row.path)), ("group", group)):
             first, _ = seen.setdefault((kind, name), (row, "")) if name else (row, "")
             # train and gallery may share images, but a group is all in one
             if first.split != row.split and (kind == "group" or "query" in (*first.splits, *row.splits)):

@@ -162,10 +162,10 @@ def limit(dataset: Dataset, n: int) -> Dataset:
     """At most n images per split, evenly over the labels and with the same labels in every split.
 
     Labels take turns; labels that the gallery can answer go first, in label order, so that every query that had
-    something to find still has. With leave-one-out a turn is two images, since a query alone with itself finds nothing.
-    Which of its images a label gives, contents decide and no name: in the order of their sha256, but first those whose
-    attributes were taken least, measured by how often they occur. So a fourth of the images has a fourth of each
-    camera, also where their names go by camera.
+    something to find still has; of several labels of an image, the first counts. With leave-one-out a turn is two
+    images, since a query alone with itself finds nothing. Which of its images a label gives, contents decide and no
+    name: in the order of their sha256, but first those whose attributes were taken least, measured by how often they
+    occur. So a fourth of the images has a fourth of each camera, also where their names go by camera.
     """
     turn = 2 if dataset.leave_one_out else 1
     if n < 2 * turn:

@@ -68,9 +68,11 @@ _mine: dict[str, Any] = {}  # of a worker: its extractor and its threads
 
 
 def _begin(method: str, setup: Setup, devices: Any) -> None:
-    import retrieval_bench.extractors  # noqa: F401 - registers the methods
     from retrieval_bench.methods.parse import parse_member
+    from retrieval_bench.registry import CLEANINGS, EXTRACTORS
 
+    EXTRACTORS.fill()
+    CLEANINGS.fill()
     _mine["extractor"] = parse_member(method).build(replace(setup, device=devices.get()))
     _mine["threads"] = setup.threads
 

@@ -7,6 +7,7 @@ Two failures of this field were seen by nobody for years because nothing looked:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -217,7 +218,7 @@ def _differ(one: Row, other: Row) -> bool:
 
 def _extractors(row: Row) -> set[str]:
     name = row.method.replace("[untrained]", "").removesuffix(FROM_GALLERY)
-    return {part.partition(":")[0].partition("=")[0] for part in name.split("+")}
+    return {re.split("[:=@]", part, maxsplit=1)[0] for part in name.split("+")}
 
 
 def _chance(rows: list[Row], record: Record) -> Iterator[str]:
