@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,9 @@ def find_local(network: str, policy: str, library: str) -> WeightsFile | None:
     """
     if policy == "random":
         return None
-    for folder in weights_directories(policy):
-        best = next(_candidates(folder, network, {}), None)
-        if best is not None:
-            return _checked(best[0], f"{best[0].name} from weights directory", None)
+    found = in_directories(network, policy)
+    if found is not None:
+        return found
     advice = (
         f"save its state dict as {network}.safetensors or {network}.pth in a directory DIR and pass --weights DIR "
         f"(or set {DIRECTORY_VARIABLE}=DIR)"
@@ -111,6 +110,20 @@ def find_local(network: str, policy: str, library: str) -> WeightsFile | None:
         "%s of %s: no weights in a weights directory, so this network is UNTRAINED; %s", network, library, advice
     )
     return None
+
+
+def in_directories(network: str, policy: str) -> WeightsFile | None:
+    """The file of a network in the weights directories alone; None where none of them has one."""
+    for folder in weights_directories(policy):
+        best = next(_candidates(folder, network, {}), None)
+        if best is not None:
+            return _checked(best[0], f"{best[0].name} from weights directory", None)
+    return None
+
+
+def packaged(path: Path, source: str, recipe: str) -> WeightsFile:
+    """The weights that an installed package holds; who asks compares the sha256 with the one that is pinned."""
+    return replace(_checked(path, source, None), recipe=recipe)
 
 
 def load(file: WeightsFile) -> dict[str, Any]:
