@@ -39,6 +39,9 @@ class LearnFrom(StrEnum):
 
 T = TypeVar("T")
 
+MOST_AT_ONCE = 256
+"""Queries at once, each of which has a thread."""
+
 DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", metavar="PATH", help="Path of the dataset: a folder, or a manifest file."),
@@ -104,6 +107,20 @@ def parse_cutoffs(text: str) -> tuple[int, ...]:
         raise BenchError(f"--k {text!r}: write whole numbers with commas, e.g. --k 1,5,10") from None
     if values[0] < 1:
         raise BenchError(f"--k {text!r}: every cutoff must be at least 1")
+    return tuple(values)
+
+
+def parse_concurrency(text: str) -> tuple[int, ...]:
+    """ "1,2,4" -> (1, 2, 4): how many queries at once."""
+    try:
+        values = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        values = [0]
+    if not 1 <= values[0] <= values[-1] <= MOST_AT_ONCE:
+        raise BenchError(
+            f"--concurrency {text!r}: write whole numbers from 1 to {MOST_AT_ONCE} with commas, "
+            "e.g. --concurrency 1,2,4"
+        )
     return tuple(values)
 
 

@@ -22,6 +22,7 @@ from benchmark.options import (
     checked_weights,
     decoding,
     parse_classifiers,
+    parse_concurrency,
     parse_cutoffs,
     parse_methods,
     renamed,
@@ -125,6 +126,13 @@ def run_command(
             "rows are marked [gallery].",
         ),
     ] = LearnFrom.train,
+    concurrency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,2,4",
+            help="Also time so many queries at once: p50, p95, p99 and throughput, as a search service sees them.",
+        ),
+    ] = None,
     unknown: Unknown = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all features again and store none.")] = False,
     overwrite: Annotated[
@@ -163,6 +171,7 @@ def run_command(
         severities=parse_severities(severity),
         relevance=relevance.value,
         learn_from=learn_from.value,
+        concurrency=() if concurrency is None else parse_concurrency(concurrency),
         cache=FeatureCache(None if no_cache else cache_root()),
     )
     folder = out or Path("results") / plan.dataset.entry.name

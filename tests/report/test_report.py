@@ -14,6 +14,7 @@ from retrieval_bench.records.files import save
 from retrieval_bench.records.schema import Failure, Interval, OpenSet, Row, Statistics
 from retrieval_bench.report import plots, table
 from retrieval_bench.report.evidence import Evidence, gather
+from retrieval_bench.report.lines import three_digits
 from retrieval_bench.report.markup import Markup, joined, tag, text, visible
 from retrieval_bench.report.page import render
 from tests.support.evidences import METHODS, Read, assert_safe, read_page, saved
@@ -91,7 +92,7 @@ def test_latencies_are_the_records(tmp_path: Path) -> None:
     (latency,) = [one for one in page(folder).tables if one[0][0] == "ms"]
     for cells, row_ in zip(latency[1:], gather(folder).record.rows, strict=True):
         parts = [
-            table.three_digits(row_.times[f"{phase}_{part}"].value or 0)
+            three_digits(row_.times[f"{phase}_{part}"].value or 0)
             for phase in ("decode", "extract", "search", "end_to_end")
             for part in ("p50", "p95", "p99")
         ]

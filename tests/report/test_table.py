@@ -17,7 +17,7 @@ from retrieval_bench.records.schema import (
     TimeFigure,
 )
 from retrieval_bench.report import table
-from retrieval_bench.report.lines import ends
+from retrieval_bench.report.lines import ends, three_digits
 from tests.support.records import failed, record, row
 
 
@@ -38,6 +38,19 @@ def test_terminal_fits_and_says_what_it_left_out(width: int) -> None:
     assert "accuracy" in text
     if width < 100:
         assert "Too narrow for" in text
+
+
+def test_several_queries_at_once_have_lines_of_their_own() -> None:
+    """In terminal and Markdown; a percentile without a value is n/a; nothing where none was timed."""
+    figures = {f"concurrency_4_{part}": TimeFigure(value=2.5, unit="ms", n=50) for part in ("p50", "p95")}
+    figures["concurrency_4_p99"] = TimeFigure(value=None, unit="ms", n=50)
+    figures["concurrency_4_throughput"] = TimeFigure(value=1234.5, unit="queries/s", n=50)
+    timed = record(row("sift").model_copy(update={"times": figures}), settings={"concurrency": (4,)})
+    assert ["sift", "4", "2.50", "2.50", "n/a", "1,234"] in [
+        line.split() for line in table.terminal(timed).splitlines()
+    ]
+    assert "| sift | 4 | 2.50 | 2.50 | n/a | 1,234 |" in table.markdown(timed)
+    assert "at once" not in table.terminal(record(row("sift")))
 
 
 def test_a_failed_method_is_a_row_and_a_sentence() -> None:
@@ -141,7 +154,7 @@ def test_csv_is_complete_and_in_full_precision() -> None:
     [(0, "0.0000"), (0.01234, "0.0123"), (0.1234, "0.123"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1,234")],
 )
 def test_figures_have_three_digits_and_no_exponent(value: float, text: str) -> None:
-    assert table.three_digits(value) == text
+    assert three_digits(value) == text
 
 
 def test_sentences_from_outside_stay_words() -> None:

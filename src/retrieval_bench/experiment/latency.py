@@ -1,12 +1,17 @@
-"""The time pass of one method: single queries one after the other, then throughput. Nothing comes from a cache."""
+"""The time pass of one method: single queries one after the other, several at once where asked for, then throughput.
+
+Nothing comes from a cache.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Ranking, Rows, Setup, Split
+from retrieval_bench.experiment.concurrency import concurrent
 from retrieval_bench.experiment.extraction import checked, extract
 from retrieval_bench.experiment.quality import QualityResult
 from retrieval_bench.images.decoded_cache import fresh
@@ -29,10 +34,12 @@ def measure(
     exclude: np.ndarray | None,
     setup: Setup,
     progress: Progress,
+    concurrency: Sequence[int] = (),
 ) -> dict[str, Time]:
-    """The time pass: single queries one after the other, then throughput. Nothing here comes from the cache.
+    """The time pass. Nothing here comes from the cache.
 
     k: neighbours of each query. exclude: (q,) int64, gallery rows that a query must not find; None for none.
+    concurrency: how many queries at once are measured besides one after the other.
     """
     name = pipeline.name
     query = replace(query, images=fresh(query.images))
@@ -71,6 +78,18 @@ def measure(
             wait=waiting(setup.device),
         )
 
+    def answer(item: int) -> None:
+        find(describe(decode(item)))
+        waiting(setup.device)()
+
+    times |= concurrent(
+        answer,
+        n,
+        concurrency,
+        setup.threads,
+        serial=pipeline.serial,
+        progress=lambda done, total: progress(f"{name}: several queries at once", done, total),
+    )
     with pinned(1), Stopwatch() as extracting:
         for part in pipeline.parts:
             extract(

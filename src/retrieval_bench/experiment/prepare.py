@@ -44,6 +44,7 @@ class Plan:
 
     perturb: names of PERTURBATIONS, for the queries of a further pass; severities: how strong. relevance: one of
     RELEVANCE. learn_from: one of LEARN_FROM. decode: one of DECODE; "reduced" lets the run choose `decoding.wanted`.
+    concurrency: how many queries at once are timed besides one after the other.
     """
 
     methods: tuple[Method, ...]
@@ -65,6 +66,7 @@ class Plan:
     cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
     relevance: str = "label"
     learn_from: str = "train"
+    concurrency: tuple[int, ...] = ()
 
     @property
     def setup(self) -> Setup:

@@ -58,6 +58,7 @@ def plan_of(record: Record, root: Path | None = None) -> Plan:
         limit=settings.limit,
         relevance=settings.relevance,
         learn_from=settings.learn_from,
+        concurrency=settings.concurrency,
         backend=settings.backend,
         decoding=Decoding(max_pixels=settings.max_pixels or MAX_PIXELS, wanted=settings.decoded_for or 0),
         max_bad=1.0,  # what was unusable then was accepted; anything else changes the fingerprint

@@ -155,6 +155,7 @@ def _settings(plan: Plan, trial: Trial) -> Settings:
         severities=plan.severities if plan.perturb else (),
         relevance=plan.relevance,
         learn_from=plan.learn_from,
+        concurrency=plan.concurrency,
         max_pixels=None if plan.decoding.max_pixels == MAX_PIXELS else plan.decoding.max_pixels,
         decoded_for=plan.decoding.wanted or None,
     )
@@ -206,7 +207,10 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             name = pipeline.name + (FROM_GALLERY if plan.learn_from == "gallery" and pipeline.learns else "")
             found = quality(pipeline, trial, plan.setup, plan.cache, progress, for_classifiers=bool(plan.classifiers))
         with OtherProcesses() as others:
-            timed = measure(pipeline, found, trial.dataset.query, max(trial.k), trial.exclude, plan.setup, progress)
+            timed = measure(
+                *(pipeline, found, trial.dataset.query, max(trial.k), trial.exclude, plan.setup, progress),
+                plan.concurrency,
+            )
         times = {
             "load": Time(loading.seconds, "s"),
             **found.times,

@@ -236,7 +236,8 @@ class DatasetFacts(Model):
 class Settings(Model):
     """What was asked for. relevance: what makes an image relevant; learn_from: the split that methods learned from; see
     prepare. max_pixels: None where it was the default. decoded_for: the side in pixels that methods wanted, where large
-    photos were decoded small; else None. These four are written where they are not as usual."""
+    photos were decoded small; else None. concurrency: how many queries at once were timed. These five are written where
+    they are not as usual."""
 
     methods: tuple[str, ...]
     classifiers: tuple[str, ...] = Field(default=(), validation_alias=_HEADS, serialization_alias="heads")
@@ -254,12 +255,23 @@ class Settings(Model):
     learn_from: str = "train"
     max_pixels: int | None = None
     decoded_for: PositiveInt | None = None
+    concurrency: tuple[PositiveInt, ...] = ()
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A record of an earlier version is written again as it was."""
-        usual = {"relevance": "label", "learn_from": "train", "max_pixels": None, "decoded_for": None}
-        return {name: value for name, value in serialize(self).items() if name not in usual or value != usual[name]}
+        usual = {
+            "relevance": "label",
+            "learn_from": "train",
+            "max_pixels": None,
+            "decoded_for": None,
+            "concurrency": (),
+        }
+        return {
+            name: value
+            for name, value in serialize(self).items()
+            if name not in usual or (tuple(value) if isinstance(value, list) else value) != usual[name]
+        }
 
 
 class Environment(Model):

@@ -10,10 +10,10 @@ from retrieval_bench.report import plots
 from retrieval_bench.report.evidence import CONTROL, Evidence
 from retrieval_bench.report.findings import COSTS, SLICED, Confusion, Findings
 from retrieval_bench.report.gallery import heat_map
-from retrieval_bench.report.lines import ends
+from retrieval_bench.report.lines import ends, three_digits
 from retrieval_bench.report.markup import Markup, joined, tag
 from retrieval_bench.report.plots import Axis, Reach, Series, Spot
-from retrieval_bench.report.table import NOT_AVAILABLE, three_digits
+from retrieval_bench.report.table import NOT_AVAILABLE
 
 FEW_LABELS = 12  # as many are shown as a table of counts, more as a picture
 PHASES = {

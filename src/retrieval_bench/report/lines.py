@@ -21,3 +21,12 @@ def ends(low: float, high: float, digits: int = 3) -> tuple[str, str]:
     inside_low = min(low, 1 - step) if low < 1 else low
     inside_high = max(high, step) if high > 0 else high
     return f"{inside_low:.{digits}f}", f"{inside_high:.{digits}f}"
+
+
+def three_digits(value: float) -> str:
+    """About three significant digits and never an exponent: 0.0123, 1.23, 12.3, 1,234."""
+    size = abs(value)
+    if size >= 100:
+        return f"{value:,.0f}"
+    digits = 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
+    return f"{value:.{digits}f}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrieval_bench.records.schema import Record, Row, Statistics
-from retrieval_bench.report import drawings
+from retrieval_bench.report import concurrency, drawings
 from retrieval_bench.report.combined import Combined, combined
 from retrieval_bench.report.evidence import CONTROL, Evidence
 from retrieval_bench.report.examples import failure_gallery
@@ -104,6 +104,7 @@ def _sections(evidence: Evidence, names: Names, prefix: str) -> list[Section]:
         ("pairs", "Differences between methods", drawings.pairs(evidence)),
         ("curves", "Retrieval curves", drawings.curves(evidence, findings, series_of)),
         ("latency", "Latency by phase", drawings.latency(evidence, series_of)),
+        ("concurrency", "Several queries at once", _at_once(evidence.record)),
         ("robustness", "Robustness", drawings.robustness(evidence, series_of)),
         ("slices", "Slices", drawings.slices(findings)),
         ("confusion", "Confusion", drawings.confusions(findings)),
@@ -114,6 +115,23 @@ def _sections(evidence: Evidence, names: Names, prefix: str) -> list[Section]:
         ("environment", "Environment, and how to repeat the run", _environment(evidence.record)),
     ]
     return [Section(f"{prefix}{anchor}", title, body) for anchor, title, body in found if body is not None]
+
+
+def _at_once(record: Record) -> Markup | None:
+    heads, *lines = concurrency.grid(record)
+    if not lines:
+        return None
+    body = [
+        tag(
+            "tr",
+            tag("th", tag("span", first, class_="cut", title=first), scope="row"),
+            [tag("td", one) for one in rest],
+        )
+        for first, *rest in lines
+    ]
+    head = tag("thead", tag("tr", [tag("th", one, scope="col") for one in heads]))
+    table = tag("div", tag("table", head, tag("tbody", body)), class_="scroll")
+    return joined(tag("p", concurrency.MEANS), table)
 
 
 def _headline(evidence: Evidence, names: Names, series_of: dict[str, int]) -> Markup:

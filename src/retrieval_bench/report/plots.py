@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from retrieval_bench.report.lines import three_digits
 from retrieval_bench.report.markup import Markup, joined, tag
-from retrieval_bench.report.table import three_digits
 
 COLOURS = 10
 """Colours there are; further series take them again with another dash."""

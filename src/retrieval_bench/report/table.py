@@ -15,8 +15,8 @@ from rich.text import Text
 
 from retrieval_bench.records.files import TABLE_FILES
 from retrieval_bench.records.schema import OpenSet, Record, Row
-from retrieval_bench.report import robustness
-from retrieval_bench.report.lines import ends
+from retrieval_bench.report import concurrency, robustness
+from retrieval_bench.report.lines import ends, three_digits
 from retrieval_bench.report.markup import visible
 from retrieval_bench.report.names import names_of, renamed
 from retrieval_bench.system.other_processes import DISTURBED
@@ -154,15 +154,6 @@ def _time(name: str, head: str, means: str, rank: int) -> Column:
 
 def _bytes(row: Row) -> str:
     return NOT_AVAILABLE if row.features is None else f"{row.features.bytes_per_image:,}"
-
-
-def three_digits(value: float) -> str:
-    """About three significant digits and never an exponent: 0.0123, 1.23, 12.3, 1,234."""
-    size = abs(value)
-    if size >= 100:
-        return f"{value:,.0f}"
-    digits = 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
-    return f"{value:.{digits}f}"
 
 
 def caption(record: Record, unknown: bool = False) -> list[str]:
@@ -306,6 +297,9 @@ def terminal(record: Record, width: int | None = None, color: bool = False, unkn
     if any(row.robustness for row in record.rows):
         below.print()
         below.print(Text(robustness.text(record)), soft_wrap=True)
+    if at_once := concurrency.text(record):
+        below.print()
+        below.print(Text(at_once), soft_wrap=True)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
@@ -338,6 +332,10 @@ def markdown(record: Record, unknown: bool = False) -> str:
         heads, *cells = robustness.grid(record)
         lines += [line(heads), line(["---", *["---:"] * (len(heads) - 1)]), *map(line, cells), ""]
         lines += [robustness.MEANS, ""]
+    heads, *cells = concurrency.grid(record)
+    if cells:
+        lines += [line(heads), line(["---", *["---:"] * (len(heads) - 1)]), *map(line, cells), ""]
+        lines += [concurrency.MEANS, ""]
     lines += [f"- **{column.head}**: {column.means}" for column in shown]
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@ from retrieval_bench.compare.diff import Change, DiffVerdict
 from retrieval_bench.compare.gates import bigger_is_better, time_name
 from retrieval_bench.records.schema import Record
 from retrieval_bench.records.scores import intervals_of, perturbed_of, quality_of
-from retrieval_bench.report.table import three_digits
+from retrieval_bench.report.lines import three_digits
 
 _SPEED_SHOWN = ("end_to_end_p50", "search_p50", "extract_throughput", "fit")
 _QUALITY_SHOWN = ("accuracy", "map@r")

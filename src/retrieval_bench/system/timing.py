@@ -80,6 +80,11 @@ def waiting(device: str) -> Callable[[], None]:
     return functools.partial(torch.cuda.synchronize, device)
 
 
+def concurrency_name(at_once: int) -> str:
+    """What the times of this many queries at once are called, before `_p50` and `_throughput`."""
+    return f"concurrency_{at_once}"
+
+
 def percentiles(name: str, samples_ns: Sequence[int]) -> dict[str, Time]:
     """{"<name>_p50": Time(ms), ...}: the p-th percentile needs at least one sample beyond it, n (1 - p) >= 1."""
     n = len(samples_ns)
