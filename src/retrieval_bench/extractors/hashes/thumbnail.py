@@ -60,9 +60,7 @@ def _of_pillow(image: np.ndarray, width: int, height: int) -> np.ndarray:
 def _ours(image: np.ndarray, width: int, height: int, order: Order) -> np.ndarray:
     h, w = image.shape[:2]
     small = np.empty((height, width), np.uint8)
-    _compiled()(
-        np.ascontiguousarray(image), *_weights(w, width), *_weights(h, height), order == "across", small
-    )
+    _compiled()(np.ascontiguousarray(image), *_weights(w, width), *_weights(h, height), order == "across", small)
     return small
 
 
