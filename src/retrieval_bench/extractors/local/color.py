@@ -8,8 +8,8 @@ import numpy as np
 
 from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.extractors.histograms.color import color_histogram
+from retrieval_bench.extractors.local.area import shrunk
 from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features
-from retrieval_bench.images.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 SIDE = 2

@@ -11,9 +11,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.extractors.local.area import shrunk
 from retrieval_bench.extractors.local.hog_kernel import hog_blocks, hog_cells
 from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features, nothing
-from retrieval_bench.images.resize import opponent_planes, shrunk
+from retrieval_bench.images.resize import opponent_planes
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 ORIENTATIONS = 9
