@@ -214,7 +214,11 @@ def _vote(
 
 
 def _opponent(image: np.ndarray, factors: np.ndarray, planes: np.ndarray) -> None:
-    """(h, w, 3) uint8 -> (3, h, w, 1) float64, the numbers of `resize.opponent_planes`."""
+    """(h, w, 3) uint8 RGB -> (3, h, w, 1) float64, the numbers that float32 gives.
+
+    Whole numbers before factors: equal pixels have equal values to the last bit, wherever they lie, which a product of
+    matrices does not promise. A plain area has no gradient then.
+    """
     height, width = image.shape[:2]
     for y in range(height):
         pixels = image[y].reshape(-1)
