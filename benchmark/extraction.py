@@ -53,8 +53,10 @@ def extraction(
     from retrieval_bench.system.files import write_whole
     from retrieval_bench.system.other_processes import OtherProcesses
     from retrieval_bench.system.passive_waiting import wait_passively
+    from retrieval_bench.system.timing import steady_allocator
 
     wait_passively()
+    steady_allocator()  # as a run has it; peers have it, too
     fill()
     try:
         most = threads or usable_cores()

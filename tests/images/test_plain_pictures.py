@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from retrieval_bench.core import BadImage
-from retrieval_bench.images import plain_pictures
+from retrieval_bench.images import jpeg_markers, plain_pictures
 from retrieval_bench.images.decoding import Decoded, decoded
 from tests.support.profiles import ADOBE_RGB, rgb_profile
 
@@ -69,6 +69,7 @@ def both(data: bytes) -> list[Decoded | str]:
         with pytest.MonkeyPatch.context() as patch:
             if alone:
                 patch.setattr(plain_pictures, "pixels_of", lambda data, image: None)
+                patch.setattr(plain_pictures, "pixels_of_bare", lambda data, size: None)
             try:
                 found.append(decoded(data))
             except BadImage as bad:
@@ -96,6 +97,55 @@ def test_both_agree_here(kind: str) -> None:
 def test_every_mode_has_the_pixels_of_pillow() -> None:
     for _, data in samples():
         assert_alike(data)
+
+
+def test_a_jpeg_that_holds_nothing_but_pixels_is_not_opened_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture(np.random.default_rng(1), "RGB", 37, 53)
+    files = [encoded(image, "JPEG"), encoded(image.convert("L"), "JPEG", progressive=True, comment=b"as it was")]
+    expected = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in files]
+    assert all(jpeg_markers.bare_size(data) == (53, 37) for data in files)
+    monkeypatch.setattr("PIL.Image.open", None)
+    for data, pixels in zip(files, expected, strict=True):
+        np.testing.assert_array_equal(decoded(data).pixels, pixels)
+
+
+def test_a_jpeg_that_tells_more_is_opened_by_pillow() -> None:
+    image = picture(np.random.default_rng(1), "RGB", 37, 53)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for more in ({"exif": exif}, {"icc_profile": rgb_profile(ADOBE_RGB, 2.2)}):
+        assert jpeg_markers.bare_size(encoded(image, "JPEG", **more)) is None
+    assert jpeg_markers.bare_size(encoded(image.convert("CMYK"), "JPEG")) is None
+    assert jpeg_markers.bare_size(encoded(image, "PNG")) is None
+    assert decoded(encoded(image, "JPEG", exif=exif)).pixels.shape == (53, 37, 3)
+
+
+def headers(data: bytes) -> Iterator[bytes]:
+    """A JPEG file in whose header one thing is not as usual."""
+    places = [2]
+    while data[places[-1] + 1] != 0xDA:
+        places.append(places[-1] + 2 + int.from_bytes(data[places[-1] + 2 : places[-1] + 4], "big"))
+    for place, end in itertools.pairwise(places):
+        part = data[place:end]
+        yield data[:place] + data[end:]  # without it
+        yield data[:place] + part + data[place:]  # twice
+        yield data[:place] + b"\x00\x17" + data[place:]  # something between
+        yield data[:place] + b"\xff" + data[place:]  # a filling before it
+        for change in range(2, min(len(part), 24)):
+            for value in (0, 1, 2, 4, 16, 255):
+                yield data[: place + change] + bytes([value]) + data[place + change + 1 :]
+
+
+@pytest.mark.slow(reason="hundreds of unusual headers, each decoded four times")
+def test_every_unusual_header_has_the_verdict_of_pillow() -> None:
+    rng = np.random.default_rng(5)
+    verdicts = set()
+    for options in ({"subsampling": 2}, {"progressive": True}):
+        for mode in ("RGB", "L"):
+            for data in headers(encoded(picture(rng, mode, 8, 17), "JPEG", **options)):
+                assert_alike(data)
+                verdicts.add(type(both(data)[0]))
+    assert verdicts == {Decoded, str}
 
 
 @pytest.mark.slow(reason="thousands of damaged pictures")

@@ -3,7 +3,9 @@
 Pillow reads the header and judges: which format, how large, which mode, whole or damaged. EXIF orientation is applied,
 colour profiles are converted to sRGB, alpha is laid over white, 16-bit samples are scaled and not clipped, CMYK and
 palettes are converted, frame 0 of an animation is taken, and a header that promises too many pixels is refused before
-anything is allocated. Plain pictures are decoded by OpenCV, which gives the same pixels on all cores at once.
+anything is allocated. Plain pictures are decoded by OpenCV, which gives the same pixels on all cores at once; a JPEG
+that holds nothing but pixels goes there without Pillow, whose header takes
+Python's lock from all other threads.
 """
 
 from __future__ import annotations
@@ -127,6 +129,11 @@ def decoded(data: bytes, how: Decoding = Decoding()) -> Decoded:
 
 
 def _decoded(data: bytes, how: Decoding) -> Decoded:
+    size = jpeg_markers.bare_size(data)
+    if size and size[0] * size[1] <= how.max_pixels and not _reducible(size, how.wanted):
+        bare = plain_pictures.pixels_of_bare(data, size)
+        if bare is not None:
+            return Decoded(bare, ())
     image: Image.Image = Image.open(io.BytesIO(data), formats=opened_as(data))
     width, height = image.size
     if width * height > how.max_pixels:
@@ -195,10 +202,14 @@ def _starts_like(data: bytes) -> str:
     return ""
 
 
+def _reducible(size: tuple[int, int], wanted: int) -> bool:
+    return bool(wanted) and min(size) >= 4 * wanted
+
+
 def _reduce(image: Image.Image, wanted: int) -> bool:
     """Have a JPEG decoded at a part of its size, if `wanted` pixels along a side are so few -> whether it is."""
     full = image.size
-    if not wanted or min(full) < 4 * wanted:
+    if not _reducible(full, wanted):
         return False
     image.draft(None, (2 * wanted * full[0] // min(full), 2 * wanted * full[1] // min(full)))  # type: ignore[arg-type]
     return image.size != full

@@ -22,15 +22,15 @@ _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # neither a 255 of the pixels nor a restart
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 _OF_FRAMES = (*_HUFFMAN_FRAMES, 0xC4, 0xDA, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))  # each with a length behind it
-_FRAME_END, _SCAN = 0xD9, 0xDA
+_FRAME_END, _SCAN, _TABLES = 0xD9, 0xDA, 0xDB
+_SILENT = (0xC4, 0xDD, 0xE0, 0xFE)  # Huffman tables, restarts, JFIF and remarks say nothing that pixels depend on
 
 
-def segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+def segments(data: bytes, place: int = 2) -> Iterator[tuple[int, bytes]]:
     """(marker, what belongs to it) of each marker with a length, up to the end marker; it is the last, with b"".
 
-    It ends before where a marker, or its length, is none that a Huffman-coded picture has.
+    It ends before where a marker, or its length, is none that a Huffman-coded picture has. place: where it begins.
     """
-    place = 2
     while found := _MARKER.search(data, place):
         marker, place = found[1][0], found.end()
         if marker == _FRAME_END:
@@ -43,12 +43,46 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         place += length
 
 
-def is_sound(data: bytes) -> bool:
-    """Whether every marker, from the first to that of the end, is one that belongs there."""
+def is_sound(data: bytes, place: int = 2) -> bool:
+    """Whether every marker, from the first at or behind this place to that of the end, is one that belongs there."""
     last = 0
-    for marker, _ in segments(data):
+    for marker, _ in segments(data, place):
         last = marker
     return last == _FRAME_END
+
+
+def bare_size(data: bytes) -> tuple[int, int] | None:
+    """The size of a JPEG that says nothing beside its pixels: no EXIF, no colour profile, no further picture.
+
+    Pillow opens such a file without a complaint, and has nothing to tell of it but its size.
+
+    Args:
+        data: the bytes of any file.
+
+    Returns:
+        Width and height; None also where something in the header is unusual, or the structure is not sound.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    place, size = 2, None
+    while data[place : place + 1] == b"\xff":  # one segment right behind the other
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if length < 2 or place + 2 + length > len(data):
+            return None
+        if marker == _SCAN:
+            return size if is_sound(data, place) else None
+        if marker in _HUFFMAN_FRAMES:
+            frame = data[place + 4 : place + 2 + length]
+            if size or len(frame) < 6 or frame[0] != 8 or frame[5] not in (1, 3) or len(frame) != 6 + 3 * frame[5]:
+                return None
+            size = int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big")
+        elif marker == _TABLES:
+            if (length - 2) % 65 or max(data[place + 4 : place + 2 + length : 65], default=0) > 15:
+                return None
+        elif marker not in _SILENT or (marker == 0xE0 and length < 16):
+            return None
+        place += 2 + length
+    return None
 
 
 def with_end(data: bytes, filling: bytes = b"") -> bytes:

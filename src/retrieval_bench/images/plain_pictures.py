@@ -31,6 +31,11 @@ def pixels_of(data: bytes, image: Image.Image) -> np.ndarray | None:
     return _decoded(data, image.size)
 
 
+def pixels_of_bare(data: bytes, size: tuple[int, int]) -> np.ndarray | None:
+    """The same of a JPEG that `jpeg_markers.bare_size` gave the size of: Pillow need not open it."""
+    return _decoded(data, size) if _agree("JPEG") else None
+
+
 def _decoded(data: bytes, size: tuple[int, int]) -> np.ndarray | None:
     import cv2
 

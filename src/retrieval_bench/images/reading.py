@@ -56,7 +56,8 @@ class ImageFiles:
                 raise BadImage("not a file", f"{kind} has this name")
             if status.st_size > MAX_BYTES:
                 raise BadImage("too many bytes", f"{status.st_size:,} bytes; at most {MAX_BYTES:,} are read")
-            return path.read_bytes()
+            with open(path, "rb", buffering=0) as file:  # a buffer would be in the way of one that reads all
+                return file.read()
         except FileNotFoundError:
             if path.is_symlink():
                 raise BadImage("dangling link", f"it points to {printable(os.readlink(path))}") from None

@@ -11,20 +11,6 @@ SHARP_BICUBIC = "sharp-bicubic"
 """What a network that wants `sharp_bicubic` calls its interpolation, beside the names that torchvision has."""
 
 
-def opponent_planes(image: np.ndarray) -> list[np.ndarray]:
-    """(h, w, 3) uint8 RGB -> the opponent colours as three (h, w) float32.
-
-    Plane by plane, whole numbers before factors: equal pixels have equal values to the last bit, wherever they lie,
-    which a product of matrices does not promise. A plain area has no gradient then.
-    """
-    red, green, blue = (np.ascontiguousarray(image[..., channel], np.float32) for channel in range(3))
-    return [
-        (red - green) * OPPONENT[0, 0],
-        (red + green - 2 * blue) * OPPONENT[1, 0],
-        (red + green + blue) * OPPONENT[2, 0],
-    ]
-
-
 def shrunk(image: np.ndarray, side: int) -> np.ndarray:
     """(h, w) or (h, w, 3) uint8, its longer side shrunk to `side` pixels by averaging; never enlarged."""
     import cv2

@@ -7,8 +7,10 @@ import pytest
 from skimage.feature import hog as skimage_hog
 
 from retrieval_bench.core import BenchError, Setup
+from retrieval_bench.extractors.local import hog_kernel
 from retrieval_bench.extractors.local.hog import dense_hog, opponent_cells
 from retrieval_bench.extractors.local.hog_kernel import hog_cells
+from retrieval_bench.images.resize import OPPONENT
 from retrieval_bench.registry import EXTRACTORS, parse
 
 OPTIONS = {"side": 256, "cells": (8,), "block": 2, "opponent": True}
@@ -39,6 +41,14 @@ def test_opponent_cells_of_a_grey_image_hold_brightness_alone() -> None:
     cells = opponent_cells(grey, (8,), opponent=True)[0].reshape(4, 4, 3, 9)
     np.testing.assert_allclose(cells[:, :, :2], 0, atol=1e-4)
     assert (cells[:, :, 2].sum(axis=2) > 1).all()
+
+
+def test_opponent_cells_have_the_bits_of_each_colour_by_itself() -> None:
+    image = noise(37, 52)
+    red, green, blue = (image[..., channel].astype(np.float32) for channel in range(3))
+    planes = (red - green, red + green - 2 * blue, red + green + blue)
+    each = [hog_cells(plane * OPPONENT[row, 0], 9, (4, 4)) for row, plane in enumerate(planes)]
+    np.testing.assert_array_equal(hog_kernel.opponent_cells(image, 9, 4), np.concatenate(each, axis=2))
 
 
 def test_equal_brightness_hides_an_edge_from_grey_and_not_from_opponent_colours() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
 import numpy as np
+from PIL import Image
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.hashes.thumbnail import grey_thumbnail
@@ -59,7 +61,42 @@ def _of_imagehash(compute: Callable[..., Any], size: int, width: int, height: in
 
 
 def _bits(compute: Callable[..., Any], size: int, width: int, height: int, image: np.ndarray) -> np.ndarray:
-    return compute(grey_thumbnail(image, width, height), hash_size=size).hash
+    return compute(Image.fromarray(grey_thumbnail(image, width, height)), hash_size=size).hash
+
+
+def frequency_bits(image: np.ndarray, size: int) -> np.ndarray:
+    """(h, w, 3) uint8 -> (size, size) bool: imagehash's phash, the lowest frequencies against their median.
+
+    Only frequencies beside the median can be rounded to the other side of it. Where it is nearer than any rounding
+    reaches, imagehash is asked itself.
+    """
+    import imagehash
+
+    grey = grey_thumbnail(image, 4 * size, 4 * size)
+    cosines = _cosines(size)
+    lows = cosines @ grey.astype(np.float64) @ cosines.T
+    half = lows.size // 2
+    middle = np.partition(lows.ravel(), range(half - 1, half + 2))[half - 1 : half + 2]
+    reach = _ROUNDING * float(grey.sum(dtype=np.int64))
+    below, median, above = middle
+    if lows.size % 2 == 0:
+        if median - below > reach:
+            return lows >= median
+    elif median - below > reach and above - median > reach:
+        return lows > median
+    return imagehash.phash(Image.fromarray(grey), hash_size=size).hash
+
+
+_ROUNDING = 1e-11
+"""Times the sum of all pixels: ten times what the sums of 256 x 256 pixels, the most, can be rounded by."""
+
+
+@functools.cache
+def _cosines(size: int) -> np.ndarray:
+    """(size, 4 * size) float64: the lowest frequencies of the cosine transform as SciPy scales it."""
+    places = 2 * np.arange(4 * size) + 1
+    table: np.ndarray = 2 * np.cos(np.pi / (8 * size) * np.arange(size)[:, None] * places)
+    return table
 
 
 @EXTRACTORS(
@@ -75,9 +112,9 @@ def phash(setup: Setup, *, size: int = 8) -> Extractor:
         setup: what the run fixes for every method.
         size: the hash has size x size bits, 2 to 64
     """
-    import imagehash
+    import imagehash  # noqa: F401 - loaded here, so that no image waits for it
 
-    return _of_imagehash(imagehash.phash, checked_size("phash", size), 4 * size, 4 * size)
+    return ImageHash(partial(frequency_bits, size=checked_size("phash", size)), size * size, 4 * size)
 
 
 @EXTRACTORS(

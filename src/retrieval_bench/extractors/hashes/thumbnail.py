@@ -29,7 +29,7 @@ _known: dict[tuple[int, int, int, int], tuple[int, tuple[Order, ...]]] = {}
 """By (h, w, height, width): pictures that were compared, and the orders that all of them have left."""
 
 
-def grey_thumbnail(image: np.ndarray, width: int, height: int) -> Image.Image:
+def grey_thumbnail(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Shrink, or enlarge, and forget the colours. Several threads may call this at once.
 
     Args:
@@ -38,7 +38,7 @@ def grey_thumbnail(image: np.ndarray, width: int, height: int) -> Image.Image:
         height: of the result, in pixels.
 
     Returns:
-        A picture of mode "L".
+        (height, width) uint8.
     """
     h, w = image.shape[:2]
     sizes = h, w, height, width
@@ -48,32 +48,20 @@ def grey_thumbnail(image: np.ndarray, width: int, height: int) -> Image.Image:
         return _ours(image, width, height, left[0])
     found = _of_pillow(image, width, height)
     if left and pictures < _MOST and (pictures or len(_known) < _MOST_SIZES):
-        pixels = np.asarray(found)
-        left = tuple(order for order in left if np.array_equal(np.asarray(_ours(image, width, height, order)), pixels))
+        left = tuple(order for order in left if np.array_equal(_ours(image, width, height, order), found))
         _known[sizes] = pictures + 1, left
     return found
 
 
-def _of_pillow(image: np.ndarray, width: int, height: int) -> Image.Image:
-    return Image.fromarray(image).convert("L").resize((width, height), Image.Resampling.LANCZOS)
+def _of_pillow(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).convert("L").resize((width, height), Image.Resampling.LANCZOS))
 
 
-def _ours(image: np.ndarray, width: int, height: int, order: Order) -> Image.Image:
-    import cv2
-
-    to_grey, shrink_rows, shrink_columns = _compiled()
+def _ours(image: np.ndarray, width: int, height: int, order: Order) -> np.ndarray:
     h, w = image.shape[:2]
-    grey, small = np.empty((h, w), np.uint8), np.empty((height, width), np.uint8)
-    to_grey(*cv2.split(image), grey)
-    if order == "across":
-        between = np.empty((h, width), np.uint8)
-        shrink_rows(grey, *_weights(w, width), between)
-        shrink_columns(between, *_weights(h, height), small)
-    else:
-        between = np.empty((height, w), np.uint8)
-        shrink_columns(grey, *_weights(h, height), between)
-        shrink_rows(between, *_weights(w, width), small)
-    return Image.fromarray(small)
+    small = np.empty((height, width), np.uint8)
+    _compiled()(np.ascontiguousarray(image), *_weights(w, width), *_weights(h, height), order == "across", small)
+    return small
 
 
 @functools.lru_cache(maxsize=256)
@@ -99,53 +87,83 @@ def _weights(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([first, last - first], axis=1), whole
 
 
-def _to_grey(red: np.ndarray, green: np.ndarray, blue: np.ndarray, grey: np.ndarray) -> None:
-    """Pillow's luma, ITU-R 601-2, in 16 bits behind the point; (h, w) uint8 each."""
-    for y in range(grey.shape[0]):
-        for x in range(grey.shape[1]):
-            luma = np.int32(red[y, x]) * 19595 + np.int32(green[y, x]) * 38470 + np.int32(blue[y, x]) * 7471
-            grey[y, x] = np.int32(luma + 32768) >> 16
+def _thumbnail(to_grey: Callable, shrink_row: Callable, shrink_columns: Callable) -> Callable:
+    """(h, w, 3) -> (height, width) uint8 in one function, since Python's lock is to be taken once a picture."""
+
+    def thumbnail(
+        image: np.ndarray,
+        across: np.ndarray,
+        across_weights: np.ndarray,
+        down: np.ndarray,
+        down_weights: np.ndarray,
+        across_first: bool,
+        small: np.ndarray,
+    ) -> None:
+        h, w = image.shape[:2]
+        height, width = small.shape
+        line = np.empty(w, np.int32)
+        if across_first:
+            between, sums = np.empty((h, width), np.uint8), np.empty(width, np.int32)
+            for y in range(h):
+                to_grey(image[y].reshape(-1), line)
+                shrink_row(line, across, across_weights, between[y])
+            for y in range(height):
+                shrink_columns(between, down[y, 0], down_weights[y, : down[y, 1]], sums, small[y])
+        else:
+            grey, sums, shrunk = np.empty((h, w), np.uint8), np.empty(w, np.int32), np.empty(w, np.uint8)
+            for y in range(h):
+                to_grey(image[y].reshape(-1), line)
+                for x in range(w):
+                    grey[y, x] = line[x]
+            for y in range(height):
+                shrink_columns(grey, down[y, 0], down_weights[y, : down[y, 1]], sums, shrunk)
+                for x in range(w):
+                    line[x] = shrunk[x]
+                shrink_row(line, across, across_weights, small[y])
+
+    return thumbnail
 
 
-def _shrink_rows(before: np.ndarray, parts: np.ndarray, weights: np.ndarray, after: np.ndarray) -> None:
-    """(h, w) -> (h, width) uint8."""
-    line = np.empty(before.shape[1], np.int32)
-    for y in range(len(before)):
-        for x in range(len(line)):
-            line[x] = before[y, x]
-        for x in range(after.shape[1]):
-            count, total = parts[x, 1], np.int32(_HALF)
-            some, mine = line[parts[x, 0] : parts[x, 0] + count], weights[x, :count]
-            for tap in range(count):
-                total = np.int32(total + some[tap] * mine[tap])
-            after[y, x] = min(max(total >> _BITS, 0), 255)
+def _to_grey(pixels: np.ndarray, line: np.ndarray) -> None:
+    """(w * 3,) uint8 RGB -> (w,) int32: Pillow's luma, ITU-R 601-2, in 16 bits behind the point."""
+    for x in range(len(line)):
+        red, green, blue = np.int32(pixels[3 * x]), np.int32(pixels[3 * x + 1]), np.int32(pixels[3 * x + 2])
+        line[x] = np.int32(red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16
 
 
-def _shrink_columns(before: np.ndarray, parts: np.ndarray, weights: np.ndarray, after: np.ndarray) -> None:
-    """(h, w) -> (height, w) uint8."""
-    sums = np.empty(before.shape[1], np.int32)
-    for y in range(len(after)):
-        sums[:] = _HALF
-        for tap in range(parts[y, 1]):
-            weight, line = weights[y, tap], before[parts[y, 0] + tap]
-            for x in range(len(sums)):
-                sums[x] = np.int32(sums[x] + np.int32(line[x]) * weight)
+def _shrink_row(line: np.ndarray, parts: np.ndarray, weights: np.ndarray, after: np.ndarray) -> None:
+    """(w,) int32 -> (width,) uint8."""
+    for x in range(len(after)):
+        count, total = parts[x, 1], np.int32(_HALF)
+        some, mine = line[parts[x, 0] : parts[x, 0] + count], weights[x, :count]
+        for tap in range(count):
+            total = np.int32(total + some[tap] * mine[tap])
+        after[x] = min(max(total >> _BITS, 0), 255)
+
+
+def _shrink_columns(before: np.ndarray, first: int, weights: np.ndarray, sums: np.ndarray, after: np.ndarray) -> None:
+    """(h, w) uint8 -> one row of the fewer, (w,) uint8. sums: (w,) int32, room to add up in."""
+    sums[:] = _HALF
+    for tap in range(len(weights)):
+        weight, line = weights[tap], before[first + tap]
         for x in range(len(sums)):
-            after[y, x] = min(max(sums[x] >> _BITS, 0), 255)
+            sums[x] = np.int32(sums[x] + np.int32(line[x]) * weight)
+    for x in range(len(sums)):
+        after[x] = min(max(sums[x] >> _BITS, 0), 255)
 
 
 @functools.cache
-def _compiled() -> tuple[Callable[..., None], Callable[..., None], Callable[..., None]]:
+def _compiled() -> Callable[..., None]:
+    import numba
     from numba import types
 
     from retrieval_bench.search import jit
     from retrieval_bench.search.kernels import array
 
-    grey = array(types.uint8, 2)
-    shrink = types.none(grey, array(types.int64, 2), array(types.int32, 2), grey)
-    with jit.announced():
-        return (
-            jit.compiled(_to_grey, types.none(grey, grey, grey, grey)),
-            jit.compiled(_shrink_rows, shrink),
-            jit.compiled(_shrink_columns, shrink),
-        )
+    parts, weights = array(types.int64, 2), array(types.int32, 2)
+    pixels = types.Array(types.uint8, 3, "C", readonly=True)
+    signature = types.none(pixels, parts, weights, parts, weights, types.boolean, array(types.uint8, 2))
+    inner = numba.njit(nogil=True, error_model="numpy")
+    function = _thumbnail(inner(_to_grey), inner(_shrink_row), inner(_shrink_columns))
+    compiled: Callable[..., None] = jit.compiled(function, signature)
+    return compiled

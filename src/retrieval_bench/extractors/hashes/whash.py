@@ -23,7 +23,7 @@ def wavelet_bits(image: np.ndarray, size: int) -> np.ndarray:
     import imagehash
 
     scale = max(2 ** int(np.log2(min(image.shape[:2]))), size)
-    grey = np.asarray(grey_thumbnail(image, scale, scale))
+    grey = grey_thumbnail(image, scale, scale)
     sums = grey.reshape(size, scale // size, size, scale // size).sum(axis=(1, 3), dtype=np.int64)
     half = sums.size // 2
     below, above = np.partition(sums.ravel(), [half - 1, half])[[half - 1, half]]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.extractors.histograms.color import color_histogram
+from retrieval_bench.extractors.local.area import shrunk
 from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features
-from retrieval_bench.images.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 SIDE = 2
@@ -39,17 +41,39 @@ def lab_statistics(image: np.ndarray, *, side: int, cells: tuple[int, ...], step
             for values in (lab, lab * lab)
         )
         tops, lefts = (np.arange(0, length - SIDE * cell + 1, step) for length in (height, width))
-        parts = []
-        for down in (0, cell):
-            for across in (0, cell):
-                # Only where patches begin: the boxes between them are never asked for.
-                begin = slice(down, down + tops[-1] + 1, step), slice(across, across + lefts[-1] + 1, step)
-                average = mean[begin]
-                parts += [average, np.sqrt(np.maximum(square[begin] - average * average, 0))]
-        described.append(np.concatenate(parts, axis=2).reshape(-1, 6 * SIDE * SIDE))
+        found = np.empty((len(tops) * len(lefts), 6 * SIDE * SIDE), np.float32)
+        _compiled()(mean, square, cell, step, len(lefts), found)
+        described.append(found)
         centres = ((start + cell) / length - 0.5 for start, length in ((tops, height), (lefts, width)))
         places.append(np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2))
     return Described(np.concatenate(described), np.concatenate(places).astype(np.float32))
+
+
+def _patches(mean: np.ndarray, square: np.ndarray, cell: int, step: int, columns: int, found: np.ndarray) -> None:
+    """(h, w, 3) float32, of the box that begins at each pixel -> (n, 24). Boxes where no patch begins are not asked
+    for."""
+    for patch in range(len(found)):
+        top, left = patch // columns * step, patch % columns * step
+        for part in range(SIDE * SIDE):
+            y, x = top + part // SIDE * cell, left + part % SIDE * cell
+            for channel in range(3):
+                average = mean[y, x, channel]
+                variance = np.float32(square[y, x, channel] - average * average)
+                found[patch, 6 * part + channel] = average
+                found[patch, 6 * part + 3 + channel] = np.sqrt(max(variance, np.float32(0)))
+
+
+@functools.cache
+def _compiled() -> Callable[..., None]:
+    from numba import types
+
+    from retrieval_bench.search import jit
+    from retrieval_bench.search.kernels import array
+
+    boxes = array(types.float32, 3)
+    signature = types.none(boxes, boxes, types.int64, types.int64, types.int64, array(types.float32, 2))
+    compiled: Callable[..., None] = jit.compiled(_patches, signature)
+    return compiled
 
 
 @EXTRACTORS("color", family="color", about="local Lab statistics, Fisher vector, whitened", shares=local_features)

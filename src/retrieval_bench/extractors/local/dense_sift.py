@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from retrieval_bench.extractors.local.area import shrunk
 from retrieval_bench.extractors.local.grid import CELLS, joined, patches
 from retrieval_bench.extractors.local.pipeline import Described, nothing
-from retrieval_bench.images.resize import OPPONENT, shrunk
+from retrieval_bench.images.resize import OPPONENT
 
 DIRECTIONS = 8
 FAINT = 0.05

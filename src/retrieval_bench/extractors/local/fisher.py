@@ -68,20 +68,33 @@ def gathered(
     The shares of a descriptor in the Gaussians that have not NEGLIGIBLE little of it sum to 1.
     """
     mass, first, second = (np.zeros(shape, np.float32) for shape in (len(means), means.shape, means.shape))
-    _kernel()(log_shares(rows, weights, means, variances), rows, math.log(NEGLIGIBLE), mass, first, second)
+    products, squares, constant = _logs(rows, weights, means, variances)
+    _kernel()(products, squares, constant, rows, math.log(NEGLIGIBLE), mass, first, second)
     return mass, first, second
 
 
 def log_shares(rows: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     """(n, g) float32: logarithms of weight times density, up to a constant for each row."""
+    logs, squares, constant = _logs(rows, weights, means, variances)
+    logs -= squares
+    logs += constant
+    return logs
+
+
+def _logs(
+    rows: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n, g), (n, g) and (g,) float32: the first less the second, plus the third, are the logarithms."""
     precisions = 1 / variances
     constant = np.log(np.maximum(weights, 1e-30)) - 0.5 * (
         (means * means * precisions).sum(axis=1) + np.log(variances).sum(axis=1)
     )
-    logs: np.ndarray = rows @ (means * precisions).T
-    logs -= (rows * rows) @ (0.5 * precisions).T
-    logs += constant
-    return np.ascontiguousarray(logs, np.float32)
+    products, squares = rows @ (means * precisions).T, (rows * rows) @ (0.5 * precisions).T
+    return (
+        np.ascontiguousarray(products, np.float32),
+        np.ascontiguousarray(squares, np.float32),
+        np.asarray(constant, np.float32),
+    )
 
 
 @functools.cache
@@ -94,34 +107,58 @@ def _kernel() -> Callable[..., None]:
     def array(ndim: int, readonly: bool = False) -> Any:
         return types.Array(types.float32, ndim, "C", readonly=readonly)
 
-    signature = types.void(array(2), array(2, readonly=True), types.float32, array(1), array(2), array(2))
+    signature = types.void(
+        array(2), array(2), array(1), array(2, readonly=True), types.float32, array(1), array(2), array(2)
+    )
     compiled: Callable[..., None] = jit.compiled(_gather, signature)
     return compiled
 
 
+_LANES = 16  # logarithms that are compared at a time
+
+
 def _gather(
-    logs: np.ndarray, rows: np.ndarray, least: float, mass: np.ndarray, first: np.ndarray, second: np.ndarray
+    products: np.ndarray,
+    squares: np.ndarray,
+    constant: np.ndarray,
+    rows: np.ndarray,
+    least: float,
+    mass: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
 ) -> None:
-    """Few of the Gaussians have anything of a descriptor: only for these is there an exponential and a sum."""
-    n, gaussians = logs.shape
+    """Few of the Gaussians have anything of a descriptor: only for these is there an exponential and a sum.
+
+    Which ones, nobody can foresee: they are listed without a branch, which would be taken wrongly for each of them.
+    """
+    n, gaussians = products.shape
     dims = rows.shape[1]
-    having = np.empty(gaussians, np.int64)
+    logs = np.full(-(-gaussians // _LANES) * _LANES, np.float32(-np.inf), np.float32)
+    largest = np.empty(_LANES, np.float32)
+    having = np.empty(gaussians + 1, np.int64)
     shares = np.empty(gaussians, np.float32)
     for i in range(n):
-        most = logs[i, 0]
-        for g in range(1, gaussians):
-            if logs[i, g] > most:
-                most = logs[i, g]
+        for g in range(gaussians):
+            logs[g] = (products[i, g] - squares[i, g]) + constant[g]
+        largest[:] = logs[:_LANES]
+        for start in range(_LANES, len(logs), _LANES):
+            for lane in range(_LANES):
+                value = logs[start + lane]
+                largest[lane] = value if value > largest[lane] else largest[lane]
+        most = largest[0]
+        for lane in range(1, _LANES):
+            if largest[lane] > most:
+                most = largest[lane]
         bound = most + least
         count = 0
-        total = np.float32(0)
         for g in range(gaussians):
-            if logs[i, g] > bound:
-                share = math.exp(logs[i, g] - most)
-                having[count] = g
-                shares[count] = share
-                total += share
-                count += 1
+            having[count] = g
+            count += logs[g] > bound
+        total = np.float32(0)
+        for place in range(count):
+            share = math.exp(logs[having[place]] - most)
+            shares[place] = share
+            total += share
         for place in range(count):
             g = having[place]
             share = shares[place] / total

@@ -11,9 +11,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
-from retrieval_bench.extractors.local.hog_kernel import hog_blocks, hog_cells
+from retrieval_bench.extractors.local import hog_kernel
+from retrieval_bench.extractors.local.area import shrunk
+from retrieval_bench.extractors.local.hog_kernel import hog_blocks, hog_cells, merged
 from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features, nothing
-from retrieval_bench.images.resize import opponent_planes, shrunk
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
 ORIENTATIONS = 9
@@ -29,17 +30,8 @@ def opponent_cells(image: np.ndarray, cells: tuple[int, ...], opponent: bool) ->
     if not opponent:
         small = hog_cells(image, ORIENTATIONS, (common, common), channel_axis=2)
     else:
-        planes = opponent_planes(image)
-        small = np.concatenate([hog_cells(plane, ORIENTATIONS, (common, common)) for plane in planes], axis=2)
+        small = hog_kernel.opponent_cells(image, ORIENTATIONS, common)
     return [merged(small, cell // common) for cell in cells]
-
-
-def merged(cells: np.ndarray, times: int) -> np.ndarray:
-    """(r, c, o) -> (r // times, c // times, o): the means of times x times cells."""
-    rows, columns = cells.shape[0] // times, cells.shape[1] // times
-    used = cells[: rows * times, : columns * times].reshape(rows, times, columns, times, cells.shape[2])
-    means: np.ndarray = used.mean(axis=(1, 3))
-    return means
 
 
 def dense_hog(image: np.ndarray, *, side: int, cells: tuple[int, ...], block: int, opponent: bool) -> Described:

@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from retrieval_bench.images.resize import OPPONENT
+
 BlockNorm = Literal["L1", "L1-sqrt", "L2", "L2-Hys"]
 BLOCK_NORMS: tuple[BlockNorm, ...] = get_args(BlockNorm)
 
@@ -65,8 +67,26 @@ def hog_cells(
     planes = np.ascontiguousarray(planes, kind)
     rows, columns = (length // cell for length, cell in zip(planes.shape, pixels_per_cell, strict=False))
     cells = np.zeros((rows, columns, orientations))
-    _kernels()[kind](planes, transform_sqrt, *pixels_per_cell, *borders(orientations), cells)
+    _kernels()[kind](planes, transform_sqrt, *pixels_per_cell, *borders(orientations), 0, cells)
     return cells
+
+
+def opponent_cells(image: np.ndarray, orientations: int, cell: int) -> np.ndarray:
+    """(h, w, 3) uint8 RGB -> (h // cell, w // cell, 3 * orientations) float64: the cells of each opponent colour."""
+    height, width = image.shape[:2]
+    planes = np.empty((3, height, width, 1))
+    _kernels()["opponent"](np.ascontiguousarray(image), OPPONENT, planes)
+    cells = np.zeros((height // cell, width // cell, 3 * orientations))
+    for place, plane in enumerate(planes):
+        _kernels()[np.float64](plane, False, cell, cell, *borders(orientations), place * orientations, cells)
+    return cells
+
+
+def merged(cells: np.ndarray, times: int) -> np.ndarray:
+    """(r, c, o) float64 -> (r // times, c // times, o) float64: the means of times x times cells."""
+    means = np.empty((cells.shape[0] // times, cells.shape[1] // times, cells.shape[2]))
+    _kernels()["merge"](cells, times, means)
+    return means
 
 
 def hog_blocks(
@@ -118,19 +138,31 @@ def _kernels() -> dict[Any, Any]:
     for kind, dtype in ((np.uint8, types.uint8), (np.float64, types.float64)):
         planes = array(dtype, 3, readonly=True)
         sizes = (types.boolean, types.int64, types.int64)
-        signature = types.void(planes, *sizes, table, table, array(types.float64, 3))
+        signature = types.void(planes, *sizes, table, table, types.int64, array(types.float64, 3))
         kernels[kind] = jit.compiled(_vote, signature)
     signature = types.void(array(types.float64, 3), types.int64, array(types.float64, 5))
     kernels["blocks"] = jit.compiled(_normalise, signature)
+    pixels, factors = array(types.uint8, 3, readonly=True), array(types.float32, 2, readonly=True)
+    kernels["opponent"] = jit.compiled(_opponent, types.void(pixels, factors, array(types.float64, 4)))
+    cells = array(types.float64, 3)
+    kernels["merge"] = jit.compiled(_merge, types.void(cells, types.int64, cells))
     return kernels
 
 
 def _vote(
-    planes: np.ndarray, root: bool, high: int, wide: int, cosines: np.ndarray, sines: np.ndarray, cells: np.ndarray
+    planes: np.ndarray,
+    root: bool,
+    high: int,
+    wide: int,
+    cosines: np.ndarray,
+    sines: np.ndarray,
+    begin: int,
+    cells: np.ndarray,
 ) -> None:
-    """(h, w, channels): cells += votes, in place. Every long loop runs along a row, so that it becomes vector code."""
+    """(h, w, channels): cells += votes, in place, bins from `begin` on. Every long loop runs along a row, so that it
+    becomes vector code."""
     height, width, channels = planes.shape
-    rows, columns, orientations = cells.shape
+    rows, columns = cells.shape[:2]
     used = columns * wide
     lines = np.zeros((3, channels, width))  # line y lies at y % 3, each channel by itself
     along, across, length = np.empty(used), np.empty(used), np.empty(used)
@@ -169,15 +201,48 @@ def _vote(
             along[x] *= sign
             across[x] *= sign
             length[x] = math.sqrt(length[x]) * share
-            bins[x] = 0
-        for border in range(orientations - 1):
+            bins[x] = begin
+        for border in range(len(cosines)):
             cosine, sine = cosines[border], sines[border]
             for x in range(used):
                 bins[x] += 1 if cosine * across[x] - sine * along[x] >= 0 else 0
+        votes = cells[y // high]
+        for place in range(wide):  # cell by cell, since two votes in a row for one bin wait for each other
+            for column in range(columns):
+                x = column * wide + place
+                votes[column, bins[x]] += length[x]
+
+
+def _opponent(image: np.ndarray, factors: np.ndarray, planes: np.ndarray) -> None:
+    """(h, w, 3) uint8 RGB -> (3, h, w, 1) float64, the numbers that float32 gives.
+
+    Whole numbers before factors: equal pixels have equal values to the last bit, wherever they lie, which a product of
+    matrices does not promise. A plain area has no gradient then.
+    """
+    height, width = image.shape[:2]
+    for y in range(height):
+        pixels = image[y].reshape(-1)
+        first, second, third = planes[0, y].reshape(-1), planes[1, y].reshape(-1), planes[2, y].reshape(-1)
+        for x in range(width):
+            red, green, blue = np.int32(pixels[3 * x]), np.int32(pixels[3 * x + 1]), np.int32(pixels[3 * x + 2])
+            first[x] = np.float32(np.int32(red - green)) * factors[0, 0]
+            second[x] = np.float32(np.int32(red + green - 2 * blue)) * factors[1, 0]
+            third[x] = np.float32(np.int32(red + green + blue)) * factors[2, 0]
+
+
+def _merge(cells: np.ndarray, times: int, means: np.ndarray) -> None:
+    rows, columns, depth = means.shape
+    share = np.float64(times * times)
+    for row in range(rows):
         for column in range(columns):
-            votes = cells[y // high, column]
-            for x in range(column * wide, (column + 1) * wide):
-                votes[bins[x]] += length[x]
+            mean = means[row, column]
+            mean[:] = cells[row * times, column * times]
+            for place in range(1, times * times):
+                cell = cells[row * times + place // times, column * times + place % times]
+                for k in range(depth):
+                    mean[k] += cell[k]
+            for k in range(depth):
+                mean[k] /= share
 
 
 def _normalise(cells: np.ndarray, norm: int, blocks: np.ndarray) -> None:

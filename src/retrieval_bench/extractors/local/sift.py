@@ -7,9 +7,10 @@ from functools import partial
 import numpy as np
 
 from retrieval_bench.core import BenchError, Setup
+from retrieval_bench.extractors.local.area import shrunk
 from retrieval_bench.extractors.local.dense_sift import dense_sift
 from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features, nothing
-from retrieval_bench.images.resize import OPPONENT, grey, shrunk
+from retrieval_bench.images.resize import OPPONENT, grey
 from retrieval_bench.linalg.rows import signs
 from retrieval_bench.registry import EXTRACTORS, at_least_one
 
