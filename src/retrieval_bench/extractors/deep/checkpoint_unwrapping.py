@@ -197,6 +197,6 @@ def _told(place: Place, others: list[Place]) -> str:
     steps += [f"prefix {place.prefix} stripped"] if place.prefix else []
     left = [name for name in place.inner.written if not name.startswith(place.prefix)]
     if left:
-        steps.append(f"left out {left[0]}{f' and {len(left) - 1} more names' if left[1:] else ''}")
+        steps.append(f"left out {left[0]}{f' and {len(left) - 1} more' if left[1:] else ''}")
     steps += [f"taken before {', '.join(str(one) or 'the names without a prefix' for one in others)}"] if others else []
     return ", ".join(steps)

@@ -7,6 +7,7 @@ the nearest family all: about two seconds, which only a failure takes.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,7 @@ def nearest(content: Any) -> str:
         )
     if share < LEAST_SHARE:
         return ""
-    return f"the nearest network of torchvision is {network} ({share:.0%} of names and shapes)"
+    return f"the nearest network of torchvision is {network} ({math.floor(100 * share)} % of names and shapes)"
 
 
 def _families() -> dict[str, list[str]]:

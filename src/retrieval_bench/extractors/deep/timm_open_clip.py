@@ -42,7 +42,7 @@ def timm_backbone(setup: Setup, *, network: str = "", weights: str = "") -> Back
         raise BenchError(
             unknown("network of timm", network, timm.list_models(), hint="timm.list_models() has them all")
         )
-    with _seeded(setup.seed):
+    with seeded(setup.seed):
         try:
             model = timm.create_model(network, pretrained=False, num_classes=0)
         except (RuntimeError, ValueError) as error:
@@ -80,7 +80,7 @@ def clip_backbone(setup: Setup, *, network: str = "", weights: str = "") -> Back
                 "network of open_clip", network, open_clip.list_models(), hint="open_clip.list_models() has them all"
             )
         )
-    with _seeded(setup.seed), _root_logger_kept():
+    with seeded(setup.seed), _root_logger_kept():
         whole = open_clip.create_model(network, pretrained=None)
     tower = whole.visual
     tower.eval().requires_grad_(False)
@@ -101,7 +101,7 @@ def clip_backbone(setup: Setup, *, network: str = "", weights: str = "") -> Back
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     import torch
 
     with torch.random.fork_rng(devices=[]):
