@@ -17,10 +17,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
+import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import BenchError, Setup
-from retrieval_bench.extractors.deep import nearest_network, weights
+from retrieval_bench.extractors.deep import checkpoint_reading, nearest_network, weights
 from retrieval_bench.extractors.deep.checkpoint_unwrapping import Unwrapped, unwrapped
+from retrieval_bench.extractors.deep.weights import state_sha256
 from retrieval_bench.registry import EXTRACTORS, parse
 from retrieval_bench.system.checkpoint import facts_of, save_weights
 from tests.support.pictures import photo_of
@@ -212,8 +215,8 @@ def test_plain_data_of_many_kinds_may_lie_beside_the_weights(tmp_path: Path) -> 
     }
     file = written(tmp_path, {"model": OURS, **beside})
     held = weights.load(file)
-    assert held["args"].nested.a == 1
-    assert held["best"] == 0.5
+    assert held.keys() == {"model", *beside}
+    assert {type(held[name]) for name in beside} == {checkpoint_reading.Beside}  # nothing of them is made
     assert filled(file, headless()).how == "unwrapped model"
 
 
@@ -262,6 +265,16 @@ def written_already(path: Path) -> weights.WeightsFile:
     return weights.WeightsFile(path, path.name, "", None)
 
 
+def test_a_torch_that_takes_no_list_names_the_class_and_the_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_reading, "takes_a_list", lambda: False)
+    with pytest.raises(
+        BenchError, match=r"more than tensors \(argparse\.Namespace.*weights_only=False\)\['model'\]; tor"
+    ):
+        weights.load(written(tmp_path, {"model": OURS, "args": argparse.Namespace(lr=0.1)}))
+
+
 class Bomb:
     """Pickled code: it makes a folder when it is unpickled."""
 
@@ -295,6 +308,12 @@ def test_the_list_of_harmless_classes_does_not_outlive_the_reading(tmp_path: Pat
     weights.load(file)
     with pytest.raises(Exception, match=r"argparse\.Namespace"):
         torch.load(file.path, weights_only=True)
+
+
+def test_weights_are_no_exported_network_and_the_sentence_says_where_they_go(tmp_path: Path) -> None:
+    written(tmp_path, {"model": OURS}, "tiny.pt")
+    with pytest.raises(BenchError, match=r"onnx:tiny.pt holds weights and no network; .* NETWORK:weights=.*tiny.pt"):
+        parse(EXTRACTORS, f"onnx:{tmp_path / 'tiny.pt'}").build(Setup())
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -387,6 +406,25 @@ def test_a_folder_of_timm_brings_its_weights_and_its_preprocessing(tmp_path: Pat
         BenchError, match=r"is of test_resnet, as its config.json says, and not of resnet18; run timm:t"
     ):
         parse(EXTRACTORS, f"resnet18:weights={tmp_path}").build(Setup())
+
+
+@pytest.mark.slow(reason="builds three ResNets")
+def test_a_network_of_torchvision_takes_a_folder_of_its_name(tmp_path: Path) -> None:
+    figures = {"input_size": [3, 96, 96], "crop_pct": 0.75, "mean": [0.5] * 3, "std": [0.5] * 3, "crop_mode": "center"}
+    state = models.resnet18(num_classes=3).state_dict()
+    folder = model_folder(tmp_path / "hub", {"architecture": "resnet18", "pretrained_cfg": figures}, state)
+    torch.save({"model_ema": behind("module.", state)}, tmp_path / "resnet18-mine.ckpt")
+    image = [np.asarray(photo_of(300, 260))]
+    by_folder: Any = parse(EXTRACTORS, "resnet18").build(Setup(weights=str(folder)))
+    assert (by_folder.preprocess.resize, by_folder.preprocess.crop) == (128, 96)
+    assert by_folder.weights["source"] == "hub/pytorch_model.bin"
+    assert "unwrapped" not in by_folder.weights
+    named: Any = parse(EXTRACTORS, f"resnet18:weights={folder}").build(Setup())
+    np.testing.assert_array_equal(named.transform(image), by_folder.transform(image))
+    wrapped: Any = parse(EXTRACTORS, "resnet18").build(Setup(weights=str(tmp_path)))
+    assert wrapped.weights["unwrapped"] == "unwrapped model_ema, prefix module. stripped"
+    assert wrapped.preprocess.crop == 224
+    assert state_sha256(wrapped.backbone.network.state_dict()) == state_sha256(by_folder.backbone.network.state_dict())
 
 
 @pytest.mark.slow(reason="builds every network of the nearest families")

@@ -1,4 +1,4 @@
-"""Reading a file of weights without running what it holds: tensors, plain data, and a short list of harmless classes.
+"""Reading a file of weights without running what it holds: tensors, plain data, and a short list of classes of data.
 
 A file with other classes is not read. Their names stand in its pickle as text, so the refusal can tell them, and the
 two lines by which their owner gets a file that any program can read.
@@ -6,14 +6,10 @@ two lines by which their owner gets a file that any program can read.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import datetime
 import io
-import pathlib
 import pickletools
 import re
-import types
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +17,23 @@ from typing import Any
 
 from retrieval_bench.core import BenchError
 
+PATHS = ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+DTYPES = ("Bool", "Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "LongLong", "ULongLong")
+DATA = (
+    *("argparse.Namespace", "types.SimpleNamespace", "torch.torch_version.TorchVersion"),
+    *("datetime.datetime", "datetime.date", "datetime.timedelta", "datetime.timezone"),
+    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in PATHS),
+    *("numpy.dtype", "numpy.ndarray"),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(f"numpy.dtypes.{name}DType" for name in (*DTYPES, "Float16", "Float32", "Float64", "Bytes", "Str", "Object")),
+)
+"""Names of classes and functions that trainers put beside the weights, for settings, paths, times and scores."""
 SHOWN_CLASSES = 3
 PICKLES_OF_OLD_FILES = 4
 """Before torch 1.6 a file was a row of pickles: a number, a version, facts on the machine, the content."""
 ACTS = {
     *("os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "runpy", "importlib", "ctypes", "pty", "code"),
-    *("webbrowser", "multiprocessing", "signal", "pathlib", "tempfile", "urllib", "http", "operator", "pickle"),
+    *("webbrowser", "multiprocessing", "signal", "tempfile", "urllib", "http", "operator", "pickle"),
 }
 """Modules of Python that no weights need and that do something when they are called."""
 ACTING_BUILTINS = {"eval", "exec", "compile", "open", "getattr", "setattr", "delattr", "__import__", "globals"}
@@ -35,6 +42,16 @@ KNOWN = ("torch._utils.", "torch.storage.", "torch.serialization.", "torch.nn.pa
 """Where the functions are that put a tensor together."""
 WHOLE_NETWORKS = ("torch.nn.modules.", "torchvision.", "timm.", "torch.nn.parallel.", "torch.fx.")
 INNER = ("model_ema", "state_dict", "model", "model_state_dict", "net", "network", "ema", "teacher")
+
+
+class Beside:
+    """Takes the place of each thing on that list: no weights are in one, so not even these are called."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 def read_pickled(path: Path) -> Any:
@@ -51,37 +68,25 @@ def read_pickled(path: Path) -> Any:
         raise BenchError(sentence) from error
 
 
-def _allowed() -> contextlib.AbstractContextManager[Any]:
-    """Classes that trainers put beside the weights, and that hold data alone. Torch before 2.5 knows no such list."""
+def takes_a_list() -> bool:
+    """Whether this torch can be told of harmless classes by the names under which a file has them."""
     import torch
 
-    make = getattr(torch.serialization, "safe_globals", None)
-    return contextlib.nullcontext() if make is None else make(list(_allow_list()))
+    return torch.__version__ >= (2, 6)
 
 
-def _allow_list() -> Iterator[Any]:
-    import numpy as np
-    from numpy.dtypes import __all__ as dtypes
-    from torch.torch_version import TorchVersion
+def _allowed() -> contextlib.AbstractContextManager[Any]:
+    """Classes that trainers put beside the weights, and that hold data alone."""
+    import torch
 
-    yield from (argparse.Namespace, types.SimpleNamespace, TorchVersion)
-    yield from (datetime.datetime, datetime.date, datetime.timedelta)
-    for package in ("pathlib", "pathlib._local"):  # those of another system, too, which cannot be made here
-        for name in ("PosixPath", "PurePosixPath"):
-            yield pathlib.PurePosixPath, f"{package}.{name}"
-        for name in ("WindowsPath", "PureWindowsPath"):
-            yield pathlib.PureWindowsPath, f"{package}.{name}"
-    yield from (np.dtype, np.ndarray)
-    scalar, array = np.float64().__reduce__()[0], np.zeros(1).__reduce__()[0]
-    for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        yield scalar, f"{package}.scalar"
-        yield array, f"{package}._reconstruct"
-    yield from (getattr(np.dtypes, name) for name in dtypes if name != "ObjectDType")
+    if not takes_a_list():
+        return contextlib.nullcontext()
+    return torch.serialization.safe_globals([(Beside, name) for name in DATA])
 
 
 def _refusal(path: Path) -> str | None:
     """The sentence for a file that is whole and holds classes; None for one that is damaged or of another kind."""
-    if _is_torchscript(path):
+    if is_torchscript(path):
         return (
             f"weights file {path.name} is a whole network of TorchScript, no state dict; run it as onnx:{path.name}, "
             "or save the state dict of the network that it was made of"
@@ -115,7 +120,8 @@ def _refusal(path: Path) -> str | None:
     )
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path) -> bool:
+    """Whether the file holds a network with its code, and not only weights."""
     with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
     return False
@@ -176,9 +182,9 @@ def _pickles(path: Path) -> Iterator[io.BytesIO]:
 
 
 def _harmless(name: str) -> bool:
-    known = {f"{one.__module__}.{one.__name__}" for one in _allow_list() if isinstance(one, type)}
-    known |= {one[1] for one in _allow_list() if isinstance(one, tuple)}
+    known = set(DATA) if takes_a_list() else set()
     known |= {"collections.OrderedDict", "collections.Counter", "_codecs.encode", "torch.device", "torch.Size"}
+    known |= {f"{module}{name}" for module in BUILTINS for name in ("set", "bytearray", "complex")}
     storage = re.fullmatch(r"torch\.(\w*Storage|u?int\d+|b?float\d+\w*|bool|complex\d+|half|double|long)", name)
     return name in known or name.startswith(KNOWN) or storage is not None
 

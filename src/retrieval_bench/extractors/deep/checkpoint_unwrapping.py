@@ -171,7 +171,7 @@ def _fits(place: Place, needed: Mapping[str, Any], expected: Mapping[str, Any], 
 
 def _alike(one: Place, other: Place, needed: Mapping[str, Any]) -> bool:
     first, second = one.inside, other.inside
-    return all(first[name].equal(second[name]) for name in needed)
+    return all(first[name].dtype == second[name].dtype and first[name].equal(second[name]) for name in needed)
 
 
 def _state_of(place: Place, expected: Mapping[str, Any]) -> dict[str, Any]:
