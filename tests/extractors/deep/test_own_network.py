@@ -135,7 +135,22 @@ def test_options_of_networks_apply(tmp_path: Path) -> None:
 
 def test_images_need_not_be_square(tmp_path: Path) -> None:
     body = "make = lambda: (net(), transforms.Compose([transforms.Resize((64, 32)), transforms.ToTensor()]))"
-    assert vector(built(made(tmp_path, body))).shape == (4,)
+    file = made(tmp_path, body)
+    assert vector(built(file, ":flip=yes:whiten=0")).shape == (4,)
+    for option in ("layer=0", "pool=gem", "compute=fused", "crop=no"):
+        name = option.partition("=")[0]
+        with pytest.raises(
+            BenchError, match=f"{name} is for square images alone, and its images are of 32 x 64 pixels; lea"
+        ):
+            built(file, f":{option}")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_of_torchscript_runs_and_is_not_looked_into(tmp_path: Path) -> None:
+    file = made(tmp_path, f"def make(): return torch.jit.script(net()), {FIGURES}")
+    assert vector(built(file)).shape == (4,)
+    with pytest.raises(BenchError, match=r"its network does not go with pool \(RuntimeError: register_forward_hook"):
+        built(file, ":pool=gem")
 
 
 def test_a_network_in_half_precision_runs_in_float32(tmp_path: Path) -> None:

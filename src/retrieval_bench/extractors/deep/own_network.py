@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import math
 import sys
@@ -19,7 +20,7 @@ from typing import Any, Self
 
 from PIL import Image
 
-from retrieval_bench.core import BenchError, Setup, printable
+from retrieval_bench.core import BenchError, Extractor, Setup, printable
 from retrieval_bench.extractors.deep.backbones import Backbone
 from retrieval_bench.extractors.deep.model_folder import in_words, preprocess_of
 from retrieval_bench.extractors.deep.network_features import features_of, with_options
@@ -42,6 +43,8 @@ ANY_SIDE = 65_535
 """Of the largest JPEG: no picture is decoded small for a function of which nobody knows what it looks at."""
 PROBE = (300, 260)
 """Width and height of the grey picture on which network and preprocessing are tried."""
+LOOK_INSIDE = ("layer", "pool", "compute", "crop")
+"""Options for which a network is looked into, or is given images of another shape."""
 WANTED = "it must return two things, a torch.nn.Module and how images are prepared for it"
 
 
@@ -206,7 +209,9 @@ def _checked(called: str, made: Any) -> tuple[Any, Preprocess]:
     network, how = made
     if not isinstance(network, nn.Module):
         raise BenchError(f"{called}: it returned {_kind(network)} where a torch.nn.Module belongs; {WANTED}")
-    network = network.cpu().float().eval().requires_grad_(False)
+    network = network.cpu().float().eval()
+    for weight in network.parameters():  # not by the module, as one of TorchScript does not know it
+        weight.requires_grad_(False)
     if isinstance(how, Preprocess):
         return network, how
     if isinstance(how, Mapping):
@@ -309,6 +314,25 @@ def _state_sha256(called: str, network: Any) -> str:
         ) from None
 
 
+@functools.wraps(with_options(own_backbone))
+def own_features(setup: Setup, **options: Any) -> Extractor:
+    backbone = own_backbone(setup, source=options.pop("source", ""))
+    asked = [name for name in LOOK_INSIDE if name in options]
+    height, width = backbone.preprocess(_grey()).shape[1:]
+    if asked and height != width:
+        raise BenchError(
+            f"{backbone.name}: {asked[0]} is for square images alone, and its images are of {width} x {height} pixels; "
+            f"leave {asked[0]} out"
+        )
+    try:
+        return features_of(setup, backbone, **options)
+    except BenchError:
+        raise
+    except Exception as error:  # whatever the user's network raises when it is looked into
+        given = ", ".join(asked) or "these options"
+        raise BenchError(f"{backbone.name}: its network does not go with {given} ({_short(error)})") from error
+
+
 EXTRACTORS(
     "module",
     about="a network that a Python file of yours makes: module:FILE.py:FUNCTION",
@@ -316,4 +340,4 @@ EXTRACTORS(
     argument="source",
     colons=("source",),
     shares=features_of,
-)(with_options(own_backbone))
+)(own_features)
