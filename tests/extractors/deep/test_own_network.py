@@ -20,6 +20,8 @@ import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.experiment.features import _recipe
 from retrieval_bench.experiment.runner import run
+from retrieval_bench.explaining.clues import Unexplained
+from retrieval_bench.explaining.networks import of_features
 from retrieval_bench.exporting.export import export
 from retrieval_bench.extractors.deep.preprocess import Preprocess
 from retrieval_bench.methods.parse import parse_member, parse_method
@@ -149,7 +151,9 @@ def test_images_need_not_be_square(tmp_path: Path) -> None:
 def test_a_network_of_torchscript_runs_and_is_not_looked_into(tmp_path: Path) -> None:
     file = made(tmp_path, f"def make(): return torch.jit.script(net()), {FIGURES}")
     assert vector(built(file)).shape == (4,)
-    with pytest.raises(BenchError, match=r"its network does not go with pool \(RuntimeError: register_forward_hook"):
+    with pytest.raises(
+        BenchError, match=r"own.py:make: the network gives vectors only, no feature map; leave pool and"
+    ):
         built(file, ":pool=gem")
 
 
@@ -308,6 +312,12 @@ def test_a_file_of_one_network_cannot_hold_a_python_function(tmp_path: Path) -> 
     method = parse_method(f"module:{file}:make")
     with pytest.raises(BenchError, match="images are prepared by a Python function, which no file can say"):
         export(method, built(file), "torchscript")
+
+
+def test_where_a_python_function_looks_is_not_explained(tmp_path: Path) -> None:
+    with pytest.raises(Unexplained, match="a Python function, so it is unknown which regions the network sees"):
+        of_features(built(made(tmp_path, FUNCTION)))
+    assert of_features(built(made(tmp_path, f"def make(): return net(), {FIGURES}"))).stages
 
 
 @pytest.mark.slow(reason="a whole run")

@@ -21,7 +21,7 @@ from typing import Any, Self
 from PIL import Image
 
 from retrieval_bench.core import BenchError, Extractor, Setup, printable
-from retrieval_bench.extractors.deep.backbones import Backbone
+from retrieval_bench.extractors.deep.backbones import Backbone, Stage
 from retrieval_bench.extractors.deep.model_folder import in_words, preprocess_of
 from retrieval_bench.extractors.deep.network_features import features_of, with_options
 from retrieval_bench.extractors.deep.preprocess import (
@@ -85,6 +85,8 @@ def own_backbone(setup: Setup, *, source: str = "") -> Backbone:
         source: FILE.py:FUNCTION. FUNCTION() returns a torch module without its classifier, and how images are prepared:
             a dict (size, mean, std, ...), or a function from a PIL image to a tensor.
     """
+    import torch
+
     path, colon, function = source.rpartition(":")
     file = Path(path if colon else source)
     called = f"module:{printable(file.name)}" + (f":{printable(function)}" if colon else "")
@@ -107,7 +109,8 @@ def own_backbone(setup: Setup, *, source: str = "") -> Backbone:
         "code_sha256": _sha256(sources),
     }
     prefix = int(getattr(network, "num_prefix_tokens", 0))
-    return Backbone(called, network, preprocess, dimensions, facts, prefix=prefix)
+    stages: dict[str, Stage] | None = {} if isinstance(network, torch.jit.ScriptModule) else None  # nobody can watch it
+    return Backbone(called, network, preprocess, dimensions, facts, prefix=prefix, _stages=stages)
 
 
 def _short(error: BaseException) -> str:
