@@ -80,10 +80,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Unwrapped:
-    """state: exactly the names that the network needs. how: what was done, in words; "" where nothing was to do."""
+    """state: exactly the names that the network needs. how: what was done, in words; "" where nothing was to do.
+
+    chosen: others would have fitted, too.
+    """
 
     state: dict[str, Any]
     how: str
+    chosen: bool = False
 
 
 def unwrapped(
@@ -107,7 +111,7 @@ def unwrapped(
             f"holds several networks that fit, {', '.join(map(str, (first, *equal)))}; save the state dict of the one "
             "that is meant in a file of its own"
         )
-    return Unwrapped(_state_of(first, expected), _told(first, others))
+    return Unwrapped(_state_of(first, expected), _told(first, others), bool(others))
 
 
 def needed_of(expected: Mapping[str, Any]) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def fill(
     except (RuntimeError, ValueError) as error:  # what a layer itself says of the format
         reason = str(error).strip().replace("\n", " ")
         raise BenchError(f"weights file {file.path.name} does not fit this network: {reason}") from None
-    if "taken before" in found.how:
+    if found.chosen:
         log.warning("weights file %s: %s", file.path.name, found.how)
     return found
 
