@@ -47,12 +47,14 @@ format: $(READY)  ## put formatting and imports right
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-smoke: $(READY)  ## the default line-up with random weights, compared with the committed reference
-	$(BIN)/python -m benchmark run --weights random --no-cache --overwrite --out .smoke
+smoke reference: export RETRIEVAL_BENCH_WEIGHTS =  # the packaged weights and no others
+
+smoke: $(READY)  ## the default line-up, compared with the committed reference
+	$(BIN)/python -m benchmark run --no-cache --overwrite --out .smoke
 	$(BIN)/python -m benchmark diff results/reference/products .smoke
 
 reference: $(READY)  ## make the committed reference anew; say in the commit why a number moved
-	$(BIN)/python -m benchmark run --weights random --no-cache --overwrite --out results/reference/products
+	$(BIN)/python -m benchmark run --no-cache --overwrite --out results/reference/products
 
 TURNED := phash,dhash,ahash,whash,colorhash,block-mean,crop-resistant,sift,sift+verify=100,phash+verify=100,orb,color
 

@@ -42,8 +42,8 @@ def run_command(
         typer.Option(
             metavar="a,b[:key=value...][@cleaning...]",
             help="Methods with their options, comma-separated; sift@trim cleans images first. Default: one of each "
-            "family and the controls (sift, hog, phash, color, resnet18, convnet, random, oracle). Any torchvision "
-            "network works.",
+            "family and the controls (sift, hog, phash, color, efficientnet_lite0, convnet, random, oracle). Any "
+            "torchvision network works.",
         ),
     ] = None,
     dataset: Annotated[

@@ -52,7 +52,9 @@ class Precision(StrEnum):
 
 @command(app, "train")
 def train_command(
-    method: Annotated[str, typer.Option(metavar="NETWORK", help="Any torchvision classification network.")],
+    method: Annotated[
+        str, typer.Option(metavar="NETWORK", help="efficientnet_lite0, or any torchvision classification network.")
+    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -177,8 +179,10 @@ def train_command(
     from retrieval_bench.training_loop.augment import parse_augment
     from retrieval_bench.training_loop.settings import TrainingSettings
 
-    if not EXTRACTORS[method].facts.get("provided"):
-        raise BenchError(f"--method {method}: not a network of torchvision; name one, e.g. resnet50 or squeezenet1_0")
+    if "trains" not in EXTRACTORS[method].facts:
+        raise BenchError(
+            f"--method {method}: not a network that can be trained; name one of torchvision's or efficientnet_lite0"
+        )
     _check_place(out)
     if tensorboard is not None:
         curves.need_tensorboard()

@@ -21,8 +21,8 @@ FLOORS = (
     ("extractors",),
     ("data_audit", "extractors.deep", "methods.reranking", "report"),
     ("classifiers", "compare", "extractors.local"),
-    ("datasets", "evaluation", "extractors.hashes", "extractors.histograms"),
-    ("images", "records", "search", "training_loop"),
+    ("datasets", "evaluation", "extractors.hashes", "extractors.histograms", "training_loop"),
+    ("images", "records", "search"),
     ("registry", "system"),
     ("core", "datasets.shop", "linalg"),
 )

@@ -47,7 +47,7 @@ from retrieval_bench.system.timing import PeakMemory, Stopwatch, Time, pinned, r
 
 log = logging.getLogger("retrieval_bench")
 
-DEFAULT_METHODS = ("sift", "hog", "phash", "color", "resnet18", "convnet", "random", "oracle")
+DEFAULT_METHODS = ("sift", "hog", "phash", "color", "efficientnet_lite0", "convnet", "random", "oracle")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image
-
 from retrieval_bench.core import BenchError, Setup
-from retrieval_bench.extractors.deep import network_features
-from retrieval_bench.extractors.deep.backbones import check_size
+from retrieval_bench.extractors.deep.backbones import Trainable, check_size
 from retrieval_bench.extractors.deep.preprocess import LARGEST_SIDE, LEAST_SIDE
+from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.training_loop.settings import Mode
 
 
@@ -32,14 +30,14 @@ class TrainableNetwork:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resample: Image.Resampling
+    interpolation: str
     weights: dict[str, str]
 
 
 def backbone(name: str, setup: Setup, mode: Mode) -> TrainableNetwork:
-    """A torchvision network, with trained weights unless it is trained from scratch. Raises BenchError without them."""
+    """A network by its name, with trained weights unless it is trained from scratch. Raises BenchError without them."""
     setup = replace(setup, weights="random") if mode == "scratch" else setup
-    built = network_features.torchvision_backbone(setup, name)
+    built = _trainable(name).backbone(setup)
     if mode != "scratch" and built.mark == "untrained":
         raise BenchError(
             f"--mode {mode} needs trained weights, and there are none for {name}; put a file into a directory "
@@ -54,7 +52,7 @@ def backbone(name: str, setup: Setup, mode: Mode) -> TrainableNetwork:
         image_size=recipe.crop,
         mean=recipe.mean,
         std=recipe.std,
-        resample=Image.Resampling[recipe.interpolation.upper()],
+        interpolation=recipe.interpolation,
         weights=dict(built.weights),
     )
 
@@ -70,15 +68,17 @@ def check_image_sizes(name: str, network: Any, sizes: Sequence[int]) -> None:
     check_size(name, network, sizes, leave_out="--image-size and --progressive-resizing")
 
 
+def _trainable(name: str) -> Trainable:
+    return EXTRACTORS[name].facts["trains"]
+
+
 def with_classifier(name: str, state: Any, weight: Any, bias: Any) -> Any:
-    """The state dict of torchvision's whole network of so many classes. weight: (classes, d); bias: (classes,)."""
+    """The state dict of the whole network of so many classes. weight: (classes, d); bias: (classes,)."""
     import torch
     from torch import nn
-    from torchvision import models
 
-    extra = {"init_weights": False, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     with torch.device("meta"):
-        whole = models.get_model(name, weights=None, **extra)
+        whole = _trainable(name).whole()
     last = [(key, module) for key, module in whole.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
     key, module = last
     out: OrderedDict[str, Any] = OrderedDict((each, value.detach().cpu().contiguous()) for each, value in state.items())

@@ -157,7 +157,7 @@ def run(
         if out is not None:
             save_state(checkpoint_of(out), identity, state)
 
-    frames = Frames(task.split.images, start.short, start.resample)
+    frames = Frames(task.split.images, start.short, start.interpolation)
     frames.read(range(len(frames)), setup.threads, lambda done, total: progress("reading images", done, total))
     pictures = ImageSource(frames, settings.augment, start.image_size, start.mean, start.std)
     loop = _Loop(start, labels, len(classes), settings, rows, held, setup, save, on_epoch, progress)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import Images
+from retrieval_bench.images.resize import SHARP_BICUBIC, sharp_bicubic, shorter_side
 from retrieval_bench.system.threads import mapped
 
 MOST_BYTES = 4 << 30
@@ -27,10 +28,10 @@ class Frames:
         self,
         images: Images,
         short: int,
-        resample: Image.Resampling = Image.Resampling.BILINEAR,
+        interpolation: str = "bilinear",
         most_bytes: int = MOST_BYTES,
     ) -> None:
-        self._images, self._short, self._resample, self._left = images, short, resample, most_bytes
+        self._images, self._short, self._interpolation, self._left = images, short, interpolation, most_bytes
         self._kept: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -42,7 +43,7 @@ class Frames:
         kept = self._kept.get(row)
         if kept is not None:
             return kept
-        frame = torch.from_numpy(resized(self._images[row], self._short, self._resample).transpose(2, 0, 1).copy())
+        frame = torch.from_numpy(resized(self._images[row], self._short, self._interpolation).transpose(2, 0, 1).copy())
         if frame.numel() <= self._left:
             self._left -= frame.numel()
             self._kept[row] = frame
@@ -54,19 +55,22 @@ class Frames:
             progress(done + 1, len(rows))
 
 
-def resized(image: np.ndarray, short: int, resample: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
-    """(h, w, 3) uint8 -> the same, its short side `short`; of one longer than MAX_ASPECT times its width the middle."""
+def resized(image: np.ndarray, short: int, interpolation: str = "bilinear") -> np.ndarray:
+    """(h, w, 3) uint8 -> the same, its short side `short`; of one longer than MAX_ASPECT times its width the middle.
+
+    interpolation: "sharp-bicubic" (see `images.resize.sharp_bicubic`) or the name of one of Pillow's.
+    """
     limit = MAX_ASPECT * min(image.shape[:2])
     top, left = (max(0, length - limit) // 2 for length in image.shape[:2])
     image = image[top : top + limit, left : left + limit]
+    image = np.ascontiguousarray(image)
     height, width = image.shape[:2]
-    factor = short / min(height, width)
-    # torchvision's way of rounding: the long side downwards.
-    size = (short, int(height * factor)) if width <= height else (int(width * factor), short)
+    size = shorter_side((width, height), short)
     if size == (width, height):
-        return np.ascontiguousarray(image)
-    pixels = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(pixels.resize(size, resample))
+        return image
+    if interpolation == SHARP_BICUBIC:
+        return sharp_bicubic(image, *size)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling[interpolation.upper()]))
 
 
 def centre(frame: Any, side: int) -> Any:

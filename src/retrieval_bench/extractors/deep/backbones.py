@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from retrieval_bench.core import BenchError
+from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors.deep.preprocess import Preprocess
 
 HEAD = "head"
@@ -62,6 +62,17 @@ class Backbone:
             shown = ", ".join(names[:SHOWN_STAGES]) + (", ..." if len(names) > SHOWN_STAGES else "")
             raise BenchError(f"{self.name}: no layer {layer!r}; it has {shown} (and what lies within them), or last")
         return stages[layer]
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """What `train` needs of a network that it can train.
+
+    backbone: it without its classifier, under a setup. whole: it with its classifier, for names and shapes in files.
+    """
+
+    backbone: Callable[[Setup], Backbone]
+    whole: Callable[[], Any]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def exported_backbone(
     mean: str = "",
     std: str = "",
     resize: int = 0,
-    interpolation: Literal["auto", "bilinear", "bicubic"] = "auto",
+    interpolation: Literal["auto", "bilinear", "bicubic", "sharp-bicubic"] = "auto",
 ) -> Backbone:
     """A network from a file.
 

@@ -1,14 +1,15 @@
 """The same network in less time: convolutions that do batch norm, addition and ReLU themselves, and bfloat16.
 
 A tutorial's loop writes every intermediate map to memory several times over. Here oneDNN does convolution, addition and
-ReLU in one go, with weights that lie in its own order already. What cannot be traced runs as it is. On a GPU batch norm
-is folded too, bfloat16 comes by autocast, and float32 is compiled where that proves quicker.
+ReLU (or ReLU6) in one go, with weights that lie in its own order already. What cannot be traced runs as it is. On a GPU
+batch norm is folded too, bfloat16 comes by autocast, and float32 is compiled where that proves quicker.
 """
 
 from __future__ import annotations
 
 import operator
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -90,12 +91,14 @@ def faster(name: str, network: Any, device: str, compute: Compute, names: Sequen
     kept = torch.float32 if autocast else dtype  # what weights are stored in
     called = f"{_called(dtype)} by autocast" if autocast else _called(dtype)
     network = copy.deepcopy(network)
+    _split_activations(network)
     try:
         if names:
             from torchvision.models.feature_extraction import create_feature_extractor
 
-            network = create_feature_extractor(network, {name: name for name in names})
-        graph = torch.fx.symbolic_trace(network)
+            whole = {"leaf_modules": [type(module) for module in network.modules() if _pads_to_same(module)]}
+            network = create_feature_extractor(network, {name: name for name in names}, tracer_kwargs=whole)
+        graph = _traced(network)
         folded = _folded(graph)
     except Exception as error:  # tracing fails in as many ways as networks are written
         if names:
@@ -148,6 +151,46 @@ def _called(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def _split_activations(network: Any) -> None:
+    """timm's batch norm that ends in an activation becomes a batch norm and an activation, in place."""
+    from torch import nn
+
+    layers = sys.modules.get("timm.layers")  # not loaded: then no layer is of timm
+    if layers is None:
+        return
+    joint = [(name, one) for name, one in network.named_modules() if type(one) is layers.BatchNormAct2d]
+    for name, module in joint:
+        if type(module.drop) is not nn.Identity:
+            continue
+        norm = nn.BatchNorm2d(module.num_features, module.eps).to(module.weight.device).eval()
+        norm.load_state_dict({key: value for key, value in module.state_dict().items() if "." not in key})
+        norm.requires_grad_(False)
+        parent, _, leaf = name.rpartition(".")
+        setattr(network.get_submodule(parent), leaf, nn.Sequential(norm, module.act))
+
+
+def _pads_to_same(module: Any) -> bool:
+    """timm's convolution with TensorFlow's padding: what the size of the map asks for, the odd pixel at the end."""
+    layers = sys.modules.get("timm.layers")
+    return layers is not None and type(module) is layers.Conv2dSame
+
+
+def _is_convolution(module: Any) -> bool:
+    from torch import nn
+
+    return type(module) is nn.Conv2d or _pads_to_same(module)
+
+
+def _traced(network: Any) -> Any:
+    import torch
+
+    class Tracer(torch.fx.Tracer):  # type: ignore[misc] # here, as torch is loaded late
+        def is_leaf_module(self, module: Any, name: str) -> bool:
+            return _pads_to_same(module) or super().is_leaf_module(module, name)
+
+    return torch.fx.GraphModule(network, Tracer().trace(network))
+
+
 def _folded(graph: Any) -> Any:
     """Each batch norm that follows a convolution alone becomes part of its weights."""
     from torch import nn
@@ -158,7 +201,7 @@ def _folded(graph: Any) -> Any:
         if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d:
             continue
         (source,) = node.all_input_nodes
-        if source.op != "call_module" or type(modules[source.target]) is not nn.Conv2d or len(source.users) > 1:
+        if source.op != "call_module" or not _is_convolution(modules[source.target]) or len(source.users) > 1:
             continue
         fused = fuse_conv_bn_eval(modules[source.target], modules[node.target])
         parent, _, leaf = source.target.rpartition(".")
@@ -184,16 +227,18 @@ def _joined(graph: Any, example: Any) -> Any:
     order = {node: place for place, node in enumerate(graph.graph.nodes)}
     ours: list[Any] = []
 
-    def is_relu(node: Any) -> bool:
+    def activation(node: Any) -> str:
+        if node is None:
+            return ""
         if node.op == "call_module":
-            return type(modules[node.target]) is nn.ReLU
-        return node.target in (torch.relu, torch.nn.functional.relu)
+            return {nn.ReLU: "relu", nn.ReLU6: "relu6"}.get(type(modules[node.target]), "")
+        return "relu" if node.target in (torch.relu, torch.nn.functional.relu) else ""
 
     def only_user(node: Any) -> Any:
         return next(iter(node.users)) if len(node.users) == 1 else None
 
     for node in list(order):
-        if node.op != "call_module" or type(modules[node.target]) is not nn.Conv2d:
+        if node.op != "call_module" or not _is_convolution(modules[node.target]):
             continue
         if isinstance(modules[node.target].padding, str) or modules[node.target].padding_mode != "zeros":
             continue
@@ -205,7 +250,9 @@ def _joined(graph: Any, example: Any) -> Any:
             if isinstance(summand, torch.fx.Node) and order.get(summand, len(order)) < order[node]:
                 last, other, inner = user, summand, [node]
                 user = only_user(last)
-        cut = user is not None and is_relu(user)
+        cut = activation(user)
+        if other is not None and cut == "relu6":  # oneDNN adds and cuts at zero alone
+            cut = ""
         if cut:
             inner, last = [last, *inner], user
         convolution = _Convolution(modules[node.target], cut, list(node.args[0].meta["tensor_meta"].shape))
@@ -264,46 +311,71 @@ def _version(text: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _plain_convolution(features: Any, other: Any, convolution: Any, cut: bool) -> Any:
-    """The same by torch's public operators: a convolution, then the addition, then the ReLU."""
+def _plain_convolution(features: Any, other: Any, convolution: Any, cut: str) -> Any:
+    """The same by torch's public operators: a convolution, then the addition, then the activation."""
     import torch
 
     out = convolution(features)
     out = out if other is None else out + other
-    return torch.relu(out) if cut else out
+    return torch.relu(out) if cut == "relu" else torch.nn.functional.relu6(out) if cut == "relu6" else out
 
 
-def _Convolution(convolution: Any, cut: bool, shape: list[int]) -> Any:
+def same_padding(side: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """(before, after) pixels that TensorFlow's "same" pads on an axis, so that ceil(side / stride) remain."""
+    total = max((-(-side // stride) - 1) * stride + (kernel - 1) * dilation + 1 - side, 0)
+    return total // 2, total - total // 2
+
+
+ONE_DNN_ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
+    "": ("none", []),
+    "relu": ("relu", []),
+    "relu6": ("hardtanh", [0.0, 6.0]),
+}
+
+
+def _Convolution(convolution: Any, cut: str, shape: list[int]) -> Any:
     from torch import nn
 
     private = one_dnn()
 
+    def padding_of(sizes: Sequence[int]) -> list[tuple[int, int]]:
+        """(before, after) on each axis of a map, of a convolution that pads to "same"."""
+        numbers = zip(sizes, convolution.kernel_size, convolution.stride, convolution.dilation, strict=True)
+        return [same_padding(*axis) for axis in numbers]
+
     class Convolution(nn.Module):  # type: ignore[misc] # here, as torch is loaded late
-        """convolution: weights and geometry. cut: ReLU at the end. Called with two maps, it adds the second, and with
-        `overwrite` writes into that."""
+        """convolution: weights and geometry. cut: the activation at the end, "relu", "relu6" or "". Called with two
+        maps, it adds the second, and with `overwrite` writes into that."""
 
         def __init__(self) -> None:
             super().__init__()
             self.overwrite = False
-            padding, stride, dilation = (
-                list(geometry) for geometry in (convolution.padding, convolution.stride, convolution.dilation)
-            )
-            self.geometry = (padding, stride, dilation, convolution.groups)
-            self.plain = convolution if private is None else None
+            self.plain = convolution if private is None or _pads_to_same(convolution) else None
+            self.made_for: list[tuple[int, int]] | None = None
             if private is None:
                 return
+            weight, padding = convolution.weight.detach(), list(convolution.padding)
+            if _pads_to_same(convolution):
+                self.made_for = padding_of(shape[2:])
+                # oneDNN pads both ends alike. One more row or column of zeros before the kernel puts it where it was:
+                # less work than a copy of the map with the padding around it.
+                padding = [after for _, after in self.made_for]
+                missing = [after - before for before, after in self.made_for]
+                weight = nn.functional.pad(weight, (missing[1], 0, missing[0], 0))
+            stride, dilation = list(convolution.stride), list(convolution.dilation)
+            self.geometry = (padding, stride, dilation, convolution.groups)
             # In the order that oneDNN wants for maps of this shape: else it puts them in order at every call, which
             # took five times as long as the rest at batch 1.
-            self.weight = private.reorder(convolution.weight.detach(), *self.geometry, shape)
+            self.weight = private.reorder(weight, *self.geometry, shape)
             self.bias = None if convolution.bias is None else convolution.bias.detach()
 
         def forward(self, features: Any, other: Any = None) -> Any:
-            if private is None:
+            moved = self.made_for is not None and padding_of(features.shape[2:]) != self.made_for
+            if private is None or moved:
                 return _plain_convolution(features, other, self.plain, cut)
+            name, numbers = ONE_DNN_ACTIVATIONS[cut]
             if other is None:
-                return private.fused(
-                    features, self.weight, self.bias, *self.geometry, "relu" if cut else "none", [], ""
-                )
+                return private.fused(features, self.weight, self.bias, *self.geometry, name, numbers, "")
             write = private.fused_into if self.overwrite else private.fused
             maps = (other, features) if self.overwrite else (features, other)
             return write(*maps, self.weight, self.bias, *self.geometry, "add", 1.0, "relu" if cut else None, [], "")

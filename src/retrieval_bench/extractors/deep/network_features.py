@@ -17,7 +17,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.deep import weights
-from retrieval_bench.extractors.deep.backbones import HEAD, LAST, Backbone, Taps, channels_first, check_size
+from retrieval_bench.extractors.deep.backbones import HEAD, LAST, Backbone, Taps, Trainable, channels_first, check_size
 from retrieval_bench.extractors.deep.fused_inference import Compute, faster, has_bfloat16, steady_batch
 from retrieval_bench.extractors.deep.model_folder import in_words, preprocess_of
 from retrieval_bench.extractors.deep.nearest_network import AUXILIARY_HEADS
@@ -392,6 +392,14 @@ def torchvision_backbone(setup: Setup, name: str, file: str = "") -> Backbone:
     )
 
 
+def _whole(name: str) -> Any:
+    """torchvision's network with its classifier, random weights."""
+    from torchvision import models
+
+    extra = {"init_weights": False, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    return models.get_model(name, weights=None, **extra)
+
+
 def _keywords(name: str, recipe: Any) -> dict[str, Any]:
     """What torchvision sets by itself only when it loads its own weights."""
     if name in ("googlenet", "inception_v3"):
@@ -420,12 +428,15 @@ def _densenet_name(name: str) -> str:
     return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name)
 
 
-def with_options(make: Callable[..., Backbone]) -> Callable[..., Extractor]:
-    """A builder whose options are those of `make` (its keyword parameters) and those of `features_of`."""
+def with_options(make: Callable[..., Backbone], **defaults: Any) -> Callable[..., Extractor]:
+    """A builder whose options are those of `make` (its keyword parameters) and those of `features_of`.
+
+    defaults: of those shared options that have another default for this network.
+    """
     shared = inspect.signature(features_of).parameters
     own = inspect.signature(make).parameters
     keywords = {
-        key: parameter
+        key: parameter.replace(default=defaults.get(key, parameter.default))
         for parameters in (own, shared)
         for key, parameter in parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
@@ -433,7 +444,7 @@ def with_options(make: Callable[..., Backbone]) -> Callable[..., Extractor]:
 
     def build(setup: Setup, **options: Any) -> Extractor:
         mine = {key: options.pop(key) for key in list(options) if key in own}
-        return features_of(setup, make(setup, **mine), **options)
+        return features_of(setup, make(setup, **mine), **(defaults | options))
 
     # Where the registry reads names, types and defaults of the options.
     build.__signature__ = inspect.Signature([own["setup"], *keywords.values()])  # type: ignore[attr-defined]
@@ -459,7 +470,9 @@ def torchvision_networks() -> Iterator[Entry]:
             return torchvision_backbone(setup, name, weights)
 
         about = f"penultimate features of torchvision's {name}"
-        return Entry(name, with_options(make), about, family="deep", facts={"provided": True}, shares=features_of)
+        trains = Trainable(lambda setup: torchvision_backbone(setup, name), lambda: _whole(name))
+        facts = {"provided": True, "trains": trains}
+        return Entry(name, with_options(make), about, family="deep", facts=facts, shares=features_of)
 
     for name in models.list_models(module=models):
         yield entry(name)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import BenchError
+from retrieval_bench.images.resize import SHARP_BICUBIC, sharp_bicubic, shorter_side
 
 MAX_ASPECT = 8
 """Of a longer image only the middle is used. Networks look at a central square, but resize all of it first."""
@@ -23,7 +24,8 @@ class Preprocess:
     """resize: pixels of the shorter side. crop: side of the central square that is cut out of it.
 
     whole: no crop, the shorter side becomes `crop`. squash: the whole image becomes a square of `crop`.
-    mean, std: of each channel, for values 0 to 1. interpolation: a name of torchvision's InterpolationMode.
+    mean, std: of each channel, for values 0 to 1. interpolation: a name of torchvision's InterpolationMode, or
+    SHARP_BICUBIC.
     """
 
     resize: int
@@ -38,17 +40,25 @@ class Preprocess:
         """A PIL image -> (3, h, w) float32 tensor."""
         import cv2
         import torch
-        from torchvision.transforms import InterpolationMode
         from torchvision.transforms import functional as F
 
-        size = [self.crop, self.crop] if self.squash else [self.shorter]
-        image = F.resize(image, size, interpolation=InterpolationMode(self.interpolation), antialias=True)
+        image = self._resized(image)
         if not (self.whole or self.squash):
             image = F.center_crop(image, [self.crop, self.crop])
         # One look at a table for each value: the bits of torchvision's own sums, in a third of their time. What comes
         # out has its channels last in memory, as networks on the CPU want them.
         pixels = cv2.LUT(np.asarray(image), _normalised(self.mean, self.std))
         return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms import functional as F
+
+        size = [self.crop, self.crop] if self.squash else [self.shorter]
+        if self.interpolation != SHARP_BICUBIC:
+            return F.resize(image, size, interpolation=InterpolationMode(self.interpolation), antialias=True)
+        width, height = (self.crop, self.crop) if self.squash else shorter_side(image.size, self.shorter)
+        return Image.fromarray(sharp_bicubic(np.asarray(image), width, height))
 
     @property
     def shorter(self) -> int:

@@ -119,10 +119,9 @@ def find_local(network: str, policy: str, library: str) -> WeightsFile | None:
     """
     if policy == "random":
         return None
-    for folder in weights_directories(policy):
-        best = _in_directory(folder, network, {}, "weights directory")
-        if best is not None:
-            return best
+    found = in_directories(network, policy)
+    if found is not None:
+        return found
     advice = (
         f"save its state dict as {network}.safetensors or {network}.pth in a directory DIR and pass --weights DIR "
         f"(or set {DIRECTORY_VARIABLE}=DIR)"
@@ -133,6 +132,20 @@ def find_local(network: str, policy: str, library: str) -> WeightsFile | None:
         "%s of %s: no weights in a weights directory, so this network is UNTRAINED; %s", network, library, advice
     )
     return None
+
+
+def in_directories(network: str, policy: str) -> WeightsFile | None:
+    """The file of a network in the weights directories alone; None where none of them has one."""
+    for folder in weights_directories(policy):
+        best = _in_directory(folder, network, {}, "weights directory")
+        if best is not None:
+            return best
+    return None
+
+
+def packaged(path: Path, source: str, recipe: str) -> WeightsFile:
+    """The weights that an installed package holds; who asks compares the sha256 with the one that is pinned."""
+    return replace(_checked(path, source, None), recipe=recipe)
 
 
 def load(file: WeightsFile) -> Any:
