@@ -113,7 +113,7 @@ def lite_backbone(packaged: Packaged, setup: Setup, file: str = "") -> Backbone:
         network = whole_network(packaged)
     network.reset_classifier(0)
     network.eval().requires_grad_(False)
-    found = weights_files.named(Path(file)) if file else _found(packaged, setup.weights)
+    found = weights_files.named(Path(file), packaged.name) if file else _found(packaged, setup.weights)
     trained_on = None
     if found is None:
         origin = {
@@ -123,12 +123,11 @@ def lite_backbone(packaged: Packaged, setup: Setup, file: str = "") -> Backbone:
         }
     else:
         state = weights_files.load(found)
-        trained_on = facts_of(state)
-        if PACKAGED_STEM in state:
+        if isinstance(state, dict) and PACKAGED_STEM in state:
             state = _with_names_of(network, state)
-        weights_files.fill(network, state, found, ignore=(LIBRARY_CLASSIFIER,))
-        recipe = RECIPE if found.recipe else f"unknown, preprocessed as {RECIPE}"
-        origin = {"source": found.source, "sha256": found.sha256, "recipe": recipe}
+        taken = weights_files.fill(network, state, found, ignore=(LIBRARY_CLASSIFIER,))
+        trained_on = facts_of(taken.state)
+        origin = weights_files.facts(found, taken, RECIPE if found.recipe else f"unknown, preprocessed as {RECIPE}")
     return Backbone(
         packaged.name,
         network,
