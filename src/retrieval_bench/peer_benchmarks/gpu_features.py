@@ -37,7 +37,7 @@ def agree(where: Where, progress: Progress) -> Iterator[Finding]:
     """Six networks: float32 on the CPU against the device, and what half precision does to neighbours."""
     import torch
 
-    images, names = _pictures(24 if where.dry else 200), NETWORKS[:2] if where.dry else NETWORKS
+    images, names = _pictures(8 if where.dry else 200), NETWORKS[:1] if where.dry else NETWORKS
     for done, name in enumerate(names):
         progress(name, done, len(names))
         here: Any = EXTRACTORS[name].build(Setup(threads=where.threads, weights=_weights(name)), compute="float32")
