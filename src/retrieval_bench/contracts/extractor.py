@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from retrieval_bench.contracts.pictures import OTHER_VIEWS, TRAIN_VIEWS, probes, training_split
+from retrieval_bench.contracts.pictures import drawn
 from retrieval_bench.core import DISTANCES, BenchError, Extractor, Setup, Split
-from retrieval_bench.datasets.shop.camera import Camera
 from retrieval_bench.experiment.extraction import checked
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import Spec, fill
@@ -23,6 +22,7 @@ from retrieval_bench.system.python_sources import short
 from retrieval_bench.system.timing import pinned
 
 THREADS = 4
+OTHER_THREADS = 2
 GPU_TOLERANCE = 1e-3
 """Of the largest number, for networks on a GPU, whose sums depend on the batch. Everywhere else every bit is equal."""
 
@@ -60,13 +60,10 @@ def check(method: str, setup: Setup | None = None) -> tuple[ClauseVerdict, ...]:
     """
     fill()
     setup = setup or Setup()
-    camera = Camera(0)
-    pictures = probes(camera)
-    splits = training_split(camera, TRAIN_VIEWS), training_split(camera, OTHER_VIEWS)
     found: list[ClauseVerdict] = []
     with pinned(1):  # as a run has it: one thread a library, images are the unit of parallel work
         for spec in parse_method(method).members:
-            found += _verdicts(Case(spec, setup, pictures, *splits))
+            found += _verdicts(Case(spec, setup, *drawn()))
     return tuple(found)
 
 
@@ -139,8 +136,14 @@ def _builds(case: Case) -> str:
 
 
 def _fits(case: Case) -> str:
-    returned = case.spec.build(case.setup)
-    if returned.fit(case.train) is not returned:
+    labels = case.train.labels.copy()
+    extractor: Extractor = case.spec.build(case.setup)
+    returned = extractor.fit(case.train)
+    case.fitted = extractor
+    if not np.array_equal(labels, case.train.labels):
+        case.train.labels[:] = labels
+        raise BrokenClause("fit writes into the labels of train")
+    if returned is not extractor:
         raise BrokenClause("fit does not return the extractor itself")
     learned = _learned(case.fitted)
     for name, value in learned.items():
@@ -189,9 +192,8 @@ def _order_independent(case: Case) -> str:
 
 def _repeatable(case: Case) -> str:
     case.compare(case.described(case.fitted), "described again")
-    case.compare(case.described(case.fresh()), "built and fitted again")
-    case.compare(case.described(case.fresh(threads=2)), "fitted with 2 threads")
-    return "described, built and fitted again, with other threads"
+    case.compare(case.described(case.fresh(threads=OTHER_THREADS)), f"built and fitted again, {OTHER_THREADS} threads")
+    return "described, built and fitted again, with another number of threads"
 
 
 def _thread_safe(case: Case) -> str:
@@ -215,11 +217,7 @@ def _input_untouched(case: Case) -> str:
 
 
 def _train_only(case: Case) -> str:
-    labels = case.train.labels.copy()
-    extractor = case.fresh()
-    if not np.array_equal(labels, case.train.labels):
-        case.train.labels[:] = labels
-        raise BrokenClause("fit writes into the labels of train")
+    extractor = case.fitted
     learned = {name: np.array(value) for name, value in _learned(extractor).items()}
     others = [case.other.images[row] for row in range(len(case.other))]
     if not hasattr(extractor, "transform_split"):

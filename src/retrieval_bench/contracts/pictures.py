@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,11 +12,18 @@ from retrieval_bench.core import Split
 from retrieval_bench.datasets.shop.camera import Camera
 from retrieval_bench.images.reading import ImageBytes, encode_png
 
-PRODUCTS = 12
-TRAIN_VIEWS, OTHER_VIEWS, PROBE_VIEW = (1, 2, 3), (8, 9, 10), 5
+PRODUCTS = 10
+TRAIN_VIEWS, OTHER_VIEWS, PROBE_VIEW = (1, 2, 3), (8, 9), 5
 PROBES = 5
 LARGE = (1400, 1050)
 """Width and height."""
+
+
+@functools.cache
+def drawn() -> tuple[list[np.ndarray], Split, Split]:
+    """(pictures to describe, images to learn from, other images to learn from); drawn once a process."""
+    camera = Camera(0)
+    return probes(camera), training_split(camera, TRAIN_VIEWS), training_split(camera, OTHER_VIEWS)
 
 
 def probes(camera: Camera) -> list[np.ndarray]:

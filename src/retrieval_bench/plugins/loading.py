@@ -190,9 +190,7 @@ def _loaded(plugin: Plugin, load: Callable[[], Mapping[Path, bytes]], may_be_emp
             if _source_of(entry) in found  # imported by the user before
         ]
         if not registered and not may_be_empty:
-            raise BenchError(
-                'it registers nothing; put a decorator such as @EXTRACTORS("name", about=...) on a function'
-            )
+            raise BenchError("it registers nothing; put a decorator on a function, as in docs/extending.md")
     except (Exception, SystemExit) as error:  # whatever the code of others raises
         for what, registry in ALL.items():
             registry.replace(before[what])
@@ -231,9 +229,8 @@ def _guarded(entry: Entry) -> Entry:
         except Exception as error:  # whatever the code of others raises
             raise BenchError(f"dataset {entry.name}, which is of a plug-in, failed: {short(error)}") from error
         if not isinstance(made, Dataset):
-            raise BenchError(
-                f"dataset {entry.name}, which is of a plug-in, returned no Dataset but {type(made).__name__}"
-            )
+            kind = type(made).__name__
+            raise BenchError(f"dataset {entry.name}, which is of a plug-in, failed: it returned {kind} and no Dataset")
         return made
 
     return replace(entry, build=guarded)
