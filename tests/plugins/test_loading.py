@@ -173,3 +173,14 @@ def test_a_worker_process_loads_the_same_files(tmp_path: Path, monkeypatch: pyte
     devices.put("cpu")
     multi_gpu._begin("plain-mean", Setup(), devices, named)
     assert type(multi_gpu._mine["extractor"]).__name__ == "Mean"
+
+
+def test_a_list_of_packages_that_cannot_be_read_stops_nothing(
+    site: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def torn() -> None:
+        raise ValueError("not an entry point: torn")
+
+    monkeypatch.setattr(loading.metadata, "entry_points", torn)
+    load_installed()
+    assert "installed plug-ins cannot be looked for: ValueError: not an entry point: torn" in caplog.messages
