@@ -71,7 +71,7 @@ LITE0 = Packaged(
     extra="",
     side=224,
     resize=256,
-    about="penultimate features of EfficientNet-Lite0, trained on ImageNet; its weights come with the installation",
+    about="penultimate features of EfficientNet-Lite0; its ImageNet weights are installed too",
 )
 LITE2 = Packaged(
     name="efficientnet_lite2",
@@ -82,7 +82,7 @@ LITE2 = Packaged(
     extra="lite2",
     side=260,
     resize=292,
-    about="penultimate features of EfficientNet-Lite2, trained on ImageNet; its weights are an extra",
+    about="penultimate features of EfficientNet-Lite2; its ImageNet weights are an extra",
 )
 
 
