@@ -62,6 +62,10 @@ BROKEN = {
     "silent": ('@EXTRACTORS("half", about="")\ndef build(setup): ...\n', "method 'half' needs about=..."),
     "untold": (UNTOLD, "method 'untold': say what its option size means"),
     "annotation": (UNKNOWN_TYPE, "NameError: name 'Nowhere' is not defined"),
+    "facts": (
+        '@EXTRACTORS("half", about="a fact that no JSON holds", made_by={1, 2})\ndef build(setup): ...\n',
+        "TypeError: Object of type set is not JSON serializable",
+    ),
     "metric": (METRIC, "metric 'bare': register it by the decorator evaluation.metrics.metric"),
 }
 

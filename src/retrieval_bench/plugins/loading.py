@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import json
 import logging
 import os
 import sys
@@ -219,6 +220,7 @@ def _refuse_unusable(what: str, entry: Entry) -> None:
     if not isinstance(entry.about, str) or not entry.about.strip() or "\n" in entry.about:
         raise BenchError(f"{named} needs about=..., one line that says what it is")
     get_type_hints(entry.build)
+    json.dumps([dict(entry.facts), [option.default for option in entry.options.values()]])
     meanings = entry.meanings
     for option in entry.options:
         if option not in meanings:
