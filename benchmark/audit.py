@@ -10,13 +10,14 @@ import typer
 
 from benchmark.app import app, command, say
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, MaxPixels, decoding, usable_threads
+from benchmark.options import DataRoot, MaxPixels, Plugins, decoding, usable_threads
 from retrieval_bench.core import BenchError
 
 
 @command(app, "audit")
 def audit_command(
     dataset: Annotated[str, typer.Argument(metavar="NAME[:key=value...]", help="A dataset; see `list datasets`.")],
+    plugin: Plugins = None,
     data_root: DataRoot = None,
     radius: Annotated[
         int,

@@ -13,6 +13,8 @@ from retrieval_bench.system.passive_waiting import wait_passively
 # isort: off
 import benchmark.run
 import benchmark.listing
+import benchmark.check
+import benchmark.new
 import benchmark.show
 import benchmark.report
 import benchmark.convert

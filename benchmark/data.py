@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import DataRoot, MaxPixels, decoding
+from benchmark.options import DataRoot, MaxPixels, Plugins, decoding
 
 if TYPE_CHECKING:
     from retrieval_bench.core import Dataset
@@ -21,6 +21,7 @@ app.add_typer(data, name="data")
 @command(data, "prepare")
 def prepare_command(
     name: Annotated[str, typer.Argument(metavar="NAME[:key=value...]", help="A dataset; see `list datasets`.")],
+    plugin: Plugins = None,
     data_root: DataRoot = None,
     max_pixels: MaxPixels = None,
     sheet: Annotated[

@@ -15,7 +15,7 @@ import typer
 
 from benchmark.app import app, command, say
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, MaxPixels, checked_weights, decoding, parse_methods, usable_threads
+from benchmark.options import DataRoot, MaxPixels, Plugins, checked_weights, decoding, parse_methods, usable_threads
 from retrieval_bench.core import BenchError, printable
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def dedupe_command(
         Path | None,
         typer.Argument(metavar="DIR", help="With --apply move: where to; outside the folder. Its tree is kept below."),
     ] = None,
+    plugin: Plugins = None,
     data_root: DataRoot = None,
     methods: Annotated[
         str, typer.Option(metavar="phash,sift,...", help="Methods that images are compared by, comma-separated.")

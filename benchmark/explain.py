@@ -9,7 +9,7 @@ import typer
 
 from benchmark.app import app, command
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, usable_threads
+from benchmark.options import DataRoot, Plugins, usable_threads
 from retrieval_bench.core import BenchError, printable
 
 
@@ -25,6 +25,7 @@ def explain_command(
         str | None, typer.Option(metavar="a,b", help="Only these methods of the record. Default: all.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=8, help="How many neighbours of each method are shown.")] = 4,
+    plugin: Plugins = None,
     data_root: DataRoot = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the networks' weights. Default: as in the run.")

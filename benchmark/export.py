@@ -12,7 +12,7 @@ import typer
 
 from benchmark.app import app, command, say
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, checked_weights, usable_threads
+from benchmark.options import DataRoot, Plugins, checked_weights, usable_threads
 from retrieval_bench.core import BenchError, Setup, printable
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def export_command(
             help="On its train split post-processing is fitted, --int8 is calibrated and the file is compared.",
         ),
     ] = None,
+    plugin: Plugins = None,
     data_root: DataRoot = None,
     weights: Annotated[
         str, typer.Option(metavar="auto|pretrained|random|DIR", help="Weights of networks, as in `run`.")

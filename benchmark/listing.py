@@ -12,15 +12,17 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import DataRoot
+from benchmark.options import DataRoot, Plugins
+from benchmark.plugins_shown import described_plugins, plugin_lines
 from retrieval_bench.core import BenchError
-from retrieval_bench.registry import ALL, CLEANINGS, Entry, unknown
+from retrieval_bench.registry import ALL, CLEANINGS, Entry, unknown_name
 
 WIDTH = 80
 NAMES = 16
 """Columns of a name, and of an option."""
 SHOWN_NETWORKS = ("resnet18", "resnet50", "vgg16", "squeezenet1_0", "mobilenet_v3_small", "vit_b_16")
 """Of torchvision's networks, those that the short list names."""
+PLUGINS = "plugins"
 FORMER_NAMES = {"heads": "classifiers"}
 """Former names of kinds, which go on working."""
 
@@ -31,18 +33,19 @@ def list_command(
         str | None,
         typer.Argument(
             metavar="[KIND|NAME]",
-            help="methods, cleanings, joins, steps, classifiers, datasets, metrics, backends, perturbations; or the "
-            "name of one thing, as sift.",
+            help="methods, cleanings, joins, steps, classifiers, datasets, metrics, backends, perturbations, plugins; "
+            "or the name of one thing, as sift.",
         ),
     ] = None,
     dataset: Annotated[
         str | None,
         typer.Option(metavar="NAME[:key=value...]", help="With `list metrics`: their ceilings on this dataset."),
     ] = None,
+    plugin: Plugins = None,
     data_root: DataRoot = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, with options and definitions, as JSON.")] = False,
 ) -> None:
-    """List methods by family, cleanings, joins, steps, classifiers, datasets, metrics and backends, one line each.
+    """List methods by family, cleanings, joins, steps, classifiers, datasets, metrics, backends and plug-ins.
 
     `list NAME` explains one of them: each option, its default and its meaning. `list metrics` says how each metric is
     defined, and with --dataset what a perfect ranking reaches there.
@@ -52,6 +55,9 @@ def list_command(
         raise BenchError("--dataset: ceilings belong to metrics; write list metrics --dataset NAME")
     highest = {} if dataset is None else _ceilings(dataset, data_root)
     chosen: dict[str, list[Entry]]
+    if kind == PLUGINS:
+        say(json.dumps({PLUGINS: described_plugins()}, indent=1) if as_json else "\n".join(plugin_lines() or ["none"]))
+        return
     if kind is None or kind in ALL:
         chosen = {key: list(registry) for key, registry in ALL.items() if kind in (None, key)}
     else:
@@ -63,6 +69,8 @@ def list_command(
         if highest:
             for facts in everything["metrics"]:
                 facts["ceilings"] = _own(highest, facts["name"])
+        if kind is None:
+            everything[PLUGINS] = described_plugins()
         say(json.dumps(everything, indent=1))
         return
     for line in _lines(kind, chosen, highest, dataset):
@@ -70,8 +78,8 @@ def list_command(
 
 
 def _unknown(name: str) -> str:
-    known = [*ALL, *(entry.name for registry in ALL.values() for entry in registry)]
-    return unknown("kind or name", name, known, hint="`python -m benchmark list` shows them all")
+    known = [*ALL, PLUGINS, *(entry.name for registry in ALL.values() for entry in registry)]
+    return unknown_name("kind or name", name, known)
 
 
 def _lines(
@@ -90,6 +98,11 @@ def _lines(
             yield f"{key}, family {family}:" if family else f"{key}:"
             yield from _family(members, short=kind is None)
             yield ""
+    if kind is None and (found := plugin_lines()):
+        yield f"{PLUGINS}:"
+        for line in found:
+            yield from _wrapped(line, indent=2)
+        yield ""
     if kind is None:
         yield from _wrapped("`list NAME` explains one of these with its options, `list metrics` defines the metrics.")
     elif any(entry.options for entries in chosen.values() for entry in entries):

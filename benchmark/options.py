@@ -57,6 +57,28 @@ MaxPixels = Annotated[
     ),
 ]
 
+
+def _load_plugins(paths: list[Path] | None) -> list[Path] | None:
+    """Load each file, and say of each that fails why; it stops nothing that needs none of its names."""
+    from retrieval_bench.plugins.loading import load_files
+
+    for plugin in load_files(paths or ()):
+        if plugin.reason:
+            typer.echo(plugin.failure, err=True)
+    return paths
+
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        callback=_load_plugins,
+        help="A Python file that registers methods, datasets or metrics of yours; give it again for each further one. "
+        "RETRIEVAL_BENCH_PLUGINS holds more, separated as in PATH.",
+    ),
+]
+
 Unknown = Annotated[
     bool,
     typer.Option(

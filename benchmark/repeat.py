@@ -10,7 +10,7 @@ import typer
 
 from benchmark.app import GATE_FAILED, OK, app, command, say
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot
+from benchmark.options import DataRoot, Plugins
 from benchmark.shown import one_line
 from retrieval_bench.core import BenchError, printable
 
@@ -21,6 +21,7 @@ def repeat_command(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Save the new record in this folder. Default: it is not saved.")
     ] = None,
+    plugin: Plugins = None,
     data_root: DataRoot = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import DataRoot
+from benchmark.options import DataRoot, Plugins
 from retrieval_bench.core import BenchError, printable
 
 
@@ -33,6 +33,7 @@ def report_command(
     form: Annotated[
         ReportFormat, typer.Option("--format", help="json holds every number that the page draws.")
     ] = ReportFormat.html,
+    plugin: Plugins = None,
     data_root: DataRoot = None,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Show no images of the dataset, and do not look for the dataset.")

@@ -17,6 +17,7 @@ from benchmark.options import (
     Device,
     LearnFrom,
     MaxPixels,
+    Plugins,
     Relevance,
     Unknown,
     checked_weights,
@@ -51,6 +52,7 @@ def run_command(
         str,
         typer.Option(metavar="NAME[:key=value...]", help="products (embedded), folder, manifest, grocery."),
     ] = "products",
+    plugin: Plugins = None,
     data_root: DataRoot = None,
     classifiers: Annotated[
         str | None,
@@ -148,9 +150,14 @@ def run_command(
     from benchmark.display import Display
     from retrieval_bench.experiment import prepare, runner
     from retrieval_bench.images.perturbations import parse_perturbations, parse_severities
+    from retrieval_bench.plugins.loading import plugins
     from retrieval_bench.registry import BACKENDS, DATASETS, parse
     from retrieval_bench.system.cache import FeatureCache, cache_root
 
+    named = {file.absolute() for file in plugin or ()}  # of which the option has told already
+    for one in plugins():
+        if one.reason and one.file not in named:
+            typer.echo(f"{one.failure}; it is left out", err=True)
     classifiers = renamed("--classifiers", classifiers, "--heads", heads, None)
     chosen = runner.unique(parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
     plan = prepare.Plan(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import DataRoot
+from benchmark.options import DataRoot, Plugins
 from retrieval_bench.core import BenchError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @command(app, "slices")
 def slices_command(
     record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
+    plugin: Plugins = None,
     data_root: DataRoot = None,
     methods: Annotated[
         str | None, typer.Option(metavar="a,b", help="Only these methods of the record. Default: all.")

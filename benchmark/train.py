@@ -11,7 +11,7 @@ import typer
 
 from benchmark.app import app, command
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, Device, checked_weights, renamed, usable_threads
+from benchmark.options import DataRoot, Device, Plugins, checked_weights, renamed, usable_threads
 from retrieval_bench.core import BenchError, printable
 
 SUFFIXES = (".pth", ".pt")
@@ -72,6 +72,7 @@ def train_command(
     dataset: Annotated[
         str, typer.Option(metavar="NAME[:key=value...]", help="The network learns from its train split.")
     ] = "products",
+    plugin: Plugins = None,
     data_root: DataRoot = None,
     epochs: Annotated[int, typer.Option(min=1, help="How many times each image is used.")] = 10,
     resume: Annotated[

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from retrieval_bench.plugins.loading import plugins, unload
 from retrieval_bench.system.cache import cache_root
 from tests.support.shop import shelf_at
 
@@ -44,3 +46,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def shelf(tmp_path: Path) -> Path:
     """A folder of labelled images: 3 labels, split already."""
     return shelf_at(tmp_path / "shelf")
+
+
+@pytest.fixture
+def no_plugin_stays() -> Iterator[None]:
+    """What a test loads as a plug-in is forgotten after it, whatever became of it."""
+    before = set(plugins())
+    yield
+    for plugin in set(plugins()) - before:
+        unload(plugin)

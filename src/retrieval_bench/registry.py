@@ -89,10 +89,15 @@ class Registry:
         self._providers: list[Callable[[], Iterable[Entry]]] = []
 
     def fill(self) -> Self:
-        """Import what registers the entries, unless that was done before; the registry itself."""
+        """Import what registers the entries, and the plug-ins, unless that was done before; the registry itself."""
+        self.fill_with_own()
+        import_module("retrieval_bench.plugins.loading").load_installed()
+        return self
+
+    def fill_with_own(self) -> None:
+        """Import what registers the entries of this package, unless that was done before."""
         if self.filled_by:
             import_module(f"retrieval_bench.{self.filled_by}")
-        return self
 
     def __call__(
         self, name: str, *, about: str, family: str = "", shares: Callable[..., Any] | None = None, **facts: Any
@@ -152,7 +157,7 @@ class Registry:
         """
         entry = self._entries.get(name) or self._all().get(name)
         if entry is None:
-            raise BenchError(unknown(self.kind, name, self._all(), hint="`python -m benchmark list` shows them all"))
+            raise BenchError(unknown_name(self.kind, name, self._all()))
         return entry
 
     def __contains__(self, name: object) -> bool:
@@ -164,6 +169,33 @@ class Registry:
     def own(self) -> list[Entry]:
         """List the entries that were registered by decorator, without those of providers."""
         return list(self._entries.values())
+
+    def replace(self, entries: Iterable[Entry]) -> None:
+        """Let these, and no others, be the entries that were registered by decorator.
+
+        Args:
+            entries: as `own` lists them; what is not among them is forgotten.
+        """
+        self._entries = {entry.name: entry for entry in entries}
+
+
+FAILED_PLUGINS: list[str] = []
+"""One sentence for each plug-in that failed: a name that is unknown may be one of its."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Write the error sentence for an unknown name of a registry.
+
+    Args:
+        kind: what the name should be, e.g. "method".
+        name: the unknown name.
+        known: the known names.
+
+    Returns:
+        One sentence, which also names the plug-ins that failed.
+    """
+    sentence = unknown(kind, name, known, hint="`python -m benchmark list` shows them all")
+    return "; ".join([sentence.rstrip("?"), *FAILED_PLUGINS]) if FAILED_PLUGINS else sentence
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> str:

@@ -15,14 +15,14 @@ from tests.support.paths import ROOT
 HOME = Path(retrieval_bench.__file__).parent
 
 FLOORS = (
-    ("explaining", "peer_benchmarks"),
+    ("contracts", "explaining", "peer_benchmarks"),
     ("experiment", "exporting"),
     ("methods", "training"),
     ("extractors",),
     ("data_audit", "extractors.deep", "methods.reranking", "report"),
     ("classifiers", "compare", "extractors.local"),
     ("datasets", "evaluation", "extractors.hashes", "extractors.histograms", "training_loop"),
-    ("images", "records", "search"),
+    ("images", "plugins", "records", "search"),
     ("registry", "system"),
     ("core", "datasets.shop", "linalg"),
 )

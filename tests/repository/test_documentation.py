@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
-import types
+import shlex
+from pathlib import Path
 
 import click
 import numpy as np
@@ -15,6 +15,8 @@ import retrieval_bench
 from benchmark import coverage, document, extraction, kernel, network
 from benchmark.cli import app
 from retrieval_bench.core import Extractor, Setup
+from retrieval_bench.evaluation.evaluate import evaluate
+from retrieval_bench.plugins.loading import load_files
 from retrieval_bench.records.files import load
 from retrieval_bench.registry import (
     ALL,
@@ -23,6 +25,7 @@ from retrieval_bench.registry import (
     fill,
 )
 from retrieval_bench.report import table
+from tests.support.command import call
 from tests.support.paths import ROOT
 
 fill()
@@ -77,21 +80,55 @@ def python_of(page: str) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", DOCS[page], re.S))
 
 
-def test_the_example_of_an_extractor_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("example")
-    monkeypatch.setitem(sys.modules, "example", module)  # where dataclass looks annotations up
-    before = set(EXTRACTORS._entries)
-    try:
-        exec(compile(python_of("extending.md"), "extending.md", "exec"), vars(module))
-        entry = EXTRACTORS["mean-color"]
-        method = entry.build(Setup(), power=0.5)
-    finally:
-        for name in set(EXTRACTORS._entries) - before:
-            del EXTRACTORS._entries[name]
+def blocks(page: str, language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", DOCS[page], re.S | re.M)
+    return [text for kind, text in found if kind == language]
+
+
+@pytest.mark.usefixtures("no_plugin_stays")
+def test_the_example_of_an_extractor_runs(tmp_path: Path) -> None:
+    (tmp_path / "mean_color.py").write_text(blocks("extending.md", "python")[0], encoding="utf-8")
+    (plugin,) = load_files([tmp_path / "mean_color.py"])
+    assert plugin.reason == ""
+    entry = EXTRACTORS["mean-color"]
     assert entry.meanings.keys() == {"power"}
+    method = entry.build(Setup(), power=0.5)
     image = np.full((4, 4, 3), 255, np.uint8)
     assert isinstance(method, Extractor)
     assert method.transform([image]).tolist() == [[1.0, 1.0, 1.0]]
+
+
+@pytest.mark.usefixtures("no_plugin_stays")
+def test_the_example_of_a_metric_runs(tmp_path: Path) -> None:
+    (tmp_path / "pairs.py").write_text(f"import numpy as np\n{blocks('extending.md', 'python')[1]}", encoding="utf-8")
+    (plugin,) = load_files([tmp_path / "pairs.py"])
+    assert plugin.registered == (("metrics", "first-two"),), plugin.reason
+    scored = evaluate([[0, 1, 2], [2, 0, 1]], ["cup", "cup", "hat"], ["cup", "hat"], k=(1,))
+    assert scored.scores["first-two"] == 0.5
+
+
+@pytest.mark.slow(reason="runs, checks, and begins a plug-in, as the page says")
+@pytest.mark.usefixtures("no_plugin_stays", "own_cache")
+def test_the_commands_of_a_plugin_do_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mean_color.py").write_text(blocks("extending.md", "python")[0], encoding="utf-8")
+    Path("torn.py").write_text("import nowhere\n", encoding="utf-8")
+    lines = "".join(blocks("extending.md", "sh")).splitlines()
+    assert len(lines) == 4
+    told = []
+    for line in lines:
+        done = call(*shlex.split(line.removeprefix("python -m benchmark ")))
+        assert done.exit_code == 0, done.output
+        told.append(done.stdout)
+    shown = blocks("extending.md", "")
+    assert told[0] == shown[0]
+    entry = blocks("extending.md", "toml")[0]
+    assert entry in Path("my-grid/pyproject.toml").read_text(encoding="utf-8")
+    command, *expected = shown[1].splitlines()
+    done = call(*shlex.split(command.removeprefix("$ python -m benchmark ")))
+    digits = re.compile(r"sha256 [0-9a-f]{12}")
+    listed = [line for line in (done.stderr + done.stdout).splitlines() if not line.startswith("extractor.py")]
+    assert [digits.sub("", line) for line in listed] == [digits.sub("", line) for line in expected]
 
 
 def test_the_examples_of_the_library_run() -> None:

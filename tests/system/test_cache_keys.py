@@ -239,6 +239,7 @@ NO_PART_OF_A_FEATURE = {
     "search": "exact: the same neighbours whatever the code. And how functions are compiled",
     "system/checkpoint": "facts of a weights file, for the record; the file itself is in the recipe by its sha256",
     "system/progress": "shows how far a task is",
+    "system/python_sources": "reads the code of a user's network, whose sha256 is in the recipe",
     "system/threads": "results come in the order of the items",
     "system/timing": "clocks, and how many threads, which must not matter",
 }

@@ -11,13 +11,17 @@ queries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from retrieval_bench.core import Judged
 from retrieval_bench.registry import METRICS, Entry
+from retrieval_bench.system.python_sources import short
+
+log = logging.getLogger("retrieval_bench")
 
 GRADED = ("graded_ndcg",)
 """Metrics that need `Judged.grades`; where these are not known, nothing lists them."""
@@ -42,7 +46,7 @@ def scores(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
     """
     if not len(judged):
         raise ValueError("no query to judge")
-    return {name: float(np.mean(entry.build(judged, k))) for name, entry, k in _all(judged, ks)}
+    return {name: float(np.mean(values)) for name, _, values in _computed(judged, ks)}
 
 
 def per_query(judged: Judged, ks: Iterable[int]) -> dict[str, np.ndarray]:
@@ -55,7 +59,7 @@ def per_query(judged: Judged, ks: Iterable[int]) -> dict[str, np.ndarray]:
     Returns:
         Name -> (q,) float64; their means are in `scores`.
     """
-    return {name: entry.build(judged, k) for name, entry, k in _all(judged, ks) if entry.facts["per_query"]}
+    return {name: values for name, _, values in _computed(judged, ks, "per_query")}
 
 
 def ceilings(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
@@ -75,8 +79,14 @@ def ceilings(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
     """
     if not len(judged):
         raise ValueError("no query to judge")
-    having = [one for one in _all(judged, ks) if one[1].facts["has_ceiling"]]
-    return {name: float(np.mean(entry.build(judged, k))) for name, entry, k in having}
+    found = {}
+    for name, entry, values in _computed(judged, ks, "has_ceiling"):
+        found[name] = float(np.mean(values))
+        if not _is_own(entry) and abs(found[name] - 1) > 1e-9:
+            _leave_out(
+                entry, f"a perfect ranking gets {found.pop(name):.4g} and not 1; register it with has_ceiling=False"
+            )
+    return found
 
 
 CLASS_MEANS = {"class_mean_recall": "recall", "class_mean_map@r": "map@r"}
@@ -119,14 +129,14 @@ def left_out(judged: Judged) -> dict[str, str]:
         Name -> reason.
     """
     if judged.relevant_ranks is not None:
-        return {}
+        return _failed()
     reason = "needs the rank of every relevant item, and the gallery was not ranked whole"
     absent = {entry.name: reason for entry in METRICS.own() if entry.facts["whole_ranking"]}
     depth, most = judged.retrieved.shape[1], int(judged.n_relevant.max(initial=0))
     if depth < most:  # never so in a run, which retrieves as many as any query has relevant
         reason = f"needs the first R items, R is up to {most}, and {depth} were retrieved"
         absent |= {"map@r": reason, "class_mean_map@r": reason}
-    return absent
+    return absent | _failed()
 
 
 def describe(graded: bool = True) -> dict[str, dict[str, Any]]:
@@ -141,7 +151,7 @@ def describe(graded: bool = True) -> dict[str, dict[str, Any]]:
     return {
         entry.name: {"about": entry.about, **entry.facts}
         for entry in METRICS.own()
-        if graded or entry.name not in GRADED
+        if (graded or entry.name not in GRADED) and entry.build not in _FAILED
     }
 
 
@@ -158,6 +168,44 @@ def _all(judged: Judged, ks: Iterable[int]) -> Iterator[tuple[str, Entry, int | 
             yield f"{entry.name}@{k}", entry, k
 
 
+def _computed(judged: Judged, ks: Iterable[int], fact: str = "") -> Iterator[tuple[str, Entry, Any]]:
+    """(name with its cutoff, entry, values) of every metric of which this fact holds; "": of every one."""
+    for name, entry, k in _all(judged, ks):
+        if fact and not entry.facts[fact]:
+            continue
+        if _is_own(entry):
+            yield name, entry, entry.build(judged, k)
+        elif entry.build not in _FAILED:
+            try:
+                values = np.asarray(entry.build(judged, k), np.float64)
+                wanted = (len(judged),) if entry.facts["per_query"] else ()
+                if values.shape != wanted:
+                    raise ValueError(f"it returned {values.shape} for {len(judged)} queries, not {wanted}")
+                if not ((values >= 0) & (values <= 1)).all():
+                    raise ValueError("it returned a value that is not within 0 and 1")
+            except Exception as error:  # whatever the code of others raises
+                _leave_out(entry, short(error))
+            else:
+                yield name, entry, values
+
+
+_FAILED: dict[Callable[..., Any], str] = {}
+"""Functions of plug-ins that cannot be used, with the reason: the others go on without them."""
+
+
+def _is_own(entry: Entry) -> bool:
+    return entry.build.__module__ == __name__
+
+
+def _leave_out(entry: Entry, reason: str) -> None:
+    _FAILED[entry.build] = reason
+    log.warning("metric %s, which is of a plug-in, is left out: %s", entry.name, reason)
+
+
+def _failed() -> dict[str, str]:
+    return {entry.name: _FAILED[entry.build] for entry in METRICS.own() if entry.build in _FAILED}
+
+
 _TIES = "equal distances: the lower gallery row first; the record holds worst, mean and best over all their orders"
 _VOTE_TIES = "equal distances: the lower gallery row first; what other orders would give is not known in closed form"
 _EMPTY = "a query with R = 0 is left out and counted; 0 where nothing relevant was retrieved; padding is not relevant"
@@ -171,7 +219,7 @@ _MEAN_OF_CLASSES = "mean over the labels that occur among the queries, of the me
 _NO_CEILING = "none: behind the relevant items come others, and which ones decides the vote where k > R"
 
 
-def _metric(
+def metric(
     name: str,
     about: str,
     definition: str,
@@ -229,7 +277,7 @@ def _hits(judged: Judged, k: int) -> np.ndarray:
     return judged.hits[:, :k]
 
 
-@_metric(
+@metric(
     "accuracy",
     "the nearest item has the right label",
     "rel(1): 1-nearest-neighbour classification",
@@ -250,7 +298,7 @@ def accuracy(judged: Judged, k: None = None) -> np.ndarray:
     return _hits(judged, 1)[:, 0].astype(np.float64)
 
 
-@_metric("hit_rate", "any of the first k is relevant", "max of rel(1) ... rel(k)", "hit", "1")
+@metric("hit_rate", "any of the first k is relevant", "max of rel(1) ... rel(k)", "hit", "1")
 def hit_rate(judged: Judged, k: int) -> np.ndarray:
     """Is any of the first k items relevant?
 
@@ -264,7 +312,7 @@ def hit_rate(judged: Judged, k: int) -> np.ndarray:
     return (_hits(judged, k).sum(axis=1) > 0).astype(np.float64)
 
 
-@_metric(
+@metric(
     "precision",
     "share of the first k that is relevant",
     "(rel(1) + ... + rel(k)) / k; also where fewer than k items exist, so its ceiling is min(k, R) / k",
@@ -285,7 +333,7 @@ def precision(judged: Judged, k: int) -> np.ndarray:
     return _hits(judged, k).sum(axis=1) / k
 
 
-@_metric(
+@metric(
     "recall",
     "share of the relevant that is among the first k",
     "(rel(1) + ... + rel(k)) / R; its ceiling is min(k, R) / R",
@@ -306,7 +354,7 @@ def recall(judged: Judged, k: int) -> np.ndarray:
     return _hits(judged, k).sum(axis=1) / judged.n_relevant
 
 
-@_metric(
+@metric(
     "f1",
     "harmonic mean of precision@k and recall@k",
     "2 P R / (P + R) of each query's precision@k and recall@k, 0 where both are 0; "
@@ -328,7 +376,7 @@ def f1(judged: Judged, k: int) -> np.ndarray:
     return 2.0 * _hits(judged, k).sum(axis=1) / (k + judged.n_relevant)
 
 
-@_metric(
+@metric(
     "map@r",
     "average precision within the first R (Musgrave et al. 2020)",
     "(1/R) sum over i = 1..R of P(i) rel(i), where P(i) = (rel(1) + ... + rel(i)) / i",
@@ -357,7 +405,7 @@ def map_at_r(judged: Judged, k: None = None) -> np.ndarray:
     return np.where(counted, np.cumsum(hits, axis=1) / i, 0.0).sum(axis=1) / judged.n_relevant
 
 
-@_metric(
+@metric(
     "map",
     "average precision over the whole ranking",
     "(1/R) sum over all relevant items of P(i), where i is the item's rank and P(i) = (rel(1) + ... + rel(i)) / i",
@@ -379,7 +427,7 @@ def mean_average_precision(judged: Judged, k: None = None) -> np.ndarray:
     return _at_relevant(judged)[1].sum(axis=1) / judged.n_relevant
 
 
-@_metric(
+@metric(
     "ndcg",
     "discounted gain of the first k over the best possible",
     "sum over i = 1..k of rel(i) / log2(i + 1), divided by the same sum with min(k, R) relevant items in front",
@@ -404,7 +452,7 @@ def ndcg(judged: Judged, k: int) -> np.ndarray:
     return np.where(hits, discounts, 0.0).sum(axis=1) / ideal
 
 
-@_metric(
+@metric(
     "graded_ndcg",
     "ndcg where the query's category counts half",
     "sum over i = 1..k of g(i) / log2(i + 1), divided by the same sum of the best order of the whole gallery; g is 2 "
@@ -436,7 +484,7 @@ def graded_ndcg(judged: Judged, k: int) -> np.ndarray:
     return (judged.grades[:, :k] * discounts).sum(axis=1) / (ideal * discounts).sum(axis=1)
 
 
-@_metric(
+@metric(
     "mrr",
     "one over the rank of the first relevant item",
     "1 / i of the first i with rel(i) = 1; where the gallery is too large to be ranked whole, 0 if none was retrieved",
@@ -461,7 +509,7 @@ def mrr(judged: Judged, k: None = None) -> np.ndarray:
     return np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1.0), 0.0)
 
 
-@_metric(
+@metric(
     "class_mean_recall",
     "recall@k per label, averaged",
     _MEAN_OF_CLASSES.format("recall@k"),
@@ -484,7 +532,7 @@ def class_mean_recall(judged: Judged, k: int) -> float:
     return _class_mean(recall(judged, k), judged.expected)
 
 
-@_metric(
+@metric(
     "class_mean_map@r",
     "map@r per label, averaged",
     _MEAN_OF_CLASSES.format("map@r"),
@@ -507,7 +555,7 @@ def class_mean_map_at_r(judged: Judged, k: None = None) -> float:
     return _class_mean(map_at_r(judged), judged.expected)
 
 
-@_metric(
+@metric(
     "knn_accuracy",
     "the vote of the k nearest gives the right label",
     "1 where the most frequent label among the first k is the query's; "
@@ -538,7 +586,7 @@ _MACRO = (
 )
 
 
-@_metric(
+@metric(
     "macro_precision",
     "k-NN vote: precision per label, averaged",
     _MACRO.format("precision"),
@@ -564,7 +612,7 @@ def macro_precision(judged: Judged, k: int) -> float:
     return float(np.mean(right / np.maximum(predicted, 1)))
 
 
-@_metric(
+@metric(
     "macro_recall",
     "k-NN vote: recall per label, averaged",
     _MACRO.format("recall"),
@@ -590,7 +638,7 @@ def macro_recall(judged: Judged, k: int) -> float:
     return float(np.mean(right / expected))
 
 
-@_metric(
+@metric(
     "macro_f1",
     "k-NN vote: F1 per label, averaged",
     _MACRO.format("F1"),

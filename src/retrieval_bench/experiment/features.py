@@ -18,6 +18,7 @@ from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.methods.fusion import LEARN_FROM
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Part, Pipeline
+from retrieval_bench.plugins.loading import owners
 from retrieval_bench.records.schema import Fitted
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import FeatureCache, code_version, library_versions, recipe_key
@@ -151,6 +152,8 @@ def _recipe(part: Part, setup: Setup, decoder: str) -> dict[str, Any]:
     own = Path(inspect.unwrap(part.spec.entry.build).__code__.co_filename)
     rooms = [file for room in FEATURE_ROOMS for file in (_HOME / room).rglob("*.py")]
     sources = [*rooms, *(_HOME / file for file in FEATURE_FILES), *([own] if own.is_file() else [])]
+    entries = [part.spec.entry, *(one.entry for one in getattr(part.spec, "cleanings", ()))]
+    sources += [file for plugin in owners(entries) for file in plugin.sources]
     return {
         "method": part.spec.entry.name,
         "options": part.spec.resolved,

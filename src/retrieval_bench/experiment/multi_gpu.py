@@ -17,6 +17,7 @@ import numpy as np
 from retrieval_bench.core import Extractor, Images, Setup
 from retrieval_bench.experiment.extraction import CHUNK, in_chunks
 from retrieval_bench.images.decoded_cache import fresh
+from retrieval_bench.plugins.loading import files, load_files
 from retrieval_bench.system.timing import pinned
 
 LEAST = 2000
@@ -51,7 +52,7 @@ class Team:
         devices = spawning.SimpleQueue()
         for device in self.devices:
             devices.put(device)
-        beginning = (self.method, replace(self.setup, threads=each), devices)
+        beginning = (self.method, replace(self.setup, threads=each), devices, files())
         with ProcessPoolExecutor(len(self.devices), spawning, _begin, beginning) as pool:
             shares = {}
             for start in range(0, len(rows), step):
@@ -67,12 +68,13 @@ class Team:
 _mine: dict[str, Any] = {}  # of a worker: its extractor and its threads
 
 
-def _begin(method: str, setup: Setup, devices: Any) -> None:
+def _begin(method: str, setup: Setup, devices: Any, plugins: Sequence[str] = ()) -> None:
     from retrieval_bench.methods.parse import parse_member
     from retrieval_bench.registry import CLEANINGS, EXTRACTORS
 
     EXTRACTORS.fill()
     CLEANINGS.fill()
+    load_files(plugins)
     _mine["extractor"] = parse_member(method).build(replace(setup, device=devices.get()))
     _mine["threads"] = setup.threads
 

@@ -26,6 +26,7 @@ from retrieval_bench.system.timing import pinned
 
 def blank_record(facts: DatasetFacts, settings: Settings, task: RetrievalTask, allocator: str) -> Record:
     """The record of a run in which no method has finished yet."""
+    ceilings = ceilings_of(task)  # first: a metric of a plug-in that cannot be computed is left out from here on
     where = environment(library_versions(), _gpu(settings.device), allocator)
     return Record(
         status="running",
@@ -35,7 +36,7 @@ def blank_record(facts: DatasetFacts, settings: Settings, task: RetrievalTask, a
         settings=settings,
         environment=where,
         metrics={name: MetricFacts(**about) for name, about in metrics.describe(task.categories is not None).items()},
-        ceilings=ceilings_of(task),
+        ceilings=ceilings,
         perturbations={name: PERTURBATIONS[name].about for name in settings.perturb},
         statistics=statistics(task.dataset.query.labels, settings.seed),
         rows=(),

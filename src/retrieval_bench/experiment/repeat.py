@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,8 @@ from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.experiment.runner import resolve_device
 from retrieval_bench.images.decoding import MAX_PIXELS, Decoding
 from retrieval_bench.methods.parse import parse_method
-from retrieval_bench.records.schema import Record, find_row
+from retrieval_bench.plugins.loading import plugins
+from retrieval_bench.records.schema import PluginFacts, Record, find_row
 from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.system.cores import usable_cores
 
@@ -40,6 +41,7 @@ def plan_of(record: Record, root: Path | None = None) -> Plan:
     settings = record.settings
     if not settings.methods or not record.rows:
         raise BenchError("the record names no method; there is nothing to repeat")
+    _refuse_missing(settings.plugins)
     methods = tuple(parse_method(text) for text in settings.methods)
     untrained = any("[untrained]" in row.method for row in record.rows)
     trained = any(row.family == "deep" and row.weights and "[untrained]" not in row.method for row in record.rows)
@@ -63,6 +65,16 @@ def plan_of(record: Record, root: Path | None = None) -> Plan:
         decoding=Decoding(max_pixels=settings.max_pixels or MAX_PIXELS, wanted=settings.decoded_for or 0),
         max_bad=1.0,  # what was unusable then was accepted; anything else changes the fingerprint
     )
+
+
+def _refuse_missing(wanted: Iterable[PluginFacts]) -> None:
+    loaded = {plugin.name for plugin in plugins() if not plugin.reason}
+    for one in wanted:
+        if one.name not in loaded:
+            reason = next((f": {plugin.reason}" for plugin in plugins() if plugin.name == one.name), "")
+            do = f"name it by --plugin {one.name}" if one.package is None else f"install {one.package}"
+            version = f"sha256 {one.sha256[:12]}" if one.package is None else one.package
+            raise BenchError(f"the record used plug-in {one.name} ({version}), which is not loaded{reason}; {do}")
 
 
 def compared(
@@ -121,6 +133,10 @@ def _reasons(before: Record, after: Record) -> tuple[str, ...]:
         one, other = old.libraries.get(name), new.libraries.get(name)
         if one != other:
             reasons.append(f"{name}: {one or 'absent'} then, {other or 'absent'} now")
+    now = {plugin.name: plugin for plugin in after.settings.plugins}
+    for plugin in before.settings.plugins:
+        if plugin.name in now and now[plugin.name].sha256 != plugin.sha256:
+            reasons.append(f"plug-in {plugin.name}: its source has changed since then")
     if before.settings.threads != after.settings.threads:
         reasons.append(f"threads: {before.settings.threads} then, {after.settings.threads} now")
     if any(row.features is not None and row.features.from_cache for row in before.rows):

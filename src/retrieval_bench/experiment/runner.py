@@ -36,9 +36,10 @@ from retrieval_bench.experiment.robustness import evaluate_perturbed
 from retrieval_bench.images.decoding import MAX_PIXELS
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
+from retrieval_bench.plugins.loading import owners
 from retrieval_bench.records.files import claimed, save
-from retrieval_bench.records.schema import DatasetFacts, Failure, Record, Row, Settings, TimeFigure
-from retrieval_bench.registry import BACKENDS
+from retrieval_bench.records.schema import DatasetFacts, Failure, PluginFacts, Record, Row, Settings, TimeFigure
+from retrieval_bench.registry import BACKENDS, CLASSIFIERS, METRICS
 from retrieval_bench.report.table import derived
 from retrieval_bench.system.device import check_device, gpu_is_there
 from retrieval_bench.system.other_processes import OtherProcesses
@@ -158,6 +159,17 @@ def _settings(plan: Plan, trial: Trial) -> Settings:
         concurrency=plan.concurrency,
         max_pixels=None if plan.decoding.max_pixels == MAX_PIXELS else plan.decoding.max_pixels,
         decoded_for=plan.decoding.wanted or None,
+        plugins=_plugins(plan),
+    )
+
+
+def _plugins(plan: Plan) -> tuple[PluginFacts, ...]:
+    """The plug-ins that anything in this run comes from; every metric that there is is computed."""
+    classifiers = [CLASSIFIERS[name] for name in plan.classifiers]
+    methods = [entry for method in plan.methods for entry in method.entries]
+    used = owners([*methods, plan.dataset.entry, *classifiers, BACKENDS[plan.backend], *METRICS.own()])
+    return tuple(
+        PluginFacts(name=one.name, package=None if one.file else one.source, sha256=one.sha256) for one in used
     )
 
 

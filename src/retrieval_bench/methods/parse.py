@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.registry import CLEANINGS, EXTRACTORS, JOINS, STEPS, Spec, parse, unknown
+from retrieval_bench.registry import CLEANINGS, EXTRACTORS, JOINS, STEPS, Entry, Spec, parse, unknown_name
 
 DEFAULT_JOIN = "scores"
 
@@ -59,6 +59,12 @@ class Method:
         return (*self.members, *(() if self.join is None else (self.join,)), *self.steps)
 
     @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All that it names: extractors, cleanings, join, steps."""
+        cleanings = [one for member in self.members if isinstance(member, CleanedSpec) for one in member.cleanings]
+        return tuple(spec.entry for spec in (*self._specs, *cleanings))
+
+    @property
     def plain(self) -> bool:
         """One extractor and nothing more."""
         return len(self._specs) == 1
@@ -101,7 +107,7 @@ def parse_method(text: str) -> Method:
             join = parse(JOINS, part)
         elif name not in EXTRACTORS:
             known = [*(entry.name for registry in (EXTRACTORS, JOINS, STEPS) for entry in registry)]
-            raise BenchError(unknown("method", name, known, hint="`python -m benchmark list` shows them all"))
+            raise BenchError(unknown_name("method", name, known))
         elif join is not None or steps:
             raise BenchError(f"method {text!r}: {name} must stand before what joins or re-ranks")
         else:

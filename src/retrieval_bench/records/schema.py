@@ -233,11 +233,22 @@ class DatasetFacts(Model):
         return {name: value for name, value in serialize(self).items() if name != "distractors" or value}
 
 
+class PluginFacts(Model):
+    """A plug-in that the run used. package: with its version, where it is installed; None for a file, called `name`.
+
+    sha256: of its source, and of what it imports beside it.
+    """
+
+    name: str
+    package: str | None
+    sha256: str
+
+
 class Settings(Model):
     """What was asked for. relevance: what makes an image relevant; learn_from: the split that methods learned from; see
     prepare. max_pixels: None where it was the default. decoded_for: the side in pixels that methods wanted, where large
-    photos were decoded small; else None. concurrency: how many queries at once were timed. These five are written where
-    they are not as usual."""
+    photos were decoded small; else None. concurrency: how many queries at once were timed. plugins: those that the run
+    used. These six are written where they are not as usual."""
 
     methods: tuple[str, ...]
     classifiers: tuple[str, ...] = Field(default=(), validation_alias=_HEADS, serialization_alias="heads")
@@ -256,6 +267,7 @@ class Settings(Model):
     max_pixels: int | None = None
     decoded_for: PositiveInt | None = None
     concurrency: tuple[PositiveInt, ...] = ()
+    plugins: tuple[PluginFacts, ...] = ()
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -266,6 +278,7 @@ class Settings(Model):
             "max_pixels": None,
             "decoded_for": None,
             "concurrency": (),
+            "plugins": (),
         }
         return {
             name: value

@@ -6,7 +6,6 @@ FUNCTION takes no argument and returns two things: a torch module without its cl
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import functools
 import hashlib
@@ -34,6 +33,7 @@ from retrieval_bench.extractors.deep.preprocess import (
 from retrieval_bench.extractors.deep.timm_open_clip import seeded
 from retrieval_bench.extractors.deep.weights import state_sha256
 from retrieval_bench.registry import EXTRACTORS, unknown
+from retrieval_bench.system.python_sources import short, sources_of, sources_sha256
 
 RESIZE_SHARE = 256 / 224
 FIGURES = ("size", "resize", "mean", "std", "interpolation", "squash")
@@ -92,13 +92,13 @@ def own_backbone(setup: Setup, *, source: str = "") -> Backbone:
     called = f"module:{printable(file.name)}" + (f":{printable(function)}" if colon else "")
     if not file.is_file():
         raise BenchError(f"{called}: there is no file {printable(file)}; write module:FILE.py:FUNCTION")
-    sources = _sources(called, file)
+    sources = sources_of(called, file)
     make = _function(called, file, sources[file], function if colon else "")
     with seeded(setup.seed), _importing_from(file.parent):
         try:
             made = make()
         except (Exception, SystemExit) as error:  # whatever the user's code raises
-            raise BenchError(f"{called}: it raised {_short(error)}") from error
+            raise BenchError(f"{called}: it raised {short(error)}") from error
     network, preprocess = _checked(called, made)
     dimensions = _tried(called, network, preprocess)
     how = "by a function of it" if isinstance(preprocess, OwnPreprocess) else in_words(preprocess)
@@ -106,55 +106,11 @@ def own_backbone(setup: Setup, *, source: str = "") -> Backbone:
         "source": f"from {printable(file.name)}:{function}",
         "sha256": _state_sha256(called, network),
         "recipe": f"own network, images prepared {how}",
-        "code_sha256": _sha256(sources),
+        "code_sha256": sources_sha256(sources),
     }
     prefix = int(getattr(network, "num_prefix_tokens", 0))
     stages: dict[str, Stage] | None = {} if isinstance(network, torch.jit.ScriptModule) else None  # nobody can watch it
     return Backbone(called, network, preprocess, dimensions, facts, prefix=prefix, _stages=stages)
-
-
-def _short(error: BaseException) -> str:
-    reason = str(error).strip().partition("\n")[0][:200]
-    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-
-
-def _sources(called: str, file: Path) -> dict[Path, bytes]:
-    """The file and, beside it, what it imports: their contents, since all of that decides what the network does."""
-    found: dict[Path, bytes] = {}
-    waiting = [file]
-    while waiting:
-        one = waiting.pop()
-        if one in found:
-            continue
-        try:
-            found[one] = one.read_bytes()
-            tree = ast.parse(found[one])
-        except OSError as error:
-            raise BenchError(f"{called}: {printable(one.name)} cannot be read: {error.strerror}") from None
-        except (SyntaxError, ValueError) as error:
-            where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-            raise BenchError(f"{called}: {printable(one.name)}{where} is no Python ({_short(error)})") from None
-        for name in _imported(tree):
-            waiting += [each for each in (file.parent / f"{name}.py",) if each.is_file()]
-            waiting += sorted((file.parent / name).rglob("*.py"))
-    return found
-
-
-def _imported(tree: ast.AST) -> Iterator[str]:
-    """The first word of each module that is imported."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
-
-
-def _sha256(sources: Mapping[Path, bytes]) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(sources):
-        digest.update(f"{path.name} {len(sources[path])}\n".encode())
-        digest.update(sources[path])
-    return digest.hexdigest()
 
 
 _ours: set[str] = set()
@@ -190,7 +146,7 @@ def _function(called: str, file: Path, content: bytes, function: str) -> Callabl
         with _importing_from(file.parent):
             exec(compile(content, str(file), "exec", dont_inherit=True), vars(module))
     except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise BenchError(f"{called}: {printable(file.name)} raised {_short(error)} when it was run") from error
+        raise BenchError(f"{called}: {printable(file.name)} raised {short(error)} when it was run") from error
     own = [
         key for key, value in vars(module).items() if isinstance(value, types.FunctionType) and value.__module__ == name
     ]
@@ -274,7 +230,7 @@ def _tensor(called: str, function: Any, image: Image.Image) -> Any:
     except Exception as error:  # whatever the user's code raises
         width, height = image.size
         raise BenchError(
-            f"{called}: its preprocessing raised {_short(error)} for an image of {width} x {height} pixels"
+            f"{called}: its preprocessing raised {short(error)} for an image of {width} x {height} pixels"
         ) from error
     if not isinstance(pixels, torch.Tensor):
         raise BenchError(f"{called}: its preprocessing gives {_kind(pixels)}; a tensor (3, h, w) is wanted")
@@ -295,7 +251,7 @@ def _tried(called: str, network: Any, preprocess: Preprocess) -> int:
             with torch.inference_mode():
                 rows = network(pixels.expand(n, *pixels.shape).contiguous())
         except Exception as error:  # whatever the user's code raises
-            raise BenchError(f"{called}: its network raised {_short(error)} for a batch {shape}") from error
+            raise BenchError(f"{called}: its network raised {short(error)} for a batch {shape}") from error
         if not isinstance(rows, torch.Tensor):
             raise BenchError(f"{called}: its network gives {_kind(rows)}; return a module that gives a tensor (n, d)")
         if rows.ndim != 2 or len(rows) != n or not rows.shape[1]:
@@ -313,7 +269,7 @@ def _state_sha256(called: str, network: Any) -> str:
         return state_sha256(network.state_dict())
     except Exception as error:  # a layer may keep anything there
         raise BenchError(
-            f"{called}: the state dict of its network does not hold tensors alone ({_short(error)})"
+            f"{called}: the state dict of its network does not hold tensors alone ({short(error)})"
         ) from None
 
 
@@ -333,7 +289,7 @@ def own_features(setup: Setup, **options: Any) -> Extractor:
         raise
     except Exception as error:  # whatever the user's network raises when it is looked into
         given = ", ".join(asked) or "these options"
-        raise BenchError(f"{backbone.name}: its network does not go with {given} ({_short(error)})") from error
+        raise BenchError(f"{backbone.name}: its network does not go with {given} ({short(error)})") from error
 
 
 EXTRACTORS(
