@@ -100,6 +100,8 @@ def part_features(
 
         def extracted(split: Split, what: str) -> Extracted:
             for other, done in splits.items():
+                if hasattr(part.extractor, "describe_split"):
+                    break  # images of the same bytes may have other ids
                 if wanted[other].content == split.content:
                     return Extracted(done.features, 0, 0)
 
@@ -107,7 +109,14 @@ def part_features(
                 progress(f"{name}: {what}", done, total)
 
             return extract(
-                part.extractor, split, threads=setup.threads, cache=cache, key=key, progress=show, chunks=team
+                part.extractor,
+                split,
+                threads=setup.threads,
+                cache=cache,
+                key=key,
+                progress=show,
+                chunks=team,
+                what=what,
             )
 
         splits: dict[str, Extracted] = {}

@@ -3,6 +3,6 @@
 Importing this package registers them all. What joins several of them into one method belongs in `methods`.
 """
 
-from retrieval_bench.extractors import controls, deep, hashes, histograms, local
+from retrieval_bench.extractors import controls, deep, embeddings, hashes, histograms, local, rankings
 
-__all__ = ["controls", "deep", "hashes", "histograms", "local"]
+__all__ = ["controls", "deep", "embeddings", "hashes", "histograms", "local", "rankings"]
