@@ -19,6 +19,10 @@ _CLEANED = re.compile(r"@(?=\s*[A-Za-z]\w*\s*(?:[:=@]|$))")
 """What stands before a cleaning; that of a file is none, as in `onnx:me@home/model.onnx`."""
 
 
+_NAME = re.compile(r"[A-Za-z][\w-]*")
+"""What the name of a method, a join or a step looks like; to look up another one is not worth loading a library."""
+
+
 @dataclass(frozen=True)
 class CleanedSpec(Spec):
     """An extractor whose pictures are cleaned, of gallery, queries and train alike. cleanings: one after the other."""
@@ -132,7 +136,8 @@ def _parts(text: str) -> list[str]:
     for part in text.split("+"):
         names = [re.split("[:=@]", one, maxsplit=1)[0].strip() for one in (part, *parts[-1:])]
         takes_file = len(names) == 2 and names[1] in EXTRACTORS and "argument" in EXTRACTORS[names[1]].facts
-        if takes_file and names[0] and not any(names[0] in one for one in (STEPS, JOINS, EXTRACTORS)):
+        known = _NAME.fullmatch(names[0]) and any(names[0] in one for one in (STEPS, JOINS, EXTRACTORS))
+        if takes_file and names[0] and not known:
             parts[-1] = f"{parts[-1]}+{part}"
         else:
             parts.append(part)

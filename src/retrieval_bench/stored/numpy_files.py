@@ -48,7 +48,8 @@ def npz(file: Path, called: str, vectors: str, ids: str) -> StoredVectors:
 def read_npz(file: Path, called: str) -> dict[str, np.ndarray]:
     """All arrays of a file. BenchError where it is damaged, or holds Python objects."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as stream:
+            stored = np.load(stream, allow_pickle=False)
             if isinstance(stored, np.ndarray):
                 raise ValueError("it is an npy file")
             return {name: stored[name] for name in stored.files}

@@ -10,6 +10,9 @@ import numpy as np
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.stored.vectors import ID_NAMES, ROWS_AT_ONCE, VECTOR_NAMES, StoredVectors, chosen
 
+_BUFFER = 1 << 20
+"""Bytes of a column that are read at once: a file may be one row group, which would be in memory whole."""
+
 
 def parquet(file: Path, called: str, vectors: str, ids: str) -> StoredVectors:
     """As `read_vectors` has it; rows are converted as they are read, so that only the float32 copy is in memory.
@@ -26,7 +29,7 @@ def parquet(file: Path, called: str, vectors: str, ids: str) -> StoredVectors:
         ) from None
     types = pyarrow.types
     try:
-        with pyarrow.parquet.ParquetFile(file, memory_map=True) as opened:
+        with pyarrow.parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as opened:
             schema, n = opened.schema_arrow, opened.metadata.num_rows
             text = [f.name for f in schema if types.is_string(f.type) or types.is_large_string(f.type)]
             text += [
