@@ -51,6 +51,8 @@ def parquet(file: Path, called: str, vectors: str, ids: str) -> StoredVectors:
                 names += map(str, batch.column(of_ids).to_pylist())
     except (OSError, pyarrow.ArrowException) as error:
         raise BenchError(f"{called}: {printable(file)} is no Parquet file that can be read ({error})") from None
+    finally:
+        pyarrow.default_memory_pool().release_unused()  # it would keep as much as the vectors take
     return StoredVectors(tuple(names), np.empty((0, 0), np.float32) if rows is None else rows)
 
 
