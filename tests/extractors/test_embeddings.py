@@ -16,6 +16,7 @@ from retrieval_bench.experiment.features import described
 from retrieval_bench.experiment.prepare import prepare
 from retrieval_bench.experiment.quality import QualityResult, quality
 from retrieval_bench.experiment.runner import check, run
+from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.files import load
@@ -282,3 +283,19 @@ def test_other_commands_get_its_vectors(tmp_path: Path) -> None:
     method = parse_method(f"embeddings:{stored(tmp_path / 'v.npz', known)}")
     _, rows = described(method, plan(data, method), data.train, {"gallery": data.gallery})
     np.testing.assert_array_equal(rows["gallery"], [known[item] for item in data.gallery.ids])
+
+
+def test_a_query_in_the_gallery_has_one_vector_and_does_not_find_itself(tmp_path: Path) -> None:
+    data = shop(4, 3)
+    alone = replace(data, query=data.gallery, leave_one_out=True)
+    got = found(alone, f"embeddings:{stored(tmp_path / 'v.npz', vectors_of(data))}")
+    assert not (got.ranking.indices == np.arange(12)[:, None]).any()
+
+
+def test_images_of_the_same_bytes_keep_vectors_of_their_own(tmp_path: Path) -> None:
+    data = shop(4, 3)
+    known = vectors_of(data)
+    same = ImageBytes([data.gallery.images.read(0)] * 12)
+    data = data.with_splits({"gallery": replace(data.gallery, images=same), "query": replace(data.query, images=same)})
+    got = found(data, f"embeddings:{stored(tmp_path / 'v.npz', known)}")
+    np.testing.assert_array_equal(got.queries, [known[item] for item in data.query.ids])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -249,3 +250,13 @@ def test_nothing_found_at_all_is_zero(tmp_path: Path) -> None:
     judged = judge(*labels, got.ranking, trial.n_relevant, got.relevant.ranks, truncated=True)
     assert set(metrics.scores(judged, (1, 5)).values()) == {0.0}
     assert {recall for _, recall, _ in precision_recall_curve(judged, 12)} == {0.0}
+
+
+def test_a_query_that_is_in_the_gallery_does_not_find_itself(tmp_path: Path) -> None:
+    data = shop(4, 3)
+    alone = replace(data, query=data.gallery, leave_one_out=True)
+    lines = [(query, item, float(query == item)) for query in data.gallery.ids for item in data.gallery.ids]
+    got = found(alone, f"ranking:{trec(tmp_path / 'a.run', lines)}")
+    assert not (got.ranking.indices[:, :11] == np.arange(12)[:, None]).any()
+    assert (got.ranking.indices[:, 11] == -1).all()
+    assert "map" in got.scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,15 @@ def test_the_same_image_in_two_splits_has_one_row() -> None:
     joined = join("1.jpg")
     assert joined.rows(split("a/1.jpg")).tolist() == joined.rows(split("a/1.jpg")).tolist() == [0]
     assert joined.left == 0
+
+
+def test_of_several_paths_the_longest_that_fits_is_taken() -> None:
+    assert join("a/1.jpg", "shop/a/1.jpg", "1.jpg").rows_of_all(split("x/shop/a/1.jpg")).tolist() == [1]
+
+
+def test_many_images_of_one_file_name_are_found_at_once() -> None:
+    ids = [f"{row}/1.jpg" for row in range(5_000)]
+    started = time.process_time()
+    joined = join(*(f"C:\\shop\\{item}" for item in ids))
+    assert joined.rows_of_all(split(*ids)).tolist() == list(range(5_000))
+    assert time.process_time() - started < 5

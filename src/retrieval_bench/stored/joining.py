@@ -29,8 +29,7 @@ class IdJoin:
     def __init__(self, ids: Sequence[str], file: Path, called: str) -> None:
         self._ids, self._file, self._called = ids, file, called
         self._row_of = {item: row for row, item in enumerate(ids)}
-        self._by_name: dict[str, list[int]] = {}
-        self._paths: list[str] = []
+        self._by_end: dict[int, dict[str, list[int]]] = {}
         self._taken: dict[int, str] = {}
         self._exact: set[int] = set()
         self._named: set[int] = set()
@@ -87,30 +86,36 @@ class IdJoin:
 
     def _alike(self, item: str, path: str) -> int:
         """The row whose id is the end of the image's path, or ends in it, or has its file name; -1: none."""
-        if not self._paths:
-            self._paths = [_parts(one) for one in self._ids]
-            names: dict[str, list[int]] = defaultdict(list)
-            for row, one in enumerate(self._paths):
-                names[one.rpartition("/")[2]].append(row)
-            self._by_name = dict(names)
         own = [_parts(path), _parts(item)]
-        for name in dict.fromkeys(one.rpartition("/")[2] for one in own):
-            rows = self._by_name.get(name, [])
-            ends = [row for row in rows if any(_ends(one, self._paths[row]) for one in own)]
-            longest = max((len(self._paths[row]) for row in ends), default=0)
-            whole = [row for row in ends if len(self._paths[row]) == longest and "/" in self._paths[row]]
-            whole = whole or [row for row in rows if any(_ends(self._paths[row], one) for one in own if "/" in one)]
-            kept = whole or rows
-            if len(kept) > 1:
-                raise BenchError(
-                    f"{self._called}: {item!r} may be {self._ids[kept[0]]!r} or {self._ids[kept[1]]!r} of "
-                    f"{printable(self._file)}; write ids or paths into the file that only one image has"
-                )
-            if kept:
-                if not whole and "/" in self._paths[kept[0]]:
-                    self._named.add(kept[0])
-                return kept[0]
-        return -1
+        names = [one.rpartition("/")[2] for one in own]
+        longer = [tail for one in own for tail in _tails(one)]
+        found = next((rows for tail in longer if (rows := self._ending(0).get(tail))), [])
+        found = found or next(
+            (rows for one in own if "/" in one and (rows := self._ending(one.count("/") + 1).get(one))), []
+        )
+        by_name = not found
+        found = found or next((rows for name in names if (rows := self._ending(1).get(name))), [])
+        if len(found) > 1:
+            raise BenchError(
+                f"{self._called}: {item!r} may be {self._ids[found[0]]!r} or {self._ids[found[1]]!r} of "
+                f"{printable(self._file)}; write ids or paths into the file that only one image has"
+            )
+        if not found:
+            return -1
+        if by_name and "/" in _parts(self._ids[found[0]]):
+            self._named.add(found[0])
+        return found[0]
+
+    def _ending(self, parts: int) -> dict[str, list[int]]:
+        """The last so many parts of each id that has as many -> its rows; 0: the whole id."""
+        if parts not in self._by_end:
+            ends: dict[str, list[int]] = defaultdict(list)
+            for row, item in enumerate(self._ids):
+                path = _parts(item)
+                if path.count("/") + 1 >= parts:
+                    ends["/".join(path.rsplit("/", parts)[-parts:]) if parts else path].append(row)
+            self._by_end[parts] = dict(ends)
+        return self._by_end[parts]
 
 
 def _parts(path: str) -> str:
@@ -118,5 +123,7 @@ def _parts(path: str) -> str:
     return "/".join(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))
 
 
-def _ends(path: str, end: str) -> bool:
-    return path == end or path.endswith(f"/{end}")
+def _tails(path: str) -> list[str]:
+    """The ends of a path that have a folder, the longest first."""
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts) - 1)]
