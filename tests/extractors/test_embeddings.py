@@ -105,6 +105,12 @@ def test_splits_may_have_files_of_their_own(tmp_path: Path) -> None:
     three = found(data, f"embeddings:{files['gallery']}:query={files['query']}:train={files['train']}")
     assert three.scores == one.scores
     np.testing.assert_array_equal(three.ranking.indices, one.ranking.indices)
+    method = parse_method(f"embeddings:{files['gallery']}:query={files['query']}:train={files['train']}:centre=yes")
+    asked = plan(data, method)
+    _, rows = described(method, asked, data.gallery, {"gallery": data.gallery})  # as with --learn-from gallery
+    centred = np.stack([known[item] for item in data.gallery.ids])
+    centred -= centred.mean(axis=0)
+    np.testing.assert_allclose(rows["gallery"], centred / np.linalg.norm(centred, axis=1, keepdims=True), atol=1e-6)
     short = stored(tmp_path / "short.npz", {item: known[item][:4] for item in data.query.ids})
     with pytest.raises(
         BenchError, match=r"short\.npz holds vectors of 4 numbers and .*gallery\.npz of 6; all splits need"

@@ -173,6 +173,18 @@ def test_lists_of_several_lengths_and_missing_values_are_refused(tmp_path: Path)
             read_vectors(tmp_path / "v.parquet", "embeddings:v")
 
 
+def test_text_is_taken_for_ids_before_whole_numbers(tmp_path: Path) -> None:
+    np.savez(tmp_path / "v.npz", table=ROWS, labels=np.arange(3), keys=np.array(IDS))
+    assert read_vectors(tmp_path / "v.npz", "embeddings:v").ids == IDS
+    np.savez(tmp_path / "v.npz", table=ROWS, labels=np.arange(3))
+    assert read_vectors(tmp_path / "v.npz", "embeddings:v").ids == ("0", "1", "2")
+
+
+def test_numbers_too_large_for_float32_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="NaN or infinite numbers in 1 of 3"):
+        read_vectors(npy(tmp_path / "v.npy", np.where(ROWS == 8, 1e300, ROWS.astype(np.float64))), "embeddings:v")
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="there is no file"):
         read_vectors(tmp_path / "v.npy", "embeddings:v")

@@ -118,6 +118,8 @@ class Embeddings:
 
     def _raw(self, split: Split, what: str) -> np.ndarray:
         found, join = self._table(what)
+        if what == "train" and "train" in self._files and (join.rows(split) < 0).all():
+            found, join = self._table("gallery")  # which methods learn from with --learn-from gallery
         return found.rows[join.rows_of_all(split)]
 
     def _table(self, what: str) -> tuple[StoredVectors, IdJoin]:

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError, printable
-from retrieval_bench.stored.vectors import ID_NAMES, VECTOR_NAMES, StoredVectors, as_float32, as_text, chosen
+from retrieval_bench.stored.vectors import (
+    ID_NAMES,
+    VECTOR_NAMES,
+    StoredVectors,
+    as_float32,
+    as_text,
+    chosen,
+    of_text,
+)
 
 
 def hdf5(file: Path, called: str, vectors: str, ids: str) -> StoredVectors:
@@ -23,9 +31,10 @@ def hdf5(file: Path, called: str, vectors: str, ids: str) -> StoredVectors:
         with h5py.File(file, "r") as opened:
             found: dict[str, Any] = {}
             opened.visititems(lambda name, one: found.update({name: one}) if isinstance(one, h5py.Dataset) else None)
-            flat = [name for name, one in found.items() if one.ndim == 1 and one.dtype.kind in "OSiu"]
+            flat = {name: one.dtype.kind for name, one in found.items() if one.ndim == 1}
+            ids = ids.strip("/")
             tables = [name for name, one in found.items() if one.ndim == 2 and one.dtype.kind in "fi"]
-            of_ids = chosen(flat, ids.strip("/"), ID_NAMES, "ids", file, called)
+            of_ids = chosen([ids] if ids in flat else of_text(flat), ids, ID_NAMES, "ids", file, called)
             of_vectors = chosen(tables, vectors.strip("/"), VECTOR_NAMES, "vectors", file, called)
             names = as_text(np.asarray(found[of_ids][()]))
             return StoredVectors(names, as_float32(found[of_vectors], file, called, of_vectors))

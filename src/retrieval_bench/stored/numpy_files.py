@@ -17,6 +17,7 @@ from retrieval_bench.stored.vectors import (
     as_text,
     chosen,
     ids_beside,
+    of_text,
 )
 
 _ERRORS = (OSError, EOFError, KeyError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error)
@@ -38,9 +39,9 @@ def npy(file: Path, called: str, vectors: str, ids: str) -> StoredVectors:
 def npz(file: Path, called: str, vectors: str, ids: str) -> StoredVectors:
     """As `read_vectors` has it."""
     arrays = read_npz(file, called)
-    flat = [name for name, array in arrays.items() if array.ndim == 1 and array.dtype.kind in "USiu"]
+    flat = {name: array.dtype.kind for name, array in arrays.items() if array.ndim == 1}
     tables = [name for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind in "fi"]
-    of_ids = chosen(flat, ids, ID_NAMES, "ids", file, called)
+    of_ids = chosen([ids] if ids in flat else of_text(flat), ids, ID_NAMES, "ids", file, called)
     of_vectors = chosen(tables, vectors, VECTOR_NAMES, "vectors", file, called)
     return StoredVectors(as_text(arrays[of_ids]), as_float32(arrays[of_vectors], file, called, of_vectors))
 

@@ -47,7 +47,8 @@ def parquet(file: Path, called: str, vectors: str, ids: str) -> StoredVectors:
                     raise BenchError(_lengths(file, called, columns[0]))
                 if batch.column(of_ids).null_count:
                     raise BenchError(f"{called}: {printable(file)} has rows without a value in {of_ids}")
-                rows[len(names) : len(names) + len(some)] = some
+                with np.errstate(over="ignore"):  # as in `as_float32`
+                    rows[len(names) : len(names) + len(some)] = some
                 names += map(str, batch.column(of_ids).to_pylist())
     except (OSError, pyarrow.ArrowException) as error:
         raise BenchError(f"{called}: {printable(file)} is no Parquet file that can be read ({error})") from None

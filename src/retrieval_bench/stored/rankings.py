@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +77,17 @@ def _trec(file: Path, called: str) -> StoredRankings:
 
 
 def _csv(file: Path, called: str, delimiter: str) -> StoredRankings:
-    lines = csv.reader(_text(file, called).splitlines(), delimiter=delimiter)
+    lines = csv.reader(io.StringIO(_text(file, called)), delimiter=delimiter)
     heads = [head.strip() for head in next(lines, [])]
     places, scored = _told(heads, file, called)
     columns: list[list[str]] = [[], [], []]
-    for number, cells in enumerate(lines, 2):
+    for cells in lines:
         if not cells:
             continue
         if len(cells) != len(heads):
-            raise BenchError(f"{called}: {printable(file)}, line {number}: {len(cells)} cells for {len(heads)} columns")
+            raise BenchError(
+                f"{called}: {printable(file)}, line {lines.line_num}: {len(cells)} cells for {len(heads)} columns"
+            )
         for column, name in zip(columns, places, strict=True):
             column.append(cells[heads.index(name)].strip())
     return _of_columns(columns[0], columns[1], _numbers(columns[2], places[2], file, called), scored)

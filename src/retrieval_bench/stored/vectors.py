@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +83,9 @@ def as_float32(rows: np.ndarray, file: Path, called: str, what: str = "") -> np.
     if rows.dtype.name not in NUMBERS:
         raise BenchError(f"{called}: {where} holds {rows.dtype}; vectors are {', '.join(NUMBERS)}")
     copy = np.empty(rows.shape, np.float32)
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        copy[start : start + ROWS_AT_ONCE] = rows[start : start + ROWS_AT_ONCE]
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as that
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            copy[start : start + ROWS_AT_ONCE] = rows[start : start + ROWS_AT_ONCE]
     return copy
 
 
@@ -99,9 +100,10 @@ def ids_beside(file: Path, called: str, named: str) -> tuple[str, ...]:
             f"{'' if named else ' beside it'}; write the id of each row into it, one a line"
         )
     try:
-        return tuple(place.read_text(encoding="utf-8-sig").splitlines())
+        text = place.read_text(encoding="utf-8-sig").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"{called}: {printable(place)} cannot be read as UTF-8 text ({error})") from None
+    return tuple(text.split("\n")) if text else ()
 
 
 def chosen(names: Sequence[str], wanted: str, usual: Sequence[str], what: str, file: Path, called: str) -> str:
@@ -127,6 +129,11 @@ def chosen(names: Sequence[str], wanted: str, usual: Sequence[str], what: str, f
     raise BenchError(
         f"{called}: {printable(file)} may hold its {what} in {', '.join(names)}; say which by {option}=NAME"
     )
+
+
+def of_text(kinds: Mapping[str, str]) -> list[str]:
+    """Which arrays may be ids, by name -> kind of dtype: those of text, and where there are none whole numbers."""
+    return [name for name, kind in kinds.items() if kind in "OSU"] or [n for n, kind in kinds.items() if kind in "iu"]
 
 
 def as_text(ids: np.ndarray) -> tuple[str, ...]:
