@@ -12,7 +12,7 @@ ARGS ?=
 # An index of PyTorch builds, such as https://download.pytorch.org/whl/cpu, whose builds need 1 GB in place of 5.
 TORCH_INDEX ?=
 
-.PHONY: bench test quick check docs pictures format smoke reference turned ablation grocery kernel extraction wheel clean
+.PHONY: bench test quick check docs pictures format smoke reference turned ablation grocery kernel extraction gpu wheel clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)  ## the default table from the embedded dataset
@@ -110,11 +110,14 @@ kernel: $(READY)  ## the top-k kernel against its peers, in one table
 extraction: $(READY)  ## files to features against what people write and use, in one table
 	$(BIN)/python -m benchmark.extraction $(ARGS)
 
+gpu: $(READY)  ## everything that a GPU is used for, on the card that is there; ARGS=--dry runs the same on the CPU
+	$(BIN)/python -m benchmark.gpu --document docs/deep.md $(ARGS)
+
 wheel: $(READY)  ## sdist and wheel in dist/, and the wheel used in an empty environment outside this tree
 	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python .ci/wheel.py
 
 clean:
-	rm -rf .venv .smoke site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
+	rm -rf .venv .smoke .gpu-dry site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml

@@ -202,4 +202,5 @@ def _ceilings(dataset: str, root: Path | None) -> dict[str, float]:
 def _described(entry: Entry) -> dict[str, Any]:
     options = {name: parameter.default for name, parameter in entry.options.items()}
     facts = {"name": entry.name, "family": entry.family, "about": entry.about, "options": options}
-    return {**facts, "meanings": entry.meanings, **entry.facts}
+    told = {key: value if key != "trains" else True for key, value in entry.facts.items()}  # how is no matter of JSON
+    return {**facts, "meanings": entry.meanings, **told}

@@ -75,7 +75,8 @@ def run_command(
             metavar="auto|pretrained|random|DIR",
             help="Weights of networks. auto: a file in RETRIEVAL_BENCH_WEIGHTS or torch's cache, else a download, else "
             "random weights, marked [untrained]. pretrained: like auto, but fail instead of random weights. random: "
-            "random weights. DIR: like auto, but look in this folder first.",
+            "random weights. DIR: like auto, but look in this folder first, for a checkpoint called like the network; "
+            "or the folder of one network by timm.",
         ),
     ] = "auto",
     device: Annotated[Device, typer.Option(help="Where networks run.")] = Device.auto,

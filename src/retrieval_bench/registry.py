@@ -4,7 +4,7 @@ A specification is a name with options, `sift:words=4096`. Options are the keywo
 function; their annotations (int, float, bool, str, Literal) say how the text is read. Where the entry has a fact
 `main`, that option may follow the name at once: `verify=100`. Where it has a fact `argument`, that option must
 follow it, without its own name: `timm:resnet50:pool=gem`. Options that its fact `colons` names may hold colons in their
-value: `folder:splits=val:gallery,test:query`.
+value: `folder:splits=val:gallery,test:query`, `module:net.py:make`.
 """
 
 from __future__ import annotations
@@ -258,6 +258,8 @@ def parse(registry: Registry, text: str) -> Spec:
         if not pairs or not pairs[0].strip() or pairs[0].partition("=")[0].strip() in entry.options:
             raise BenchError(f"{registry.kind} {text!r}: say which; write {entry.name}:{argument.upper()}")
         given[argument] = pairs.pop(0).strip()
+        while argument in entry.facts.get("colons", ()) and pairs and "=" not in pairs[0]:
+            given[argument] += f":{pairs.pop(0).strip()}"
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not key or not value:

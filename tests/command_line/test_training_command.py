@@ -51,7 +51,7 @@ def test_a_network_is_trained_and_used(shelf: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--method", "sift"], "--method sift: not a network of torchvision"),
+        (["--method", "sift"], "--method sift: not a network that can be trained; name one of torchvision"),
         (["--method", "resnet5O"], "did you mean 'resnet50'"),
         (["--method", NETWORK, "--weights", "nowhere"], "--weights 'nowhere' is no folder"),
         (["--method", NETWORK, "--augment", "zoom=1"], "unknown; write none, or any of crop"),

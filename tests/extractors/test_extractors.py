@@ -19,7 +19,7 @@ from tests.support.blocks import blank, scene
 
 SETUP = Setup(seed=0, weights="random")
 FAMILIES = {"local", "gradient", "texture", "hash", "color", "control", "deep"}
-# What needs to be told which network or file is tested in test_foreign.py and test_exported.py.
+# What needs to be told which network or file is tested in test_foreign.py, test_exported.py and test_own_network.py.
 OWN = [entry.name for entry in EXTRACTORS.own() if entry.name != "oracle" and "argument" not in entry.facts]
 METHODS = [*OWN, "mobilenet_v3_small"]
 

@@ -64,6 +64,10 @@ def of_features(extractor: NetworkFeatures, layer: str = LAST) -> Subject:
     """layer: the option of that name; of several the last is looked into. Raises Unexplained for a network without
     maps, as most exported ones are."""
     backbone = extractor.backbone
+    if type(extractor.preprocess) is not Preprocess:
+        raise Unexplained(
+            "its images are prepared by a Python function, so it is unknown which regions the network sees"
+        )
     if not any(one.map_like for one in backbone.stages().values()):
         raise Unexplained("the network gives only vectors, so it is unknown which image regions they come from")
     stage = backbone.stage(layer.rpartition("/")[2])

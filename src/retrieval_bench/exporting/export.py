@@ -17,7 +17,7 @@ from retrieval_bench.exporting.int8 import CALIBRATION_IMAGES, HOW, quantised
 from retrieval_bench.exporting.module import module_of
 from retrieval_bench.extractors.deep.export_metadata import Notes
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures, agreement
-from retrieval_bench.extractors.deep.preprocess import middle
+from retrieval_bench.extractors.deep.preprocess import Preprocess, middle
 from retrieval_bench.methods.parse import CleanedSpec, Method
 from retrieval_bench.registry import EXTRACTORS, Spec
 
@@ -86,6 +86,11 @@ def export(
     learned: needed where the extractor learns or int8 is wanted, which is for onnx alone. Raises BenchError where torch
     or onnxruntime cannot make it.
     """
+    if type(extractor.preprocess) is not Preprocess:
+        raise BenchError(
+            f"--method {method}: its images are prepared by a Python function, which no file can say; let FUNCTION "
+            "return a dict with size, mean and std"
+        )
     side = extractor.preprocess.crop
     module = module_of(extractor)
     calibration = _drawn(learned.split, CALIBRATION_IMAGES, seed) if int8 and learned is not None else None

@@ -179,6 +179,7 @@ def caption(record: Record, unknown: bool = False) -> list[str]:
         lines.append(f"A perfect ranking reaches {', '.join(low)} here.")
     if any("[untrained]" in row.method for row in record.rows):
         lines.append("[untrained]: random weights; this network has learned nothing.")
+    lines += [f"{row.method}: {notice}." for row in record.rows for notice in _notices(row)]
     if data.leave_one_out:
         lines.append("Leave-one-out: a query that is in the gallery is searched for among all other images.")
     if settings.learn_from == "gallery":
@@ -209,6 +210,12 @@ def caption(record: Record, unknown: bool = False) -> list[str]:
         lines.append("The run did not finish; methods are missing.")
     lines += [f"{row.method} failed: {row.error.sentence}" for row in record.rows if row.error is not None]
     return lines
+
+
+def _notices(row: Row) -> list[str]:
+    """What the weights' facts have to say below the table; of each part that has something to say."""
+    told = str((row.weights or {}).get("notice", ""))
+    return [one for one in dict.fromkeys(told.split(" + ")) if one not in ("", "None")]
 
 
 def _unanswerable(record: Record, unknown: bool) -> list[str]:

@@ -170,14 +170,12 @@ def test_weights_that_lack_a_layer_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_old_layer_names_of_densenet_files_are_understood() -> None:
-    key = "features.denseblock1.denselayer1.norm.1.weight"
-    state = {key: 1, "features.conv0.weight": 2, "features.denseblock1.denselayer2.conv2.weight": 3}
-    network_features._rename_densenet_layers(state)
-    assert state == {
-        "features.denseblock1.denselayer1.norm1.weight": 1,
-        "features.conv0.weight": 2,
-        "features.denseblock1.denselayer2.conv2.weight": 3,
+    renamed = {
+        "features.denseblock1.denselayer1.norm.1.weight": "features.denseblock1.denselayer1.norm1.weight",
+        "features.conv0.weight": "features.conv0.weight",
+        "features.denseblock1.denselayer2.conv2.weight": "features.denseblock1.denselayer2.conv2.weight",
     }
+    assert {name: network_features._densenet_name(name) for name in renamed} == renamed
 
 
 def test_of_a_very_long_image_only_the_middle_is_used() -> None:

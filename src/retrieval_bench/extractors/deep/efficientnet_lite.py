@@ -71,7 +71,7 @@ LITE0 = Packaged(
     extra="",
     side=224,
     resize=256,
-    about="penultimate features of EfficientNet-Lite0, trained on ImageNet; its weights come with the installation",
+    about="penultimate features of EfficientNet-Lite0; its ImageNet weights are installed too",
 )
 LITE2 = Packaged(
     name="efficientnet_lite2",
@@ -82,7 +82,7 @@ LITE2 = Packaged(
     extra="lite2",
     side=260,
     resize=292,
-    about="penultimate features of EfficientNet-Lite2, trained on ImageNet; its weights are an extra",
+    about="penultimate features of EfficientNet-Lite2; its ImageNet weights are an extra",
 )
 
 
@@ -113,7 +113,7 @@ def lite_backbone(packaged: Packaged, setup: Setup, file: str = "") -> Backbone:
         network = whole_network(packaged)
     network.reset_classifier(0)
     network.eval().requires_grad_(False)
-    found = weights_files.named(Path(file)) if file else _found(packaged, setup.weights)
+    found = weights_files.named(Path(file), packaged.name) if file else _found(packaged, setup.weights)
     trained_on = None
     if found is None:
         origin = {
@@ -123,12 +123,11 @@ def lite_backbone(packaged: Packaged, setup: Setup, file: str = "") -> Backbone:
         }
     else:
         state = weights_files.load(found)
-        trained_on = facts_of(state)
-        if PACKAGED_STEM in state:
+        if isinstance(state, dict) and PACKAGED_STEM in state:
             state = _with_names_of(network, state)
-        weights_files.fill(network, state, found, ignore=(LIBRARY_CLASSIFIER,))
-        recipe = RECIPE if found.recipe else f"unknown, preprocessed as {RECIPE}"
-        origin = {"source": found.source, "sha256": found.sha256, "recipe": recipe}
+        taken = weights_files.fill(network, state, found, ignore=(LIBRARY_CLASSIFIER,))
+        trained_on = facts_of(taken.state)
+        origin = weights_files.facts(found, taken, RECIPE if found.recipe else f"unknown, preprocessed as {RECIPE}")
     return Backbone(
         packaged.name,
         network,

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import math
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from unittest import mock
 
 from retrieval_bench.core import BenchError, Setup, printable
 from retrieval_bench.extractors.deep.backbones import Backbone
+from retrieval_bench.extractors.deep.checkpoint_reading import is_torchscript
 from retrieval_bench.extractors.deep.export_metadata import KEY, Notes, notes_of
 from retrieval_bench.extractors.deep.network_features import features_of, with_options
 from retrieval_bench.extractors.deep.preprocess import LARGEST_SIDE, Preprocess
@@ -156,6 +158,11 @@ def _torchscript(called: str, file: Path) -> Read:
             warnings.simplefilter("ignore")  # TorchScript is deprecated; its files are not gone
             module = torch.jit.load(str(file), map_location="cpu", _extra_files=extra)
     except Exception as error:  # damage shows itself in many ways
+        if zipfile.is_zipfile(file) and not is_torchscript(file):
+            raise BenchError(
+                f"{called} holds weights and no network; name the network that they are of: NETWORK:weights="
+                f"{printable(file)}, e.g. resnet50:weights=..."
+            ) from None
         raise _unreadable(called, "a TorchScript network", error) from None
     return Read(_of_module(module.eval()), ["output"], notes=notes_of(called, extra[KEY]))
 

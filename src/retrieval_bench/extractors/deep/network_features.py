@@ -19,6 +19,8 @@ from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.deep import weights
 from retrieval_bench.extractors.deep.backbones import HEAD, LAST, Backbone, Taps, Trainable, channels_first, check_size
 from retrieval_bench.extractors.deep.fused_inference import Compute, faster, has_bfloat16, steady_batch
+from retrieval_bench.extractors.deep.model_folder import in_words, preprocess_of
+from retrieval_bench.extractors.deep.nearest_network import AUXILIARY_HEADS
 from retrieval_bench.extractors.deep.pooling import pooled
 from retrieval_bench.extractors.deep.postprocess import Kept, PostProcess, Tune
 from retrieval_bench.extractors.deep.preprocess import Preprocess, middle, of_recipe
@@ -353,22 +355,24 @@ def torchvision_backbone(setup: Setup, name: str, file: str = "") -> Backbone:
     # Some weights are for other tasks and have no trained classifier: those name no categories.
     trained = [recipes.DEFAULT, *(r for r in recipes if r is not recipes.DEFAULT and r.meta.get("categories"))]
     urls = {recipe.name: recipe.url for recipe in trained}
-    found = weights.named(Path(file)) if file else weights.find(name, urls, setup.weights)
+    found = weights.named(Path(file), name) if file else weights.find(name, urls, setup.weights)
     recipe = recipes[found.recipe] if found and found.recipe else recipes.DEFAULT
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(setup.seed)
         network = models.get_model(name, weights=None, **_keywords(name, recipe))
     network.eval().requires_grad_(False)
     head, dimensions = _behead(network)
+    preprocess = of_recipe(recipe.transforms())
     trained_on = None
     if found:
-        state = weights.load(found)
-        trained_on = facts_of(state)
-        if name.startswith("densenet"):
-            _rename_densenet_layers(state)
-        weights.fill(network, state, found, ignore=(f"{head}.", *AUXILIARY_HEADS))
+        ignore = (f"{head}.", *AUXILIARY_HEADS)
+        taken = weights.fill(network, weights.load(found), found, ignore, _densenet_name)
+        trained_on = facts_of(taken.state)
         named = recipe.name if found.recipe else f"unknown, preprocessed as {recipe.name}"
-        origin = {"source": found.source, "sha256": found.sha256, "recipe": named}
+        if found.folder and found.folder.data:
+            preprocess = preprocess_of(found.source, found.folder.data)
+            named = f"unknown, preprocessed as config.json says: {in_words(preprocess)}"
+        origin = weights.facts(found, taken, named)
     else:
         origin = {
             "source": f"random initialisation, seed {setup.seed}",
@@ -378,7 +382,7 @@ def torchvision_backbone(setup: Setup, name: str, file: str = "") -> Backbone:
     return Backbone(
         name,
         network,
-        of_recipe(recipe.transforms()),
+        preprocess,
         dimensions,
         origin,
         mark="" if found else "untrained",
@@ -394,9 +398,6 @@ def _whole(name: str) -> Any:
 
     extra = {"init_weights": False, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     return models.get_model(name, weights=None, **extra)
-
-
-AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
 
 
 def _keywords(name: str, recipe: Any) -> dict[str, Any]:
@@ -422,10 +423,9 @@ def _behead(network: Any) -> tuple[str, int]:
     return "classifier", last.in_channels
 
 
-def _rename_densenet_layers(state: dict[str, Any]) -> None:
-    """torchvision's DenseNet files were saved when layers were called "norm.1" instead of "norm1"; in place."""
-    for key in list(state):
-        state[re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key)] = state.pop(key)
+def _densenet_name(name: str) -> str:
+    """torchvision's DenseNet files were saved when layers were called "norm.1" instead of "norm1"."""
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name)
 
 
 def with_options(make: Callable[..., Backbone], **defaults: Any) -> Callable[..., Extractor]:
@@ -465,7 +465,7 @@ def torchvision_networks() -> Iterator[Entry]:
 
             Args:
                 setup: what the run fixes for every method.
-                weights: a file of weights to take in place of those that --weights finds, as `train` writes one.
+                weights: a file of weights, or a folder of timm, to take in place of those that --weights finds.
             """
             return torchvision_backbone(setup, name, weights)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from retrieval_bench.core import BenchError, Setup
-from retrieval_bench.extractors.deep import weights
 from retrieval_bench.extractors.deep.backbones import Backbone
+from retrieval_bench.extractors.deep.model_folder import in_words, preprocess_of
 from retrieval_bench.extractors.deep.network_features import features_of, with_options
 from retrieval_bench.extractors.deep.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from retrieval_bench.extractors.deep.weights import WeightsFile, facts, fill, find_local, load, named, state_sha256
 from retrieval_bench.registry import EXTRACTORS, unknown
 
 
@@ -23,12 +24,13 @@ def missing(name: str, module: str, extra: str) -> BenchError:
     )
 
 
-def timm_backbone(setup: Setup, *, network: str = "") -> Backbone:
+def timm_backbone(setup: Setup, *, network: str = "", weights: str = "") -> Backbone:
     """A network of timm without its classifier.
 
     Args:
         setup: what the run fixes for every method.
         network: its name there, NAME or NAME.TAG, where the tag says which weights are meant.
+        weights: a file of weights, or a folder of timm, to take in place of those that --weights finds.
     """
     called = f"timm:{network}"
     try:
@@ -40,28 +42,24 @@ def timm_backbone(setup: Setup, *, network: str = "") -> Backbone:
         raise BenchError(
             unknown("network of timm", network, timm.list_models(), hint="timm.list_models() has them all")
         )
-    with _seeded(setup.seed):
+    with seeded(setup.seed):
         try:
             model = timm.create_model(network, pretrained=False, num_classes=0)
         except (RuntimeError, ValueError) as error:
             raise BenchError(f"{called}: {str(error).partition(chr(10))[0]}") from None
     model.eval().requires_grad_(False)
-    config = timm.data.resolve_data_config({}, model=model)
-    side = config["input_size"][-1]
-    preprocess = Preprocess(
-        math.floor(side / config["crop_pct"]),
-        side,
-        tuple(config["mean"]),
-        tuple(config["std"]),
-        config["interpolation"],
-        squash=config["crop_mode"] == "squash",
-    )
-    origin, mark = _weights(setup, network, model, ("head.", "fc.", "classifier.", "head_dist."), "timm")
+    file = _file(setup, network, weights, "timm")
+    figures = dict(file.folder.data) if file is not None and file.folder is not None else {}
+    config = timm.data.resolve_data_config({}, pretrained_cfg=figures or None, model=model)
+    preprocess = preprocess_of(called, config)
+    said = f"config.json says: {in_words(preprocess)}" if figures else "timm has it"
+    heads = ("head.", "fc.", "classifier.", "head_dist.")
+    origin, mark = _filled(setup, model, file, heads, f"preprocessed as {said}")
     prefix = int(getattr(model, "num_prefix_tokens", 0))
-    return Backbone(called, model, preprocess, int(_width(model, side)), origin, mark, prefix)
+    return Backbone(called, model, preprocess, int(_width(model, preprocess.crop)), origin, mark, prefix)
 
 
-def clip_backbone(setup: Setup, *, network: str = "") -> Backbone:
+def clip_backbone(setup: Setup, *, network: str = "", weights: str = "") -> Backbone:
     """The image tower of an open_clip model: what it gives is what CLIP compares with texts.
 
     Radford et al., ICML 2021.
@@ -69,6 +67,7 @@ def clip_backbone(setup: Setup, *, network: str = "") -> Backbone:
     Args:
         setup: what the run fixes for every method.
         network: the model's name there, as ViT-B-32.
+        weights: a file of weights to take in place of those that --weights finds.
     """
     called = f"clip:{network}"
     try:
@@ -81,7 +80,7 @@ def clip_backbone(setup: Setup, *, network: str = "") -> Backbone:
                 "network of open_clip", network, open_clip.list_models(), hint="open_clip.list_models() has them all"
             )
         )
-    with _seeded(setup.seed), _root_logger_kept():
+    with seeded(setup.seed), _root_logger_kept():
         whole = open_clip.create_model(network, pretrained=None)
     tower = whole.visual
     tower.eval().requires_grad_(False)
@@ -96,12 +95,13 @@ def clip_backbone(setup: Setup, *, network: str = "") -> Backbone:
         config.get("interpolation", "bicubic"),
         squash=config.get("resize_mode", "shortest") == "squash",
     )
-    origin, mark = _weights(setup, network, tower, (), "open_clip", "visual.")
+    file = _file(setup, network, weights, "open_clip")
+    origin, mark = _filled(setup, tower, file, (), "preprocessed as open_clip has it")
     return Backbone(called, tower, preprocess, int(_width(tower, side)), origin, mark, prefix=1)
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -127,29 +127,22 @@ def _width(network: Any, side: int) -> int:
         return int(network(torch.zeros(1, 3, side, side)).shape[1])
 
 
-def _weights(
-    setup: Setup, network: str, model: Any, heads: tuple[str, ...], library: str, inside: str = ""
-) -> tuple[dict[str, str], str]:
-    """Fill a model from a local file, where the policy finds one; (facts for the record, mark).
+def _file(setup: Setup, network: str, path: str, library: str) -> WeightsFile | None:
+    return named(Path(path), network) if path else find_local(network, setup.weights, library)
 
-    inside: the model's part of the file's names, where the file holds more than this model.
-    """
-    file = weights.find_local(network, setup.weights, library)
+
+def _filled(
+    setup: Setup, model: Any, file: WeightsFile | None, heads: tuple[str, ...], preprocessed: str
+) -> tuple[dict[str, str], str]:
+    """Fill a model from a file, where there is one; (facts for the record, mark)."""
     if file is None:
         origin = {
             "source": f"random initialisation, seed {setup.seed}",
-            "sha256": weights.state_sha256(model.state_dict()),
-            "recipe": f"none, preprocessed as {library} has it",
+            "sha256": state_sha256(model.state_dict()),
+            "recipe": f"none, {preprocessed}",
         }
         return origin, "untrained"
-    state = weights.load(file)
-    if inside and any(key.startswith(inside) for key in state):
-        for key in list(state):
-            value = state.pop(key)
-            if key.startswith(inside):
-                state[key.removeprefix(inside)] = value
-    weights.fill(model, state, file, ignore=heads)
-    return {"source": file.source, "sha256": file.sha256, "recipe": f"unknown, preprocessed as {library} has it"}, ""
+    return facts(file, fill(model, load(file), file, heads), f"unknown, {preprocessed}"), ""
 
 
 EXTRACTORS(

@@ -1,6 +1,7 @@
 """Where a network's weights come from: a directory, torch's cache, torchvision's download, or nowhere.
 
-A file is loaded with `weights_only=True`, so it can hold numbers and no code, and its sha256 goes into the record.
+A file is read without running anything in it (see checkpoint_reading), what it holds is unwrapped (see
+checkpoint_unwrapping), and its sha256 goes into the record.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -24,9 +25,22 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from retrieval_bench.core import BenchError, printable
+from retrieval_bench.extractors.deep import model_folder
+from retrieval_bench.extractors.deep.checkpoint_reading import read_pickled
+from retrieval_bench.extractors.deep.checkpoint_unwrapping import (
+    Unwrapped,
+    inner_dicts,
+    needed_of,
+    outline,
+    places,
+    unknown_names,
+    unwrapped,
+)
+from retrieval_bench.extractors.deep.model_folder import ModelFolder
+from retrieval_bench.extractors.deep.nearest_network import nearest
 
 DIRECTORY_VARIABLE = "RETRIEVAL_BENCH_WEIGHTS"
-SUFFIXES = (".pth", ".pt", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt", ".pth.tar", ".bin")
 PROBE_SECONDS = 4.0
 """A host that has not answered by then counts as unreachable, for the rest of the process."""
 STALL_SECONDS = 30.0
@@ -42,21 +56,24 @@ class WeightsFile:
 
     source: where it comes from, for the record: never a path of this machine. sha256: of the file, hex.
     recipe: the key of `urls` (see `find`) that this file is by its name; None for a file that torchvision did not make.
+    folder: what config.json beside it says, where there is one.
     """
 
     path: Path
     source: str
     sha256: str
     recipe: str | None
+    folder: ModelFolder | None = None
 
 
 def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | None:
     """The weights of `network` under a policy; None: none, start from random numbers.
 
     urls: name of a training recipe -> where torchvision offers its weights, the preferred one first.
-    policy: "random" looks for nothing. A directory is searched for `<network>*.pth`, `.pt` or `.safetensors`; then the
-        directory in RETRIEVAL_BENCH_WEIGHTS; then torch's cache; then the first url is downloaded into torch's cache
-        and its hash checked. When all fail, "pretrained" raises BenchError, and "auto" and a directory log one warning.
+    policy: "random" looks for nothing. A directory is searched for `<network>*` with one of SUFFIXES, or is a model
+        folder itself; then the directory in RETRIEVAL_BENCH_WEIGHTS; then torch's cache; then the first url is
+        downloaded into torch's cache and its hash checked. When all fail, "pretrained" raises BenchError, and "auto"
+        and a directory log one warning.
     Raises BenchError also for a directory that does not exist and for a file that is not what its name promises.
     """
     if policy == "random":
@@ -66,10 +83,9 @@ def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | No
     directories = weights_directories(policy)
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     for folder, kind in (*((one, "weights directory") for one in directories), (cache, "torch's cache")):
-        best = next(_candidates(folder, network, urls), None) if folder.is_dir() else None
+        best = _in_directory(folder, network, urls, kind) if folder.is_dir() else None
         if best is not None:
-            path, recipe = best
-            return _checked(path, f"{path.name} from {kind}", recipe)
+            return best
     preferred, url = next(iter(urls.items()))
     try:
         return _checked(_download(url, cache), url, preferred)
@@ -83,10 +99,16 @@ def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | No
     return None
 
 
-def named(path: Path) -> WeightsFile:
-    """The file of this name, e.g. one that `train` wrote. Raises BenchError where there is none."""
+def named(path: Path, network: str) -> WeightsFile:
+    """The file of this name, e.g. one that `train` wrote, or that of a model folder. Raises BenchError where there is
+    none, or a folder of another network."""
+    if model_folder.is_model_folder(path):
+        return _of_folder(path, network, "")
     if not path.is_file():
-        raise BenchError(f"weights={printable(path)}: no such file; name a .pth, .pt or .safetensors with a state dict")
+        raise BenchError(
+            f"weights={printable(path)}: no such file, nor a folder with {model_folder.CONFIG} and weights; name a "
+            ".pth, .pt, .ckpt or .safetensors"
+        )
     return _checked(path, path.name, None)
 
 
@@ -115,9 +137,9 @@ def find_local(network: str, policy: str, library: str) -> WeightsFile | None:
 def in_directories(network: str, policy: str) -> WeightsFile | None:
     """The file of a network in the weights directories alone; None where none of them has one."""
     for folder in weights_directories(policy):
-        best = next(_candidates(folder, network, {}), None)
+        best = _in_directory(folder, network, {}, "weights directory")
         if best is not None:
-            return _checked(best[0], f"{best[0].name} from weights directory", None)
+            return best
     return None
 
 
@@ -126,32 +148,18 @@ def packaged(path: Path, source: str, recipe: str) -> WeightsFile:
     return replace(_checked(path, source, None), recipe=recipe)
 
 
-def load(file: WeightsFile) -> dict[str, Any]:
-    """The state dict of a file: parameter name -> tensor on the CPU. Raises BenchError where it is damaged."""
-    import torch
-
+def load(file: WeightsFile) -> Any:
+    """What a file holds, with tensors on the CPU. Raises BenchError where it is damaged or would run code."""
     try:
-        if file.path.suffix == ".safetensors":
-            state = _load_safetensors(file.path)
-        else:
-            state = torch.load(file.path, map_location="cpu", weights_only=True)
+        return _load_safetensors(file.path) if file.path.suffix == ".safetensors" else read_pickled(file.path)
     except BenchError:
         raise
     except Exception as error:  # torch.load raises UnpicklingError, RuntimeError, EOFError, KeyError, ... on damage
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise BenchError(
             f"weights file {file.path.name} cannot be read as a state dict ({type(error).__name__}: {reason}); "
-            "remove it or replace it by a good copy"
+            "replace it by a good copy"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise BenchError(
-            f"weights file {file.path.name} is no plain state dict (parameter name -> tensor); save one with "
-            "torch.save(network.state_dict(), file)"
-        )
-    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise BenchError(f"weights file {file.path.name}: {broken[0]} holds NaN or inf; replace it by a good copy")
-    return state
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
@@ -164,32 +172,66 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     return load_file(path)
 
 
-def fill(network: Any, state: dict[str, Any], file: WeightsFile, ignore: tuple[str, ...]) -> None:
-    """Copy a state dict into a torch network; every key and shape must fit. Raises BenchError with the first misfit.
+def fill(
+    network: Any, content: Any, file: WeightsFile, ignore: tuple[str, ...], rename: Callable[[str], str] = str
+) -> Unwrapped:
+    """Copy into a torch network what a file holds of it; every name and shape must fit.
 
-    Keys that start with `ignore` are dropped from `state` in place: a copy would lose the layers' format versions,
-    which torch keeps in an attribute of the dict.
+    content: of the file, see `load`. ignore: beginnings of the names of its classifier. rename: from a name of an old
+    file to that of today. Returns what was taken, and how it was found. Raises BenchError with the first misfit.
     """
-    for name in [name for name in state if name.startswith(ignore)]:
-        del state[name]
     expected = network.state_dict()
-    for name, value in state.items():
-        if name in expected and value.shape != expected[name].shape:
-            found, wanted = tuple(value.shape), tuple(expected[name].shape)
-            raise BenchError(
-                f"weights file {file.path.name}: {name} has shape {found}, this network needs {wanted}; "
-                "give the state dict of this network"
-            )
     try:
-        misfits = network.load_state_dict(state, strict=False)
-    except ValueError as error:  # MNASNet without its format version
-        raise BenchError(f"weights file {file.path.name} does not fit this network: {error}") from None
-    for names, what in ((misfits.missing_keys, "lacks"), (misfits.unexpected_keys, "holds the unknown")):
-        if names:
-            raise BenchError(
-                f"weights file {file.path.name} {what} {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}; "
-                "it belongs to another network or wraps its state dict; give the plain state dict of this one"
-            )
+        found = unwrapped(content, expected, ignore, rename)
+    except BenchError as error:
+        raise BenchError(f"weights file {file.path.name} {error}") from None
+    if found is None:
+        raise BenchError(_misfit(content, expected, file, ignore, rename))
+    broken = [name for name, value in found.state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise BenchError(f"weights file {file.path.name}: {broken[0]} holds NaN or inf; replace it by a good copy")
+    try:
+        network.load_state_dict(found.state)
+    except (RuntimeError, ValueError) as error:  # what a layer itself says of the format
+        reason = str(error).strip().replace("\n", " ")
+        raise BenchError(f"weights file {file.path.name} does not fit this network: {reason}") from None
+    if found.chosen:
+        log.warning("weights file %s: %s", file.path.name, found.how)
+    return found
+
+
+def _misfit(
+    content: Any,
+    expected: Mapping[str, Any],
+    file: WeightsFile,
+    ignore: tuple[str, ...],
+    rename: Callable[[str], str],
+) -> str:
+    """The sentence for a file that does not fit: the first name that is wrong, and the network that it is of."""
+    called = f"weights file {file.path.name}"
+    found = places(content, expected, rename)
+    says = content.get("arch") if isinstance(content, Mapping) else None
+    known = [f"it says that it is of {printable(says)}"] if isinstance(says, str) and says else []
+    known += [text] if (text := nearest(content)) else []
+    advice = "; ".join([*known, "give the state dict of this network"])
+    if not any(inner_dicts(content)):
+        return f"{called} is no state dict: it holds {outline(content)}; {advice}"
+    inside, needed = found[0].inside if found else {}, needed_of(expected)
+    behind = f" behind {found[0]}" if found and found[0].words else ""
+    for name, value in inside.items():
+        if name in needed and value.shape != needed[name].shape:
+            shapes = f"{tuple(value.shape)}, this network needs {tuple(needed[name].shape)}"
+            return f"{called}: {name}{behind} has shape {shapes}; {advice}"
+    lacking = [name for name in needed if name not in inside]
+    names, what = (lacking, "lacks") if lacking else (unknown_names(inside, expected, ignore), "holds the unknown")
+    more = f" and {len(names) - 1} more" if names[1:] else ""
+    return f"{called} {what} {names[0]}{more}{behind}; {advice}"
+
+
+def facts(file: WeightsFile, taken: Unwrapped, recipe: str) -> dict[str, str]:
+    """What the record says of weights from a file; `unwrapped` where something was to do."""
+    told = {"source": file.source, "sha256": file.sha256, "recipe": recipe}
+    return told | {"unwrapped": taken.how} if taken.how else told
 
 
 def state_sha256(state: Mapping[str, Any]) -> str:
@@ -216,6 +258,25 @@ def weights_directories(policy: str) -> list[Path]:
     return [Path(text) for _, text in named]
 
 
+def _in_directory(directory: Path, network: str, urls: Mapping[str, str], kind: str) -> WeightsFile | None:
+    """The best of a directory for this network. kind: what the directory is, for the record.
+
+    Raises BenchError where the directory is itself the model folder of another network.
+    """
+    for path, recipe in _candidates(directory, network, urls):
+        if path.is_dir():
+            return _of_folder(path, network, f" from {kind}")
+        return _checked(path, f"{path.name} from {kind}", recipe)
+    return _of_folder(directory, network, "") if model_folder.is_model_folder(directory) else None
+
+
+def _of_folder(path: Path, network: str, origin: str) -> WeightsFile:
+    folder = model_folder.read(path)
+    folder.check(network)
+    source = f"{printable(path.resolve().name)}/{folder.file.name}{origin}"
+    return replace(_checked(folder.file, source, None), folder=folder)
+
+
 def _candidates(folder: Path, network: str, urls: Mapping[str, str]) -> Iterator[tuple[Path, str | None]]:
     """Files for this network, the best first: torchvision's own by name, then `<network>*` of one of SUFFIXES."""
     for recipe, url in urls.items():
@@ -225,8 +286,10 @@ def _candidates(folder: Path, network: str, urls: Mapping[str, str]) -> Iterator
     # vgg16_bn-6c64b313.pth is not for vgg16: after the name comes no letter, digit or underscore.
     suffixes = "|".join(map(re.escape, SUFFIXES))
     ours = re.compile(rf"{re.escape(network)}(?!\w).*({suffixes})")
+    folders = re.compile(rf"{re.escape(network)}(?!\w).*")
     for path in sorted(folder.iterdir()):
-        if ours.fullmatch(path.name) and path.is_file():
+        named_so = ours if path.is_file() else folders
+        if named_so.fullmatch(path.name) and (path.is_file() or model_folder.is_model_folder(path)):
             yield path, None
 
 
