@@ -45,7 +45,7 @@ def run_command(
             metavar="a,b[:key=value...][@cleaning...]",
             help="Methods with their options, comma-separated; sift@trim cleans images first. Default: one of each "
             "family and the controls (sift, hog, phash, color, efficientnet_lite0, convnet, random, oracle). Any "
-            "torchvision network works.",
+            "torchvision network works. embeddings:FILE and ranking:FILE judge what another program computed.",
         ),
     ] = None,
     dataset: Annotated[

@@ -370,6 +370,13 @@ class Extractor(Protocol):
       while single queries are timed (two threads that waited for each other took 50 ms for what one does in 5 ms).
     - searcher: (gallery features) -> `Searcher`, for features that no backend can compare, such as several codes for
       one image. The runner then uses it instead of the backend.
+    - describe_split: (split, name of the split) -> features, for vectors that lie in a file and are found by the
+      images' ids. It is used instead of `transform`: no image is decoded, and of a query the search alone is timed.
+    - meet: (dataset) -> sentences for the row, of an extractor with `describe_split`. Called before it is asked for
+      anything; raises BenchError where an image is missing.
+    - stated_ms: milliseconds of one query, as the user says. Shown as stated where the row is of this extractor alone.
+    - ranks_only: True of an extractor whose `searcher` knows a ranking and nothing else, which may end before the
+      gallery does. It has no features: nothing of it is re-ranked, and nothing of its search is timed.
     - transform_split: (split) -> features, for controls that may use labels (the oracle). It is used instead of
       `transform`, and is never cached and never timed.
 
@@ -475,10 +482,12 @@ class Judged:
         grades: (q, k) int64, 2 where the item is relevant, 1 where only its category is the query's, else 0. None: not
             known.
         n_partly: (q,) int64, the number of gallery items of grade 1. None where `grades` is.
+        truncated: rankings may end before the gallery does; a relevant item without a rank was not found.
 
     Raises:
         ValueError: A shape or dtype is wrong, a query has nothing relevant or has more hits than relevant items,
-            relevant_ranks is incomplete, unsorted, or contradicts what was retrieved, or grades contradict the hits.
+            relevant_ranks is incomplete (unless truncated), unsorted, or contradicts what was retrieved, or grades
+            contradict the hits.
     """
 
     expected: np.ndarray
@@ -487,6 +496,7 @@ class Judged:
     relevant_ranks: np.ndarray | None = None
     grades: np.ndarray | None = None
     n_partly: np.ndarray | None = None
+    truncated: bool = False
 
     def __post_init__(self) -> None:
         q = np.size(self.expected)
@@ -530,7 +540,8 @@ class Judged:
         rows = np.asarray(rows, np.int64)
         ranks = None if self.relevant_ranks is None else self.relevant_ranks[rows]
         grades, partly = (None if of is None else of[rows] for of in (self.grades, self.n_partly))
-        return Judged(self.expected[rows], self.retrieved[rows], self.n_relevant[rows], ranks, grades, partly)
+        found = self.expected[rows], self.retrieved[rows], self.n_relevant[rows]
+        return Judged(*found, ranks, grades, partly, self.truncated)
 
 
 def _check_labels(judged: Judged) -> None:
@@ -549,14 +560,16 @@ def _check_labels(judged: Judged) -> None:
 
 def _check_ranks(judged: Judged, ranks: np.ndarray) -> None:
     """Complete, ascending, padded behind, and where the hits are."""
-    n_relevant, k = judged.n_relevant[:, None], judged.retrieved.shape[1]
+    k = judged.retrieved.shape[1]
     real = ranks >= 0
-    if (query := _first(real.sum(axis=1) != judged.n_relevant)) is not None:
+    ranked = real.sum(axis=1)
+    wrong = ranked > judged.n_relevant if judged.truncated else ranked != judged.n_relevant
+    if (query := _first(wrong)) is not None:
         raise ValueError(
             f"query {query}: relevant_ranks does not hold a rank for every relevant item, but {real[query].sum()} for "
             f"{judged.n_relevant[query]}"
         )
-    filled = np.arange(ranks.shape[1]) < n_relevant
+    filled = np.arange(ranks.shape[1]) < ranked[:, None]
     if (query := _first((np.where(filled, -1, ranks) != -1).any(axis=1))) is not None:
         raise ValueError(f"query {query}: relevant_ranks must hold the ranks first and then -1 alone")
     if (query := _first((filled[:, 1:] & (ranks[:, 1:] <= ranks[:, :-1])).any(axis=1))) is not None:

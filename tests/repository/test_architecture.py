@@ -21,7 +21,7 @@ FLOORS = (
     ("extractors",),
     ("data_audit", "extractors.deep", "methods.reranking", "report"),
     ("classifiers", "compare", "extractors.local"),
-    ("datasets", "evaluation", "extractors.hashes", "extractors.histograms", "training_loop"),
+    ("datasets", "evaluation", "extractors.hashes", "extractors.histograms", "stored", "training_loop"),
     ("images", "plugins", "records", "search"),
     ("registry", "system"),
     ("core", "datasets.shop", "linalg"),

@@ -28,7 +28,7 @@ METHODS = ("phash", "color", "random")
 
 def documented(name: str) -> str:
     """The name by which the page calls an array: METHOD, CLASSIFIER and NAME stand for others."""
-    name = re.sub(rf"^({'|'.join(METHODS)})/", "METHOD/", name)
+    name = re.sub(rf"^({'|'.join(METHODS)}|ranking:.*\.npz:method=phash)/", "METHOD/", name)
     name = re.sub(r"/heads/\w+/", "/heads/CLASSIFIER/", name)
     return re.sub(r"^query_attributes/.*", "query_attributes/NAME", name)
 
@@ -36,7 +36,7 @@ def documented(name: str) -> str:
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, np.ndarray], Dataset]]:
     """One with ties, classifiers, categories and attributes in numbers and text; one of leave-one-out, with no more;
-    one with several labels an image, and grades; one with queries that have no answer."""
+    one with several labels an image, and grades; one with queries that have no answer; one of a ranking from a file."""
     data = shop(5, 3)
     query = data.query.take(range(14))
     told = {"blur_px": np.arange(14.0), "background": np.array(["wood", "cloth"] * 7)}
@@ -57,12 +57,17 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, np
     )
     lone = some.with_splits({"gallery": some.gallery.take(np.flatnonzero(some.gallery.labels != 1))})
     made = []
+    stored = Path()
     cases = ((data, ("knn",), "label"), (alone, (), "label"), (several, (), "graded"), (lone, (), "label"))
     for number, (dataset, classifiers, relevance) in enumerate(cases):
         folder = tmp_path_factory.mktemp(f"record-{number}")
+        stored = folder / "rankings.npz" if number == 0 else stored
         record = run(plan(dataset, *METHODS, classifiers=classifiers, relevance=relevance), folder)
         assert record.status == "finished"
         made.append((load_rankings(folder, record), dataset))
+    folder = tmp_path_factory.mktemp("record-of-a-ranking")
+    record = run(plan(data, f"ranking:{stored}:method=phash"), folder)
+    made.append((load_rankings(folder, record), data))
     return made
 
 

@@ -264,6 +264,8 @@ DISTRIBUTIONS = {
 CHANGES_NO_FEATURE = {
     "llvmlite": "compiles for numba, which wants one version of it alone",
     "safetensors": "reads weights, which are known by their sha256",
+    "pyarrow": "reads vectors, whose file is known by its sha256",
+    "h5py": "reads vectors, whose file is known by its sha256",
     "threadpoolctl": "holds libraries to a number of threads",
     "platformdirs": "says where the cache is",
     "psutil": "tells of the machine",

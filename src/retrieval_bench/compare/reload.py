@@ -92,6 +92,7 @@ def judged(arrays: Mapping[str, np.ndarray], method: str) -> Judged:
             arrays["n_relevant"],
             arrays.get(f"{method}/relevant_ranks"),
             categories,
+            f"{method}/held" in arrays,
         )
     except (IndexError, ValueError) as error:
         raise BenchError(f"{RANKINGS_FILE}: the rankings of {method} cannot be judged ({error}); run again") from None

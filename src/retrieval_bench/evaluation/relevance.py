@@ -57,12 +57,14 @@ def judge(
     n_relevant: np.ndarray,
     relevant_ranks: np.ndarray | None = None,
     categories: Categories | None = None,
+    truncated: bool = False,
 ) -> Judged:
     """Look up the labels of what was found.
 
     expected: (q,) labels of the queries, or (q, m); gallery_labels: (n,) or (n, m); n_relevant: (q,) from
     `count_relevant`, all above 0. An item with several labels stands under the query's first label if it is relevant,
     else under its own first. relevant_ranks: (q, max n_relevant), `ranks` of `rank_gallery`. categories: for grades.
+    truncated: rankings may end before the gallery does; what is not in them was not found.
     Raises ValueError where a query has nothing relevant (leave it out and count it), relevant items lack a rank, or the
     ranks are not those of what was found, or rows that the gallery does not have.
     """
@@ -79,10 +81,10 @@ def judge(
     if _several(expected, gallery_labels):
         retrieved = np.where(relevant_among(rows, expected, gallery_labels), asked[:, None], retrieved)
     if categories is None:
-        return Judged(asked, retrieved, n_relevant, relevant_ranks)
+        return Judged(asked, retrieved, n_relevant, relevant_ranks, truncated=truncated)
     half = relevant_among(rows, categories.query, categories.gallery)
     grades = np.where(retrieved == asked[:, None], 2, half.astype(np.int64))
-    return Judged(asked, retrieved, n_relevant, relevant_ranks, grades, categories.n_partly)
+    return Judged(asked, retrieved, n_relevant, relevant_ranks, grades, categories.n_partly, truncated)
 
 
 def relevant_among(indices: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray) -> np.ndarray:

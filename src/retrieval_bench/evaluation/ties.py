@@ -41,24 +41,25 @@ class QueryBounds(NamedTuple):
 
 
 def tie_bounds(
-    n_relevant: np.ndarray, tie_starts: np.ndarray, tie_sizes: np.ndarray, ks: Iterable[int]
+    n_relevant: np.ndarray, tie_starts: np.ndarray, tie_sizes: np.ndarray, ks: Iterable[int], truncated: bool = False
 ) -> dict[str, Bounds]:
     """Mean over queries of what ties can make of each metric, {"accuracy": Bounds, "recall@10": ...}.
 
     n_relevant: (q,) from `count_relevant`, all above 0; tie_starts, tie_sizes: (q, max n_relevant) of `rank_gallery`.
+    truncated: rankings may end before the gallery does; a relevant item without a tie was not found in any order.
     Names and order are those of `metrics.scores`, without the votes; its value lies between worst and best.
     Raises ValueError without queries, for a cutoff below 1, and where relevant items lack a tie.
     """
-    found = tie_bounds_per_query(n_relevant, tie_starts, tie_sizes, ks)
+    found = tie_bounds_per_query(n_relevant, tie_starts, tie_sizes, ks, truncated)
     return {name: Bounds(*(float(np.mean(values)) for values in bounds)) for name, bounds in found.items()}
 
 
 def tie_bounds_per_query(
-    n_relevant: np.ndarray, tie_starts: np.ndarray, tie_sizes: np.ndarray, ks: Iterable[int]
+    n_relevant: np.ndarray, tie_starts: np.ndarray, tie_sizes: np.ndarray, ks: Iterable[int], truncated: bool = False
 ) -> dict[str, QueryBounds]:
     """As `tie_bounds`, for each query: what an interval by resampling needs."""
     ks = list(ks)
-    ties = _Ties(n_relevant, tie_starts, tie_sizes)
+    ties = _Ties(n_relevant, tie_starts, tie_sizes, truncated)
     if any(k < 1 for k in ks):
         raise ValueError(f"cutoff {min(ks)}; the first place is 1")
     worst, best = (_judged(ties, ranks, max(ks, default=1)) for ranks in (ties.worst_ranks, ties.best_ranks))
@@ -82,12 +83,18 @@ class _Ties:
     relevant items weighs each place of the group by the chance that it holds one of them. Padding has share 0.
     """
 
-    def __init__(self, n_relevant: np.ndarray, tie_starts: np.ndarray, tie_sizes: np.ndarray) -> None:
+    def __init__(
+        self, n_relevant: np.ndarray, tie_starts: np.ndarray, tie_sizes: np.ndarray, truncated: bool = False
+    ) -> None:
         self.n_relevant = np.asarray(n_relevant, np.int64)
         if not len(self.n_relevant):
             raise ValueError("no query to judge")
+        if truncated and not tie_starts.shape[1]:  # nothing was found at all
+            tie_starts = tie_sizes = np.full((len(tie_starts), 1), -1)
         real = np.asarray(tie_starts) >= 0
-        if (self.n_relevant < 1).any() or (real.sum(axis=1) != self.n_relevant).any():
+        self.found = real[:, 0]
+        lacking = real.sum(axis=1) != self.n_relevant
+        if (self.n_relevant < 1).any() or (lacking.any() and not truncated):
             raise ValueError("tie_starts does not hold a tie for every relevant item of every query")
         self.starts = np.where(real, tie_starts, 0)
         self.sizes = np.where(real, tie_sizes, 1)
@@ -117,7 +124,7 @@ def _judged(ties: _Ties, ranks: np.ndarray, depth: int) -> Judged:
     retrieved = np.full((len(ranks), depth), -1, np.int64)
     query, item = np.nonzero((ranks >= 0) & (ranks < depth))
     retrieved[query, ranks[query, item]] = 0
-    return Judged(np.zeros(len(ranks), np.int64), retrieved, ties.n_relevant, ranks)
+    return Judged(np.zeros(len(ranks), np.int64), retrieved, ties.n_relevant, ranks, truncated=True)
 
 
 def _hits(ties: _Ties, k: int) -> np.ndarray:
@@ -130,7 +137,7 @@ def _hit_rate(ties: _Ties, k: int) -> np.ndarray:
     and then it has hit."""
     drawn = ties.places(k)[:, 0]
     none = _none_before(ties.sizes[:, 0], ties.inside[:, 0], int(drawn.max()))
-    return 1.0 - none[np.arange(len(drawn)), drawn]
+    return np.where(ties.found, 1.0 - none[np.arange(len(drawn)), drawn], 0.0)
 
 
 def _mrr(ties: _Ties, k: int) -> np.ndarray:
@@ -148,7 +155,7 @@ def _mrr(ties: _Ties, k: int) -> np.ndarray:
         chance = none * relevant / np.maximum(size - place, 1)
         values[rows] = (chance / (start + place + 1)).sum(axis=1)
         stop = rows.start
-    return values[owner.reshape(-1)]
+    return np.where(ties.found, values[owner.reshape(-1)], 0.0)
 
 
 def _none_before(size: np.ndarray, relevant: np.ndarray, width: int) -> np.ndarray:

@@ -43,14 +43,19 @@ def extract(
     key: str,
     progress: Callable[[int, int], None],
     chunks: Chunks | None = None,
+    what: str = "",
 ) -> Extracted:
     """Features of a whole split, row by row. An image that occurs twice is computed once.
 
+    what: the name of the split, for what is found by id.
     chunks: who computes them; by default the threads of this process, `in_chunks`.
     """
     chunks = chunks or in_chunks
     if hasattr(extractor, "transform_split"):
         features = checked(extractor.transform_split(split), len(split), extractor.distance)
+        return Extracted(features, len(split), 0)
+    if hasattr(extractor, "describe_split"):
+        features = checked(extractor.describe_split(split, what), len(split), extractor.distance)
         return Extracted(features, len(split), 0)
     digests = _digests(split.images, threads)
     first_row = {digest: row for row, digest in reversed(list(enumerate(digests)))}
@@ -91,27 +96,27 @@ class Watched:
     """The same images; `seen(n)` is called after the n-th was decoded, which shows how far a `fit` has come."""
 
     def __init__(self, images: Images, seen: Callable[[int], None]) -> None:
-        self._images = images
+        self.images = images
         self._seen = seen
         self._count = 0
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.images)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        decoded = self._images[row]
+        decoded = self.images[row]
         self._count += 1
         self._seen(self._count)
         return decoded
 
     def read(self, row: int) -> bytes:
-        return self._images.read(row)
+        return self.images.read(row)
 
     def digest(self, row: int) -> str:
-        return self._images.digest(row)
+        return self.images.digest(row)
 
     def take(self, rows: Sequence[int]) -> Images:
-        return self._images.take(rows)
+        return self.images.take(rows)
 
 
 def in_chunks(

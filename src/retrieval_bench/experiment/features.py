@@ -26,7 +26,7 @@ from retrieval_bench.system.device import gpus
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import Stopwatch, pinned
 
-FEATURE_ROOMS = ("classifiers", "extractors", "images", "linalg", "training", "training_loop")
+FEATURE_ROOMS = ("classifiers", "extractors", "images", "linalg", "stored", "training", "training_loop")
 """Folders whose code a feature passes through: a change of any file in them, however deep, is another feature."""
 FEATURE_FILES = ("system/device.py",)
 """Files elsewhere of which the same holds: the device says how a GPU rounds."""
@@ -100,20 +100,31 @@ def part_features(
         team = Team(str(part.spec), setup, devices) if len(devices) > 1 else None
 
         def extracted(split: Split, what: str) -> Extracted:
+            shown = "queries" if what == "query" else what
+
             for other, done in splits.items():
+                if hasattr(part.extractor, "describe_split"):
+                    break  # images of the same bytes may have other ids
                 if wanted[other].content == split.content:
                     return Extracted(done.features, 0, 0)
 
             def show(done: int, total: int) -> None:
-                progress(f"{name}: {what}", done, total)
+                progress(f"{name}: {shown}", done, total)
 
             return extract(
-                part.extractor, split, threads=setup.threads, cache=cache, key=key, progress=show, chunks=team
+                part.extractor,
+                split,
+                threads=setup.threads,
+                cache=cache,
+                key=key,
+                progress=show,
+                chunks=team,
+                what=what,
             )
 
         splits: dict[str, Extracted] = {}
         for what, split in wanted.items():
-            splits[what] = extracted(split, "queries" if what == "query" else what)
+            splits[what] = extracted(split, what)
     except BenchError as error:
         if pipeline.method.plain:
             raise

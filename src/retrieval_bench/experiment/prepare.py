@@ -131,7 +131,13 @@ def prepare(plan: Plan, progress: Progress = silent) -> Trial:
     """Load, decode everything once to find what is broken, and set aside queries that nothing can answer."""
     dataset = decoded_once(load(plan), plan.decoding)
     total = sum(len(split) for split in dataset.splits.values())
-    dataset, skipped = _screened(dataset, plan, progress)
+    skipped: tuple[SkippedImage, ...] = ()
+    if plan.methods and all(method.by_id for method in plan.methods):
+        dataset = dataset.with_splits(
+            {}, ["no image was decoded, as no method looks at one: a broken one is not left out"]
+        )
+    else:
+        dataset, skipped = _screened(dataset, plan, progress)
     refuse_too_many(skipped, total, plan.max_bad)
     fingerprint = dataset.fingerprint
     dataset = relevant_by(dataset, plan.relevance)

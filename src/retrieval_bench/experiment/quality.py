@@ -29,6 +29,7 @@ _NO_ANSWER = -2
 class QualityResult:
     """What the quality pass leaves behind; searcher holds what is known of the gallery.
 
+    features: None where a part has none, but a ranking.
     train_and_query: vectors of train and queries, where classifiers learn from the one and are judged on the other.
     open_set: how well the queries without an answer can be told; None where there are none. unanswerable_distances:
         (u,) float32, of each of them to its nearest gallery image; None where these cannot be compared.
@@ -37,7 +38,7 @@ class QualityResult:
     scores: dict[str, float]
     per_query: dict[str, np.ndarray]
     ties: dict[str, Ties]
-    features: Features
+    features: Features | None
     parts: tuple[PartFacts, ...]
     times: dict[str, Time]
     ranking: Ranking
@@ -108,6 +109,7 @@ def quality(
         task.n_relevant,
         None if relevant is None else relevant.ranks,
         task.categories,
+        pipeline.truncated,
     )
     fits = [part.fit_s for part in extracted] + [joined_s]
     if any(part.fitted == "from cache" for part in extracted):
@@ -120,8 +122,8 @@ def quality(
     return QualityResult(
         metrics.scores(judged, task.k),
         metrics.per_query(judged, task.k),
-        _ties(task, relevant),
-        _features(pipeline, gallery, queries, searcher, extracted, task.train),
+        _ties(task, relevant, pipeline.truncated),
+        None if pipeline.truncated else _features(pipeline, gallery, queries, searcher, extracted, task.train),
         _parts(pipeline, extracted),
         times,
         ranking,
@@ -174,11 +176,11 @@ def _train_and_query(pipeline: Pipeline, extracted: list[PartFeatures]) -> tuple
     return train, query
 
 
-def _ties(task: RetrievalTask, relevant: Relevant | None) -> dict[str, Ties]:
+def _ties(task: RetrievalTask, relevant: Relevant | None, truncated: bool) -> dict[str, Ties]:
     """What equal distances leave open; empty where they decide nothing."""
     if relevant is None:
         return {}
-    bounds = tie_bounds(task.n_relevant, relevant.tie_starts, relevant.tie_sizes, task.k)
+    bounds = tie_bounds(task.n_relevant, relevant.tie_starts, relevant.tie_sizes, task.k, truncated)
     if all(bound.best - bound.worst < 1e-9 for bound in bounds.values()):
         return {}
     return {name: Ties(**bound._asdict()) for name, bound in bounds.items()}

@@ -123,16 +123,19 @@ def ranking_arrays(
     relevant: Relevant | None,
     classifiers: Mapping[str, Classified],
     unanswerable_distances: np.ndarray | None = None,
+    truncated: bool = False,
 ) -> dict[str, np.ndarray]:
     """What one method found: indices and distances (q, depth), the ranks of all relevant items where known, the ties
     these are part of where any decides something, what each classifier made of the queries, and the nearest distances
-    of the queries without an answer, (u,)."""
+    of the queries without an answer, (u,). truncated: the ranking may end early; how many are kept of each, (q,)."""
     arrays = {"indices": ranking.indices.astype(np.int32), "distances": ranking.distances}
     if relevant is not None:
         arrays["relevant_ranks"] = relevant.ranks.astype(np.int32)
         if row.ties:
             arrays["tie_starts"] = relevant.tie_starts.astype(np.int32)
             arrays["tie_sizes"] = relevant.tie_sizes.astype(np.int32)
+    if truncated:
+        arrays["held"] = (ranking.indices >= 0).sum(axis=1).astype(np.int32)
     if unanswerable_distances is not None:
         arrays["unanswerable_distances"] = unanswerable_distances
     for classifier, classified in classifiers.items():

@@ -29,11 +29,12 @@ def evaluate_perturbed(
     cache: FeatureCache,
     progress: Progress,
 ) -> tuple[Robustness, ...]:
-    """Scores of each perturbation at each severity; none of a method that sees labels.
+    """Scores of each perturbation at each severity; none of a method that sees labels, or that
+    reads what a file says of the images.
 
     searcher: knows the gallery of the task, whose images stay as they are.
     """
-    if pipeline.sees_labels:
+    if pipeline.sees_labels or pipeline.by_id:
         return ()  # the pixels of its queries do not matter to it
     data = task.dataset
     kept = ("accuracy", "map@r", f"recall@{max(task.k)}")

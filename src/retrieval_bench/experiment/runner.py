@@ -63,6 +63,7 @@ class MethodResult:
         per_query: metric -> (q,) float64, a value for each query.
         unanswerable_distances: (u,) float32, of each query without an answer to its nearest gallery image. None: there
             are none, or the distances of two queries cannot be compared.
+        truncated: rankings may end before the gallery does.
     """
 
     row: Row
@@ -71,6 +72,7 @@ class MethodResult:
     classifiers: Mapping[str, Classified] = field(default_factory=dict)
     per_query: Mapping[str, np.ndarray] = field(default_factory=dict)
     unanswerable_distances: np.ndarray | None = None
+    truncated: bool = False
 
 
 def run(
@@ -121,6 +123,7 @@ def run(
                         outcome.relevant,
                         outcome.classifiers,
                         outcome.unanswerable_distances,
+                        outcome.truncated,
                     )
                 if outcome.per_query and outcome.row.family != "control":
                     compared[outcome.row.method] = outcome.per_query
@@ -216,6 +219,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
         with PeakMemory() as memory:
             with Stopwatch() as loading:
                 pipeline = Pipeline(method, plan.setup, plan.backend)
+            notices = pipeline.meet(trial.dataset)
             name = pipeline.name + (FROM_GALLERY if plan.learn_from == "gallery" and pipeline.learns else "")
             found = quality(pipeline, trial, plan.setup, plan.cache, progress, for_classifiers=bool(plan.classifiers))
         with OtherProcesses() as others:
@@ -253,9 +257,19 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             classifiers={name: done.facts for name, done in classifiers.items()},
             robustness=robustness,
             open_set=found.open_set,
+            stated={}
+            if pipeline.stated_ms is None
+            else {"end_to_end_p50": TimeFigure(value=pipeline.stated_ms, unit="ms")},
+            notices=(*notices, *_not_done(pipeline, plan)),
         )
         return MethodResult(
-            row, found.ranking, found.relevant, classifiers, found.per_query, found.unanswerable_distances
+            row,
+            found.ranking,
+            found.relevant,
+            classifiers,
+            found.per_query,
+            found.unanswerable_distances,
+            pipeline.truncated,
         )
     except BenchError as error:
         failure = Failure(kind="BenchError", sentence=str(error))
@@ -264,6 +278,16 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
         failure = Failure(kind=type(error).__name__, sentence=sentence, traceback=traceback.format_exc())
     log.error("%s failed: %s", name, failure.sentence)
     return MethodResult(Row(method=name, family=method.family, status="failed", params=method.resolved, error=failure))
+
+
+def _not_done(pipeline: Pipeline, plan: Plan) -> list[str]:
+    """What was asked for and means nothing where features come from a file."""
+    if not pipeline.by_id:
+        return []
+    sentences = ["its vectors do not change with the pixels, so no perturbed query was asked"] if plan.perturb else []
+    if plan.concurrency:
+        sentences.append("nobody knows what its vectors cost, so several queries at once were not timed")
+    return sentences
 
 
 def _classified(
@@ -308,6 +332,7 @@ def check(plan: Plan, progress: Progress = silent) -> Trial:
     for method in plan.methods:
         if not method.deep:
             pipeline = Pipeline(method, plan.setup, plan.backend)
+            pipeline.meet(trial.dataset)
             if pipeline.learns:
                 refuse_empty(trial.train, str(method))
     return trial

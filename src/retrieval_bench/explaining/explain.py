@@ -196,6 +196,8 @@ def _clues(spec: Spec, extractor: Any, query: np.ndarray, found: list[np.ndarray
         raise Unexplained("each image has a random vector: nothing in the images makes two of them near")
     if isinstance(extractor, Oracle):
         raise Unexplained("it uses the labels: images of one label are near, whatever they show")
+    if hasattr(extractor, "describe_split"):
+        raise Unexplained("another program made what its file holds: nothing says which pixels that comes from")
     raise Unexplained(
         f"{spec.entry.name} has no explanation: its features describe the whole image, not positions in it"
     )

@@ -3,6 +3,15 @@
 Importing this package registers them all. What joins several of them into one method belongs in `methods`.
 """
 
-from retrieval_bench.extractors import controls, deep, embedding_service, hashes, histograms, local
+from retrieval_bench.extractors import (
+    controls,
+    deep,
+    embedding_service,
+    embeddings,
+    hashes,
+    histograms,
+    local,
+    rankings,
+)
 
-__all__ = ["controls", "deep", "embedding_service", "hashes", "histograms", "local"]
+__all__ = ["controls", "deep", "embedding_service", "embeddings", "hashes", "histograms", "local", "rankings"]

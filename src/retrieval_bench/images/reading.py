@@ -162,6 +162,14 @@ def decoded_by(dataset: Dataset, how: Decoding) -> Dataset:
     )
 
 
+def paths_of(images: Images) -> list[Path] | None:
+    """Where the files of these images lie, whatever wraps them; None where they lie in no files."""
+    inner: Images | None = images
+    while inner is not None and not isinstance(inner, ImageFiles):
+        inner = getattr(inner, "images", None)
+    return None if inner is None else inner.paths
+
+
 def how_of(images: Images) -> Decoding:
     """How these images are decoded."""
     return images.how if isinstance(images, DecodedBy) else Decoding()

@@ -19,6 +19,10 @@ _CLEANED = re.compile(r"@(?=\s*[A-Za-z]\w*\s*(?:[:=@]|$))")
 """What stands before a cleaning; that of a file is none, as in `onnx:me@home/model.onnx`."""
 
 
+_NAME = re.compile(r"[A-Za-z][\w-]*")
+"""What the name of a method, a join or a step looks like; to look up another one is not worth loading a library."""
+
+
 @dataclass(frozen=True)
 class CleanedSpec(Spec):
     """An extractor whose pictures are cleaned, of gallery, queries and train alike. cleanings: one after the other."""
@@ -40,6 +44,10 @@ class CleanedSpec(Spec):
         extractor = super().build(*args)
         if hasattr(extractor, "transform_split"):
             raise BenchError(f"{self}: {self.entry.name} sees the labels and no picture, so there is nothing to clean")
+        if hasattr(extractor, "describe_split"):
+            raise BenchError(
+                f"{self}: {self.entry.name} reads a file and sees no picture, so there is nothing to clean"
+            )
         return CleanedExtractor(extractor, "@".join(self.resolved["cleaning"]), [one.build() for one in self.cleanings])
 
 
@@ -79,6 +87,12 @@ class Method:
         return any(member.entry.family == "deep" for member in self.members)
 
     @property
+    def by_id(self) -> bool:
+        """No part of it looks at a picture: all have what they know from files."""
+        members = all(member.entry.facts.get("by_id", False) for member in self.members)
+        return members and not any(step.build().extractor is not None for step in self.steps)
+
+    @property
     def resolved(self) -> dict[str, Any]:
         """Every option with its value; by part where there are several."""
         if self.plain:
@@ -91,7 +105,7 @@ def parse_method(text: str) -> Method:
     members: list[Spec] = []
     join: Spec | None = None
     steps: list[Spec] = []
-    for part in text.split("+"):
+    for part in _parts(text):
         name = re.split("[:=@]", part, maxsplit=1)[0].strip()
         if not name:
             raise BenchError(f"method {text!r}: a name is missing beside a +; write e.g. sift+color or sift+verify=100")
@@ -120,6 +134,20 @@ def parse_method(text: str) -> Method:
     if join is not None and len(members) == 1:
         raise BenchError(f"method {text!r}: {join.entry.name} joins several methods and here is one; add another")
     return Method(tuple(members), join, tuple(steps))
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the pluses; one within the name of a file is none, as in `embeddings:a+b.npy+sift`."""
+    parts: list[str] = []
+    for part in text.split("+"):
+        names = [re.split("[:=@]", one, maxsplit=1)[0].strip() for one in (part, *parts[-1:])]
+        takes_file = len(names) == 2 and names[1] in EXTRACTORS and "argument" in EXTRACTORS[names[1]].facts
+        known = _NAME.fullmatch(names[0]) and any(names[0] in one for one in (STEPS, JOINS, EXTRACTORS))
+        if takes_file and names[0] and not known:
+            parts[-1] = f"{parts[-1]}+{part}"
+        else:
+            parts.append(part)
+    return parts
 
 
 def parse_member(text: str) -> Spec:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import retrieval_bench.methods.reranking  # noqa: F401 - registers the steps
-from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Rows, Searcher, Setup
+from retrieval_bench.core import BenchError, Bundle, Dataset, Distance, Extractor, Rows, Searcher, Setup
 from retrieval_bench.methods.fusion import VECTOR, Join, Member
 from retrieval_bench.methods.parse import DEFAULT_JOIN, Method
 from retrieval_bench.methods.reranking.step import Step
@@ -46,6 +46,8 @@ class Pipeline:
             )
             for part in self.members:
                 self._refuse_what_cannot_be_joined(part)
+        if method.steps and self.truncated:
+            raise BenchError(f"{method}: a ranking has no features to re-rank by; drop {method.steps[0].entry.name}")
         self.steps: list[tuple[Spec, Step]] = [(spec, spec.build()) for spec in method.steps]
         for spec, step in self.steps:
             if step.averages:
@@ -80,6 +82,30 @@ class Pipeline:
     @property
     def sees_labels(self) -> bool:
         return any(hasattr(part.extractor, "transform_split") for part in self.parts)
+
+    @property
+    def by_id(self) -> bool:
+        """A part has its features from a file, by the images' ids; no time of it is known, and pixels do not matter."""
+        return any(hasattr(part.extractor, "describe_split") for part in self.parts)
+
+    @property
+    def truncated(self) -> bool:
+        """A part knows a ranking and nothing else, which may end before the gallery does."""
+        return any(getattr(part.extractor, "ranks_only", False) for part in self.members)
+
+    @property
+    def stated_ms(self) -> float | None:
+        """What one query takes, as the user says: of a method of one part, whose time that is."""
+        return getattr(self.members[0].extractor, "stated_ms", None) if self.method.plain else None
+
+    def meet(self, dataset: Dataset) -> tuple[str, ...]:
+        """Sentences on the files that parts have their features from. BenchError where an image is missing in one."""
+        return tuple(
+            sentence
+            for part in self.parts
+            if hasattr(part.extractor, "meet")
+            for sentence in part.extractor.meet(dataset)
+        )
 
     @property
     def learns(self) -> bool:

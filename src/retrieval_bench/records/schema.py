@@ -172,6 +172,8 @@ class Row(Model):
     ties: by metric, for rows in which equal distances decide anything; see ties.py.
     other_processes: what others took of the usable cores while the row was timed, 0 to 1; None, and not written, where
     the system or an earlier version did not say. open_set: None, and not written, where every query has an answer.
+    stated: times that the user says and nobody measured, written where there are any. notices: sentences on the files
+    that the row's vectors are from, likewise.
     """
 
     method: str
@@ -189,13 +191,16 @@ class Row(Model):
     classifiers: dict[str, ClassifierFacts] = Field(default={}, validation_alias=_HEADS, serialization_alias="heads")
     robustness: tuple[Robustness, ...] = ()
     open_set: OpenSet | None = None
+    stated: dict[str, TimeFigure] = {}
+    notices: tuple[str, ...] = ()
     error: Failure | None = None
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A record of an earlier version is written again as it was."""
         later = ("other_processes", "open_set")
-        return {name: value for name, value in serialize(self).items() if name not in later or value is not None}
+        kept = {name: value for name, value in serialize(self).items() if name not in later or value is not None}
+        return {name: value for name, value in kept.items() if name not in ("stated", "notices") or value}
 
 
 class Skipped(Model):

@@ -67,8 +67,9 @@ def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
         depth = found.shape[1] if found.ndim == 2 else None
         shapes |= {f"{method}/{name}": (queries, depth) for name in ("indices", "distances")}
         shapes[f"{method}/relevant_ranks"] = (queries, None)
+        shapes[f"{method}/held"] = (queries,)
         shapes[f"{method}/unanswerable_distances"] = unanswerable
-        whole |= {f"{method}/indices", f"{method}/relevant_ranks"}
+        whole |= {f"{method}/indices", f"{method}/relevant_ranks", f"{method}/held"}
         for name in (name for name in arrays if name.startswith(f"{method}/heads/") and name.endswith("/classes")):
             place, classes = name.removesuffix("/classes"), arrays[name]
             shapes |= {name: (None,), f"{place}/scores": (queries, len(classes) if classes.ndim else None)}

@@ -176,7 +176,7 @@ def precision_recall_curve(judged: Judged, gallery: int) -> list[tuple[int, floa
     else:
         ranks = judged.relevant_ranks
         there = ranks >= 0
-        depth = max(gallery, int(ranks.max()) + 1)
+        depth = max(gallery, int(ranks.max(initial=-1)) + 1)
         weights = np.broadcast_to(1.0 / judged.n_relevant[:, None], ranks.shape)
         counted = np.bincount(ranks[there], minlength=depth).astype(np.float64)
         shares = np.bincount(ranks[there], weights=weights[there], minlength=depth)

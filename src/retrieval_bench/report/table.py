@@ -146,7 +146,9 @@ def _of_classifier(classifier: str) -> tuple[Column, Column]:
 
 def _time(name: str, head: str, means: str, rank: int) -> Column:
     def cell(row: Row) -> str:
-        figure = row.times.get(name)
+        figure, stated = row.times.get(name), row.stated.get(name)
+        if figure is None and stated is not None and stated.value is not None:
+            return f"{three_digits(stated.value)} (stated)"
         return NOT_AVAILABLE if figure is None or figure.value is None else three_digits(figure.value)
 
     return Column(head, means, cell, rank, "higher" if name.endswith("throughput") else "lower")
@@ -190,6 +192,9 @@ def caption(record: Record, unknown: bool = False) -> list[str]:
         for row in record.rows
         if (ties := row.ties.get("accuracy")) is not None and ties.best - ties.worst >= TOLD_FROM
     ]
+    if any(row.stated for row in record.rows):
+        lines.append("(stated): the user says so; it was not measured here.")
+    lines += [f"{row.method}: {sentence}." for row in record.rows for sentence in row.notices]
     refused: dict[str, list[str]] = {}
     for row in record.rows:
         for name, facts in row.classifiers.items():
@@ -391,6 +396,7 @@ def _everything(row: Row) -> tuple[dict[str, Any], ...]:
         },
         {} if row.open_set is None else _told(row.open_set),
         {f"{name} [{figure.unit}]": figure.value for name, figure in row.times.items()},
+        {f"{name} stated [{figure.unit}]": figure.value for name, figure in row.stated.items()},
         dict.fromkeys(sizes) if row.features is None else {name: getattr(row.features, name) for name in sizes},
         {"error": row.error.sentence if row.error else ""},
     )
