@@ -45,7 +45,7 @@ def test_a_section_that_breaks_keeps_what_it_found_and_the_next_runs(tmp_path: P
 
 
 def test_what_is_not_met_fails_its_section() -> None:
-    section = gpu.Section("a", findings=[Finding("apart", 2.0, "", "at most 1", False)])
+    section = gpu.GpuSection("a", findings=[Finding("apart", 2.0, "", "at most 1", False)])
     assert section.failed
     assert section.findings[0].cells() == ["apart", "2", "at most 1: NOT met"]
 

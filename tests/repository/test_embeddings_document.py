@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,10 @@ def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {}
     printed = ""
-    for language, block in re.findall(r"```(python)?\n(.*?)```", PAGE, re.S):
+    with socket.socket() as free:  # the page's port may be taken
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for language, block in re.findall(r"```(python)?\n(.*?)```", PAGE.replace("8123", port), re.S):
         if language:
             exec(compile(block, "embeddings.md", "exec"), scope)
             continue
@@ -37,3 +41,7 @@ def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert said is not None
     assert said[1] in printed
     assert "failed" not in printed
+    assert "its times include the call to the service" in printed
+    assert "1,000 images cost 0.2, as stated" in printed
+    scope["service"].shutdown()  # type: ignore[attr-defined]
+    scope["service"].server_close()  # type: ignore[attr-defined]

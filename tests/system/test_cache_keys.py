@@ -266,6 +266,8 @@ CHANGES_NO_FEATURE = {
     "safetensors": "reads weights, which are known by their sha256",
     "pyarrow": "reads vectors, whose file is known by its sha256",
     "h5py": "reads vectors, whose file is known by its sha256",
+    "requests": "asks a service, whose answer to a test picture is in the key",
+    "urllib3": "likewise",
     "threadpoolctl": "holds libraries to a number of threads",
     "platformdirs": "says where the cache is",
     "psutil": "tells of the machine",

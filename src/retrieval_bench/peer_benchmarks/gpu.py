@@ -65,7 +65,7 @@ class Finding:
 
 
 @dataclass
-class Section:
+class GpuSection:
     """name: of the section. error: what ended it early, "" where nothing did."""
 
     name: str
@@ -82,12 +82,12 @@ Run = Callable[[Where, Progress], Iterable[Finding]]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GpuRecord:
     """What `run` found: where, when, with which libraries and settings, and every section."""
 
     where: Where
     facts: Mapping[str, Any]
-    sections: list[Section]
+    sections: list[GpuSection]
 
     def to_json(self) -> str:
         told = [{**asdict(one), "failed": one.failed} for one in self.sections]
@@ -131,7 +131,7 @@ def place(dry: bool) -> Where | None:
     return Where("cpu", "CPU", threads) if dry else None
 
 
-def run(where: Where, sections: Mapping[str, Run], out: Path, progress: Progress) -> Outcome:
+def run(where: Where, sections: Mapping[str, Run], out: Path, progress: Progress) -> GpuRecord:
     """Run sections in their order; the record is written anew after each, so that none is lost.
 
     Args:
@@ -147,9 +147,9 @@ def run(where: Where, sections: Mapping[str, Run], out: Path, progress: Progress
         BenchError: `out` cannot be written.
     """
     folder = out / folder_of(where.card)
-    outcome = Outcome(where, _facts(where), [])
+    outcome = GpuRecord(where, _facts(where), [])
     for name, work in sections.items():
-        section = Section(name)
+        section = GpuSection(name)
         outcome.sections.append(section)
         with Stopwatch() as watch:
             try:
@@ -178,7 +178,7 @@ def folder_of(card: str) -> str:
 BLOCK = re.compile(r"<!-- gpu -->\n.*?<!-- /gpu -->", re.S)
 
 
-def documented(page: str, outcome: Outcome) -> str:
+def documented(page: str, outcome: GpuRecord) -> str:
     """The page with the outcome between `<!-- gpu -->` and `<!-- /gpu -->`; raises BenchError where these are not."""
     if not BLOCK.search(page):
         raise BenchError("the document has no <!-- gpu --> ... <!-- /gpu --> for the table; add both lines")

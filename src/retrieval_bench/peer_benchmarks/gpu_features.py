@@ -110,7 +110,7 @@ def plain_loop(network: Any, preprocess: Preprocess, paths: Sequence[Path], devi
             network(preprocess(image)[None].to(device)).cpu()
 
 
-class Photos:
+class JpegFiles:
     """A torch Dataset of files, as tutorials write it."""
 
     def __init__(self, files: Sequence[Path], preprocess: Preprocess) -> None:
@@ -127,7 +127,7 @@ def _loader_rate(network: Any, preprocess: Preprocess, paths: Sequence[Path], wh
     import torch
 
     loader = torch.utils.data.DataLoader(
-        Photos(paths, preprocess),  # type: ignore[arg-type]
+        JpegFiles(paths, preprocess),  # type: ignore[arg-type]
         batch_size=BATCH,
         num_workers=where.threads,
         persistent_workers=True,
