@@ -90,13 +90,24 @@ FINE := squeezenet1_0:weights=$(TUNED):pool=avg:flip=true:whiten=256:level=0.5:c
 CLASSICAL := sift,dense-sift,orb,hog,color,phash,dhash,whash,sift+color
 CLASSIFIED := sift+dense-sift+color
 NETWORKS := squeezenet1_0,$(RMAC),$(RMAC)+color,$(RMAC)+sift+color,$(FINE),$(FINE)+sift+color
+LITE := efficientnet_lite0
+LITE_TUNED := mine/efficientnet_lite0-grocery.pth
+LITE_BEST := :pool=rmac:flip=true:whiten=512:level=0.5
+LITES := $(LITE),$(LITE)$(LITE_BEST),$(LITE)$(LITE_BEST)+sift+color,$(LITE):weights=$(LITE_TUNED):pool=rmac:flip=true:whiten=256:level=0.5
 GROCERY := $(BIN)/python -m benchmark run --dataset grocery --data-root GroceryStoreDataset --overwrite
 
-grocery: $(READY) $(TUNED)  ## what was chosen on val, on the test list; needs the clone, and SqueezeNet's weights in WEIGHTS
+grocery: $(READY) $(TUNED) $(LITE_TUNED)  ## what was chosen on val, on the test list; needs the clone, and SqueezeNet's weights in WEIGHTS
 	$(GROCERY) --methods "$(CLASSICAL)" --out results/grocery-test/classical
 	$(GROCERY) --methods "$(CLASSIFIED)" --classifiers svm,logistic,knn --out results/grocery-test/heads
 	$(GROCERY) --methods "$(NETWORKS)" --weights $(WEIGHTS) --classifiers svm,logistic --out results/grocery-test/networks
+	$(GROCERY) --methods "$(LITES)" --classifiers svm,logistic --out results/grocery-test/efficientnet-lite0
 	$(BIN)/python -m benchmark.document docs/classical.md docs/deep.md
+
+$(LITE_TUNED): | $(READY)
+	mkdir -p $(dir $(LITE_TUNED))
+	$(BIN)/python -m benchmark train --method $(LITE) --mode finetune --dataset grocery --data-root GroceryStoreDataset \
+		--epochs 24 --progressive-resizing 160 --early 0.7 --lr 5e-4 --augmentations 2 --freeze 0.15 --precision float32 \
+		--holdout 0 --out $(LITE_TUNED)
 
 $(TUNED): | $(READY)
 	mkdir -p $(dir $(TUNED))

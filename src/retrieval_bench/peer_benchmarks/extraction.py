@@ -25,7 +25,7 @@ from retrieval_bench.system.timing import Stopwatch, pinned
 METHODS = tuple(PEERS)
 LEARN_FROM = 60
 """Images that a method which learns is fitted on: how well it learns does not matter here."""
-TARGETS = {"imagededup": 2.0, "OpenCV SIFT, described only": 1.0, "torch DataLoader": 3.0}
+TARGETS = {"imagededup": 2.0, "OpenCV SIFT, described only": 1.0, "torch DataLoader": 3.0, "timm loop": 2.0}
 """By peer, times as many images a second are wanted."""
 PER_CORE = 0.9
 """Of the speed on one thread, each thread is to keep where there are more."""

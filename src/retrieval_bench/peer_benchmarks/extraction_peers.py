@@ -131,6 +131,28 @@ def torch_loader(network: str, files: Sequence[Path], threads: int) -> Job:
     return run
 
 
+def timm_loop(network: str, batch: int, files: Sequence[Path], threads: int) -> Job:
+    """timm's network and its own transform, as its documents show it: so many images after each other."""
+    import timm
+    import torch
+    from PIL import Image
+
+    torch.manual_seed(0)
+    model = timm.create_model(network, pretrained=False, num_classes=0).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))
+
+    def run() -> int:
+        torch.set_num_threads(threads)
+        done = 0
+        with torch.inference_mode():
+            for start in range(0, len(files), batch):
+                images = [transform(Image.open(file).convert("RGB")) for file in files[start : start + batch]]
+                done += len(model(torch.stack(images)))
+        return done
+
+    return run
+
+
 PEERS: dict[str, tuple[Peer, ...]] = {
     "phash": (
         Peer("imagehash loop", imagehash_loop),
@@ -140,5 +162,9 @@ PEERS: dict[str, tuple[Peer, ...]] = {
     "hog": (Peer("scikit-image HOG", skimage_hog, "skimage"),),
     "sift": (Peer("OpenCV SIFT, described only", opencv_sift),),
     "squeezenet1_0": (Peer("torch DataLoader", partial(torch_loader, "squeezenet1_0"), libraries=True),),
+    "efficientnet_lite0": (
+        Peer("timm loop", partial(timm_loop, "tf_efficientnet_lite0", 1), libraries=True),
+        Peer("timm, batches of 32", partial(timm_loop, "tf_efficientnet_lite0", 32), libraries=True),
+    ),
 }
 """By method, what is timed beside it."""
