@@ -273,7 +273,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
         )
     except BenchError as error:
         failure = Failure(kind="BenchError", sentence=str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # whatever the code of others raises
         sentence = f"{type(error).__name__}: {error}"
         failure = Failure(kind=type(error).__name__, sentence=sentence, traceback=traceback.format_exc())
     log.error("%s failed: %s", name, failure.sentence)
