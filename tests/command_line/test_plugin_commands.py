@@ -72,6 +72,14 @@ def test_what_a_plugin_prints_is_no_part_of_json(shelf: Path, tmp_path: Path) ->
     assert {"imported", "asked"} <= {*done.stderr.splitlines()}
 
 
+def test_a_method_that_does_not_build_is_a_sentence_of_the_dry_run(shelf: Path, tmp_path: Path) -> None:
+    raises = method_file(tmp_path / "raises.py")
+    raises.write_text(raises.read_text("utf-8").replace("return Mean(power)", "raise KeyError('size')"), "utf-8")
+    done = run(shelf, tmp_path / "out", "--methods", "plain-mean", "--plugin", raises, "--dry-run")
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == "error: plain-mean, which is of a plug-in, failed: KeyError: 'size'"
+
+
 @pytest.mark.slow(reason=A_RUN)
 def test_a_method_that_exits_fails_its_row_and_no_more(shelf: Path, tmp_path: Path) -> None:
     exits = method_file(tmp_path / "exits.py")
