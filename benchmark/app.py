@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import IO, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -51,7 +52,8 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None
         @functools.wraps(function)
         def guarded(*args: Any, **options: Any) -> None:
             try:
-                code = function(*args, **options) or OK
+                with _nothing_else_on_stdout() if options.get("as_json") else contextlib.nullcontext():
+                    code = function(*args, **options) or OK
                 sys.stdout.flush()
             except NotComparable as error:
                 typer.echo(str(error), err=True)
@@ -72,12 +74,28 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int | None
     return register
 
 
+_json_out: list[IO[str]] = []
+"""The stream that `say` prints on, while everything else that is printed goes to stderr."""
+
+
+@contextlib.contextmanager
+def _nothing_else_on_stdout() -> Iterator[None]:
+    """What a plug-in, a network of the user or a library prints goes to stderr, so that stdout is JSON alone."""
+    _json_out.append(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _json_out.pop()
+
+
 def say(text: str, nl: bool = True) -> None:
     """Print on stdout. If the reader has closed the pipe (`| head`), stop silently; a full disk is one sentence."""
+    out = _json_out[-1] if _json_out else sys.stdout
     try:
-        typer.echo(text, nl=nl)
+        typer.echo(text, file=out, nl=nl)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         gone = isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
         if gone:
             return

@@ -59,6 +59,38 @@ def test_list_says_that_there_is_none() -> None:
     assert call("list", "plugins").stdout == "none\n"
 
 
+@pytest.mark.slow(reason=A_RUN)
+def test_what_a_plugin_prints_is_no_part_of_json(shelf: Path, tmp_path: Path) -> None:
+    talks = method_file(tmp_path / "talks.py", more="print('imported')\n")
+    talks.write_text(
+        talks.read_text("utf-8").replace("        return np", "        print('asked')\n        return np"), "utf-8"
+    )
+    words = ("--methods", "plain-mean", "--plugin", talks, "--threads", "1", "--json")
+    done = run(shelf, tmp_path / "out", *words)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["rows"][0]["method"] == "plain-mean"
+    assert {"imported", "asked"} <= {*done.stderr.splitlines()}
+
+
+def test_a_method_that_does_not_build_is_a_sentence_of_the_dry_run(shelf: Path, tmp_path: Path) -> None:
+    raises = method_file(tmp_path / "raises.py")
+    raises.write_text(raises.read_text("utf-8").replace("return Mean(power)", "raise KeyError('size')"), "utf-8")
+    done = run(shelf, tmp_path / "out", "--methods", "plain-mean", "--plugin", raises, "--dry-run")
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == "error: plain-mean, which is of a plug-in, failed: KeyError: 'size'"
+
+
+@pytest.mark.slow(reason=A_RUN)
+def test_a_method_that_exits_fails_its_row_and_no_more(shelf: Path, tmp_path: Path) -> None:
+    exits = method_file(tmp_path / "exits.py")
+    exits.write_text(
+        exits.read_text("utf-8").replace("        return np", "        exit(5)\n        return np"), "utf-8"
+    )
+    words = ("--methods", "plain-mean,hsv", "--plugin", exits, "--threads", "1")
+    assert run(shelf, tmp_path / "out", *words).exit_code == 4
+    assert [row.status for row in load(tmp_path / "out").rows] == ["failed", "ok"]
+
+
 def test_doctor_shows_them(tmp_path: Path) -> None:
     words = ("doctor", "--plugin", tmp_path / "broken.py")
     assert "plug-in                broken.py (unread): failed: there is no such file" in call(*words).stdout

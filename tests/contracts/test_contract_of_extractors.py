@@ -130,6 +130,16 @@ class Crashes(Honest):
         raise ZeroDivisionError("at once")
 
 
+class GivesAList(Honest):
+    def transform(self, images: Sequence[np.ndarray]) -> Any:
+        return list(super().transform(images))
+
+
+class OfAFile(Honest):
+    def describe_split(self, split: Split, what: str) -> np.ndarray:
+        return np.zeros((len(split), 1), np.float32)
+
+
 def refuses(setup: Setup) -> Any:
     raise BenchError("probe: needs a file")
 
@@ -149,6 +159,7 @@ def test_what_keeps_the_contract_passes() -> None:
         (NoSelf, "fits", "does not return the extractor"),
         (Doubles, "shapes", "float64"),
         (WidthOfThePicture, "shapes", "3 numbers for a picture of 3x9, else 1"),
+        (GivesAList, "shapes", "transform returns a list and no numpy array"),
         (NotANumber, "finite", "NaN or infinite for 3 pictures, one of 1x9"),
         (OfTheBatch, "order-independent", "alone"),
         (Dice, "repeatable", "built and fitted again, 2 threads: 3 of 3 rows are others, by up to"),
@@ -169,6 +180,11 @@ def test_a_crash_is_the_verdict_of_its_clause_and_no_more() -> None:
     assert found["fits"].verdict == "kept"
     assert found["shapes"].detail == "failed: ZeroDivisionError: at once"
     assert found["finite"].verdict == "broken"
+
+
+def test_what_reads_a_file_breaks_nothing_by_describing_no_picture() -> None:
+    assert broken(OfAFile) == {}
+    assert verdicts(OfAFile)["shapes"].detail == "it reads a file and describes no picture"
 
 
 def test_what_does_not_build_is_asked_nothing_more() -> None:

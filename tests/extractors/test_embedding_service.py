@@ -199,6 +199,8 @@ def test_what_fails_for_a_while_is_asked_again(serve: Any) -> None:
         (lambda *asked: (200, [[1.0], [2.0]], {}), "", "has 2 vectors for 1 images"),
         (lambda *asked: (200, ["a b"], {}), "", "hold something else than numbers"),
         (lambda *asked: (200, [[]], {}), "", "vectors of no or of different lengths"),
+        (lambda *asked: (200, [[1.0, float("nan")]], {}), "", "vectors with NaN, or with numbers that are too large"),
+        (lambda *asked: (200, [[1.0, 1e39]], {}), "", "vectors with NaN, or with numbers that are too large"),
         (
             lambda *asked: time.sleep(0.5) or (200, [1.0], {}),
             ":timeout=0.05:retries=0",
@@ -259,6 +261,8 @@ def test_images_may_be_sent_smaller(serve: Any) -> None:
     [
         ("embed:ftp://h/v", "is no address of a service; write embed:http://HOST:PORT/PATH"),
         ("embed:nonsense", "is no address of a service"),
+        ("embed:http://h:99999/v", "is no address of a service"),
+        ("embed:http://[::1/v", "is no address of a service"),
         ("embed:http://h/v:batch=0", "batch=0 must be at least 1"),
         ("embed:http://h/v:timeout=0", "timeout must lie between 0 and 3600"),
         ("embed:http://h/v:key_env=NOT_SET_HERE", "NOT_SET_HERE, which key_env names, is not set"),

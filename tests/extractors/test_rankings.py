@@ -165,6 +165,8 @@ def test_unknown_names_are_sentences(tmp_path: Path) -> None:
         ("a.csv", "query,item\nq,i\n", "has query, item; it needs query, item, and score or rank"),
         ("a.csv", "query,item,rank\nq,i\n", "line 2: 2 cells for 3 columns"),
         ("a.csv", "query,item,rank\nq,i,first\n", "a rank is no number"),
+        ("a.csv", "query,item,score\nq,i,1e39\n", "scores or ranks that are too large for float32"),
+        ("a.csv", 'query,item,score\n"q,i,1\n' + "q,j,2\n" * 30_000, "no table that can be read"),
         ("a.npz", "no npz", "is no npz file that can be read"),
     ],
 )

@@ -58,6 +58,7 @@ BROKEN = {
     "exits": ("raise SystemExit(3)\n", "SystemExit: 3"),
     "empty": ("", "it registers nothing; put a decorator on a function"),
     "taken": (METHOD.format(name="half") + METHOD.format(name="sift"), "method 'sift' is registered twice"),
+    "name": (METHOD.format(name="half+half"), "method 'half+half' needs a name of letters"),
     "class": ('@EXTRACTORS("half", about="a class")\nclass Half: ...\n', "method 'half' is no function"),
     "silent": ('@EXTRACTORS("half", about="")\ndef build(setup): ...\n', "method 'half' needs about=..."),
     "untold": (UNTOLD, "method 'untold': say what its option size means"),

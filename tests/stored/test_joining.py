@@ -61,6 +61,16 @@ def test_a_row_of_an_id_is_not_given_to_what_is_alike() -> None:
     joined = join("train/1.jpg")
     joined.rows(split("train/1.jpg"))
     assert joined.rows(split("query/1.jpg")).tolist() == [-1]
+    joined = join("train/1.jpg", "gallery/1.jpg")
+    joined.rows(split("train/1.jpg", "gallery/1.jpg"))
+    with pytest.raises(BenchError, match=r"nothing for 1 of 1 images: 'query/1\.jpg'"):
+        joined.rows_of_all(split("query/1.jpg"))
+
+
+def test_an_accented_letter_is_found_as_one_character_or_two() -> None:
+    one, two = "caf\u00e9/1.jpg", "cafe\u0301/1.jpg"
+    assert join("tea/1.jpg", two).rows_of_all(split(one)).tolist() == [1]
+    assert join("tea/1.jpg", one).rows_of_all(split(two)).tolist() == [1]
 
 
 def test_missing_ids_are_counted_and_three_named() -> None:

@@ -348,7 +348,7 @@ def _refuse_other_weights(old: Row, new: Row) -> None:
         weights = row.weights or {}
         # Random weights differ in the last bit between processors; their source line holds the seed.
         known = "source" if "[untrained]" in row.method else "sha256"
-        return f"{weights.get(known)}, {weights.get('recipe')}" if weights else None
+        return ", ".join(filter(None, (weights.get(known), weights.get("recipe")))) or None
 
     if identity(old) != identity(new):
         raise NotComparable(f"not comparable: {old.method} has other weights ({identity(old)} and {identity(new)})")

@@ -98,9 +98,11 @@ class Case:
         """Features of all pictures, or of these."""
         pictures = self.pictures
         wanted = pictures if rows is None else [pictures[row] for row in rows]
-        if hasattr(extractor, "transform_split"):
-            raise NotApplicable("it sees the labels and describes no picture: a control")
-        return np.asarray(extractor.transform(wanted))
+        _describes_pictures(extractor)
+        features = extractor.transform(wanted)
+        if not isinstance(features, np.ndarray):
+            raise BrokenClause(f"transform returns a {type(features).__name__} and no numpy array")
+        return features
 
     def compare(self, again: np.ndarray, what: str, rows: Sequence[int] | None = None) -> None:
         """BrokenClause where these features, of all pictures or of these, are not those of before."""
@@ -123,6 +125,13 @@ class Case:
     @property
     def equal(self) -> str:
         return f"equal within {GPU_TOLERANCE:g} of the largest number" if self.rounds else "every bit is equal"
+
+
+def _describes_pictures(extractor: Extractor) -> None:
+    if hasattr(extractor, "transform_split"):
+        raise NotApplicable("it sees the labels and describes no picture: a control")
+    if hasattr(extractor, "describe_split"):
+        raise NotApplicable("it reads a file and describes no picture")
 
 
 def _builds(case: Case) -> str:
@@ -207,8 +216,7 @@ def _thread_safe(case: Case) -> str:
 
 def _input_untouched(case: Case) -> str:
     given, before = case.pictures, case.pictures
-    if hasattr(case.fitted, "transform_split"):
-        raise NotApplicable("it sees the labels and describes no picture: a control")
+    _describes_pictures(case.fitted)
     case.fitted.transform(given)
     changed = [row for row, picture in enumerate(given) if not np.array_equal(picture, before[row])]
     if changed:
@@ -220,8 +228,8 @@ def _train_only(case: Case) -> str:
     extractor = case.fitted
     learned = {name: np.array(value) for name, value in _learned(extractor).items()}
     others = [case.other.images[row] for row in range(len(case.other))]
-    if not hasattr(extractor, "transform_split"):
-        extractor.transform(others)
+    _describes_pictures(extractor)
+    extractor.transform(others)
     for name, value in _learned(extractor).items():
         if not np.array_equal(value, learned[name]):
             raise BrokenClause(f"transform changes {name}, which is learned")

@@ -46,11 +46,11 @@ def classify(
     """
     try:
         return _classified(name, train, query, seed=seed, threads=threads, timed=timed)
-    except Exception as error:  # whatever it is: the method's own numbers and the other classifiers owe nothing to it
+    except (Exception, SystemExit) as error:  # the method's own numbers and the other classifiers owe nothing to it
         return _failed(name, error)
 
 
-def _failed(name: str, error: Exception) -> Classified:
+def _failed(name: str, error: BaseException) -> Classified:
     """What is kept of a classifier that failed. A BenchError is a whole sentence; anything else is our bug."""
     if isinstance(error, BenchError):
         log.error("%s", error)

@@ -136,6 +136,8 @@ def in_chunks(
 def checked(features: np.ndarray, n: int, distance: Distance) -> np.ndarray:
     """What came out of an extractor, contiguous; an error when it breaks its contract."""
     wanted = ("uint8",) if distance == "hamming" else ("float32", "float16", "int8")
+    if not isinstance(features, np.ndarray):
+        raise ValueError(f"the extractor returned a {type(features).__name__}, expected a numpy array")
     if features.ndim != 2 or len(features) != n or features.dtype.name not in wanted:
         raise ValueError(
             f"the extractor returned {features.dtype} {features.shape}, expected {' or '.join(wanted)} ({n}, d)"

@@ -44,6 +44,7 @@ from retrieval_bench.report.table import derived
 from retrieval_bench.system.device import check_device, gpu_is_there
 from retrieval_bench.system.other_processes import OtherProcesses
 from retrieval_bench.system.progress import Progress, silent
+from retrieval_bench.system.python_sources import short
 from retrieval_bench.system.timing import PeakMemory, Stopwatch, Time, pinned, release_memory, steady_allocator
 
 log = logging.getLogger("retrieval_bench")
@@ -273,7 +274,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
         )
     except BenchError as error:
         failure = Failure(kind="BenchError", sentence=str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # whatever the code of others raises
         sentence = f"{type(error).__name__}: {error}"
         failure = Failure(kind=type(error).__name__, sentence=sentence, traceback=traceback.format_exc())
     log.error("%s failed: %s", name, failure.sentence)
@@ -331,8 +332,15 @@ def check(plan: Plan, progress: Progress = silent) -> Trial:
     trial = prepare(plan, progress)
     for method in plan.methods:
         if not method.deep:
-            pipeline = Pipeline(method, plan.setup, plan.backend)
-            pipeline.meet(trial.dataset)
+            try:
+                pipeline = Pipeline(method, plan.setup, plan.backend)
+                pipeline.meet(trial.dataset)
+            except BenchError:
+                raise
+            except (Exception, SystemExit) as error:
+                if not owners(method.entries):
+                    raise
+                raise BenchError(f"{method}, which is of a plug-in, failed: {short(error)}") from error
             if pipeline.learns:
                 refuse_empty(trial.train, str(method))
     return trial

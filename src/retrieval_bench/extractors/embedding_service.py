@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class Service:
                 f"api={self.api} posts {_shape(self.api)}"
             )
         try:
-            return vectors_of(answer.json(), n)
+            return vectors_of(_parsed(answer), n)
         except ValueError as error:
             raise BenchError(f"{self.called}: {error}; api={self.api} posts {_shape(self.api)}") from None
 
@@ -165,6 +165,13 @@ class Service:
             for scheme in ("http://", "https://"):
                 self._local.session.mount(scheme, HTTPAdapter(max_retries=retry))
         return self._local.session
+
+
+def _parsed(answer: Any) -> Any:
+    try:
+        return answer.json()
+    except (ValueError, RecursionError):
+        raise ValueError("its answer is no JSON that can be read") from None
 
 
 def _reason(error: Exception) -> str:
@@ -215,9 +222,12 @@ def vectors_of(answer: Any, n: int) -> np.ndarray:
     if not isinstance(answer, list) or len(answer) != n:
         count = len(answer) if isinstance(answer, list) else "no"
         raise ValueError(f"its answer has {count} vectors for {n} images")
-    rows = [_decoded(one) for one in answer]
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as that
+        rows = [_decoded(one) for one in answer]
     if any(row.ndim != 1 or not len(row) for row in rows) or len({len(row) for row in rows}) != 1:
         raise ValueError("its answer has vectors of no or of different lengths")
+    if not all(np.isfinite(row).all() for row in rows):
+        raise ValueError("its answer has vectors with NaN, or with numbers that are too large for float32")
     return np.stack(rows)
 
 
@@ -311,8 +321,8 @@ def embed(
         distance: how its vectors are compared.
     """
     called = f"embed:{url}"
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    parts = _address(url)
+    if parts is None:
         raise BenchError(f"{called}: {url!r} is no address of a service; write embed:http://HOST:PORT/PATH")
     for name, value, least in (
         ("batch", batch, 1),
@@ -346,6 +356,16 @@ def embed(
         facts["notice"] += f"; 1,000 images cost {1000 * cost:g}, as stated"
     chunk = 1 if kind == "raw" else batch
     return ServiceFeatures(service, send, size, chunk, distance, len(vector), facts)
+
+
+def _address(url: str) -> SplitResult | None:
+    """The parts of a URL of HTTP; None where it is none."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of a port, or of brackets
+        return None
+    return parts if sound else None
 
 
 def _told_apart(vector: np.ndarray) -> str:

@@ -7,12 +7,14 @@ others would stumble over is kept in `plugins()` with its reason, none of its na
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
 import json
 import logging
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -184,7 +186,8 @@ def _loaded(plugin: Plugin, load: Callable[[], Mapping[Path, bytes]], may_be_emp
         registry.fill_with_own()  # so that a name that is taken is the plug-in's failure, never the package's
     before = {what: registry.own() for what, registry in ALL.items()}
     try:
-        sources = load()
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results, which may be JSON
+            sources = load()
         registered = []
         for what, registry in ALL.items():
             known = {entry.name for entry in before[what]}
@@ -215,6 +218,8 @@ def _loaded(plugin: Plugin, load: Callable[[], Mapping[Path, bytes]], may_be_emp
 def _refuse_unusable(what: str, entry: Entry) -> None:
     """BenchError, or whatever reading it raises, where an entry would stop `list` or the parsing of its options."""
     named = f"{ALL[what].kind} {entry.name!r}"
+    if not re.fullmatch(r"[\w.-]+", entry.name):
+        raise BenchError(f"{named} needs a name of letters, digits, hyphens and underscores: others mean something")
     if not inspect.isfunction(inspect.unwrap(entry.build)):
         raise BenchError(f"{named} is no function; put the decorator on a function that builds it")
     if not isinstance(entry.about, str) or not entry.about.strip() or "\n" in entry.about:

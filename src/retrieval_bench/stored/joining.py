@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,10 @@ class IdJoin:
         BenchError where two images would take one row, or an image one of several.
         """
         found = np.array([self._row_of.get(item, -1) for item in split.ids], np.int64)
-        self._exact |= set(found[found >= 0].tolist())
+        exact = set(found[found >= 0].tolist())
+        if not exact <= self._exact:
+            self._exact |= exact
+            self._by_end = {}
         self._taken |= {int(row): item for row, item in zip(found, split.ids, strict=True) if row >= 0}
         missing = np.flatnonzero(found < 0)
         if len(missing) and alike:
@@ -48,7 +52,7 @@ class IdJoin:
             for place in missing.tolist():
                 item = split.ids[place]
                 row = self._alike(item, item if paths is None else str(paths[place]))
-                if row < 0 or row in self._exact:
+                if row < 0:
                     continue
                 if self._taken.setdefault(row, item) != item:
                     raise BenchError(
@@ -107,10 +111,15 @@ class IdJoin:
         return found[0]
 
     def _ending(self, parts: int) -> dict[str, list[int]]:
-        """The last so many parts of each id that has as many -> its rows; 0: the whole id."""
+        """The last so many parts of each id that has as many -> its rows; 0: the whole id.
+
+        An id that is an image's own is left out: it is no other image's.
+        """
         if parts not in self._by_end:
             ends: dict[str, list[int]] = defaultdict(list)
             for row, item in enumerate(self._ids):
+                if row in self._exact:
+                    continue
                 path = _parts(item)
                 if path.count("/") + 1 >= parts:
                     ends["/".join(path.rsplit("/", parts)[-parts:]) if parts else path].append(row)
@@ -119,8 +128,9 @@ class IdJoin:
 
 
 def _parts(path: str) -> str:
-    """A path with slashes, without ./ and / before it."""
-    return "/".join(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))
+    """A path with slashes, without ./ and / before it; an accented letter is one character, where macOS writes two."""
+    path = unicodedata.normalize("NFC", path.replace("\\", "/"))
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def _tails(path: str) -> list[str]:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -54,6 +55,8 @@ def read_rankings(file: Path, called: str, method: str = "") -> StoredRankings:
         found = _trec(file, called)
     if not len(found.asked):
         raise BenchError(f"{called}: {printable(file)} ranks nothing")
+    if np.abs(found.distances).max() > np.finfo(np.float32).max:
+        raise BenchError(f"{called}: {printable(file)} has scores or ranks that are too large for float32; scale them")
     _refuse_doubled(found, file, called)
     return found
 
@@ -77,7 +80,14 @@ def _trec(file: Path, called: str) -> StoredRankings:
 
 
 def _csv(file: Path, called: str, delimiter: str) -> StoredRankings:
-    lines = csv.reader(io.StringIO(_text(file, called)), delimiter=delimiter)
+    try:
+        return _of_lines(csv.reader(io.StringIO(_text(file, called)), delimiter=delimiter), file, called)
+    except csv.Error as error:
+        raise BenchError(f"{called}: {printable(file)} is no table that can be read ({error})") from None
+
+
+def _of_lines(lines: Any, file: Path, called: str) -> StoredRankings:
+    """lines: a reader of csv, which raises csv.Error where a quote is never closed."""
     heads = [head.strip() for head in next(lines, [])]
     places, scored = _told(heads, file, called)
     columns: list[list[str]] = [[], [], []]

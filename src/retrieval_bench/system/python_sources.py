@@ -27,7 +27,7 @@ def sources_of(called: str, file: Path) -> dict[Path, bytes]:
         except OSError as error:
             raise BenchError(f"{called}: {printable(one.name)} cannot be read: {error.strerror}") from None
         except (SyntaxError, ValueError) as error:
-            where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+            where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
             raise BenchError(f"{called}: {printable(one.name)}{where} is no Python ({short(error)})") from None
         for name in _imported(tree):
             waiting += [each for each in (file.parent / f"{name}.py",) if each.is_file()]

@@ -163,8 +163,12 @@ def test_where_no_rule_says_which_network_is_meant_none_is_taken(tmp_path: Path)
             "holds the unknown conv.extra behind model.module; ",
         ),
         (lambda state: state["conv.bias"].fill_(float("nan")), "tiny.pth: conv.bias holds NaN or inf"),
+        (
+            lambda state: state.update({"conv.weight": state["conv.weight"].to(torch.int8)}),
+            "tiny.pth: conv.weight holds int8, as quantised weights do; save them as float32",
+        ),
     ],
-    ids=["lacking", "shape", "unknown", "not finite"],
+    ids=["lacking", "shape", "unknown", "not finite", "quantised"],
 )
 def test_every_needed_name_must_fit_behind_the_prefix(
     tmp_path: Path, spoil: Callable[[dict], Any], sentence: str

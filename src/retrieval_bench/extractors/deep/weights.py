@@ -190,6 +190,14 @@ def fill(
     broken = [name for name, value in found.state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise BenchError(f"weights file {file.path.name}: {broken[0]} holds NaN or inf; replace it by a good copy")
+    whole = [
+        name for name, value in expected.items() if value.is_floating_point() > found.state[name].is_floating_point()
+    ]
+    if whole:
+        kind = str(found.state[whole[0]].dtype).removeprefix("torch.")
+        raise BenchError(
+            f"weights file {file.path.name}: {whole[0]} holds {kind}, as quantised weights do; save them as float32"
+        )
     try:
         network.load_state_dict(found.state)
     except (RuntimeError, ValueError) as error:  # what a layer itself says of the format
