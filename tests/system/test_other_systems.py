@@ -176,7 +176,7 @@ def test_a_reader_that_went_away_on_windows_has_what_it_wanted(
 ) -> None:
     """Windows says "invalid argument" of a pipe that nobody reads, which elsewhere would be a mistake."""
 
-    def fails(text: str, nl: bool) -> None:
+    def fails(text: str, **options: object) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     redirected = []

@@ -349,3 +349,13 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     extractor = parse(EXTRACTORS, name).build(Setup())
     assert vector(extractor).shape == (512,)
     assert isinstance(extractor.preprocess, Preprocess)
+
+
+def test_what_the_function_sets_for_torch_ends_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "greedy.py"
+    file.write_text(
+        "import torch\n\ndef make():\n    torch.set_default_dtype(torch.float64)\n    raise ValueError('no')\n"
+    )
+    with pytest.raises(BenchError, match="it raised ValueError"):
+        parse(EXTRACTORS, f"module:{file}:make").build(Setup())
+    assert torch.get_default_dtype() == torch.float32

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import statistics
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,9 @@ processor has it and the neighbours stay the same, else fused."""
 BATCHES = (8, 4, 2, 1)
 """Sizes that are tried, the first that gives the same bits as one image alone; more than 8 was not faster."""
 
+
+_tracing = threading.Lock()
+"""torch follows one network at a time: meanwhile it replaces how every module of the process is called."""
 
 KNOWN_TORCH = ((2, 2), (2, 16))
 """From this version on, and before that one, torch's private operators of oneDNN are known to do what is wanted."""
@@ -188,7 +192,8 @@ def _traced(network: Any) -> Any:
         def is_leaf_module(self, module: Any, name: str) -> bool:
             return _pads_to_same(module) or super().is_leaf_module(module, name)
 
-    return torch.fx.GraphModule(network, Tracer().trace(network))
+    with _tracing:
+        return torch.fx.GraphModule(network, Tracer().trace(network))
 
 
 def _folded(graph: Any) -> Any:

@@ -94,11 +94,15 @@ def own_backbone(setup: Setup, *, source: str = "") -> Backbone:
         raise BenchError(f"{called}: there is no file {printable(file)}; write module:FILE.py:FUNCTION")
     sources = sources_of(called, file)
     make = _function(called, file, sources[file], function if colon else "")
+    kept, threads = torch.get_default_dtype(), torch.get_num_threads()
     with seeded(setup.seed), _importing_from(file.parent):
         try:
             made = make()
         except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise BenchError(f"{called}: it raised {short(error)}") from error
+        finally:  # what it sets for itself is not for the methods after it
+            torch.set_default_dtype(kept)
+            torch.set_num_threads(threads)
     network, preprocess = _checked(called, made)
     dimensions = _tried(called, network, preprocess)
     how = "by a function of it" if isinstance(preprocess, OwnPreprocess) else in_words(preprocess)
