@@ -93,7 +93,7 @@ NETWORKS := squeezenet1_0,$(RMAC),$(RMAC)+color,$(RMAC)+sift+color,$(FINE),$(FIN
 LITE := efficientnet_lite0
 LITE_TUNED := mine/efficientnet_lite0-grocery.pth
 LITE_BEST := :pool=rmac:flip=true:whiten=512:level=0.5
-LITES := $(LITE),$(LITE)$(LITE_BEST),$(LITE)$(LITE_BEST)+sift+color,$(LITE):weights=$(LITE_TUNED):pool=rmac:flip=true:whiten=256:level=0.5
+LITES := $(LITE),$(LITE)$(LITE_BEST),$(LITE):weights=$(LITE_TUNED):pool=rmac:flip=true:whiten=256:level=0.5
 GROCERY := $(BIN)/python -m benchmark run --dataset grocery --data-root GroceryStoreDataset --overwrite
 
 grocery: $(READY) $(TUNED) $(LITE_TUNED)  ## what was chosen on val, on the test list; needs the clone, and SqueezeNet's weights in WEIGHTS
