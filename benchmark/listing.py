@@ -18,7 +18,7 @@ from retrieval_bench.core import BenchError
 from retrieval_bench.registry import ALL, CLEANINGS, Entry, unknown_name
 
 WIDTH = 80
-NAMES = 16
+NAMES = 18
 """Columns of a name, and of an option."""
 SHOWN_NETWORKS = ("resnet18", "resnet50", "vgg16", "squeezenet1_0", "mobilenet_v3_small", "vit_b_16")
 """Of torchvision's networks, those that the short list names."""

@@ -286,7 +286,7 @@ def test_list_shows_a_family_on_a_screen() -> None:
 def test_list_explains_one_thing_with_its_options() -> None:
     text = call("list", "sift").stdout
     assert text.startswith("sift (method, family local)\n")
-    assert re.search(r"^  encode +fisher +how the descriptors of an image become one vector", text, re.M)
+    assert re.search(r"^  encode +fisher +how the descriptors of an image become one", text, re.M)
     assert re.search(r"^  upright +no +all keypoints point up", text, re.M)
     assert "verify=100" in call("list", "verify").stdout
     assert "timm:NETWORK" in call("list", "timm").stdout
