@@ -32,7 +32,7 @@ def _run(root: Path, where: Where, progress: Progress) -> Iterator[Finding]:
     if absent:
         raise BenchError(f"{absent[0]} is not there; run this in a clone of the project")
     progress("pytest", 0, 1)
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", *FILES]
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", *FILES]
     words += ["-m", "not slow"] if where.dry else []
     done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     last = (done.stdout.strip().splitlines() or [""])[-1]
