@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+import shlex
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,7 +28,10 @@ from retrieval_bench.extractors.deep.checkpoint_unwrapping import Unwrapped, unw
 from retrieval_bench.extractors.deep.weights import state_sha256
 from retrieval_bench.registry import EXTRACTORS, parse
 from retrieval_bench.system.checkpoint import facts_of, save_weights
+from tests.support.command import call
+from tests.support.paths import ROOT
 from tests.support.pictures import photo_of
+from tests.support.shop import shelf_at
 
 HEAD = ("head.",)
 
@@ -446,3 +451,18 @@ def test_the_network_that_weights_fit_is_named(name: str) -> None:
 def test_weights_that_are_of_no_known_network_are_said_to_be_of_none() -> None:
     assert nearest_network.nearest({"stem.weight": torch.zeros(1)}) == ""
     assert nearest_network.nearest([1]) == ""
+
+
+@pytest.mark.slow(reason="a run with two networks")
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "deep.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(import torch\n[^`]*last\.ckpt[^`]*)```", page)
+    (command,) = re.findall(r"^python -m benchmark (.*weights=last\.ckpt.*)$", page, re.M)
+    shelf_at(tmp_path / "my_shop")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "deep.md", "exec"), {})
+    result = call(*shlex.split(command), "--json")
+    assert result.exit_code == 0, result.output
+    wrapped, packaged = json.loads(result.stdout)["rows"]
+    assert wrapped["weights"]["unwrapped"] == "unwrapped state_dict, prefix model. stripped"
+    assert packaged["method"] == "efficientnet_lite0"
