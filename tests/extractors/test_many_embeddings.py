@@ -53,7 +53,10 @@ print(json.dumps({"seconds": time.process_time() - before, "MiB": peak, "scores"
 @pytest.mark.slow(reason="100,000 vectors, a minute of two cores")
 def test_a_hundred_thousand_vectors_take_less_than_a_minute_and_a_half_gibibyte(tmp_path: Path) -> None:
     """Seconds are of the processor: what else runs on the machine then does not count."""
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, pq = (
+        pytest.importorskip(name, reason="the extra parquet is not installed")
+        for name in ("pyarrow", "pyarrow.parquet")
+    )
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((LABELS, D), np.float32)[np.arange(N) % LABELS]
     rows += 2 * rng.standard_normal((N, D), np.float32)

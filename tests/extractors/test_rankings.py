@@ -130,6 +130,23 @@ def test_equal_scores_are_ties_and_ranks_are_none(tmp_path: Path) -> None:
     assert "has ranks and no scores, so there are no ties" in met(data, tmp_path / "a.csv")[0]
 
 
+def test_scores_that_float32_cannot_tell_apart_are_no_ties(tmp_path: Path) -> None:
+    """Among them two equal ones, which stay a tie; another query's scores stay as they are."""
+    data = shop(4, 3)
+    first, second, *rest = data.query.ids
+    items = data.gallery.ids[:4]
+    lines = [(first, item, 1e9 + far) for item, far in zip(items, (3, 2, 2, 1), strict=True)]
+    lines += [(second, item, far) for item, far in zip(items, (0.5, 0.25, 0.25, 0.125), strict=True)]
+    lines += [(query, items[0], 1.0) for query in rest]
+    (part,) = Pipeline(parse_method(f"ranking:{trec(tmp_path / 'a.run', lines)}"), Setup(), "exact").parts
+    extractor = part.extractor
+    searcher = extractor.searcher(extractor.describe_split(data.gallery, "gallery"))
+    found = searcher(extractor.describe_split(data.query.take([0, 1]), "query"), 4)
+    assert found.indices[0].tolist() == found.indices[1].tolist()
+    assert found.distances[0].tolist() == [0, 1, 1, 2]
+    assert found.distances[1].tolist() == [-0.5, -0.25, -0.25, -0.125]
+
+
 def test_the_depth_is_told(tmp_path: Path) -> None:
     data = shop(4, 3)
     lines = lines_of(data)

@@ -29,26 +29,35 @@ def npz(file: Path, rows: np.ndarray = ROWS, ids: tuple[str, ...] = IDS) -> Path
 
 
 def parquet(file: Path, rows: np.ndarray = ROWS, ids: tuple[str, ...] = IDS) -> Path:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, pq = (
+        pytest.importorskip(name, reason="the extra parquet is not installed")
+        for name in ("pyarrow", "pyarrow.parquet")
+    )
     pq.write_table(pa.table({"id": list(ids), "vector": list(rows)}), file)
     return file
 
 
 def fixed_parquet(file: Path, rows: np.ndarray = ROWS, ids: tuple[str, ...] = IDS) -> Path:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, pq = (
+        pytest.importorskip(name, reason="the extra parquet is not installed")
+        for name in ("pyarrow", "pyarrow.parquet")
+    )
     lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
     pq.write_table(pa.table({"path": list(ids), "emb": lists}), file)
     return file
 
 
 def wide_parquet(file: Path, rows: np.ndarray = ROWS, ids: tuple[str, ...] = IDS) -> Path:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, pq = (
+        pytest.importorskip(name, reason="the extra parquet is not installed")
+        for name in ("pyarrow", "pyarrow.parquet")
+    )
     pq.write_table(pa.table({"id": list(ids), **{f"e{place}": column for place, column in enumerate(rows.T)}}), file)
     return file
 
 
 def hdf5(file: Path, rows: np.ndarray = ROWS, ids: tuple[str, ...] = IDS) -> Path:
-    h5py = pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
     with h5py.File(file, "w") as opened:
         opened["shop/features"] = rows
         opened["shop/ids"] = list(ids)
@@ -148,7 +157,10 @@ def test_several_arrays_are_chosen_by_name(tmp_path: Path) -> None:
 
 
 def test_columns_are_chosen_by_how_their_names_begin(tmp_path: Path) -> None:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, pq = (
+        pytest.importorskip(name, reason="the extra parquet is not installed")
+        for name in ("pyarrow", "pyarrow.parquet")
+    )
     columns = {"id": [7, 8, 9], "price": [1.0, 2.0, 3.0], "e0": ROWS[:, 0], "e1": ROWS[:, 1], "label": ["x", "y", "z"]}
     pq.write_table(pa.table(columns), tmp_path / "v.parquet")
     found = read_vectors(tmp_path / "v.parquet", "embeddings:v", "e", "id")
@@ -159,7 +171,10 @@ def test_columns_are_chosen_by_how_their_names_begin(tmp_path: Path) -> None:
 
 
 def test_lists_of_several_lengths_and_missing_values_are_refused(tmp_path: Path) -> None:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, pq = (
+        pytest.importorskip(name, reason="the extra parquet is not installed")
+        for name in ("pyarrow", "pyarrow.parquet")
+    )
     for vectors, ids, sentence in (
         ([[1.0], [1.0, 2.0]], ["a", "b"], "do not all have one length"),
         ([[1.0], None], ["a", "b"], "rows without a value in vector"),

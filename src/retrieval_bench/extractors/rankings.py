@@ -97,7 +97,7 @@ class FileSearcher:
         rows = row_of[stored.found]
         order = np.lexsort((rows, stored.distances, stored.asked))
         order = order[rows[order] >= 0]
-        self._rows, self._distances = rows[order], stored.distances[order].astype(np.float32)
+        self._rows, self._distances = rows[order], _told_apart(stored.distances[order], stored.asked[order])
         self._starts = np.searchsorted(stored.asked[order], np.arange(len(stored.queries) + 1))
 
     def __call__(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
@@ -115,6 +115,22 @@ class FileSearcher:
             m = min(k, len(rows))
             indices[place, :m], distances[place, :m] = rows[:m], far[:m]
         return Ranking(indices, distances)
+
+
+def _told_apart(distances: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Ascending float64 distances of each query -> float32, in which no two that differ have become equal.
+
+    Where rounding would make them so (scores such as 1e9 + 1), the query's distances become 0, 1, 2, ..., equal ones
+    the same number: nobody compares these numbers between queries.
+    """
+    rounded = distances.astype(np.float32)
+    same_query = asked[1:] == asked[:-1]
+    merged = same_query & (distances[1:] != distances[:-1]) & (rounded[1:] == rounded[:-1])
+    if not merged.any():
+        return rounded
+    steps = np.concatenate(([0], np.cumsum(same_query & (distances[1:] != distances[:-1]))))
+    starts = np.searchsorted(asked, asked)  # the first row of each one's query
+    return np.where(np.isin(asked, asked[1:][merged]), steps - steps[starts], rounded).astype(np.float32)
 
 
 @EXTRACTORS(

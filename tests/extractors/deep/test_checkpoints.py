@@ -146,6 +146,13 @@ def test_the_choice_among_several_is_told(tmp_path: Path, caplog: pytest.LogCapt
     assert caplog.messages == ["weights file tiny.pth: unwrapped model_ema, taken before model"]
 
 
+def test_names_with_and_without_a_prefix_are_two_networks(tmp_path: Path) -> None:
+    both = {**OTHER, **{f"module.{name}": value for name, value in OURS.items()}}
+    with pytest.raises(BenchError, match="holds several networks that fit, module, the names without a prefix; save"):
+        filled(written(tmp_path, both), headless())
+    filled(written(tmp_path, {**OURS, **{f"module.{name}": value for name, value in OURS.items()}}), headless())
+
+
 def test_where_no_rule_says_which_network_is_meant_none_is_taken(tmp_path: Path) -> None:
     with pytest.raises(BenchError) as told:
         filled(written(tmp_path, {"left": OURS, "right": OTHER}), headless())

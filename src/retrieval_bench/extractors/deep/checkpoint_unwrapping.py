@@ -100,16 +100,18 @@ def unwrapped(
     and no rule says which is meant.
     """
     needed = needed_of(expected)
-    fitting = [place for place in places(content, expected, rename) if _fits(place, needed, expected, ignore)]
+    whole = [place for place in places(content, expected, rename) if _is_whole(place, needed)]
+    fitting = [place for place in whole if not unknown_names(place.inside, expected, ignore)]
     if not fitting:
         return None
     fitting.sort(key=lambda place: place.rank)
     first, *others = fitting
     equal = [place for place in others if place.rank == first.rank]
+    equal += [place for place in whole if _around(place, first)]
     if equal and not all(_alike(first, place, needed) for place in equal):
         raise BenchError(
-            f"holds several networks that fit, {', '.join(map(str, (first, *equal)))}; save the state dict of the one "
-            "that is meant in a file of its own"
+            f"holds several networks that fit, {', '.join(map(_named, (first, *equal)))}; save the state dict of the "
+            "one that is meant in a file of its own"
         )
     return Unwrapped(_state_of(first, expected), _told(first, others), bool(others))
 
@@ -165,12 +167,23 @@ def unknown_names(inside: Mapping[str, Any], expected: Mapping[str, Any], ignore
     return [name for name in others if name.rpartition(".")[2] != COUNTER]
 
 
-def _fits(place: Place, needed: Mapping[str, Any], expected: Mapping[str, Any], ignore: tuple[str, ...]) -> bool:
+def _is_whole(place: Place, needed: Mapping[str, Any]) -> bool:
+    """Every name that the network needs is there, in the right shape."""
     if place.matches < len(needed):
         return False
     inside = place.inside
-    right = all(name in inside and inside[name].shape == value.shape for name, value in needed.items())
-    return right and not unknown_names(inside, expected, ignore)
+    return all(name in inside and inside[name].shape == value.shape for name, value in needed.items())
+
+
+def _around(place: Place, inner: Place) -> bool:
+    """The place lies in the same dict, and the other one within it: names with and without one more prefix."""
+    return (
+        place.inner is inner.inner and len(place.prefix) < len(inner.prefix) and inner.prefix.startswith(place.prefix)
+    )
+
+
+def _named(place: Place) -> str:
+    return str(place) or "the names without a prefix"
 
 
 def _alike(one: Place, other: Place, needed: Mapping[str, Any]) -> bool:
@@ -202,5 +215,5 @@ def _told(place: Place, others: list[Place]) -> str:
     left = [name for name in place.inner.written if not name.startswith(place.prefix)]
     if left:
         steps.append(f"left out {left[0]}{f' and {len(left) - 1} more' if left[1:] else ''}")
-    steps += [f"taken before {', '.join(str(one) or 'the names without a prefix' for one in others)}"] if others else []
+    steps += [f"taken before {', '.join(map(_named, others))}"] if others else []
     return ", ".join(steps)
