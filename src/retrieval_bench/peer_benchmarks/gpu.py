@@ -17,7 +17,7 @@ from typing import Any
 from retrieval_bench.core import BenchError
 from retrieval_bench.records.environment import environment, now
 from retrieval_bench.system.cores import usable_cores
-from retrieval_bench.system.device import gpu_is_there, gpu_settings
+from retrieval_bench.system.device import gpu_is_there, gpu_settings, steady
 from retrieval_bench.system.files import write_whole
 from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import Stopwatch, steady_allocator
@@ -147,6 +147,7 @@ def run(where: Where, sections: Mapping[str, Run], out: Path, progress: Progress
         BenchError: `out` cannot be written.
     """
     folder = out / folder_of(where.card)
+    steady(where.device)  # before the settings are read: they are those under which all is measured
     outcome = GpuRecord(where, _facts(where), [])
     for name, work in sections.items():
         section = GpuSection(name)

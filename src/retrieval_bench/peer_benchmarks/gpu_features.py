@@ -7,6 +7,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from retrieval_bench.peer_benchmarks.throughput import throughput
 from retrieval_bench.registry import DATASETS, EXTRACTORS
 from retrieval_bench.system.device import on_gpu
 from retrieval_bench.system.progress import Progress
+from retrieval_bench.system.threads import mapped
 from retrieval_bench.system.timing import Stopwatch, pinned, waiting
 
 NETWORKS = ("efficientnet_lite0", "resnet50", "vit_b_16", "squeezenet1_0", "mobilenet_v3_small", "convnext_tiny")
@@ -50,11 +52,21 @@ def agree(where: Where, progress: Progress) -> Iterator[Finding]:
         yield Finding(f"{name}: CPU and {where.device} apart", apart, "", f"at most {BOUND:g}", apart <= BOUND)
         kept = agreement(wide, other)
         yield Finding(f"{name}: same 10 nearest, float32", kept)
+        network = there.describe
         kinds = ("bfloat16", "float16") if on_gpu(where.device) else ("bfloat16",)
         for kind in kinds:
-            with torch.autocast(where.device, dtype=getattr(torch, kind)), pinned(where.threads):
+            there.describe = partial(_in, where.device, getattr(torch, kind), network)
+            with pinned(where.threads):
                 narrow = there.transform(images)
             yield Finding(f"{name}: same 10 nearest, {kind} against float32", agreement(other, narrow))
+
+
+def _in(device: str, dtype: Any, network: Callable[[Any], Any], batch: Any) -> Any:
+    """What the network makes of a batch where torch computes in `dtype`; autocast is of a thread, so it is set here."""
+    import torch
+
+    with torch.autocast(device, dtype=dtype):
+        return network(batch).float()
 
 
 def speed(where: Where, progress: Progress) -> Iterator[Finding]:
@@ -90,7 +102,11 @@ def _timed(name: str, split: Split, paths: Sequence[Path], where: Where) -> Iter
             yield Finding(f"{name}: {compute}, of the card's bfloat16 peak", found.of_peak)
         if found.single.value is not None:
             yield Finding(f"{name}: {compute}, one image, p50", found.single.value, "ms")
-    backbone: Any = EXTRACTORS[name].build(setup, compute="float32").backbone
+    extractor: Any = EXTRACTORS[name].build(setup, compute="float32")
+    backbone = extractor.backbone
+    with pinned(1):
+        decoding = _rate(lambda: _decode(split, extractor.preprocess, where.threads), len(split), rounds)
+    yield Finding(f"{name}: JPEG to tensors, {where.threads} threads, no network", decoding, "images/s")
     few = paths[: 8 if where.dry else 256]
     loop = _rate(lambda: plain_loop(backbone.network, backbone.preprocess, few, where.device), len(few), rounds)
     yield Finding(f"{name}: plain loop, one image after the other", loop, "images/s")
@@ -98,6 +114,11 @@ def _timed(name: str, split: Split, paths: Sequence[Path], where: Where) -> Iter
     yield Finding(f"{name}: DataLoader, batches of {BATCH}, float32", with_loader, "images/s")
     for compute, rate in rates.items():
         yield Finding(f"{name}: ours, {compute}, x DataLoader", rate / with_loader)
+
+
+def _decode(split: Split, preprocess: Preprocess, threads: int) -> None:
+    for _ in mapped(lambda row: preprocess(middle(split.images[row])), range(len(split)), threads, in_order=False):
+        pass
 
 
 def plain_loop(network: Any, preprocess: Preprocess, paths: Sequence[Path], device: str) -> None:

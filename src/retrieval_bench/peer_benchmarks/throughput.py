@@ -27,6 +27,8 @@ from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.device import on_gpu
 from retrieval_bench.system.timing import Stopwatch, Time, latencies, pinned, stopwatch, waiting
 
+RESIDENT_BATCH = 128
+"""Images on the card already: as many as keep it busy."""
 JPEG = b"\xff\xd8\xff"
 TARGET = 0.9
 """Images a second from files, as a share of those from ready tensors."""
@@ -171,7 +173,7 @@ def throughput(
         operations(extractor.backbone.network, inputs[0][None]),
         torch.cuda.get_device_name(device) if on_gpu(device) else "",
         tuple(resident),
-        extractor.feeder.portion.size,
+        RESIDENT_BATCH,
     )
 
 
@@ -192,7 +194,7 @@ def _resident(extractor: Any, inputs: list[Any], device: str, rounds: int) -> li
     """Seconds for one batch that is on the GPU already, by the GPU's own clock."""
     import torch
 
-    batch = torch.stack([inputs[number % len(inputs)] for number in range(extractor.feeder.portion.size)])
+    batch = torch.stack([inputs[number % len(inputs)] for number in range(RESIDENT_BATCH)])
     batch = batch.to(device).contiguous(memory_format=torch.channels_last)
     seconds = []
     for number in range(rounds + 3):
