@@ -44,6 +44,19 @@ def test_a_section_that_breaks_keeps_what_it_found_and_the_next_runs(tmp_path: P
     assert "ended early: RuntimeError" in outcome.text()
 
 
+def test_a_section_that_is_not_run_again_stays_unless_the_libraries_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu.run(DRY, {"bad": half, "fine": good}, tmp_path, silent)
+    again = gpu.run(DRY, {"bad": good}, tmp_path, silent)
+    assert [(one.name, one.failed) for one in again.sections] == [("fine", False), ("bad", False)]
+    monkeypatch.setattr(gpu, "LIBRARIES", ("numpy",))
+    other = gpu.run(DRY, {"more": good}, tmp_path, silent)
+    assert [one.name for one in other.sections] == ["more"]
+    (tmp_path / "cpu" / gpu.RECORD).write_text('{"sections": 3}', encoding="utf-8")
+    assert len(gpu.run(DRY, {"fine": good}, tmp_path, silent).sections) == 1
+
+
 def test_what_is_not_met_fails_its_section() -> None:
     section = gpu.GpuSection("a", findings=[Finding("apart", 2.0, "", "at most 1", False)])
     assert section.failed

@@ -66,9 +66,11 @@ class Finding:
 
 @dataclass
 class GpuSection:
-    """name: of the section. error: what ended it early, "" where nothing did."""
+    """name: of the section. error: what ended it early, "" where nothing did. commit, created: of the code that ran."""
 
     name: str
+    commit: str = ""
+    created: str = ""
     seconds: float = 0.0
     error: str = ""
     findings: list[Finding] = field(default_factory=list)
@@ -98,7 +100,8 @@ class GpuRecord:
         kind = " A dry run on the CPU: it says that the code runs, and nothing of speed." if self.where.dry else ""
         lines = [f"{self.where.card}, {self.facts['created'][:10]}, {self._versions()}.{kind}", ""]
         for section in self.sections:
-            lines += [f"**{section.name}** ({section.seconds:.0f} s)", "", "| measured | value | wanted |"]
+            version = f", {section.commit[:12]}" if section.commit else ""
+            lines += [f"**{section.name}** ({section.seconds:.0f} s{version})", "", "| measured | value | wanted |"]
             lines += ["|---|---:|---|", *(f"| {' | '.join(one.cells())} |" for one in section.findings)]
             if section.error:
                 lines.append(f"| ended early | failed | {section.error.replace('|', '/')} |")
@@ -134,6 +137,8 @@ def place(dry: bool) -> Where | None:
 def run(where: Where, sections: Mapping[str, Run], out: Path, progress: Progress) -> GpuRecord:
     """Run sections in their order; the record is written anew after each, so that none is lost.
 
+    A section of the record that is there already stays, unless it is run again, or the libraries or settings differ.
+
     Args:
         where: see `place`.
         sections: name -> what yields its findings.
@@ -148,9 +153,11 @@ def run(where: Where, sections: Mapping[str, Run], out: Path, progress: Progress
     """
     folder = out / folder_of(where.card)
     steady(where.device)  # before the settings are read: they are those under which all is measured
-    outcome = GpuRecord(where, _facts(where), [])
+    facts = _facts(where)
+    commit = f"{facts['commit'] or ''}{'-dirty' if facts['dirty'] else ''}"
+    outcome = GpuRecord(where, facts, [one for one in _kept(folder / RECORD, facts) if one.name not in sections])
     for name, work in sections.items():
-        section = GpuSection(name)
+        section = GpuSection(name, commit, now())
         outcome.sections.append(section)
         with Stopwatch() as watch:
             try:
@@ -165,6 +172,23 @@ def run(where: Where, sections: Mapping[str, Run], out: Path, progress: Progress
         except OSError as error:
             raise BenchError(f"--out {out}: cannot be written ({error.strerror}); name another folder") from None
     return outcome
+
+
+def _kept(file: Path, facts: Mapping[str, Any]) -> list[GpuSection]:
+    """The sections of a record that were measured with the same libraries and settings."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if any(record[name] != facts[name] for name in ("processor", "cores", "libraries", "settings")):
+            return []
+        return [
+            GpuSection(
+                *(one["name"], one["commit"], one["created"], one["seconds"], one["error"]),
+                [Finding(**finding) for finding in one["findings"]],
+            )
+            for one in record["sections"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or one that another version wrote
+        return []
 
 
 def _named(name: str, progress: Progress) -> Progress:
