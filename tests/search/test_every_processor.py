@@ -19,8 +19,9 @@ AVX2 = ("haswell", "znver2", "znver3")
 AVX512 = ("skylake-avx512", "icelake-server", "rocketlake", "sapphirerapids", "graniterapids", "znver4", "znver5")
 NEON = ("neoverse-n1", "neoverse-v1")
 VNNI = AVX512[1:]
+TILES = ("sapphirerapids", "graniterapids")
 
-WORK = re.compile(r"\b(vfmadd\w+|fmla|vpdpbusd\w*|vpopcnt\w+|vpshufb|cnt|vaddpd|fadd|vsubpd|vmulpd)\b")
+WORK = re.compile(r"\b(vfmadd\w+|fmla|vpdpbusd\w*|tdpbsud|vpopcnt\w+|vpshufb|cnt|vaddpd|fadd|vsubpd|vmulpd)\b")
 STACK = re.compile(r"\(%[re]sp|\[sp\b")
 WIDTHS = {"avx512": "zmm", "avx2": "ymm", "neon": "v"}
 
@@ -37,7 +38,7 @@ def loops(kernel: emit.Kernel, cpu: str) -> list[emit.Loop]:
     found += [scan_loops.bits_loop(size, 1, kernel.lanes // 2) for size in (1, 2, 4)]
     found.append(scan_loops.bits_loop(1, 4, kernel.lanes // 2))
     if cpu in VNNI:
-        found += code_loops.LOOPS.values()
+        found += [loop for (how, _), loop in code_loops.LOOPS.items() if how != "tiles" or cpu in TILES]
     for element in (emit.F32, lane_sums.F64):
         found += [
             lane_sums.lane_sums_loop(term, lane_sums.rows_at_once(kernel.lanes), element)

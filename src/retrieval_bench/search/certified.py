@@ -28,7 +28,7 @@ import numpy as np
 from numba import types
 
 from retrieval_bench.core import BenchError, Distance, Ranking
-from retrieval_bench.search import emit, jit, kernels
+from retrieval_bench.search import emit, jit, kernels, tile_loops
 from retrieval_bench.search.bounds import LENGTH as NORM
 from retrieval_bench.search.bounds import compiled_shifts, distance_limit, score_limit
 from retrieval_bench.search.caches import caches
@@ -42,7 +42,7 @@ from retrieval_bench.search.checks import (
     check_threads,
     room_for,
 )
-from retrieval_bench.search.code_loops import TOGETHER, tile_of
+from retrieval_bench.search.code_loops import queries_together, steps_of, tile_of
 from retrieval_bench.search.emit import borrowed, lowest_bit
 from retrieval_bench.search.float_mode import tiny_numbers_kept
 from retrieval_bench.search.kernels import (
@@ -93,10 +93,10 @@ _in_place = numba.njit(nogil=True, error_model="numpy", inline="always")
 
 
 def inner_loop(kernel: str) -> str:
-    """The way to scan codes that goes with a kernel of the float32 engine: "vnni512", "vnni256" or "plain"."""
+    """The way to scan codes that goes with a kernel of the float32 engine: "tiles", "vnni512", "vnni256" or "plain"."""
     features = emit.cpu_features()
     if kernel == "avx512" and "avx512vnni" in features:
-        return "vnni512"
+        return "tiles" if tile_loops.usable() else "vnni512"
     if kernel in ("avx512", "avx2") and ("avxvnni" in features or {"avx512vnni", "avx512vl"} <= features):
         return "vnni256"
     return "plain"
@@ -109,6 +109,10 @@ def inner_loop(kernel: str) -> str:
 def scanner(how: str, together: int, asked: str, dtype: str) -> Any:
     """`scan` below, compiled for one way of scanning, blocks of `together` queries, and dtypes of queries and rows."""
     tile = tile_of(how, together)
+    in_tiles = how == "tiles" and together > 1
+    prepare, give_back = (
+        (tile_loops.shape_tiles, tile_loops.release_tiles) if in_tiles else (tile_loops.nothing, tile_loops.nothing)
+    )
 
     def scan(  # type: ignore[no-untyped-def]
         kind: int, queries: np.ndarray, query_squares: np.ndarray, query_factors: np.ndarray, query_facts: np.ndarray,
@@ -144,6 +148,7 @@ def scanner(how: str, together: int, asked: str, dtype: str) -> Any:
         near[:] = np.inf
         who[:] = -1
         rescored[:] = 0
+        prepare()
         for base in range(0, blocks, group):
             counts[:] = 0
             worst[:] = np.inf
@@ -181,6 +186,7 @@ def scanner(how: str, together: int, asked: str, dtype: str) -> Any:
                         kind, block, r, queries, query_squares, query_factors, query_facts, terms, rows, squares,
                         factors, centre_length, candidates[place, :left], near, who, rescored, budget, at, four,
                     )  # fmt: skip
+        give_back()
         for query in range(len(queries)):
             if terms[query // together, LIMIT, query % together] == np.inf and rescored[query] >= 0:
                 rescored[query] = -rescored[query] - 1
@@ -355,7 +361,7 @@ class CertifiedIndex:
         self._centre = find_centre(distance, gallery)
         self._centre_length = float(np.sqrt((self._centre**2).sum()))
         panels = -(-self._n // ROWS)
-        self._codes = np.empty((panels, -(-self.dim // FOUR), ROWS, FOUR), np.uint8)
+        self._codes = np.empty((panels, steps_of(self.inner_loop, self.dim), ROWS, FOUR), np.uint8)
         self._facts = np.empty((panels, 4, ROWS), np.float32)
         self._largest_norm = 0.0
         kind = KINDS[distance]
@@ -441,21 +447,23 @@ class CertifiedIndex:
         Many queries are dealt out to the threads; of few, each thread scans its own stretch of the gallery.
         """
         q, budget = len(some), rescore_budget(self._n, k)
-        together, layers = (1, 2) if q < FEW_QUERIES else (TOGETHER, 1)
+        together, layers = (1, 2) if q < FEW_QUERIES else (queries_together(self.inner_loop), 1)
         kept = self._rows
         scan = scanner(self.inner_loop, together, asked.values.dtype.name, kept.values.dtype.name)
-        _, quantise_queries = quantiser()
+        _, quantise = quantiser()
+        steps = self._codes.shape[1]
+        side_by_side = tile_loops.STEPS if self.inner_loop == "tiles" and layers == 1 else 1
         threads = max(1, min(most_threads or numba.get_num_threads(), q * self._codes.size // _WORK_PER_THREAD))
         blocks = -(-q // together)
         by_query = blocks >= 4 * threads
         total = blocks if by_query else len(self._codes)
         threads = max(1, min(threads, total))
-        shared = None if by_query else quantise_queries(some, together, layers)
+        shared = None if by_query else quantise(some, together, layers, steps, side_by_side)
 
         def part(begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             lines = slice(begin * together, end * together) if by_query else slice(None)
             panels, first = (slice(None), 0) if by_query else (slice(begin, end), begin * ROWS)
-            codes, starts, terms = shared or quantise_queries(some[lines], together, layers)
+            codes, starts, terms = shared or quantise(some[lines], together, layers, steps, side_by_side)
             scratch = self._scratch(together, len(codes), k)
             mine = asked.part(lines)
             near, who = np.empty((len(mine.values), k)), np.empty((len(mine.values), k), np.int64)
@@ -527,7 +535,7 @@ def compile_for(inner_loop: str, dtype: str = "float32") -> None:
         compiled_shifts()
         quantiser()
         scanner(inner_loop, 1, "float32", dtype)
-        scanner(inner_loop, TOGETHER, "float32", dtype)
+        scanner(inner_loop, queries_together(inner_loop), "float32", dtype)
 
 
 def rescore_budget(n: int, k: int) -> int:

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from retrieval_bench.search import emit
+from retrieval_bench.search import emit, tile_loops
 from retrieval_bench.search.emit import I64, Loop
 from retrieval_bench.search.quantise import (
     ERROR,
@@ -176,13 +176,27 @@ LOOPS = {
     ("vnni512", 1): tile_loop(1, 2, 16),
     ("vnni256", TOGETHER): tile_loop(TOGETHER, 1, 8),
     ("vnni256", 1): tile_loop(1, 2, 8),
+    ("tiles", tile_loops.TOGETHER): tile_loops.tiles_loop(),
 }
 
 
+def queries_together(how: str) -> int:
+    """Queries of a block, of those that are not few."""
+    return tile_loops.TOGETHER if how == "tiles" else TOGETHER
+
+
+def steps_of(how: str, dim: int) -> int:
+    """Steps of FOUR dimensions that codes have, filled up with zeros."""
+    steps = -(-dim // FOUR)
+    return -(-steps // tile_loops.STEPS) * tile_loops.STEPS if how == "tiles" else steps
+
+
 def tile_of(how: str, together: int) -> Any:
-    """`tile_plain`, or the emitted loop that equals it, for blocks of 1 query (two layers) or TOGETHER (one layer)."""
+    """`tile_plain`, or the emitted loop that equals it, for blocks of 1 query (two layers) or more (one layer)."""
     if how == "plain":
         return tile_plain
+    if how == "tiles" and together == 1:
+        how = "vnni512"  # one query in a tile would leave 15 of 16 lines empty
     loop, layers = LOOPS[how, together], 2 if together == 1 else 1
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:

@@ -20,6 +20,7 @@ def report() -> dict[str, Any]:
     import numba
 
     from retrieval_bench.search import emit, jit
+    from retrieval_bench.search.certified import inner_loop
     from retrieval_bench.search.index import kernel_for
 
     kernel = kernel_for()
@@ -36,6 +37,7 @@ def report() -> dict[str, Any]:
             "plain loops" if kernel.lanes == 1 else f"{kernel.blocks[-1]} queries x {rows} rows, {kernel.lanes} lanes"
         ),
         "queries in a block": list(kernel.blocks),
+        "scan of int8 codes": inner_loop(kernel.name),
         "usable cores": usable_cores(),
         "numba threads": numba.get_num_threads(),
         "threading layer": "Python threads around kernels that release the GIL",

@@ -63,7 +63,9 @@ def quantiser() -> tuple[Any, Any]:
             jit.compiled(quantise_rows, types.none(rows, array(f32, 1), array(types.uint8, 4), array(f32, 3))),
             jit.compiled(
                 quantise_queries,
-                types.Tuple((array(types.int8, 4), array(types.int32, 2), array(f32, 3)))(array(f32, 2), i64, i64),
+                types.Tuple((array(types.int8, 4), array(types.int32, 2), array(f32, 3)))(
+                    array(f32, 2), i64, i64, i64, i64
+                ),
             ),
         )
 
@@ -137,18 +139,25 @@ def _coded_twice(values: np.ndarray, first: np.float32, second: np.float32, line
     return lost, square, known, part, rest
 
 
-def quantise_queries(queries: np.ndarray, together: int, layers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def quantise_queries(
+    queries: np.ndarray, together: int, layers: int, steps: int, side_by_side: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes of (q, d) float32 queries, `together` in a block, with one or two layers of codes each.
 
+    steps: of four dimensions; no fewer than d / 4, those past d are 0. side_by_side: of these steps, how many of one
+    query lie side by side: 1, or, for one layer, a divisor of `steps`.
+
     Returns
-    codes: (blocks, ceil(d / 4), layers * together, 4) int8; the second layer stands behind the first.
+    codes: (blocks, steps / side_by_side, layers * together, 4 * side_by_side) int8; the second layer stands behind the
+        first.
     starts: (blocks, layers * together) int32, -128 * (sum of codes): what a sum starts from because rows are + 128.
     terms: (blocks, 5, together) float32: FIRST = s_q, SECOND = t_q, PER_LENGTH = b, PER_ERROR = c of the module's
         derivation, and LIMIT, the threshold: -inf, or +inf for queries that can't be scanned and for padding.
     """
     q, d = queries.shape
-    blocks, steps = (q + together - 1) // together, (d + FOUR - 1) // FOUR
-    codes = np.zeros((blocks, steps, layers * together, FOUR), np.int8)
+    blocks = (q + together - 1) // together
+    wide = FOUR * side_by_side
+    codes = np.zeros((blocks, steps // side_by_side, layers * together, wide), np.int8)
     starts = np.zeros((blocks, layers * together), np.int32)
     terms = np.zeros((blocks, 5, together), np.float32)
     terms[:, LIMIT] = np.inf
@@ -160,9 +169,9 @@ def quantise_queries(queries: np.ndarray, together: int, layers: int) -> tuple[n
         first = _scale(values)
         second = first / np.float32(254.0) if layers == 2 else np.float32(0.0)
         lost, square, known, part, rest = _coded_twice(values, first, second, line, finer)
-        for step in range(steps):
-            for j in range(FOUR):
-                codes[block, step, lane, j] = line[step * FOUR + j]
+        for group in range(len(codes[block])):
+            for j in range(wide):
+                codes[block, group, lane, j] = line[group * wide + j]
         starts[block, lane] = -128 * _total(line)
         if layers == 2:
             for step in range(steps):
