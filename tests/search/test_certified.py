@@ -18,6 +18,7 @@ from retrieval_bench.search.index import ExactIndex
 from retrieval_bench.search.kernels import KINDS
 from retrieval_bench.search.points import find_centre, points
 from retrieval_bench.search.rescore import distances_to_all
+from tests.support import tiles_in_words
 from tests.support.searches import random
 
 DISTANCES = ("cosine", "inner_product", "euclidean")
@@ -411,6 +412,35 @@ def test_emitted_loops_equal_the_plain_one(dim, layers, kernel):
     assert_array_equal(by_query(bits, len(queries)), by_query(plain_bits, len(queries)))
 
 
+@pytest.mark.parametrize("dim", [1, 63, 64, 65, 300])
+@pytest.mark.slow(reason="compiles a loop that few processors can run")
+def test_the_loop_in_tiles_equals_the_plain_one_wherever_it_is_tested(dim, monkeypatch):
+    """Functions that do what the manual says of each instruction stand in its place, so that every processor can."""
+    rng = np.random.default_rng(16)
+    gallery, queries = random(rng, 70, dim), random(rng, 41, dim)
+    gallery[3:9] = [[0.0], [1e-40], [1e30], [1.0], [-1.0], [127.0]]
+    plain, plain_bits, *_ = tiles(queries, gallery, "plain", 1)
+    monkeypatch.setattr(tile_loops, "_do", tiles_in_words.do)
+    monkeypatch.setitem(globals(), "inner_loop", lambda kernel: "tiles")
+    monkeypatch.setitem(globals(), "all_tiles", all_tiles.__wrapped__)
+    tiles_in_words.TILES[:] = 0
+    emitted, bits, *_ = tiles(queries, gallery, "avx512", 1)
+    assert tiles_in_words.TILES.any()
+    assert_array_equal(emitted.view(np.uint32), plain.view(np.uint32))
+    assert_array_equal(by_query(bits, len(queries)), by_query(plain_bits, len(queries)))
+
+
+def test_tiles_can_be_declined(monkeypatch):
+    monkeypatch.setattr(tile_loops, "_given", lambda: True)
+    monkeypatch.setattr(certified.emit, "cpu_features", lambda: frozenset(("avx512vnni", "amx-int8", "amx-tile")))
+    assert inner_loop("avx512") == "tiles"
+    monkeypatch.setenv("RETRIEVAL_BENCH_TILES", "off")
+    assert inner_loop("avx512") == "vnni512"
+    monkeypatch.delenv("RETRIEVAL_BENCH_TILES")
+    monkeypatch.setattr(tile_loops, "_given", lambda: False)  # the system refuses
+    assert inner_loop("avx512") == "vnni512"
+
+
 def by_query(bits, q):
     """(blocks, panels, together) -> (panels, q); blocks of different loops differ in their size."""
     return bits.transpose(1, 0, 2).reshape(bits.shape[1], -1)[:, :q]
@@ -494,7 +524,8 @@ def test_later_writes_to_the_gallery_change_nothing():
 def test_length_dimension_and_bytes():
     index = CertifiedIndex(np.ones((33, 5), np.float32), "inner_product")
     assert (len(index), index.dim) == (33, 5)
-    assert index.bytes == 2 * (2 * 32 * 4) + 2 * (4 * 32 * 4) + 33 * 5 * 4
+    steps = code_loops.steps_of(index.inner_loop, 5)
+    assert index.bytes == 2 * (steps * 32 * 4) + 2 * (4 * 32 * 4) + 33 * 5 * 4
     assert set(DISTANCES) <= set(KINDS)
 
 

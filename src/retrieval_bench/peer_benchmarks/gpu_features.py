@@ -17,7 +17,7 @@ from PIL import Image
 from retrieval_bench.core import Setup, Split
 from retrieval_bench.extractors.deep.fused_inference import has_bfloat16
 from retrieval_bench.extractors.deep.network_features import agreement
-from retrieval_bench.extractors.deep.preprocess import Preprocess, middle
+from retrieval_bench.extractors.deep.preprocess import Preprocess, middle, not_too_long
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.peer_benchmarks.gpu import Finding, Where
 from retrieval_bench.peer_benchmarks.throughput import throughput
@@ -72,7 +72,7 @@ def _in(device: str, dtype: Any, network: Callable[[Any], Any], batch: Any) -> A
 def speed(where: Where, progress: Progress) -> Iterator[Finding]:
     """Images a second from JPEG files to features: this package, a plain loop, a DataLoader, and the card's peak."""
     names = TIMED[2:] if where.dry else TIMED
-    count = 16 if where.dry else 2048
+    count = 16 if where.dry else 1024
     split = _files(count)
     with tempfile.TemporaryDirectory() as folder:
         paths = []
@@ -117,7 +117,9 @@ def _timed(name: str, split: Split, paths: Sequence[Path], where: Where) -> Iter
 
 
 def _decode(split: Split, preprocess: Preprocess, threads: int) -> None:
-    for _ in mapped(lambda row: preprocess(middle(split.images[row])), range(len(split)), threads, in_order=False):
+    for _ in mapped(
+        lambda row: preprocess(not_too_long(split.images[row])), range(len(split)), threads, in_order=False
+    ):
         pass
 
 

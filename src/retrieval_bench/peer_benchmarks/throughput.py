@@ -20,11 +20,12 @@ from PIL import Image
 from retrieval_bench.core import Setup, Split
 from retrieval_bench.experiment.extraction import extract
 from retrieval_bench.extractors.deep.fused_inference import has_bfloat16
-from retrieval_bench.extractors.deep.preprocess import middle
+from retrieval_bench.extractors.deep.preprocess import not_too_long
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.registry import EXTRACTORS
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.device import on_gpu
+from retrieval_bench.system.threads import mapped
 from retrieval_bench.system.timing import Stopwatch, Time, latencies, pinned, stopwatch, waiting
 
 RESIDENT_BATCH = 128
@@ -126,8 +127,9 @@ def throughput(
     device, split = setup.device, as_jpeg(split)
     compute = compute or ("bfloat16" if has_bfloat16(device) else "fused")
     extractor: Any = EXTRACTORS[network].build(setup, compute=compute)
-    with torch.inference_mode():
-        inputs = [extractor.preprocess(middle(split.images[row])) for row in range(len(split))]
+    with pinned(1):
+        ready = mapped(lambda row: extractor.preprocess(not_too_long(split.images[row])), range(len(split)), threads)
+        inputs = list(ready)
     size = extractor.chunk  # as extraction deals them out
 
     def from_files() -> None:

@@ -78,6 +78,7 @@ CHUNK_BYTES = caches().second // 4  # codes that stay in the second-level cache 
 CHUNK_ROWS = 1024
 GROUP = 16  # blocks of queries that a chunk is compared with before the next chunk
 CAPACITY = 1024  # candidates of a query that may wait to be rescored
+QUERIES_PER_THREAD = 32  # from here on, threads share out the queries instead of the gallery
 FEW_QUERIES = 4  # below this a scan waits for memory, and a second layer of query codes costs nothing
 
 
@@ -455,7 +456,7 @@ class CertifiedIndex:
         side_by_side = tile_loops.STEPS if self.inner_loop == "tiles" and layers == 1 else 1
         threads = max(1, min(most_threads or numba.get_num_threads(), q * self._codes.size // _WORK_PER_THREAD))
         blocks = -(-q // together)
-        by_query = blocks >= 4 * threads
+        by_query = q >= QUERIES_PER_THREAD * threads
         total = blocks if by_query else len(self._codes)
         threads = max(1, min(threads, total))
         shared = None if by_query else quantise(some, together, layers, steps, side_by_side)

@@ -23,7 +23,7 @@ from retrieval_bench.extractors.deep.model_folder import in_words, preprocess_of
 from retrieval_bench.extractors.deep.nearest_network import AUXILIARY_HEADS
 from retrieval_bench.extractors.deep.pooling import pooled
 from retrieval_bench.extractors.deep.postprocess import Kept, PostProcess, Tune
-from retrieval_bench.extractors.deep.preprocess import Preprocess, middle, of_recipe
+from retrieval_bench.extractors.deep.preprocess import Preprocess, not_too_long, of_recipe
 from retrieval_bench.registry import EXTRACTORS, Entry
 from retrieval_bench.system.checkpoint import facts_of
 from retrieval_bench.system.device import LANES, Feeder, on_gpu, steady
@@ -176,7 +176,7 @@ class NetworkFeatures:
         vectors = np.empty((len(images), self.dimensions), np.float32)
         with torch.inference_mode():
             for start in range(0, len(images), self.chunk):
-                some = [middle(image) for image in images[start : start + self.chunk]]
+                some = [not_too_long(image) for image in images[start : start + self.chunk]]
                 total = sum(self._viewed(view, some, describe) for view in self.views)
                 vectors[start : start + len(some)] = (_unit(total) if len(self.views) > 1 else total).numpy()
         return vectors

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import BenchError, Extractor, Setup, printable
@@ -55,8 +56,9 @@ class OwnPreprocess(Preprocess):
     called: str = ""
     function: Callable[[Any], Any] | None = None
 
-    def __call__(self, image: Image.Image) -> Any:
-        return _tensor(self.called, self.function, image)
+    def __call__(self, image: Image.Image | np.ndarray) -> Any:
+        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        return _tensor(self.called, self.function, picture)
 
     @property
     def shorter(self) -> int:

@@ -36,29 +36,36 @@ class Preprocess:
     whole: bool = False
     squash: bool = False
 
-    def __call__(self, image: Image.Image) -> Any:
-        """A PIL image -> (3, h, w) float32 tensor."""
+    def __call__(self, image: Image.Image | np.ndarray) -> Any:
+        """A picture, of PIL or (h, w, 3) uint8 -> (3, h, w) float32 tensor."""
         import cv2
         import torch
-        from torchvision.transforms import functional as F
 
-        image = self._resized(image)
-        if not (self.whole or self.squash):
-            image = F.center_crop(image, [self.crop, self.crop])
         # One look at a table for each value: the bits of torchvision's own sums, in a third of their time. What comes
         # out has its channels last in memory, as networks on the CPU want them.
-        pixels = cv2.LUT(np.asarray(image), _normalised(self.mean, self.std))
+        pixels = cv2.LUT(self._cut(image), _normalised(self.mean, self.std))
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
-    def _resized(self, image: Image.Image) -> Image.Image:
+    def _cut(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        """Resized and cropped, (h, w, 3) uint8."""
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms import functional as F
 
-        size = [self.crop, self.crop] if self.squash else [self.shorter]
-        if self.interpolation != SHARP_BICUBIC:
-            return F.resize(image, size, interpolation=InterpolationMode(self.interpolation), antialias=True)
-        width, height = (self.crop, self.crop) if self.squash else shorter_side(image.size, self.shorter)
-        return Image.fromarray(sharp_bicubic(np.asarray(image), width, height))
+        crop = 0 if self.whole or self.squash else self.crop
+        if self.interpolation == SHARP_BICUBIC:
+            # Never by way of PIL: each copy to or from it stops all other threads.
+            pixels = np.asarray(image)
+            before = pixels.shape[1], pixels.shape[0]
+            width, height = (self.crop, self.crop) if self.squash else shorter_side(before, self.shorter)
+            pixels = sharp_bicubic(pixels, width, height)
+            if crop <= min(width, height):
+                return central(pixels, crop) if crop else pixels
+            image = Image.fromarray(pixels)  # smaller than the crop: torchvision has its own way to fill up
+        else:
+            image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+            size = [self.crop, self.crop] if self.squash else [self.shorter]
+            image = F.resize(image, size, interpolation=InterpolationMode(self.interpolation), antialias=True)
+        return np.asarray(F.center_crop(image, [crop, crop]) if crop else image)
 
     @property
     def shorter(self) -> int:
@@ -93,9 +100,22 @@ def of_recipe(recipe: Any) -> Preprocess:
     return Preprocess(resize, crop, tuple(recipe.mean), tuple(recipe.std), recipe.interpolation.value)
 
 
-def middle(image: np.ndarray) -> Image.Image:
-    """(h, w, 3) uint8 -> PIL image; of an image longer than MAX_ASPECT times its width the middle alone."""
+def central(image: np.ndarray, side: int) -> np.ndarray:
+    """The square that torchvision's `center_crop` cuts out of (h, w, 3), both of `side` or more; a view."""
+    top, left = (round((length - side) / 2) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def not_too_long(image: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8; of an image longer than MAX_ASPECT times its width the middle alone."""
     limit = MAX_ASPECT * min(image.shape[:2])
     top, left = (max(0, length - limit) // 2 for length in image.shape[:2])
-    # PIL and not a tensor: torchvision resizes the two a grey level apart, and the networks were trained on this one.
-    return Image.fromarray(np.ascontiguousarray(image[top : top + limit, left : left + limit]))
+    return np.ascontiguousarray(image[top : top + limit, left : left + limit])
+
+
+def middle(image: np.ndarray) -> Image.Image:
+    """The same as a PIL image.
+
+    PIL and not a tensor: torchvision resizes the two a grey level apart, and the networks were trained on this one.
+    """
+    return Image.fromarray(not_too_long(image))
