@@ -10,7 +10,8 @@ from typing import Literal, Self
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
-from retrieval_bench.extractors.histograms.regions import MAX_LEVELS, pyramid
+from retrieval_bench.extractors.histograms.regions import MAX_LEVELS, SIDE, pyramid
+from retrieval_bench.images.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS
 
 
@@ -25,6 +26,7 @@ class ColorHistogram:
     bins: tuple[int, int, int]
     levels: int
     distance: Distance = "cosine"
+    wanted: int = SIDE
 
     def fit(self, train: Split) -> Self:
         return self
@@ -45,9 +47,10 @@ class ColorHistogram:
         return roots
 
     def bins_of(self, image: np.ndarray) -> np.ndarray:
-        """(h, w, 3) uint8 RGB -> (h, w) int64, the bin of each pixel."""
+        """(h, w, 3) uint8 RGB -> (h', w') int64, the bin of each pixel of the picture, shrunk."""
         import cv2
 
+        image = shrunk(image, SIDE)
         code = cv2.COLOR_RGB2HSV_FULL if self.space == "hsv" else cv2.COLOR_RGB2LAB
         first, second, third = np.moveaxis(cv2.cvtColor(image, code).astype(np.int64) * self.bins >> 8, 2, 0)
         return (first * self.bins[1] + second) * self.bins[2] + third

@@ -9,15 +9,17 @@ from typing import ClassVar, Self
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
-from retrieval_bench.extractors.histograms.regions import MAX_LEVELS, pyramid
+from retrieval_bench.extractors.histograms.regions import MAX_LEVELS, SIDE, pyramid
+from retrieval_bench.images.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS
 
 
 def lab_moments(image: np.ndarray, levels: int) -> np.ndarray:
     """(h, w, 3) uint8 RGB -> (regions * 9,) float64: mean, standard deviation and cube root of the third central moment
-    of L (0 to 100), a and b, region by region. A region without a pixel has those of the whole image."""
+    of L (0 to 100), a and b, region by region of the shrunk picture. A region without pixels has those of the whole."""
     import cv2
 
+    image = shrunk(image, SIDE)
     pixels = cv2.cvtColor(image.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2LAB).astype(np.float64)
     described: list[np.ndarray] = []
     for region in pyramid(pixels, levels):
@@ -41,6 +43,7 @@ class ColorMoments:
 
     levels: int
     distance: Distance = "euclidean"
+    wanted: int = SIDE
     learned: ClassVar[tuple[str, ...]] = ("scale_",)
     scale_: np.ndarray = field(init=False)
 
