@@ -149,6 +149,7 @@ def run_command(
     """Run methods on a dataset: accuracy, recall, F1, latency and cost of each, on the same splits."""
     from benchmark.display import Display
     from retrieval_bench.experiment import prepare, runner
+    from retrieval_bench.experiment.device_choice import resolve_device
     from retrieval_bench.images.perturbations import parse_perturbations, parse_severities
     from retrieval_bench.plugins.loading import plugins
     from retrieval_bench.registry import BACKENDS, DATASETS, parse
@@ -168,7 +169,7 @@ def run_command(
         k=None if k is None else parse_cutoffs(k),
         seed=seed,
         weights=checked_weights(weights, any(method.deep for method in chosen)),
-        device=runner.resolve_device(device.value, chosen, BACKENDS[backend].name),
+        device=resolve_device(device.value, chosen, BACKENDS[backend].name),
         threads=usable_threads(threads),
         limit=limit,
         backend=BACKENDS[backend].name,

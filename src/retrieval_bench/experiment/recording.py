@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -143,12 +144,10 @@ def ranking_arrays(
     return {f"{row.method}/{name}": array for name, array in arrays.items()}
 
 
-def with_row(record: Record, row: Row, threads: int) -> Record:
-    """The record with one more row, and with the thread counts and GPU settings of what is loaded by now."""
+def loaded_libraries(threads: int, device: str) -> dict[str, Any]:
+    """Thread counts and GPU settings of what is loaded by now in this process, as fields of `Environment`."""
     with pinned(threads) as counts:
-        read = {"thread_counts": counts, "gpu_settings": gpu_settings(record.settings.device)}
-        where = record.environment.model_copy(update=read)
-    return record.model_copy(update={"rows": (*record.rows, row), "environment": where})
+        return {"thread_counts": counts, "gpu_settings": gpu_settings(device)}
 
 
 def with_comparisons(record: Record, values: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray) -> Record:

@@ -28,6 +28,7 @@ class ImageFiles:
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
         self.paths = [Path(path) for path in paths]
+        self._places = [path.absolute() for path in self.paths]  # a method may change the working directory
         self._digests: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -48,7 +49,7 @@ class ImageFiles:
         Raises:
             BadImage: The file is missing, no regular file, unreadable, or larger than `MAX_BYTES`.
         """
-        path = self.paths[row]
+        path = self._places[row]
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
@@ -84,7 +85,8 @@ class ImageFiles:
 
     def take(self, rows: Sequence[int]) -> ImageFiles:
         """Select images, in this order."""
-        taken = ImageFiles([self.paths[row] for row in rows])
+        taken = ImageFiles([self._places[row] for row in rows])
+        taken.paths = [self.paths[row] for row in rows]
         taken._digests = {new: self._digests[old] for new, old in enumerate(rows) if old in self._digests}
         return taken
 
