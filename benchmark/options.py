@@ -32,6 +32,11 @@ class Decode(StrEnum):
     reduced = "reduced"
 
 
+class Isolate(StrEnum):
+    on = "on"
+    off = "off"
+
+
 class LearnFrom(StrEnum):
     train = "train"
     gallery = "gallery"

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.methods.parse import Method
-from retrieval_bench.records.schema import Record, Row
+from retrieval_bench.records.schema import Comparison, Record, Row, Statistics
 from retrieval_bench.system.progress import Progress
 
 
@@ -23,7 +23,7 @@ class Opened:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class MethodOutcome:
     """What became of one method.
 
     Args:
@@ -57,7 +57,7 @@ class Controlled:
 
 
 class Executor(Protocol):
-    """Asked in this order: `open` once, then `evaluate` for each method, then `controls`."""
+    """Asked in this order: `open` once, `evaluate` for each method, then `compare` and `controls`."""
 
     def open(self, plan: Plan, progress: Progress) -> Opened:
         """Make the data ready.
@@ -73,7 +73,7 @@ class Executor(Protocol):
             BenchError: The data cannot be used.
         """
 
-    def evaluate(self, method: Method, progress: Progress) -> Outcome:
+    def evaluate(self, method: Method, progress: Progress) -> MethodOutcome:
         """Evaluate one method of the plan.
 
         Args:
@@ -82,6 +82,21 @@ class Executor(Protocol):
 
         Returns:
             Its row and what belongs to it. Whatever goes wrong is a failed row.
+        """
+
+    def compare(
+        self, values: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray, how: Statistics, progress: Progress
+    ) -> dict[str, Comparison]:
+        """Compare every two methods.
+
+        Args:
+            values: method -> metric -> (q,) float64, a value for each query.
+            labels: (q,) of the queries, which are resampled label by label.
+            how: how intervals and comparisons are computed.
+            progress: called often.
+
+        Returns:
+            Metric -> all pairs.
         """
 
     def controls(self, progress: Progress) -> Controlled:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from retrieval_bench.core import printable
+from retrieval_bench.evaluation.uncertainty import comparisons
 from retrieval_bench.experiment import sanity_checks
 from retrieval_bench.experiment.device_choice import resolve_device
-from retrieval_bench.experiment.executor import Controlled, Opened, Outcome
+from retrieval_bench.experiment.executor import Controlled, MethodOutcome, Opened
 from retrieval_bench.experiment.one_method import evaluate
 from retrieval_bench.experiment.prepare import Plan, Trial, prepare
 from retrieval_bench.experiment.recording import (
@@ -23,7 +27,7 @@ from retrieval_bench.images.decoded_cache import PixelStore
 from retrieval_bench.images.decoding import MAX_PIXELS
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.plugins.loading import owners
-from retrieval_bench.records.schema import DatasetFacts, PluginFacts, Settings
+from retrieval_bench.records.schema import Comparison, DatasetFacts, PluginFacts, Settings, Statistics
 from retrieval_bench.registry import BACKENDS, CLASSIFIERS, METRICS
 from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import pinned, steady_allocator
@@ -54,15 +58,20 @@ class InProcessExecutor:
         record = blank_record(_dataset_facts(plan, trial), _settings(plan, trial), trial, allocator)
         return Opened(record, common_arrays(trial))
 
-    def evaluate(self, method: Method, progress: Progress) -> Outcome:
+    def evaluate(self, method: Method, progress: Progress) -> MethodOutcome:
         done = evaluate(method, self.plan, self.trial, progress)
         libraries = loaded_libraries(self.plan.threads, self.plan.device)
         if done.ranking is None:
-            return Outcome(done.row, libraries=libraries)
+            return MethodOutcome(done.row, libraries=libraries)
         arrays = ranking_arrays(
             done.row, done.ranking, done.relevant, done.classifiers, done.unanswerable_distances, done.truncated
         )
-        return Outcome(done.row, arrays, done.per_query, libraries)
+        return MethodOutcome(done.row, arrays, done.per_query, libraries)
+
+    def compare(
+        self, values: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray, how: Statistics, progress: Progress
+    ) -> dict[str, Comparison]:
+        return comparisons(values, labels, how)
 
     def controls(self, progress: Progress) -> Controlled:
         plan, trial = self.plan, self.trial

@@ -13,7 +13,7 @@ from retrieval_bench.core import DISTRACTOR, Dataset, Judged, Ranking, printable
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.query_metadata import arrays_of, known_of
 from retrieval_bench.evaluation.relevance import FULL_LIMIT, Relevant
-from retrieval_bench.evaluation.uncertainty import comparisons, statistics
+from retrieval_bench.evaluation.uncertainty import statistics
 from retrieval_bench.experiment.classification import Classified
 from retrieval_bench.experiment.prepare import RetrievalTask
 from retrieval_bench.images.screening import SkippedImage
@@ -148,17 +148,6 @@ def loaded_libraries(threads: int, device: str) -> dict[str, Any]:
     """Thread counts and GPU settings of what is loaded by now in this process, as fields of `Environment`."""
     with pinned(threads) as counts:
         return {"thread_counts": counts, "gpu_settings": gpu_settings(device)}
-
-
-def with_comparisons(record: Record, values: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray) -> Record:
-    """The record with every two of these methods compared.
-
-    values: method -> metric -> (q,). labels: (q,) of the queries, which are resampled label by label.
-    """
-    if record.statistics is None:
-        return record
-    found = comparisons(values, labels, record.statistics)
-    return record.model_copy(update={"comparisons": found})
 
 
 def _gpu(device: str) -> str | None:

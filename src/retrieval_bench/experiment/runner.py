@@ -10,11 +10,10 @@ import numpy as np
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.experiment import sanity_checks
-from retrieval_bench.experiment.executor import Controlled, Executor, Opened, Outcome
+from retrieval_bench.experiment.executor import Controlled, Executor, MethodOutcome, Opened
 from retrieval_bench.experiment.features import refuse_empty
 from retrieval_bench.experiment.in_process import InProcessExecutor
 from retrieval_bench.experiment.prepare import Plan, Trial, prepare
-from retrieval_bench.experiment.recording import with_comparisons
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.plugins.loading import owners
@@ -74,10 +73,13 @@ def run(
                 keep_earlier = False
                 on_row(outcome.row)
             # Once, after all rows: after each, the pairs of all before it would be resampled again.
-            record = guarded(results.compared(record), results.arrays, executor.controls(progress))
+            record = results.compared(record, executor, progress)
+            record = guarded(record, results.arrays, executor.controls(progress))
         except KeyboardInterrupt:
             if record.rows:
-                record = results.compared(record).model_copy(update={"status": "interrupted"})
+                if not record.comparisons:
+                    record = results.compared(record, InProcessExecutor(), silent)  # no other has time for it
+                record = record.model_copy(update={"status": "interrupted"})
                 save(record, out, results.arrays, derived(record), keep_earlier)
             raise
         return save(record, out, results.arrays, derived(record))
@@ -89,9 +91,9 @@ class Results:
     def __init__(self, methods: tuple[Method, ...], opened: Opened) -> None:
         self._order = [str(method) for method in methods]
         self._blank, self._common = opened.record, opened.arrays
-        self._done: dict[str, Outcome] = {}
+        self._done: dict[str, MethodOutcome] = {}
 
-    def add(self, method: Method, outcome: Outcome) -> None:
+    def add(self, method: Method, outcome: MethodOutcome) -> None:
         """Keep what became of one method."""
         self._done[str(method)] = outcome
         if outcome.libraries:
@@ -99,7 +101,7 @@ class Results:
             self._blank = self._blank.model_copy(update={"environment": where})
 
     @property
-    def _outcomes(self) -> list[Outcome]:
+    def _outcomes(self) -> list[MethodOutcome]:
         return [self._done[name] for name in self._order if name in self._done]
 
     @property
@@ -115,14 +117,17 @@ class Results:
             arrays |= outcome.arrays
         return arrays
 
-    def compared(self, record: Record) -> Record:
+    def compared(self, record: Record, executor: Executor, progress: Progress) -> Record:
         """The record with every two methods compared that are no controls."""
         values: dict[str, Mapping[str, np.ndarray]] = {
             outcome.row.method: outcome.per_query
             for outcome in self._outcomes
             if outcome.per_query and outcome.row.family != "control"
         }
-        return with_comparisons(record, values, self._common["query_labels"])
+        if record.statistics is None:
+            return record
+        found = executor.compare(values, self._common["query_labels"], record.statistics, progress)
+        return record.model_copy(update={"comparisons": found})
 
 
 def guarded(record: Record, arrays: Mapping[str, np.ndarray], controlled: Controlled) -> Record:

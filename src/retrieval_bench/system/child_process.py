@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil
-
 _PR_SET_PDEATHSIG = 1
 _FIRST_TO_GO = "500"
 """Of 1000: where memory runs out, Linux ends this process before the one that started it, and before the desktop."""
 
 _working_for: list[int] = []
+
+
+class CommandReached(BaseException):
+    """A program that runs again in a worker has come to where it calls the command line, which is done elsewhere."""
 
 
 def works_for_another() -> bool:
@@ -31,7 +33,8 @@ def started(code: str, arguments: Sequence[str], inherited: Sequence[int]) -> su
 
     Its stdin and stdout are pipes to this process. inherited: descriptors that it has, too, where the system can.
     """
-    begin = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import begin; begin({os.getpid()}); {code}"
+    places = [place or os.getcwd() for place in sys.path]
+    begin = f"import sys; sys.path[:] = {places!r}; from {__name__} import begin; begin({os.getpid()}); {code}"
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
     posix = os.name == "posix"
     return subprocess.Popen(
@@ -102,6 +105,8 @@ def own_bytes(pid: int) -> int:
 
     Raises psutil.Error where there is no such process.
     """
+    import psutil
+
     memory = psutil.Process(pid).memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))
 
