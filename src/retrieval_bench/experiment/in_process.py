@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from retrieval_bench.core import printable
+from retrieval_bench.core import BenchError, printable
 from retrieval_bench.evaluation.uncertainty import comparisons
 from retrieval_bench.experiment import sanity_checks
 from retrieval_bench.experiment.device_choice import resolve_device
@@ -30,6 +30,7 @@ from retrieval_bench.plugins.loading import owners
 from retrieval_bench.records.schema import Comparison, DatasetFacts, PluginFacts, Settings, Statistics
 from retrieval_bench.registry import BACKENDS, CLASSIFIERS, METRICS
 from retrieval_bench.system.progress import Progress
+from retrieval_bench.system.python_sources import short
 from retrieval_bench.system.timing import pinned, steady_allocator
 
 log = logging.getLogger("retrieval_bench")
@@ -51,7 +52,12 @@ class InProcessExecutor:
         allocator = steady_allocator()
         plan = replace(plan, device=resolve_device(plan.device, plan.methods, plan.backend))
         plan, notices = reduced(plan)
-        trial = prepare(plan, progress, self._store)
+        try:
+            trial = prepare(plan, progress, self._store)
+        except ImportError as error:
+            raise BenchError(
+                f"a library that reads images cannot be loaded ({short(error)}); install it again"
+            ) from error
         if notices:
             trial = replace(trial, dataset=trial.dataset.with_splits({}, notices))
         self.plan, self.trial = plan, trial

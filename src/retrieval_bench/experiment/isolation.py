@@ -128,9 +128,9 @@ class IsolatedExecutor:
         if self._here is not None:
             return self._here.evaluate(method, progress)
         failure = self._tried(method, progress)
-        if isinstance(failure, WorkerEnded) and failure.kind == "Ended" and failure.not_alone:
+        if isinstance(failure, WorkerEnded) and failure.kind == "Ended" and failure.after_others:
             log.warning(
-                "%s: its process %s, after other methods had run in it; once more in a new one", method, failure
+                "%s: its process %s, after code of others had run in it; once more in a new one", method, failure
             )
             failure = self._tried(method, progress)
         if isinstance(failure, MethodOutcome):
@@ -144,12 +144,13 @@ class IsolatedExecutor:
             worker = self._ready(progress)
         except (BenchError, WorkerEnded) as error:
             return error if isinstance(error, BenchError) else BenchError(f"the one that made the data ready {error}")
-        worker.asked_methods += 1
+        before = worker.ran_code_of_others
+        worker.ran_code_of_others = before or any(not _ours(entry) for entry in method.entries)
         try:
             return self._asked(worker, Evaluate(str(method)), progress, self._seconds)  # type: ignore[no-any-return]
         except WorkerEnded as ended:
             self._worker = None
-            ended.not_alone = worker.asked_methods > 1
+            ended.after_others = before
             return ended
 
     @property
@@ -202,12 +203,17 @@ def _failed_row(method: Method, failure: Exception, sentence: str) -> Row:
     )
 
 
+def _module(entry: Entry) -> str:
+    return getattr(inspect.unwrap(entry.build), "__module__", None) or ""
+
+
+def _ours(entry: Entry) -> bool:
+    return _module(entry).partition(".")[0] == "retrieval_bench"
+
+
 def _foreign(entry: Entry) -> str | None:
     """The module that registered an entry which is neither this package's nor a plug-in's; None for all others."""
-    module = getattr(inspect.unwrap(entry.build), "__module__", None) or ""
-    if module.partition(".")[0] == "retrieval_bench" or owner(entry) is not None:
-        return None
-    return module
+    return None if _ours(entry) or owner(entry) is not None else _module(entry)
 
 
 def _importable(module: str) -> bool:

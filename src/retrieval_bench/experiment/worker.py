@@ -36,8 +36,8 @@ from retrieval_bench.experiment.worker_messages import (
     Evaluate,
     LogLine,
     Open,
+    ProgressTold,
     Refused,
-    Step,
     Unknown,
 )
 from retrieval_bench.images.decoded_cache import PixelStore
@@ -91,7 +91,7 @@ class _Answers:
         now = time.monotonic()
         if what != self._what or now - self._told_at > PROGRESS_EVERY_S:
             self._what, self._told_at = what, now
-            self.send(Step(what, done, total))
+            self.send(ProgressTold(what, done, total))
 
 
 class _Forwarded(logging.Handler):

@@ -58,7 +58,7 @@ class Control:
 
 
 @dataclass(frozen=True)
-class Step:
+class ProgressTold:
     """An answer meanwhile: how far the work has come."""
 
     what: str

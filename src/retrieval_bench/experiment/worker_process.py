@@ -16,7 +16,7 @@ from typing import IO, Any
 import psutil
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.experiment.worker_messages import Broken, Done, LogLine, Refused, Step, Unknown
+from retrieval_bench.experiment.worker_messages import Broken, Done, LogLine, ProgressTold, Refused, Unknown
 from retrieval_bench.system.child_process import end, own_bytes, started, why_it_ended
 from retrieval_bench.system.progress import Progress
 
@@ -38,8 +38,8 @@ class WorkerEnded(Exception):
         trace: where in Python it was.
     """
 
-    not_alone = False
-    """Other methods had run in the same process before."""
+    after_others = False
+    """Code that is not this package's had run in the same process before, for another method."""
 
     def __init__(self, kind: str, sentence: str, trace: str | None = None) -> None:
         super().__init__(sentence)
@@ -66,7 +66,7 @@ class WorkerProcess:
 
     def __init__(self, pixels: IO[bytes] | None) -> None:
         self.pixels = pixels
-        self.asked_methods = 0
+        self.ran_code_of_others = False
         self._faults = tempfile.TemporaryFile() if os.name == "posix" else None  # noqa: SIM115 - see `end`
         faults = -1 if self._faults is None else self._faults.fileno()
         descriptors = [-1 if pixels is None else pixels.fileno(), faults]
@@ -115,7 +115,7 @@ class WorkerProcess:
                 except queue.Empty:
                     answer = None
                 match answer:
-                    case Step():
+                    case ProgressTold():
                         stage = answer.what
                         progress(answer.what, answer.done, answer.total)
                     case LogLine():
