@@ -171,6 +171,12 @@ def run_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the record in DIR instead of moving it to DIR/earlier.")
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the interrupted run of the same settings in DIR; its finished rows are kept."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check data and methods and show what would run, without running it.")
     ] = False,
@@ -226,6 +232,7 @@ def run_command(
                 plan,
                 folder,
                 overwrite=overwrite,
+                resume=resume,
                 progress=stoppable(display),
                 on_row=stoppable(lambda row: display.say(one_line(row))),
                 executor=executor,

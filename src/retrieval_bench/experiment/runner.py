@@ -14,6 +14,7 @@ from retrieval_bench.experiment.executor import Controlled, Executor, MethodOutc
 from retrieval_bench.experiment.features import refuse_empty
 from retrieval_bench.experiment.in_process import InProcessExecutor
 from retrieval_bench.experiment.prepare import Plan, Trial, prepare
+from retrieval_bench.experiment.resume import finished_before
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.plugins.loading import owners
@@ -33,6 +34,7 @@ def run(
     out: Path,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress = silent,
     on_row: Callable[[Row], None] = lambda row: None,
     executor: Executor | None = None,
@@ -45,8 +47,9 @@ def run(
         plan: methods, dataset and settings.
         out: folder of the record.
         overwrite: replace an earlier record in `out`; else it is moved to `out`/earlier.
+        resume: keep the finished rows of the record in `out`, which must be of the same run, and evaluate the others.
         progress: called often with (what is done, steps done, steps in all).
-        on_row: called with the row of each finished method.
+        on_row: called with the row of each method that was evaluated.
         executor: who prepares the data and evaluates methods. None: this process, where the thresholds of the memory
             allocator are then fixed for its life (see `timing.steady_allocator`).
 
@@ -54,20 +57,28 @@ def run(
         The record, as it was saved.
 
     Raises:
-        BenchError: The data cannot be used, or `out` cannot be written. A method that fails does not end the run.
+        BenchError: The data cannot be used, `out` cannot be written, or its record is of another run and cannot be
+            resumed. A method that fails does not end the run.
         KeyboardInterrupt: The run was interrupted; the methods that were finished are saved.
     """
     out = out.absolute()  # a method may change the working directory
     with claimed(out):
         executor = InProcessExecutor() if executor is None else executor
-        results = Results(plan.methods, executor.open(plan, progress))
-        keep_earlier = not overwrite
+        opened = executor.open(plan, progress)
+        results = Results(plan.methods, opened)
+        before = finished_before(out, opened, plan.methods) if resume else None
+        if before is not None:
+            results.go_on_from(*before)
+        keep_earlier = not overwrite and before is None
         record = results.record
         try:
             for method in plan.methods:
+                if str(method) in results:
+                    log.info("%s: finished before", method)
+                    continue
                 log.info("%s: starting", method)
                 outcome = executor.evaluate(method, progress)
-                results.add(method, outcome)
+                results.add(str(method), outcome)
                 record = results.record
                 record = save(record, out, results.arrays, derived(record), keep_earlier)
                 keep_earlier = False
@@ -93,9 +104,18 @@ class Results:
         self._blank, self._common = opened.record, opened.arrays
         self._done: dict[str, MethodOutcome] = {}
 
-    def add(self, method: Method, outcome: MethodOutcome) -> None:
-        """Keep what became of one method."""
-        self._done[str(method)] = outcome
+    def __contains__(self, name: str) -> bool:
+        return name in self._done
+
+    def go_on_from(self, record: Record, finished: Mapping[str, MethodOutcome]) -> None:
+        """Keep what an earlier record of the same run holds, and when and by which command that run began."""
+        self._blank = self._blank.model_copy(update={"created": record.created, "command": record.command})
+        for name, outcome in finished.items():
+            self.add(name, outcome)
+
+    def add(self, name: str, outcome: MethodOutcome) -> None:
+        """Keep what became of the method of this name."""
+        self._done[name] = outcome
         if outcome.libraries:
             where = self._blank.environment.model_copy(update=dict(outcome.libraries))
             self._blank = self._blank.model_copy(update={"environment": where})
