@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from retrieval_bench.core import Setup
 from retrieval_bench.experiment.isolation import LEAST_TIMEOUT_S, default_timeout_s
 from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.experiment.worker import packed, unpacked
@@ -21,10 +22,11 @@ from retrieval_bench.experiment.worker_process import WorkerEnded, WorkerProcess
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.records.files import load
 from retrieval_bench.records.schema import ImageCounts, Record
-from retrieval_bench.registry import DATASETS, fill, parse
+from retrieval_bench.registry import DATASETS, EXTRACTORS, fill, parse
 from retrieval_bench.system.child_process import why_it_ended
 from tests.support.command import call
-from tests.support.faults import FAULTY, begun, command, faulty_file
+from tests.support.faulty import FAULTY, begun, command, faulty_file
+from tests.support.methods import MeanColor
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 fill()
@@ -118,7 +120,7 @@ def test_the_record_is_the_same_with_and_without(shelf: Path, tmp_path: Path) ->
     for isolate in ("on", "off"):
         words = (
             "--methods",
-            "phash,hsv+dhash+rrf,oracle",
+            "phash,hsv+dhash+concat,oracle",
             "--classifiers",
             "knn",
             "--perturb",
@@ -196,3 +198,19 @@ def test_closed_streams_close_nothing_else(shelf: Path, tmp_path: Path) -> None:
         process.communicate(timeout=100)
     assert process.returncode == 0
     assert load(tmp_path / "out").status == "finished"
+
+
+@pytest.mark.slow(reason=IN_PROCESSES)
+def test_a_name_that_only_this_process_knows_is_evaluated_in_it(shelf: Path, tmp_path: Path) -> None:
+    @EXTRACTORS("known-here", family="color", about="for tests")
+    def build(setup: Setup) -> MeanColor:
+        return MeanColor()
+
+    try:
+        words = command(shelf, tmp_path / "out", "--methods", "known-here,random", "--isolate", "on")[3:]
+        done = call(*words)
+    finally:
+        EXTRACTORS.replace(entry for entry in EXTRACTORS.own() if entry.name != "known-here")
+    assert done.exit_code == 0, done.stderr
+    assert "methods run in this process, where a crash of one ends all" in done.stderr
+    assert [row.status for row in load(tmp_path / "out").rows] == ["ok", "ok"]

@@ -15,7 +15,7 @@ from retrieval_bench.core import BenchError
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.records.files import load
 from retrieval_bench.records.schema import Record, Row
-from tests.support.faults import begun, command
+from tests.support.faulty import begun, command
 from tests.support.methods import MeanColor, spec
 from tests.support.runs import plan
 from tests.support.shop import shop

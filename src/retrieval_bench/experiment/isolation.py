@@ -78,6 +78,8 @@ class IsolatedExecutor:
         except NotKnownThere as error:
             return self._open_here(plan, progress, str(error))
         except WorkerEnded as ended:
+            if ended.kind == "Bug":
+                raise RuntimeError(f"in the worker process:\n{ended.traceback}") from None
             if plan.device != "auto":
                 raise BenchError(f"the data cannot be made ready: the process that did it {ended}") from None
             log.warning("looking for a GPU, or making the data ready, %s; once more on the CPU", ended)

@@ -132,7 +132,7 @@ def _listen(asked: BinaryIO, requests: queue.SimpleQueue[Any]) -> None:
 
 def _tell_of_faults(faults: int) -> None:
     """Where a crash happened, or what goes on when the parent asks before it ends this process, into that file."""
-    if faults < 0:
+    if faults < 0 or sys.platform == "win32":
         faulthandler.enable()
         return
     faulthandler.enable(file=faults)

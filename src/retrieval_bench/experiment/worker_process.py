@@ -8,6 +8,7 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -33,7 +34,7 @@ class WorkerEnded(Exception):
     """The worker is gone; the message says why, as the second half of a sentence.
 
     Args:
-        kind: "Ended", "Timeout" or "Memory".
+        kind: "Ended", "Timeout", "Memory" or "Bug".
         sentence: the message.
         trace: where in Python it was.
     """
@@ -67,7 +68,8 @@ class WorkerProcess:
     def __init__(self, pixels: IO[bytes] | None) -> None:
         self.pixels = pixels
         self.ran_code_of_others = False
-        self._faults = tempfile.TemporaryFile() if os.name == "posix" else None  # noqa: SIM115 - see `end`
+        self._gone = False
+        self._faults = tempfile.TemporaryFile() if sys.platform != "win32" else None  # noqa: SIM115 - see `end`
         faults = -1 if self._faults is None else self._faults.fileno()
         descriptors = [-1 if pixels is None else pixels.fileno(), faults]
         self._process = started(_CODE, [*map(str, descriptors)], [one for one in descriptors if one >= 0])
@@ -127,7 +129,7 @@ class WorkerProcess:
                     case Unknown():
                         raise NotKnownThere(answer.sentence)
                     case Broken():
-                        raise RuntimeError(f"in the worker process:\n{answer.traceback}")
+                        raise WorkerEnded("Bug", "met a bug of this program", answer.traceback)
                 now = time.monotonic()
                 if answer is _CLOSED:
                     raise self._ended(stage)
@@ -166,7 +168,7 @@ class WorkerProcess:
 
     def _what_goes_on(self) -> str | None:
         """Where each thread of the worker is; asked for with a signal, as it may be in the middle of anything."""
-        if self._faults is None:
+        if self._faults is None or sys.platform == "win32":
             return None
         with contextlib.suppress(OSError):
             os.kill(self._process.pid, signal.SIGUSR1)
@@ -183,6 +185,9 @@ class WorkerProcess:
 
     def end(self) -> None:
         """End the worker, and all that it started, wherever it is."""
+        if self._gone:
+            return
+        self._gone = True
         end(self._process)
         if self._faults is not None:
             self._faults.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import weakref
@@ -104,7 +105,7 @@ class PixelStore:
         if self._file is not None:
             return True
         try:
-            if self._given is not None:
+            if self._given is not None and sys.platform != "win32":
                 free = os.fstatvfs(self._given)
                 self._most = min(self._most, free.f_bavail * free.f_frsize // 2)
                 self._file = self._given

@@ -36,7 +36,7 @@ def started(code: str, arguments: Sequence[str], inherited: Sequence[int]) -> su
     places = [place or os.getcwd() for place in sys.path]
     begin = f"import sys; sys.path[:] = {places!r}; from {__name__} import begin; begin({os.getpid()}); {code}"
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
-    posix = os.name == "posix"
+    posix = sys.platform != "win32"
     return subprocess.Popen(
         [sys.executable, *flags, "-c", begin, *arguments],
         stdin=subprocess.PIPE,
@@ -81,15 +81,16 @@ def own_streams() -> tuple[BinaryIO, BinaryIO]:
 
 def end_group() -> None:
     """End this process at once, and all that it started."""
-    if os.name == "posix" and os.getpgrp() == os.getpid():
+    if sys.platform != "win32" and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that `started` has begun, and all that it started; returns when it is gone."""
+    """End a process that `started` has begun, and all that it started; returns when it is gone. To be called once, as
+    another process may have its number later."""
     with contextlib.suppress(OSError):  # gone already
-        if os.name == "posix":
+        if sys.platform != "win32":
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
