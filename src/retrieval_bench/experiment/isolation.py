@@ -102,7 +102,16 @@ class IsolatedExecutor:
         worker = self._worker = self._worker or WorkerProcess(self._pixels)
         self._plan = plan
         modules, script = _registering()
-        request = Open(packed(plan), files(), modules, script, sys.argv, log.getEffectiveLevel(), self._index)
+        request = Open(
+            packed(plan),
+            files(),
+            modules,
+            script,
+            sys.argv,
+            dict(os.environ),
+            log.getEffectiveLevel(),
+            self._index,
+        )
         try:
             return self._asked(worker, request, progress)  # type: ignore[no-any-return]
         except (WorkerEnded, BenchError):

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, BinaryIO
 
@@ -158,6 +158,7 @@ class _Work:
         match request:
             case Open():
                 sys.argv = list(request.argv)
+                _set_environment(request.variables)  # options may have changed it after this process was started
                 self._store.go_on_from(request.pixels)
                 self._stored = len(self._store)
                 try:
@@ -220,6 +221,10 @@ def _left_as_found() -> Iterator[None]:
         yield
     finally:
         os.chdir(home)
-        if dict(os.environ) != variables:
-            os.environ.clear()
-            os.environ.update(variables)
+        _set_environment(variables)
+
+
+def _set_environment(variables: Mapping[str, str]) -> None:
+    if dict(os.environ) != variables:
+        os.environ.clear()
+        os.environ.update(variables)

@@ -23,6 +23,7 @@ class Open:
         modules: modules of the user that register names.
         script: the program that the user runs, where that registers names; "" where it does not.
         argv: the words of the command line.
+        variables: the environment.
         level: log lines from this level on are passed on.
         pixels: where pixels lie that an earlier worker has decoded.
     """
@@ -32,6 +33,7 @@ class Open:
     modules: Sequence[str]
     script: str
     argv: Sequence[str]
+    variables: Mapping[str, str]
     level: int
     pixels: PixelIndex
 
