@@ -31,10 +31,10 @@ def repeat_command(
 
     from benchmark.display import Display
     from retrieval_bench.experiment import repeat, runner
-    from retrieval_bench.records.files import RANKINGS_FILE, load, load_rankings, run_file
+    from retrieval_bench.records.files import load, load_rankings, rankings_file, run_file
 
     before = load(record)
-    has_rankings = run_file(record).with_name(RANKINGS_FILE).exists()
+    has_rankings = rankings_file(record, before).exists()
     plan = repeat.plan_of(before, data_root)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch) / "again"

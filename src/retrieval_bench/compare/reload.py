@@ -13,8 +13,9 @@ from retrieval_bench.datasets.splits import limit
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import Categories, judge
 from retrieval_bench.records.conversion import label_sets
-from retrieval_bench.records.files import RANKINGS_FILE, load_rankings, run_file
+from retrieval_bench.records.files import load_rankings, rankings_file
 from retrieval_bench.records.schema import Record
+from retrieval_bench.records.switch import RANKINGS_FILE
 from retrieval_bench.registry import DATASETS, parse
 
 
@@ -57,7 +58,7 @@ def values_of(path: Path, record: Record) -> Values | None:
 
     Raises BenchError where the file is not the record's.
     """
-    if not run_file(path).with_name(RANKINGS_FILE).exists():
+    if not rankings_file(path, record).exists():
         return None
     return from_arrays(load_rankings(path, record), record)
 

@@ -7,6 +7,7 @@ one query at a time after warm-up and never does.
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -103,6 +104,7 @@ def run(
         BenchError: The data cannot be used, or `out` cannot be written. A method that fails does not end the run.
         KeyboardInterrupt: The run was interrupted; the methods that were finished are saved.
     """
+    out = Path(os.path.abspath(out))  # a method may change the working directory
     with claimed(out):
         allocator = steady_allocator()
         plan, notices = reduced(plan)

@@ -5,9 +5,6 @@ A file that was cut, edited, or written by another program is told in one senten
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,15 +21,6 @@ SETS = ("gallery_other_labels", "query_other_labels", "gallery_category_sets", "
 """Arrays with a row of labels or categories for each image, padded with -1."""
 
 COMMON = ("gallery_ids", "gallery_labels", "query_ids", "query_labels", "n_relevant")
-
-
-def read(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of an npz file; ValueError says why it is none."""
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, EOFError, KeyError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"not a whole npz file ({error})") from None
 
 
 def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from retrieval_bench.records.files import TABLE_FILES
 from retrieval_bench.records.schema import OpenSet, Record, Row
+from retrieval_bench.records.switch import TABLE_FILES
 from retrieval_bench.report import concurrency, robustness
 from retrieval_bench.report.lines import ends, three_digits
 from retrieval_bench.report.markup import visible
