@@ -12,6 +12,7 @@ import typer
 from benchmark.app import GATE_FAILED, OK, SOME_FAILED, app, command, say
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
+    AllowOutside,
     DataRoot,
     Decode,
     Device,
@@ -54,6 +55,7 @@ def run_command(
     ] = "products",
     plugin: Plugins = None,
     data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
     classifiers: Annotated[
         str | None,
         typer.Option(
