@@ -18,6 +18,7 @@ import pytest
 from retrieval_bench.core import BenchError
 from retrieval_bench.records.files import claimed
 from retrieval_bench.system import locks
+from tests.support.faults import LONG
 
 POSIX = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and signals are those of POSIX")
 HOLD = """
@@ -169,10 +170,10 @@ class Counted:
         self._lock.release()
 
 
-ROUNDS = int(os.environ.get("RETRIEVAL_BENCH_LOCK_ROUNDS", "100"))
+ROUNDS = 10_000 if LONG else 100
 
 
-@pytest.mark.slow(reason="starts four processes; RETRIEVAL_BENCH_LOCK_ROUNDS says how often they contend")
+@pytest.mark.slow(reason="starts four processes, which contend 10,000 times for each kind of lock in `make faults`")
 @pytest.mark.parametrize("stale", [False, True])
 def test_of_four_processes_one_wins_each_round(tmp_path: Path, stale: bool) -> None:
     context = multiprocessing.get_context("spawn")

@@ -12,11 +12,15 @@ import contextlib
 import errno
 import io
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+LONG = os.environ.get("RETRIEVAL_BENCH_FAULTS") == "long"
+"""Whether tests try as often as `make faults` does."""
 
 
 class PowerCut(BaseException):
@@ -201,3 +205,33 @@ def flip(file: Path, place: int, bits: int = 1) -> None:
     content = bytearray(file.read_bytes())
     content[place] ^= bits
     file.write_bytes(bytes(content))
+
+
+def mutated(content: bytes, seed: int) -> bytes:
+    """The bytes of a file, damaged in one of the ways in which files are: a few bits, a hole, a copy, an end too soon.
+
+    Args:
+        content: the whole file; it is not empty.
+        seed: which damage; the same gives the same.
+    """
+    rng = random.Random(seed)
+    data = bytearray(content)
+    start = rng.randrange(len(data))
+    size = min(rng.choice((1, 1, 2, 4, 16, 300)), len(data) - start)
+    match rng.randrange(8):
+        case 0 | 1:
+            for _ in range(rng.choice((1, 1, 2, 8))):
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        case 2:
+            data[start : start + size] = rng.randbytes(size)
+        case 3:
+            data[start : start + size] = bytes(size)
+        case 4:
+            del data[start : start + size]
+        case 5:
+            data[start:start] = data[rng.randrange(len(data)) :][:size]
+        case 6:
+            data[start : start + 1] = rng.choice((b"9", b"-", b"0", b'"', b"e9", b"\xff", b"null", b"[", b"}", b"\\u"))
+        case _:
+            del data[start:]
+    return bytes(data)

@@ -10,9 +10,11 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -28,6 +30,7 @@ from retrieval_bench.system.npz import read_arrays
 LOCK_FILE = ".lock"
 MOST_BYTES = 64_000_000
 """Of a run.json; one of a hundred methods has a hundredth of it."""
+MOST_VALUES = 3_000_000
 MOST_BYTES_OF_RANKINGS = 8 << 30
 MOST_TRIES = 1000
 
@@ -138,29 +141,51 @@ def load(path: Path) -> Record:
         raise BenchError(f"{printable(file)}: cannot be read as a record ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise BenchError(f"{printable(file)}: cannot be read as a record (byte {error.start} is no text)") from None
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BenchError(f"{file}: not JSON ({error}); the file is incomplete or not a record") from None
+    content = _parsed(text, file)
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is not int or version != SCHEMA_VERSION:
         raise BenchError(
-            f"{file}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; "
+            f"{printable(file)}: schema_version is {_short(repr(version))}, this version reads {SCHEMA_VERSION}; "
             "run again, or use the version of retrieval_bench that wrote it"
         )
     try:
         record = Record.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the top"
-        raise BenchError(
-            f"{file}: not a valid record: {first['msg']} at {where}; run again to get a complete one"
-        ) from None
-    names = [row.method for row in record.rows]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise BenchError(f"{file}: not a valid record: two rows are called {twice!r}; run again to get a complete one")
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = _short(".".join(map(str, first["loc"]))) or "the top"
+        wrong = f"{first['msg']} at {where}"
+    else:
+        wrong = validation.fault_of_record(record)
+    if wrong:
+        raise BenchError(f"{printable(file)}: not a valid record: {wrong}; run again to get a complete one")
     return record
+
+
+def _parsed(text: str, file: Path) -> Any:
+    """What JSON says; BenchError where it is none, or no program could have written such a record."""
+
+    def refuse(number: str) -> float:
+        raise ValueError(f"{_short(number)} is no number that a record can hold")
+
+    def finite(number: str) -> float:
+        return value if math.isfinite(value := float(number)) else refuse(number)
+
+    if sum(map(text.count, ",[{")) > MOST_VALUES:
+        raise BenchError(f"{printable(file)}: more than {MOST_VALUES:,} values in it; it is no record")
+    try:
+        content = json.loads(text, parse_constant=refuse, parse_float=finite)
+        text.encode() if "\\u" not in text else json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BenchError(f"{printable(file)}: half a character (\\ud800 to \\udfff) is in it") from None
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{printable(file)}: not JSON ({error}); the file is incomplete or not a record") from None
+    return content
+
+
+def _short(text: str) -> str:
+    """At most a line, in characters that no terminal takes for orders."""
+    plain = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    return plain if len(plain) <= 200 else f"{plain[:200]}..."
 
 
 def load_rankings(path: Path, record: Record) -> dict[str, np.ndarray]:
