@@ -15,6 +15,7 @@ from benchmark.app import GATE_FAILED, OK, SOME_FAILED, app, command, say
 from benchmark.early_worker import taken
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
+    AllowOutside,
     DataRoot,
     Decode,
     Device,
@@ -59,6 +60,7 @@ def run_command(
     ] = "products",
     plugin: Plugins = None,
     data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
     classifiers: Annotated[
         str | None,
         typer.Option(

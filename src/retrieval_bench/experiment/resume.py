@@ -14,7 +14,7 @@ from retrieval_bench.core import BenchError, printable
 from retrieval_bench.evaluation.uncertainty import COMPARED
 from retrieval_bench.experiment.executor import MethodOutcome, Opened
 from retrieval_bench.methods.parse import Method
-from retrieval_bench.records.files import RUN_FILE, load, load_rankings
+from retrieval_bench.records.files import load, load_rankings, run_file
 from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import METRICS
 
@@ -43,7 +43,7 @@ def finished_before(
     Raises:
         BenchError: The record is of another run; the sentence says by what they differ.
     """
-    if not (folder / RUN_FILE).exists():
+    if not run_file(folder).is_file():
         log.info("--resume: %s holds no record yet; all methods run", printable(folder))
         return None
     try:

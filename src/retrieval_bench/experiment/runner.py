@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def run(
             resumed. A method that fails does not end the run.
         KeyboardInterrupt: The run was interrupted; the methods that were finished are saved.
     """
-    out = out.absolute()  # a method may change the working directory
+    out = Path(os.path.abspath(out))  # a method may change the working directory
     with claimed(out):
         executor = InProcessExecutor() if executor is None else executor
         opened = executor.open(plan, progress)
