@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,15 +16,17 @@ import psutil
 import pytest
 
 from retrieval_bench.core import Setup
-from retrieval_bench.experiment.isolation import LEAST_TIMEOUT_S, default_timeout_s
+from retrieval_bench.experiment.isolation import LEAST_TIMEOUT_S, IsolatedExecutor, default_timeout_s
 from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.experiment.worker import packed, unpacked
 from retrieval_bench.experiment.worker_process import WorkerEnded, WorkerProcess
 from retrieval_bench.methods.parse import parse_method
+from retrieval_bench.plugins.loading import load_files
 from retrieval_bench.records.files import load
 from retrieval_bench.records.schema import ImageCounts, Record
 from retrieval_bench.registry import DATASETS, EXTRACTORS, fill, parse
 from retrieval_bench.system.child_process import why_it_ended
+from retrieval_bench.system.progress import silent
 from tests.support.command import call
 from tests.support.faulty import FAULTY, begun, command, faulty_file
 from tests.support.methods import MeanColor
@@ -187,6 +190,25 @@ def test_a_worker_that_is_gone_is_told_at_once() -> None:
     with pytest.raises(WorkerEnded, match="was ended by SIGABRT, before its first step"):
         worker.ask("anything", lambda *_: None, seconds=30)
     worker.end()
+
+
+@pytest.mark.slow(reason=IN_PROCESSES)
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_new_worker_goes_on_with_the_same_images_or_not_at_all(
+    shelf: Path, tmp_path: Path, no_plugin_stays: None
+) -> None:
+    load_files([faulty_file(tmp_path / "faulty.py")])
+    leave, phash = map(parse_method, ("f-leave", "phash"))
+    with IsolatedExecutor() as executor:
+        executor.open(Plan((leave, phash), parse(DATASETS, "folder"), shelf), silent)
+        assert [executor.evaluate(method, silent).row.status for method in (leave, phash, leave)] == [
+            *("failed", "ok", "failed")
+        ]
+        shutil.copy(shelf / "train" / "product-0" / "0.png", shelf / "train" / "product-1" / "0.png")
+        for _ in range(2):
+            row = executor.evaluate(phash, silent).row
+            assert row.error is not None
+            assert row.error.sentence.endswith("the images or labels are no longer those that the run began with")
 
 
 @pytest.mark.slow(reason=IN_PROCESSES)

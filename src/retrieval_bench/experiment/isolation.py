@@ -60,6 +60,7 @@ class IsolatedExecutor:
         self._here: Executor | None = None
         self._plan: Plan | None = None
         self._facts: DatasetFacts | None = None
+        self._changed = False
 
     def __enter__(self) -> IsolatedExecutor:
         return self
@@ -94,6 +95,8 @@ class IsolatedExecutor:
 
     def _open_here(self, plan: Plan, progress: Progress, reason: str) -> Opened:
         log.warning("methods run in this process, where a crash of one ends all: %s", reason)
+        if self._worker is not None:
+            self._worker.end()
         self._here = InProcessExecutor()
         return self._here.open(plan, progress)
 
@@ -127,10 +130,11 @@ class IsolatedExecutor:
 
     def _ready(self, progress: Progress) -> WorkerProcess:
         """The worker, or a new one that has the same data ready."""
-        if self._worker is None and self._plan is not None:
+        if self._worker is None and self._plan is not None and not self._changed:
             opened = self._opened(self._plan, progress)
-            if self._facts is not None and opened.record.dataset.fingerprint != self._facts.fingerprint:
-                raise BenchError("the images or labels are no longer those that the run began with")
+            self._changed = self._facts is None or opened.record.dataset.fingerprint != self._facts.fingerprint
+        if self._changed:
+            raise BenchError("the images or labels are no longer those that the run began with")
         if self._worker is None:
             raise ValueError("not opened")
         return self._worker
