@@ -23,7 +23,7 @@ from tests.support.shop import shop
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 NAMES = ("hsv", "phash", "mean", "random", "oracle")
-KILLS = int(os.environ.get("RETRIEVAL_BENCH_KILLS", "2"))
+KILLS = int(os.environ.get("RETRIEVAL_BENCH_KILLS", "1"))
 """How often the run is killed; 30 where the fault suite asks for more than an ordinary test."""
 
 
