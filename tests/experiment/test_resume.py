@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -109,6 +110,13 @@ def test_what_cannot_be_read_is_run_again_and_nothing_to_resume_is_no_mistake(
     assert again.rankings == first.rankings
 
 
+def first_method(process: subprocess.Popen[str]) -> float:
+    """Waits until the first method starts; when that was."""
+    assert process.stderr is not None
+    assert any(": starting" in line for line in process.stderr)
+    return time.monotonic()
+
+
 @pytest.mark.parametrize(
     "kills", [pytest.param(KILLS, marks=pytest.mark.slow(reason="runs that are killed at random"))]
 )
@@ -116,8 +124,8 @@ def test_what_cannot_be_read_is_run_again_and_nothing_to_resume_is_no_mistake(
 def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(kills: int, shelf: Path, tmp_path: Path) -> None:
     names = ["phash", "hsv", "dhash", "random", "ahash", "lab", "block-mean", "oracle"]
     words = ("--methods", ",".join(names))
-    began = time.monotonic()
     with begun(command(shelf, tmp_path / "whole", *words)) as process:
+        began = first_method(process)
         process.communicate()
     takes = time.monotonic() - began
     assert process.returncode == 0
@@ -126,9 +134,11 @@ def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(kills: int, she
     counts = []
     for number in range(kills):
         out = tmp_path / f"killed-{number}"
-        with begun(command(shelf, out, *words), stdout=None, stderr=None) as process:
-            time.sleep(takes * moments.uniform(0.2, 1.0))
+        with begun(command(shelf, out, *words)) as process:
+            first_method(process)
+            time.sleep(takes * moments.random())
             process.send_signal(signal.SIGKILL)
+            process.communicate()
         finished = [row.method for row in load(out).rows] if (out / "run.json").exists() else []
         with begun(command(shelf, out, *words, "--resume")) as process:
             _, errors = process.communicate()
