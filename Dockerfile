@@ -23,6 +23,7 @@ RUN python -m pip install --no-cache-dir /wheel/*.whl
 # asks for a name, which such a user lacks as well.
 RUN useradd --uid 1000 --create-home bench && mkdir -m 1777 /cache /data
 ENV RETRIEVAL_BENCH_CACHE=/cache/retrieval_bench \
+    RETRIEVAL_BENCH_STATE=/cache/retrieval_bench-state \
     NUMBA_CACHE_DIR=/cache/numba \
     TORCH_HOME=/cache/torch \
     TORCHINDUCTOR_CACHE_DIR=/cache/inductor \

@@ -12,7 +12,7 @@ ARGS ?=
 # An index of PyTorch builds, such as https://download.pytorch.org/whl/cpu, whose builds need 1 GB in place of 5.
 TORCH_INDEX ?=
 
-.PHONY: bench test quick check docs pictures format smoke reference turned ablation grocery kernel extraction gpu wheel clean
+.PHONY: bench test quick faults check docs pictures format smoke reference turned ablation grocery kernel extraction gpu wheel clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)  ## the default table from the embedded dataset
@@ -26,6 +26,11 @@ test: $(READY)  ## every test, on up to four cores; ARGS="-n0 --benchmark-only" 
 
 quick: $(READY)  ## the tests without those marked slow
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
+
+# Two files of tests at a time. It takes about three minutes on two cores, and is ended after ten.
+faults: export RETRIEVAL_BENCH_FAULTS = long
+faults: $(READY)  ## disks, files and locks that fail, tried as often as it takes: 20,000 damaged records, 20,000 races
+	timeout 600 $(BIN)/python -m pytest -n 2 --dist load tests/faults $(ARGS)
 
 check: $(READY)  ## formatting, lint, types, and the documents: a link that leads nowhere fails
 	$(BIN)/ruff format --check .

@@ -18,10 +18,21 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 from retrieval_bench import __version__
 from retrieval_bench.core import BenchError, NotComparable
 from retrieval_bench.registry import fill
+from retrieval_bench.system.child_process import CommandReached, works_for_another
 
 OK, GATE_FAILED, USER_MISTAKE, NOT_COMPARABLE, SOME_FAILED, OUR_BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 
-app = typer.Typer(
+
+class Program(typer.Typer):
+    """The program. In a worker process, which runs a user's own program for what that registers, it does nothing."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if works_for_another():
+            raise CommandReached
+        return super().__call__(*args, **options)
+
+
+app = Program(
     name="retrieval-bench",
     help="Which image-retrieval method, at what cost, on my images? Runs classical, hash and deep methods on the same "
     "splits and shows accuracy, recall, F1 and latency side by side.",

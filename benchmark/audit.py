@@ -10,7 +10,7 @@ import typer
 
 from benchmark.app import app, command, say
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, MaxPixels, Plugins, decoding, usable_threads
+from benchmark.options import AllowOutside, DataRoot, MaxPixels, Plugins, decoding, usable_threads
 from retrieval_bench.core import BenchError
 
 
@@ -19,6 +19,7 @@ def audit_command(
     dataset: Annotated[str, typer.Argument(metavar="NAME[:key=value...]", help="A dataset; see `list datasets`.")],
     plugin: Plugins = None,
     data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
     radius: Annotated[
         int,
         typer.Option(

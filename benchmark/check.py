@@ -33,7 +33,7 @@ def check_command(
 
     from retrieval_bench.contracts.extractor import check
     from retrieval_bench.core import Setup
-    from retrieval_bench.experiment.runner import resolve_device
+    from retrieval_bench.experiment.device_choice import resolve_device
     from retrieval_bench.methods.parse import parse_method
 
     asked = parse_method(method)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmark.app import app
+from benchmark.streams import open_what_is_closed
 from retrieval_bench.system.passive_waiting import wait_passively
 
 # Each registers its commands, in the order in which --help lists them.
@@ -33,7 +34,8 @@ import benchmark.data  # noqa: F401
 
 
 def main() -> None:
-    """The console script."""
+    """The command line, in a process of its own."""
+    open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another one

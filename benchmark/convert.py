@@ -39,7 +39,8 @@ def convert_command(
     """Write a record's rankings as TREC run and qrels files, or the scores of each query as CSV or Parquet."""
     from retrieval_bench.compare.reload import from_arrays, methods_of
     from retrieval_bench.records import conversion
-    from retrieval_bench.records.files import RANKINGS_FILE, load, load_rankings
+    from retrieval_bench.records.files import load, load_rankings
+    from retrieval_bench.records.switch import RANKINGS_FILE
     from retrieval_bench.system.files import write_whole
 
     conversion.need_packages(to.value)

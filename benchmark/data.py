@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import DataRoot, MaxPixels, Plugins, decoding
+from benchmark.options import AllowOutside, DataRoot, MaxPixels, Plugins, decoding
 
 if TYPE_CHECKING:
     from retrieval_bench.core import Dataset
@@ -23,6 +23,7 @@ def prepare_command(
     name: Annotated[str, typer.Argument(metavar="NAME[:key=value...]", help="A dataset; see `list datasets`.")],
     plugin: Plugins = None,
     data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
     max_pixels: MaxPixels = None,
     sheet: Annotated[
         Path | None,

@@ -15,7 +15,16 @@ import typer
 
 from benchmark.app import app, command, say
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, MaxPixels, Plugins, checked_weights, decoding, parse_methods, usable_threads
+from benchmark.options import (
+    AllowOutside,
+    DataRoot,
+    MaxPixels,
+    Plugins,
+    checked_weights,
+    decoding,
+    parse_methods,
+    usable_threads,
+)
 from retrieval_bench.core import BenchError, printable
 
 if TYPE_CHECKING:
@@ -47,6 +56,7 @@ def dedupe_command(
     ] = None,
     plugin: Plugins = None,
     data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
     methods: Annotated[
         str, typer.Option(metavar="phash,sift,...", help="Methods that images are compared by, comma-separated.")
     ] = "phash",

@@ -9,7 +9,7 @@ import typer
 
 from benchmark.app import app, command
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, Plugins, usable_threads
+from benchmark.options import AllowOutside, DataRoot, Plugins, usable_threads
 from retrieval_bench.core import BenchError, printable
 
 
@@ -27,6 +27,7 @@ def explain_command(
     top: Annotated[int, typer.Option(min=1, max=8, help="How many neighbours of each method are shown.")] = 4,
     plugin: Plugins = None,
     data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
     weights: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the networks' weights. Default: as in the run.")
     ] = None,

@@ -32,6 +32,11 @@ class Decode(StrEnum):
     reduced = "reduced"
 
 
+class Isolate(StrEnum):
+    on = "on"
+    off = "off"
+
+
 class LearnFrom(StrEnum):
     train = "train"
     gallery = "gallery"
@@ -45,6 +50,24 @@ MOST_AT_ONCE = 256
 DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", metavar="PATH", help="Path of the dataset: a folder, or a manifest file."),
+]
+
+
+def _allow_outside(allowed: bool) -> bool:
+    """Known to all that reads images, and to the processes that this one starts."""
+    from retrieval_bench.images.fence import allow_outside
+
+    allow_outside(allowed)
+    return allowed
+
+
+AllowOutside = Annotated[
+    bool,
+    typer.Option(
+        "--allow-outside",
+        callback=_allow_outside,
+        help="Read images that lie outside the folder of the dataset, by a path or a link. Else each is a bad image.",
+    ),
 ]
 
 MaxPixels = Annotated[

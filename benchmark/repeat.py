@@ -10,7 +10,7 @@ import typer
 
 from benchmark.app import GATE_FAILED, OK, app, command, say
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, Plugins
+from benchmark.options import AllowOutside, DataRoot, Plugins
 from benchmark.shown import one_line
 from retrieval_bench.core import BenchError, printable
 
@@ -23,6 +23,7 @@ def repeat_command(
     ] = None,
     plugin: Plugins = None,
     data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> int:
     """Run a record again from its own settings. Exit code 0: identical or within tolerance; 1: different."""
@@ -31,10 +32,10 @@ def repeat_command(
 
     from benchmark.display import Display
     from retrieval_bench.experiment import repeat, runner
-    from retrieval_bench.records.files import RANKINGS_FILE, load, load_rankings, run_file
+    from retrieval_bench.records.files import load, load_rankings, rankings_file, run_file
 
     before = load(record)
-    has_rankings = run_file(record).with_name(RANKINGS_FILE).exists()
+    has_rankings = rankings_file(record, before).exists()
     plan = repeat.plan_of(before, data_root)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch) / "again"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import DataRoot, Plugins
+from benchmark.options import AllowOutside, DataRoot, Plugins
 from retrieval_bench.core import BenchError, printable
 
 
@@ -35,6 +35,7 @@ def report_command(
     ] = ReportFormat.html,
     plugin: Plugins = None,
     data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Show no images of the dataset, and do not look for the dataset.")
     ] = False,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchmark.app import GATE_FAILED, OK, SOME_FAILED, app, command, say
+from benchmark.early_worker import taken
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
+    AllowOutside,
     DataRoot,
     Decode,
     Device,
+    Isolate,
     LearnFrom,
     MaxPixels,
     Plugins,
@@ -33,6 +38,7 @@ from benchmark.shown import Format, formatted, one_line
 from retrieval_bench.core import BenchError, printable
 
 if TYPE_CHECKING:
+    from retrieval_bench.experiment.isolation import IsolatedExecutor
     from retrieval_bench.experiment.prepare import Plan
     from retrieval_bench.records.schema import Row
 
@@ -54,6 +60,7 @@ def run_command(
     ] = "products",
     plugin: Plugins = None,
     data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
     classifiers: Annotated[
         str | None,
         typer.Option(
@@ -136,10 +143,41 @@ def run_command(
             help="Also time so many queries at once: p50, p95, p99 and throughput, as a search service sees them.",
         ),
     ] = None,
+    isolate: Annotated[
+        Isolate,
+        typer.Option(
+            help="on: methods run in a process of their own, so that one that crashes, hangs or eats all memory ends "
+            "as a failed row. off: all in this process, for debuggers."
+        ),
+    ] = Isolate.on,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            metavar="SECONDS",
+            help="A method that takes longer is ended: a failed row. Default: an hour, and a second more for each "
+            "image that it describes.",
+        ),
+    ] = None,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(
+            "--max-memory",
+            min=0.1,
+            metavar="GIB",
+            help="A method whose process holds more memory is ended: a failed row. Default: 90 % of what there is.",
+        ),
+    ] = None,
     unknown: Unknown = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all features again and store none.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the record in DIR instead of moving it to DIR/earlier.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the interrupted run of the same settings in DIR; its finished rows are kept."
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check data and methods and show what would run, without running it.")
@@ -147,63 +185,85 @@ def run_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the record on stdout, as JSON.")] = False,
 ) -> int:
     """Run methods on a dataset: accuracy, recall, F1, latency and cost of each, on the same splits."""
-    from benchmark.display import Display
-    from retrieval_bench.experiment import prepare, runner
-    from retrieval_bench.images.perturbations import parse_perturbations, parse_severities
-    from retrieval_bench.plugins.loading import plugins
-    from retrieval_bench.registry import BACKENDS, DATASETS, parse
-    from retrieval_bench.system.cache import FeatureCache, cache_root
+    with _executor(isolate, timeout, max_memory, dry_run) as executor:
+        from benchmark.display import Display
+        from retrieval_bench.experiment import prepare, runner
+        from retrieval_bench.experiment.device_choice import resolve_device
+        from retrieval_bench.images.perturbations import parse_perturbations, parse_severities
+        from retrieval_bench.plugins.loading import plugins
+        from retrieval_bench.registry import BACKENDS, DATASETS, parse
+        from retrieval_bench.system.cache import FeatureCache, cache_root
 
-    named = {file.absolute() for file in plugin or ()}  # of which the option has told already
-    for one in plugins():
-        if one.reason and one.file not in named:
-            typer.echo(f"{one.failure}; it is left out", err=True)
-    classifiers = renamed("--classifiers", classifiers, "--heads", heads, None)
-    chosen = runner.unique(parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
-    plan = prepare.Plan(
-        methods=chosen,
-        dataset=parse(DATASETS, dataset),
-        root=data_root,
-        classifiers=() if classifiers is None else parse_classifiers(classifiers),
-        k=None if k is None else parse_cutoffs(k),
-        seed=seed,
-        weights=checked_weights(weights, any(method.deep for method in chosen)),
-        device=runner.resolve_device(device.value, chosen, BACKENDS[backend].name),
-        threads=usable_threads(threads),
-        limit=limit,
-        backend=BACKENDS[backend].name,
-        max_bad=max_bad,
-        decoding=decoding(max_pixels),
-        decode=decode.value,
-        perturb=() if perturb is None else parse_perturbations(perturb),
-        severities=parse_severities(severity),
-        relevance=relevance.value,
-        learn_from=learn_from.value,
-        concurrency=() if concurrency is None else parse_concurrency(concurrency),
-        cache=FeatureCache(None if no_cache else cache_root()),
-    )
-    folder = out or Path("results") / plan.dataset.entry.name
-    if folder.exists() and not folder.is_dir():
-        raise BenchError(f"--out {folder}: a file of this name exists; name a folder")
-    if dry_run:
-        return _dry_run(plan, folder, as_json)
-
-    with interruptible(), Display() as display:
-        record = runner.run(
-            plan,
-            folder,
-            overwrite=overwrite,
-            progress=stoppable(display),
-            on_row=stoppable(lambda row: display.say(one_line(row))),
+        named = {file.absolute() for file in plugin or ()}  # of which the option has told already
+        for one in plugins():
+            if one.reason and one.file not in named:
+                typer.echo(f"{one.failure}; it is left out", err=True)
+        classifiers = renamed("--classifiers", classifiers, "--heads", heads, None)
+        chosen = runner.unique(parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
+        plan = prepare.Plan(
+            methods=chosen,
+            dataset=parse(DATASETS, dataset),
+            root=data_root,
+            classifiers=() if classifiers is None else parse_classifiers(classifiers),
+            k=None if k is None else parse_cutoffs(k),
+            seed=seed,
+            weights=checked_weights(weights, any(method.deep for method in chosen)),
+            # torch, which knows the GPUs, belongs to the worker, as a broken one does.
+            device=resolve_device(device.value, chosen, BACKENDS[backend].name) if executor is None else device.value,
+            threads=usable_threads(threads),
+            limit=limit,
+            backend=BACKENDS[backend].name,
+            max_bad=max_bad,
+            decoding=decoding(max_pixels),
+            decode=decode.value,
+            perturb=() if perturb is None else parse_perturbations(perturb),
+            severities=parse_severities(severity),
+            relevance=relevance.value,
+            learn_from=learn_from.value,
+            concurrency=() if concurrency is None else parse_concurrency(concurrency),
+            cache=FeatureCache(None if no_cache else cache_root()),
         )
-        display.say(f"record: {printable(folder / 'run.json')}")
-    say(formatted(record, Format.json if as_json else Format.table, unknown), nl=False)
-    if record.violations:
-        typer.echo("run failed; the record is saved, but do not trust its numbers:", err=True)
-        for sentence in record.violations:
-            typer.echo(f"  {sentence}", err=True)
-        return GATE_FAILED
-    return SOME_FAILED if any(row.status == "failed" or _failed_classifiers(row) for row in record.rows) else OK
+        folder = out or Path("results") / plan.dataset.entry.name
+        if folder.exists() and not folder.is_dir():
+            raise BenchError(f"--out {folder}: a file of this name exists; name a folder")
+        if dry_run:
+            return _dry_run(plan, folder, as_json)
+
+        with interruptible(), Display() as display:
+            record = runner.run(
+                plan,
+                folder,
+                overwrite=overwrite,
+                resume=resume,
+                progress=stoppable(display),
+                on_row=stoppable(lambda row: display.say(one_line(row))),
+                executor=executor,
+            )
+            display.say(f"record: {printable(folder / 'run.json')}")
+        say(formatted(record, Format.json if as_json else Format.table, unknown), nl=False)
+        if record.violations:
+            typer.echo("run failed; the record is saved, but do not trust its numbers:", err=True)
+            for sentence in record.violations:
+                typer.echo(f"  {sentence}", err=True)
+            return GATE_FAILED
+        return SOME_FAILED if any(row.status == "failed" or _failed_classifiers(row) for row in record.rows) else OK
+
+
+@contextlib.contextmanager
+def _executor(
+    isolate: Isolate, timeout: float | None, max_memory: float | None, dry_run: bool
+) -> Iterator[IsolatedExecutor | None]:
+    """Who carries out the run, if not this process; ended with the command, however that ends."""
+    if isolate is Isolate.off and (timeout is not None or max_memory is not None):
+        raise BenchError("--timeout and --max-memory end a process of its own; leave --isolate off out")
+    if isolate is Isolate.off or dry_run:
+        yield None
+        return
+    from retrieval_bench.experiment.isolation import IsolatedExecutor
+
+    most_bytes = None if max_memory is None else int(max_memory * 2**30)
+    with IsolatedExecutor(timeout, most_bytes, taken()) as executor:
+        yield executor
 
 
 def _failed_classifiers(row: Row) -> bool:

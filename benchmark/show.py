@@ -10,6 +10,7 @@ import typer
 from benchmark.app import app, command, say
 from benchmark.options import Unknown
 from benchmark.shown import Format, formatted
+from retrieval_bench.core import BenchError
 
 
 @command(app, "show")
@@ -21,11 +22,23 @@ def show_command(
         Path | None, typer.Option(metavar="FILE.png", help="Draw accuracy over severity; for a run with --perturb.")
     ] = None,
 ) -> None:
-    """Show the table of a record."""
-    from retrieval_bench.records.files import load
+    """Show the table of a record. Scores that the rankings beside it do not give are marked."""
+    from retrieval_bench.compare.contradictions import contradictions, marked
+    from retrieval_bench.records.files import load, load_rankings, rankings_file
     from retrieval_bench.report import robustness
 
     shown = load(record)
+    if rankings_file(record, shown).exists():
+        try:
+            found = contradictions(shown, load_rankings(record, shown))
+        except BenchError as error:
+            typer.echo(f"the scores are not compared with the rankings: {error}", err=True)
+            found = {}
+        if form in (Format.table, Format.md):
+            shown = marked(shown, found)
+        else:  # which hold the record as it is
+            for method, sentence in found.items():
+                typer.echo(f"{method}: {sentence}", err=True)
     if curves is not None:
         robustness.draw(shown, curves)
     say(formatted(shown, form, unknown), nl=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import DataRoot, Plugins
+from benchmark.options import AllowOutside, DataRoot, Plugins
 from retrieval_bench.core import BenchError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def slices_command(
     record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
     plugin: Plugins = None,
     data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
     methods: Annotated[
         str | None, typer.Option(metavar="a,b", help="Only these methods of the record. Default: all.")
     ] = None,
@@ -32,6 +33,7 @@ def slices_command(
     """Show scores by category, by number of train images of the label, and by attributes of the queries."""
     from dataclasses import asdict
 
+    from retrieval_bench.compare.contradictions import contradictions
     from retrieval_bench.compare.reload import dataset_of, main_metrics, main_values, methods_of
     from retrieval_bench.evaluation.query_metadata import known_in, known_of
     from retrieval_bench.evaluation.slices import sliced, slicings
@@ -42,6 +44,9 @@ def slices_command(
         raise BenchError(f"--metric {metric!r} is not one of {', '.join(main_metrics(whole))}")
     names = methods_of(whole, tuple(name.strip() for name in methods.split(",")) if methods else ())
     arrays = load_rankings(record, whole)
+    for name, sentence in contradictions(whole, arrays).items():
+        if name in names:
+            typer.echo(f"{name}: {sentence}; these slices are of its rankings", err=True)
     known = known_in(arrays)
     if known.class_sizes is None:  # a record of an earlier version: only the data knows
         known = known_of(dataset_of(whole, data_root), arrays["query_ids"])

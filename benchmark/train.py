@@ -11,7 +11,7 @@ import typer
 
 from benchmark.app import app, command
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import DataRoot, Device, Plugins, checked_weights, renamed, usable_threads
+from benchmark.options import AllowOutside, DataRoot, Device, Plugins, checked_weights, renamed, usable_threads
 from retrieval_bench.core import BenchError, printable
 
 SUFFIXES = (".pth", ".pt")
@@ -74,6 +74,7 @@ def train_command(
     ] = "products",
     plugin: Plugins = None,
     data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
     epochs: Annotated[int, typer.Option(min=1, help="How many times each image is used.")] = 10,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run of the same options that was stopped.")

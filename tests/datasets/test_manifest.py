@@ -10,6 +10,7 @@ import pytest
 
 from retrieval_bench.core import BenchError, Dataset
 from retrieval_bench.datasets.manifest import manifest
+from retrieval_bench.images.fence import ALLOWED
 from retrieval_bench.images.screening import screen
 from tests.support.nasty import photo
 
@@ -133,7 +134,10 @@ def test_columns_that_some_json_objects_lack(tmp_path: Path) -> None:
     assert dataset.query.categories is None
 
 
-def test_paths_are_relative_to_the_manifest_and_missing_files_are_left_to_screening(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_manifest_and_missing_files_are_left_to_screening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ALLOWED, "1")
     for name in "abcd":
         photo(tmp_path / "photos" / f"{name}.png", ord(name))
     elsewhere = photo(tmp_path / "elsewhere.png", 9)

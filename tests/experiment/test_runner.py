@@ -13,9 +13,10 @@ from retrieval_bench.core import BenchError, Dataset, Distance, Ranking, Split
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.uncertainty import COMPARED, comparisons
-from retrieval_bench.experiment import quality, recording, sanity_checks
+from retrieval_bench.experiment import in_process, quality, sanity_checks
+from retrieval_bench.experiment.device_choice import resolve_device
 from retrieval_bench.experiment.prepare import prepare
-from retrieval_bench.experiment.runner import DEFAULT_METHODS, check, resolve_device, run, unique
+from retrieval_bench.experiment.runner import DEFAULT_METHODS, check, run, unique
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.records.files import load, load_rankings
@@ -158,7 +159,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         calls.append(list(values))
         return comparisons(values, *others)
 
-    monkeypatch.setattr(recording, "comparisons", counted)
+    monkeypatch.setattr(in_process, "comparisons", counted)
     return calls
 
 

@@ -112,3 +112,20 @@ def test_many_threads(images):
     with ThreadPoolExecutor(8) as pool:
         for row, got in zip(range(400), pool.map(lambda row: once[row % 4], range(400)), strict=True):
             assert_array_equal(got, decode(images.read(row % 4)))
+
+
+def test_another_store_goes_on_in_the_same_file(images, tmp_path):
+    """As a worker process does after one that has crashed, maybe in the middle of storing."""
+    with open(tmp_path / "pixels", "w+b") as file:
+        first = PixelStore(file=file.fileno())
+        once = DecodedOnce(images, first)
+        expected = [once[row] for row in range(2)]
+        known = first.index
+        once[2]  # stored, and not told to anyone
+        second = PixelStore(file=file.fileno())
+        second.go_on_from(known)
+        again = DecodedOnce(images, second)
+        for row in (0, 1, 2, 3, 3, 2):
+            assert_array_equal(again[row], expected[row] if row < 2 else decode(images.read(row)))
+        assert images.decoded == [0, 1, 2, 2, 3]
+        assert len(second) == 4

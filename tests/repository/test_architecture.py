@@ -90,8 +90,9 @@ def test_no_module_lies_loose() -> None:
 
 
 TESTS = ROOT / "tests"
-APART = {"command_line", "repository", "support"}
-"""Folders of tests without a room of their own: of `benchmark/`, of the whole repository, and what tests share."""
+APART = {"command_line", "faults", "repository", "support"}
+"""Folders of tests without a room of their own: of `benchmark/`, of disks and files that fail, of the whole repository,
+and what tests share."""
 
 
 def test_no_test_module_imports_another() -> None:

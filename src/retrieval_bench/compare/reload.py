@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from retrieval_bench.datasets.splits import limit
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import Categories, judge
 from retrieval_bench.records.conversion import label_sets
-from retrieval_bench.records.files import RANKINGS_FILE, load_rankings, run_file
+from retrieval_bench.records.files import load_rankings, rankings_file
 from retrieval_bench.records.schema import Record
+from retrieval_bench.records.switch import RANKINGS_FILE
 from retrieval_bench.registry import DATASETS, parse
 
 
@@ -57,7 +58,7 @@ def values_of(path: Path, record: Record) -> Values | None:
 
     Raises BenchError where the file is not the record's.
     """
-    if not run_file(path).with_name(RANKINGS_FILE).exists():
+    if not rankings_file(path, record).exists():
         return None
     return from_arrays(load_rankings(path, record), record)
 
@@ -68,14 +69,18 @@ def from_arrays(arrays: Mapping[str, np.ndarray], record: Record) -> Values | No
         return None
     methods = [row.method for row in record.rows if f"{row.method}/indices" in arrays]
     for method in methods:
-        depth = arrays[f"{method}/indices"].shape[1]
-        if depth < max(record.settings.k):
-            raise BenchError(
-                f"{RANKINGS_FILE}: {method} has {depth} images for each query, too few for k = "
-                f"{max(record.settings.k)}; run again"
-            )
+        refuse_shallow(arrays, method, record.settings.k)
     by_method = {method: metrics.per_query(judged(arrays, method), record.settings.k) for method in methods}
     return Values(tuple(arrays["query_ids"].tolist()), arrays["query_labels"], by_method)
+
+
+def refuse_shallow(arrays: Mapping[str, np.ndarray], method: str, k: Sequence[int]) -> None:
+    """Raise BenchError where a method's rankings end before the largest cutoff."""
+    depth = arrays[f"{method}/indices"].shape[1]
+    if depth < max(k):
+        raise BenchError(
+            f"{RANKINGS_FILE}: {method} has {depth} images for each query, too few for k = {max(k)}; run again"
+        )
 
 
 def judged(arrays: Mapping[str, np.ndarray], method: str) -> Judged:
@@ -101,6 +106,7 @@ def judged(arrays: Mapping[str, np.ndarray], method: str) -> Judged:
 def main_values(record: Record, arrays: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
     """Accuracy, map@r and recall at the largest k of each query: {name: (q,) float64}."""
     kept = main_metrics(record)
+    refuse_shallow(arrays, method, record.settings.k)
     found = metrics.per_query(judged(arrays, method), record.settings.k)
     return {name: found[name] for name in kept}
 

@@ -155,8 +155,9 @@ def of_folder(folder: Path, labels: str | None = None) -> Collection:
     if not files:
         raise BenchError("; ".join([f"{printable(folder)} has 0 images ({'/'.join(SUFFIXES)})", *notices]))
     ids = _unique([printable(file.relative_to(folder).as_posix()) for file in files])
+    images = ImageFiles(files, within=folder)
     collection = Collection(
-        ids, ImageFiles(files), None, root=folder, paths=tuple(files), linked=np.array(linked)[kept], notices=notices
+        ids, images, None, root=folder, paths=tuple(files), linked=np.array(linked)[kept], notices=notices
     )
     return collection if labels is None else _labelled(collection, folder, labels)
 

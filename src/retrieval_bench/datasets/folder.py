@@ -83,7 +83,7 @@ def folder(
     if label == "top":
         notices += _deeper(files, root)
 
-    images = ImageFiles([file.path for file in files])
+    images = ImageFiles([file.path for file in files], within=root)
     if held:
         assigned = [file.split for file in files]
     elif shares is None:

@@ -104,7 +104,7 @@ def _split(home: Path, items: list[str], labels: list[int], products: dict[int, 
     return Split(
         ids=tuple(items),
         labels=np.array(labels, np.int64),
-        images=ImageFiles([home / item for item in items]),
+        images=ImageFiles([home / item for item in items], within=home),
         categories=np.array([products[label].coarse for label in labels], np.int64),
         attributes={"text": np.array([products[label].text for label in labels], dtype=object)},
     )

@@ -28,7 +28,7 @@ class ListedFiles(ImageFiles):
     """
 
     def __init__(self, folder: Path, written: Sequence[str]) -> None:
-        super().__init__([folder / path for path in written])
+        super().__init__([folder / path for path in written], within=folder)
         self.folder = folder
         self.written = list(written)
         self._names = _Names()
@@ -48,7 +48,7 @@ class ListedFiles(ImageFiles):
     def take(self, rows: Sequence[int]) -> ListedFiles:
         """Select images, in this order."""
         taken = ListedFiles(self.folder, [self.written[row] for row in rows])
-        taken._names = self._names
+        taken._names, taken._fence = self._names, self._fence
         taken._digests = {new: self._digests[old] for new, old in enumerate(rows) if old in self._digests}
         return taken
 

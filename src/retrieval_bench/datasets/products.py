@@ -14,6 +14,7 @@ takes seconds; the result is cached on disk and belongs to the source code that 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,10 @@ from retrieval_bench.datasets.shop.look import CATEGORIES, looks
 from retrieval_bench.datasets.shop.turned import any_turn, turned
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import DATASETS
+from retrieval_bench.system.files import open_regular
+from retrieval_bench.system.npz import read_arrays
+
+log = logging.getLogger("retrieval_bench")
 
 VERSION = 1
 """Raise it when the pixels change on purpose; results before and after are not comparable."""
@@ -42,6 +47,8 @@ VERSION = 1
 VIEWS = 12
 PARTS: dict[str, tuple[int, ...]] = {"train": (1, 2, 3, 4), "gallery": (0, 5, 6, 7), "query": (8, 9, 10, 11)}
 CACHE_VARIABLE = "RETRIEVAL_BENCH_CACHE"
+MOST_BYTES = 1 << 30
+"""Of the file of pictures; those of 100 products take a twentieth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,11 +199,15 @@ def _seal(arrays: dict[str, np.ndarray], name: str) -> str:
 def _load(path: Path, name: str) -> RenderedImages | None:
     """What the file holds, or None where it is missing, damaged or of other code or name: then it is drawn again."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-        if str(arrays.pop("seal")) != _seal(arrays, name):
+        with open_regular(path, MOST_BYTES) as file:
+            arrays = read_arrays(file)
+        if str(arrays.pop("seal", None)) != _seal(arrays, name):
             return None
-    except Exception:  # a damaged archive raises whatever its first wrong byte leads to, in zipfile, zlib or numpy
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        log.warning("cache: %s is damaged (%s); its pictures are drawn again", printable(path), why)
         return None
     ends = np.cumsum(arrays.pop("lengths")).tolist()
     everything = arrays.pop("encoded").data
@@ -205,7 +216,7 @@ def _load(path: Path, name: str) -> RenderedImages | None:
 
 
 def _save(pictures: RenderedImages, path: Path, name: str) -> None:
-    """Write all at once or not at all; a directory that cannot be written only means drawing again next time."""
+    """Write all at once or not at all; where that cannot be, it is told, and they are drawn again next time."""
     arrays: dict[str, np.ndarray] = {
         "encoded": np.frombuffer(b"".join(pictures.encoded), np.uint8),
         "lengths": np.array([len(png) for png in pictures.encoded], np.int64),
@@ -215,11 +226,12 @@ def _save(pictures: RenderedImages, path: Path, name: str) -> None:
     seal = np.array(_seal(arrays, name))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, seal=seal, **arrays)  # type: ignore[arg-type]
-            temporary.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(file, seal=seal, **arrays)  # type: ignore[arg-type]
+        temporary.replace(path)
+    except OSError as error:
+        log.warning("cache: %s is not kept (%s); continuing without", printable(path), error.strerror)
     finally:
         with suppress(OSError):
             temporary.unlink()

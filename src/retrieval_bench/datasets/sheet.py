@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from retrieval_bench.core import SPLITS, BadImage, BenchError, Dataset, Images
 from retrieval_bench.datasets.shop.prints import lettering
 from retrieval_bench.images.reading import encode_png
 from retrieval_bench.registry import unknown
+from retrieval_bench.system.files import write_whole
 
 CELL = 112
 MARGIN = 8
@@ -47,7 +46,7 @@ def contact_sheet(dataset: Dataset, path: Path, split: str | None = None) -> Non
                 sheet[top + 2 : top + CELL - 2, start + 2 : start + CELL - 2] = _cell(part.images, int(item), CELL - 4)
     for row, label in enumerate(labels):
         _write_line(sheet, dataset.label_names[label], 6, 32 + row * CELL + CELL // 2 - 7, SIDE_NOTE - 12)
-    _save(sheet, Path(path))
+    write_whole(Path(path), encode_png(sheet), option="--sheet")
 
 
 def _chosen(dataset: Dataset, shown: list[str]) -> list[int]:
@@ -100,15 +99,3 @@ def _write_line(canvas: np.ndarray, text: str, left: int, top: int, room: int) -
         bits = bits.repeat(2, axis=0).repeat(2, axis=1)
     bits = bits[:, :room]
     canvas[top : top + bits.shape[0], left : left + bits.shape[1]][bits] = INK
-
-
-def _save(pixels: np.ndarray, path: Path) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(encode_png(pixels))
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise BenchError(f"the contact sheet {path} cannot be written: {error.strerror or error}") from None

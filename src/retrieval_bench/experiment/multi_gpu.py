@@ -7,6 +7,7 @@ with the process that asks.
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from retrieval_bench.core import Extractor, Images, Setup
 from retrieval_bench.experiment.extraction import CHUNK, in_chunks
 from retrieval_bench.images.decoded_cache import fresh
 from retrieval_bench.plugins.loading import files, load_files
+from retrieval_bench.system.child_process import end_with
 from retrieval_bench.system.timing import pinned
 
 LEAST = 2000
@@ -72,6 +74,7 @@ def _begin(method: str, setup: Setup, devices: Any, plugins: Sequence[str] = ())
     from retrieval_bench.methods.parse import parse_member
     from retrieval_bench.registry import CLEANINGS, EXTRACTORS
 
+    end_with(os.getppid())
     EXTRACTORS.fill()
     CLEANINGS.fill()
     load_files(plugins)

@@ -127,9 +127,12 @@ def load(plan: Plan) -> Dataset:
     return limited(dataset, plan.limit) if plan.limit is not None else dataset
 
 
-def prepare(plan: Plan, progress: Progress = silent) -> Trial:
-    """Load, decode everything once to find what is broken, and set aside queries that nothing can answer."""
-    dataset = decoded_once(load(plan), plan.decoding)
+def prepare(plan: Plan, progress: Progress = silent, store: PixelStore | None = None) -> Trial:
+    """Load, decode everything once to find what is broken, and set aside queries that nothing can answer.
+
+    store: where decoded pixels wait; None: in a file of its own.
+    """
+    dataset = decoded_once(load(plan), plan.decoding, store)
     total = sum(len(split) for split in dataset.splits.values())
     skipped: tuple[SkippedImage, ...] = ()
     if plan.methods and all(method.by_id for method in plan.methods):
@@ -243,9 +246,9 @@ def _category_sets(split: Split) -> np.ndarray:
     return np.column_stack([split.categories, *others])
 
 
-def decoded_once(dataset: Dataset, how: Decoding) -> Dataset:
+def decoded_once(dataset: Dataset, how: Decoding, store: PixelStore | None = None) -> Dataset:
     """The same dataset; its splits share one store of pixels, which also serves images that are in several of them."""
-    store = PixelStore()
+    store = PixelStore() if store is None else store
     return dataset.with_splits(
         {
             name: replace(split, images=DecodedOnce(DecodedBy(split.images, how), store))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from retrieval_bench.core import DISTRACTOR, Dataset, Judged, Ranking, printable
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.query_metadata import arrays_of, known_of
 from retrieval_bench.evaluation.relevance import FULL_LIMIT, Relevant
-from retrieval_bench.evaluation.uncertainty import comparisons, statistics
+from retrieval_bench.evaluation.uncertainty import statistics
 from retrieval_bench.experiment.classification import Classified
 from retrieval_bench.experiment.prepare import RetrievalTask
 from retrieval_bench.images.screening import SkippedImage
@@ -143,23 +144,10 @@ def ranking_arrays(
     return {f"{row.method}/{name}": array for name, array in arrays.items()}
 
 
-def with_row(record: Record, row: Row, threads: int) -> Record:
-    """The record with one more row, and with the thread counts and GPU settings of what is loaded by now."""
+def loaded_libraries(threads: int, device: str) -> dict[str, Any]:
+    """Thread counts and GPU settings of what is loaded by now in this process, as fields of `Environment`."""
     with pinned(threads) as counts:
-        read = {"thread_counts": counts, "gpu_settings": gpu_settings(record.settings.device)}
-        where = record.environment.model_copy(update=read)
-    return record.model_copy(update={"rows": (*record.rows, row), "environment": where})
-
-
-def with_comparisons(record: Record, values: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray) -> Record:
-    """The record with every two of these methods compared.
-
-    values: method -> metric -> (q,). labels: (q,) of the queries, which are resampled label by label.
-    """
-    if record.statistics is None:
-        return record
-    found = comparisons(values, labels, record.statistics)
-    return record.model_copy(update={"comparisons": found})
+        return {"thread_counts": counts, "gpu_settings": gpu_settings(device)}
 
 
 def _gpu(device: str) -> str | None:

@@ -11,8 +11,8 @@ import numpy as np
 
 from retrieval_bench.compare.diff import diff
 from retrieval_bench.core import BenchError
+from retrieval_bench.experiment.device_choice import resolve_device
 from retrieval_bench.experiment.prepare import Plan
-from retrieval_bench.experiment.runner import resolve_device
 from retrieval_bench.images.decoding import MAX_PIXELS, Decoding
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.plugins.loading import plugins

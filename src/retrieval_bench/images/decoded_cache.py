@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +27,15 @@ MOST_BYTES = 8 << 30
 """What the file may grow to, if so much is free twice over. Images beyond it are decoded whenever they are wanted."""
 
 
+@dataclass(frozen=True)
+class PixelIndex:
+    """Where pixels lie in the file: digest -> (first byte, shape); what decoding told of them; where the next go."""
+
+    places: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    end: int = 0
+
+
 class PixelStore:
     """Pixels by digest. Safe to use from several threads.
 
@@ -32,10 +43,11 @@ class PixelStore:
     however the process ends. A full disk ends the storing, not the run; where a system cannot read and write at a
     place of a file in one step (Windows), nothing is stored.
     notes: by digest, what decoding told of the images that it told something of.
+    file: a descriptor of the file, where it is there already; it is not closed.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES, directory: str | None = None) -> None:
-        self._most, self._directory = most_bytes, directory
+    def __init__(self, most_bytes: int = MOST_BYTES, directory: str | None = None, *, file: int | None = None) -> None:
+        self._most, self._directory, self._given = most_bytes, directory, file
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         self.notes: dict[str, tuple[str, ...]] = {}
         self._file: int | None = None
@@ -76,10 +88,28 @@ class PixelStore:
                 self._places[digest] = self._end, pixels.shape
                 self._end += written
 
+    @property
+    def index(self) -> PixelIndex:
+        """What another process needs to read the same file."""
+        with self._lock:
+            return PixelIndex(dict(self._places), dict(self.notes), self._end)
+
+    def go_on_from(self, index: PixelIndex) -> None:
+        """Read what another process has stored in the same file, and store behind it."""
+        with self._lock:
+            self._places, self._end = dict(index.places), index.end
+            self.notes = dict(index.notes)
+            self._file = self._given
+
     def _opened(self) -> bool:
         if self._file is not None:
             return True
         try:
+            if self._given is not None and sys.platform != "win32":
+                free = os.fstatvfs(self._given)
+                self._most = min(self._most, free.f_bavail * free.f_frsize // 2)
+                self._file = self._given
+                return self._most > 0
             self._file, path = tempfile.mkstemp(prefix="retrieval_bench-pixels-", dir=self._directory)
             os.unlink(path)
             self._most = min(self._most, shutil.disk_usage(os.path.dirname(path)).free // 2)

@@ -121,11 +121,18 @@ def decoded(data: bytes, how: Decoding = Decoding()) -> Decoded:
         like = _starts_like(data) or kind
         if like:
             raise BadImage("damaged", f"it starts like {like}, but its header cannot be read") from None
-        raise BadImage("not an image", f"no {'/'.join(FORMATS)} image; it starts with {data[:12]!r}") from None
+        raise BadImage("not an image", f"no {'/'.join(FORMATS)} image, by its first bytes") from None
     except MemoryError:
         raise BadImage("too many pixels", "decoding it takes more memory than there is") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError, ... on damage
-        raise BadImage("damaged", f"{type(error).__name__}: {error}") from None
+        raise BadImage("damaged", _without_content(error)) from None
+
+
+def _without_content(error: Exception) -> str:
+    """What a decoder says of damage, up to where it may quote the file: who knows what a file is that is no image."""
+    said = re.sub(r"""(?s)\s*(\([^()'"]*)?['":`<].*""", "", str(error))
+    plain = re.sub(r"[^ -~]+|\S{25,}", "", said).strip()
+    return f"{type(error).__name__}: {plain}" if plain else type(error).__name__
 
 
 def _decoded(data: bytes, how: Decoding) -> Decoded:

@@ -15,8 +15,10 @@ from PIL import Image
 
 from retrieval_bench.core import BadImage, Dataset, Images, printable
 from retrieval_bench.images.decoding import Decoded, Decoding, decode, decoded
+from retrieval_bench.images.fence import Fence, outside_is_allowed
 
 MAX_BYTES = 256 * 2**20
+OUTSIDE = "outside the data root"
 
 
 class ImageFiles:
@@ -24,10 +26,14 @@ class ImageFiles:
 
     Args:
         paths: the files.
+        within: the folder that none of them may lie outside of, not by a link either, unless the user allows it. None:
+            they may lie anywhere.
     """
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], within: Path | None = None) -> None:
         self.paths = [Path(path) for path in paths]
+        self._places = [path.absolute() for path in self.paths]  # a method may change the working directory
+        self._fence = None if within is None or outside_is_allowed() else Fence(within)
         self._digests: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -46,10 +52,13 @@ class ImageFiles:
             The encoded bytes.
 
         Raises:
-            BadImage: The file is missing, no regular file, unreadable, or larger than `MAX_BYTES`.
+            BadImage: The file is missing, no regular file, unreadable, larger than `MAX_BYTES`, or outside the folder
+                that it must lie in.
         """
-        path = self.paths[row]
+        path = self._places[row]
         try:
+            if self._fence is not None and not self._fence.holds(path):
+                raise BadImage(OUTSIDE, "its path or a link leads out of the folder; --allow-outside reads it")
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
                 kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
@@ -84,7 +93,9 @@ class ImageFiles:
 
     def take(self, rows: Sequence[int]) -> ImageFiles:
         """Select images, in this order."""
-        taken = ImageFiles([self.paths[row] for row in rows])
+        taken = ImageFiles([self._places[row] for row in rows])
+        taken.paths = [self.paths[row] for row in rows]
+        taken._fence = self._fence
         taken._digests = {new: self._digests[old] for new, old in enumerate(rows) if old in self._digests}
         return taken
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.records.files import RANKINGS_FILE
+from retrieval_bench.records.switch import RANKINGS_FILE
 
 QRELS_FILE = "qrels.trec"
 RUN_SUFFIX = ".run.trec"

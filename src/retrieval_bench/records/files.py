@@ -10,64 +10,96 @@ import contextlib
 import hashlib
 import io
 import json
-import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import psutil
 from pydantic import ValidationError
 
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.records import validation
 from retrieval_bench.records.schema import SCHEMA_VERSION, Rankings, Record
-from retrieval_bench.system.files import write_whole
+from retrieval_bench.records.switch import RANKINGS_FILE, RUN_FILE, TABLE_FILES, place_of, settle, switch, unfinished
+from retrieval_bench.system.files import open_regular, read_regular
+from retrieval_bench.system.locks import Taken, held
+from retrieval_bench.system.npz import read_arrays
 
-log = logging.getLogger("retrieval_bench")
-
-RUN_FILE = "run.json"
-RANKINGS_FILE = "rankings.npz"
 LOCK_FILE = ".lock"
-TABLE_FILES = ("table.md", "table.csv")
+MOST_BYTES = 64_000_000
+"""Of a run.json; one of a hundred methods has a hundredth of it."""
+MOST_VALUES = 3_000_000
+MOST_BYTES_OF_RANKINGS = 8 << 30
+MOST_TRIES = 1000
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Make sure, before any work, that a record can be written to `folder` and that no other run is writing there."""
     made = not folder.exists()
-    lock = folder / LOCK_FILE
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _take(lock)
-    except OSError as error:
-        raise BenchError(f"--out {printable(folder)}: cannot be written ({error.strerror}); name another") from None
-    try:
-        for name in (RUN_FILE, RANKINGS_FILE, *TABLE_FILES):
-            if (folder / name).is_dir():
-                raise BenchError(f"--out {printable(folder)}: {name} is a folder there; name another")
-        yield
+        with _held(folder):
+            for name in (RUN_FILE, RANKINGS_FILE, *TABLE_FILES):
+                _refuse_no_file(folder, name)
+            _settle(folder)
+            try:
+                yield
+            finally:
+                _settle(folder)
     finally:
-        lock.unlink(missing_ok=True)
         if made:
             with contextlib.suppress(OSError):  # it is not empty, as it should be
                 folder.rmdir()
 
 
-def _take(lock: Path) -> None:
-    try:
-        with lock.open("x", encoding="ascii") as file:
-            file.write(str(os.getpid()))
-    except FileExistsError:
-        owner = lock.read_text(encoding="ascii", errors="replace")
-        if owner.isdecimal() and psutil.pid_exists(int(owner)):
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The lock of a folder, which is made if it is missing."""
+    with contextlib.ExitStack() as stack:
+        try:
+            for _ in range(MOST_TRIES):
+                folder.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # another run has removed the empty folder again
+                    stack.enter_context(held(folder / LOCK_FILE))
+                    break
+            else:
+                raise Taken
+        except Taken:
             raise BenchError(
-                f"--out {printable(lock.parent)}: another run (process {owner}) is writing there; "
-                f"wait for it, name another, or remove {LOCK_FILE} if no such run exists"
+                f"--out {printable(folder)}: another run is writing there; wait for it, or name another"
             ) from None
-        lock.unlink()  # its run was killed
-        _take(lock)
+        except OSError as error:
+            raise BenchError(f"--out {printable(folder)}: cannot be written ({error.strerror}); name another") from None
+        yield
+
+
+def _refuse_no_file(folder: Path, name: str) -> None:
+    """Raise BenchError where a file of the record cannot take the place of what is there."""
+    file = folder / name
+    if not os.path.lexists(file):
+        return
+    target = Path(os.path.realpath(file))
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "no file"
+        raise BenchError(f"--out {printable(folder)}: {name} is {kind} there; name another")
+    if not target.parent.is_dir() or target.parent.stat().st_dev != folder.stat().st_dev:
+        raise BenchError(f"--out {printable(folder)}: {name} is a link to another disk there; name another")
+
+
+def _settle(folder: Path) -> None:
+    """Finish, or take away, what a run left that was killed while it saved."""
+    if not unfinished(folder):
+        return
+    try:
+        found = load(folder).rankings
+    except BenchError:
+        found = None
+    try:
+        settle(folder, None if found is None else found.sha256)
+    except OSError as error:
+        raise BenchError(f"--out {printable(folder)}: cannot be written ({error.strerror}); name another") from None
 
 
 def save(
@@ -80,7 +112,7 @@ def save(
     """Write all files of a record; the record that is returned names the rankings' sha256.
 
     The same arrays give the same bytes. tables: file name -> text, derived from the record.
-    keep_earlier: set aside what lies in `folder` first. All is serialised before anything there is touched.
+    keep_earlier: keep what lies in `folder` in `earlier/<its time>/`. See `switch` for what a failure leaves.
     """
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
@@ -89,32 +121,8 @@ def save(
     record = record.model_copy(update={"rankings": stamp})
     files = {RANKINGS_FILE: content, RUN_FILE: record.to_json().encode()}
     files |= {name: text.encode() for name, text in (tables or {}).items()}
-    if keep_earlier:
-        set_aside(folder)
-    for name, whole in files.items():
-        write_whole(folder / name, whole)
+    switch(folder, files, stamp.sha256, keep_earlier)
     return record
-
-
-def set_aside(folder: Path) -> Path | None:
-    """Move an earlier record in `folder` to `earlier/<its time>/`, so that no finished run is lost; where it went."""
-    files = [folder / name for name in (RUN_FILE, RANKINGS_FILE, *TABLE_FILES) if (folder / name).exists()]
-    if not files:
-        return None
-    taken = datetime.fromtimestamp(files[0].stat().st_mtime, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
-    home = folder / "earlier" / taken
-    number = 1
-    while home.exists():
-        number += 1
-        home = folder / "earlier" / f"{taken}-{number}"
-    try:
-        home.mkdir(parents=True)
-        for file in files:
-            os.replace(file, home / file.name)
-    except OSError as error:
-        raise BenchError(f"{folder}: the earlier record cannot be moved away ({error.strerror}); use --out") from None
-    log.info("the earlier record of %s is kept in %s", printable(folder), printable(home))
-    return home
 
 
 def run_file(path: Path) -> Path:
@@ -126,51 +134,85 @@ def load(path: Path) -> Record:
     """Read and validate a record; BenchError says what is wrong with it and where."""
     file = run_file(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_regular(file, MOST_BYTES).decode()
     except FileNotFoundError:
-        raise BenchError(f"{file}: no such record; name a run.json or the folder that holds it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"{file}: cannot be read as a record ({error})") from None
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BenchError(f"{file}: not JSON ({error}); the file is incomplete or not a record") from None
+        raise BenchError(f"{printable(file)}: no such record; name a run.json or the folder that holds it") from None
+    except OSError as error:
+        raise BenchError(f"{printable(file)}: cannot be read as a record ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise BenchError(f"{printable(file)}: cannot be read as a record (byte {error.start} is no text)") from None
+    content = _parsed(text, file)
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is not int or version != SCHEMA_VERSION:
         raise BenchError(
-            f"{file}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; "
+            f"{printable(file)}: schema_version is {_short(repr(version))}, this version reads {SCHEMA_VERSION}; "
             "run again, or use the version of retrieval_bench that wrote it"
         )
     try:
         record = Record.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the top"
-        raise BenchError(
-            f"{file}: not a valid record: {first['msg']} at {where}; run again to get a complete one"
-        ) from None
-    names = [row.method for row in record.rows]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise BenchError(f"{file}: not a valid record: two rows are called {twice!r}; run again to get a complete one")
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = _short(".".join(map(str, first["loc"]))) or "the top"
+        wrong = f"{first['msg']} at {where}"
+    else:
+        wrong = validation.fault_of_record(record)
+    if wrong:
+        raise BenchError(f"{printable(file)}: not a valid record: {wrong}; run again to get a complete one")
     return record
+
+
+def _parsed(text: str, file: Path) -> Any:
+    """What JSON says; BenchError where it is none, or no program could have written such a record."""
+
+    def refuse(number: str) -> float:
+        raise ValueError(f"{_short(number)} is no number that a record can hold")
+
+    def finite(number: str) -> float:
+        return value if math.isfinite(value := float(number)) else refuse(number)
+
+    if sum(map(text.count, ",[{")) > MOST_VALUES:
+        raise BenchError(f"{printable(file)}: more than {MOST_VALUES:,} values in it; it is no record")
+    try:
+        content = json.loads(text, parse_constant=refuse, parse_float=finite)
+        text.encode() if "\\u" not in text else json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BenchError(f"{printable(file)}: half a character (\\ud800 to \\udfff) is in it") from None
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{printable(file)}: not JSON ({error}); the file is incomplete or not a record") from None
+    return content
+
+
+def _short(text: str) -> str:
+    """At most a line, in characters that no terminal takes for orders."""
+    plain = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    return plain if len(plain) <= 200 else f"{plain[:200]}..."
 
 
 def load_rankings(path: Path, record: Record) -> dict[str, np.ndarray]:
     """The arrays that belong to this record; BenchError when they are missing or are not the ones it names."""
-    file = run_file(path).with_name(RANKINGS_FILE)
+    file = rankings_file(path, record)
     try:
-        content = file.read_bytes()
+        with open_regular(file, MOST_BYTES_OF_RANKINGS) as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]
+            if record.rankings is None or digest != record.rankings.sha256:
+                raise BenchError(
+                    f"{printable(file)}: these are not the rankings that {RUN_FILE} beside it names; "
+                    "keep the two files together"
+                )
+            arrays = read_arrays(opened)
     except OSError as error:
-        raise BenchError(f"{file}: cannot be read ({error.strerror}); the record needs it") from None
-    if record.rankings is None or hashlib.sha256(content).hexdigest() != record.rankings.sha256:
-        raise BenchError(
-            f"{file}: these are not the rankings that {RUN_FILE} beside it names; keep the two files together"
-        )
-    try:
-        arrays = validation.read(content)
+        raise BenchError(f"{printable(file)}: cannot be read ({error.strerror}); the record needs it") from None
     except ValueError as error:
-        raise BenchError(f"{file}: {error}; run again to get a complete one") from None
+        raise BenchError(
+            f"{printable(file)}: not a whole npz file ({error}); run again to get a complete one"
+        ) from None
     if wrong := validation.fault(arrays, [row.method for row in record.rows if row.status == "ok"]):
-        raise BenchError(f"{file}: these rankings do not fit the record: {wrong}; run again to get complete ones")
+        raise BenchError(
+            f"{printable(file)}: these rankings do not fit the record: {wrong}; run again to get complete ones"
+        )
     return arrays
+
+
+def rankings_file(path: Path, record: Record) -> Path:
+    """Where the rankings of a record lie; they need not exist."""
+    return place_of(run_file(path).parent, None if record.rankings is None else record.rankings.sha256)

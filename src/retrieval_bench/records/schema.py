@@ -1,18 +1,21 @@
-"""The schema of a record: what a run says of its data, its settings, its machine and each method."""
+"""The schema of a record: what a run says of its data, its settings, its machine and each method.
+
+Texts and lists have a greatest length and numbers a range: a record may come from anybody.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
-    PositiveInt,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
 )
 
@@ -24,16 +27,33 @@ _HEADS = AliasChoices("heads", "classifiers")
 Fitted = Literal["nothing to learn", "learned", "from cache"]
 
 
+MOST_TEXT = 200_000
+"""Characters of any text."""
+MOST_ROWS = 10_000
+
+Text = Annotated[str, Field(max_length=10_000)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Positive = Annotated[int, Field(ge=1, le=2**53)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Amount = Annotated[float, Field(ge=0.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Named = Annotated[dict[Text, Any], Field(max_length=MOST_ROWS)]
+Scores = Annotated[dict[Text, float], Field(max_length=MOST_ROWS)]
+Sentences = Annotated[tuple[str, ...], Field(max_length=100_000)]
+Severity = Annotated[int, Field(ge=1, le=5)]
+
+
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, str_max_length=MOST_TEXT)
 
 
 class TimeFigure(Model):
     """value None: n samples cannot carry this percentile."""
 
-    value: float | None
-    unit: str
-    n: int | None = None
+    value: Amount | None
+    unit: Text
+    n: Count | None = None
 
 
 class Interval(Model):
@@ -50,20 +70,20 @@ class Pair(Model):
     after Holm's correction over all pairs of the table.
     """
 
-    first: str
-    second: str
+    first: Text
+    second: Text
     mean: float
     low: float
     high: float
-    p: float
-    p_holm: float
+    p: Share
+    p_holm: Share
 
 
 class Comparison(Model):
     """All pairs of methods by one metric. groups: letters of each method; a shared letter is no real difference."""
 
-    pairs: tuple[Pair, ...]
-    groups: dict[str, str]
+    pairs: Annotated[tuple[Pair, ...], Field(max_length=1_000_000)]
+    groups: Annotated[dict[Text, Text], Field(max_length=MOST_ROWS)]
 
 
 class Statistics(Model):
@@ -74,10 +94,10 @@ class Statistics(Model):
     `resamples` times.
     """
 
-    resamples: int
-    level: float
-    seed: int
-    clusters: int
+    resamples: Count
+    level: Share
+    seed: Seed
+    clusters: Count
     intervals: str = ""
     differences: str = ""
 
@@ -90,14 +110,14 @@ class Statistics(Model):
 class Features(Model):
     """What the method makes of an image and what that occupies."""
 
-    distance: str
-    dim: int
-    dtype: str
-    bytes_per_image: int
-    index_bytes: int
-    zero_rows: int
-    computed: int
-    from_cache: int
+    distance: Text
+    dim: Count
+    dtype: Text
+    bytes_per_image: Count
+    index_bytes: Count
+    zero_rows: Count
+    computed: Count
+    from_cache: Count
     fit: Fitted
     learned_from: str | None
 
@@ -113,12 +133,12 @@ class Ties(Model):
 class PartFacts(Model):
     """One part of a method that has several. weight: what it counts where similarities are added up."""
 
-    name: str
+    name: Text
     weight: float | None
-    bytes_per_image: int
-    zero_rows: int
+    bytes_per_image: Count
+    zero_rows: Count
     fit: Fitted
-    weights: dict[str, Any] | None
+    weights: Named | None
 
 
 class ClassifierFacts(Model):
@@ -129,25 +149,32 @@ class ClassifierFacts(Model):
     error: why there are none, in one sentence.
     """
 
-    scores: dict[str, float] = {}
-    times: dict[str, TimeFigure] = {}
-    chosen: dict[str, Any] = {}
+    scores: Scores = {}
+    times: Annotated[dict[Text, TimeFigure], Field(max_length=MOST_ROWS)] = {}
+    chosen: Named = {}
     error: str | None = None
 
 
 class Robustness(Model):
     """What is left when the queries, and they alone, are perturbed. severity: 1 to 5."""
 
-    perturbation: str
-    severity: int = Field(ge=1, le=5)
-    scores: dict[str, float]
-    intervals: dict[str, Interval] = {}
+    perturbation: Text
+    severity: Severity
+    scores: Scores
+    intervals: Annotated[dict[Text, Interval], Field(max_length=MOST_ROWS)] = {}
 
 
 class Failure(Model):
-    kind: str
+    """What ended a method. A text that is too long, as code of others may raise it, is cut."""
+
+    kind: Text
     sentence: str
     traceback: str | None = None
+
+    @field_validator("sentence", "traceback", mode="before")
+    @classmethod
+    def _cut(cls, text: Any) -> Any:
+        return f"{text[: MOST_TEXT // 2]} ..." if isinstance(text, str) and len(text) > MOST_TEXT else text
 
 
 class OpenSet(Model):
@@ -157,10 +184,10 @@ class OpenSet(Model):
     threshold: the distance of `rejected@95`. unavailable: why there are no scores, in a few words.
     """
 
-    answerable: int
-    unanswerable: int
-    scores: dict[str, float] = {}
-    intervals: dict[str, Interval] = {}
+    answerable: Count
+    unanswerable: Count
+    scores: Scores = {}
+    intervals: Annotated[dict[Text, Interval], Field(max_length=MOST_ROWS)] = {}
     threshold: float | None = None
     unavailable: str = ""
 
@@ -176,23 +203,23 @@ class Row(Model):
     that the row's vectors are from, likewise.
     """
 
-    method: str
-    family: str
+    method: Text
+    family: Text
     status: Literal["ok", "failed"]
-    scores: dict[str, float] = {}
-    intervals: dict[str, Interval] = {}
-    ties: dict[str, Ties] = {}
-    times: dict[str, TimeFigure] = {}
-    other_processes: float | None = None
-    params: dict[str, Any] = {}
-    weights: dict[str, Any] | None = None
+    scores: Scores = {}
+    intervals: Annotated[dict[Text, Interval], Field(max_length=MOST_ROWS)] = {}
+    ties: Annotated[dict[Text, Ties], Field(max_length=MOST_ROWS)] = {}
+    times: Annotated[dict[Text, TimeFigure], Field(max_length=MOST_ROWS)] = {}
+    other_processes: Amount | None = None
+    params: Named = {}
+    weights: Named | None = None
     features: Features | None = None
-    parts: tuple[PartFacts, ...] = ()
+    parts: Annotated[tuple[PartFacts, ...], Field(max_length=MOST_ROWS)] = ()
     classifiers: dict[str, ClassifierFacts] = Field(default={}, validation_alias=_HEADS, serialization_alias="heads")
-    robustness: tuple[Robustness, ...] = ()
+    robustness: Annotated[tuple[Robustness, ...], Field(max_length=MOST_ROWS)] = ()
     open_set: OpenSet | None = None
-    stated: dict[str, TimeFigure] = {}
-    notices: tuple[str, ...] = ()
+    stated: Annotated[dict[Text, TimeFigure], Field(max_length=MOST_ROWS)] = {}
+    notices: Sentences = ()
     error: Failure | None = None
 
     @model_serializer(mode="wrap")
@@ -204,33 +231,33 @@ class Row(Model):
 
 
 class Skipped(Model):
-    split: str
+    split: Text
     id: str
-    reason: str
+    reason: Text
     detail: str
 
 
 class ImageCounts(Model):
-    train: int
-    gallery: int
-    query: int
+    train: Count
+    gallery: Count
+    query: Count
 
 
 class DatasetFacts(Model):
     """labels: how many are in play, in the gallery or among the queries. distractors: gallery images that have none."""
 
-    name: str
-    spec: str
-    root: str | None
-    fingerprint: str
+    name: Text
+    spec: Text
+    root: Text | None
+    fingerprint: Sha256
     images: ImageCounts
-    labels: int
-    categories: int
+    labels: Count
+    categories: Count
     leave_one_out: bool
-    queries_left_out: int
-    skipped: tuple[Skipped, ...]
-    notices: tuple[str, ...]
-    distractors: int = 0
+    queries_left_out: Count
+    skipped: Annotated[tuple[Skipped, ...], Field(max_length=10_000_000)]
+    notices: Sentences
+    distractors: Count = 0
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -244,9 +271,9 @@ class PluginFacts(Model):
     sha256: of its source, and of what it imports beside it.
     """
 
-    name: str
-    package: str | None
-    sha256: str
+    name: Text
+    package: Text | None
+    sha256: Sha256
 
 
 class Settings(Model):
@@ -255,24 +282,26 @@ class Settings(Model):
     photos were decoded small; else None. concurrency: how many queries at once were timed. plugins: those that the run
     used. These six are written where they are not as usual."""
 
-    methods: tuple[str, ...]
-    classifiers: tuple[str, ...] = Field(default=(), validation_alias=_HEADS, serialization_alias="heads")
-    k: tuple[PositiveInt, ...] = Field(min_length=1)
-    seed: int
-    weights: str
-    device: str
-    threads: int
-    limit: int | None
-    backend: str
-    depth: int
-    perturb: tuple[str, ...] = ()
-    severities: tuple[int, ...] = ()
-    relevance: str = "label"
-    learn_from: str = "train"
-    max_pixels: int | None = None
-    decoded_for: PositiveInt | None = None
-    concurrency: tuple[PositiveInt, ...] = ()
-    plugins: tuple[PluginFacts, ...] = ()
+    methods: Annotated[tuple[Text, ...], Field(max_length=MOST_ROWS)]
+    classifiers: tuple[Text, ...] = Field(
+        default=(), max_length=MOST_ROWS, validation_alias=_HEADS, serialization_alias="heads"
+    )
+    k: tuple[Positive, ...] = Field(min_length=1, max_length=MOST_ROWS)
+    seed: Seed
+    weights: Text
+    device: Text
+    threads: Positive
+    limit: Positive | None
+    backend: Text
+    depth: Count
+    perturb: Annotated[tuple[Text, ...], Field(max_length=MOST_ROWS)] = ()
+    severities: Annotated[tuple[Severity, ...], Field(max_length=5)] = ()
+    relevance: Text = "label"
+    learn_from: Text = "train"
+    max_pixels: Positive | None = None
+    decoded_for: Positive | None = None
+    concurrency: Annotated[tuple[Positive, ...], Field(max_length=MOST_ROWS)] = ()
+    plugins: Annotated[tuple[PluginFacts, ...], Field(max_length=MOST_ROWS)] = ()
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -295,21 +324,21 @@ class Settings(Model):
 class Environment(Model):
     """Where the run was. waiting: how idle threads wait; not written where an earlier version did not say it."""
 
-    version: str
-    commit: str | None
+    version: Text
+    commit: Text | None
     dirty: bool | None
-    python: str
-    libraries: dict[str, str]
-    system: str
-    machine: str
-    processor: str
-    cores: int
-    memory_gib: float
-    gpu: str | None
-    gpu_settings: dict[str, str] = {}
-    thread_counts: dict[str, int]
-    allocator: str
-    waiting: str = ""
+    python: Text
+    libraries: Annotated[dict[Text, Text], Field(max_length=MOST_ROWS)]
+    system: Text
+    machine: Text
+    processor: Text
+    cores: Count
+    memory_gib: Amount
+    gpu: Text | None
+    gpu_settings: Annotated[dict[Text, Text], Field(max_length=MOST_ROWS)] = {}
+    thread_counts: Annotated[dict[Text, Count], Field(max_length=MOST_ROWS)]
+    allocator: Text
+    waiting: Text = ""
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -320,13 +349,13 @@ class Environment(Model):
 class MetricFacts(Model):
     """What a metric's name means; what a record of an earlier version does not say is empty."""
 
-    about: str
-    definition: str
-    denominator: str = ""
-    ties: str = ""
-    empty: str = ""
-    ceiling: str = ""
-    short: str
+    about: Text
+    definition: Text
+    denominator: Text = ""
+    ties: Text = ""
+    empty: Text = ""
+    ceiling: Text = ""
+    short: Text
     at_k: bool
     per_query: bool
     whole_ranking: bool
@@ -335,8 +364,8 @@ class MetricFacts(Model):
 
 
 class Rankings(Model):
-    file: str
-    sha256: str
+    file: Annotated[str, Field(pattern=r"^[^/\\]{1,255}$")]
+    sha256: Sha256
 
 
 class Record(Model):
@@ -349,19 +378,19 @@ class Record(Model):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     status: Literal["finished", "interrupted", "running", "failed"]
-    created: str
-    command: tuple[str, ...]
+    created: Text
+    command: Sentences
     dataset: DatasetFacts
     settings: Settings
     environment: Environment
-    metrics: dict[str, MetricFacts]
-    ceilings: dict[str, float]
-    perturbations: dict[str, str] = {}
+    metrics: Annotated[dict[Text, MetricFacts], Field(max_length=MOST_ROWS)]
+    ceilings: Scores
+    perturbations: Annotated[dict[Text, Text], Field(max_length=MOST_ROWS)] = {}
     statistics: Statistics | None = None
-    rows: tuple[Row, ...]
-    comparisons: dict[str, Comparison] = {}
-    controls: dict[str, dict[str, float]] = {}
-    violations: tuple[str, ...] = ()
+    rows: Annotated[tuple[Row, ...], Field(max_length=MOST_ROWS)]
+    comparisons: Annotated[dict[Text, Comparison], Field(max_length=MOST_ROWS)] = {}
+    controls: Annotated[dict[Text, Scores], Field(max_length=MOST_ROWS)] = {}
+    violations: Sentences = ()
     rankings: Rankings | None = None
 
     def to_json(self) -> str:

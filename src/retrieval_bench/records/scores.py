@@ -8,6 +8,14 @@ from typing import Any
 
 from retrieval_bench.records.schema import Interval, Record, Row
 
+MARK = "[contradicted]"
+"""A notice of a row begins with it where the rankings beside the record do not give the row's scores."""
+
+
+def is_marked(row: Row) -> bool:
+    """Whether the scores of a row are contradicted, as `compare.contradictions` found."""
+    return any(notice.startswith(MARK) for notice in row.notices)
+
 
 @dataclass(frozen=True)
 class Option:

@@ -1,16 +1,16 @@
-"""Whether the arrays beside a record are what everything that reads them takes for granted.
+"""Whether a record, and the arrays beside it, are what everything that reads them takes for granted.
 
 A file that was cut, edited, or written by another program is told in one sentence here, and nowhere fails halfway.
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from retrieval_bench.records.schema import Record, Row
 
 OF_EACH_QUERY = (
     "query_labels",
@@ -23,16 +23,40 @@ OF_EACH_QUERY = (
 SETS = ("gallery_other_labels", "query_other_labels", "gallery_category_sets", "query_category_sets")
 """Arrays with a row of labels or categories for each image, padded with -1."""
 
+ACCURACY = "accuracy"
+"""What every method has, and every reader of a record counts on."""
+
+NAMES = ("gallery_ids", "query_ids", "unanswerable_ids", "label_names", "category_names")
 COMMON = ("gallery_ids", "gallery_labels", "query_ids", "query_labels", "n_relevant")
 
 
-def read(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of an npz file; ValueError says why it is none."""
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, EOFError, KeyError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"not a whole npz file ({error})") from None
+def fault_of_record(record: Record) -> str:
+    """What in a record contradicts itself, with the name of the field; "" where nothing does."""
+    names = Counter(row.method for row in record.rows)
+    if twice := next((name for name, count in names.items() if count > 1), ""):
+        return f"two rows are called {twice!r}"
+    for number, row in enumerate(record.rows):
+        if wrong := _fault_of_row(row):
+            return f"rows.{number}.{wrong}"
+    for metric, compared in record.comparisons.items():
+        named = {*compared.groups, *(name for pair in compared.pairs for name in (pair.first, pair.second))}
+        if named - names.keys():
+            return f"comparisons.{metric} names methods that no row has"
+    return ""
+
+
+def _fault_of_row(row: Row) -> str:
+    if row.status == "failed":
+        return "" if row.error else "error is missing, and the method failed"
+    if ACCURACY not in row.scores:
+        return f"scores lacks {ACCURACY}"
+    for metric, reach in row.intervals.items():
+        if reach.low > reach.high:
+            return f"intervals.{metric} has its low end above its high one"
+    for place, one in enumerate(row.robustness):
+        if ACCURACY not in one.scores:
+            return f"robustness.{place}.scores lacks {ACCURACY}"
+    return ""
 
 
 def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
@@ -55,6 +79,7 @@ def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
     whole = {"gallery_labels", "unanswerable_labels", *OF_EACH_QUERY, *SETS}
     unanswerable = arrays.get("unanswerable_ids", np.empty(0, str)).shape[:1]
     shapes |= {"unanswerable_ids": (None,), "unanswerable_labels": unanswerable}
+    shapes |= {"label_names": (None,), "category_names": (None,)}
     graded = [name for name in ("n_partly", "gallery_category_sets", "query_category_sets") if name in arrays]
     if 0 < len(graded) < 3:
         return f"it has {', '.join(graded)} and not all that grades need"
@@ -66,10 +91,13 @@ def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
             return f"it lacks {method}/distances"
         depth = found.shape[1] if found.ndim == 2 else None
         shapes |= {f"{method}/{name}": (queries, depth) for name in ("indices", "distances")}
+        ranks = arrays.get(f"{method}/relevant_ranks", np.empty((queries, 0)))
+        most = ranks.shape[1] if ranks.ndim == 2 else None
         shapes[f"{method}/relevant_ranks"] = (queries, None)
+        shapes |= {f"{method}/{name}": (queries, most) for name in ("tie_starts", "tie_sizes")}
         shapes[f"{method}/held"] = (queries,)
         shapes[f"{method}/unanswerable_distances"] = unanswerable
-        whole |= {f"{method}/indices", f"{method}/relevant_ranks", f"{method}/held"}
+        whole |= {f"{method}/{name}" for name in ("indices", "relevant_ranks", "held", "tie_starts", "tie_sizes")}
         for name in (name for name in arrays if name.startswith(f"{method}/heads/") and name.endswith("/classes")):
             place, classes = name.removesuffix("/classes"), arrays[name]
             shapes |= {name: (None,), f"{place}/scores": (queries, len(classes) if classes.ndim else None)}
@@ -82,6 +110,8 @@ def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
             return f"{name} has the shape {' x '.join(map(str, arrays[name].shape)) or 'of one number'}, not {wanted}"
         if name in whole and name in arrays and arrays[name].dtype.kind not in "iu":
             return f"{name} holds {arrays[name].dtype}, not whole numbers"
+        if name in NAMES and name in arrays and arrays[name].dtype.kind != "U":
+            return f"{name} holds {arrays[name].dtype}, not text"
     return _wrong_values(arrays, methods, gallery)
 
 
@@ -103,6 +133,20 @@ def _wrong_values(arrays: Mapping[str, np.ndarray], methods: Sequence[str], gall
     categories = arrays.get("query_categories")
     if categories is not None and categories.size and categories.max() >= len(arrays.get("category_names", ())):
         return "query_categories holds categories that have no name"
+    for name, least, most in (
+        ("n_relevant", 0, gallery),
+        ("n_partly", 0, gallery),
+        ("query_class_sizes", 0, 2**53),
+        ("exclude", -1, gallery - 1),
+        ("unanswerable_labels", -1, 2**53),
+        *((f"{method}/relevant_ranks", -1, gallery - 1) for method in methods),
+        *((f"{method}/tie_starts", -1, gallery) for method in methods),
+        *((f"{method}/tie_sizes", -1, gallery) for method in methods),
+        *((f"{method}/held", 0, gallery) for method in methods),
+    ):
+        numbers = arrays.get(name)
+        if numbers is not None and numbers.size and (numbers.min() < least or numbers.max() > most):
+            return f"{name} holds {int(numbers.min()):,} to {int(numbers.max()):,}, beyond {least:,} to {most:,}"
     for method in methods:
         indices, distances = arrays[f"{method}/indices"], arrays[f"{method}/distances"]
         if indices.size and (indices.min() < -1 or indices.max() >= gallery):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval_bench.compare.contradictions import contradictions, marked
 from retrieval_bench.compare.reload import dataset_of, judged
 from retrieval_bench.core import BenchError, Dataset, Judged, printable
 from retrieval_bench.evaluation.query_metadata import Known, known_in, known_of
@@ -62,14 +63,18 @@ class Evidence:
 
 
 def gather(path: Path, data_root: Path | None = None, with_dataset: bool = True) -> Evidence:
-    """Load the record at `path` and what can be found of it. Only a record that cannot be read is a BenchError."""
+    """Load the record at `path` and what can be found of it; rows whose scores its rankings contradict are marked.
+
+    Only a record that cannot be read is a BenchError.
+    """
     record = load(path)
     arrays: Mapping[str, np.ndarray] = {}
     no_arrays = ""
     try:
         arrays = load_rankings(path, record)
+        record = marked(record, contradictions(record, arrays))
     except BenchError as error:
-        no_arrays = str(error)
+        arrays, no_arrays = {}, str(error)
     dataset, no_dataset = None, "the report was made without images"
     if with_dataset:
         try:

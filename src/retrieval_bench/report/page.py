@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrieval_bench.records.schema import Record, Row, Statistics
+from retrieval_bench.records.scores import is_marked
 from retrieval_bench.report import concurrency, drawings
 from retrieval_bench.report.combined import Combined, combined
 from retrieval_bench.report.evidence import CONTROL, Evidence
@@ -144,6 +145,7 @@ def _headline(evidence: Evidence, names: Names, series_of: dict[str, int]) -> Ma
         state = "is still running" if record.status == "running" else f"is {record.status}"
         warnings.append(f"This run {state}: it has {len(record.rows)} methods{rest}.")
     warnings += record.violations
+    warnings += [f"{row.method}: {row.notices[0]}." for row in record.rows if is_marked(row)]
     failed = [row for row in record.rows if row.error is not None]
     warnings += [f"{row.method} failed: {row.error.sentence}" for row in failed if row.error is not None]
     if evidence.no_arrays:
@@ -229,7 +231,7 @@ def _table(record: Record, series_of: dict[str, int]) -> Markup:
     heads.insert(2, tag("th", "0 to 1", scope="col", class_="left"))
     body = []
     for line, row in zip(cells, record.rows, strict=True):
-        head = tag("th", tag("span", row.method, class_="cut", title=row.method), scope="row")
+        head = tag("th", tag("span", line[0], class_="cut", title=line[0]), scope="row")
         if row.status == "failed":
             body.append(tag("tr", head, tag("td", "failed", colspan=len(shown) + 1), class_="failed"))
             continue

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from retrieval_bench.records.files import TABLE_FILES
 from retrieval_bench.records.schema import OpenSet, Record, Row
+from retrieval_bench.records.scores import MARK, is_marked
+from retrieval_bench.records.switch import TABLE_FILES
 from retrieval_bench.report import concurrency, robustness
 from retrieval_bench.report.lines import ends, three_digits
 from retrieval_bench.report.markup import visible
@@ -265,7 +266,7 @@ def grid(record: Record, shown: list[Column]) -> list[list[str]]:
         cells = [column.cell(row) for column in shown]
         if row.status == "failed":
             cells = ["failed", *([""] * (len(shown) - 1))]
-        rows.append([row.method, *cells])
+        rows.append([f"{row.method} {MARK}" if is_marked(row) else row.method, *cells])
     return rows
 
 

@@ -3,7 +3,8 @@
 Numba's own cache (`cache=True`) watches one source file and writes beside it. The kernels are made of several files and
 for several vector widths, so here the cache directory is named after everything that the machine code depends on: the
 sources of this package, the versions of Python, Numba and llvmlite, Numba's settings, the processor and its caches. A
-change of any of them is another directory. Where no directory can be written, nothing is cached.
+change of any of them is another directory. Where no directory can be written, nothing is cached. What lies there is
+code, so Numba is given no file: it reads and writes through `system.sealed`, which believes only what this user wrote.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import functools
 import hashlib
 import logging
 import os
+import pickle
 import platform
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,10 +24,11 @@ from typing import Any
 import llvmlite
 import llvmlite.binding
 import numba
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
 
 from retrieval_bench.search.caches import caches
 from retrieval_bench.system.cache import cache_root
+from retrieval_bench.system.sealed import SealedFolder
 
 log = logging.getLogger("retrieval_bench")
 NOTICE_AFTER = 2.0  # seconds of compiling before it is said what takes so long
@@ -62,13 +64,9 @@ def _fingerprint() -> str:
 
 
 @functools.cache
-def writable(place: Path) -> bool:
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError:
-        return False
-    return True
+def _folder(place: Path) -> SealedFolder:
+    """One a process, so that what is wrong with it is told once."""
+    return SealedFolder(place, "the kernel is compiled again")
 
 
 def compiled(function: Callable, signature: Any, variant: str = "") -> Any:
@@ -87,12 +85,11 @@ def compiled(function: Callable, signature: Any, variant: str = "") -> Any:
 def lazily(function: Callable, variant: str = "") -> Any:
     """The same, compiled at the first call for the types that it is called with."""
     dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
-    if writable(directory()):
-        source = Path(function.__code__.co_filename)
-        foreign = source.parent != Path(__file__).parent  # not part of the directory's name
-        stamp = hashlib.sha256(source.read_bytes()).hexdigest()[:16] if foreign and source.is_file() else ""
-        function.__qualname__ = "-".join(part for part in (function.__name__, variant, stamp) if part)
-        dispatcher._cache = _Cache(function)  # noqa: SLF001 - Numba has no public word for it
+    source = Path(function.__code__.co_filename)
+    foreign = source.parent != Path(__file__).parent  # not part of the directory's name
+    stamp = hashlib.sha256(source.read_bytes()).hexdigest()[:16] if foreign and source.is_file() else ""
+    function.__qualname__ = "-".join(part for part in (function.__name__, variant, stamp) if part)
+    dispatcher._cache = _Cache(function)  # noqa: SLF001 - Numba has no public word for it
     return dispatcher
 
 
@@ -138,6 +135,9 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
     def get_cache_path(self) -> str:
         return str(directory())
 
+    def ensure_cache_path(self) -> None:
+        """The folder is made where it is written to, for this user alone."""
+
     def get_source_stamp(self) -> str:
         return _fingerprint()
 
@@ -149,10 +149,39 @@ class _CacheFiles(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = (_Locator,)
 
 
+class _SealedCacheFile(IndexDataCacheFile):  # type: ignore[misc]
+    """Numba's index and data files, of which no byte is unpickled before it is believed."""
+
+    def __init__(self, cache_path: str, filename_base: str, source_stamp: str) -> None:
+        super().__init__(cache_path, filename_base, source_stamp)
+        self._files = _folder(Path(cache_path))
+
+    def _load_index(self) -> dict[Any, str]:
+        content = self._files.read(self._index_name)
+        version, stamp, overloads = (None, None, {}) if content is None else pickle.loads(content)
+        return overloads if (version, stamp) == (self._version, self._source_stamp) else {}
+
+    def _save_index(self, overloads: dict[Any, str]) -> None:
+        self._files.write(self._index_name, self._dump((self._version, self._source_stamp, overloads)))
+
+    def _load_data(self, name: str) -> Any:
+        content = self._files.read(name)
+        return None if content is None else pickle.loads(content)
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._files.write(name, self._dump(data))
+
+
 class _Cache(FunctionCache):  # type: ignore[misc]
     """Numba's cache of one function, except that nothing on disk, broken or full, can stop a search."""
 
     _impl_class = _CacheFiles
+
+    def __init__(self, function: Callable) -> None:
+        super().__init__(function)
+        self._cache_file = _SealedCacheFile(
+            self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
+        )
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:
         # Numba would add a hash of the closure, which differs in each process where it holds intrinsics.

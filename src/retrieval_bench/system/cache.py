@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import json
 import logging
 import os
+import secrets
 import sqlite3
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,10 @@ from typing import Any
 
 import numpy as np
 import platformdirs
+
+from retrieval_bench.core import printable
+from retrieval_bench.system.files import open_regular, removed
+from retrieval_bench.system.npz import read_arrays
 
 log = logging.getLogger("retrieval_bench")
 
@@ -47,6 +52,8 @@ _RECIPE = "made by"
 _NOT_THE_FILES_FAULT = tuple(
     f"SQLITE_{word}" for word in ("BUSY", "LOCKED", "CANTOPEN", "READONLY", "FULL", "PERM", "IOERR")
 )
+_MOST_BYTES = 4 << 30
+"""Of the file of a fit."""
 _DTYPES = ("uint8", "int32", "float32", "float16", "int8")
 
 
@@ -98,8 +105,10 @@ class FeatureCache:
         """digest -> stored 1-D array, for those that are stored and whole."""
         wanted = sorted(set(digests))
         found: dict[str, np.ndarray] = {}
+        damaged = 0
 
         def read(shelf: sqlite3.Connection) -> None:
+            nonlocal damaged
             for start in range(0, len(wanted), 500):
                 some = wanted[start : start + 500]
                 marks = ",".join("?" * len(some))
@@ -107,8 +116,13 @@ class FeatureCache:
                     value = _unpack(digest, blob) if isinstance(digest, str) and isinstance(blob, bytes) else None
                     if value is not None:
                         found[digest] = value
+                    else:
+                        damaged += 1
 
         self._with_shelf(key, read, write=False)
+        if damaged:
+            place = printable(self._path("features", key, ".sqlite") or "")
+            self._tell(f"cache: {damaged} features in {place} are damaged; they are computed again")
         return found
 
     def put(self, key: str, features: Mapping[str, np.ndarray]) -> None:
@@ -129,19 +143,23 @@ class FeatureCache:
         nothing could tell from honest ones. So the file holds its recipe, and must hold the one that is asked for.
         """
         path = self._path("fits", key, ".npz")
-        if path is None or not path.exists():
+        if path is None or not os.path.lexists(path):
             return None
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            with open_regular(path, _MOST_BYTES) as file:
+                arrays = read_arrays(file)
             made_by = json.loads(arrays.pop(_RECIPE).tobytes()) if _RECIPE in arrays else {}
-        except Exception as error:  # a damaged zip raises nearly anything, NotImplementedError among it
-            self._tell(f"cache: {path.name} is damaged ({error}); it is learned again")
+            if not isinstance(made_by, dict):
+                raise ValueError("it does not say what it was learned from")
+        except (OSError, ValueError, RecursionError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            self._tell(f"cache: {printable(path)} is damaged ({why}); it is learned again")
+            removed(path)
             return None
         wanted = json.loads(_canonical(recipe))
         if made_by != wanted:
             other = sorted(name for name in {*made_by, *wanted} if made_by.get(name) != wanted.get(name))
-            self._tell(f"cache: {path.name} was learned with another {', '.join(other)}; it is learned again")
+            self._tell(f"cache: {printable(path)} was learned with another {', '.join(other)}; it is learned again")
             return None
         return arrays
 
@@ -149,7 +167,7 @@ class FeatureCache:
         path = self._path("fits", key, ".npz")
         if path is None:
             return
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
@@ -159,7 +177,7 @@ class FeatureCache:
         except OSError as error:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
-            self._tell(f"cache: {self.root} cannot be written ({error.strerror}); continuing without storing")
+            self._not_written(path, error)
 
     def _path(self, kind: str, key: str, suffix: str) -> Path | None:
         return None if self.root is None else self.root / kind / key[:2] / f"{key}{suffix}"
@@ -167,11 +185,16 @@ class FeatureCache:
     def _with_shelf(self, key: str, work: Callable[[sqlite3.Connection], None], *, write: bool) -> None:
         """Do something with the SQLite file of one recipe; whatever goes wrong there ends the work, not the run."""
         path = self._path("features", key, ".sqlite")
-        if path is None or not (write or path.exists()):
+        if path is None or not (write or os.path.lexists(path)):
             return
         try:
             if write:
                 path.parent.mkdir(parents=True, exist_ok=True)
+            for file in (path, *(path.with_name(path.name + more) for more in ("-journal", "-wal", "-shm"))):
+                if os.path.lexists(file) and not stat.S_ISREG(os.lstat(file).st_mode):  # SQLite would wait for a pipe
+                    self._tell(f"cache: {printable(file)} is no file; its features are computed again")
+                    if not removed(file) or not (write or file != path):
+                        return
             mode = "rwc" if write else "ro"
             with contextlib.closing(
                 sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
@@ -179,13 +202,18 @@ class FeatureCache:
                 work(shelf)
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorname", "").startswith(_NOT_THE_FILES_FAULT):
-                self._tell(f"cache: {path} cannot be reached ({error}); continuing without it")
+                self._tell(f"cache: {printable(path)} cannot be reached ({error}); continuing without it")
                 return
-            self._tell(f"cache: {path} is damaged ({error}); its features are computed again")
-            with contextlib.suppress(OSError):
-                path.unlink()
+            self._tell(f"cache: {printable(path)} is damaged ({error}); its features are computed again")
+            removed(path)
         except OSError as error:
-            self._tell(f"cache: {self.root} cannot be written ({error.strerror}); continuing without storing")
+            self._not_written(path, error)
+
+    def _not_written(self, path: Path, error: OSError) -> None:
+        """Once, whichever file was the first."""
+        if "" not in self._told:
+            self._told.add("")
+            self._tell(f"cache: {printable(path)} cannot be written ({error.strerror}); continuing without storing")
 
     def _tell(self, sentence: str) -> None:
         if sentence not in self._told:

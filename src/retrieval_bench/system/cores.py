@@ -14,26 +14,25 @@ def usable_cores(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/
     groups, own: where Linux tells the quotas, and of which control group this process is.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = _quotas(groups, own)
+    quotas = [quota for group in control_groups("cpu", groups, own) for quota in _quota(group)]
     return max(1, min(cores, *(int(quota) for quota in quotas)) if quotas else cores)
 
 
-def _quotas(groups: Path, own: Path) -> list[float]:
-    """In cores: those of the group of this process and of every group around it."""
+def control_groups(controller: str, groups: Path, own: Path) -> list[Path]:
+    """Where the limits of "cpu" or "memory" stand: for the group of this process and for every group around it."""
     try:
         lines = own.read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux
         return []
-    quotas = []
+    found: list[Path] = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root = groups / "cpu" if controllers else groups  # of version 1, or of version 2
+        root = groups / controller if controllers else groups  # of version 1, or of version 2
         group = Path(path.lstrip("/"))
-        for place in (group, *group.parents):
-            quotas += _quota(root / place)
-    return quotas
+        found += [root / place for place in (group, *group.parents)]
+    return found
 
 
 def _quota(group: Path) -> list[float]:

@@ -6,6 +6,7 @@ network's own preprocessing.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -457,7 +458,6 @@ def with_options(make: Callable[..., Backbone], **defaults: Any) -> Callable[...
 @EXTRACTORS.more
 def torchvision_networks() -> Iterator[Entry]:
     """An entry for every classification network of the installed torchvision."""
-    from torchvision import models
 
     def entry(name: str) -> Entry:
         def make(setup: Setup, *, weights: str = "") -> Backbone:
@@ -474,5 +474,21 @@ def torchvision_networks() -> Iterator[Entry]:
         facts = {"provided": True, "trains": trains}
         return Entry(name, with_options(make), about, family="deep", facts=facts, shares=features_of)
 
-    for name in models.list_models(module=models):
+    for name in _torchvision_names():
         yield entry(name)
+
+
+_REGISTERED = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.M)
+
+
+def _torchvision_names() -> list[str]:
+    """Read from its source: to import it takes seconds, and one that is broken concerns its own networks alone."""
+    found = importlib.util.find_spec("torchvision")
+    places = [] if found is None else found.submodule_search_locations or []
+    files = [file for place in places for file in Path(place, "models").glob("*.py")]
+    names = {name for file in files for name in _REGISTERED.findall(file.read_text(encoding="utf-8"))}
+    if not names and found is not None:  # packed, or written in another way
+        from torchvision import models
+
+        return list(models.list_models(module=models))
+    return sorted(names)

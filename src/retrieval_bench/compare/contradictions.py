@@ -1,0 +1,58 @@
+"""Scores that are not what the rankings beside them give: somebody changed one of the two, or computed differently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from retrieval_bench.compare.reload import judged, refuse_shallow
+from retrieval_bench.evaluation import metrics
+from retrieval_bench.records.schema import Record
+from retrieval_bench.records.scores import MARK
+
+ROUNDING = 1e-9
+"""Of a mean, between processors."""
+
+
+def contradictions(record: Record, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """What the rankings of a record say against its scores.
+
+    Args:
+        record: the record.
+        arrays: those of its rankings.npz.
+
+    Returns:
+        method -> one sentence, for the methods whose scores are not what their rankings give. Only metrics that this
+        version defines as the record does are computed again.
+
+    Raises:
+        BenchError: The rankings cannot be judged.
+    """
+    now = metrics.describe(graded=True)
+    same = {name for name, facts in record.metrics.items() if now.get(name, {}).get("definition") == facts.definition}
+    found = {}
+    for row in record.rows:
+        if row.status != "ok" or f"{row.method}/indices" not in arrays:
+            continue
+        refuse_shallow(arrays, row.method, record.settings.k)
+        right = metrics.scores(judged(arrays, row.method), record.settings.k)
+        for name, said in row.scores.items():
+            if name.partition("@")[0] not in same and name not in same:
+                continue
+            if name in right and abs(said - right[name]) > ROUNDING:
+                found[row.method] = (
+                    f"{MARK} {name} is {said:.6f} in the record, and {right[name]:.6f} by its rankings: one of the two "
+                    "was changed, or computed differently"
+                )
+                break
+    return found
+
+
+def marked(record: Record, found: Mapping[str, str]) -> Record:
+    """The record with a notice that begins with MARK in each row that is contradicted. found: of `contradictions`."""
+    rows = tuple(
+        row.model_copy(update={"notices": (found[row.method], *row.notices)}) if row.method in found else row
+        for row in record.rows
+    )
+    return record.model_copy(update={"rows": rows})
