@@ -186,6 +186,7 @@ def edited(folder: Path) -> tuple[Path, str]:
     return folder, method
 
 
+@pytest.mark.slow(reason="a page of a report, and six other commands")
 def test_a_score_that_the_rankings_do_not_give_is_marked(edited: tuple[Path, str], tmp_path: Path) -> None:
     folder, method = edited
     shown = call("show", folder)
