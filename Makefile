@@ -27,10 +27,9 @@ test: $(READY)  ## every test, on up to four cores; ARGS="-n0 --benchmark-only" 
 quick: $(READY)  ## the tests without those marked slow
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
 
-# Two files of tests at a time. It takes about three minutes on two cores, and is ended after ten.
 faults: export RETRIEVAL_BENCH_FAULTS = long
 faults: $(READY)  ## disks, files and locks that fail, tried as often as it takes: 20,000 damaged records, 20,000 races
-	timeout 600 $(BIN)/python -m pytest -n 2 --dist load tests/faults $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist load tests/faults $(ARGS)
 
 check: $(READY)  ## formatting, lint, types, and the documents: a link that leads nowhere fails
 	$(BIN)/ruff format --check .

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from retrieval_bench.datasets import products
+from retrieval_bench.datasets.folder import folder
+from retrieval_bench.experiment.prepare import Plan, prepare
+from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.system.cache import FeatureCache, recipe_key
 from tests.support.faults import Disk, cut, every_step, failing, flip
 
@@ -157,3 +160,15 @@ def test_a_full_disk_under_drawn_pictures_is_called_full(
     (sentence,) = told(caplog)
     assert "No space left on device" in sentence
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("look", [[], [40], [40, 60, 0, 0], [-1, -1, 0], [40, 60, 99], [2**30, 2**30, 0]])
+def test_a_look_that_is_none_is_looked_at_again(shelf: Path, tmp_path: Path, look: list[int]) -> None:
+    """Its checksum may be right: who can write to the cache can compute it."""
+    cache = FeatureCache(tmp_path / "cache")
+    plan = Plan((), parse(DATASETS, "folder"), root=shelf, cache=cache)
+    whole = prepare(plan).fingerprint
+    (file,) = (tmp_path / "cache").rglob("*.sqlite")
+    digests = {split.images.digest(row) for split in folder(shelf).splits.values() for row in range(len(split))}
+    cache.put(file.stem, dict.fromkeys(digests, np.array(look, np.int32)))
+    assert prepare(plan).fingerprint == whole

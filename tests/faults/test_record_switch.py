@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,25 @@ def test_a_full_disk_leaves_the_earlier_record_in_its_place(tmp_path: Path, room
         second(tmp_path, keep_earlier=True)
     assert seed_of(tmp_path) == 1
     assert {file.name for file in tmp_path.iterdir()} == {"run.json", "rankings.npz", *TABLES}
+
+
+def test_a_slow_disk_is_waited_for_and_its_folder_stays_taken(tmp_path: Path) -> None:
+    refused = []
+
+    def come_later() -> None:
+        try:
+            with claimed(tmp_path):
+                pass
+        except BenchError as error:
+            refused.append(str(error))
+
+    with claimed(tmp_path), failing(Disk(tmp_path, seconds=0.005)):
+        other = threading.Thread(target=come_later)
+        other.start()
+        first(tmp_path)
+        other.join()
+    assert seed_of(tmp_path) == 1
+    assert len(refused) == 1
 
 
 def test_what_is_in_the_way_is_told_before_any_work(tmp_path: Path) -> None:

@@ -130,6 +130,32 @@ def test_a_key_that_others_know_is_drawn_anew(tmp_path: Path, state: Path, how: 
     assert sealed._key(state) == second
 
 
+@pytest.mark.parametrize("how", ["written by all", "a file", "a full disk"])
+def test_without_a_key_nothing_is_kept_or_removed(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    folder, other = tmp_path / "x", tmp_path / "other"
+    SealedFolder(folder, AGAIN).write("a", b"code")
+    sealed._key.cache_clear()
+    monkeypatch.setenv("RETRIEVAL_BENCH_STATE", str(other))
+    if how == "a file":
+        other.write_text("")
+    else:
+        other.mkdir(mode=0o700)
+        (other / "letter").write_text("of another program")
+        if how == "written by all":
+            other.chmod(0o777)
+    here = SealedFolder(folder, AGAIN)
+    with failing(Disk(other, room=0)):
+        assert here.read("a") is None
+        here.write("b", b"code")
+    assert [file.name for file in folder.iterdir()] == ["a"]
+    assert how == "a file" or [file.name for file in other.iterdir()] == ["letter"]
+    (told,) = warnings_of(caplog)
+    assert "there is no key for it" in told
+    assert "RETRIEVAL_BENCH_STATE" in told
+
+
 def test_a_folder_that_all_can_write_to_is_emptied_and_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "x"
     SealedFolder(folder, AGAIN).write("a", b"code")

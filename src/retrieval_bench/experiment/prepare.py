@@ -14,7 +14,7 @@ from retrieval_bench.evaluation.metrics import DEFAULT_K
 from retrieval_bench.evaluation.open_set import NO_LABEL
 from retrieval_bench.evaluation.relevance import Categories, count_partly, count_relevant
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
-from retrieval_bench.images.decoding import Decoding
+from retrieval_bench.images.decoding import NOTES, Decoding
 from retrieval_bench.images.reading import DecodedBy
 from retrieval_bench.images.screening import Look, SkippedImage, refuse_too_many, screen
 from retrieval_bench.methods.parse import Method
@@ -267,8 +267,8 @@ def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset
     most = how.max_pixels
     known: dict[str, Look] = {}
     for digest, look in plan.cache.get(key, digests).items():
-        height, width, notes = (int(value) for value in look)
-        if height * width <= most:
+        height, width, notes = (int(value) for value in look) if look.size == 3 else (0, 0, 0)
+        if 0 < height * width <= most and 0 <= notes < 1 << len(NOTES):  # else it is looked at again
             known[digest] = height, width, notes
     looks = dict(known)
     result = screen(dataset, looks, plan.threads, lambda done, total: progress("checking images", done, total))

@@ -40,6 +40,10 @@ class NotBelieved(Exception):
     """Why a file or folder is not believed, in a few words."""
 
 
+class NoKey(Exception):
+    """Why there is no key, in one clause with what to do."""
+
+
 def state_root() -> Path:
     """RETRIEVAL_BENCH_STATE, else the user's folder for what programs keep; the key lies there."""
     return Path(os.environ.get("RETRIEVAL_BENCH_STATE") or platformdirs.user_state_dir("retrieval_bench"))
@@ -78,6 +82,8 @@ class SealedFolder:
         except NotBelieved as why_not:
             fate = "removed" if place == path and removed(path) else "not used"
             self._tell(f"cache: {printable(place)} {why_not}; it is {fate}, and {self._again}")
+        except NoKey as why_none:
+            self._tell(f"cache: {printable(place)} is not used: {why_none}; {self._again}")
         except OSError as error:
             self._tell(f"cache: {printable(place)} cannot be read ({error.strerror}); {self._again}")
         return None
@@ -94,6 +100,8 @@ class SealedFolder:
                 os.replace(unfinished, path)
             finally:
                 unfinished.unlink(missing_ok=True)
+        except NoKey as why:
+            self._tell(f"cache: {printable(path)} is not kept: {why}; continuing without")
         except NotBelieved as why:
             self._tell(f"cache: {printable(path)} is not kept: its folder {why}; continuing without")
         except OSError as error:
@@ -132,9 +140,21 @@ def _seal(path: Path, body: bytes) -> bytes:
 
 @functools.cache
 def _key(folder: Path) -> bytes:
-    """This user's key; drawn at the first call on a machine. NotBelieved or OSError: it cannot be kept there."""
-    _make_private(folder)
+    """This user's key; drawn at the first call on a machine. Raises NoKey where it cannot be kept there."""
     place = folder / KEY_FILE
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if why := _others(os.stat(folder)):  # and it is left as it is: it may be a folder of other things
+            raise NotBelieved(why)
+        return _kept_or_drawn(place)
+    except NotBelieved as why_not:
+        reason = f"{printable(folder)} {why_not}"
+    except OSError as error:
+        reason = f"{printable(place)} cannot be written ({error.strerror})"
+    raise NoKey(f"there is no key for it, as {reason}; RETRIEVAL_BENCH_STATE may name another folder")
+
+
+def _kept_or_drawn(place: Path) -> bytes:
     try:
         found = _content(place, KEY_BYTES, 0o077)
     except FileNotFoundError:
