@@ -46,7 +46,7 @@ def inconsistency(part: Part, images: Images, features: np.ndarray, setup: Setup
             away = _deviation(_described(extractor, images, rows), features[rows])
             if not away <= tolerance * _largest(features[rows]):
                 others = f"by up to {away:.3g}" if np.isfinite(away) else "in shape or kind"
-                return f"{part.name} describes an image {how} otherwise than among all, {others}"
+                return f"an image {how} gets other features than among all, {others}"
     return ""
 
 

@@ -106,11 +106,7 @@ def quality(
         if aside is not None and "unanswerable" in wanted:
             unanswerable_distances = _nearest_distances(pipeline, searcher, extracted, aside, task, progress)
     with pinned(1):
-        again = (
-            inconsistency(part, data.gallery.images, done.splits["gallery"].features, setup)
-            for part, done in zip(pipeline.parts, extracted, strict=True)
-        )
-        inconsistent = next((sentence for sentence in again if sentence), "")
+        inconsistent = _inconsistent(pipeline, extracted, data.gallery, setup)
     judged = judge(
         data.query.label_sets,
         data.gallery.label_sets,
@@ -144,6 +140,14 @@ def quality(
         unanswerable_distances,
         inconsistent,
     )
+
+
+def _inconsistent(pipeline: Pipeline, extracted: list[PartFeatures], gallery: Split, setup: Setup) -> str:
+    for part, done in zip(pipeline.parts, extracted, strict=True):
+        sentence = inconsistency(part, gallery.images, done.splits["gallery"].features, setup)
+        if sentence:
+            return sentence if pipeline.method.plain else f"of {part.name}, {sentence}"
+    return ""
 
 
 def _nearest_distances(

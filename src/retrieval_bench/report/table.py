@@ -207,7 +207,7 @@ def caption(record: Record, unknown: bool = False) -> list[str]:
     lines += untrusted_times(record)
     if data.skipped:
         lines.append(f"{len(data.skipped)} unusable images skipped; they are listed in the record.")
-    if record.status != "finished":
+    if record.status not in ("finished", "failed"):  # a failed one is whole, but broke a rule
         lines.append("The run did not finish; methods are missing.")
     lines += [f"{row.method} failed: {row.error.sentence}" for row in record.rows if row.error is not None]
     return lines
