@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder, LOCK.name)
         wanted.write_text("\n".join(blocks.values()), encoding="utf-8")
-        pip("--require-hashes", "--requirement", str(wanted))
+        pip("--no-deps", "--require-hashes", "--requirement", str(wanted))  # the file has all that they need
     # What builds it is installed by now, so nothing is fetched for that; and neither is what it depends on.
     pip("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
 
