@@ -14,7 +14,7 @@ TORCH_INDEX ?=
 # no: install the newest packages, not those of requirements-dev.txt.
 LOCKED ?= yes
 
-.PHONY: bench test quick faults check docs pictures format smoke reference turned ablation grocery kernel extraction gpu wheel \
+.PHONY: bench test quick long faults check docs pictures format smoke reference turned ablation grocery kernel extraction gpu wheel \
 	lock audit clean
 .DEFAULT_GOAL := bench
 
@@ -24,11 +24,14 @@ bench: $(READY)  ## the default table from the embedded dataset
 # By file: what the tests of one file share, a run or a fitted extractor, is then made once.
 WORKERS := -n auto --maxprocesses 4 --dist loadfile
 
-test: $(READY)  ## every test, on up to four cores; ARGS="-n0 --benchmark-only" measures the kernel instead
-	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+test: $(READY)  ## every test but the longest, on up to four cores; ARGS="-n0 --benchmark-only" measures the kernel instead
+	$(BIN)/python -m pytest $(WORKERS) -m "not long" $(ARGS)
+
+long: $(READY)  ## the longest tests: simulations, exporters, large inputs
+	$(BIN)/python -m pytest $(WORKERS) --dist load -m long $(ARGS)
 
 quick: $(READY)  ## the tests without those marked slow
-	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not long" $(ARGS)
 
 faults: export RETRIEVAL_BENCH_FAULTS = long
 faults: $(READY)  ## disks, files and locks that fail, tried as often as it takes: 20,000 damaged records, 20,000 races

@@ -377,6 +377,8 @@ class Extractor(Protocol):
     - stated_ms: milliseconds of one query, as the user says. Shown as stated where the row is of this extractor alone.
     - ranks_only: True of an extractor whose `searcher` knows a ranking and nothing else, which may end before the
       gallery does. It has no features: nothing of it is re-ranked, and nothing of its search is timed.
+    - elsewhere: True where another machine describes the images, which may cost something for each. No image is then
+      described again to see whether it gets the same features.
     - transform_split: (split) -> features, for controls that may use labels (the oracle). It is used instead of
       `transform`, and is never cached and never timed.
 

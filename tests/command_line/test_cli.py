@@ -381,7 +381,9 @@ def test_a_signal_in_a_destructor_is_not_raised_there(monkeypatch: pytest.Monkey
 
 @pytest.mark.slow(reason="a whole run in a process of its own, which loads torch")
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long(reason="the same"))]
+)
 def test_an_interrupt_is_exit_130_and_keeps_what_was_finished(number: int, shelf: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["run", "--dataset", "folder", "--data-root", shelf, "--out", out, "--k", "1,3", "--threads", "1"]

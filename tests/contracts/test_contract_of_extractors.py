@@ -199,7 +199,15 @@ def test_an_unknown_method_is_a_mistake_of_the_user() -> None:
 
 
 @pytest.mark.slow(reason="draws pictures and learns a vocabulary several times")
-@pytest.mark.parametrize("method", ["oracle", "phash", "color@trim", "moments+sift:encode=vlad:words=8"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "oracle",
+        "phash",
+        "color@trim",
+        pytest.param("moments+sift:encode=vlad:words=8", marks=pytest.mark.long(reason="learns words many times")),
+    ],
+)
 def test_methods_of_this_package_keep_it(method: str) -> None:
     found = check(method)
     assert [one for one in found if one.verdict == "broken"] == []

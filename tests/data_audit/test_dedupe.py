@@ -206,7 +206,7 @@ def test_copies_that_are_there_already_do_not_move_the_line(tmp_path: Path) -> N
         assert found["judged"]["held_out"]["precision"] == 1.0
 
 
-@pytest.mark.slow(reason="renders 400 pictures")
+@pytest.mark.long(reason="renders 400 pictures")
 def test_several_views_of_each_product_do_not_move_the_line(tmp_path: Path) -> None:
     """100 products by four near-identical views each, against one view each: the copies found are as many."""
     camera = Camera(0)

@@ -251,7 +251,7 @@ CELLS = (
 )
 
 
-@pytest.mark.slow(reason="4000 worlds a cell, each with its bootstrap")
+@pytest.mark.long(reason="4000 worlds a cell, each with its bootstrap")
 @pytest.mark.parametrize(("kind", "labels", "means", "shared"), CELLS)
 def test_the_page_is_what_the_simulation_gives(kind, labels, means, shared) -> None:
     found = coverage(kind, labels, shared, means, 4000)
@@ -260,7 +260,7 @@ def test_the_page_is_what_the_simulation_gives(kind, labels, means, shared) -> N
     assert (found.covered, found.bootstrap) == pytest.approx(page, abs=0.003)  # rounding, and other processors
 
 
-@pytest.mark.slow(reason="300 worlds in every cell of the page")
+@pytest.mark.long(reason="300 worlds in every cell of the page")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_other_worlds_are_covered_too(seed: int) -> None:
     """Of 300 worlds, 93 % may by chance be 89 %; over all cells together there is no such luck."""

@@ -137,7 +137,7 @@ def covered(shop: tuple[int, int, int, float, float], repeats: int, seed: int = 
     return {name: count / repeats for name, count in held.items()}
 
 
-@pytest.mark.slow(reason="simulates 400 data sets of each of seven kinds")
+@pytest.mark.long(reason="simulates 400 data sets of each of seven kinds")
 @pytest.mark.parametrize("shop", SHOPS)
 def test_intervals_hold_the_truth_as_often_as_they_say(shop: tuple[int, int, int, float, float]) -> None:
     """Not below 95 % by more than three standard errors of 400 repeats, 0.033."""

@@ -160,6 +160,7 @@ def test_other_images_are_refused(shop_record: tuple[Record, Path], monkeypatch:
         dataset_of(record)
 
 
+@pytest.mark.slow(reason="a run by the command line")
 def test_the_command(shelf: Path, tmp_path: Path) -> None:
     (shelf / "query" / "product-0" / "0.png").write_bytes(b"")  # skipped, and left out again
     assert run_command(shelf, tmp_path / "out", "--methods", "color,phash", "--max-bad", "1").exit_code == 0

@@ -169,7 +169,7 @@ def test_two_methods_share_a_letter_exactly_when_they_do_not_differ(seed: int) -
     assert all(letters.values())
 
 
-@pytest.mark.slow(reason="4500 worlds, each with its bootstrap")
+@pytest.mark.long(reason="4500 worlds, each with its bootstrap")
 @pytest.mark.parametrize(("n_clusters", "each"), [(30, 5), (81, 30), (200, 4)])
 def test_the_interval_covers_the_truth_as_often_as_it_says(n_clusters: int, each: int) -> None:
     """Queries of one product succeed or fail together, with a chance of the product's own; sizes differ."""

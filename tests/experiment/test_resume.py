@@ -23,6 +23,7 @@ from tests.support.shop import shop
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
+RUNS = "whole runs"
 NAMES = ("hsv", "phash", "mean", "random", "oracle")
 KILLS = int(os.environ.get("RETRIEVAL_BENCH_KILLS", "1"))
 """How often the run is killed; 30 where the fault suite asks for more than an ordinary test."""
@@ -57,6 +58,7 @@ def interrupted(folder: Path) -> None:
         run(planned(), folder)
 
 
+@pytest.mark.slow(reason=RUNS)
 def test_finished_rows_are_kept_and_the_end_is_the_same(whole: tuple[Path, Record], tmp_path: Path) -> None:
     folder, expected = whole
     interrupted(tmp_path)
@@ -74,6 +76,7 @@ def test_finished_rows_are_kept_and_the_end_is_the_same(whole: tuple[Path, Recor
     assert load(tmp_path) == record
 
 
+@pytest.mark.slow(reason=RUNS)
 def test_a_row_that_failed_runs_again_between_those_that_did_not(
     whole: tuple[Path, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +91,7 @@ def test_a_row_that_failed_runs_again_between_those_that_did_not(
     assert record.comparisons == whole[1].comparisons
 
 
+@pytest.mark.slow(reason=RUNS)
 def test_a_run_of_other_settings_is_refused_with_the_difference(tmp_path: Path) -> None:
     interrupted(tmp_path)
     before = (tmp_path / "run.json").read_bytes()
@@ -98,6 +102,7 @@ def test_a_run_of_other_settings_is_refused_with_the_difference(tmp_path: Path) 
     assert (tmp_path / "run.json").read_bytes() == before
 
 
+@pytest.mark.slow(reason=RUNS)
 def test_what_cannot_be_read_is_run_again_and_nothing_to_resume_is_no_mistake(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

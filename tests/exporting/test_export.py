@@ -73,6 +73,8 @@ def read(file: Path) -> NetworkFeatures:
 
 TRACED = pytest.mark.slow(reason="torch's exporters take 3 to 20 s a network")
 
+TRACED_LONG = pytest.mark.long(reason="torch's exporter to ONNX takes 5 to 20 s a network")
+
 
 @pytest.mark.parametrize(
     ("text", "form", "suffix"),
@@ -82,11 +84,11 @@ TRACED = pytest.mark.slow(reason="torch's exporters take 3 to 20 s a network")
         pytest.param("squeezenet1_1:pool=rmac:flip=yes:size=96", "torchscript", ".pt", marks=TRACED),
         pytest.param("squeezenet1_1:pool=rmac:flip=yes:size=96", "onnx", ".onnx", marks=TRACED),
         # Its squeezing and hard swishes are what an exporter may write in another way; a trace runs torch's own.
-        pytest.param("mobilenet_v3_small:size=64", "onnx", ".onnx", marks=TRACED),
+        pytest.param("mobilenet_v3_small:size=64", "onnx", ".onnx", marks=TRACED_LONG),
         pytest.param("resnet18:layer=layer2/layer3:pool=max:size=64", "torchscript", ".pt", marks=TRACED),
-        pytest.param("resnet18:layer=layer2/layer3:pool=max:size=64", "onnx", ".onnx", marks=TRACED),
+        pytest.param("resnet18:layer=layer2/layer3:pool=max:size=64", "onnx", ".onnx", marks=TRACED_LONG),
         pytest.param("timm:test_vit:pool=token", "torchscript", ".pt", marks=TRACED),
-        pytest.param("timm:test_vit:pool=token", "onnx", ".onnx", marks=TRACED),
+        pytest.param("timm:test_vit:pool=token", "onnx", ".onnx", marks=TRACED_LONG),
     ],
 )
 def test_the_file_gives_the_rows_of_the_method_and_needs_no_options(

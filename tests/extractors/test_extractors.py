@@ -21,7 +21,12 @@ SETUP = Setup(seed=0, weights="random")
 FAMILIES = {"local", "gradient", "texture", "hash", "color", "control", "deep"}
 # What needs to be told which network or file is tested in test_foreign.py, test_exported.py and test_own_network.py.
 OWN = [entry.name for entry in EXTRACTORS.own() if entry.name != "oracle" and "argument" not in entry.facts]
-METHODS = [*OWN, "mobilenet_v3_small"]
+METHODS = [
+    pytest.param(name, marks=pytest.mark.slow(reason="a network like efficientnet_lite0, from an extra"))
+    if name == "efficientnet_lite2"
+    else name
+    for name in (*OWN, "mobilenet_v3_small")
+]
 
 pytestmark = pytest.mark.parametrize("method", METHODS)
 

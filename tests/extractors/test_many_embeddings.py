@@ -50,7 +50,7 @@ print(json.dumps({"seconds": time.process_time() - before, "MiB": peak, "scores"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-@pytest.mark.slow(reason="100,000 vectors, a minute of two cores")
+@pytest.mark.long(reason="100,000 vectors, a minute of two cores")
 def test_a_hundred_thousand_vectors_take_less_than_a_minute_and_a_half_gibibyte(tmp_path: Path) -> None:
     """Seconds are of the processor: what else runs on the machine then does not count."""
     pa, pq = (

@@ -52,7 +52,7 @@ def test_every_way_finds_the_same_neighbours(monkeypatch: pytest.MonkeyPatch) ->
     assert "onnxruntime" in contest.notes[0]
 
 
-@pytest.mark.slow(reason="builds and times a network in every way there is")
+@pytest.mark.long(reason="builds and times a network in every way there is")
 def test_onnxruntime_and_whole_numbers_find_neighbours_too(monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="the extra `onnx` is not installed")

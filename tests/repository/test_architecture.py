@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,13 @@ def room(module: str) -> str:
     return module.rpartition(".")[0] or module
 
 
+@functools.cache
+def nodes_of(file: Path) -> list[ast.AST]:
+    """Every node of a Python file; several tests look at each."""
+    return list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+@functools.cache
 def modules() -> dict[str, Path]:
     names = {".".join(file.relative_to(HOME).with_suffix("").parts): file for file in sorted(HOME.rglob("*.py"))}
     return {name.removesuffix(".__init__"): file for name, file in names.items() if name != "__init__"}
@@ -42,7 +50,7 @@ def modules() -> dict[str, Path]:
 def imported(file: Path) -> set[str]:
     """Every module of the package that the file imports, by its name below retrieval_bench."""
     ours, names = modules(), set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in nodes_of(file):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import; write the whole name, so that grep finds it"
             module = node.module or ""
@@ -98,7 +106,7 @@ and what tests share."""
 def test_no_test_module_imports_another() -> None:
     """What two of them need lies in tests/support/, so that each can be run, moved and read alone."""
     for file in TESTS.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes_of(file):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{file}: relative import; write the whole name, so that grep finds it"
@@ -116,20 +124,16 @@ def test_tests_lie_in_folders_named_like_the_rooms() -> None:
 
 def test_every_slow_test_says_why() -> None:
     for file in TESTS.rglob("*.py"):
-        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-        marks = [node for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.slow"]
+        nodes = nodes_of(file)
+        marks = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr in ("slow", "long")]
+        marks = [node for node in marks if ast.unparse(node) in ("pytest.mark.slow", "pytest.mark.long")]
         calls = [node for node in nodes if isinstance(node, ast.Call)]
         told = [call.func for call in calls if any(word.arg == "reason" for word in call.keywords)]
-        assert all(mark in told for mark in marks), f"{file}: write pytest.mark.slow(reason=...)"
+        assert all(mark in told for mark in marks), f"{file}: write pytest.mark.slow(reason=...), or long"
 
 
 def test_a_class_name_means_one_thing() -> None:
-    names = [
-        node.name
-        for file in HOME.rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef)
-    ]
+    names = [node.name for file in HOME.rglob("*.py") for node in nodes_of(file) if isinstance(node, ast.ClassDef)]
     assert sorted({name for name in names if names.count(name) > 1}) == []
 
 

@@ -71,12 +71,14 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, np
     return made
 
 
+@pytest.mark.slow(reason="makes five records")
 def test_the_page_names_each_array_and_no_other(records: list[tuple[dict[str, np.ndarray], Dataset]]) -> None:
     written = {documented(name) for arrays, _ in records for name in arrays}
     assert written == set(ROWS)
     assert len(ROWS) >= 19
 
 
+@pytest.mark.slow(reason="makes five records")
 def test_shapes_and_types_are_as_the_page_says(records: list[tuple[dict[str, np.ndarray], Dataset]]) -> None:
     seen = []
     for arrays, dataset in records:

@@ -157,7 +157,7 @@ def test_cache_is_used_and_announced_and_stays_out_of_the_package(tmp_path):
     assert set(home.rglob("*.nb[ic]")) == before
 
 
-@pytest.mark.slow(reason="compiles kernels from nothing, in processes of their own")
+@pytest.mark.long(reason="compiles kernels from nothing, in processes of their own")
 def test_works_where_nothing_can_be_cached(tmp_path):
     (tmp_path / "file").write_text("a file where the directory should be")
     variables = {"RETRIEVAL_BENCH_CACHE": str(tmp_path / "file"), "RETRIEVAL_BENCH_KERNEL": "plain"}

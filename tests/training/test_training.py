@@ -179,7 +179,7 @@ def start(out: Path, *words: str) -> subprocess.Popen:
     )
 
 
-@pytest.mark.slow(reason="two processes that load torch, and a training to compare them with")
+@pytest.mark.long(reason="two processes that load torch, and a training to compare them with")
 def test_kill_9_and_resume_ends_with_the_same_weights_to_the_bit(tmp_path: Path) -> None:
     out = tmp_path / f"{NETWORK}.pth"
     process = start(out)

@@ -125,12 +125,19 @@ def in_chunks(
     """(rows, features) in the order in which they finish; at most two chunks per worker are under way."""
 
     def work(some: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
-        decoded = [images[row] for row in some]
-        return some, checked(extractor.transform(decoded), len(some), extractor.distance)
+        return some, checked(extractor.transform(decoded(images, some)), len(some), extractor.distance)
 
     size = getattr(extractor, "chunk", CHUNK)
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
     return mapped(work, chunks, threads, in_order=False)
+
+
+def decoded(images: Images, rows: Sequence[int]) -> list[np.ndarray]:
+    """Pictures that nobody can write into: others may look at the same one."""
+    pictures = [images[row] for row in rows]
+    for picture in pictures:
+        picture.flags.writeable = False
+    return pictures
 
 
 def checked(features: np.ndarray, n: int, distance: Distance) -> np.ndarray:

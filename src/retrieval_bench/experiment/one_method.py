@@ -105,6 +105,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             if pipeline.stated_ms is None
             else {"end_to_end_p50": TimeFigure(value=pipeline.stated_ms, unit="ms")},
             notices=(*notices, *_not_done(pipeline, plan)),
+            inconsistent=found.inconsistent,
         )
         return MethodResult(
             row,

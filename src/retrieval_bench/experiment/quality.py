@@ -11,6 +11,7 @@ from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.open_set import open_set
 from retrieval_bench.evaluation.relevance import Relevant, judge, rank_gallery
 from retrieval_bench.evaluation.ties import tie_bounds
+from retrieval_bench.experiment.described_again import inconsistency
 from retrieval_bench.experiment.features import PartFeatures, fit_join, part_features
 from retrieval_bench.experiment.prepare import RetrievalTask, Unanswerable
 from retrieval_bench.methods.pipeline import Pipeline
@@ -33,6 +34,7 @@ class QualityResult:
     train_and_query: vectors of train and queries, where classifiers learn from the one and are judged on the other.
     open_set: how well the queries without an answer can be told; None where there are none. unanswerable_distances:
         (u,) float32, of each of them to its nearest gallery image; None where these cannot be compared.
+    inconsistent: what is wrong where images that are described again have other features; "" where they have the same.
     """
 
     scores: dict[str, float]
@@ -48,6 +50,7 @@ class QualityResult:
     train_and_query: tuple[np.ndarray, np.ndarray] | None
     open_set: OpenSet | None
     unanswerable_distances: np.ndarray | None
+    inconsistent: str
 
 
 def quality(
@@ -102,6 +105,12 @@ def quality(
         unanswerable_distances = None
         if aside is not None and "unanswerable" in wanted:
             unanswerable_distances = _nearest_distances(pipeline, searcher, extracted, aside, task, progress)
+    with pinned(1):
+        again = (
+            inconsistency(part, data.gallery.images, done.splits["gallery"].features, setup)
+            for part, done in zip(pipeline.parts, extracted, strict=True)
+        )
+        inconsistent = next((sentence for sentence in again if sentence), "")
     judged = judge(
         data.query.label_sets,
         data.gallery.label_sets,
@@ -133,6 +142,7 @@ def quality(
         _train_and_query(pipeline, extracted) if learning else None,
         None if aside is None else _open_set(pipeline, task, aside, ranking.distances[:, 0], unanswerable_distances),
         unanswerable_distances,
+        inconsistent,
     )
 
 

@@ -140,6 +140,7 @@ def violations(
     broken = [*_ceilings(record, arrays, sample)]
     for row in rows:
         broken += _impossible(row, record, arrays)
+        broken += [f"{row.method}: {row.inconsistent}"] if row.inconsistent else []
         broken += _unlikely(row, record)
         learned_from = None if row.features is None else row.features.learned_from
         if learn_from is not None and learned_from not in (None, learn_from):

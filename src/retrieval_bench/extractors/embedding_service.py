@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
@@ -251,6 +251,7 @@ class ServiceFeatures:
     distance: Distance
     dimensions: int
     weights: dict[str, str]
+    elsewhere: ClassVar[bool] = True
 
     def fit(self, train: Split) -> Self:
         return self

@@ -200,7 +200,8 @@ class Row(Model):
     other_processes: what others took of the usable cores while the row was timed, 0 to 1; None, and not written, where
     the system or an earlier version did not say. open_set: None, and not written, where every query has an answer.
     stated: times that the user says and nobody measured, written where there are any. notices: sentences on the files
-    that the row's vectors are from, likewise.
+    that the row's vectors are from, likewise. inconsistent: what is wrong where images that are described again have
+    other features, likewise.
     """
 
     method: Text
@@ -220,6 +221,7 @@ class Row(Model):
     open_set: OpenSet | None = None
     stated: Annotated[dict[Text, TimeFigure], Field(max_length=MOST_ROWS)] = {}
     notices: Sentences = ()
+    inconsistent: Text = ""
     error: Failure | None = None
 
     @model_serializer(mode="wrap")
@@ -227,7 +229,9 @@ class Row(Model):
         """A record of an earlier version is written again as it was."""
         later = ("other_processes", "open_set")
         kept = {name: value for name, value in serialize(self).items() if name not in later or value is not None}
-        return {name: value for name, value in kept.items() if name not in ("stated", "notices") or value}
+        return {
+            name: value for name, value in kept.items() if name not in ("stated", "notices", "inconsistent") or value
+        }
 
 
 class Skipped(Model):

@@ -68,7 +68,9 @@ def test_a_torch_that_would_run_code_of_a_pt2_file_is_told(tmp_path: Path, monke
         parse(EXTRACTORS, f"onnx:{file}").build(Setup())
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pt2", ".onnx"])
+@pytest.mark.parametrize(
+    "suffix", [".pt", ".pt2", pytest.param(".onnx", marks=pytest.mark.slow(reason="torch's exporter takes its time"))]
+)
 def test_features_are_those_of_the_network_that_was_exported(suffix: str, tmp_path: Path) -> None:
     options = f":mean=0.5/0.5/0.5:std=0.2/0.2/0.2:resize={round(64 * 256 / 224)}"
     # TorchScript alone does not say which size it takes.

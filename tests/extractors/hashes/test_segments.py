@@ -68,7 +68,7 @@ def test_so_they_are_for_images_of_every_shape() -> None:
     assert_segments_of_imagehash(build(), [*large, np.full((1, 1, 3), 200, np.uint8), blobs(0, 8, 2000, 60)])
 
 
-@pytest.mark.slow(reason="imagehash's own segments of large photographs")
+@pytest.mark.long(reason="imagehash's own segments of large photographs")
 def test_so_they_are_for_photos() -> None:
     assert_segments_of_imagehash(build("crop-resistant:segments=200"), photos(20))
 

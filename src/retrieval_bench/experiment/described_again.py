@@ -1,0 +1,66 @@
+"""A few images of each method again: alone, among others and in another order, which must change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from retrieval_bench.core import Extractor, Images, Setup
+from retrieval_bench.experiment.extraction import decoded
+from retrieval_bench.methods.pipeline import Part
+
+IMAGES = 4
+"""So many are described again; the two of them at the ends are a batch of their own, too."""
+TOLERANCE = 1e-5
+"""Of the largest number. Less is the rounding of a library that adds up in another order for another batch; what comes
+from the cache may have been rounded by another processor. Bits and whole numbers must be equal."""
+TOLERANCE_ON_GPU = 1e-3
+
+
+def inconsistency(part: Part, images: Images, features: np.ndarray, setup: Setup) -> str:
+    """What is wrong with a part, in words; "" for one that describes each image as before.
+
+    Args:
+        part: an extractor that has learned.
+        images: those of the gallery.
+        features: (n, d), what the quality pass made of them, or took from the cache.
+        setup: the seed draws the images.
+
+    Returns:
+        The first of the ways in which features differ, with the largest deviation.
+    """
+    extractor = part.extractor
+    no_pictures = hasattr(extractor, "transform_split") or hasattr(extractor, "describe_split")
+    if no_pictures or getattr(extractor, "elsewhere", False) or not len(features):
+        return ""
+    drawn = np.random.default_rng(setup.seed).permutation(len(features))[:IMAGES]
+    tolerance = TOLERANCE_ON_GPU if setup.device != "cpu" and part.spec.entry.family == "deep" else TOLERANCE
+    ways: Mapping[str, Sequence[Sequence[int]]] = {
+        "alone": [[int(row)] for row in drawn],
+        "in another batch": [drawn[[0, -1]].tolist()],
+        "in another order": [drawn[::-1].tolist()],
+    }
+    for how, batches in ways.items():
+        for rows in batches:
+            away = _deviation(_described(extractor, images, rows), features[rows])
+            if not away <= tolerance * _largest(features[rows]):
+                others = f"by up to {away:.3g}" if np.isfinite(away) else "in shape or kind"
+                return f"{part.name} describes an image {how} otherwise than among all, {others}"
+    return ""
+
+
+def _described(extractor: Extractor, images: Images, rows: Sequence[int]) -> np.ndarray:
+    return extractor.transform(decoded(images, rows))
+
+
+def _deviation(again: np.ndarray, before: np.ndarray) -> float:
+    """The largest difference of two numbers; infinite where the arrays cannot be compared."""
+    if not isinstance(again, np.ndarray) or again.shape != before.shape or again.dtype != before.dtype:
+        return float("inf")
+    return float(np.abs(again.astype(np.float64) - before.astype(np.float64)).max(initial=0.0))
+
+
+def _largest(features: np.ndarray) -> float:
+    """Of the numbers, by size; 0 for whole numbers, which are not rounded."""
+    return float(np.abs(features).max(initial=0)) if features.dtype.kind == "f" else 0.0
