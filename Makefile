@@ -11,8 +11,11 @@ READY := .venv/.ready
 ARGS ?=
 # An index of PyTorch builds, such as https://download.pytorch.org/whl/cpu, whose builds need 1 GB in place of 5.
 TORCH_INDEX ?=
+# no: install the newest packages, not those of requirements-dev.txt.
+LOCKED ?= yes
 
-.PHONY: bench test quick long faults check docs pictures format smoke reference turned ablation grocery kernel extraction gpu wheel clean
+.PHONY: bench test quick long faults check docs pictures format smoke reference turned ablation grocery kernel extraction gpu wheel \
+	lock audit clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)  ## the default table from the embedded dataset
@@ -134,13 +137,17 @@ gpu: $(READY)  ## everything that a GPU is used for, on the card that is there; 
 wheel: $(READY)  ## sdist and wheel in dist/, and the wheel used in an empty environment outside this tree
 	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python .ci/wheel.py
 
+lock:  ## requirements-dev.txt anew; ARGS=--upgrade for newer versions
+	$(PYTHON) .ci/lock.py $(ARGS)
+
+audit:  ## known weaknesses of the packages in requirements-dev.txt; asks a service in the network
+	$(PYTHON) .ci/audit.py
+
 clean:
 	rm -rf .venv .smoke .gpu-dry site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml requirements-dev.txt .ci/install.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--index-url $(TORCH_INDEX) torch torchvision)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	TORCH_INDEX="$(TORCH_INDEX)" LOCKED="$(LOCKED)" $(BIN)/python .ci/install.py
 	touch $(READY)

@@ -18,6 +18,7 @@ PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "THIRD_PARTY_LICENSES.md": "third-party-licenses.md",
     "LICENSE": "license.md",
     **{

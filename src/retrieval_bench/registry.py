@@ -17,9 +17,45 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from retrieval_bench.core import BenchError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers an option may be: `words: Annotated[int, Range(0, 65_536)] = 0` in the signature of a builder.
+
+    It is checked as soon as a name with its options is read, before anything is loaded.
+
+    Args:
+        least: the smallest number.
+        most: the largest. None: there is no largest.
+        above: `least` itself is not allowed.
+        below: `most` itself is not allowed.
+        or_zero: 0 is allowed besides.
+    """
+
+    least: float
+    most: float | None = None
+    above: bool = False
+    below: bool = False
+    or_zero: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        if self.or_zero and value == 0:
+            return True
+        if value < self.least or (self.above and value == self.least):
+            return False
+        return self.most is None or value < self.most or (value == self.most and not self.below)
+
+    def __str__(self) -> str:
+        """Behind "it": "must be at least 1", "is not between 1 and 256"."""
+        if self.most is not None and not (self.above or self.below):
+            return f"is not between {self.least:.12g} and {self.most:.12g}{', and not 0' if self.or_zero else ''}"
+        lower = f"{'above' if self.above else 'at least'} {self.least:.12g}"
+        upper = "" if self.most is None else f" and {'below' if self.below else 'at most'} {self.most:.12g}"
+        return f"must be {lower}{upper}{', or 0' if self.or_zero else ''}"
 
 
 @dataclass(frozen=True)
@@ -49,11 +85,35 @@ class Entry:
         return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     @property
+    def hints(self) -> dict[str, Any]:
+        """Option -> its type, as annotated, with `Range` where that says which numbers it may be."""
+        hints = get_type_hints(self.build, include_extras=True)
+        return {name: hints.get(name, str) for name in self.options}
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """Option -> which numbers it may be, of those that say so."""
+        found = {name: _range(hint) for name, hint in self.hints.items()}
+        return {name: one for name, one in found.items() if one is not None}
+
+    @property
     def meanings(self) -> dict[str, str]:
         """Option -> its meaning, from the docstrings of `build` and `shares`."""
         known = {} if self.shares is None else arguments(self.shares)
         known |= arguments(self.build)
         return {name: known[name] for name in self.options if name in known}
+
+
+def of_this_package(entry: Entry) -> bool:
+    """Whether this package registered an entry, and no plug-in or program of the user.
+
+    Args:
+        entry: any entry.
+
+    Returns:
+        True where the builder, unwrapped, is defined in this package.
+    """
+    return (getattr(inspect.unwrap(entry.build), "__module__", None) or "").partition(".")[0] == "retrieval_bench"
 
 
 def arguments(function: Callable[..., Any]) -> dict[str, str]:
@@ -257,6 +317,22 @@ class Spec:
         """
         return self.entry.build(*args, **self.options)
 
+    @property
+    def costly(self) -> bool:
+        """To build it loads weights or asks a service; its builder has a `check(**options)` that does neither."""
+        return hasattr(self.entry.build, "check")
+
+    def check(self, *args: Any) -> None:
+        """Raise `BenchError` where the options are wrong, as far as can be said without loading or asking for anything.
+
+        Args:
+            *args: as for `build`.
+        """
+        if self.costly:
+            self.entry.build.check(**self.options)  # type: ignore[attr-defined]
+        else:
+            self.build(*args)
+
 
 _BETWEEN = re.compile(r"(?<![:=][A-Za-z]):|:(?![/\\])")
 """The colons between options; that of a drive is none, as in `onnx:C:\\model.onnx` and `vgg16:weights=C:/mine.pth`."""
@@ -273,7 +349,8 @@ def parse(registry: Registry, text: str) -> Spec:
         The specification; its options are typed, and in the order of the builder's signature.
 
     Raises:
-        BenchError: The name or an option is unknown, an option is given twice, or a value is not of its type.
+        BenchError: The name or an option is unknown, an option is given twice, or a value is not of its type or out
+            of its range.
     """
     name, *pairs = _BETWEEN.split(text.strip())
     name, equals, value = (part.strip() for part in name.partition("="))
@@ -300,11 +377,11 @@ def parse(registry: Registry, text: str) -> Spec:
             raise BenchError(f"{registry.kind} {text!r}: option {key!r} is given twice")
         given[key] = value
     allowed = entry.options
-    hints = get_type_hints(entry.build)
+    hints = entry.hints
     for key in given:
         if key not in allowed:
             raise BenchError(unknown(f"option of {entry.name}", key, allowed))
-    options = {key: _read(entry.name, key, given[key], hints.get(key, str)) for key in allowed if key in given}
+    options = {key: _read(entry.name, key, given[key], hints[key]) for key in allowed if key in given}
     return Spec(entry, options)
 
 
@@ -319,7 +396,17 @@ def _with_colons(pairs: list[str], options: Iterable[str]) -> list[str]:
     return joined
 
 
+def _range(hint: Any) -> Range | None:
+    return next((one for one in getattr(hint, "__metadata__", ()) if isinstance(one, Range)), None)
+
+
 def _read(owner: str, key: str, text: str, hint: Any) -> Any:
+    if get_origin(hint) is Annotated:
+        value = _read(owner, key, text, get_args(hint)[0])
+        limits = _range(hint)
+        if limits is not None and value not in limits:
+            raise BenchError(f"{owner}: {key}={text} {limits}")
+        return value
     if get_origin(hint) is Literal:
         allowed = get_args(hint)
         for value in allowed:

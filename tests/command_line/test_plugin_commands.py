@@ -91,7 +91,8 @@ def test_a_method_that_exits_fails_its_row_and_no_more(shelf: Path, tmp_path: Pa
     assert [row.status for row in load(tmp_path / "out").rows] == ["failed", "ok"]
 
 
-def test_doctor_shows_them(tmp_path: Path) -> None:
+def test_doctor_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval_bench.diagnosis.libraries.libraries", dict)  # which takes seconds
     words = ("doctor", "--plugin", tmp_path / "broken.py")
     assert "plug-in                broken.py (unread): failed: there is no such file" in call(*words).stdout
     assert json.loads(call(*words, "--json").stdout)["plug-ins"][0]["status"] == "failed"

@@ -78,7 +78,7 @@ def test_perturbed_queries_have_photos_decoded_whole() -> None:
 
 
 def test_a_method_that_cannot_be_built_forbids_nothing() -> None:
-    asked, _ = reduced(plan(shop(2, 2), "phash:size=1", "dhash", decode="reduced"))
+    asked, _ = reduced(plan(shop(2, 2), "whash:size=3", "dhash", decode="reduced"))
     assert asked.decoding.wanted == 9
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torchvision import models
 
+from retrieval_bench.core import BenchError
 from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import parse_method
@@ -43,7 +44,5 @@ def test_a_weights_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> Non
     data = shop(2, 2)
     source = Spec(Entry("shop", lambda root: data, "for tests"), {})
     plan = Plan((parse_method(f"squeezenet1_1:weights={tmp_path / 'none.pth'}"),), source, k=(1,))
-    (row,) = run(plan, tmp_path / "out").rows
-    assert row.error is not None
-    assert row.error.kind == "BenchError"
-    assert "no such file" in row.error.sentence
+    with pytest.raises(BenchError, match=r"^squeezenet1_1: weights=.*none.pth: no such file"):
+        run(plan, tmp_path / "out")

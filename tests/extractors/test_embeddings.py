@@ -191,7 +191,7 @@ def test_wrong_options_are_sentences(tmp_path: Path) -> None:
     file = stored(tmp_path / "v.npz", vectors_of(data))
     np.save(tmp_path / "v.npy", np.zeros((2, 2)))
     for options, sentence in (
-        ("ms=-1", "ms=-1 must be above 0"),
+        ("ms=-1", "ms=-1 must be at least 0"),
         ("whiten=3:distance=inner", "drop distance=inner"),
         (f"query={tmp_path / 'v.npy'}:ids=ids.txt", "is of one file; put the ids of each into NAME.ids.txt"),
         (f"query={tmp_path / 'none.npz'}", "there is no file"),

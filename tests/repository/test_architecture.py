@@ -21,7 +21,7 @@ FLOORS = (
     ("methods", "training"),
     ("extractors",),
     ("data_audit", "extractors.deep", "methods.reranking", "report"),
-    ("classifiers", "compare", "extractors.local"),
+    ("classifiers", "compare", "diagnosis", "extractors.local"),
     ("datasets", "evaluation", "extractors.hashes", "extractors.histograms", "stored", "training_loop"),
     ("images", "plugins", "records", "search"),
     ("registry", "system"),

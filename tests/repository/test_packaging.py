@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
 
 from tests.support.paths import ROOT
 
@@ -59,6 +60,7 @@ def test_the_sdist_holds_what_a_packager_needs(tmp_path: Path) -> None:
         assert files_of(ROOT / folder) <= held
     for name in (
         *("LICENSE", "THIRD_PARTY_LICENSES.md", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile"),
+        *("SECURITY.md", "requirements-dev.txt", ".ci/install.py"),
         *("pyproject.toml", ".ci/run", ".ci/wheel.py", ".github/workflows/ci.yml", "Dockerfile"),
         "results/reference/products/rankings.npz",
     ):
@@ -123,6 +125,45 @@ def test_every_dependency_is_imported() -> None:
     for name, module in HOLDS_A_FILE.items():
         assert any(f'"{name}==' in file.read_text(encoding="utf-8") for file in SOURCES[0].rglob("*.py")), name
         assert importlib.util.find_spec(module) is not None
+
+
+def locked() -> dict[str, list[str]]:
+    """Package -> the lines of requirements-dev.txt on it: version and systems, then checksums."""
+    text = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
+    blocks = re.findall(r"^[^\s#].*(?:\n[ ].*)*", text, re.M)
+    return {normal(block): block.splitlines() for block in blocks}
+
+
+@pytest.mark.parametrize("extra", [None, *PROJECT["optional-dependencies"]])
+def test_the_lock_file_has_what_is_asked_for(extra: str | None) -> None:
+    """Else `make lock` was forgotten, and what CI installs is not what the project asks for."""
+    held = locked()
+    for text in PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]:
+        wanted = Requirement(text)
+        if wanted.name == PROJECT["name"] or extra == "clip":  # itself; and what the tests do without
+            continue
+        version = re.match(r"[^=]+==(\S+)", held[normal(wanted.name)][0])
+        assert version is not None
+        assert wanted.specifier.contains(version[1], prereleases=True), f"{text}: {version[1]} is locked"
+
+
+def test_every_locked_package_has_checksums() -> None:
+    for name, (first, *others) in locked().items():
+        assert re.match(r"[\w.-]+==[\w.]+ (;.* )?\\$", first), f"{name}: {first}"
+        assert others, name
+        assert all(re.fullmatch(r" +--hash=sha256:[0-9a-f]{64}( \\)?", line) for line in others), name
+
+
+def test_what_make_installs_is_read_from_the_lock_file() -> None:
+    spec = importlib.util.spec_from_file_location("install", ROOT / ".ci" / "install.py")
+    assert spec is not None
+    assert spec.loader is not None
+    install = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(install)
+    blocks = install.locked((ROOT / "requirements-dev.txt").read_text(encoding="utf-8"))
+    assert {name: block.splitlines() for name, block in blocks.items()} == locked()
+    assert set(install.FROM_TORCH_INDEX) < set(blocks)
+    assert {"triton", "nvidia-cublas", "cuda-bindings"} <= {name for name in blocks if install.OF_CUDA.match(name)}
 
 
 @pytest.mark.parametrize("extra", [None, *(name for name in PROJECT["optional-dependencies"] if name != "dev")])

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import platformdirs
@@ -35,7 +35,7 @@ from retrieval_bench.datasets.shop.drawing import Dice
 from retrieval_bench.datasets.shop.look import CATEGORIES, looks
 from retrieval_bench.datasets.shop.turned import any_turn, turned
 from retrieval_bench.images.reading import ImageBytes, encode_png
-from retrieval_bench.registry import DATASETS
+from retrieval_bench.registry import DATASETS, Range
 from retrieval_bench.system.files import open_regular
 from retrieval_bench.system.npz import read_arrays
 
@@ -65,7 +65,9 @@ class RenderedImages:
 
 
 @DATASETS("products", about="embedded: 100 rendered products, catalogue and phone views, every view parameter known")
-def products(root: Path | None, *, seed: int = 0, queries: Literal["as-is", "turned"] = "as-is") -> Dataset:
+def products(
+    root: Path | None, *, seed: Annotated[int, Range(0, 2**32 - 1)] = 0, queries: Literal["as-is", "turned"] = "as-is"
+) -> Dataset:
     """The dataset of one seed.
 
     Args:

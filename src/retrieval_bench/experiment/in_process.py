@@ -26,6 +26,7 @@ from retrieval_bench.experiment.reduced_decoding import reduced
 from retrieval_bench.images.decoded_cache import PixelStore
 from retrieval_bench.images.decoding import MAX_PIXELS
 from retrieval_bench.methods.parse import Method
+from retrieval_bench.methods.pipeline import refuse_wrong_options
 from retrieval_bench.plugins.loading import owners
 from retrieval_bench.records.schema import Comparison, DatasetFacts, PluginFacts, Settings, Statistics
 from retrieval_bench.registry import BACKENDS, CLASSIFIERS, METRICS
@@ -51,6 +52,8 @@ class InProcessExecutor:
     def open(self, plan: Plan, progress: Progress) -> Opened:
         allocator = steady_allocator()
         plan = replace(plan, device=resolve_device(plan.device, plan.methods, plan.backend))
+        for method in plan.methods:
+            refuse_wrong_options(method, plan.setup, plan.backend)
         plan, notices = reduced(plan)
         try:
             trial = prepare(plan, progress, self._store)

@@ -15,7 +15,7 @@ from retrieval_bench.evaluation.open_set import NO_LABEL
 from retrieval_bench.evaluation.relevance import Categories, count_partly, count_relevant
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.decoding import NOTES, Decoding
-from retrieval_bench.images.reading import DecodedBy
+from retrieval_bench.images.reading import DecodedBy, misnamed_notices
 from retrieval_bench.images.screening import Look, SkippedImage, refuse_too_many, screen
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.registry import Spec
@@ -262,7 +262,7 @@ def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset
     # What is decoded small is refused by the size that it has in the file, which is not known later.
     how = plan.decoding
     decoder = f"{how.key}/of-{how.max_pixels}" if how.wanted else how.key
-    key = recipe_key({"kind": "screened", "decoder": decoder})
+    key = recipe_key({"kind": "screened, frames counted", "decoder": decoder})
     digests = {split.images.digest(row) for split in dataset.splits.values() for row in range(len(split))}
     most = how.max_pixels
     known: dict[str, Look] = {}
@@ -273,7 +273,8 @@ def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset
     looks = dict(known)
     result = screen(dataset, looks, plan.threads, lambda done, total: progress("checking images", done, total))
     plan.cache.put(key, {digest: np.array(looks[digest], np.int32) for digest in looks.keys() - known.keys()})
-    return result
+    screened, skipped = result
+    return screened.with_splits({}, misnamed_notices(dataset)), skipped
 
 
 def _own_rows(dataset: Dataset) -> np.ndarray:

@@ -17,7 +17,7 @@ from retrieval_bench.experiment.in_process import InProcessExecutor
 from retrieval_bench.experiment.prepare import Plan, Trial, prepare
 from retrieval_bench.experiment.resume import finished_before
 from retrieval_bench.methods.parse import Method
-from retrieval_bench.methods.pipeline import Pipeline
+from retrieval_bench.methods.pipeline import Pipeline, refuse_wrong_options
 from retrieval_bench.plugins.loading import owners
 from retrieval_bench.records.files import claimed, save
 from retrieval_bench.records.schema import Record, Row
@@ -165,6 +165,8 @@ def guarded(record: Record, arrays: Mapping[str, np.ndarray], controlled: Contro
 
 def check(plan: Plan, progress: Progress = silent) -> Trial:
     """All that can go wrong before the first feature: the data, and every method but networks, which may download."""
+    for method in plan.methods:
+        refuse_wrong_options(method, plan.setup, plan.backend)
     trial = prepare(plan, progress)
     for method in plan.methods:
         if not method.deep:

@@ -12,14 +12,14 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Setup, Split, printable
 from retrieval_bench.images.resize import shrunk
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, Range
 
 Api = Literal["auto", "raw", "openai", "infinity", "jina", "tei", "clip"]
 Sent = Literal["png", "jpeg"]
@@ -292,14 +292,14 @@ def embed(
     api: Api = "auto",
     model: str = "",
     key_env: str = "",
-    batch: int = 16,
-    at_once: int = 4,
-    timeout: float = 30.0,
-    retries: int = 3,
-    most: int = 0,
+    batch: Annotated[int, Range(1, 10_000)] = 16,
+    at_once: Annotated[int, Range(1, 256)] = 4,
+    timeout: Annotated[float, Range(0, 3600, above=True)] = 30.0,
+    retries: Annotated[int, Range(0, 100)] = 3,
+    most: Annotated[int, Range(0)] = 0,
     send: Sent = "png",
-    size: int = 0,
-    cost: float = 0.0,
+    size: Annotated[int, Range(0)] = 0,
+    cost: Annotated[float, Range(0)] = 0.0,
     distance: Literal["cosine", "euclidean", "inner_product"] = "cosine",
 ) -> ServiceFeatures:
     """A service that is asked for the vector of each image.
@@ -321,22 +321,17 @@ def embed(
         cost: what an image costs, in any currency; it is shown as stated.
         distance: how its vectors are compared.
     """
+    parts = _refuse_wrong_options(
+        *(url, key_env),
+        batch=batch,
+        at_once=at_once,
+        timeout=timeout,
+        retries=retries,
+        most=most,
+        size=size,
+        cost=cost,
+    )
     called = f"embed:{url}"
-    parts = _address(url)
-    if parts is None:
-        raise BenchError(f"{called}: {url!r} is no address of a service; write embed:http://HOST:PORT/PATH")
-    for name, value, least in (
-        ("batch", batch, 1),
-        ("at_once", at_once, 1),
-        ("retries", retries, 0),
-        ("most", most, 0),
-    ):
-        if value < least:
-            raise BenchError(f"{called}: {name}={value} must be at least {least}")
-    if not 0 < timeout <= 3600 or size < 0 or cost < 0:
-        raise BenchError(f"{called}: timeout must lie between 0 and 3600 seconds, size and cost must be at least 0")
-    if key_env and not os.environ.get(key_env):
-        raise BenchError(f"{called}: the environment variable {key_env}, which key_env names, is not set")
     if importlib.util.find_spec("requests") is None:
         raise BenchError(
             f"{called} needs requests, which is not installed; install it by pip install 'retrieval-bench[http]'"
@@ -357,6 +352,23 @@ def embed(
         facts["notice"] += f"; 1,000 images cost {1000 * cost:g}, as stated"
     chunk = 1 if kind == "raw" else batch
     return ServiceFeatures(service, send, size, chunk, distance, len(vector), facts)
+
+
+def _refuse_wrong_options(url: str = "", key_env: str = "", **others: Any) -> SplitResult:
+    """The parts of the URL; BenchError where that or the key is wrong. No service is asked."""
+    called = f"embed:{url}"
+    parts = _address(url)
+    if parts is None:
+        raise BenchError(f"{called}: {url!r} is no address of a service; write embed:http://HOST:PORT/PATH")
+    for option, allowed in EXTRACTORS["embed"].ranges.items():
+        if option in others and others[option] not in allowed:
+            raise BenchError(f"{called}: {option}={others[option]} {allowed}")
+    if key_env and not os.environ.get(key_env):
+        raise BenchError(f"{called}: the environment variable {key_env}, which key_env names, is not set")
+    return parts
+
+
+embed.check = _refuse_wrong_options  # type: ignore[attr-defined]
 
 
 def _address(url: str) -> SplitResult | None:

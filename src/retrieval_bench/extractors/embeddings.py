@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Dataset, Distance, Extractor, Setup, Split, printable
 from retrieval_bench.extractors.deep.postprocess import Kept, PostProcess
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, Range
 from retrieval_bench.stored.joining import IdJoin
 from retrieval_bench.stored.vectors import ROWS_AT_ONCE, StoredVectors, read_vectors, sha256_of, there
 
@@ -157,12 +157,12 @@ def embeddings(
     vectors: str = "",
     ids: str = "",
     distance: Literal["cosine", "euclidean", "inner"] = "cosine",
-    power: float = 1.0,
+    power: Annotated[float, Range(0, 1, above=True)] = 1.0,
     centre: bool = False,
-    whiten: int = 0,
-    level: float = 1.0,
+    whiten: Annotated[int, Range(0)] = 0,
+    level: Annotated[float, Range(0, 1)] = 1.0,
     dtype: Kept = "float32",
-    ms: float = 0.0,
+    ms: Annotated[float, Range(0)] = 0.0,
 ) -> Extractor:
     """Vectors that another program computed, joined to the images by id, path or file name.
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Images
 from retrieval_bench.images.reading import encode_png
-from retrieval_bench.registry import CLEANINGS
+from retrieval_bench.registry import CLEANINGS, Range
 
 Clean = Callable[[np.ndarray], np.ndarray]
 """(h, w, 3) uint8 RGB, not written to -> (h', w', 3) uint8 RGB, at least one pixel."""
@@ -24,7 +24,12 @@ STEEPEST, MOST_TILES = 40.0, 64
 
 
 @CLEANINGS("denoise", about="smooths noise and keeps edges: a bilateral filter, or non-local means")
-def denoise(*, by: Literal["bilateral", "nlmeans"] = "bilateral", strength: float = 0.0, radius: int = 3) -> Clean:
+def denoise(
+    *,
+    by: Literal["bilateral", "nlmeans"] = "bilateral",
+    strength: Annotated[float, Range(0, 255)] = 0.0,
+    radius: Annotated[int, Range(1, 15)] = 3,
+) -> Clean:
     """Smooth what differs little from its surroundings.
 
     The bilateral filter (Tomasi and Manduchi, ICCV 1998): each pixel becomes a mean of its neighbours, weighed by
@@ -67,7 +72,9 @@ def _nlmeans(pixels: np.ndarray, *, strength: float, radius: int) -> np.ndarray:
 
 
 @CLEANINGS("contrast", about="evens out light and shade: CLAHE on the lightness of Lab")
-def contrast(*, clip: float = 2.0, tiles: int = 8) -> Clean:
+def contrast(
+    *, clip: Annotated[float, Range(1, STEEPEST)] = 2.0, tiles: Annotated[int, Range(1, MOST_TILES)] = 8
+) -> Clean:
     """Contrast-limited adaptive histogram equalisation (Zuiderveld, Graphics Gems IV, 1994) of L; colours stay.
 
     Args:
@@ -92,7 +99,7 @@ def _equalised(pixels: np.ndarray, *, clip: float, tiles: int) -> np.ndarray:
 
 
 @CLEANINGS("greyworld", about="white balance: red, green and blue get one mean, as if the scene were grey")
-def greyworld(*, most: float = 4.0) -> Clean:
+def greyworld(*, most: Annotated[float, Range(1)] = 4.0) -> Clean:
     """Grey-world white balance (Buchsbaum, Journal of the Franklin Institute 1980), on sRGB values.
 
     Each channel is multiplied so that its mean becomes the mean of all three. A channel without light stays as it is.
@@ -118,7 +125,7 @@ def _balanced(pixels: np.ndarray, *, most: float) -> np.ndarray:
 
 
 @CLEANINGS("trim", about="cuts off uniform borders: the white around a catalogue picture, black bars")
-def trim(*, tolerance: int = 12, least: float = 0.2) -> Clean:
+def trim(*, tolerance: Annotated[int, Range(0, 255)] = 12, least: Annotated[float, Range(0, 1)] = 0.2) -> Clean:
     """Cut off borders of one colour, side by side.
 
     The colour of a border is the median of the outermost row or column, channel by channel. Rows or columns are cut off

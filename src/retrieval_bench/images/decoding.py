@@ -29,9 +29,12 @@ from retrieval_bench.images.colour_profiles import CONVERTED, IGNORED, in_srgb
 from retrieval_bench.images.formats import (
     FORMATS,
     HEAD,
+    ONE_BY_ONE,
     OPTIONAL,
     codecs_version,
     format_of,
+    frames_told,
+    has_frames,
     needs,
     opened_as,
     readable,
@@ -43,7 +46,9 @@ DECODER_VERSION = f"2/Pillow-{PIL.__version__}{codecs_version()}"
 
 REPAIRED = "without end marker, read as whole"
 """A note on a JPEG all of whose pixels are there."""
-NOTES = (REPAIRED, CONVERTED, IGNORED)
+FIRST_FRAME = "with several frames or pages, of which the first was taken"
+"""A note on an animation."""
+NOTES = (REPAIRED, CONVERTED, IGNORED, FIRST_FRAME)
 """All that may be told of a picture that is used."""
 
 UPRIGHT = {
@@ -142,6 +147,8 @@ def _decoded(data: bytes, how: Decoding) -> Decoded:
         if bare is not None:
             return Decoded(bare, ())
     image: Image.Image = Image.open(io.BytesIO(data), formats=opened_as(data))
+    one_by_one = image.format in ONE_BY_ONE
+    several = not one_by_one and frames_told(image)
     width, height = image.size
     if width * height > how.max_pixels:
         raise BadImage(
@@ -156,9 +163,11 @@ def _decoded(data: bytes, how: Decoding) -> Decoded:
     if pixels is None:
         image = _loaded(image, data, notes)
     turn = _turn(image)  # after loading: of a TIFF, Pillow has turned the pixels by then, and forgotten the turn
+    if several or (one_by_one and has_frames(data)):
+        notes.append(FIRST_FRAME)
     if pixels is not None:
         if not profile:
-            return Decoded(pixels if turn is None else _turned(pixels, turn), ())
+            return Decoded(pixels if turn is None else _turned(pixels, turn), tuple(notes))
         image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0]) if image.mode == "L" else pixels)
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_scaled_grey(image))

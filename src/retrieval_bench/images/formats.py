@@ -57,8 +57,21 @@ OPTIONAL = {
 }
 """Name for people -> the format."""
 
+_MEANT = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jpe", ".jif"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    ".avif": "AVIF",
+}
+"""Suffix -> the format that it promises."""
 _SUFFIX_OF = {suffix: name for name, optional in OPTIONAL.items() for suffix in optional.suffixes}
 _PILLOW_FEATURE = {"JPEG 2000": "jpg_2000", "AVIF": "avif"}
+ONE_BY_ONE = ("GIF", "TIFF")
+"""Formats whose pictures Pillow counts by walking through all of them; there may be a million."""
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -114,6 +127,13 @@ def optional_suffix(suffix: str) -> str:
     return _SUFFIX_OF.get(suffix, "")
 
 
+def misnamed(suffix: str, head: bytes) -> bool:
+    """Whether a file of this suffix (lower case) is an image of another format, by its first bytes."""
+    meant = _MEANT.get(suffix) or optional_suffix(suffix)
+    found = format_of(head)
+    return bool(meant and found) and found != meant
+
+
 def needs(name: str) -> str:
     """What to do so that a format of OPTIONAL can be read, in one sentence."""
     return f"an image of the format {name}; it needs {OPTIONAL[name].needs}"
@@ -134,10 +154,18 @@ def has_frames(data: bytes) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=opened_as(data)) as image:
-                # MPO is what phones write: a JPEG with a preview or a depth map behind it
-                return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+                if image.format not in ONE_BY_ONE:
+                    return frames_told(image)
+                image.seek(1)
+                return True
     except Exception:  # by the same many exceptions as in decoding: nothing is known of frames
         return False
+
+
+def frames_told(image: Image.Image) -> bool:
+    """Whether the header tells of several pictures; for what Pillow has opened, of a format that is not ONE_BY_ONE."""
+    # MPO is what phones write: a JPEG with a preview or a depth map behind it.
+    return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from PIL import Image
 from retrieval_bench.core import BadImage, Dataset, Images, printable
 from retrieval_bench.images.decoding import Decoded, Decoding, decode, decoded
 from retrieval_bench.images.fence import Fence, outside_is_allowed
+from retrieval_bench.images.formats import HEAD, format_of, misnamed
 
 MAX_BYTES = 256 * 2**20
 OUTSIDE = "outside the data root"
@@ -35,6 +36,7 @@ class ImageFiles:
         self._places = [path.absolute() for path in self.paths]  # a method may change the working directory
         self._fence = None if within is None or outside_is_allowed() else Fence(within)
         self._digests: dict[int, str] = {}
+        self._misnamed: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -86,6 +88,8 @@ class ImageFiles:
         if row not in self._digests:
             try:
                 content = self.read(row)
+                if misnamed(self.paths[row].suffix.lower(), content[:HEAD]):
+                    self._misnamed[row] = format_of(content[:HEAD])
             except BadImage as bad:
                 content = f"unreadable: {bad.reason}: {bad.detail}".encode()
             self._digests[row] = hashlib.sha256(content).hexdigest()
@@ -97,7 +101,13 @@ class ImageFiles:
         taken.paths = [self.paths[row] for row in rows]
         taken._fence = self._fence
         taken._digests = {new: self._digests[old] for new, old in enumerate(rows) if old in self._digests}
+        taken._misnamed = {new: self._misnamed[old] for new, old in enumerate(rows) if old in self._misnamed}
         return taken
+
+    @property
+    def misnamed(self) -> dict[Path, str]:
+        """Files of which the suffix promises another format -> the format that they have; of those with a digest."""
+        return {self.paths[row]: kind for row, kind in sorted(self._misnamed.items())}
 
 
 class ImageBytes:
@@ -173,12 +183,34 @@ def decoded_by(dataset: Dataset, how: Decoding) -> Dataset:
     )
 
 
-def paths_of(images: Images) -> list[Path] | None:
-    """Where the files of these images lie, whatever wraps them; None where they lie in no files."""
+def files_of(images: Images) -> ImageFiles | None:
+    """The files of these images, whatever wraps them; None where they lie in no files."""
     inner: Images | None = images
     while inner is not None and not isinstance(inner, ImageFiles):
         inner = getattr(inner, "images", None)
-    return None if inner is None else inner.paths
+    return inner
+
+
+def paths_of(images: Images) -> list[Path] | None:
+    """Where the files of these images lie; None where they lie in no files."""
+    files = files_of(images)
+    return None if files is None else files.paths
+
+
+def misnamed_notices(dataset: Dataset) -> list[str]:
+    """One sentence where files have the suffix of another format than theirs; of files that have a digest by now."""
+    found: dict[Path, str] = {}
+    for split in dataset.splits.values():
+        files = files_of(split.images)
+        found |= {} if files is None else files.misnamed
+    if not found:
+        return []
+    path, kind = next(iter(found.items()))
+    if len(found) == 1:
+        told = "1 file is of another format than its suffix says, and read as what it is: "
+    else:
+        told = f"{len(found):,} files are of another format than their suffix says, and read as what they are: such as "
+    return [f"{told}{printable(path.name)}, a {kind}"]
 
 
 def how_of(images: Images) -> Decoding:

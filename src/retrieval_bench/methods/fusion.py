@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Protocol, Self
+from typing import Annotated, Protocol, Self
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from retrieval_bench.evaluation.metrics import map_at_r
 from retrieval_bench.evaluation.relevance import count_relevant
 from retrieval_bench.linalg.pca import principal_axes, projected
 from retrieval_bench.linalg.rows import signs, unit_rows
-from retrieval_bench.registry import JOINS, at_least_one
+from retrieval_bench.registry import JOINS, Range, at_least_one
 
 VECTOR = "vector"
 """What the one vector of a method is called in a Bundle."""
@@ -277,7 +277,7 @@ def scores() -> Join:
 
 
 @JOINS("concat", about="each vector half whitened on train, then one after the other")
-def concat(*, dims: int = 512, level: float = 0.5) -> Join:
+def concat(*, dims: Annotated[int, Range(1)] = 512, level: Annotated[float, Range(0, 1)] = 0.5) -> Join:
     """Vectors one after the other.
 
     Args:
@@ -290,7 +290,7 @@ def concat(*, dims: int = 512, level: float = 0.5) -> Join:
 
 
 @JOINS("rrf", about="reciprocal-rank fusion: 1 / (60 + rank) in the ranking of each")
-def rrf(*, depth: int = 1000, constant: int = RRF_CONSTANT) -> Join:
+def rrf(*, depth: Annotated[int, Range(1)] = 1000, constant: Annotated[int, Range(1)] = RRF_CONSTANT) -> Join:
     """Cormack, Clarke, Buettcher: Reciprocal rank fusion outperforms Condorcet, SIGIR 2009.
 
     Args:
@@ -302,7 +302,7 @@ def rrf(*, depth: int = 1000, constant: int = RRF_CONSTANT) -> Join:
 
 
 @JOINS("vote", about="each method votes for its 10 nearest; equal votes go by rrf")
-def vote(*, depth: int = 10) -> Join:
+def vote(*, depth: Annotated[int, Range(1)] = 10) -> Join:
     """Votes for the nearest.
 
     Args:

@@ -50,6 +50,13 @@ class CleanedSpec(Spec):
             )
         return CleanedExtractor(extractor, "@".join(self.resolved["cleaning"]), [one.build() for one in self.cleanings])
 
+    def check(self, *args: Any) -> None:
+        """Raise what is wrong with the options of the extractor or of a cleaning."""
+        super().check(*args)
+        if self.costly:
+            for one in self.cleanings:
+                one.build()
+
 
 @dataclass(frozen=True)
 class Method:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from retrieval_bench.core import BenchError, Bundle, Dataset, Distance, Extracto
 from retrieval_bench.methods.fusion import VECTOR, Join, Member
 from retrieval_bench.methods.parse import DEFAULT_JOIN, Method
 from retrieval_bench.methods.reranking.step import Step
-from retrieval_bench.registry import JOINS, Spec, backend_on
+from retrieval_bench.registry import JOINS, Spec, backend_on, of_this_package
+
+log = logging.getLogger("retrieval_bench")
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,3 +232,33 @@ class FieldSearcher:
 
     def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Any:
         return self.inner(queries.arrays[self.name], k, exclude)
+
+
+def refuse_wrong_options(method: Method, setup: Setup, backend: str) -> None:
+    """BenchError where options are wrong, as far as can be said before anything is loaded, asked for or described.
+
+    Code of others is not run, since that may crash; and what is broken here is told by the row of the method.
+    """
+    bare = method.plain and not method.members[0].options and "@" not in str(method)
+    if bare or not all(of_this_package(entry) for entry in method.entries):
+        return  # and what a bare method loads is part of its own time
+    try:
+        if not any(member.costly for member in method.members):
+            Pipeline(method, setup, backend)
+            return
+        for member in method.members:
+            _refuse_wrong_options_of(member, setup)
+        for spec in (*(() if method.join is None else (method.join,)), *method.steps):
+            spec.build()
+    except BenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        log.debug("%s: its options cannot be checked before it runs (%s)", method, error)
+
+
+def _refuse_wrong_options_of(member: Spec, setup: Setup) -> None:
+    try:
+        member.check(setup)
+    except BenchError as error:
+        name = member.entry.name
+        raise error if str(error).startswith(name) else BenchError(f"{name}: {error}") from None

@@ -58,6 +58,23 @@ def held(path: Path) -> Iterator[None]:
                 path.unlink()
 
 
+def supported(folder: Path) -> str:
+    """Why runs that write into a folder cannot lock it, "" where they can; asked of the folder, and nothing is written.
+
+    Raises OSError where the folder cannot be opened.
+    """
+    if sys.platform != "win32":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return error.strerror or str(error)
+        finally:
+            os.close(descriptor)
+    return ""
+
+
 def _locked(path: Path) -> int:
     """The descriptor of the very file that lies at `path` now, with its lock."""
     while True:

@@ -112,6 +112,37 @@ class SealedFolder:
         self._told = True
 
 
+def doubts(path: Path) -> str:
+    """Why a sealed file would not be believed, "" where it would; looks only, and changes nothing."""
+    try:
+        if why := _others(os.stat(path.parent)):
+            return f"its folder {why}"
+        if key_doubts():
+            return "there is no key to check it by"
+        content = _content(path, SEAL_BYTES + MOST_BYTES)
+    except NotBelieved as why_not:
+        return str(why_not)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    seal, body = content[:SEAL_BYTES], content[SEAL_BYTES:]
+    return "" if hmac.compare_digest(seal, _seal(path, body)) else "has a wrong checksum"
+
+
+def key_doubts() -> str:
+    """Why the key of this user would not be used as it is, "" where it would; looks only, and draws none."""
+    try:
+        if why := _others(os.stat(state_root())):
+            return f"its folder {why}"
+        whole = len(_content(state_root() / KEY_FILE, KEY_BYTES, 0o077)) == KEY_BYTES
+    except FileNotFoundError:
+        return "is not there yet"
+    except NotBelieved as why_not:
+        return str(why_not)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if whole else "is cut"
+
+
 def _make_private(folder: Path) -> None:
     """A folder that is this user's alone; one of his that others could write to is emptied first."""
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -131,8 +131,10 @@ def test_preprocessing_must_be_three_numbers(tmp_path: Path) -> None:
     for options in (":std=0/1/1", ":std=1/1/nan"):
         with pytest.raises(BenchError, match="must be three numbers above 0 like"):
             build(file, options)
-    for side in (-5, 10, 100_000):
-        with pytest.raises(BenchError, match=f"resize={side} is not between 224, the side that is cut out of it"):
+    with pytest.raises(BenchError, match="resize=10 is not between 224, the side that is cut out of it"):
+        build(file, ":resize=10")
+    for side in (-5, 100_000):
+        with pytest.raises(BenchError, match=f"resize={side} is not between 0 and 2048"):
             build(file, f":resize={side}")
     with pytest.raises(BenchError, match=r"pool=gem needs a feature map|gives vectors only"):
         build(file, ":pool=gem")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, Range
 from retrieval_bench.system.device import on_gpu, steady
 
 MARGIN = 1.25
@@ -28,7 +28,14 @@ LEAST = 16
 
 
 @EXTRACTORS("convnet", family="deep", about="a small network, trained from scratch on train inside the run")
-def convnet(setup: Setup, *, side: int = 64, width: int = 32, dims: int = 256, epochs: int = 0) -> Extractor:
+def convnet(
+    setup: Setup,
+    *,
+    side: Annotated[int, Range(16, 2048)] = 64,
+    width: Annotated[int, Range(1, 1024)] = 32,
+    dims: Annotated[int, Range(1, 65536)] = 256,
+    epochs: Annotated[int, Range(0, 100_000)] = 0,
+) -> Extractor:
     """A small network that learns inside `fit`.
 
     Args:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from unittest import mock
 
 from retrieval_bench.core import BenchError, Setup, printable
@@ -26,7 +26,7 @@ from retrieval_bench.extractors.deep.export_metadata import KEY, Notes, notes_of
 from retrieval_bench.extractors.deep.network_features import features_of, with_options
 from retrieval_bench.extractors.deep.preprocess import LARGEST_SIDE, Preprocess
 from retrieval_bench.extractors.deep.timm_open_clip import missing
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, Range
 
 SIDE = 224
 RESIZE_SHARE = 256 / 224
@@ -34,6 +34,10 @@ RESIZE_SHARE = 256 / 224
 
 Run = Callable[[Any], Mapping[str, Any]]
 """(n, 3, h, w) float32 tensor -> output name -> tensor."""
+
+
+SUFFIXES = (".onnx", ".pt2", ".pt", ".ts")
+"""Which say what a file is."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def exported_backbone(
     path: str = "",
     mean: str = "",
     std: str = "",
-    resize: int = 0,
+    resize: Annotated[int, Range(0, LARGEST_SIDE)] = 0,
     interpolation: Literal["auto", "bilinear", "bicubic", "sharp-bicubic"] = "auto",
 ) -> Backbone:
     """A network from a file.
@@ -72,11 +76,8 @@ def exported_backbone(
     """
     file = Path(path)
     called = f"onnx:{printable(file.name)}"
-    if not file.is_file():
-        raise BenchError(f"{called}: there is no file {printable(file)}; write onnx:PATH of an exported network")
+    _refuse_what_is_no_network(path, mean, std)
     readers = {".onnx": _onnx, ".pt2": _torch_export, ".pt": _torchscript, ".ts": _torchscript}
-    if file.suffix not in readers:
-        raise BenchError(f"{called}: the name must end in {', '.join(readers)}, which says what the file is")
     read = readers[file.suffix](called, file)
     notes = read.notes
     side = read.side or SIDE
@@ -112,6 +113,22 @@ def exported_backbone(
         prefix=1,
         trained_on=None if notes is None or notes.trained_on is None else dict(notes.trained_on),
     )
+
+
+def _refuse_what_is_no_network(path: str = "", mean: str = "", std: str = "", **others: Any) -> None:
+    """BenchError where the options are wrong, by themselves and by the name of the file."""
+    file = Path(path)
+    called = f"onnx:{printable(file.name)}"
+    if not file.is_file():
+        raise BenchError(f"{called}: there is no file {printable(file)}; write onnx:PATH of an exported network")
+    if file.suffix not in SUFFIXES:
+        raise BenchError(f"{called}: the name must end in {', '.join(SUFFIXES)}, which says what the file is")
+    for option, figures in (("mean", mean), ("std", std)):
+        if figures:
+            _three(called, option, figures)
+
+
+exported_backbone.check = _refuse_what_is_no_network  # type: ignore[attr-defined]
 
 
 def _written(values: tuple[float, ...]) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import numpy as np
 
@@ -24,8 +24,8 @@ from retrieval_bench.extractors.deep.model_folder import in_words, preprocess_of
 from retrieval_bench.extractors.deep.nearest_network import AUXILIARY_HEADS
 from retrieval_bench.extractors.deep.pooling import pooled
 from retrieval_bench.extractors.deep.postprocess import Kept, PostProcess, Tune
-from retrieval_bench.extractors.deep.preprocess import Preprocess, not_too_long, of_recipe
-from retrieval_bench.registry import EXTRACTORS, Entry
+from retrieval_bench.extractors.deep.preprocess import LARGEST_SIDE, LEAST_SIDE, Preprocess, not_too_long, of_recipe
+from retrieval_bench.registry import EXTRACTORS, Entry, Range
 from retrieval_bench.system.checkpoint import facts_of
 from retrieval_bench.system.device import LANES, Feeder, on_gpu, steady
 from retrieval_bench.system.threads import mapped
@@ -226,15 +226,15 @@ def features_of(
     *,
     pool: Pool = "auto",
     layer: str = LAST,
-    p: float = 3.0,
-    size: int = 0,
+    p: Annotated[float, Range(LEAST_P)] = 3.0,
+    size: Annotated[int, Range(LEAST_SIDE, LARGEST_SIDE, or_zero=True)] = 0,
     crop: bool = True,
     flip: bool = False,
-    scales: int = 1,
-    power: float = 1.0,
+    scales: Annotated[int, Range(1, 3)] = 1,
+    power: Annotated[float, Range(0, 1, above=True)] = 1.0,
     centre: bool = False,
-    whiten: int = 0,
-    level: float = 1.0,
+    whiten: Annotated[int, Range(0)] = 0,
+    level: Annotated[float, Range(0, 1)] = 1.0,
     tune: Tune = "no",
     dtype: Kept = "float32",
     compute: Compute = "float32",
@@ -447,11 +447,21 @@ def with_options(make: Callable[..., Backbone], **defaults: Any) -> Callable[...
         mine = {key: options.pop(key) for key in list(options) if key in own}
         return features_of(setup, make(setup, **mine), **(defaults | options))
 
+    def check(**options: Any) -> None:
+        """What can be said of the options without the network."""
+        if options.get("pool") == HEAD and options.get("layer", LAST) != LAST:
+            raise BenchError(f"pool=head is of the last layer alone; name another pool for {options['layer']!r}")
+        if file := options.get("weights"):
+            weights.there(Path(file))
+        if hasattr(make, "check"):
+            make.check(**options)
+
+    build.check = check  # type: ignore[attr-defined]
     # Where the registry reads names, types and defaults of the options.
     build.__signature__ = inspect.Signature([own["setup"], *keywords.values()])  # type: ignore[attr-defined]
     build.__wrapped__ = make  # type: ignore[attr-defined] # whose file is part of the key of cached features
     build.__doc__ = make.__doc__
-    build.__annotations__ = get_type_hints(features_of) | get_type_hints(make)
+    build.__annotations__ = get_type_hints(features_of, include_extras=True) | get_type_hints(make, include_extras=True)
     return build
 
 

@@ -89,13 +89,9 @@ def own_backbone(setup: Setup, *, source: str = "") -> Backbone:
     """
     import torch
 
-    path, colon, function = source.rpartition(":")
-    file = Path(path if colon else source)
-    called = f"module:{printable(file.name)}" + (f":{printable(function)}" if colon else "")
-    if not file.is_file():
-        raise BenchError(f"{called}: there is no file {printable(file)}; write module:FILE.py:FUNCTION")
+    called, file, function = _named(source)
     sources = sources_of(called, file)
-    make = _function(called, file, sources[file], function if colon else "")
+    make = _function(called, file, sources[file], function)
     kept, threads = torch.get_default_dtype(), torch.get_num_threads()
     with seeded(setup.seed), _importing_from(file.parent):
         try:
@@ -118,6 +114,22 @@ def own_backbone(setup: Setup, *, source: str = "") -> Backbone:
     stages: dict[str, Stage] | None = {} if isinstance(network, torch.jit.ScriptModule) else None  # nobody can watch it
     return Backbone(called, network, preprocess, dimensions, facts, prefix=prefix, _stages=stages)
 
+
+def _named(source: str) -> tuple[str, Path, str]:
+    """What errors call it, the file, and the function, "" where none is named. BenchError where there is no file."""
+    path, colon, function = source.rpartition(":")
+    file = Path(path if colon else source)
+    called = f"module:{printable(file.name)}" + (f":{printable(function)}" if colon else "")
+    if not file.is_file():
+        raise BenchError(f"{called}: there is no file {printable(file)}; write module:FILE.py:FUNCTION")
+    return called, file, function if colon else ""
+
+
+def _check(source: str = "", **others: Any) -> None:
+    _named(source)
+
+
+own_backbone.check = _check  # type: ignore[attr-defined]
 
 _ours: set[str] = set()
 """Modules that came with the last file: another folder may have others of the same names."""

@@ -102,14 +102,19 @@ def find(network: str, urls: Mapping[str, str], policy: str) -> WeightsFile | No
 def named(path: Path, network: str) -> WeightsFile:
     """The file of this name, e.g. one that `train` wrote, or that of a model folder. Raises BenchError where there is
     none, or a folder of another network."""
+    there(path)
     if model_folder.is_model_folder(path):
         return _of_folder(path, network, "")
-    if not path.is_file():
+    return _checked(path, path.name, None)
+
+
+def there(path: Path) -> None:
+    """BenchError where weights= names neither a file nor a folder of a network."""
+    if not path.is_file() and not model_folder.is_model_folder(path):
         raise BenchError(
             f"weights={printable(path)}: no such file, nor a folder with {model_folder.CONFIG} and weights; name a "
             ".pth, .pt, .ckpt or .safetensors"
         )
-    return _checked(path, path.name, None)
 
 
 def find_local(network: str, policy: str, library: str) -> WeightsFile | None:

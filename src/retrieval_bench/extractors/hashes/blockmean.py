@@ -14,13 +14,14 @@ block lies above the median of all means. What differs between implementations i
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import Extractor, Setup
-from retrieval_bench.extractors.hashes.imagehash import UPRIGHT_RGB, ImageHash, checked_size
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.extractors.hashes.imagehash import MAX_SIZE, UPRIGHT_RGB, ImageHash, checked_size
+from retrieval_bench.registry import EXTRACTORS, Range
 
 
 def overlaps(length: int, size: int) -> np.ndarray:
@@ -58,7 +59,7 @@ def block_bits(image: np.ndarray, size: int) -> np.ndarray:
     about="256 bits of the upright RGB picture: is each of 16 x 16 blocks above their median",
     note=UPRIGHT_RGB,
 )
-def block_mean(setup: Setup, *, size: int = 16) -> Extractor:
+def block_mean(setup: Setup, *, size: Annotated[int, Range(2, MAX_SIZE)] = 16) -> Extractor:
     """One bit a block.
 
     Args:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 from PIL import Image, ImageChops
 
 from retrieval_bench.core import BenchError, Extractor, Setup
 from retrieval_bench.extractors.hashes.imagehash import UPRIGHT_RGB, ImageHash
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, Range
 
 MAX_BINBITS = 16
 HUES = 6
@@ -68,7 +69,7 @@ def color_bits(image: np.ndarray, binbits: int) -> np.ndarray:
     about="42 bits of the upright RGB picture: fractions of black, grey, and faint and bright hues",
     note=UPRIGHT_RGB,
 )
-def colorhash(setup: Setup, *, binbits: int = 3) -> Extractor:
+def colorhash(setup: Setup, *, binbits: Annotated[int, Range(1, MAX_BINBITS)] = 3) -> Extractor:
     """imagehash's colorhash.
 
     Args:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Searcher, Setup, Split
-from retrieval_bench.extractors.hashes.imagehash import UPRIGHT_RGB, checked_size
+from retrieval_bench.extractors.hashes.imagehash import MAX_SIZE, UPRIGHT_RGB, checked_size
 from retrieval_bench.extractors.hashes.multihash import MOST_SEGMENTS, SegmentIndex, row_bytes
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, Range
 
 SIDE = 300
 """Pictures are segmented at SIDE x SIDE pixels."""
@@ -119,7 +119,13 @@ class CropResistant:
     about="a 64-bit dhash of each segment, bright or dark, of the upright RGB picture",
     note=UPRIGHT_RGB,
 )
-def crop_resistant(setup: Setup, *, segments: int = 16, size: int = 8, errors: float = 0.25) -> Extractor:
+def crop_resistant(
+    setup: Setup,
+    *,
+    segments: Annotated[int, Range(1, MOST_SEGMENTS)] = 16,
+    size: Annotated[int, Range(2, MAX_SIZE)] = 8,
+    errors: Annotated[float, Range(0, 1, below=True)] = 0.25,
+) -> Extractor:
     """imagehash's crop_resistant_hash.
 
     Args:

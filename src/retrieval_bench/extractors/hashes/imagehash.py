@@ -6,14 +6,14 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.hashes.thumbnail import grey_thumbnail
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, Range
 
 MAX_SIZE = 64
 
@@ -105,7 +105,7 @@ def _cosines(size: int) -> np.ndarray:
     about="64 bits of the upright RGB picture: signs of low DCT frequencies against their median",
     note=UPRIGHT_RGB,
 )
-def phash(setup: Setup, *, size: int = 8) -> Extractor:
+def phash(setup: Setup, *, size: Annotated[int, Range(2, MAX_SIZE)] = 8) -> Extractor:
     """imagehash's phash.
 
     Args:
@@ -123,7 +123,7 @@ def phash(setup: Setup, *, size: int = 8) -> Extractor:
     about="64 bits of the upright RGB picture at 9 x 8 pixels: each darker than its right neighbour?",
     note=UPRIGHT_RGB,
 )
-def dhash(setup: Setup, *, size: int = 8) -> Extractor:
+def dhash(setup: Setup, *, size: Annotated[int, Range(2, MAX_SIZE)] = 8) -> Extractor:
     """imagehash's dhash.
 
     Args:
@@ -141,7 +141,7 @@ def dhash(setup: Setup, *, size: int = 8) -> Extractor:
     about="64 bits of the upright RGB picture: is each pixel brighter than the mean, at 8 x 8 pixels",
     note=UPRIGHT_RGB,
 )
-def ahash(setup: Setup, *, size: int = 8) -> Extractor:
+def ahash(setup: Setup, *, size: Annotated[int, Range(2, MAX_SIZE)] = 8) -> Extractor:
     """imagehash's average_hash.
 
     Args:

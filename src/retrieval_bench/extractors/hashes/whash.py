@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
 
 from retrieval_bench.core import BenchError, Extractor, Setup
-from retrieval_bench.extractors.hashes.imagehash import UPRIGHT_RGB, ImageHash, checked_size
+from retrieval_bench.extractors.hashes.imagehash import MAX_SIZE, UPRIGHT_RGB, ImageHash, checked_size
 from retrieval_bench.extractors.hashes.thumbnail import grey_thumbnail
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, Range
 
 
 def wavelet_bits(image: np.ndarray, size: int) -> np.ndarray:
@@ -38,7 +39,7 @@ def wavelet_bits(image: np.ndarray, size: int) -> np.ndarray:
     about="64 bits of the upright RGB picture: low Haar wavelet coefficients against their median",
     note=UPRIGHT_RGB,
 )
-def whash(setup: Setup, *, size: int = 8) -> Extractor:
+def whash(setup: Setup, *, size: Annotated[int, Range(2, MAX_SIZE)] = 8) -> Extractor:
     """imagehash's whash.
 
     Args:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.histograms.regions import MAX_LEVELS, SIDE, pyramid
 from retrieval_bench.images.resize import shrunk
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, Range
 
 
 @dataclass(eq=False)
@@ -74,7 +74,14 @@ def color_histogram(name: str, space: Literal["hsv", "lab"], bins: dict[str, int
 
 
 @EXTRACTORS("hsv", family="color", about="HSV histograms of a spatial pyramid, Hellinger kernel")
-def hsv(setup: Setup, *, hues: int = 24, saturations: int = 8, values: int = 4, levels: int = 1) -> Extractor:
+def hsv(
+    setup: Setup,
+    *,
+    hues: Annotated[int, Range(1, 256)] = 24,
+    saturations: Annotated[int, Range(1, 256)] = 8,
+    values: Annotated[int, Range(1, 256)] = 4,
+    levels: Annotated[int, Range(1, MAX_LEVELS)] = 1,
+) -> Extractor:
     """Joint histogram of hue, saturation and value.
 
     Args:
@@ -89,7 +96,14 @@ def hsv(setup: Setup, *, hues: int = 24, saturations: int = 8, values: int = 4, 
 
 
 @EXTRACTORS("lab", family="color", about="Lab histograms of a spatial pyramid, Hellinger kernel")
-def lab(setup: Setup, *, lightness: int = 8, reds: int = 32, yellows: int = 32, levels: int = 1) -> Extractor:
+def lab(
+    setup: Setup,
+    *,
+    lightness: Annotated[int, Range(1, 256)] = 8,
+    reds: Annotated[int, Range(1, 256)] = 32,
+    yellows: Annotated[int, Range(1, 256)] = 32,
+    levels: Annotated[int, Range(1, MAX_LEVELS)] = 1,
+) -> Extractor:
     """Joint histogram of L, a and b.
 
     Args:

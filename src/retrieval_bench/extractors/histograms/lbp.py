@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.histograms.regions import MAX_LEVELS, pyramid
 from retrieval_bench.images.resize import grey
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, Range
 
 POINTS = 8
 PATTERNS = POINTS * (POINTS - 1) + 3
@@ -107,7 +107,13 @@ class LbpHistogram:
 
 
 @EXTRACTORS("lbp", family="texture", about="uniform local binary patterns at several radii in a spatial pyramid")
-def lbp(setup: Setup, *, side: int = 256, radii: int = 3, levels: int = 2) -> Extractor:
+def lbp(
+    setup: Setup,
+    *,
+    side: Annotated[int, Range(1, 10_000)] = 256,
+    radii: Annotated[int, Range(1, 16)] = 3,
+    levels: Annotated[int, Range(1, MAX_LEVELS)] = 2,
+) -> Extractor:
     """Histograms of local binary patterns.
 
     Args:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.histograms.regions import MAX_LEVELS, SIDE, pyramid
 from retrieval_bench.images.resize import shrunk
-from retrieval_bench.registry import EXTRACTORS
+from retrieval_bench.registry import EXTRACTORS, Range
 
 
 def lab_moments(image: np.ndarray, levels: int) -> np.ndarray:
@@ -64,7 +64,7 @@ class ColorMoments:
 
 
 @EXTRACTORS("moments", family="color", about="mean, deviation and skewness of Lab in a spatial pyramid")
-def moments(setup: Setup, *, levels: int = 2) -> Extractor:
+def moments(setup: Setup, *, levels: Annotated[int, Range(1, MAX_LEVELS)] = 2) -> Extractor:
     """Colour moments, region by region.
 
     Args:

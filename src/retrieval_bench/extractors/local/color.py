@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.extractors.histograms.color import color_histogram
 from retrieval_bench.extractors.local.area import shrunk
 from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features
-from retrieval_bench.registry import EXTRACTORS, at_least_one
+from retrieval_bench.registry import EXTRACTORS, Range, at_least_one
 
 SIDE = 2
 """Cells along each side of a patch: four tell left from right and up from down, which one does not; sixteen gain
@@ -82,10 +83,10 @@ def color(
     setup: Setup,
     *,
     encode: str = "fisher",
-    side: int = 128,
-    cell: int = 4,
-    scales: int = 3,
-    step: int = 4,
+    side: Annotated[int, Range(1, 10_000)] = 128,
+    cell: Annotated[int, Range(1, 1000)] = 4,
+    scales: Annotated[int, Range(1, 16)] = 3,
+    step: Annotated[int, Range(1, 10_000)] = 4,
 ) -> Describe | Extractor:
     """Mean and deviation of Lab in the 2 x 2 cells of patches, encoded.
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from retrieval_bench.extractors.local import hog_kernel
 from retrieval_bench.extractors.local.area import shrunk
 from retrieval_bench.extractors.local.hog_kernel import hog_blocks, hog_cells, merged
 from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features, nothing
-from retrieval_bench.registry import EXTRACTORS, at_least_one
+from retrieval_bench.registry import EXTRACTORS, Range, at_least_one
 
 ORIENTATIONS = 9
 
@@ -93,10 +93,10 @@ def hog(
     setup: Setup,
     *,
     encode: str = "fisher",
-    side: int = 224,
-    cell: int = 8,
-    scales: int = 2,
-    block: int = 2,
+    side: Annotated[int, Range(1, 10_000)] = 224,
+    cell: Annotated[int, Range(1, 1000)] = 8,
+    scales: Annotated[int, Range(1, 16)] = 2,
+    block: Annotated[int, Range(1, 64)] = 2,
     opponent: bool = True,
 ) -> Describe | Extractor:
     """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005), encoded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, get_type_hints
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from retrieval_bench.extractors.local.fisher import Fisher
 from retrieval_bench.extractors.local.vlad import Vlad
 from retrieval_bench.linalg.pca import principal_axes, projected
 from retrieval_bench.linalg.rows import unit
+from retrieval_bench.registry import Range
 from retrieval_bench.system.threads import mapped
 
 _T = TypeVar("_T")
@@ -147,14 +148,14 @@ def local_features(
     describe: Describe,
     *,
     encode: str = "fisher",
-    words: int = 0,
-    reduce: int = 64,
-    place: float = 0.0,
-    whiten: int = 0,
-    soft: int = 1,
-    power: float = 0.5,
-    fit_images: int = 1000,
-    sample: int = SAMPLE,
+    words: Annotated[int, Range(0, 65_536)] = 0,
+    reduce: Annotated[int, Range(0)] = 64,
+    place: Annotated[float, Range(0)] = 0.0,
+    whiten: Annotated[int, Range(0)] = 0,
+    soft: Annotated[int, Range(1)] = 1,
+    power: Annotated[float, Range(0, 1, above=True)] = 0.5,
+    fit_images: Annotated[int, Range(1)] = 1000,
+    sample: Annotated[int, Range(1)] = SAMPLE,
     level: float = 0.0,
     wanted: int | None = None,
 ) -> Extractor:
@@ -252,7 +253,9 @@ def encoded(
         build.__signature__ = inspect.Signature([own["setup"], *ordered])  # type: ignore[attr-defined]
         build.__wrapped__ = make  # type: ignore[attr-defined]
         build.__doc__ = make.__doc__
-        build.__annotations__ = get_type_hints(local_features) | get_type_hints(make)
+        build.__annotations__ = get_type_hints(local_features, include_extras=True) | get_type_hints(
+            make, include_extras=True
+        )
         return build
 
     return decorate

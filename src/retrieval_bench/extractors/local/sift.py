@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from retrieval_bench.extractors.local.dense_sift import dense_sift
 from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features, nothing
 from retrieval_bench.images.resize import OPPONENT, grey
 from retrieval_bench.linalg.rows import signs
-from retrieval_bench.registry import EXTRACTORS, at_least_one
+from retrieval_bench.registry import EXTRACTORS, Range, at_least_one
 
 COLOURS = ("lab", "opponent", "grey")
 NEAR = (3, 9, 27)
@@ -106,9 +107,9 @@ def _places(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def sift(
     setup: Setup,
     *,
-    side: int = 320,
-    keypoints: int = 500,
-    contrast: float = 0.02,
+    side: Annotated[int, Range(1, 10_000)] = 320,
+    keypoints: Annotated[int, Range(1, 65_535)] = 500,
+    contrast: Annotated[float, Range(0, 1, below=True)] = 0.02,
     colour: str = "lab",
     upright: bool = False,
     root: bool = True,
@@ -146,8 +147,8 @@ def sift(
 def dense(
     setup: Setup,
     *,
-    side: int = 224,
-    step: int = 8,
+    side: Annotated[int, Range(1, 10_000)] = 224,
+    step: Annotated[int, Range(1, 10_000)] = 8,
     colour: str = "opponent",
     root: bool = True,
 ) -> Describe:
@@ -172,8 +173,8 @@ def dense(
 def orb(
     setup: Setup,
     *,
-    side: int = 384,
-    keypoints: int = 800,
+    side: Annotated[int, Range(1, 10_000)] = 384,
+    keypoints: Annotated[int, Range(1, 65_535)] = 800,
 ) -> Describe:
     """ORB keypoints (Rublee et al., ICCV 2011), encoded.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Ranking, Searcher
 from retrieval_bench.methods.reranking.step import Step, reordered
-from retrieval_bench.registry import STEPS
+from retrieval_bench.registry import STEPS, Range
 
 
 @dataclass(eq=False)
@@ -133,7 +134,13 @@ def _without(hidden: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> tuple
 
 
 @STEPS("reciprocal", about="k-reciprocal neighbours re-rank the first 100", main="shortlist")
-def reciprocal(*, shortlist: int = 100, k1: int = 20, k2: int = 6, share: float = 0.3) -> Step:
+def reciprocal(
+    *,
+    shortlist: Annotated[int, Range(1)] = 100,
+    k1: Annotated[int, Range(1)] = 20,
+    k2: Annotated[int, Range(1)] = 6,
+    share: Annotated[float, Range(0, 1)] = 0.3,
+) -> Step:
     """Re-ranking by k-reciprocal neighbours (Zhong et al., CVPR 2017).
 
     Args:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Ranking, Searcher
 from retrieval_bench.linalg.rows import signs, unit_rows
 from retrieval_bench.methods.reranking.step import Step
-from retrieval_bench.registry import STEPS
+from retrieval_bench.registry import STEPS, Range
 
 
 @dataclass(eq=False)
@@ -94,7 +95,7 @@ def _numbers(rows: np.ndarray, distance: Distance) -> np.ndarray:
 
 
 @STEPS("qe", about="query expansion by its n nearest, weighed by similarity^alpha", main="n")
-def expansion(*, n: int = 5, alpha: float = 1.0) -> Step:
+def expansion(*, n: Annotated[int, Range(1)] = 5, alpha: Annotated[float, Range(0)] = 1.0) -> Step:
     """Average query expansion (Chum et al., ICCV 2007); with alpha, as in Radenovic, Tolias and Chum (PAMI 2019).
 
     The similarity is that of the method's own distance; for euclidean, where the literature has none, it is

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Bundle, Distance, Extractor, Ranking, Searcher
-from retrieval_bench.extractors.local.keypoints import KeypointBlocks
+from retrieval_bench.extractors.local.keypoints import MOST_SIDE, KeypointBlocks
 from retrieval_bench.methods.reranking.step import Step, reordered
-from retrieval_bench.registry import STEPS
+from retrieval_bench.registry import STEPS, Range
 
 FEWEST = 5
 """Inliers that say something: fewer are found in images that have nothing in common, and count as none. On Grocery's
@@ -70,11 +71,11 @@ class SpatialSearcher:
 @STEPS("verify", about="SIFT matches that agree on one map re-rank the first 100", main="shortlist")
 def verify(
     *,
-    shortlist: int = 100,
-    least: int = FEWEST,
-    ratio: float = 0.8,
-    keypoints: int = 256,
-    side: int = 320,
+    shortlist: Annotated[int, Range(1)] = 100,
+    least: Annotated[int, Range(1)] = FEWEST,
+    ratio: Annotated[float, Range(0, 1, above=True)] = 0.8,
+    keypoints: Annotated[int, Range(1, 65_535)] = 256,
+    side: Annotated[int, Range(1, MOST_SIDE)] = 320,
 ) -> Step:
     """Re-ranking by spatial verification (Philbin et al., CVPR 2007).
 
