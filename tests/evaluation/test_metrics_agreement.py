@@ -197,11 +197,14 @@ def class_means(judged: Judged, values: Values) -> Values:
 
 
 JUDGES = (by_ranx, by_trec_eval, by_ir_measures, by_metric_learning, by_scikit_learn, by_pycm)
+SLOWLY = pytest.mark.long(reason="it compiles its metrics for most of a minute")
 
 
 @pytest.mark.slow(reason="other libraries compile their metrics")
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("ask", JUDGES, ids=lambda ask: ask.__name__)
+@pytest.mark.parametrize(
+    "ask", [pytest.param(ask, id=ask.__name__, marks=SLOWLY if ask is by_ranx else ()) for ask in JUDGES]
+)
 def test_a_judge_agrees(ask: Callable[[Judged], Values], seed: int) -> None:
     judged, _ = case(seed)
     ours = metrics.per_query(judged, KS)

@@ -74,7 +74,7 @@ def test_which_gpus_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpus("cuda:1") == ["cuda:1"]
 
 
-@PROCESSES
+@pytest.mark.long(reason="a run that starts two processes, each of which loads torch")
 def test_a_run_shares_networks_out_among_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Only networks, and with the same result as without."""
     data = shop(3, 2)  # asked of itself, so that one split is extracted and processes are started once

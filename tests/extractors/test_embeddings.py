@@ -268,10 +268,18 @@ def test_what_means_nothing_for_stored_vectors_is_told(whole: tuple[Record, Path
 
 @RUNS
 def test_a_method_that_fails_for_its_file_fails_alone(tmp_path: Path) -> None:
-    record = run(plan(shop(4, 3), f"embeddings:{tmp_path / 'none.npz'}", "phash"), tmp_path / "out")
+    file = tmp_path / "damaged.npz"
+    file.write_bytes(b"PK\x03\x04 and no more")
+    record = run(plan(shop(4, 3), f"embeddings:{file}", "phash"), tmp_path / "out")
     assert [row.status for row in record.rows] == ["failed", "ok"]
     assert record.rows[0].error is not None
-    assert "there is no file" in record.rows[0].error.sentence
+    assert "damaged.npz" in record.rows[0].error.sentence
+
+
+def test_a_file_that_is_not_there_is_told_before_any_method_starts(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"embeddings:none\.npz: there is no file"):
+        run(plan(shop(4, 3), "phash", f"embeddings:{tmp_path / 'none.npz'}"), tmp_path / "out")
+    assert not (tmp_path / "out" / "run.json").exists()
 
 
 def test_where_only_files_are_asked_the_screening_is_left_out_and_told(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ with pinned(1):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of memory from Linux")
-@pytest.mark.slow(reason="describes a picture of 12 megapixels by 20 methods")
+@pytest.mark.long(reason="describes a picture of 12 megapixels by 20 methods")
 def test_memory_follows_the_picture() -> None:
     words = [sys.executable, "-W", "ignore", "-c", MEASURE, *METHODS]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)

@@ -93,7 +93,7 @@ def by_ranx(folder: Path, method: str, n_relevant: dict[str, int], ks: tuple[int
     "ask",
     [
         by_ir_measures,
-        pytest.param(by_ranx, marks=pytest.mark.slow(reason="ranx compiles its metrics when it is imported")),
+        pytest.param(by_ranx, marks=pytest.mark.long(reason="ranx compiles its metrics when it is imported")),
     ],
 )
 @pytest.mark.parametrize("method", ["phash", "random"])

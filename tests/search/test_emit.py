@@ -32,7 +32,7 @@ def both(gallery: np.ndarray, queries: np.ndarray, k: int, distance: str, name: 
     assert_array_equal(found.indices, plain.indices)
 
 
-@pytest.mark.slow(reason="every dimension at every width")
+@pytest.mark.long(reason="every dimension at every width")
 @pytest.mark.parametrize("name", WIDE)
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_every_dim(name, distance):
