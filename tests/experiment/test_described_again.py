@@ -69,6 +69,7 @@ def test_features_that_hang_on_the_batch_break_a_rule(kind: type, said: str, tmp
     assert record.rows[0].status == "ok", "its numbers are kept, under the rule that it breaks"
 
 
+@pytest.mark.slow(reason="a run each")
 @pytest.mark.parametrize("kind", [MeanColor, Rounding, Remote])
 def test_others_keep_it(kind: type, tmp_path: Path) -> None:
     record = run(plan(shop(3, 4), spec("toy", kind)), tmp_path)
@@ -76,6 +77,7 @@ def test_others_keep_it(kind: type, tmp_path: Path) -> None:
     assert "inconsistent" not in (tmp_path / "run.json").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow(reason="a run of two methods")
 def test_an_image_cannot_be_written_into(tmp_path: Path) -> None:
     record = run(plan(shop(3, 4), spec("toy", Writing), spec("mean", MeanColor)), tmp_path)
     failed, fine = record.rows

@@ -126,6 +126,7 @@ def searches(draw: st.DrawFn) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.slow(reason="many drawn inputs")
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(search=searches())
 def test_every_backend_equals_the_twin(name: str, search: tuple[Any, ...]) -> None:
@@ -272,6 +273,7 @@ def test_agrees_with_scikit_learn_in_float64() -> None:
 
 
 @pytest.mark.parametrize("dim", [2, 41])
+@pytest.mark.slow(reason="a grid of data, distances and dimensions")
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
 @pytest.mark.parametrize("distance", VECTORS)
 def test_no_row_that_reaches_a_distance_scores_below_its_limit(distance: Distance, maker: Any, dim: int) -> None:
@@ -325,6 +327,7 @@ def lowered(value: np.float64) -> np.float32:
     return nearest if np.float64(nearest) <= value else np.nextafter(nearest, np.float32(-np.inf))
 
 
+@pytest.mark.slow(reason="a grid of data and distances")
 @pytest.mark.parametrize("distance", VECTORS)
 @pytest.mark.parametrize("maker", [parallel, equal, one_huge_value, near_duplicates])
 def test_data_that_defeats_the_bound_is_right_on_every_thread_count(
