@@ -40,6 +40,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.slow(reason="a run, and a page of its images")
 def test_a_run_becomes_a_page_with_its_images(shelf: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "report.html"
     result = call("report", shelf / "out", "--out", out)
@@ -54,6 +55,7 @@ def test_a_run_becomes_a_page_with_its_images(shelf: Path, tmp_path: Path) -> No
     assert "roc" in read.values("id")
 
 
+@pytest.mark.slow(reason="a run, and a page of its images")
 def test_images_that_moved_are_told_and_found_with_data_root(shelf: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     (shelf / "shelf").rename(moved)
@@ -74,6 +76,7 @@ def test_images_that_moved_are_told_and_found_with_data_root(shelf: Path, tmp_pa
         moved.rename(shelf / "shelf")
 
 
+@pytest.mark.slow(reason="a run, and a page of its images")
 def test_no_images_looks_for_none(shelf: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     result = call("report", shelf / "out", "--out", out, "--no-images")
