@@ -32,7 +32,7 @@ def main() -> None:
     """Install, or end with the exit code of the pip that could not."""
     index = os.environ.get("TORCH_INDEX", "")
     if os.environ.get("LOCKED", "yes") == "no" or not PYTHONS[0] <= sys.version_info[:3] < PYTHONS[1]:
-        print("installing the newest packages, not those of requirements-dev.txt", flush=True)
+        print(f"installing the newest packages, not those of {LOCK.name}: {reason()}", flush=True)
         if index:
             pip("--index-url", index, *FROM_TORCH_INDEX)
         pip("--editable", f"{ROOT}[dev]")
@@ -47,6 +47,14 @@ def main() -> None:
         pip("--no-deps", "--require-hashes", "--requirement", str(wanted))  # the file has all that they need
     # What builds it is installed by now, so nothing is fetched for that; and neither is what it depends on.
     pip("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+
+
+def reason() -> str:
+    """Why the file is not used."""
+    if os.environ.get("LOCKED", "yes") == "no":
+        return "LOCKED=no"
+    least, beyond = (".".join(map(str, version)) for version in PYTHONS)
+    return f"it is for Python {least} and later, below {beyond}, and this is {sys.version.split()[0]}"
 
 
 def locked(text: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from retrieval_bench.diagnosis import codecs, libraries, storage
 from retrieval_bench.diagnosis.condition import Condition
 from retrieval_bench.images import formats
 from retrieval_bench.images.formats import FORMATS, OPTIONAL
+from retrieval_bench.search.jit import directory
 from retrieval_bench.system import locks, sealed
 from retrieval_bench.system.sealed import KEY_FILE, SealedFolder
 from tests.support.command import call
@@ -49,7 +50,7 @@ def test_every_format_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_sound_cache(cache: Path) -> None:
-    SealedFolder(cache / "kernels", "").write("one.nbc", b"code")
+    SealedFolder(directory(), "").write("one.nbc", b"code")
     np.savez(cache / "fit.npz", a=np.arange(3))
     with sqlite3.connect(cache / "features.sqlite") as shelf:
         shelf.execute("CREATE TABLE t (a)")
@@ -62,24 +63,33 @@ def test_a_sound_cache(cache: Path) -> None:
 
 
 def test_damaged_files_are_named_and_left(cache: Path) -> None:
-    SealedFolder(cache / "kernels", "").write("one.nbc", b"code")
-    kernel = cache / "kernels" / "one.nbc"
+    SealedFolder(directory(), "").write("one.nbc", b"code")
+    kernel = directory() / "one.nbc"
     kernel.write_bytes(kernel.read_bytes()[:-1] + b"X")
     np.savez(cache / "fit.npz", a=np.arange(3))
     (cache / "fit.npz").write_bytes((cache / "fit.npz").read_bytes()[:100])
     (cache / "features.sqlite").write_bytes(b"no database" * 100)
     told = found(cache)["cache health"]
-    for name in ("kernels/one.nbc", "fit.npz", "features.sqlite"):
+    for name in (str(kernel.relative_to(cache)).replace("\\", "/"), "fit.npz", "features.sqlite"):
         assert name in told.state.replace("\\", "/")
         assert (cache / name).exists()
     assert "3 damaged" in told.state
     assert "computed again" in told.advice
 
 
+def test_kernels_of_other_versions_are_counted_and_not_judged(cache: Path) -> None:
+    (cache / "kernels" / "another").mkdir(parents=True)
+    (cache / "kernels" / "another" / "one.nbc").write_bytes(b"written before there were checksums")
+    told = found(cache)["cache health"]
+    assert "1 of kernels of other versions" in told.state
+    assert told.state.endswith("none damaged")
+    assert not told.advice
+
+
 @needs_modes
 def test_what_others_can_reach_is_told(cache: Path) -> None:
     assert "is not there yet" in found(cache)["cache key"].state
-    SealedFolder(cache / "kernels", "").write("one.nbc", b"code")
+    SealedFolder(directory(), "").write("one.nbc", b"code")
     key = cache.parent / "state" / KEY_FILE
     key.chmod(0o644)
     told = found(cache)
@@ -87,7 +97,7 @@ def test_what_others_can_reach_is_told(cache: Path) -> None:
     assert "chmod" in told["cache key"].advice
     assert "there is no key to check it by" in told["cache health"].state
     key.chmod(0o600)
-    (cache / "kernels").chmod(0o777)
+    directory().chmod(0o777)
     assert "its folder can be written by others" in found(cache)["cache health"].state
     os.mkfifo(cache / "pipe.sqlite")
     assert "pipe.sqlite is no file" in found(cache)["cache health"].state

@@ -18,21 +18,13 @@ from retrieval_bench.datasets.folder import folder
 from retrieval_bench.experiment.prepare import Plan, prepare
 from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.system.cache import FeatureCache, recipe_key
-from tests.support.faults import Disk, cut, every_step, failing, flip
+from tests.support.faults import Disk, cut, every_step, failing, flip, instead
 
 RECIPE = {"method": "sift"}
 KEY = recipe_key(RECIPE)
 LEARNED = {"words": np.arange(400, dtype=np.float32).reshape(20, 20)}
 ROWS = {f"{number:064x}": np.arange(100, dtype=np.float32) for number in range(50)}
 POSIX = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices are those of POSIX")
-
-
-def instead(make: Callable[[Path], object]) -> Callable[[Path], None]:
-    def put(file: Path) -> None:
-        file.unlink()
-        make(file)
-
-    return put
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {

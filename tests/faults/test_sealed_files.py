@@ -16,7 +16,7 @@ import pytest
 
 from retrieval_bench.system import sealed
 from retrieval_bench.system.sealed import KEY_FILE, SealedFolder
-from tests.support.faults import Disk, cut, every_step, failing, flip
+from tests.support.faults import Disk, cut, every_step, failing, flip, instead
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="modes, owners and pipes are those of POSIX")
 AGAIN = "it is made again"
@@ -56,14 +56,6 @@ def other_name(file: Path) -> None:
 def other_folder(file: Path) -> None:
     SealedFolder(file.parent.with_name("y"), AGAIN).write("a", b"other code")
     os.replace(file.parent.with_name("y") / "a", file)
-
-
-def instead(make: Callable[[Path], object]) -> Callable[[Path], None]:
-    def put(file: Path) -> None:
-        file.unlink()
-        make(file)
-
-    return put
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {

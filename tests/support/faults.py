@@ -195,6 +195,16 @@ def every_step(folder: Path, work: Callable[[], object], error: int | None, most
     raise AssertionError(f"more than {most} steps")
 
 
+def instead(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """What puts something else, such as a pipe, in the place of a file."""
+
+    def put(file: Path) -> None:
+        file.unlink()
+        make(file)
+
+    return put
+
+
 def cut(file: Path, size: int) -> None:
     """Leave only the first bytes of a file; a negative size: all but the last ones."""
     file.write_bytes(file.read_bytes()[:size])

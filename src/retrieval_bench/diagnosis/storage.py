@@ -14,6 +14,7 @@ from pathlib import Path
 
 from retrieval_bench.core import printable
 from retrieval_bench.diagnosis.condition import Condition
+from retrieval_bench.search.jit import directory
 from retrieval_bench.system.cache import cache_root
 from retrieval_bench.system.locks import supported
 from retrieval_bench.system.sealed import KEY_FILE, doubts, key_doubts, state_root
@@ -44,6 +45,10 @@ def _cache(root: Path) -> Condition:
         )
     # Those that are code first, then the smallest, so that most are looked at.
     files = sorted(_files(root), key=lambda one: (one[0].suffix != ".nbc", one[1].st_size, one[0]))
+    kernels, read = root / "kernels", directory()
+    unread = [one for one in files if one[0].is_relative_to(kernels) and not one[0].is_relative_to(read)]
+    left = {path for path, _ in unread}
+    files = [one for one in files if one[0] not in left]
     size = sum(status.st_size for _, status in files)
     end = time.monotonic() + PATIENCE_S
     looked, damaged = 0, []
@@ -54,7 +59,9 @@ def _cache(root: Path) -> Condition:
         if why := _damage(path, status):
             damaged.append(f"{printable(path.relative_to(root))} {why}")
     checked = "all checked" if looked == len(files) else f"{looked:,} checked in {PATIENCE_S:.0f} s"
-    state = f"{place}: {len(files):,} {'file' if len(files) == 1 else 'files'}, {_in_words(size)}, {checked}"
+    others = f"{len(unread):,} of kernels of other versions, which this one never reads; besides " if unread else ""
+    count = f"{len(files):,} {'file' if len(files) == 1 else 'files'}"
+    state = f"{place}: {others}{count}, {_in_words(size)}, {checked}"
     if damaged:
         more = "" if len(damaged) <= SHOWN else f", and {len(damaged) - SHOWN} more"
         return Condition(
