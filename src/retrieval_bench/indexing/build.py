@@ -369,10 +369,13 @@ class _Filled:
     def items(self, gallery: Split, dataset: Dataset, progress: Progress) -> Iterator[tuple[Item, bytes]]:
         """Each item with its checksum, after its rows are written."""
         total = len(gallery)
-        incoming = (of_images(gallery.images, row, item) for row, item in enumerate(items_of(gallery, dataset)))
+        incoming = (
+            of_images(gallery.images, row, item)
+            for row, item in enumerate(items_of(gallery, dataset.label_names, dataset.category_names))
+        )
         try:
             with pinned(1):
-                for row, one in enumerate(self._describer.stream(incoming)):
+                for row, one in enumerate(self._describer(incoming)):
                     if one.bad is None:
                         rows = rows_kept(one, self._description)
                         self._appending.append([array[None] for array in rows])
@@ -401,7 +404,7 @@ def _judged(
     images = DecodedBy(query.images, plan.decoding)
     with pinned(1):
         found = []
-        for done, one in enumerate(describer.stream(of_images(images, row, row) for row in range(len(query))), 1):
+        for done, one in enumerate(describer(of_images(images, row, row) for row in range(len(query))), 1):
             progress("describing queries", done, len(query))
             if one.bad is None:
                 found.append(one)

@@ -1,7 +1,7 @@
 """The items of an index and what was done to them: one SQLite file, in which every change is one transaction.
 
 A row that is committed here is there; whatever lies in other files and is named by no row is not. Numbers of items are
-given once. `check` holds a checksum of all that never changes of an item, its features among it, and `state` one of
+given once. `check` holds checksums of all that never changes of an item, its features among it, and `state` one of
 what does, so that a flipped bit is found by `verify`.
 """
 
@@ -26,7 +26,8 @@ import numpy as np
 from retrieval_bench.core import BenchError, printable
 
 ITEMS_FILE = "items.sqlite"
-CHECK_BYTES = 16
+CHECK_BYTES = 8
+"""Of what is known of an item, and of its row of each array in turn."""
 TEXT_OF_VALUE = "CASE type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE CAST(value AS TEXT) END"
 """SQL: an attribute as a person writes it."""
 _AT_ONCE = 500
@@ -412,14 +413,13 @@ class _Damaged(Exception):
 
 
 def item_check(item: Item, rows: Sequence[np.ndarray]) -> bytes:
-    """A checksum of all that never changes of an item: what is known of it, and its row of each array."""
+    """Checksums of all that never changes of an item: of what is known of it, and of its row of each array."""
     digest = hashlib.blake2b(digest_size=CHECK_BYTES)
     for value in _values(item):
         text = b"-" if value is None else b"+" + (value if isinstance(value, bytes) else value.encode())
         digest.update(len(text).to_bytes(8, "little") + text)
-    for row in rows:
-        digest.update(np.ascontiguousarray(row).data)
-    return digest.digest()
+    checks = [digest, *(hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=CHECK_BYTES) for row in rows)]
+    return b"".join(check.digest() for check in checks)
 
 
 def _values(item: Item) -> tuple[Any, ...]:

@@ -10,7 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Ranking, Rows
+from retrieval_bench.core import BenchError, Ranking, Rows, printable
+from retrieval_bench.indexing.description import features_path
 from retrieval_bench.indexing.finding import GrowingSearch, WholeSearch, grown, places_of
 from retrieval_bench.indexing.items import TEXT_OF_VALUE, Item, ItemsState, ItemTable
 from retrieval_bench.indexing.methods import IndexedMethod
@@ -233,7 +234,11 @@ def _search(method: IndexedMethod, snapshot: Snapshot, before: GrowingSearch | N
     facts, state = method.facts, snapshot.state
     arrays = snapshot.features(method.text)
     if len(facts.arrays) == 1 and not facts.whole:
-        return GrowingSearch(arrays[0], facts.distance, before)
+        try:
+            return GrowingSearch(arrays[0], facts.distance, before)
+        except BenchError as error:
+            file = method.folder / features_path(state.generation, method.number, 0)
+            raise BenchError(f"{printable(file)} is damaged ({error}); `index verify` looks at all of it") from None
     pipeline = method.pipeline
     if _row_by_row(pipeline):
         known = None if before is None or len(before.rows) > state.rows else before.rows
