@@ -14,26 +14,22 @@ from retrieval_bench.core import BenchError, Dataset, Ranking, Split
 from retrieval_bench.experiment.prepare import prepare
 from retrieval_bench.experiment.quality import quality
 from retrieval_bench.images.reading import ImageBytes, encode_png
-from retrieval_bench.indexing.build import build
 from retrieval_bench.indexing.index import TAKEN, NewItem, StoredIndex
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.registry import fill
 from retrieval_bench.system.progress import silent
+from tests.support.indexes import EACH, LABELS, METHODS, built_at
 from tests.support.runs import plan
 from tests.support.shop import picture, shop
 
 fill()
-METHODS = ("phash", "color", "sift:words=16+color", "phash+color+rrf", "sift:words=16+verify=20")
-LABELS, EACH = 4, 4
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One index that tests copy before they change it."""
-    folder = tmp_path_factory.mktemp("index") / "shop"
-    build(plan(shop(LABELS, EACH), *METHODS), folder).close()
-    return folder
+    return built_at(tmp_path_factory.mktemp("index") / "shop")
 
 
 @pytest.fixture

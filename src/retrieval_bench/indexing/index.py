@@ -28,7 +28,7 @@ from retrieval_bench.indexing.feature_files import (
     kept_as,
     sync_folder,
 )
-from retrieval_bench.indexing.items import ITEMS_FILE, Item, ItemTable, Operation, item_check
+from retrieval_bench.indexing.items import ITEMS_FILE, Item, ItemsState, ItemTable, Operation, item_check
 from retrieval_bench.indexing.methods import IndexedMethod, setup_of
 from retrieval_bench.indexing.snapshot import Searches, Snapshot
 from retrieval_bench.indexing.verify import PICTURES, Verification, verified
@@ -214,17 +214,14 @@ class StoredIndex:
                 state = self._items.state(None if last is None else last.state)
                 if last is not None and state is last.state:
                     return last
-                files = FeatureFiles(self.folder, self.description, state.generation)
                 try:
-                    arrays: list[list[np.ndarray]] = [[] for _ in self.methods]
-                    for method, array, facts in files.arrays:
-                        arrays[method].append(files.mapped(method, array, facts, state.rows))
+                    arrays = self._mapped(state)
                 except FileNotFoundError as error:
                     missing = error.filename
                     continue  # another generation has taken the place of this one meanwhile
                 self._last = Snapshot(self._items, state, self.methods, arrays, self._searches)
                 return self._last
-        raise BenchError(f"{printable(missing)} is missing; the index is damaged: build it again")
+        raise self._missing(missing)
 
     def add(self, items: Iterable[NewItem], progress: Progress = silent) -> Added:
         """Describe pictures by every method and add them: all that can be used in one operation, or nothing.
@@ -313,9 +310,16 @@ class StoredIndex:
         Returns:
             What was looked at, and what is not as it was written.
         """
-        snapshot = self.snapshot()
-        arrays = [snapshot.features(method.text) for method in self.methods]
-        return verified(self.folder, self.description, self._items, snapshot.state, arrays, progress)
+        for _ in range(_TRIES):
+            with contextlib.closing(ItemTable(self.folder / ITEMS_FILE, writable=False)) as table, table.moment():
+                state = table.state()
+                try:
+                    arrays = self._mapped(state)
+                except FileNotFoundError as error:
+                    missing = error.filename
+                    continue  # another generation has taken the place of this one meanwhile
+                return verified(self.folder, self.description, table, state, arrays, progress)
+        raise self._missing(missing)
 
     def compact(self, progress: Progress = silent) -> None:
         """Drop the features of removed items, and what is known of them; they cannot be brought back after that.
@@ -382,6 +386,17 @@ class StoredIndex:
             raise BadImage("no file", "it was added without a file; the dataset has it")
         return ImageFiles([item.path]).read(0)
 
+    def _mapped(self, state: ItemsState) -> list[list[np.ndarray]]:
+        """The arrays of each method, as they lie in the files of a generation."""
+        files = FeatureFiles(self.folder, self.description, state.generation)
+        arrays: list[list[np.ndarray]] = [[] for _ in self.methods]
+        for method, array, facts in files.arrays:
+            arrays[method].append(files.mapped(method, array, facts, state.rows))
+        return arrays
+
+    def _missing(self, file: str) -> BenchError:
+        return BenchError(f"{printable(file)} is missing; the index is damaged: build it again")
+
     def _describer(self) -> Describer:
         self._written()  # before networks are loaded
         return Describer([method.pipeline for method in self.methods], self.decoding, self.setup.threads)
@@ -393,18 +408,15 @@ class StoredIndex:
             refused: dict[str, list[str]] = {}
             files = FeatureFiles(self.folder, self.description, state.generation)
             try:
-                appending = Appending(files, state.rows)
+                with contextlib.closing(Appending(files, state.rows)) as appending:
+                    try:
+                        found = list(self._appended(incoming, describe, appending, refused, total, progress))
+                        appending.sync()
+                    except BaseException:
+                        appending.take_back()
+                        raise
             except OSError as error:
                 raise self._unwritable(error) from None
-            with contextlib.closing(appending):
-                try:
-                    found = list(self._appended(incoming, describe, appending, refused, total, progress))
-                    appending.sync()
-                except BaseException as error:
-                    appending.take_back()
-                    if isinstance(error, OSError):
-                        raise self._unwritable(error) from None
-                    raise
             if not found:
                 return Added((), None, _frozen(refused))
             operation, numbers = writer.add(found)  # from here on the rows may count: nobody takes them back

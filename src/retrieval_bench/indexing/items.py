@@ -45,7 +45,7 @@ CREATE TABLE items(number INTEGER PRIMARY KEY, row INTEGER NOT NULL, id TEXT NOT
     changed_by INTEGER NOT NULL, state BLOB NOT NULL);
 """
 _INDEXES = """
-CREATE UNIQUE INDEX live_ids ON items(id) WHERE removed_by IS NULL;
+CREATE INDEX ids ON items(id);
 CREATE INDEX changes ON items(changed_by);
 CREATE INDEX labels ON items(label);
 CREATE INDEX categories ON items(category);
@@ -216,6 +216,11 @@ class ItemTable:
                 return
             last = rows[-1][1]
 
+    def numbers_of(self, name: str) -> list[int]:
+        """All items that have or had this id."""
+        with self._reading() as connection:
+            return [row[0] for row in connection.execute("SELECT number FROM items WHERE id = ?", (name,))]
+
     def live_numbers(self, ids: Collection[str]) -> dict[str, int]:
         """Id -> number, for those of these ids that are not removed."""
         found: dict[str, int] = {}
@@ -332,13 +337,18 @@ class ItemTable:
                 )
             operation = _next_operation(connection)
             _change(connection, operation, added, live=False)
-            try:
-                _change(connection, operation, gone, live=True)
-            except sqlite3.IntegrityError:
-                raise BenchError(
-                    f"operation {number} cannot be undone: an item that it removed has a successor of the same id; "
-                    "remove that one first"
-                ) from None
+            for some in _parts(gone):
+                marks = ",".join("?" * len(some))
+                twice = (
+                    "SELECT id FROM items WHERE removed_by IS NULL AND id IN "
+                    f"(SELECT id FROM items WHERE number IN ({marks})) LIMIT 1"
+                )
+                if (row := connection.execute(twice, some).fetchone()) is not None:
+                    raise BenchError(
+                        f"operation {number} cannot be undone: {row[0]!r}, which it removed, was added again since; "
+                        "remove that first"
+                    )
+            _change(connection, operation, gone, live=True)
             if undone.undoes is not None:
                 _mark_undone(connection, undone.undoes, None)
             _insert_operation(connection, operation, "undo", len(added) + len(gone), f"of operation {number}", number)
@@ -369,10 +379,16 @@ class ItemTable:
             return {row[0] for row in connection.execute("SELECT picture FROM items WHERE picture IS NOT NULL")}
 
     @contextlib.contextmanager
+    def moment(self) -> Iterator[None]:
+        """Everything that is read within is of one moment; no other thread reads by this object meanwhile."""
+        with self._reading():
+            yield
+
+    @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """Everything that is read within is of one moment."""
         with self._lock, self._told():
-            if self._connection.in_transaction:  # within a write
+            if self._connection.in_transaction:  # within a write, or a moment
                 yield self._connection
                 return
             self._connection.execute("BEGIN")

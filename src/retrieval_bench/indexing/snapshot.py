@@ -93,8 +93,8 @@ class Snapshot:
 
     def by_id(self, name: str) -> Item | None:
         """The item of this id; None where there is none at this moment."""
-        found = self._items.live_numbers([name]).get(name)
-        return None if found is None or not self._holds(found) else self._items.item(found)
+        found = [number for number in self._items.numbers_of(name) if self._holds(number)]
+        return self._items.item(found[0]) if found else None
 
     def features(self, method: str) -> list[np.ndarray]:
         """What the index keeps of each row of its files, array by array; `state` says which rows are there."""
