@@ -119,13 +119,13 @@ class StoredIndex:
         decoding: how pictures that are added or searched for are decoded.
     """
 
-    def __init__(self, folder: Path, description: Description, setup: Setup, lock: contextlib.ExitStack | None) -> None:
+    def __init__(self, folder: Path, description: Description, setup: Setup) -> None:
         """Use `open`."""
         self.folder, self.description, self.setup = folder, description, setup
         self.dataset_spec, self.data_root = description.dataset, description.data_root
         self.decoding = Decoding(description.max_pixels, description.wanted)
         self.methods = tuple(IndexedMethod(folder, description, n, setup) for n in range(len(description.methods)))
-        self._lock = lock
+        self._lock: contextlib.ExitStack | None = None
         self._items = ItemTable(folder / ITEMS_FILE, writable=False)
         self._writer: ItemTable | None = None
         self._searches = Searches()
@@ -163,7 +163,8 @@ class StoredIndex:
                     ) from None
                 except OSError as error:
                     raise BenchError(f"{printable(folder)}: cannot be changed ({error.strerror})") from None
-            index = cls(folder, description, chosen, stack.pop_all())
+            index = cls(folder, description, chosen)
+            index._lock = stack.pop_all()
         try:
             if writable:
                 index._prepare_to_write()

@@ -72,6 +72,7 @@ def _of_items(
         seen += 1
         if not whole or state.numbers[row] != item.number:
             problems.append(f"{printable(items)}: what was done to item {item.number} is not as it was written")
+            continue
         now = item_check(item, [array[row] for array in flat])
         if check[:CHECK_BYTES] != now[:CHECK_BYTES] or len(check) != len(now):
             problems.append(f"{printable(items)}: item {item.number} is not as it was written")
