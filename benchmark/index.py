@@ -195,7 +195,7 @@ def add_command(
         for line in [*notices, *_refused_lines(added)]:
             say(line)
         done = "nothing was added" if added.operation is None else f"operation {added.operation}: {_n(added)} added"
-        say(f"{done}; {printable(folder)} has {_count(opened)} items")
+        say(f"{done}; {printable(folder)} has {_count(opened)}")
 
 
 @command(index, "remove")
@@ -205,7 +205,7 @@ def remove_command(
     """Remove items: no method finds them any more. `index undo` brings them back, until `index compact`."""
     with _opened(folder, writable=True) as opened:
         operation = opened.remove(ids)
-        say(f"operation {operation}: {len(set(ids)):,} removed; {printable(folder)} has {_count(opened)} items")
+        say(f"operation {operation}: {len(set(ids)):,} removed; {printable(folder)} has {_count(opened)}")
 
 
 @command(index, "undo")
@@ -216,7 +216,7 @@ def undo_command(
     """Undo an operation: what it added is removed, and what it removed is there again. An undo can be undone, too."""
     with _opened(folder, writable=True) as opened:
         number = opened.undo(operation)
-        say(f"operation {number}: operation {operation} is undone; {printable(folder)} has {_count(opened)} items")
+        say(f"operation {number}: operation {operation} is undone; {printable(folder)} has {_count(opened)}")
 
 
 @command(index, "query")
@@ -328,8 +328,12 @@ def verify_command(folder: Folder, as_json: AsJson = False) -> int:
     else:
         for problem in found.problems:
             say(problem)
-        said = f"{len(found.problems):,} problems" if found.problems else "as it was written"
-        say(f"{printable(folder)}: {found.items:,} items, {found.bytes:,} bytes of features: {said}")
+        said = (
+            f"{len(found.problems):,} of what was looked at is not as it was written"
+            if found.problems
+            else "as it was written"
+        )
+        say(f"{printable(folder)}: {_items(found.items)}, {found.bytes:,} bytes of features: {said}")
     return GATE_FAILED if found.problems else OK
 
 
@@ -342,7 +346,7 @@ def compact_command(folder: Folder) -> None:
         before = opened.snapshot().state.rows
         opened.compact(stoppable(display))
         after = opened.snapshot().state.rows
-        say(f"{before - after:,} removed items dropped; {printable(folder)} has {after:,} items")
+        say(f"{_items(before - after, 'removed ')} dropped; {printable(folder)} has {_items(after)}")
 
 
 def _opened(
@@ -390,7 +394,11 @@ def _added(
 
 
 def _count(opened: StoredIndex) -> str:
-    return f"{len(opened.snapshot()):,}"
+    return _items(len(opened.snapshot()))
+
+
+def _items(n: int, kind: str = "") -> str:
+    return f"{n:,} {kind}{'item' if n == 1 else 'items'}"
 
 
 def _n(added: Added) -> str:
@@ -538,7 +546,7 @@ def _info_lines(about: Description, facts: dict[str, Any]) -> list[str]:
     removed = f", {facts['removed']:,} removed" if facts["removed"] else ""
     root = f" in {printable(about.data_root)}" if about.data_root else ""
     lines = [
-        f"{facts['index']}: {facts['items']:,} items{removed}, {facts['bytes']:,} bytes, built {about.created}",
+        f"{facts['index']}: {_items(facts['items'])}{removed}, {facts['bytes']:,} bytes, built {about.created}",
         f"dataset {printable(about.dataset)}{root}; seed {about.seed}, {about.device}, learned from {about.learn_from}",
     ]
     lines += [f"left out: {count:,} {reason}" for reason, count in about.skipped.items()]

@@ -108,6 +108,8 @@ def test_one_process_changes_an_index_at_a_time(built: Path, tmp_path: Path) -> 
     with StoredIndex.open(tmp_path / "own", writable=True, check_recipe=False) as index:
         with pytest.raises(BenchError, match="another process is changing this index"):
             StoredIndex.open(tmp_path / "own", writable=True, check_recipe=False)
+        with pytest.raises(BenchError, match="another process is changing this index"):
+            built_at(tmp_path / "own", "phash", overwrite=True)
         done = call("index", "remove", tmp_path / "own", "gallery/0/1000.png")
         assert (done.exit_code, "another process is changing this index" in done.stderr) == (2, True)
         with StoredIndex.open(tmp_path / "own", check_recipe=False) as reader:

@@ -68,7 +68,7 @@ def test_a_flipped_byte_of_the_features_is_found(own: Path) -> None:
             flip(file, place, bit)
     flip(file, 0)
     done = call("index", "verify", own)
-    assert (done.exit_code, "1 problems" in done.stdout) == (1, True)
+    assert (done.exit_code, ": 1 of what was looked at is not as it was written" in done.stdout) == (1, True)
 
 
 def test_a_flipped_byte_of_what_never_changes_is_found(own: Path) -> None:

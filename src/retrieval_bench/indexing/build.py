@@ -41,7 +41,7 @@ from retrieval_bench.indexing.description import (
     plain,
 )
 from retrieval_bench.indexing.feature_files import Appending, FeatureFiles, sync_folder
-from retrieval_bench.indexing.index import StoredIndex, items_of, rows_kept
+from retrieval_bench.indexing.index import StoredIndex, items_of, refuse_where_changed, rows_kept
 from retrieval_bench.indexing.items import ITEMS_FILE, Item, ItemTable, item_check
 from retrieval_bench.indexing.methods import (
     joining_code,
@@ -121,11 +121,13 @@ def _refuse_place(folder: Path, overwrite: bool) -> None:
         )
     if folder.is_symlink() or not (folder / DESCRIPTION_FILE).is_file():
         raise BenchError(f"--out {printable(folder)}: is no index, so --overwrite does not replace it; name another")
+    refuse_where_changed(folder)
 
 
 def _put_in_place(beside: Path, folder: Path) -> None:
     former = None
     if os.path.lexists(folder):
+        refuse_where_changed(folder)
         former = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         os.rename(folder, former)
     try:

@@ -155,14 +155,7 @@ class StoredIndex:
         chosen = setup_of(description, setup, usable_cores())
         with contextlib.ExitStack() as stack:
             if writable:
-                try:
-                    stack.enter_context(held(folder / LOCK_FILE))
-                except Taken:
-                    raise BenchError(
-                        f"{printable(folder)}: another process is changing this index; wait until it has finished"
-                    ) from None
-                except OSError as error:
-                    raise BenchError(f"{printable(folder)}: cannot be changed ({error.strerror})") from None
+                stack.enter_context(_locked(folder))
             index = cls(folder, description, chosen)
             index._lock = stack.pop_all()
         try:
@@ -494,6 +487,27 @@ class StoredIndex:
 
     def _unwritable(self, error: OSError) -> BenchError:
         return BenchError(f"{printable(self.folder)}: cannot be written ({error.strerror}); nothing was changed")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The lock of an index, which whoever changes it holds. BenchError where another process does."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder / LOCK_FILE))
+        except Taken:
+            raise BenchError(
+                f"{printable(folder)}: another process is changing this index; wait until it has finished"
+            ) from None
+        except OSError as error:
+            raise BenchError(f"{printable(folder)}: cannot be changed ({error.strerror})") from None
+        yield
+
+
+def refuse_where_changed(folder: Path) -> None:
+    """BenchError where a process is changing an index."""
+    with _locked(folder):
+        pass
 
 
 def rows_kept(one: DescribedPicture, description: Description) -> list[np.ndarray]:
