@@ -406,8 +406,10 @@ def _n(added: Added) -> str:
 
 
 def _refused_lines(added: Added) -> list[str]:
+    from retrieval_bench.report.markup import visible
+
     return [
-        f"not added: {len(ids):,} {reason}: {', '.join(ids[:SHOWN])}{', ...' if len(ids) > SHOWN else ''}"
+        visible(f"not added: {len(ids):,} {reason}: {', '.join(ids[:SHOWN])}{', ...' if len(ids) > SHOWN else ''}")
         for reason, ids in added.refused.items()
     ]
 
@@ -467,6 +469,10 @@ def _found(snapshot: Snapshot, numbers: np.ndarray, distances: np.ndarray) -> li
 def _answer_lines(answers: Sequence[dict[str, Any]]) -> list[str]:
     import shutil
 
+    from rich.cells import cell_len, set_cell_size
+
+    from retrieval_bench.report.markup import visible
+
     width = max(40, min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH))
     lines: list[str] = []
     image = None
@@ -477,24 +483,18 @@ def _answer_lines(answers: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             f"  {answer['method']}: describe {answer['describe_ms']:.1f} ms, search {answer['search_ms']:.1f} ms"
         )
-        labels = [one["label"] or "-" for one in answer["found"]]
-        label_width = min(max(map(len, labels), default=0), width // 3)
+        labels = [visible(one["label"] or "-") for one in answer["found"]]
+        of_label = min(max(map(cell_len, labels), default=0), width // 3)
         for one, label in zip(answer["found"], labels, strict=True):
-            left = width - 4 - 4 - 12 - 2 - label_width - 2
-            lines.append(
-                f"    {one['rank']:>3} {one['distance']:>11.5g}  {_cut(label, label_width):{label_width}}  "
-                f"{_cut(one['id'], left, end=True)}".rstrip()
-            )
+            name = visible(one["id"])
+            room = width - of_label - 24
+            while cell_len(name) > room:  # the end of an id tells more than its beginning
+                name = f"...{name[4:].removeprefix('...')}"
+            text = f"    {one['rank']:>3} {one['distance']:>11.5g}  {set_cell_size(label, of_label)}  {name}"
+            lines.append(text.rstrip())
         if not answer["found"]:
             lines.append("    nothing")
     return lines
-
-
-def _cut(text: str, width: int, *, end: bool = False) -> str:
-    """At most `width` characters; end: the last ones are those that tell."""
-    if len(text) <= width:
-        return text
-    return f"...{text[3 - width :]}" if end else f"{text[: width - 3]}..."
 
 
 def _say_info(opened: StoredIndex, as_json: bool) -> None:

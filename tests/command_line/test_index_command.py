@@ -12,6 +12,8 @@ from retrieval_bench.images.reading import encode_png
 from tests.support.command import call
 from tests.support.shop import picture, shelf_at
 
+pytestmark = pytest.mark.slow(reason="an index is built, and each command is called")
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:

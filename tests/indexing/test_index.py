@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,10 +21,12 @@ from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.registry import fill
 from retrieval_bench.system.progress import silent
 from tests.support.indexes import EACH, LABELS, METHODS, built_at
+from tests.support.paths import ROOT
 from tests.support.runs import plan
 from tests.support.shop import picture, shop
 
 fill()
+pytestmark = pytest.mark.slow(reason="an index of five methods, one of them verified")
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,19 @@ def test_it_finds_what_a_run_finds_to_the_last_bit(index: StoredIndex, method: s
     index.undo(removed)
     index.undo(added.operation or 0)
     assert same(asked(index, data, method, 16), run_over(data, method))
+
+
+def test_the_example_of_the_page_runs(
+    index: StoredIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index.close()
+    index.folder.rename(tmp_path / "my_index")
+    (tmp_path / "photo.jpg").write_bytes(encode_png(picture(1, 9)))
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "indexing.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(compile(example, "indexing.md", "exec"), {})
+    assert capsys.readouterr().out.count("['mine']") == len(METHODS)
 
 
 def test_ids_are_given_once(index: StoredIndex) -> None:
