@@ -83,7 +83,9 @@ class _Images:
 
     def __getitem__(self, item: str) -> Shown:
         if item not in self._known:
-            row = self._row_of[item]
+            row = self._row_of.get(item)
+            if row is None:
+                raise BenchError(f"the record names an image {item!r} that its dataset does not have; run again")
             try:
                 pixels = self._split.images[row]
             except BadImage:
