@@ -76,7 +76,8 @@ class Appending:
                     path.parent.mkdir(parents=True)
                 file = open(path, "r+b" if path.exists() else "x+b", buffering=0)  # noqa: SIM115 - closed by `close`
                 self._open.append(file)
-                file.truncate(rows * facts.row_bytes)
+                if file.seek(0, os.SEEK_END) > rows * facts.row_bytes:  # Windows cuts no file that is mapped
+                    file.truncate(rows * facts.row_bytes)
                 file.seek(rows * facts.row_bytes)
         except OSError:
             self.close()
