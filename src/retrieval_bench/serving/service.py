@@ -1,0 +1,444 @@
+"""The search service without HTTP: a picture goes in, what every column found comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from retrieval_bench.core import BenchError, Ranking, Rows
+from retrieval_bench.indexing.items import Item
+from retrieval_bench.indexing.methods import IndexedMethod
+from retrieval_bench.indexing.snapshot import Snapshot
+from retrieval_bench.serving.answers import Answer, ColumnAnswer, Filters, Hit, Question
+from retrieval_bench.serving.decoding_pool import DecodingPool
+from retrieval_bench.serving.feedback_search import NO_MEAN, has_mean, moved
+from retrieval_bench.serving.joined_row import DEPTH, joined_row
+from retrieval_bench.serving.open_indexes import Column, OpenIndex, columns_of
+from retrieval_bench.serving.recent_queries import RecentQueries, RecentQuery
+from retrieval_bench.serving.stored_rows import stored_rows
+from retrieval_bench.serving.telemetry import Telemetry
+from retrieval_bench.serving.work_queue import DescribedQuery, ExtractionQueue, QueueFull
+from retrieval_bench.system.timing import pinned
+
+DEFAULTS = Question()
+EXTRACTION_S = 120.0
+"""How long a picture may wait for its description, at most."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the service takes on at once.
+
+    Args:
+        workers: threads that describe pictures, and children that decode them.
+        requests: that are being served; one more is told to come again.
+        waiting: units (a picture for a method) that wait to be described.
+        linger_s: how long a worker waits for more pictures before it begins; for GPUs.
+        decode_s: for decoding one picture.
+        max_pixels: of one picture.
+    """
+
+    workers: int = 2
+    requests: int = 64
+    waiting: int = 256
+    linger_s: float = 0.0
+    decode_s: float = 10.0
+    max_pixels: int = 50_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What is searched for: one of these.
+
+    Args:
+        encoded: a picture as it was sent.
+        recent: the word of a picture that was sent before.
+        item: the id of an item of the indexes.
+        known: number of an index, and the row of a query of its dataset.
+    """
+
+    encoded: bytes | None = None
+    recent: str = ""
+    item: str = ""
+    known: tuple[int, int] | None = None
+
+
+class NoSuchThing(BenchError):
+    """What a request names is not there (any more)."""
+
+
+class SearchService:
+    """Answers searches over the indexes that are open. Several threads may call it at once.
+
+    Args:
+        indexes: what is searched in; closed with the service.
+        capacity: what it takes on at once.
+    """
+
+    def __init__(self, indexes: Sequence[OpenIndex], capacity: Capacity = Capacity()) -> None:
+        self.indexes = tuple(indexes)
+        self.columns: Mapping[str, Column] = columns_of(indexes)
+        self.capacity = capacity
+        self.telemetry = Telemetry()
+        self.recent = RecentQueries()
+        self.pool = DecodingPool(capacity.workers, capacity.decode_s, capacity.max_pixels)
+        self._under_way = 0
+        self._counting = threading.Lock()
+        self._searching = threading.Semaphore(capacity.workers)
+        self._warm_up()
+        self._pinned = contextlib.ExitStack()
+        self._pinned.enter_context(pinned(1))  # one thread a library, one worker a core, as in a run
+        self.queue = ExtractionQueue(
+            capacity.workers, capacity.waiting, capacity.linger_s, self.telemetry.batch.observe
+        )
+        self.telemetry.watch(self)
+
+    def _warm_up(self) -> None:
+        """Load and compile all that a search needs, before anybody waits for it and before threads are counted."""
+        blank = np.zeros((64, 64, 3), np.uint8)
+        for column in self.columns.values():
+            rows = column.method.describe([blank])
+            column.index.stored.snapshot().search(column.method.name, rows, 1)
+
+    def close(self) -> None:
+        """End the workers and the children, and close the indexes."""
+        self.queue.close()
+        self.pool.close()
+        self._pinned.close()
+        for index in self.indexes:
+            index.stored.close()
+
+    @property
+    def under_way(self) -> int:
+        """Requests that are being served."""
+        return self._under_way
+
+    @contextlib.contextmanager
+    def admitted(self) -> Iterator[None]:
+        """One more request while the block runs; raises QueueFull where there are as many as the bound allows."""
+        with self._counting:
+            if self._under_way >= self.capacity.requests:
+                raise QueueFull(self.queue.retry_after())
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._under_way -= 1
+
+    def index(self, number: int) -> OpenIndex:
+        """The index of that number; raises NoSuchThing."""
+        if not 0 <= number < len(self.indexes):
+            raise NoSuchThing(f"there is no index {number}; they are 0 to {len(self.indexes) - 1}")
+        return self.indexes[number]
+
+    def search(self, query: Query, question: Question = DEFAULTS) -> Answer:
+        """Search by every column that is asked for.
+
+        Args:
+            query: what is searched for; it may be empty where the question names items to find more of.
+            question: how.
+
+        Returns:
+            What each column found, for one state of each index.
+
+        Raises:
+            BadImage: The picture cannot be decoded.
+            NoSuchThing: A column, an item or a picture that is named is not there.
+            BenchError: Nothing is searched for.
+            QueueFull: Too much waits.
+        """
+        began = time.perf_counter()
+        columns = self._chosen(question)
+        milliseconds: dict[str, float] = {}
+        picture = self._picture(query)
+        if picture is None and not query.item and not question.more:
+            raise BenchError("nothing is searched for: send a picture, or name an item or items to find more of")
+        described: list[Future[DescribedQuery] | None] = [None] * len(columns)
+        size: tuple[int, int] | None = None
+        word, notes = "", tuple[str, ...]()
+        if picture is not None:
+            encoded, recent, word = picture
+            pixels, notes = self._decoded(encoded, recent, columns, question)
+            milliseconds["decode"] = (time.perf_counter() - began) * 1e3
+            described = [*self._submit(columns, pixels)]
+            whole = next(iter(pixels.values()))
+            size = whole.shape[1], whole.shape[0]
+            if not word:
+                word = self.recent.put(recent)
+        snapshots = {column.index.number: column.index.stored.snapshot() for column in columns}
+        found = [
+            self._column(column, snapshots[column.index.number], future, query.item, question)
+            for column, future in zip(columns, described, strict=True)
+        ]
+        answers, numbers = [one for one, _ in found], [own for _, own in found]
+        joined = None
+        if question.joined and sum(not answer.refused for answer in answers) > 1:
+            joined = self._joined(answers, numbers, snapshots, question.k)
+        milliseconds["total"] = (time.perf_counter() - began) * 1e3
+        answer = Answer(
+            columns=tuple(_with_columns(answers, answer) for answer in answers),
+            joined=joined,
+            milliseconds=milliseconds,
+            size=size,
+            versions={number: snapshot.version for number, snapshot in snapshots.items()},
+            query=word,
+            notes=notes,
+        )
+        self.telemetry.answered(answer)
+        return answer
+
+    def _chosen(self, question: Question) -> list[Column]:
+        wanted = question.columns or tuple(self.columns)
+        for key in (*wanted, *question.thresholds):
+            if key not in self.columns:
+                raise NoSuchThing(f"there is no column {key!r}; they are {', '.join(self.columns)}")
+        return [self.columns[key] for key in dict.fromkeys(wanted)]
+
+    def _picture(self, query: Query) -> tuple[bytes, RecentQuery, str] | None:
+        """What is searched for: its bytes, what is known of it, and the word by which that is found already."""
+        if query.recent:
+            kept = self.recent.get(query.recent)
+            if kept is None:
+                raise NoSuchThing("this picture is no longer here; send it again")
+            return kept.encoded, kept, query.recent
+        encoded = query.encoded
+        if encoded is None and query.known is not None:
+            encoded = self.known_query(*query.known)
+        if encoded is None:
+            return None
+        return encoded, RecentQuery(encoded, hashlib.sha256(encoded).hexdigest(), None), ""
+
+    def _decoded(
+        self, encoded: bytes, recent: RecentQuery, columns: Sequence[Column], question: Question
+    ) -> tuple[dict[int, np.ndarray], tuple[str, ...]]:
+        """The pixels by how the indexes have theirs (`Decoding.wanted`), decoded in a child."""
+        altered = question.turn or question.crop is not None
+        pixels: dict[int, np.ndarray] = {}
+        notes: tuple[str, ...] = ()
+        for column in columns:
+            wanted = 0 if altered else column.index.stored.decoding.wanted
+            if wanted in pixels:
+                continue
+            whole = recent.pixels if wanted == 0 else None
+            if whole is None:
+                whole, notes = self.pool.decode(encoded, wanted)
+                whole.flags.writeable = False
+                if wanted == 0:
+                    self.recent.decoded(recent, whole)
+            pixels[wanted] = turned_and_cropped(whole, question) if altered else whole
+        return pixels, notes
+
+    def _submit(self, columns: Sequence[Column], pixels: Mapping[int, np.ndarray]) -> list[Future[DescribedQuery]]:
+        whole = next(iter(pixels.values()))
+        each = [pixels.get(column.index.stored.decoding.wanted, whole) for column in columns]
+        return self.queue.submit([column.method for column in columns], each)
+
+    def known_query(self, index: int, row: int) -> bytes:
+        """The encoded picture of a query of an index's dataset; raises NoSuchThing."""
+        queries = self.index(index).queries
+        if not 0 <= row < len(queries):
+            raise NoSuchThing(f"index {index} has no query {row}; they are 0 to {len(queries) - 1}")
+        return queries.images.read(row)
+
+    def _column(
+        self,
+        column: Column,
+        snapshot: Snapshot,
+        future: Future[DescribedQuery] | None,
+        item_id: str,
+        question: Question,
+    ) -> tuple[ColumnAnswer, list[int]]:
+        """The answer of a column, and the numbers of all items that a joined row may have from it."""
+        method, name = column.method, column.method.name
+        milliseconds: dict[str, float] = {}
+        rows: Rows | None = None
+        if future is not None:
+            done = future.result(timeout=EXTRACTION_S)
+            rows = done.rows
+            milliseconds = {"waited": done.waited_ms, "extract": done.extract_ms}
+        elif item_id:
+            item = snapshot.by_id(item_id)
+            if item is None:
+                return _refused(column, f"no item {item_id!r} is in this index"), []
+            rows = stored_rows(snapshot, method, np.array([item.number]))
+        began = time.perf_counter()
+        liked = _numbers(snapshot, question.more)
+        left_out = _numbers(snapshot, (*question.exclude, *question.less))
+        threshold = question.thresholds.get(column.key)
+        depth = min(len(snapshot), max(question.k, DEPTH if question.joined else 0))
+        note = ""
+        with self._searching:
+            among = filtered(snapshot, question.filters) if question.filters else None
+
+            def find(queries: Rows) -> Ranking:
+                exclude = np.tile(left_out, (len(queries), 1)) if len(left_out) else None
+                ranking: Ranking = snapshot.search(name, queries, max(depth, 1), among=among, exclude=exclude)
+                return ranking
+
+            if question.more or question.less:
+                ranking, note = _moved_search(snapshot, method, rows, liked, _numbers(snapshot, question.less), find)
+            elif rows is None:
+                return _refused(column, "nothing is searched for"), []
+            else:
+                ranking = find(rows)
+        if ranking is None:
+            return _refused(column, note), []
+        numbers, distances = ranking.indices[0], ranking.distances[0]
+        real = numbers >= 0
+        numbers, distances = numbers[real], distances[real]
+        beyond = 0
+        if threshold is not None:
+            near = distances <= np.float32(threshold)
+            beyond = int((~near[: question.k]).sum())
+            numbers, distances = numbers[near], distances[near]
+        milliseconds["search"] = (time.perf_counter() - began) * 1e3
+        hits = tuple(
+            hit_of(column.index.number, snapshot.item(int(number)), float(distance))
+            for number, distance in zip(numbers[: question.k], distances[: question.k], strict=True)
+        )
+        answer = ColumnAnswer(
+            key=column.key,
+            hits=hits,
+            milliseconds=milliseconds,
+            bytes_per_item=method.bytes_per_item,
+            comparable=method.comparable,
+            note=note,
+            beyond=beyond,
+        )
+        return answer, numbers.tolist()
+
+    def _joined(
+        self,
+        answers: Sequence[ColumnAnswer],
+        numbers: Sequence[Sequence[int]],
+        snapshots: Mapping[int, Snapshot],
+        k: int,
+    ) -> ColumnAnswer:
+        """Reciprocal-rank fusion of what the columns found; items of several indexes are the same if their ids are."""
+        began = time.perf_counter()
+        places: dict[int, tuple[int, int]] = {}
+        rankings: dict[str, list[int]] = {}
+        several = len(snapshots) > 1
+        of_id: dict[str, int] = {}
+        for answer, own in zip(answers, numbers, strict=True):
+            if answer.refused:
+                continue
+            index = self.columns[answer.key].index.number
+            ranked = []
+            for number in own:
+                key = number
+                if several:
+                    item = snapshots[index].item(number)
+                    key = of_id.setdefault(item.id, len(of_id))
+                places.setdefault(key, (index, number))
+                ranked.append(key)
+            rankings[answer.key] = ranked
+        ranking = joined_row(rankings, k, max(DEPTH, k))
+        hits = []
+        for key, distance in zip(ranking.indices[0].tolist(), ranking.distances[0].tolist(), strict=True):
+            index, number = places[key]
+            by = tuple(name for name, ranked in rankings.items() if key in ranked)
+            hits.append(hit_of(index, snapshots[index].item(number), distance, by))
+        return ColumnAnswer(
+            key="joined",
+            hits=tuple(hits),
+            milliseconds={"search": (time.perf_counter() - began) * 1e3},
+            comparable="ranks, which a query has whether or not anything is near",
+        )
+
+
+def hit_of(index: int, item: Item, distance: float, columns: tuple[str, ...] = ()) -> Hit:
+    """What a page or a client is told of an item."""
+    attributes = {name: str(value) for name, value in item.attributes.items()}
+    return Hit(index, item.number, item.id, item.label or "", item.category or "", attributes, float(distance), columns)
+
+
+def filtered(snapshot: Snapshot, filters: Filters) -> np.ndarray:
+    """Numbers of the live items that may be found, ascending."""
+    numbers: np.ndarray = snapshot.where(
+        labels=filters.labels,
+        categories=filters.categories,
+        attributes=filters.attributes,
+        text_in_id=filters.text_in_id,
+        not_labels=filters.not_labels,
+        not_categories=filters.not_categories,
+    )
+    return numbers
+
+
+def turned_and_cropped(pixels: np.ndarray, question: Question) -> np.ndarray:
+    """The part of a picture that is searched for.
+
+    Args:
+        pixels: (h, w, 3) uint8, upright.
+        question: its `turn` and `crop`.
+
+    Returns:
+        (h', w', 3) uint8, contiguous, at least one pixel.
+    """
+    pixels = np.rot90(pixels, -question.turn // 90)
+    if question.crop is not None:
+        height, width = pixels.shape[:2]
+        left, top, right, bottom = question.crop
+        x, y = min(int(left * width), width - 1), min(int(top * height), height - 1)
+        pixels = pixels[y : max(y + 1, round(bottom * height)), x : max(x + 1, round(right * width))]
+    pixels = np.ascontiguousarray(pixels)
+    pixels.flags.writeable = False
+    return pixels
+
+
+def _refused(column: Column, why: str) -> ColumnAnswer:
+    return ColumnAnswer(column.key, bytes_per_item=column.method.bytes_per_item, refused=why)
+
+
+def _with_columns(answers: Sequence[ColumnAnswer], answer: ColumnAnswer) -> ColumnAnswer:
+    """Each hit told which columns found the same item, by its id."""
+    by_id: dict[str, list[str]] = {}
+    for one in answers:
+        for hit in one.hits:
+            by_id.setdefault(hit.id, []).append(one.key)
+    hits = tuple(replace(hit, columns=tuple(by_id[hit.id])) for hit in answer.hits)
+    return replace(answer, hits=hits)
+
+
+def _numbers(snapshot: Snapshot, ids: Sequence[str]) -> np.ndarray:
+    """Numbers of the items of these ids that this index has."""
+    items = [snapshot.by_id(one) for one in dict.fromkeys(ids)]
+    return np.array([item.number for item in items if item is not None], np.int64)
+
+
+def _searches_itself(method: IndexedMethod) -> bool:
+    """Whether rows of this method are compared in a way of its own."""
+    return any(hasattr(part.extractor, "searcher") for part in method.pipeline.members)
+
+
+def _moved_search(
+    snapshot: Snapshot,
+    method: IndexedMethod,
+    rows: Rows | None,
+    liked: np.ndarray,
+    disliked: np.ndarray,
+    find: Callable[[Rows], Ranking],
+) -> tuple[Ranking | None, str]:
+    """The ranking of a query that is moved by examples, or None and why there is none."""
+    towards = stored_rows(snapshot, method, liked) if len(liked) else None
+    away = stored_rows(snapshot, method, disliked) if len(disliked) else None
+    if rows is None and towards is None:
+        return None, "none of the items to find more of is in this index"
+    given = [one for one in (rows, towards, away) if one is not None]
+    vectors = [one for one in given if has_mean(one, method.distance)]
+    if _searches_itself(method) or len(vectors) < len(given):
+        queries = [one for one in (rows, towards) if one is not None]
+        each = [find(own[place : place + 1]) for own in queries for place in range(len(own))]
+        lists = {str(number): own.indices[0][own.indices[0] >= 0].tolist() for number, own in enumerate(each)}
+        return joined_row(lists, each[0].indices.shape[1]), NO_MEAN
+    query, positive, negative = (one if isinstance(one, np.ndarray) else None for one in (rows, towards, away))
+    return find(moved(query, positive, negative, method.distance)), ""
