@@ -20,9 +20,10 @@ from retrieval_bench.serving import api, operations_page
 from retrieval_bench.serving.catalogue import Catalogue
 from retrieval_bench.serving.feedback import FeedbackLog
 from retrieval_bench.serving.guards import Guards, refusal
+from retrieval_bench.serving.open_indexes import NoSuchThing
 from retrieval_bench.serving.pictures import ShownPictures
 from retrieval_bench.serving.served import Served
-from retrieval_bench.serving.service import NoSuchThing, SearchService
+from retrieval_bench.serving.service import SearchService
 from retrieval_bench.serving.settings import ServingSettings
 from retrieval_bench.serving.telemetry import Telemetry
 from retrieval_bench.serving.uploads import RequestRefused

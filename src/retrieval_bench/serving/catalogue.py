@@ -20,9 +20,10 @@ from retrieval_bench.core import BadImage, BenchError
 from retrieval_bench.indexing.index import NewItem
 from retrieval_bench.indexing.items import Item, Operation
 from retrieval_bench.serving.answers import Filters
+from retrieval_bench.serving.column_search import filtered
 from retrieval_bench.serving.decoding_pool import KeptPicture
-from retrieval_bench.serving.open_indexes import OpenIndex
-from retrieval_bench.serving.service import EXTRACTION_S, NoSuchThing, SearchService, filtered
+from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex
+from retrieval_bench.serving.service import EXTRACTION_S, SearchService
 from retrieval_bench.serving.uploads import UploadedFile
 
 EVERYTHING = Filters()
@@ -138,7 +139,7 @@ class Catalogue:
         snapshot = self._service.index(index).stored.snapshot()
         numbers = filtered(snapshot, filters) if filters else snapshot.numbers
         some = numbers[max(0, start) : max(0, start) + max(0, count)]
-        items = tuple(listed(index, snapshot.item(int(number))) for number in some)
+        items = tuple(listed(index, item) for item in snapshot.items(some))
         return Listing(items, len(numbers), snapshot.version)
 
     def item(self, index: int, number: int) -> ListedItem:

@@ -21,8 +21,8 @@ from typing import Any
 
 from retrieval_bench.core import BadImage, BenchError, printable
 from retrieval_bench.serving.decoding_pool import KeptPicture
-from retrieval_bench.serving.open_indexes import OpenIndex
-from retrieval_bench.serving.service import NoSuchThing, Query, SearchService
+from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex
+from retrieval_bench.serving.service import Query, SearchService
 from retrieval_bench.system.files import write_whole
 
 LOG, MANIFEST, PICTURES = "feedback.jsonl", "manifest.csv", "pictures"
@@ -87,9 +87,7 @@ class FeedbackLog:
             BenchError: Nothing can be written.
         """
         index = self._service.index(judgement.index)
-        item = index.stored.snapshot().item(judgement.number)
-        if item is None:
-            raise NoSuchThing(f"index {judgement.index} has no item {judgement.number}")
+        item = index.item(judgement.number)
         label = judgement.label or ((item.label or "") if judgement.right else "")
         with self._lock:
             query_id, path, why_not = self._query(judgement.query)

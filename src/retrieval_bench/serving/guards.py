@@ -238,8 +238,8 @@ def refusal(refused: RequestRefused) -> Response:
     headers = {"retry-after": str(refused.retry_after)} if refused.retry_after else {}
     if refused.status == 401:
         headers["www-authenticate"] = "Bearer"
-    if refused.status in (400, 408, 413, 415):
-        headers["connection"] = "close"  # the rest of the body is not read
+    if refused.unread:
+        headers["connection"] = "close"
     return JSONResponse({"error": str(refused)}, refused.status, headers)
 
 

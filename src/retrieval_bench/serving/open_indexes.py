@@ -16,6 +16,10 @@ from retrieval_bench.indexing.methods import IndexedMethod
 CHANGED = "another picture has its name by now; build the index again"
 
 
+class NoSuchThing(BenchError):
+    """What a request names is not there (any more)."""
+
+
 class OpenIndex:
     """One index. Its dataset is loaded when a picture of it is first asked for.
 
@@ -43,6 +47,13 @@ class OpenIndex:
     @cached_property
     def _gallery_rows(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.dataset.gallery.ids)}
+
+    def item(self, number: int) -> Item:
+        """An item, removed or not; raises NoSuchThing."""
+        try:
+            return self.stored.snapshot().item(number)
+        except BenchError:
+            raise NoSuchThing(f"index {self.number} has no item {number}") from None
 
     @property
     def queries(self) -> Split:

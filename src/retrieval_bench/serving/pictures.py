@@ -8,9 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from retrieval_bench.core import BadImage, BenchError
-from retrieval_bench.indexing.items import Item
-from retrieval_bench.serving.service import NoSuchThing, SearchService
+from retrieval_bench.core import BadImage
+from retrieval_bench.serving.open_indexes import NoSuchThing
+from retrieval_bench.serving.service import SearchService
 
 SIDES = (96, 160, 240, 320, 480, 640, 960, 1280)
 """Sizes that are made; another one is rounded up, so that a client cannot make us keep any number of them."""
@@ -40,7 +40,7 @@ class ShownPictures:
 
     def tag(self, index: int, number: int) -> str:
         """What identifies the picture of an item; raises NoSuchThing where there is no such item."""
-        return self._item(index, number).digest[:20]
+        return self._service.index(index).item(number).digest[:20]
 
     def of_item(self, index: int, number: int, side: int) -> ShownPicture:
         """The picture of an item, removed ones among them.
@@ -56,7 +56,7 @@ class ShownPictures:
         Raises:
             NoSuchThing: There is no such item, or its picture is gone.
         """
-        item = self._item(index, number)
+        item = self._service.index(index).item(number)
         opened = self._service.index(index)
         return self._shown(item.digest, side, lambda: opened.picture(item))
 
@@ -73,14 +73,6 @@ class ShownPictures:
         if kept is None:
             raise NoSuchThing("this picture is no longer here; send it again")
         return ShownPicture(self._service.pool.show(kept.encoded, _rounded(side)), kept.digest[:20])
-
-    def _item(self, index: int, number: int) -> Item:
-        try:
-            return self._service.index(index).stored.snapshot().item(number)
-        except NoSuchThing:
-            raise
-        except BenchError:
-            raise NoSuchThing(f"index {index} has no item {number}") from None
 
     def _shown(self, digest: str, side: int, read: Callable[[], bytes]) -> ShownPicture:
         key = hashlib.sha256(digest.encode()).hexdigest(), _rounded(side)

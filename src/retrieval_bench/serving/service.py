@@ -6,21 +6,20 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Ranking, Rows
+from retrieval_bench.core import BenchError, Rows
 from retrieval_bench.indexing.items import Item
-from retrieval_bench.indexing.methods import IndexedMethod
 from retrieval_bench.indexing.snapshot import Snapshot
-from retrieval_bench.serving.answers import Answer, ColumnAnswer, Filters, Hit, Question
+from retrieval_bench.serving.answers import Answer, ColumnAnswer, Hit, Question
+from retrieval_bench.serving.column_search import FoundItems, search_column
 from retrieval_bench.serving.decoding_pool import DecodingPool
-from retrieval_bench.serving.feedback_search import NO_MEAN, has_mean, moved
 from retrieval_bench.serving.joined_row import DEPTH, joined_row
-from retrieval_bench.serving.open_indexes import Column, OpenIndex, columns_of
+from retrieval_bench.serving.open_indexes import Column, NoSuchThing, OpenIndex, columns_of
 from retrieval_bench.serving.recent_queries import RecentQueries, RecentQuery
 from retrieval_bench.serving.stored_rows import stored_rows
 from retrieval_bench.serving.telemetry import Telemetry
@@ -28,6 +27,8 @@ from retrieval_bench.serving.work_queue import DescribedQuery, ExtractionQueue, 
 from retrieval_bench.system.timing import pinned
 
 DEFAULTS = Question()
+JOINED = "joined"
+"""The key of the joined row."""
 EXTRACTION_S = 120.0
 """How long a picture may wait for its description, at most."""
 
@@ -70,10 +71,6 @@ class Query:
     known: tuple[int, int] | None = None
 
 
-class NoSuchThing(BenchError):
-    """What a request names is not there (any more)."""
-
-
 class SearchService:
     """Answers searches over the indexes that are open. Several threads may call it at once.
 
@@ -88,11 +85,12 @@ class SearchService:
         self.capacity = capacity
         self.telemetry = Telemetry()
         self.recent = RecentQueries()
-        self.pool = DecodingPool(capacity.workers, capacity.decode_s, capacity.max_pixels)
         self._under_way = 0
         self._counting = threading.Lock()
         self._searching = threading.Semaphore(capacity.workers)
         self._warm_up()
+        # After it: children start with our sys.path, which some libraries change for a moment while they are imported.
+        self.pool = DecodingPool(capacity.workers, capacity.decode_s, capacity.max_pixels)
         self._pinned = contextlib.ExitStack()
         self._pinned.enter_context(pinned(1))  # one thread a library, one worker a core, as in a run
         self.queue = ExtractionQueue(
@@ -174,14 +172,21 @@ class SearchService:
             if not word:
                 word = self.recent.put(recent)
         snapshots = {column.index.number: column.index.stored.snapshot() for column in columns}
-        found = [
-            self._column(column, snapshots[column.index.number], future, query.item, question)
-            for column, future in zip(columns, described, strict=True)
-        ]
-        answers, numbers = [one for one, _ in found], [own for _, own in found]
+        items = _Items(snapshots)
+        found: dict[str, FoundItems] = {}
+        answers = []
+        for column, future in zip(columns, described, strict=True):
+            snapshot = snapshots[column.index.number]
+            rows, spent = self._rows(column, snapshot, future, query)
+            with self._searching:
+                own = search_column(column.method, snapshot, rows, question, question.thresholds.get(column.key))
+            found[column.key] = own
+            answers.append(self._answer(column, own, spent | {"search": own.ms}, items, question.k))
+        if query.item and all(answer.refused for answer in answers):
+            raise NoSuchThing(f"no item {query.item!r} is in these indexes")
         joined = None
         if question.joined and sum(not answer.refused for answer in answers) > 1:
-            joined = self._joined(answers, numbers, snapshots, question.k)
+            joined = self._joined(found, items, question.k)
         milliseconds["total"] = (time.perf_counter() - began) * 1e3
         answer = Answer(
             columns=tuple(_with_columns(answers, answer) for answer in answers),
@@ -248,130 +253,103 @@ class SearchService:
             raise NoSuchThing(f"index {index} has no query {row}; they are 0 to {len(queries) - 1}")
         return queries.images.read(row)
 
-    def _column(
-        self,
-        column: Column,
-        snapshot: Snapshot,
-        future: Future[DescribedQuery] | None,
-        item_id: str,
-        question: Question,
-    ) -> tuple[ColumnAnswer, list[int]]:
-        """The answer of a column, and the numbers of all items that a joined row may have from it."""
-        method, name = column.method, column.method.name
-        milliseconds: dict[str, float] = {}
-        rows: Rows | None = None
+    def _rows(
+        self, column: Column, snapshot: Snapshot, future: Future[DescribedQuery] | None, query: Query
+    ) -> tuple[Rows | None, dict[str, float]]:
+        """The row of the query by this column's method, and what it took."""
         if future is not None:
             done = future.result(timeout=EXTRACTION_S)
-            rows = done.rows
-            milliseconds = {"waited": done.waited_ms, "extract": done.extract_ms}
-        elif item_id:
-            item = snapshot.by_id(item_id)
-            if item is None:
-                return _refused(column, f"no item {item_id!r} is in this index"), []
-            rows = stored_rows(snapshot, method, np.array([item.number]))
-        began = time.perf_counter()
-        liked = _numbers(snapshot, question.more)
-        left_out = _numbers(snapshot, (*question.exclude, *question.less))
-        threshold = question.thresholds.get(column.key)
-        depth = min(len(snapshot), max(question.k, DEPTH if question.joined else 0))
-        note = ""
-        with self._searching:
-            among = filtered(snapshot, question.filters) if question.filters else None
+            return done.rows, {"waited": done.waited_ms, "extract": done.extract_ms}
+        item = snapshot.by_id(query.item) if query.item else None
+        return None if item is None else stored_rows(snapshot, column.method, np.array([item.number])), {}
 
-            def find(queries: Rows) -> Ranking:
-                exclude = np.tile(left_out, (len(queries), 1)) if len(left_out) else None
-                ranking: Ranking = snapshot.search(name, queries, max(depth, 1), among=among, exclude=exclude)
-                return ranking
-
-            if question.more or question.less:
-                ranking, note = _moved_search(snapshot, method, rows, liked, _numbers(snapshot, question.less), find)
-            elif rows is None:
-                return _refused(column, "nothing is searched for"), []
-            else:
-                ranking = find(rows)
-        if ranking is None:
-            return _refused(column, note), []
-        numbers, distances = ranking.indices[0], ranking.distances[0]
-        real = numbers >= 0
-        numbers, distances = numbers[real], distances[real]
-        beyond = 0
-        if threshold is not None:
-            near = distances <= np.float32(threshold)
-            beyond = int((~near[: question.k]).sum())
-            numbers, distances = numbers[near], distances[near]
-        milliseconds["search"] = (time.perf_counter() - began) * 1e3
-        hits = tuple(
-            hit_of(column.index.number, snapshot.item(int(number)), float(distance))
-            for number, distance in zip(numbers[: question.k], distances[: question.k], strict=True)
-        )
-        answer = ColumnAnswer(
-            key=column.key,
-            hits=hits,
-            milliseconds=milliseconds,
-            bytes_per_item=method.bytes_per_item,
-            comparable=method.comparable,
-            note=note,
-            beyond=beyond,
-        )
-        return answer, numbers.tolist()
-
-    def _joined(
-        self,
-        answers: Sequence[ColumnAnswer],
-        numbers: Sequence[Sequence[int]],
-        snapshots: Mapping[int, Snapshot],
-        k: int,
+    def _answer(
+        self, column: Column, found: FoundItems, milliseconds: Mapping[str, float], items: _Items, k: int
     ) -> ColumnAnswer:
+        index, numbers = column.index.number, found.numbers[:k]
+        items.load(index, numbers)
+        return ColumnAnswer(
+            key=column.key,
+            hits=tuple(
+                hit_of(index, item, distance)
+                for number, distance in zip(numbers, found.distances, strict=False)
+                if (item := items.get(index, number)) is not None
+            ),
+            milliseconds={} if found.refused else milliseconds,
+            bytes_per_item=column.method.bytes_per_item,
+            comparable=column.method.comparable,
+            note=found.note,
+            refused=found.refused,
+            beyond=found.beyond,
+        )
+
+    def _joined(self, found: Mapping[str, FoundItems], items: _Items, k: int) -> ColumnAnswer:
         """Reciprocal-rank fusion of what the columns found; items of several indexes are the same if their ids are."""
         began = time.perf_counter()
-        places: dict[int, tuple[int, int]] = {}
-        rankings: dict[str, list[int]] = {}
-        several = len(snapshots) > 1
-        of_id: dict[str, int] = {}
-        for answer, own in zip(answers, numbers, strict=True):
-            if answer.refused:
-                continue
-            index = self.columns[answer.key].index.number
-            ranked = []
-            for number in own:
-                key = number
-                if several:
-                    item = snapshots[index].item(number)
-                    key = of_id.setdefault(item.id, len(of_id))
-                places.setdefault(key, (index, number))
-                ranked.append(key)
-            rankings[answer.key] = ranked
+        rankings = {key: own.numbers for key, own in found.items() if not own.refused}
+        indexes = {key: self.columns[key].index.number for key in rankings}
+        places = {number: (indexes[key], number) for key, own in rankings.items() for number in own}
+        if len(set(indexes.values())) > 1:
+            places, rankings = _by_id(rankings, indexes, items)
         ranking = joined_row(rankings, k, max(DEPTH, k))
-        hits = []
-        for key, distance in zip(ranking.indices[0].tolist(), ranking.distances[0].tolist(), strict=True):
-            index, number = places[key]
-            by = tuple(name for name, ranked in rankings.items() if key in ranked)
-            hits.append(hit_of(index, snapshots[index].item(number), distance, by))
+        found_by: dict[int, list[str]] = {}
+        for key, own in rankings.items():
+            for number in own:
+                found_by.setdefault(number, []).append(key)
+        nearest = ranking.indices[0].tolist()
+        for index in set(indexes.values()):
+            items.load(index, [number for at, number in map(places.__getitem__, nearest) if at == index])
+        hits = tuple(
+            hit_of(places[number][0], item, distance, tuple(found_by[number]))
+            for number, distance in zip(nearest, ranking.distances[0].tolist(), strict=True)
+            if (item := items.get(*places[number])) is not None
+        )
         return ColumnAnswer(
-            key="joined",
-            hits=tuple(hits),
+            key=JOINED,
+            hits=hits,
             milliseconds={"search": (time.perf_counter() - began) * 1e3},
             comparable="ranks, which a query has whether or not anything is near",
         )
+
+
+class _Items:
+    """Items of some snapshots, each read once."""
+
+    def __init__(self, snapshots: Mapping[int, Snapshot]) -> None:
+        self._snapshots = snapshots
+        self._known: dict[int, dict[int, Item]] = {index: {} for index in snapshots}
+
+    def load(self, index: int, numbers: Sequence[int]) -> None:
+        """Read those that are not known yet, at once."""
+        known = self._known[index]
+        if missing := [number for number in numbers if number not in known]:
+            known.update((item.number, item) for item in self._snapshots[index].items(missing))
+
+    def get(self, index: int, number: int) -> Item | None:
+        """None where the index has forgotten it meanwhile."""
+        return self._known[index].get(number)
+
+
+def _by_id(
+    rankings: Mapping[str, Sequence[int]], indexes: Mapping[str, int], items: _Items
+) -> tuple[dict[int, tuple[int, int]], dict[str, tuple[int, ...]]]:
+    """Rankings of several indexes with one number for each id, and where an item of that id is."""
+    number_of: dict[str, int] = {}
+    places: dict[int, tuple[int, int]] = {}
+    renumbered: dict[str, tuple[int, ...]] = {}
+    for key, own in rankings.items():
+        items.load(indexes[key], own)
+        ids = [(item.id, number) for number in own if (item := items.get(indexes[key], number)) is not None]
+        renumbered[key] = tuple(number_of.setdefault(name, len(number_of)) for name, _ in ids)
+        for (_, number), common in zip(ids, renumbered[key], strict=True):
+            places.setdefault(common, (indexes[key], number))
+    return places, renumbered
 
 
 def hit_of(index: int, item: Item, distance: float, columns: tuple[str, ...] = ()) -> Hit:
     """What a page or a client is told of an item."""
     attributes = {name: str(value) for name, value in item.attributes.items()}
     return Hit(index, item.number, item.id, item.label or "", item.category or "", attributes, float(distance), columns)
-
-
-def filtered(snapshot: Snapshot, filters: Filters) -> np.ndarray:
-    """Numbers of the live items that may be found, ascending."""
-    numbers: np.ndarray = snapshot.where(
-        labels=filters.labels,
-        categories=filters.categories,
-        attributes=filters.attributes,
-        text_in_id=filters.text_in_id,
-        not_labels=filters.not_labels,
-        not_categories=filters.not_categories,
-    )
-    return numbers
 
 
 def turned_and_cropped(pixels: np.ndarray, question: Question) -> np.ndarray:
@@ -395,10 +373,6 @@ def turned_and_cropped(pixels: np.ndarray, question: Question) -> np.ndarray:
     return pixels
 
 
-def _refused(column: Column, why: str) -> ColumnAnswer:
-    return ColumnAnswer(column.key, bytes_per_item=column.method.bytes_per_item, refused=why)
-
-
 def _with_columns(answers: Sequence[ColumnAnswer], answer: ColumnAnswer) -> ColumnAnswer:
     """Each hit told which columns found the same item, by its id."""
     by_id: dict[str, list[str]] = {}
@@ -407,38 +381,3 @@ def _with_columns(answers: Sequence[ColumnAnswer], answer: ColumnAnswer) -> Colu
             by_id.setdefault(hit.id, []).append(one.key)
     hits = tuple(replace(hit, columns=tuple(by_id[hit.id])) for hit in answer.hits)
     return replace(answer, hits=hits)
-
-
-def _numbers(snapshot: Snapshot, ids: Sequence[str]) -> np.ndarray:
-    """Numbers of the items of these ids that this index has."""
-    items = [snapshot.by_id(one) for one in dict.fromkeys(ids)]
-    return np.array([item.number for item in items if item is not None], np.int64)
-
-
-def _searches_itself(method: IndexedMethod) -> bool:
-    """Whether rows of this method are compared in a way of its own."""
-    return any(hasattr(part.extractor, "searcher") for part in method.pipeline.members)
-
-
-def _moved_search(
-    snapshot: Snapshot,
-    method: IndexedMethod,
-    rows: Rows | None,
-    liked: np.ndarray,
-    disliked: np.ndarray,
-    find: Callable[[Rows], Ranking],
-) -> tuple[Ranking | None, str]:
-    """The ranking of a query that is moved by examples, or None and why there is none."""
-    towards = stored_rows(snapshot, method, liked) if len(liked) else None
-    away = stored_rows(snapshot, method, disliked) if len(disliked) else None
-    if rows is None and towards is None:
-        return None, "none of the items to find more of is in this index"
-    given = [one for one in (rows, towards, away) if one is not None]
-    vectors = [one for one in given if has_mean(one, method.distance)]
-    if _searches_itself(method) or len(vectors) < len(given):
-        queries = [one for one in (rows, towards) if one is not None]
-        each = [find(own[place : place + 1]) for own in queries for place in range(len(own))]
-        lists = {str(number): own.indices[0][own.indices[0] >= 0].tolist() for number, own in enumerate(each)}
-        return joined_row(lists, each[0].indices.shape[1]), NO_MEAN
-    query, positive, negative = (one if isinstance(one, np.ndarray) else None for one in (rows, towards, away))
-    return find(moved(query, positive, negative, method.distance)), ""

@@ -18,12 +18,13 @@ MOST_FIELD_BYTES = 64 << 10
 class RequestRefused(Exception):
     """A request that is not served. status: of HTTP; the message is one sentence for the client.
 
-    retry_after: seconds; 0: to ask again is of no use.
+    retry_after: seconds; 0: to ask again is of no use. unread: the body was not read to its end, so that nothing else
+    can come through this connection.
     """
 
-    def __init__(self, status: int, sentence: str, retry_after: int = 0) -> None:
+    def __init__(self, status: int, sentence: str, retry_after: int = 0, *, unread: bool = False) -> None:
         super().__init__(sentence)
-        self.status, self.retry_after = status, retry_after
+        self.status, self.retry_after, self.unread = status, retry_after, unread
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,14 @@ async def read_form(request: Request, limits: UploadLimits) -> Form:
             form.files.append(UploadedFile("", b"".join([piece async for piece in pieces])))
         elif kind or [piece async for piece in pieces if piece]:
             raise RequestRefused(
-                415, "send a form (multipart/form-data), or a picture as the body with its image/* type"
+                415, "send a form (multipart/form-data), or a picture as the body with its image/* type", unread=True
             )
     except MultiPartException as error:
-        raise RequestRefused(400, f"the form cannot be read: {error.message}") from None
+        raise RequestRefused(400, f"the form cannot be read: {error.message}", unread=True) from None
     except ClientDisconnect:
-        raise RequestRefused(400, "the request ended before it was whole") from None
+        raise RequestRefused(400, "the request ended before it was whole", unread=True) from None
     except ValueError:
-        raise RequestRefused(400, "the form cannot be read") from None
+        raise RequestRefused(400, "the form cannot be read", unread=True) from None
     return form
 
 
@@ -113,7 +114,7 @@ class _InMemory(MultiPartParser):
 
 async def _multipart(request: Request, pieces: AsyncGenerator[bytes, None], limits: UploadLimits, form: Form) -> None:
     if "boundary=" not in request.headers["content-type"]:
-        raise RequestRefused(400, "the form cannot be read: it names no boundary")
+        raise RequestRefused(400, "the form cannot be read: it names no boundary", unread=True)
     parser = _InMemory(
         request.headers, pieces, max_files=limits.files, max_fields=MOST_PARTS, max_part_size=MOST_FIELD_BYTES
     )
@@ -143,7 +144,7 @@ async def _pieces(request: Request, limits: UploadLimits) -> AsyncGenerator[byte
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise RequestRefused(408, "the request came too slowly; send it again") from None
+            raise RequestRefused(408, "the request came too slowly; send it again", unread=True) from None
         total += len(piece)
         if total > limits.bytes:
             raise _too_large(limits)
@@ -151,4 +152,6 @@ async def _pieces(request: Request, limits: UploadLimits) -> AsyncGenerator[byte
 
 
 def _too_large(limits: UploadLimits) -> RequestRefused:
-    return RequestRefused(413, f"the request is larger than the {limits.bytes / 2**20:g} MiB that are read")
+    return RequestRefused(
+        413, f"the request is larger than the {limits.bytes / 2**20:g} MiB that are read", unread=True
+    )
