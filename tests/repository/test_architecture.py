@@ -16,8 +16,8 @@ from tests.support.paths import ROOT
 HOME = Path(retrieval_bench.__file__).parent
 
 FLOORS = (
-    ("serving",),
-    ("contracts", "explaining", "indexing", "peer_benchmarks"),
+    ("peer_benchmarks", "serving"),
+    ("contracts", "explaining", "indexing"),
     ("experiment", "exporting"),
     ("methods", "training"),
     ("extractors",),
