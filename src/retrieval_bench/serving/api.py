@@ -11,8 +11,15 @@ from pydantic import TypeAdapter
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.serving.answers import Answer, Filters, Question
-from retrieval_bench.serving.catalogue import AddedPictures, Change, ListedItem, Listing, PicturesSaid, attributes_of
-from retrieval_bench.serving.feedback import Judgement, Kept
+from retrieval_bench.serving.catalogue import (
+    AddedPictures,
+    CatalogueChange,
+    ListedItem,
+    Listing,
+    PicturesSaid,
+    attributes_of,
+)
+from retrieval_bench.serving.feedback import HitJudgement, KeptJudgement
 from retrieval_bench.serving.guards import require_own
 from retrieval_bench.serving.served import Served, served
 from retrieval_bench.serving.service import Query, SearchService
@@ -83,8 +90,8 @@ class OperationShown:
 
 
 _ANSWER, _ADDED, _LISTING = TypeAdapter(Answer), TypeAdapter(AddedPictures), TypeAdapter(Listing)
-_CHANGES, _ITEM, _KEPT = TypeAdapter(list[Change]), TypeAdapter(ListedItem), TypeAdapter(Kept)
-_METHODS, _HEALTH, _CHANGE = TypeAdapter(Methods), TypeAdapter(Health), TypeAdapter(Change)
+_CHANGES, _ITEM, _KEPT = TypeAdapter(list[CatalogueChange]), TypeAdapter(ListedItem), TypeAdapter(KeptJudgement)
+_METHODS, _HEALTH, _CHANGE = TypeAdapter(Methods), TypeAdapter(Health), TypeAdapter(CatalogueChange)
 _OPERATIONS = TypeAdapter(list[OperationShown])
 
 
@@ -213,7 +220,9 @@ def add_form(own: Served, form: Form) -> AddedPictures:
     return (own.catalogue.look if preview else own.catalogue.add)(form.files, said)
 
 
-@router.delete("/items", response_model=list[Change], openapi_extra=_form_of({"id": ("string", "Ids of items.")}))
+@router.delete(
+    "/items", response_model=list[CatalogueChange], openapi_extra=_form_of({"id": ("string", "Ids of items.")})
+)
 async def remove(request: Request) -> Response:
     """Remove items by their ids from every index that is open for writing."""
     own = served(request)
@@ -234,7 +243,7 @@ async def operations(request: Request, index: int = 0, last: int = 100) -> Respo
     return _json(_OPERATIONS, shown)
 
 
-@router.post("/operations/{index}/{number}/undo", response_model=Change)
+@router.post("/operations/{index}/{number}/undo", response_model=CatalogueChange)
 async def undo(request: Request, index: int, number: int) -> Response:
     """Undo a change of an index."""
     own = served(request)
@@ -255,7 +264,9 @@ _FEEDBACK = {
 }
 
 
-@router.post("/feedback", response_model=Kept, openapi_extra=_form_of(_FEEDBACK, required=("index", "number", "right")))
+@router.post(
+    "/feedback", response_model=KeptJudgement, openapi_extra=_form_of(_FEEDBACK, required=("index", "number", "right"))
+)
 async def feedback(request: Request) -> Response:
     """Say that a hit is right or wrong. What is known of queries becomes a manifest that `run` reads."""
     own = served(request)
@@ -264,7 +275,7 @@ async def feedback(request: Request) -> Response:
     right = form.first("right")
     if right not in ("true", "false"):
         raise BenchError("right: must be true or false")
-    judgement = Judgement(
+    judgement = HitJudgement(
         query_of(form),
         _number(form, "index"),
         _number(form, "number"),

@@ -56,7 +56,7 @@ class Duplicate:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidatePicture:
     """A picture that is to be added.
 
     Args:
@@ -73,7 +73,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Change:
+class CatalogueChange:
     """What became of a change in one index. operation: its number, None where nothing was changed.
 
     error: why not; "" where it was done. items: numbers of the items that were added. refused: reason -> ids.
@@ -91,8 +91,8 @@ class Change:
 class AddedPictures:
     """candidates: each picture. changes: of each index; none where it was only looked at what would be added."""
 
-    candidates: tuple[Candidate, ...]
-    changes: tuple[Change, ...]
+    candidates: tuple[CandidatePicture, ...]
+    changes: tuple[CatalogueChange, ...]
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Catalogue:
         changes = [self._changed(index, partial(self._add, index, items)) for index in writable] if items else []
         return AddedPictures(tuple(candidate for candidate, _ in judged), tuple(changes))
 
-    def remove(self, ids: Sequence[str]) -> list[Change]:
+    def remove(self, ids: Sequence[str]) -> list[CatalogueChange]:
         """Remove items from every index that has them and is open for writing.
 
         Raises:
@@ -206,16 +206,16 @@ class Catalogue:
         if unknown := [one for one in ids if one not in found]:
             if not changes:
                 raise NoSuchThing(f"no index that is open for writing has an item {unknown[0]!r}; nothing was removed")
-            changes.append(Change(-1, "", None, refused={"no such item": tuple(unknown)}))
+            changes.append(CatalogueChange(-1, "", None, refused={"no such item": tuple(unknown)}))
         return changes
 
-    def undo(self, index: int, operation: int) -> Change:
+    def undo(self, index: int, operation: int) -> CatalogueChange:
         """Undo an operation of an index; raises BenchError where it cannot be undone."""
         opened = self._service.index(index)
         if not opened.writable:
             raise BenchError(f"index {opened.name} is open for reading only")
         with opened.writing:
-            return Change(index, opened.name, opened.stored.undo(operation))
+            return CatalogueChange(index, opened.name, opened.stored.undo(operation))
 
     def operations(self, index: int, last: int = 100) -> list[Operation]:
         """The last operations of an index, the newest first."""
@@ -227,25 +227,27 @@ class Catalogue:
             raise BenchError("no index is open for writing; serve one without --read-only")
         return found
 
-    def _changed(self, index: OpenIndex, change: Callable[[], Change]) -> Change:
+    def _changed(self, index: OpenIndex, change: Callable[[], CatalogueChange]) -> CatalogueChange:
         """A change of one index; what goes wrong there says so, and stops no other index."""
         try:
             with index.writing:
                 return change()
         except BenchError as error:
-            return Change(index.number, index.name, None, error=str(error))
+            return CatalogueChange(index.number, index.name, None, error=str(error))
 
-    def _add(self, index: OpenIndex, items: Sequence[NewItem]) -> Change:
+    def _add(self, index: OpenIndex, items: Sequence[NewItem]) -> CatalogueChange:
         done = index.stored.add(items)
         refused = {reason: tuple(ids) for reason, ids in done.refused.items()}
-        return Change(index.number, index.name, done.operation, tuple(int(one) for one in done.numbers), refused)
+        return CatalogueChange(
+            index.number, index.name, done.operation, tuple(int(one) for one in done.numbers), refused
+        )
 
-    def _remove(self, index: OpenIndex, ids: Sequence[str]) -> Change:
-        return Change(index.number, index.name, index.stored.remove(ids))
+    def _remove(self, index: OpenIndex, ids: Sequence[str]) -> CatalogueChange:
+        return CatalogueChange(index.number, index.name, index.stored.remove(ids))
 
     def _candidates(
         self, files: Sequence[UploadedFile], said: PicturesSaid
-    ) -> list[tuple[Candidate, KeptPicture | None]]:
+    ) -> list[tuple[CandidatePicture, KeptPicture | None]]:
         """Each picture, encoded anew, and what it may be a copy of."""
         _refuse_long([*said.labels, *said.ids, said.category, *said.attributes, *said.attributes.values()])
         if len(said.attributes) > MOST_ATTRIBUTES:
@@ -255,13 +257,13 @@ class Catalogue:
         if len(said.ids) == 1 and len(files) > 1:
             raise BenchError(f"id {said.ids[0]!r} is given for {len(files)} pictures; give one for each, or none")
         known = self._digests()
-        found: list[tuple[Candidate, KeptPicture | None]] = []
+        found: list[tuple[CandidatePicture, KeptPicture | None]] = []
         seen: dict[str, str] = {}
         for file, own_id in zip(files, ids, strict=True):
             try:
                 kept = self._service.pool.keep(file.data)
             except BadImage as bad:
-                found.append((Candidate(file.name[:MOST_TEXT], own_id, f"{bad.reason}: {bad.detail}"), None))
+                found.append((CandidatePicture(file.name[:MOST_TEXT], own_id, f"{bad.reason}: {bad.detail}"), None))
                 continue
             digest = hashlib.sha256(kept.encoded).hexdigest()
             name = own_id or f"added/{digest[:32]}"
@@ -273,7 +275,7 @@ class Catalogue:
             elif same and not said.allow_duplicates:
                 refused = f"the same picture is there already, as {same[0].id!r}"
             seen.setdefault(digest, name)
-            found.append((Candidate(file.name[:MOST_TEXT], name, refused, (*same, *near)), kept))
+            found.append((CandidatePicture(file.name[:MOST_TEXT], name, refused, (*same, *near)), kept))
         return found
 
     def _digests(self) -> Callable[[str], list[tuple[OpenIndex, Item]]]:

@@ -30,7 +30,7 @@ COLUMNS = ("path", "label", "split", "id", "category")
 
 
 @dataclass(frozen=True)
-class Judgement:
+class HitJudgement:
     """What a user says of a hit.
 
     Args:
@@ -51,7 +51,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptJudgement:
     """What was kept of a judgement. query_id: of the query in the manifest; "" where it is not in it, and why."""
 
     query_id: str
@@ -76,7 +76,7 @@ class FeedbackLog:
         """Keep a picture that was sent, encoded anew and named by its content; returns its file."""
         return self._stored(self._service.pool.keep(data))
 
-    def add(self, judgement: Judgement) -> Kept:
+    def add(self, judgement: HitJudgement) -> KeptJudgement:
         """Keep a judgement.
 
         Returns:
@@ -107,12 +107,12 @@ class FeedbackLog:
             }
             self._append(self._folder / LOG, json.dumps(line) + "\n")
             if path is None:
-                return Kept("", why_not)
+                return KeptJudgement("", why_not)
             self._list_gallery(index)
             row = (_relative(path, self._folder), label, "query", query_id, self._category_of(index, label))
             self._append(self._folder / MANIFEST, _csv([row]))
             self._ids().add(query_id)
-            return Kept(query_id)
+            return KeptJudgement(query_id)
 
     def _query(self, query: Query) -> tuple[str, Path | None, str]:
         """Its id, the file that holds its picture, and why there is none."""
