@@ -88,7 +88,7 @@ class OpenIndex:
 
 
 @dataclass(frozen=True, eq=False)
-class Column:
+class SearchColumn:
     """A method of an index. key: the method's name, behind that of the index where there are several."""
 
     key: str
@@ -96,12 +96,12 @@ class Column:
     method: IndexedMethod
 
 
-def columns_of(indexes: Sequence[OpenIndex]) -> dict[str, Column]:
+def columns_of(indexes: Sequence[OpenIndex]) -> dict[str, SearchColumn]:
     """Every column by its key, in the order of the indexes and of their methods."""
     several = len(indexes) > 1
     found = {}
     for index in indexes:
         for method in index.stored.methods:
             key = f"{index.name}/{method.name}" if several else method.name
-            found[key] = Column(key, index, method)
+            found[key] = SearchColumn(key, index, method)
     return found

@@ -19,7 +19,7 @@ from retrieval_bench.serving.answers import Answer, ColumnAnswer, Hit, Question
 from retrieval_bench.serving.column_search import FoundItems, search_column
 from retrieval_bench.serving.decoding_pool import DecodingPool
 from retrieval_bench.serving.joined_row import DEPTH, joined_row
-from retrieval_bench.serving.open_indexes import Column, NoSuchThing, OpenIndex, columns_of
+from retrieval_bench.serving.open_indexes import SearchColumn, NoSuchThing, OpenIndex, columns_of
 from retrieval_bench.serving.recent_queries import RecentQueries, RecentQuery
 from retrieval_bench.serving.stored_rows import stored_rows
 from retrieval_bench.serving.telemetry import Telemetry
@@ -81,7 +81,7 @@ class SearchService:
 
     def __init__(self, indexes: Sequence[OpenIndex], capacity: Capacity = Capacity()) -> None:
         self.indexes = tuple(indexes)
-        self.columns: Mapping[str, Column] = columns_of(indexes)
+        self.columns: Mapping[str, SearchColumn] = columns_of(indexes)
         self.capacity = capacity
         self.telemetry = Telemetry()
         self.recent = RecentQueries()
@@ -200,7 +200,7 @@ class SearchService:
         self.telemetry.answered(answer)
         return answer
 
-    def _chosen(self, question: Question) -> list[Column]:
+    def _chosen(self, question: Question) -> list[SearchColumn]:
         wanted = question.columns or tuple(self.columns)
         for key in (*wanted, *question.thresholds):
             if key not in self.columns:
@@ -222,7 +222,7 @@ class SearchService:
         return encoded, RecentQuery(encoded, hashlib.sha256(encoded).hexdigest(), None), ""
 
     def _decoded(
-        self, encoded: bytes, recent: RecentQuery, columns: Sequence[Column], question: Question
+        self, encoded: bytes, recent: RecentQuery, columns: Sequence[SearchColumn], question: Question
     ) -> tuple[dict[int, np.ndarray], tuple[str, ...]]:
         """The pixels by how the indexes have theirs (`Decoding.wanted`), decoded in a child."""
         altered = question.turn or question.crop is not None
@@ -241,7 +241,9 @@ class SearchService:
             pixels[wanted] = turned_and_cropped(whole, question) if altered else whole
         return pixels, notes
 
-    def _submit(self, columns: Sequence[Column], pixels: Mapping[int, np.ndarray]) -> list[Future[DescribedQuery]]:
+    def _submit(
+        self, columns: Sequence[SearchColumn], pixels: Mapping[int, np.ndarray]
+    ) -> list[Future[DescribedQuery]]:
         whole = next(iter(pixels.values()))
         each = [pixels.get(column.index.stored.decoding.wanted, whole) for column in columns]
         return self.queue.submit([column.method for column in columns], each)
@@ -254,7 +256,7 @@ class SearchService:
         return queries.images.read(row)
 
     def _rows(
-        self, column: Column, snapshot: Snapshot, future: Future[DescribedQuery] | None, query: Query
+        self, column: SearchColumn, snapshot: Snapshot, future: Future[DescribedQuery] | None, query: Query
     ) -> tuple[Rows | None, dict[str, float]]:
         """The row of the query by this column's method, and what it took."""
         if future is not None:
@@ -264,7 +266,7 @@ class SearchService:
         return None if item is None else stored_rows(snapshot, column.method, np.array([item.number])), {}
 
     def _answer(
-        self, column: Column, found: FoundItems, milliseconds: Mapping[str, float], items: _Items, k: int
+        self, column: SearchColumn, found: FoundItems, milliseconds: Mapping[str, float], items: _Items, k: int
     ) -> ColumnAnswer:
         index, numbers = column.index.number, found.numbers[:k]
         items.load(index, numbers)
