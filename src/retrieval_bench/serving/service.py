@@ -19,7 +19,7 @@ from retrieval_bench.serving.answers import Answer, ColumnAnswer, Hit, Question
 from retrieval_bench.serving.column_search import FoundItems, search_column
 from retrieval_bench.serving.decoding_pool import DecodingPool
 from retrieval_bench.serving.joined_row import DEPTH, joined_row
-from retrieval_bench.serving.open_indexes import SearchColumn, NoSuchThing, OpenIndex, columns_of
+from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex, SearchColumn, columns_of
 from retrieval_bench.serving.recent_queries import RecentQueries, RecentQuery
 from retrieval_bench.serving.stored_rows import stored_rows
 from retrieval_bench.serving.telemetry import Telemetry
