@@ -98,7 +98,8 @@ class Hit:
         category: "" where it has none.
         attributes: what else is known of it.
         distance: from the query; of a joined row 1 - points / most points.
-        columns: keys of the columns that found it, too; of a joined row, those that it comes from.
+        columns: keys of the columns that found it; of a joined row, those that it comes from.
+        picture: address of its picture.
     """
 
     index: int
@@ -109,6 +110,7 @@ class Hit:
     attributes: Mapping[str, str]
     distance: float
     columns: tuple[str, ...] = ()
+    picture: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,3 +160,8 @@ class Answer:
     versions: Mapping[int, int]
     query: str = ""
     notes: tuple[str, ...] = ()
+
+
+def picture_address(index: int, number: int, digest: str) -> str:
+    """Where the picture of an item is; what is behind an address never changes, as the digest is part of it."""
+    return f"/pictures/{index}/{number}?v={digest[:20]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,15 +10,10 @@ from pydantic import TypeAdapter
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.serving.answers import Answer, Filters, Question
-from retrieval_bench.serving.catalogue import (
-    AddedPictures,
-    CatalogueChange,
-    ListedItem,
-    Listing,
-    PicturesSaid,
-    attributes_of,
-)
-from retrieval_bench.serving.feedback import HitJudgement, KeptJudgement
+from retrieval_bench.serving.catalogue import PicturesSaid, attributes_of
+from retrieval_bench.serving.changes import AddedPictures, CatalogueChange, KeptJudgement, ListedItem, Listing
+from retrieval_bench.serving.facts import Health, IndexFacts, MethodFactsShown, Methods, OperationShown
+from retrieval_bench.serving.feedback import HitJudgement
 from retrieval_bench.serving.guards import require_own
 from retrieval_bench.serving.served import Served, served
 from retrieval_bench.serving.service import Query, SearchService
@@ -27,66 +21,6 @@ from retrieval_bench.serving.telemetry import CONTENT_TYPE
 from retrieval_bench.serving.uploads import Form, read_form
 
 router = APIRouter()
-
-
-@dataclass(frozen=True)
-class IndexFacts:
-    """An index that is open. items: that are there now. writable: items can be added and removed."""
-
-    number: int
-    name: str
-    dataset: str
-    items: int
-    version: int
-    writable: bool
-
-
-@dataclass(frozen=True)
-class MethodFactsShown:
-    """A column: a method of an index.
-
-    key: what it is called by in a search. comparable: "" where distances of two queries can be compared; else why not.
-    learns: whether it learned from train. notice: what changed since the index was built, without a consequence.
-    """
-
-    key: str
-    index: int
-    method: str
-    family: str
-    distance: str
-    bytes_per_item: int
-    comparable: str
-    learns: bool
-    notice: str
-
-
-@dataclass(frozen=True)
-class Methods:
-    """What is searched in, and by what."""
-
-    indexes: tuple[IndexFacts, ...]
-    columns: tuple[MethodFactsShown, ...]
-
-
-@dataclass(frozen=True)
-class Health:
-    """status: "ok". under_way: requests that are served; waiting: pictures that wait for a method."""
-
-    status: str
-    under_way: int
-    waiting: int
-
-
-@dataclass(frozen=True)
-class OperationShown:
-    """A change of an index, as `StoredIndex.operations` tells of it."""
-
-    number: int
-    at: str
-    what: str
-    count: int
-    note: str
-    undone_by: int | None
 
 
 _ANSWER, _ADDED, _LISTING = TypeAdapter(Answer), TypeAdapter(AddedPictures), TypeAdapter(Listing)

@@ -19,7 +19,15 @@ import numpy as np
 from retrieval_bench.core import BadImage, BenchError
 from retrieval_bench.indexing.index import NewItem
 from retrieval_bench.indexing.items import Item, Operation
-from retrieval_bench.serving.answers import Filters
+from retrieval_bench.serving.answers import Filters, picture_address
+from retrieval_bench.serving.changes import (
+    AddedPictures,
+    CandidatePicture,
+    CatalogueChange,
+    Duplicate,
+    ListedItem,
+    Listing,
+)
 from retrieval_bench.serving.column_search import filtered
 from retrieval_bench.serving.decoding_pool import KeptPicture
 from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex
@@ -32,89 +40,6 @@ MOST_TEXT = 200
 MOST_ATTRIBUTES = 20
 NEAR_BITS = 6
 """Of the 64 of a perceptual hash: pictures whose hashes differ in so few are likely to be copies."""
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """An item that looks like a picture that is to be added.
-
-    Args:
-        index: number of its index.
-        number: of the item.
-        id: its id.
-        label: "" where it has none.
-        why: "same picture", or which method finds them equal or nearly so.
-        exact: the very same picture.
-    """
-
-    index: int
-    number: int
-    id: str
-    label: str
-    why: str
-    exact: bool
-
-
-@dataclass(frozen=True)
-class CandidatePicture:
-    """A picture that is to be added.
-
-    Args:
-        name: as the client calls its file.
-        id: under which it would be added.
-        refused: why it cannot be; "" where it can.
-        duplicates: items that it may be a copy of.
-    """
-
-    name: str
-    id: str
-    refused: str = ""
-    duplicates: tuple[Duplicate, ...] = ()
-
-
-@dataclass(frozen=True)
-class CatalogueChange:
-    """What became of a change in one index. operation: its number, None where nothing was changed.
-
-    error: why not; "" where it was done. items: numbers of the items that were added. refused: reason -> ids.
-    """
-
-    index: int
-    name: str
-    operation: int | None
-    items: tuple[int, ...] = ()
-    refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class AddedPictures:
-    """candidates: each picture. changes: of each index; none where it was only looked at what would be added."""
-
-    candidates: tuple[CandidatePicture, ...]
-    changes: tuple[CatalogueChange, ...]
-
-
-@dataclass(frozen=True)
-class ListedItem:
-    """An item as the API lists it. picture: address of its picture."""
-
-    index: int
-    number: int
-    id: str
-    label: str
-    category: str
-    attributes: Mapping[str, str]
-    picture: str
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A part of the items. total: how many there are; version: the last operation that this listing knows of."""
-
-    items: tuple[ListedItem, ...]
-    total: int
-    version: int
 
 
 @dataclass(frozen=True)
@@ -320,11 +245,6 @@ def listed(index: int, item: Any) -> ListedItem:
     attributes = {name: str(value) for name, value in item.attributes.items()}
     picture = picture_address(index, item.number, item.digest)
     return ListedItem(index, item.number, item.id, item.label or "", item.category or "", attributes, picture)
-
-
-def picture_address(index: int, number: int, digest: str) -> str:
-    """Where the picture of an item is; what is behind an address never changes, as the digest is part of it."""
-    return f"/pictures/{index}/{number}?v={digest[:20]}"
 
 
 def attributes_of(text: str) -> dict[str, str]:

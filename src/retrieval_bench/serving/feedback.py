@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_bench.core import BadImage, BenchError, printable
+from retrieval_bench.serving.changes import KeptJudgement
 from retrieval_bench.serving.decoding_pool import KeptPicture
 from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex
 from retrieval_bench.serving.service import Query, SearchService
@@ -48,14 +49,6 @@ class HitJudgement:
     right: bool
     column: str = ""
     label: str = ""
-
-
-@dataclass(frozen=True)
-class KeptJudgement:
-    """What was kept of a judgement. query_id: of the query in the manifest; "" where it is not in it, and why."""
-
-    query_id: str
-    why_not: str = ""
 
 
 class FeedbackLog:

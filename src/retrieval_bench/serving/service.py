@@ -15,7 +15,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Rows
 from retrieval_bench.indexing.items import Item
 from retrieval_bench.indexing.snapshot import Snapshot
-from retrieval_bench.serving.answers import Answer, ColumnAnswer, Hit, Question
+from retrieval_bench.serving.answers import Answer, ColumnAnswer, Hit, Question, picture_address
 from retrieval_bench.serving.column_search import FoundItems, search_column
 from retrieval_bench.serving.decoding_pool import DecodingPool
 from retrieval_bench.serving.joined_row import DEPTH, joined_row
@@ -351,7 +351,9 @@ def _by_id(
 def hit_of(index: int, item: Item, distance: float, columns: tuple[str, ...] = ()) -> Hit:
     """What a page or a client is told of an item."""
     attributes = {name: str(value) for name, value in item.attributes.items()}
-    return Hit(index, item.number, item.id, item.label or "", item.category or "", attributes, float(distance), columns)
+    picture = picture_address(index, item.number, item.digest)
+    said = item.id, item.label or "", item.category or "", attributes
+    return Hit(index, item.number, *said, float(distance), columns, picture)
 
 
 def turned_and_cropped(pixels: np.ndarray, question: Question) -> np.ndarray:
