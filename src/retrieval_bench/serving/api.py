@@ -317,9 +317,9 @@ def query_of(form: Form) -> Query:
 def question_of(form: Form) -> Question:
     """How a form searches; BenchError where a value is out of its range."""
     crop = None
-    if form.first("crop"):
+    if parts := form.all("crop"):
         try:
-            left, top, right, bottom = (float(part) for part in form.first("crop").split(","))
+            left, top, right, bottom = map(float, parts)
         except ValueError:
             raise BenchError("crop: write left,top,right,bottom as shares from 0 to 1") from None
         crop = left, top, right, bottom

@@ -30,9 +30,10 @@ from retrieval_bench.serving.changes import (
 )
 from retrieval_bench.serving.column_search import filtered
 from retrieval_bench.serving.decoding_pool import KeptPicture
-from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex
+from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex, SearchColumn
 from retrieval_bench.serving.service import EXTRACTION_S, SearchService
 from retrieval_bench.serving.uploads import UploadedFile
+from retrieval_bench.system.threads import mapped
 
 EVERYTHING = Filters()
 MOST_TEXT = 200
@@ -184,16 +185,16 @@ class Catalogue:
         known = self._digests()
         found: list[tuple[CandidatePicture, KeptPicture | None]] = []
         seen: dict[str, str] = {}
-        for file, own_id in zip(files, ids, strict=True):
-            try:
-                kept = self._service.pool.keep(file.data)
-            except BadImage as bad:
-                found.append((CandidatePicture(file.name[:MOST_TEXT], own_id, f"{bad.reason}: {bad.detail}"), None))
+        at_once = self._service.capacity.workers
+        for (file, own_id), kept in zip(zip(files, ids, strict=True), mapped(self._kept, files, at_once), strict=True):
+            if isinstance(kept, BadImage):
+                refused = f"{kept.reason}: {kept.detail}"
+                found.append((CandidatePicture(file.name[:MOST_TEXT], own_id, refused), None))
                 continue
             digest = hashlib.sha256(kept.encoded).hexdigest()
             name = own_id or f"added/{digest[:32]}"
             same = self._same(known, {digest, hashlib.sha256(file.data).hexdigest()})
-            near = () if same else self._near(kept)
+            near = () if same or said.allow_duplicates else self._near(kept)
             refused = ""
             if digest in seen:
                 refused = f"the same picture is sent twice, also as {seen[digest]!r}"
@@ -202,6 +203,12 @@ class Catalogue:
             seen.setdefault(digest, name)
             found.append((CandidatePicture(file.name[:MOST_TEXT], name, refused, (*same, *near)), kept))
         return found
+
+    def _kept(self, file: UploadedFile) -> KeptPicture | BadImage:
+        try:
+            return self._service.pool.keep(file.data)
+        except BadImage as bad:
+            return bad
 
     def _digests(self) -> Callable[[str], list[tuple[OpenIndex, Item]]]:
         snapshots = [(index, index.stored.snapshot()) for index in self._service.indexes]
@@ -215,8 +222,9 @@ class Catalogue:
         )
 
     def _near(self, kept: KeptPicture) -> tuple[Duplicate, ...]:
-        """The nearest item of each column, where that is so near that it may be the same picture."""
-        columns = [column for column in self._service.columns.values() if not column.method.comparable]
+        """The nearest item by each perceptual hash, or by the first method where there is none: it may be a copy."""
+        comparable = [column for column in self._service.columns.values() if not column.method.comparable]
+        columns = [column for column in comparable if _is_hash(column)] or comparable[:1]
         futures: list[Future[Any]] = [
             *self._service.queue.submit([one.method for one in columns], [kept.pixels] * len(columns))
         ]
@@ -228,16 +236,19 @@ class Catalogue:
                 continue
             ranking = snapshot.search(column.method.name, rows, 1)
             number, distance = int(ranking.indices[0, 0]), float(ranking.distances[0, 0])
-            hashed = column.method.distance == "hamming" and column.method.bytes_per_item == 8
-            if number < 0 or distance > (NEAR_BITS if hashed else 1e-6):
+            if number < 0 or distance > (NEAR_BITS if _is_hash(column) else 1e-6):
                 continue
             item = snapshot.item(number)
-            why = f"{column.key}: " + (f"{distance:g} of 64 bits differ" if hashed else "the same features")
+            why = f"{column.key}: " + (f"{distance:g} of 64 bits differ" if _is_hash(column) else "the same features")
             place = column.index.number, number
             if place in found:
                 why = f"{found[place].why}; {why}"
             found[place] = Duplicate(*place, item.id, item.label or "", why, False)
         return tuple(found.values())
+
+
+def _is_hash(column: SearchColumn) -> bool:
+    return column.method.distance == "hamming" and column.method.bytes_per_item == 8
 
 
 def listed(index: int, item: Any) -> ListedItem:

@@ -7,6 +7,7 @@ import json
 import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -82,11 +83,15 @@ class SearchClient:
         """A JPEG. address: as in a hit."""
         return self._send("GET", f"{address}{'&' if '?' in address else '?'}side={side}", b"", "")
 
+    def metrics(self) -> bytes:
+        """What Prometheus reads."""
+        return self._send("GET", "/metrics", b"", "")
+
     def _ask(
         self, method: str, path: str, kind: type[_Result], fields: Fields = (), files: Sequence[Path | bytes] = ()
     ) -> _Result:
         body, content_type = _multipart(fields, files) if method != "GET" else (b"", "")
-        return TypeAdapter(kind).validate_json(self._send(method, path, body, content_type))
+        return _adapter(kind).validate_json(self._send(method, path, body, content_type))
 
     def _send(self, method: str, path: str, body: bytes, content_type: str) -> bytes:
         headers = self._headers | ({"Content-Type": content_type} if content_type else {})
@@ -112,6 +117,11 @@ class SearchClient:
                 sentence = answer.reason
             raise ServiceRefused(answer.status, str(sentence), int(answer.headers.get("Retry-After", "0")))
         return content
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _fields(values: Mapping[str, Any]) -> Fields:
