@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -225,12 +224,11 @@ class Catalogue:
         """The nearest item by each perceptual hash, or by the first method where there is none: it may be a copy."""
         comparable = [column for column in self._service.columns.values() if not column.method.comparable]
         columns = [column for column in comparable if _is_hash(column)] or comparable[:1]
-        futures: list[Future[Any]] = [
-            *self._service.queue.submit([one.method for one in columns], [kept.pixels] * len(columns))
-        ]
+        methods = [one.method for one in columns]
+        described = self._service.queue.describe(methods, [kept.pixels] * len(columns), EXTRACTION_S)
         found: dict[tuple[int, int], Duplicate] = {}
-        for column, future in zip(columns, futures, strict=True):
-            rows = future.result(timeout=EXTRACTION_S).rows
+        for column, done in zip(columns, described, strict=True):
+            rows = done.rows
             snapshot = column.index.stored.snapshot()
             if not len(snapshot):
                 continue

@@ -91,7 +91,8 @@ class SearchClient:
         self, method: str, path: str, kind: type[_Result], fields: Fields = (), files: Sequence[Path | bytes] = ()
     ) -> _Result:
         body, content_type = _multipart(fields, files) if method != "GET" else (b"", "")
-        return _adapter(kind).validate_json(self._send(method, path, body, content_type))
+        kind_of_answer: Any = kind
+        return _adapter(kind_of_answer).validate_json(self._send(method, path, body, content_type))
 
     def _send(self, method: str, path: str, body: bytes, content_type: str) -> bytes:
         headers = self._headers | ({"Content-Type": content_type} if content_type else {})

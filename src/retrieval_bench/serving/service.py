@@ -7,7 +7,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -159,14 +158,14 @@ class SearchService:
         picture = self._picture(query)
         if picture is None and not query.item and not question.more:
             raise BenchError("nothing is searched for: send a picture, or name an item or items to find more of")
-        described: list[Future[DescribedQuery] | None] = [None] * len(columns)
+        described: list[DescribedQuery | None] = [None] * len(columns)
         size: tuple[int, int] | None = None
         word, notes = "", tuple[str, ...]()
         if picture is not None:
             encoded, recent, word = picture
             pixels, notes = self._decoded(encoded, recent, columns, question)
             milliseconds["decode"] = (time.perf_counter() - began) * 1e3
-            described = [*self._submit(columns, pixels)]
+            described = [*self._described(columns, pixels)]
             whole = next(iter(pixels.values()))
             size = whole.shape[1], whole.shape[0]
             if not word:
@@ -175,9 +174,9 @@ class SearchService:
         items = _Items(snapshots)
         found: dict[str, FoundItems] = {}
         answers = []
-        for column, future in zip(columns, described, strict=True):
+        for column, done in zip(columns, described, strict=True):
             snapshot = snapshots[column.index.number]
-            rows, spent = self._rows(column, snapshot, future, query)
+            rows, spent = self._rows(column, snapshot, done, query)
             with self._searching:
                 own = search_column(column.method, snapshot, rows, question, question.thresholds.get(column.key))
             found[column.key] = own
@@ -241,12 +240,10 @@ class SearchService:
             pixels[wanted] = turned_and_cropped(whole, question) if altered else whole
         return pixels, notes
 
-    def _submit(
-        self, columns: Sequence[SearchColumn], pixels: Mapping[int, np.ndarray]
-    ) -> list[Future[DescribedQuery]]:
+    def _described(self, columns: Sequence[SearchColumn], pixels: Mapping[int, np.ndarray]) -> list[DescribedQuery]:
         whole = next(iter(pixels.values()))
         each = [pixels.get(column.index.stored.decoding.wanted, whole) for column in columns]
-        return self.queue.submit([column.method for column in columns], each)
+        return self.queue.describe([column.method for column in columns], each, EXTRACTION_S)
 
     def known_query(self, index: int, row: int) -> bytes:
         """The encoded picture of a query of an index's dataset; raises NoSuchThing."""
@@ -256,11 +253,10 @@ class SearchService:
         return queries.images.read(row)
 
     def _rows(
-        self, column: SearchColumn, snapshot: Snapshot, future: Future[DescribedQuery] | None, query: Query
+        self, column: SearchColumn, snapshot: Snapshot, done: DescribedQuery | None, query: Query
     ) -> tuple[Rows | None, dict[str, float]]:
         """The row of the query by this column's method, and what it took."""
-        if future is not None:
-            done = future.result(timeout=EXTRACTION_S)
+        if done is not None:
             return done.rows, {"waited": done.waited_ms, "extract": done.extract_ms}
         item = snapshot.by_id(query.item) if query.item else None
         return None if item is None else stored_rows(snapshot, column.method, np.array([item.number])), {}
