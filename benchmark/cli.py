@@ -28,6 +28,7 @@ import benchmark.dedupe
 import benchmark.explain
 import benchmark.export
 import benchmark.slices
+import benchmark.serve
 import benchmark.train
 import benchmark.data  # noqa: F401
 # isort: on

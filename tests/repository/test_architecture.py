@@ -16,7 +16,8 @@ from tests.support.paths import ROOT
 HOME = Path(retrieval_bench.__file__).parent
 
 FLOORS = (
-    ("contracts", "explaining", "peer_benchmarks"),
+    ("peer_benchmarks", "serving"),
+    ("contracts", "explaining", "indexing"),
     ("experiment", "exporting"),
     ("methods", "training"),
     ("extractors",),

@@ -75,7 +75,7 @@ def fitted(spec: Spec, plan: Plan, train: Split, progress: Progress = silent) ->
     """One extractor after it has learned from `train`, or with what the cache has of that."""
     part = Part(spec, spec.build(plan.setup))
     with pinned(1):
-        _fit(part, _recipe(part, plan.setup, plan.decoding.key), train, plan.cache, part.name, progress)
+        fit_part(part, recipe_of(part, plan.setup, plan.decoding.key), train, plan.cache, part.name, progress)
     return part.extractor
 
 
@@ -91,9 +91,9 @@ def part_features(
 ) -> PartFeatures:
     """What one part makes of these splits, after learning what it has to learn from `train`. decoder: Decoding.key."""
     name = part.name if pipeline.method.plain else f"{pipeline.name}: {part.name}"
-    recipe = _recipe(part, setup, decoder)
+    recipe = recipe_of(part, setup, decoder)
     try:
-        fitted, fit_s = _fit(part, recipe, train, cache, name, progress)
+        fitted, fit_s = fit_part(part, recipe, train, cache, name, progress)
         learned_from = train.content if fitted != "nothing to learn" else None
         key = recipe_key(recipe | {"kind": "features", "learned_from": learned_from})
         devices = gpus(setup.device) if part.spec.entry.family == "deep" else []
@@ -158,7 +158,7 @@ def fit_join(
     return joining.seconds
 
 
-def _recipe(part: Part, setup: Setup, decoder: str) -> dict[str, Any]:
+def recipe_of(part: Part, setup: Setup, decoder: str) -> dict[str, Any]:
     """All that a feature depends on besides its image and what was learned."""
     own = Path(inspect.unwrap(part.spec.entry.build).__code__.co_filename)
     rooms = [file for room in FEATURE_ROOMS for file in (_HOME / room).rglob("*.py")]
@@ -178,7 +178,7 @@ def _recipe(part: Part, setup: Setup, decoder: str) -> dict[str, Any]:
     }
 
 
-def _fit(
+def fit_part(
     part: Part, recipe: Mapping[str, Any], train: Split, cache: FeatureCache, name: str, progress: Progress
 ) -> tuple[Fitted, float | None]:
     """Learn from train, or take from the cache what was learned from the same images; (how, seconds it took now)."""

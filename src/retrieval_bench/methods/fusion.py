@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Annotated, Protocol, Self
+from typing import Annotated, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -47,7 +47,8 @@ class Member:
 class Join(Protocol):
     """learns: `fit` is to be called before anything else. weights: what each member counts, once that is known.
 
-    comparable: the distances of two queries are on one scale.
+    comparable: the distances of two queries are on one scale. A join that learns also has the two methods of
+    `StoredJoin`.
     """
 
     distance: Distance
@@ -63,6 +64,17 @@ class Join(Protocol):
 
     def searcher(self, gallery: Bundle, build: Callable[[str, np.ndarray], Searcher]) -> Searcher:
         """Over what `combine` gave. build: (name, features) -> the searcher of that one array."""
+
+
+@runtime_checkable
+class StoredJoin(Protocol):
+    """A join whose learning can be kept in a file and brought back."""
+
+    def learned_arrays(self) -> dict[str, np.ndarray]:
+        """What `fit` left behind, by name."""
+
+    def restore(self, members: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
+        """Take the place of `fit`. members: their names, in the order in which they were fitted."""
 
 
 def as_vectors(member: Member) -> np.ndarray:
@@ -112,6 +124,14 @@ class Scores:
         chosen = tuned(similarities, labels, queries)
         self.weights = {member.name: float(weight) for member, weight in zip(members, chosen, strict=True)}
         return self
+
+    def learned_arrays(self) -> dict[str, np.ndarray]:
+        scales = [self.scales_[name] for name in self.weights]
+        return {"weights": np.array(list(self.weights.values())), "scales": np.array(scales)}
+
+    def restore(self, members: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
+        self.weights = dict(zip(members, arrays["weights"].tolist(), strict=True))
+        self.scales_ = dict(zip(members, arrays["scales"].tolist(), strict=True))
 
     def combine(self, members: Sequence[Member]) -> dict[str, np.ndarray]:
         scaled = [
@@ -183,6 +203,18 @@ class Concatenation:
         self.axes_ = {member.name: principal_axes(self._rows(member), self.dims, self.level) for member in members}
         self.weights = {member.name: 1 / len(members) for member in members}
         return self
+
+    def learned_arrays(self) -> dict[str, np.ndarray]:
+        kept = [(f"mean {place}", f"axes {place}") for place in range(len(self.axes_))]
+        return {
+            name: array
+            for names, own in zip(kept, self.axes_.values(), strict=True)
+            for name, array in zip(names, own, strict=True)
+        }
+
+    def restore(self, members: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
+        self.axes_ = {name: (arrays[f"mean {place}"], arrays[f"axes {place}"]) for place, name in enumerate(members)}
+        self.weights = {name: 1 / len(members) for name in members}
 
     def combine(self, members: Sequence[Member]) -> dict[str, np.ndarray]:
         parts = []

@@ -1,0 +1,199 @@
+"""Pictures to the rows of all methods, as a stream: each is read, decoded and described by every part once, and let go.
+
+Parts that several methods share describe a picture once. Features that the cache knows are taken from there, and a
+picture of which it knows all is not decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from retrieval_bench.core import BadImage, Images
+from retrieval_bench.experiment.extraction import CHUNK, checked
+from retrieval_bench.experiment.features import recipe_of
+from retrieval_bench.images.decoding import Decoding, decoded
+from retrieval_bench.methods.pipeline import Part, Pipeline
+from retrieval_bench.system.cache import FeatureCache, recipe_key
+from retrieval_bench.system.threads import mapped
+
+AT_ONCE = 32
+"""Pictures that a thread takes at once: the cache is asked once for all of them."""
+STORE_EVERY = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Incoming:
+    """A picture that is to be described. facts: what is known of it, for whoever asked. Two ways to its pixels:
+
+    read: its bytes; digest: sha256 of them, None for who reads it. picture: (h, w, 3) uint8, where there are no bytes.
+    """
+
+    facts: Any
+    read: Callable[[], bytes] | None = None
+    digest: Callable[[], str] | None = None
+    picture: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class DescribedPicture:
+    """One picture: its digest and, of every method in turn, the row of each of its arrays; or why it cannot be used."""
+
+    incoming: Incoming
+    digest: str = ""
+    rows: tuple[np.ndarray, ...] = ()
+    bad: BadImage | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+class Describer:
+    """Describes pictures by all methods of an index.
+
+    Args:
+        pipelines: that have learned.
+        decoding: how bytes become pixels.
+        threads: how many pictures are worked on at a time.
+        cache: where features are looked up and kept.
+        keys: by name of the part, under which key the cache keeps its features.
+    """
+
+    def __init__(
+        self,
+        pipelines: Sequence[Pipeline],
+        decoding: Decoding,
+        threads: int,
+        cache: FeatureCache | None = None,
+        keys: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._parts: dict[str, Part] = {part.name: part for pipeline in pipelines for part in pipeline.parts}
+        self._order = [part.name for pipeline in pipelines for part in pipeline.parts]
+        self._decoding, self._threads, self._keys = decoding, threads, keys
+        self._cache = cache if cache is not None and cache.root is not None else None
+        self._chunk = max(CHUNK, *(getattr(part.extractor, "chunk", CHUNK) for part in self._parts.values()))
+        self.notes: Counter[str] = Counter()
+
+    def stream(self, incoming: Iterable[Incoming]) -> Iterator[DescribedPicture]:
+        """Describe pictures in their order; a few of them are in memory at a time."""
+        unstored: dict[str, dict[str, np.ndarray]] = {name: {} for name in self._parts}
+        waiting = iter(incoming)
+        size = max(AT_ONCE, self._chunk)
+        chunks = iter(lambda: list(itertools.islice(waiting, size)), [])
+        try:
+            for found, new in mapped(self._described, chunks, self._threads):
+                for name, features in new.items():
+                    unstored[name] |= features
+                    if len(unstored[name]) >= STORE_EVERY:
+                        self._store(name, unstored)
+                for one in found:
+                    self.notes.update(one.notes)
+                yield from found
+        finally:
+            for name in self._parts:
+                self._store(name, unstored)
+
+    def _store(self, name: str, unstored: dict[str, dict[str, np.ndarray]]) -> None:
+        if self._cache is not None and unstored[name]:
+            self._cache.put(self._keys[name], unstored[name])
+            unstored[name] = {}
+
+    def _described(self, some: Sequence[Incoming]) -> tuple[list[DescribedPicture], dict[str, dict[str, np.ndarray]]]:
+        """What became of each picture, in order, and what the cache did not know, by part and digest."""
+        found: list[DescribedPicture] = []
+        new: dict[str, dict[str, np.ndarray]] = {name: {} for name in self._parts}
+        known: dict[str, dict[str, np.ndarray]] = {name: {} for name in self._parts}
+        if self._cache is not None:
+            digests = [digest for one in some if (digest := _digest_of(one))]
+            known = {name: self._cache.get(self._keys[name], digests) for name in self._parts}
+        for start in range(0, len(some), self._chunk):
+            found += self._few(some[start : start + self._chunk], known, new)
+        return found, new
+
+    def _few(
+        self,
+        some: Sequence[Incoming],
+        known: Mapping[str, Mapping[str, np.ndarray]],
+        new: dict[str, dict[str, np.ndarray]],
+    ) -> list[DescribedPicture]:
+        found: list[DescribedPicture] = []
+        pictures: list[np.ndarray] = []
+        place: dict[int, int] = {}
+        for number, one in enumerate(some):
+            digest, notes = "", tuple[str, ...]()
+            try:
+                if self._cache is not None:
+                    digest = _digest_of(one)
+                if not digest or not all(digest in of_part for of_part in known.values()):
+                    pixels, digest, notes = self._pixels(one, digest)
+                    pixels.flags.writeable = False
+                    place[number] = len(pictures)
+                    pictures.append(pixels)
+            except BadImage as bad:
+                found.append(DescribedPicture(one, bad=bad))
+                continue
+            found.append(DescribedPicture(one, digest, (), None, notes))
+        features: dict[str, np.ndarray] = {}
+        if pictures:
+            for name, part in self._parts.items():
+                distance = part.extractor.distance
+                features[name] = checked(part.extractor.transform(pictures), len(pictures), distance)
+        for number, done in enumerate(found):
+            if done.bad is not None:
+                continue
+            rows = {}
+            for name in self._parts:
+                if number in place:
+                    rows[name] = features[name][place[number]]
+                    new[name][done.digest] = rows[name]
+                else:
+                    rows[name] = known[name][done.digest]
+            own = tuple(rows[name] for name in self._order)
+            found[number] = DescribedPicture(done.incoming, done.digest, own, None, done.notes)
+        return found
+
+    def _pixels(self, one: Incoming, digest: str) -> tuple[np.ndarray, str, tuple[str, ...]]:
+        if one.read is None:
+            assert one.picture is not None
+            return one.picture.copy(), digest or _digest_of(one), ()
+        data = one.read()
+        if not digest:
+            digest = one.digest() if one.digest is not None else hashlib.sha256(data).hexdigest()
+        pixels, notes = decoded(data, self._decoding)
+        return pixels, digest, notes
+
+
+def _digest_of(one: Incoming) -> str:
+    """What identifies a picture; "" where it cannot be read."""
+    if one.digest is not None:
+        return one.digest()
+    try:
+        if one.read is not None:
+            return hashlib.sha256(one.read()).hexdigest()
+    except BadImage:
+        return ""
+    assert one.picture is not None
+    return hashlib.sha256(repr(one.picture.shape).encode() + one.picture.tobytes()).hexdigest()
+
+
+def of_images(images: Images, row: int, facts: Any) -> Incoming:
+    """One image of a split; its digest is asked for where the bytes are not what identifies it."""
+    return Incoming(facts, lambda: images.read(row), lambda: images.digest(row))
+
+
+def cache_keys(
+    pipelines: Sequence[Pipeline], setup: Any, decoding: Decoding, learned_from: Mapping[str, str | None]
+) -> dict[str, str]:
+    """Name of a part -> the key under which a run keeps its features. learned_from: by the same names."""
+    return {
+        part.name: recipe_key(
+            recipe_of(part, setup, decoding.key) | {"kind": "features", "learned_from": learned_from[part.name]}
+        )
+        for pipeline in pipelines
+        for part in pipeline.parts
+    }

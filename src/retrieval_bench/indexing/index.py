@@ -1,0 +1,458 @@
+"""An index on disk, opened: its methods, its moments, and what changes it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from retrieval_bench.core import DISTRACTOR, BadImage, BenchError, Dataset, Setup, Split, printable
+from retrieval_bench.images.decoding import Decoding
+from retrieval_bench.images.formats import HEAD, format_of
+from retrieval_bench.images.reading import ImageFiles, paths_of
+from retrieval_bench.indexing.describing import DescribedPicture, Describer, Incoming, of_images
+from retrieval_bench.indexing.description import Description, judged_path, plain, read_description, read_file
+from retrieval_bench.indexing.feature_files import (
+    Appending,
+    FeatureFiles,
+    drop_other_generations,
+    kept_as,
+    sync_folder,
+)
+from retrieval_bench.indexing.items import ITEMS_FILE, Item, ItemTable, Operation, item_check
+from retrieval_bench.indexing.methods import IndexedMethod, setup_of
+from retrieval_bench.indexing.snapshot import Searches, Snapshot
+from retrieval_bench.registry import DATASETS, parse
+from retrieval_bench.system.cores import usable_cores
+from retrieval_bench.system.files import write_whole
+from retrieval_bench.system.locks import Taken, held
+from retrieval_bench.system.progress import Progress, silent
+from retrieval_bench.system.timing import pinned
+
+LOCK_FILE = "lock"
+PICTURES = "pictures"
+TAKEN = "its id is in the index already"
+"""Why a picture is not added, for `Added.refused`."""
+_TRIES = 20
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
+
+
+@dataclass(frozen=True, eq=False)
+class NewItem:
+    """A picture to add. One of picture, encoded and path says where its pixels are.
+
+    Args:
+        id: not that of an item which is there.
+        picture: (h, w, 3) uint8 RGB, upright.
+        encoded: the bytes of a JPEG or PNG file, which are kept in the folder `pictures`; they should have been encoded
+            anew, so that nothing but pixels is in them. Where `picture` is given too, that is described.
+        label: what it shows; None: nobody knows.
+        category: of the label.
+        attributes: what else is known of it.
+        path: its file. Without picture and bytes it is read from there.
+        digest: sha256 of the file that it came from; None: of `encoded`, or else of what is read.
+    """
+
+    id: str
+    picture: np.ndarray | None = None
+    encoded: bytes | None = None
+    label: str | None = None
+    category: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    path: Path | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of pictures. numbers: of the items that they are now. operation: None where none was added.
+
+    refused: reason -> ids of those that were not added. notes: what decoding did to how many.
+    """
+
+    numbers: tuple[int, ...]
+    operation: int | None
+    refused: Mapping[str, tuple[str, ...]]
+    notes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedQueries:
+    """The queries of the dataset that an index was built of, asked when it was built.
+
+    Args:
+        ids: (q,) of the queries.
+        numbers: (q, k) items found, nearest first, -1 where there are fewer.
+        distances: (q, k) float32.
+        right: (q, k) bool, whether the item shows what the query shows.
+        n_relevant: (q,) int64, how many items do.
+    """
+
+    ids: np.ndarray
+    numbers: np.ndarray
+    distances: np.ndarray
+    right: np.ndarray
+    n_relevant: np.ndarray
+
+
+class StoredIndex:
+    """An index, opened. Safe to use from several threads.
+
+    Attributes:
+        folder: where it lies.
+        methods: in the order in which they were named.
+        description: all that index.json says.
+        dataset_spec: of the dataset that it was built of.
+        data_root: of that dataset; None: it needs none.
+        decoding: how pictures that are added or searched for are decoded.
+    """
+
+    def __init__(self, folder: Path, description: Description, setup: Setup, lock: contextlib.ExitStack | None) -> None:
+        """Use `open`."""
+        self.folder, self.description, self.setup = folder, description, setup
+        self.dataset_spec, self.data_root = description.dataset, description.data_root
+        self.decoding = Decoding(description.max_pixels, description.wanted)
+        self.methods = tuple(IndexedMethod(folder, description, n, setup) for n in range(len(description.methods)))
+        self._lock = lock
+        self._items = ItemTable(folder / ITEMS_FILE, writable=False)
+        self._writer: ItemTable | None = None
+        self._searches = Searches()
+        self._last: Snapshot | None = None
+        self._refreshing, self._changing = threading.RLock(), threading.RLock()
+
+    @classmethod
+    def open(
+        cls, folder: Path, setup: Setup | None = None, *, writable: bool = False, check_recipe: bool = True
+    ) -> StoredIndex:
+        """Open an index.
+
+        Args:
+            folder: where it lies.
+            setup: weights, device and threads of the methods. None: as it was built, on all cores of this process.
+            writable: it will be changed; no other process may then open it so. Others may read it meanwhile.
+            check_recipe: build every method now, and refuse what would describe pictures in another way. Else that is
+                done when a method is used first.
+
+        Returns:
+            The index; `close` it, or use it in a `with` block.
+
+        Raises:
+            BenchError: There is none, it is damaged, another process changes it, or a method is of another recipe.
+        """
+        description = read_description(folder)
+        chosen = setup_of(description, setup, usable_cores())
+        with contextlib.ExitStack() as stack:
+            if writable:
+                try:
+                    stack.enter_context(held(folder / LOCK_FILE))
+                except Taken:
+                    raise BenchError(
+                        f"{printable(folder)}: another process is changing this index; wait until it has finished"
+                    ) from None
+                except OSError as error:
+                    raise BenchError(f"{printable(folder)}: cannot be changed ({error.strerror})") from None
+            index = cls(folder, description, chosen, stack.pop_all())
+        try:
+            if writable:
+                index._prepare_to_write()
+            index.snapshot()
+            if check_recipe:
+                for method in index.methods:
+                    _ = method.pipeline
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the files go, and the lock."""
+        self._items.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def method(self, name: str) -> IndexedMethod:
+        """The method of this text or name. BenchError where there is none."""
+        for method in self.methods:
+            if name in (method.text, method.name):
+                return method
+        known = ", ".join(method.text for method in self.methods)
+        raise BenchError(f"{printable(self.folder)} has no method {name!r}; it has {known}")
+
+    def snapshot(self) -> Snapshot:
+        """What the index holds now; cheap where nothing has changed, whoever changed it.
+
+        Raises:
+            BenchError: A file is damaged, or missing.
+        """
+        with self._refreshing:
+            for _ in range(_TRIES):
+                last = self._last
+                state = self._items.state(None if last is None else last.state)
+                if last is not None and state is last.state:
+                    return last
+                files = FeatureFiles(self.folder, self.description, state.generation)
+                try:
+                    arrays: list[list[np.ndarray]] = [[] for _ in self.methods]
+                    for method, array, facts in files.arrays:
+                        arrays[method].append(files.mapped(method, array, facts, state.rows))
+                except FileNotFoundError as error:
+                    missing = error.filename
+                    continue  # another generation has taken the place of this one meanwhile
+                self._last = Snapshot(self._items, state, self.methods, arrays, self._searches)
+                return self._last
+        raise BenchError(f"{printable(missing)} is missing; the index is damaged: build it again")
+
+    def add(self, items: Iterable[NewItem], progress: Progress = silent) -> Added:
+        """Describe pictures by every method and add them: all that can be used in one operation, or nothing.
+
+        Args:
+            items: what to add.
+            progress: called often; total is 0 where nobody knows how many there are.
+
+        Returns:
+            What became of them.
+
+        Raises:
+            BenchError: It is not open for writing, or cannot be written; nothing was added then.
+        """
+        total = len(items) if isinstance(items, Sequence) else 0
+        return self._add((_incoming(one) for one in items), total, progress)
+
+    def add_split(self, split: Split, dataset: Dataset, progress: Progress = silent) -> Added:
+        """Add the images of a split, with the names that the dataset has for its labels; else as `add`."""
+        incoming = (of_images(split.images, row, item) for row, item in enumerate(items_of(split, dataset)))
+        return self._add(incoming, len(split), progress)
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Remove items: none of them is found any more, by any method. What they are is kept until `compact`.
+
+        Args:
+            ids: of the items, at least one.
+
+        Returns:
+            The number of the operation, for `undo`.
+
+        Raises:
+            BenchError: An id is unknown; nothing was removed then.
+        """
+        with self._changing:
+            return self._written().remove(list(ids))
+
+    def undo(self, operation: int) -> int:
+        """Undo an operation: what it added is removed, what it removed is there again.
+
+        Args:
+            operation: its number; of an undo, too.
+
+        Returns:
+            The number of the operation that this is.
+
+        Raises:
+            BenchError: There is no such operation, it was undone, or nothing of it is left.
+        """
+        with self._changing:
+            return self._written().undo(operation)
+
+    def operations(self, last: int = 100) -> list[Operation]:
+        """The last operations, the oldest of them first."""
+        return self._items.operations(last)
+
+    def judged(self, method: str) -> JudgedQueries | None:
+        """What the dataset's own queries found when the index was built; None where they were not asked."""
+        name = judged_path(self.method(method).number)
+        if name not in self.description.files:
+            return None
+        return JudgedQueries(**read_file(self.folder, name, self.description.files[name]))
+
+    def dataset(self) -> Dataset:
+        """The dataset that the index was built of, read again; its images have the ids of the items."""
+        found: Dataset = parse(DATASETS, self.dataset_spec).build(
+            None if self.data_root is None else Path(self.data_root)
+        )
+        return found
+
+    def read(self, item: Item) -> bytes:
+        """The bytes of an item's picture: its copy in the index, or the file that it came from.
+
+        Raises:
+            BadImage: It cannot be read; or it came from no file, and lies only in the dataset.
+        """
+        if item.picture is not None:
+            return ImageFiles([self.folder / PICTURES / item.picture]).read(0)
+        if item.path is None:
+            raise BadImage("no file", "it was added without a file; the dataset has it")
+        return ImageFiles([item.path]).read(0)
+
+    def _add(self, incoming: Iterable[Incoming], total: int, progress: Progress) -> Added:
+        with self._changing:
+            writer = self._written()
+            state = self.snapshot().state
+            refused: dict[str, list[str]] = {}
+            describer = Describer([method.pipeline for method in self.methods], self.decoding, self.setup.threads)
+            files = FeatureFiles(self.folder, self.description, state.generation)
+            try:
+                appending = Appending(files, state.rows)
+            except OSError as error:
+                raise self._unwritable(error) from None
+            with contextlib.closing(appending):
+                try:
+                    found = list(self._appended(incoming, describer, appending, refused, total, progress))
+                    appending.sync()
+                except BaseException as error:
+                    appending.take_back()
+                    if isinstance(error, OSError):
+                        raise self._unwritable(error) from None
+                    raise
+            if not found:
+                return Added((), None, _frozen(refused))
+            operation, numbers = writer.add(found)  # from here on the rows may count: nobody takes them back
+            return Added(tuple(numbers), operation, _frozen(refused), dict(describer.notes))
+
+    def _appended(
+        self,
+        incoming: Iterable[Incoming],
+        describer: Describer,
+        appending: Appending,
+        refused: dict[str, list[str]],
+        total: int,
+        progress: Progress,
+    ) -> Iterator[tuple[Item, bytes]]:
+        """Each item that is described and written, with its checksum."""
+        seen: set[str] = set()
+        with pinned(1):
+            for done, one in enumerate(describer.stream(self._fresh(incoming, seen, refused)), 1):
+                progress("describing", done, total)
+                new: tuple[Item, bytes | None] = one.incoming.facts
+                if one.bad is not None:
+                    refused.setdefault(one.bad.reason, []).append(new[0].id)
+                    continue
+                yield self._one_appended(one, new, appending)
+
+    def _one_appended(
+        self, one: DescribedPicture, new: tuple[Item, bytes | None], appending: Appending
+    ) -> tuple[Item, bytes]:
+        item, encoded = new
+        item = replace(item, digest=item.digest or one.digest)
+        if encoded is not None:
+            item = replace(item, picture=self._keep(encoded))
+        rows = rows_kept(one, self.description)
+        appending.append([row[None] for row in rows])
+        return item, item_check(item, rows)
+
+    def _fresh(self, incoming: Iterable[Incoming], seen: set[str], refused: dict[str, list[str]]) -> Iterator[Incoming]:
+        """Those whose id nobody has yet."""
+        for one in incoming:
+            facts = one.facts if isinstance(one.facts, tuple) else (one.facts, None)
+            name = facts[0].id
+            if name in seen or self._items.live_numbers([name]):
+                refused.setdefault(TAKEN, []).append(name)
+                continue
+            seen.add(name)
+            yield replace(one, facts=facts)
+
+    def _keep(self, encoded: bytes) -> str:
+        """Keep the bytes of a picture -> the name of its file."""
+        name = hashlib.sha256(encoded).hexdigest() + _SUFFIXES[format_of(encoded[:HEAD])]
+        file = self.folder / PICTURES / name
+        if not file.exists():
+            write_whole(file, encoded, "another folder")
+            sync_folder(file.parent)
+        return name
+
+    def _prepare_to_write(self) -> None:
+        """Clear away what a process left that died while it wrote."""
+        self._writer = ItemTable(self.folder / ITEMS_FILE, writable=True)
+        state = self.snapshot().state
+        drop_other_generations(self.folder, state.generation)
+
+    def _written(self) -> ItemTable:
+        if self._writer is None:
+            raise BenchError(f"{printable(self.folder)} is open for reading; open it with writable=True")
+        return self._writer
+
+    def _unwritable(self, error: OSError) -> BenchError:
+        return BenchError(f"{printable(self.folder)}: cannot be written ({error.strerror}); nothing was added")
+
+
+def rows_kept(one: DescribedPicture, description: Description) -> list[np.ndarray]:
+    """The rows of a described picture as they lie in the files."""
+    facts = [array for method in description.methods for array in method.arrays]
+    return [kept_as(row[None], array)[0] for row, array in zip(one.rows, facts, strict=True)]
+
+
+def items_of(split: Split, dataset: Dataset) -> Iterator[Item]:
+    """The images of a split as items that have no number yet."""
+    paths = paths_of(split.images)
+    for row, name in enumerate(split.ids):
+        labels = _named(split.labels[row], split.other_labels, row, dataset.label_names)
+        categories: tuple[str, ...] = ()
+        if split.categories is not None:
+            categories = _named(split.categories[row], split.other_categories, row, dataset.category_names)
+        yield Item(
+            0,
+            name,
+            labels[0] if labels else None,
+            categories[0] if categories else None,
+            labels[1:],
+            categories[1:],
+            {key: plain(column[row]) for key, column in split.attributes.items()},
+            "",
+            None if paths is None else Path(os.path.abspath(paths[row])),
+        )
+
+
+def _named(first: Any, others: np.ndarray | None, row: int, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of all labels of an image; none of a distractor."""
+    numbers = [int(first), *(() if others is None else others[row].tolist())]
+    return tuple(names[number] for number in numbers if number >= 0 and names[number] != DISTRACTOR)
+
+
+def _incoming(new: NewItem) -> Incoming:
+    if new.encoded is not None and format_of(new.encoded[:HEAD]) not in _SUFFIXES:
+        raise BenchError(f"{new.id}: an index keeps pictures as JPEG or PNG alone; encode it so")
+    digest = new.digest
+    if digest is None and new.encoded is not None:
+        digest = hashlib.sha256(new.encoded).hexdigest()
+    item = Item(
+        0,
+        new.id,
+        new.label,
+        new.category,
+        attributes=plain(new.attributes),
+        digest=digest or "",
+        path=None if new.path is None else Path(os.path.abspath(new.path)),
+    )
+    facts = item, new.encoded
+    if new.picture is not None:
+        return Incoming(facts, picture=new.picture)
+    if new.encoded is not None:
+        encoded = new.encoded
+        return Incoming(facts, lambda: encoded)
+    if new.path is None:
+        raise BenchError(f"{new.id}: there is no picture; give its pixels, its bytes or its file")
+    images = ImageFiles([new.path])
+    return Incoming(facts, lambda: images.read(0))
+
+
+def _frozen(refused: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    return {reason: tuple(ids) for reason, ids in refused.items()}
