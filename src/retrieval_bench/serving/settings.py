@@ -20,6 +20,8 @@ class ServingSettings:
         keep: keep pictures that are sent, encoded anew, in the folder of feedback.
         feedback: where judgements are kept.
         title: shown by pages.
+        record: shown beside the search; None: there is none.
+        record_root: where its dataset lies now, if it was moved.
     """
 
     guarded: Guarded = field(default_factory=Guarded)
@@ -28,3 +30,5 @@ class ServingSettings:
     keep: bool = False
     feedback: Path = Path("feedback")
     title: str = "retrieval_bench"
+    record: Path | None = None
+    record_root: Path | None = None
