@@ -137,6 +137,7 @@ def serve_command(
                 upload=UploadLimits(bytes=round(max_upload * 2**20)),
                 keep=keep,
                 feedback=feedback,
+                record=opened.record,
             )
             address = running.address_of(listener) + (f"?token={shown_token}" if shown_token else "")
             sys.setswitchinterval(0.001)  # a request waits so long for its turn while a method computes in Python

@@ -20,6 +20,7 @@ class ServingSettings:
         keep: keep pictures that are sent, encoded anew, in the folder of feedback.
         feedback: where judgements are kept.
         title: shown by pages.
+        record: the record that is served, for pages that show it; None: none was named.
     """
 
     guarded: Guarded = field(default_factory=Guarded)
@@ -28,3 +29,4 @@ class ServingSettings:
     keep: bool = False
     feedback: Path = Path("feedback")
     title: str = "retrieval_bench"
+    record: Path | None = None
