@@ -35,6 +35,7 @@ def main() -> None:
         "keep": _keep,
         "show": _show,
     }
+    channel.send({"ready": True})
     while True:
         try:
             header, payloads = channel.receive()

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -27,6 +27,8 @@ LOOK_EVERY_S = 0.05
 BYTES_A_PIXEL = 20
 """That decoding may take at its highest: RGBA, the white below it, both joined, RGB, and Pillow's own lines."""
 SMALLEST_BYTES = 256 << 20
+START_S = 60.0
+"""For a child to load its libraries."""
 _CODE = "from retrieval_bench.serving.decoding_child import main; main()"
 
 
@@ -41,14 +43,17 @@ class KeptPicture:
 
 @dataclass(eq=False)
 class _Child:
-    """deadline: when its work must be done, by time.monotonic; None while it has none. ended: why it was ended."""
+    """deadline: when its work must be done, by time.monotonic; None while it has none. ended: why it was ended.
+
+    ready: it has told that it has loaded what it needs.
+    """
 
     process: subprocess.Popen[bytes]
     channel: Channel
     shared: int | None
     deadline: float | None = None
     ended: BadImage | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    ready: bool = False
 
 
 class DecodingPool:
@@ -104,6 +109,10 @@ class DecodingPool:
             raise BadImage("empty file", "the file holds no byte")
         child = self._idle.get()
         try:
+            if not child.ready:
+                child.deadline = time.monotonic() + START_S
+                child.channel.receive()
+                child.ready = True
             child.deadline = time.monotonic() + self.seconds
             child.channel.send({"do": do, "how": {"max_pixels": self.max_pixels, **(how or {})}}, [data])
             header, payloads = child.channel.receive()

@@ -42,6 +42,7 @@ MOST_OVERHEAD_MS = 5.0
 LEAST_THROUGHPUT = 0.9
 """Of the bulk rate, at AT_ONCE searches."""
 AT_ONCE = 4
+IN_A_TURN = 10
 ROUNDS = 3
 """Of bulk and searches in turns."""
 _READY = re.compile(r"ready: (http://\S+)")
@@ -128,18 +129,26 @@ def served(arguments: Sequence[str]) -> Iterator[SearchClient]:
 def one_by_one(
     client: SearchClient, index: OpenIndex, method: IndexedMethod, pictures: Sequence[bytes]
 ) -> tuple[float, float]:
-    """Median milliseconds of one query, without the service and by it, in turns: so both have the same neighbours."""
+    """Median milliseconds of one query, without the service and by it, in turns of some: in the same conditions."""
     snapshot = index.stored.snapshot()
-    alone, asked = [], []
+
+    def alone(picture: bytes) -> None:
+        snapshot.search(method.name, method.describe([decode(picture)]), 10)
+
+    def asked(picture: bytes) -> None:
+        client.search(picture, methods=method.name, joined=False)
+
+    spent: dict[str, list[float]] = {"alone": [], "asked": []}
     with pinned(1):  # as the service describes a picture
-        for picture in [*pictures[:3], *pictures]:
-            began = time.perf_counter()
-            snapshot.search(method.name, method.describe([decode(picture)]), 10)
-            between = time.perf_counter()
-            client.search(picture, methods=method.name, joined=False)
-            alone.append(between - began)
-            asked.append(time.perf_counter() - between)
-    return median(alone[3:]) * 1e3, median(asked[3:]) * 1e3
+        for start in range(0, len(pictures), IN_A_TURN):
+            for name, answer in (("alone", alone), ("asked", asked)):
+                time.sleep(0.05)  # so that neither begins with what the other left of its share of a busy machine
+                answer(pictures[start])
+                for picture in pictures[start : start + IN_A_TURN]:
+                    began = time.perf_counter()
+                    answer(picture)
+                    spent[name].append((time.perf_counter() - began) * 1e3)
+    return median(spent["alone"]), median(spent["asked"])
 
 
 def bulk_rate(index: OpenIndex, method: IndexedMethod, pictures: int, threads: int) -> float:

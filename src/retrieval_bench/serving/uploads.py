@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -106,10 +107,31 @@ async def read_form(request: Request, limits: UploadLimits) -> Form:
     return form
 
 
+class _MemoryFile(UploadFile):
+    """A file in memory, without a change of threads for each of its calls."""
+
+    async def write(self, data: bytes) -> None:
+        self.file.write(data)
+
+    async def read(self, size: int = -1) -> bytes:
+        return self.file.read(size)
+
+    async def seek(self, offset: int) -> None:
+        self.file.seek(offset)
+
+    async def close(self) -> None:
+        self.file.close()
+
+
 class _InMemory(MultiPartParser):
     """Uploads stay in memory: the cap is so small that nothing of strangers needs to touch a disk."""
 
-    spool_max_size = 1 << 40
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        part = self._current_part
+        if part.file is not None:
+            part.file.file.close()
+            part.file = _MemoryFile(io.BytesIO(), filename=part.file.filename, headers=part.file.headers)
 
 
 async def _multipart(request: Request, pieces: AsyncGenerator[bytes, None], limits: UploadLimits, form: Form) -> None:
