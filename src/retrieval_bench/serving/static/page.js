@@ -45,16 +45,24 @@ document.addEventListener("change", (event) => {
 
 // --- parts of the page in place of the whole ---------------------------------------------------------------------------
 
+let shown = location.pathname + location.search, last = 0;
+
 function go(address, keep) {
+  const turn = ++last;
+  shown = address;
   working("Searching…");
   htmx.ajax("GET", address, { target: "#main", select: "#main", swap: "outerHTML" }).then(() => {
+    if (turn !== last) return;  // another one was asked for meanwhile
     if (!keep) history.pushState({}, "", address);
     working("");
     ready();
   });
 }
 
-window.addEventListener("popstate", () => go(location.pathname + location.search, true));
+window.addEventListener("popstate", () => {
+  const address = location.pathname + location.search;
+  if (address !== shown) go(address, true);  // else only the place in the page is another
+});
 
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a");
@@ -105,7 +113,8 @@ document.addEventListener("change", (event) => {
     const address = new URLSearchParams(location.search);
     if (event.target.value === event.target.max) address.delete(event.target.name);
     else address.set(event.target.name, event.target.value);
-    history.replaceState({}, "", "/?" + address);
+    shown = "/?" + address;
+    history.replaceState({}, "", shown);
   } else if (event.target.form?.id === "controls") event.target.form.requestSubmit();
 });
 
