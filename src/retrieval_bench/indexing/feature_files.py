@@ -72,10 +72,12 @@ class Appending:
         try:
             for method, array, facts in files.arrays:
                 path = files.path(method, array)
-                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.parent.is_dir():
+                    path.parent.mkdir(parents=True)
                 file = open(path, "r+b" if path.exists() else "x+b", buffering=0)  # noqa: SIM115 - closed by `close`
                 self._open.append(file)
-                file.truncate(rows * facts.row_bytes)
+                if file.seek(0, os.SEEK_END) > rows * facts.row_bytes:  # Windows cuts no file that is mapped
+                    file.truncate(rows * facts.row_bytes)
                 file.seek(rows * facts.row_bytes)
         except OSError:
             self.close()
@@ -103,9 +105,10 @@ class Appending:
                 file.truncate(self._rows * facts.row_bytes)
 
     def close(self) -> None:
-        """Close the files."""
-        for file in self._open:
-            file.close()
+        """Close the files, each, whatever becomes of the others."""
+        with contextlib.ExitStack() as stack:
+            for file in self._open:
+                stack.callback(file.close)
 
 
 def sync_folder(folder: Path) -> None:

@@ -31,6 +31,7 @@ from retrieval_bench.methods.fusion import StoredJoin
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.system.cache import code_version
+from retrieval_bench.system.device import gpu_is_there
 
 log = logging.getLogger("retrieval_bench")
 
@@ -63,7 +64,7 @@ class IndexedMethod:
     """
 
     def __init__(self, folder: Path, description: Description, number: int, setup: Setup) -> None:
-        self._folder, self._description, self._setup = folder, description, setup
+        self.folder, self._description, self._setup = folder, description, setup
         self.number = number
         self.facts: MethodFacts = description.methods[number]
         self.name, self.text, self.family = self.facts.name, self.facts.text, self.facts.family
@@ -114,13 +115,8 @@ class IndexedMethod:
 
     def features(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What each part makes of these pictures, as in `MethodFacts.arrays`."""
-        pipeline = self.pipeline
-        for picture in pictures:
-            picture.flags.writeable = False
-        return [
-            checked(part.extractor.transform(pictures), len(pictures), part.extractor.distance)
-            for part in pipeline.parts
-        ]
+        pipeline, seen = self.pipeline, [unwritable(picture) for picture in pictures]
+        return [checked(part.extractor.transform(seen), len(seen), part.extractor.distance) for part in pipeline.parts]
 
     def rows(self, features: Sequence[np.ndarray]) -> Rows:
         """What is searched for, or in, from the features of each part."""
@@ -131,8 +127,8 @@ class IndexedMethod:
             method = parse_method(self.text)
             pipeline = Pipeline(method, self._setup, "exact")
         except BenchError as error:
-            raise BenchError(f"{printable(self._folder)}: {self.text} cannot be built here: {error}") from None
-        restore(pipeline, self._folder, self._description, self.number)
+            raise BenchError(f"{printable(self.folder)}: {self.text} cannot be built here: {error}") from None
+        restore(pipeline, self.folder, self._description, self.number)
         decoder = Decoding(wanted=self._description.wanted).key
         now = [plain(recipe_of(part, self._setup, decoder)) for part in pipeline.parts]
         self._refuse_another_recipe(pipeline, now)
@@ -168,7 +164,7 @@ class IndexedMethod:
         if not changed:
             return ""
         what = _enumerated(changed, now, self.facts.recipes)
-        arrays = read_file(self._folder, PROBES_FILE, self._description.files[PROBES_FILE])
+        arrays = read_file(self.folder, PROBES_FILE, self._description.files[PROBES_FILE])
         pictures = probe_pictures(arrays)
         again = probe_features(pipeline, pictures)
         on_gpu = any(one.get("device") != "cpu" for one in (*now, *self.facts.recipes))
@@ -183,13 +179,13 @@ class IndexedMethod:
             largest = max(largest, away)
         same = f"features within {largest:.2g} of the largest number" if largest else "the same features"
         return (
-            f"{self.name}: {what} changed since {printable(self._folder)} was built; {len(pictures)} pictures "
+            f"{self.name}: {what} changed since {printable(self.folder)} was built; {len(pictures)} pictures "
             f"that are described again have {same}"
         )
 
     def _refused(self, why: str) -> BenchError:
         return BenchError(
-            f"{printable(self._folder)}: {self.name} {why}, so distances would mean nothing; build the index again"
+            f"{printable(self.folder)}: {self.name} {why}, so distances would mean nothing; build the index again"
         )
 
 
@@ -243,6 +239,13 @@ def refuse_what_describes_nothing(pipeline: Pipeline) -> None:
             raise BenchError(f"{pipeline.name}: {part.name} {why}; an index needs methods that look at pictures")
 
 
+def unwritable(picture: np.ndarray) -> np.ndarray:
+    """The same pixels, into which no method can write."""
+    view = picture.view()
+    view.flags.writeable = False
+    return view
+
+
 def probe_pictures(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The pictures of probes.npz."""
     return [arrays[name] for name in sorted(arrays) if name.startswith("picture/")]
@@ -250,9 +253,8 @@ def probe_pictures(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
 
 def probe_features(pipeline: Pipeline, pictures: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """What each part makes of these pictures, and what is compared where parts are joined, by name."""
-    for picture in pictures:
-        picture.flags.writeable = False
-    features = [part.extractor.transform(pictures) for part in pipeline.parts]
+    seen = [unwritable(picture) for picture in pictures]
+    features = [part.extractor.transform(seen) for part in pipeline.parts]
     found = dict(zip((f"part {place}" for place in range(len(features))), features, strict=True))
     rows = pipeline.rows(features)
     if pipeline.join_learns and isinstance(rows, Bundle):
@@ -268,7 +270,8 @@ def joining_code() -> str:
 def setup_of(description: Description, setup: Setup | None, threads: int) -> Setup:
     """How the methods of an index are built: as it was, with the weights, device and threads that are asked for."""
     if setup is None:
-        return Setup(description.seed, description.weights, description.device, threads)
+        device = description.device if description.device == "cpu" or gpu_is_there() else "cpu"
+        return Setup(description.seed, description.weights, device, threads)
     return replace(setup, seed=description.seed)
 
 
