@@ -115,7 +115,8 @@ def served(arguments: Sequence[str]) -> Iterator[SearchClient]:
         found = _READY.search(process.stdout.readline())
         if found is None:
             raise BenchError(f"the service ended with {process.wait()} before it was ready")
-        yield SearchClient(found[1], timeout=120)
+        with contextlib.closing(SearchClient(found[1], timeout=120)) as client:
+            yield client
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
