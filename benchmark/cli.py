@@ -27,6 +27,7 @@ import benchmark.audit
 import benchmark.dedupe
 import benchmark.explain
 import benchmark.export
+import benchmark.index
 import benchmark.slices
 import benchmark.serve
 import benchmark.train

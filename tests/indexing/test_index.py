@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,26 +15,24 @@ from retrieval_bench.core import BenchError, Dataset, Ranking, Split
 from retrieval_bench.experiment.prepare import prepare
 from retrieval_bench.experiment.quality import quality
 from retrieval_bench.images.reading import ImageBytes, encode_png
-from retrieval_bench.indexing.build import build
 from retrieval_bench.indexing.index import TAKEN, NewItem, StoredIndex
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.registry import fill
 from retrieval_bench.system.progress import silent
+from tests.support.indexes import EACH, LABELS, METHODS, built_at
+from tests.support.paths import ROOT
 from tests.support.runs import plan
 from tests.support.shop import picture, shop
 
 fill()
-METHODS = ("phash", "color", "sift:words=16+color", "phash+color+rrf", "sift:words=16+verify=20")
-LABELS, EACH = 4, 4
+pytestmark = pytest.mark.slow(reason="an index of five methods, one of them verified")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One index that tests copy before they change it."""
-    folder = tmp_path_factory.mktemp("index") / "shop"
-    build(plan(shop(LABELS, EACH), *METHODS), folder).close()
-    return folder
+    return built_at(tmp_path_factory.mktemp("index") / "shop")
 
 
 @pytest.fixture
@@ -82,7 +81,12 @@ def same(one: Ranking, other: Ranking) -> bool:
 @pytest.mark.parametrize("method", METHODS)
 def test_it_finds_what_a_run_finds_to_the_last_bit(index: StoredIndex, method: str) -> None:
     data = shop(LABELS, EACH)
-    assert same(asked(index, data, method, 16), run_over(data, method))
+    first = run_over(data, method)
+    assert same(asked(index, data, method, 16), first)
+    judged = index.judged(method)
+    assert judged is not None
+    assert same(Ranking(judged.numbers - 1, judged.distances), first)
+    assert np.array_equal(judged.right, np.array(data.gallery.labels)[first.indices] == data.query.labels[:, None])
     more = [("new/a", 2, picture(2, 5000)), ("new/b", 0, picture(0, 5001)), ("new/c", 2, picture(2, 5000))]
     added = index.add([NewItem(name, pixels, label=f"product-{label}") for name, label, pixels in more])
     assert (added.numbers, added.refused) == ((17, 18, 19), {})
@@ -91,9 +95,26 @@ def test_it_finds_what_a_run_finds_to_the_last_bit(index: StoredIndex, method: s
     kept = [row for row in range(16) if row not in (0, 9)]
     fewer = with_gallery(data, kept, [more[0], more[2]])
     assert same(asked(index, data, method, 16), run_over(fewer, method))
+    if method == "color":
+        index.compact()
+        assert same(asked(index, data, method, 16), run_over(fewer, method))
+        return
     index.undo(removed)
     index.undo(added.operation or 0)
     assert same(asked(index, data, method, 16), run_over(data, method))
+
+
+def test_the_example_of_the_page_runs(
+    index: StoredIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index.close()
+    index.folder.rename(tmp_path / "my_index")
+    (tmp_path / "photo.jpg").write_bytes(encode_png(picture(1, 9)))
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "indexing.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(compile(example, "indexing.md", "exec"), {})
+    assert capsys.readouterr().out.count("['mine']") == len(METHODS)
 
 
 def test_ids_are_given_once(index: StoredIndex) -> None:
@@ -103,3 +124,91 @@ def test_ids_are_given_once(index: StoredIndex) -> None:
     with pytest.raises(BenchError, match="has no item 'nobody'; nothing was removed"):
         index.remove(["x", "nobody"])
     assert index.snapshot().by_id("x") is not None
+
+
+def test_filters_find_k_where_there_are_k(index: StoredIndex) -> None:
+    data = shop(LABELS, EACH)
+    index.add([NewItem("NEW/x", picture(3, 8), attributes={"view": 3, "lit": True, "text": 'a "b"'})])
+    snapshot = index.snapshot()
+    for method in METHODS:
+        query = index.method(method).describe([data.query.images[0]])
+        among = snapshot.where(not_labels=["product-0"])
+        found = snapshot.search(method, query, 13, among=among)
+        assert np.array_equal(np.sort(found.indices[0]), among)
+        one = snapshot.search(method, query, 3, among=among[-1:], exclude=np.array([among[0]]))
+        assert one.indices.tolist() == [[17, -1, -1]]
+        assert snapshot.search(method, query, 2, among=np.array([], np.int64)).indices.tolist() == [[-1, -1]]
+        assert snapshot.search(method, query, 16, exclude=np.array([[17, 1]])).indices.min() == -1
+    assert snapshot.where(labels=["product-1"]).tolist() == [5, 6, 7, 8]
+    assert snapshot.where(categories=["even"], labels=["product-1"]).tolist() == []
+    assert snapshot.where(not_categories=["even", "odd"]).tolist() == [17]
+    assert snapshot.where(text_in_id="new/").tolist() == [17]
+    assert snapshot.where(attributes={"view": ["3", "4"], "lit": ["true"], "text": ['a "b"']}).tolist() == [17]
+    assert snapshot.where(attributes={"view": ["4"]}).tolist() == []
+    assert snapshot.where().tolist() == list(range(1, 18))
+    assert snapshot.facets() == {
+        "category": {"even": 8, "odd": 8},
+        "view": {"3": 1},
+        "lit": {"true": 1},
+        "text": {'a "b"': 1},
+    }
+    with pytest.raises(BenchError, match="unknown method of the index 'hog'"):
+        snapshot.search("hog", query, 1)
+    with pytest.raises(BenchError, match="k is 0"):
+        snapshot.search("phash", query, 0)
+
+
+def test_an_undo_can_be_undone(index: StoredIndex) -> None:
+    ids = [item.id for item in index.snapshot().items([1, 2, 3])]
+    added = index.add([NewItem("a", picture(0, 1)), NewItem("b", picture(0, 2))]).operation
+    assert added is not None
+    removed = index.remove(["a", *ids])
+    undone = index.undo(added)  # b alone is left of it
+    assert index.snapshot().numbers.tolist() == list(range(4, 17))
+    assert index.undo(removed) == 5
+    assert index.snapshot().numbers.tolist() == list(range(1, 18))
+    with pytest.raises(BenchError, match="operation 2 was undone by operation 4; undo that one"):
+        index.undo(added)
+    index.undo(undone)
+    assert index.snapshot().numbers.tolist() == list(range(1, 19))
+    with pytest.raises(BenchError, match="operation 1 is a build, which cannot be undone"):
+        index.undo(1)
+    with pytest.raises(BenchError, match="has no operation 99"):
+        index.undo(99)
+    gone = index.remove(["a"])
+    index.add([NewItem("a", picture(1, 9))])
+    with pytest.raises(BenchError, match="'a', which it removed, was added again since"):
+        index.undo(gone)
+    index.compact()
+    with pytest.raises(BenchError, match="nothing of operation 7 is left to undo"):
+        index.undo(gone)
+    assert [one.what for one in index.operations(3)] == ["remove", "add", "compact"]
+    assert not index.verify().problems
+
+
+def test_bytes_that_are_added_are_kept_until_nobody_needs_them(index: StoredIndex) -> None:
+    encoded = encode_png(picture(0, 3))
+    added = index.add([NewItem("upload", encoded=encoded, label="x"), NewItem("torn", encoded=encoded[:90])])
+    assert added.refused == {"damaged": ("torn",)}
+    item = index.snapshot().item(added.numbers[0])
+    assert index.read(item) == encoded
+    assert sorted(file.name for file in (index.folder / "pictures").iterdir()) == [item.picture]
+    index.remove(["upload"])
+    index.compact()
+    assert list((index.folder / "pictures").iterdir()) == []
+    with pytest.raises(BenchError, match="no item of number 17 any more"):
+        index.snapshot().item(17)
+    with pytest.raises(BenchError, match="keeps pictures as JPEG or PNG alone"):
+        index.add([NewItem("gif", encoded=b"GIF89a")])
+
+
+def test_features_that_are_known_are_added_without_a_picture(index: StoredIndex) -> None:
+    pictures = [picture(2, 50), picture(3, 51)]
+    features = [method.features(pictures) for method in index.methods]
+    new = [NewItem("one", digest="1" * 64), NewItem("two", digest="2" * 64)]
+    assert index.add_features(new, features).numbers == (17, 18)
+    snapshot = index.snapshot()
+    for method in index.methods:
+        found = snapshot.search(method.text, method.describe(pictures), 18, among=np.array([17, 18]))
+        assert found.indices[:, 0].tolist() == [17, 18], method
+    assert not index.verify().problems

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 import retrieval_bench
-from benchmark import coverage, document, extraction, gpu, kernel, network
+from benchmark import coverage, document, extraction, gpu, indexing, kernel, network
 from benchmark.cli import app
 from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.evaluation.evaluate import evaluate
@@ -166,6 +166,7 @@ def commands() -> dict[str, click.Command]:
     """Every command by what is written before its flags."""
     found = {"benchmark.kernel": kernel.app, "benchmark.network": network.app, "benchmark.document": document.app}
     found |= {"benchmark.coverage": coverage.app, "benchmark.extraction": extraction.app, "benchmark.gpu": gpu.app}
+    found |= {"benchmark.indexing": indexing.app}
     leaves = {name: typer.main.get_command(other) for name, other in found.items()}
     group = typer.main.get_command(app)
     for name, leaf in group.commands.items():

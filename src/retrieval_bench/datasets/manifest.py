@@ -139,6 +139,59 @@ def manifest(
         rows = [replace(row, split=name if row.labels else "gallery") for row, name in zip(rows, assigned, strict=True)]
     _check(file, rows)
 
+    whole, label_names, category_names = _whole(rows, images)
+    divided = divide(whole, [row.split for row in rows])
+    dataset = Dataset(
+        name="manifest",
+        train=divided["train"],
+        gallery=divided["gallery"],
+        query=divided["query"],
+        label_names=label_names,
+        category_names=category_names,
+        leave_one_out=any({"gallery", "query"} <= set(row.splits) for row in rows),
+        notices=tuple(notices),
+    )
+    return dataset.with_splits({}, observations(dataset))
+
+
+@dataclass(frozen=True, eq=False)
+class ListedImages:
+    """The images of a manifest, whatever their split; an index of a label or category is one of its names."""
+
+    split: Split
+    label_names: tuple[str, ...]
+    category_names: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+def read_list(root: Path) -> ListedImages:
+    """Read a manifest for its images alone: no column split is needed, and what is in it is not looked at.
+
+    root: as for `manifest`. Raises BenchError.
+    """
+    file = _find(root)
+    known = {
+        "id",
+        "category",
+        "group",
+        "text",
+        *OTHER_NAMES,
+        *(name for names in OTHER_NAMES.values() for name in names),
+    }
+    table = read_table(file, known, known - {"text", "group"})
+    if not table.rows:
+        raise BenchError(f"{printable(file)} lists no image; it needs the columns path and label")
+    names, notices = _columns(file, table, {})
+    told = SEPARATOR if names["label"].casefold() == "labels" else ""
+    splits = {ours: name for ours, name in names.items() if ours != "split"}
+    rows = _merged(file, [_row(file, line, cells, splits, told) for line, cells in table.rows])
+    notices += _separators(rows, told, names["label"])
+    split, label_names, category_names = _whole(rows, ListedFiles(file.parent, [row.path for row in rows]))
+    return ListedImages(split, label_names, category_names, tuple(notices))
+
+
+def _whole(rows: Sequence[ManifestRow], images: ListedFiles) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
+    """All images as one split, with the names of their labels and categories."""
     label_names, category_names = _sorted_names([row.labels for row in rows], [row.categories for row in rows])
     columns = dict.fromkeys(key for row in rows for key in row.more)
     labels, other_labels = _numbers([row.labels or (DISTRACTOR,) for row in rows], label_names)
@@ -152,18 +205,7 @@ def manifest(
         other_labels=other_labels,
         other_categories=other_categories if category_names else None,
     )
-    divided = divide(whole, [row.split for row in rows])
-    dataset = Dataset(
-        name="manifest",
-        train=divided["train"],
-        gallery=divided["gallery"],
-        query=divided["query"],
-        label_names=label_names,
-        category_names=category_names,
-        leave_one_out=any({"gallery", "query"} <= set(row.splits) for row in rows),
-        notices=tuple(notices),
-    )
-    return dataset.with_splits({}, observations(dataset))
+    return whole, label_names, category_names
 
 
 def _find(root: Path) -> Path:

@@ -41,7 +41,7 @@ from retrieval_bench.indexing.description import (
     plain,
 )
 from retrieval_bench.indexing.feature_files import Appending, FeatureFiles, sync_folder
-from retrieval_bench.indexing.index import StoredIndex, items_of, rows_kept
+from retrieval_bench.indexing.index import StoredIndex, items_of, refuse_where_changed, rows_kept
 from retrieval_bench.indexing.items import ITEMS_FILE, Item, ItemTable, item_check
 from retrieval_bench.indexing.methods import (
     joining_code,
@@ -121,11 +121,13 @@ def _refuse_place(folder: Path, overwrite: bool) -> None:
         )
     if folder.is_symlink() or not (folder / DESCRIPTION_FILE).is_file():
         raise BenchError(f"--out {printable(folder)}: is no index, so --overwrite does not replace it; name another")
+    refuse_where_changed(folder)
 
 
 def _put_in_place(beside: Path, folder: Path) -> None:
     former = None
     if os.path.lexists(folder):
+        refuse_where_changed(folder)
         former = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         os.rename(folder, former)
     try:
@@ -369,10 +371,13 @@ class _Filled:
     def items(self, gallery: Split, dataset: Dataset, progress: Progress) -> Iterator[tuple[Item, bytes]]:
         """Each item with its checksum, after its rows are written."""
         total = len(gallery)
-        incoming = (of_images(gallery.images, row, item) for row, item in enumerate(items_of(gallery, dataset)))
+        incoming = (
+            of_images(gallery.images, row, item)
+            for row, item in enumerate(items_of(gallery, dataset.label_names, dataset.category_names))
+        )
         try:
             with pinned(1):
-                for row, one in enumerate(self._describer.stream(incoming)):
+                for row, one in enumerate(self._describer(incoming)):
                     if one.bad is None:
                         rows = rows_kept(one, self._description)
                         self._appending.append([array[None] for array in rows])
@@ -401,7 +406,7 @@ def _judged(
     images = DecodedBy(query.images, plan.decoding)
     with pinned(1):
         found = []
-        for done, one in enumerate(describer.stream(of_images(images, row, row) for row in range(len(query))), 1):
+        for done, one in enumerate(describer(of_images(images, row, row) for row in range(len(query))), 1):
             progress("describing queries", done, len(query))
             if one.bad is None:
                 found.append(one)

@@ -79,7 +79,7 @@ class Describer:
         self._chunk = max(CHUNK, *(getattr(part.extractor, "chunk", CHUNK) for part in self._parts.values()))
         self.notes: Counter[str] = Counter()
 
-    def stream(self, incoming: Iterable[Incoming]) -> Iterator[DescribedPicture]:
+    def __call__(self, incoming: Iterable[Incoming]) -> Iterator[DescribedPicture]:
         """Describe pictures in their order; a few of them are in memory at a time."""
         unstored: dict[str, dict[str, np.ndarray]] = {name: {} for name in self._parts}
         waiting = iter(incoming)

@@ -72,7 +72,8 @@ class Appending:
         try:
             for method, array, facts in files.arrays:
                 path = files.path(method, array)
-                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.parent.is_dir():
+                    path.parent.mkdir(parents=True)
                 file = open(path, "r+b" if path.exists() else "x+b", buffering=0)  # noqa: SIM115 - closed by `close`
                 self._open.append(file)
                 file.truncate(rows * facts.row_bytes)
@@ -103,9 +104,10 @@ class Appending:
                 file.truncate(self._rows * facts.row_bytes)
 
     def close(self) -> None:
-        """Close the files."""
-        for file in self._open:
-            file.close()
+        """Close the files, each, whatever becomes of the others."""
+        with contextlib.ExitStack() as stack:
+            for file in self._open:
+                stack.callback(file.close)
 
 
 def sync_folder(folder: Path) -> None:

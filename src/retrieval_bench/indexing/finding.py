@@ -96,18 +96,19 @@ class GrowingSearch:
         behind = np.where(other.indices >= 0, other.indices + self.packed, -1)
         indices = np.concatenate([one.indices, behind], axis=1)
         distances = np.concatenate([one.distances, other.distances], axis=1)
-        order = np.lexsort((np.where(indices < 0, np.iinfo(np.int64).max, indices), distances), axis=1)
-        indices, distances = (np.take_along_axis(array, order, axis=1) for array in (indices, distances))
-        found = Ranking(indices[:, :k].copy(), distances[:, :k].copy())
-        if self.distance == "hamming":
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]  # of equal ones, those packed first, in their order
+        found = Ranking(*(np.take_along_axis(array, order, axis=1) for array in (indices, distances)))
+        if self.distance == "hamming":  # whole numbers, which float32 holds
             return found
-        tie = (distances[:, 1:] == distances[:, :-1]) & (indices[:, 1:] >= 0)
-        tie &= (indices[:, 1:] < self.packed) != (indices[:, :-1] < self.packed)
-        for query in np.flatnonzero(tie[:, :k].any(axis=1)):
+        for query, (near, far, farthest) in enumerate(
+            zip(one.distances, other.distances, found.distances[:, -1], strict=True)
+        ):
+            both = np.intersect1d(near, far)
+            if not (np.isfinite(both) & (both <= farthest)).any():
+                continue
             candidates = np.sort(indices[query][indices[query] >= 0])
             again = topk(queries[query : query + 1], self.rows[candidates], k, self.distance)
-            chosen = again.indices[0]
-            found.indices[query] = np.where(chosen >= 0, candidates[chosen], -1)
+            found.indices[query] = np.where(again.indices[0] >= 0, candidates[again.indices[0]], -1)
             found.distances[query] = again.distances[0]
         return found
 

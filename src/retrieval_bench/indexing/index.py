@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from retrieval_bench.core import DISTRACTOR, BadImage, BenchError, Dataset, Setup, Split, printable
+from retrieval_bench.datasets.splits import limit as limited
 from retrieval_bench.images.decoding import Decoding
 from retrieval_bench.images.formats import HEAD, format_of
 from retrieval_bench.images.reading import ImageFiles, paths_of
@@ -27,21 +28,24 @@ from retrieval_bench.indexing.feature_files import (
     kept_as,
     sync_folder,
 )
-from retrieval_bench.indexing.items import ITEMS_FILE, Item, ItemTable, Operation, item_check
+from retrieval_bench.indexing.items import ITEMS_FILE, Item, ItemsState, ItemTable, Operation, item_check
 from retrieval_bench.indexing.methods import IndexedMethod, setup_of
 from retrieval_bench.indexing.snapshot import Searches, Snapshot
+from retrieval_bench.indexing.verify import PICTURES, Verification, verified
 from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.system.cores import usable_cores
-from retrieval_bench.system.files import write_whole
+from retrieval_bench.system.files import removed, write_whole
 from retrieval_bench.system.locks import Taken, held
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
 
 LOCK_FILE = "lock"
-PICTURES = "pictures"
 TAKEN = "its id is in the index already"
 """Why a picture is not added, for `Added.refused`."""
 _TRIES = 20
+_ROWS_AT_ONCE = 4096
+Describe = Callable[[Iterable[Incoming]], Iterator[DescribedPicture]]
+"""Describes pictures in their order."""
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
 
 
@@ -115,13 +119,13 @@ class StoredIndex:
         decoding: how pictures that are added or searched for are decoded.
     """
 
-    def __init__(self, folder: Path, description: Description, setup: Setup, lock: contextlib.ExitStack | None) -> None:
+    def __init__(self, folder: Path, description: Description, setup: Setup) -> None:
         """Use `open`."""
         self.folder, self.description, self.setup = folder, description, setup
         self.dataset_spec, self.data_root = description.dataset, description.data_root
         self.decoding = Decoding(description.max_pixels, description.wanted)
         self.methods = tuple(IndexedMethod(folder, description, n, setup) for n in range(len(description.methods)))
-        self._lock = lock
+        self._lock: contextlib.ExitStack | None = None
         self._items = ItemTable(folder / ITEMS_FILE, writable=False)
         self._writer: ItemTable | None = None
         self._searches = Searches()
@@ -151,15 +155,9 @@ class StoredIndex:
         chosen = setup_of(description, setup, usable_cores())
         with contextlib.ExitStack() as stack:
             if writable:
-                try:
-                    stack.enter_context(held(folder / LOCK_FILE))
-                except Taken:
-                    raise BenchError(
-                        f"{printable(folder)}: another process is changing this index; wait until it has finished"
-                    ) from None
-                except OSError as error:
-                    raise BenchError(f"{printable(folder)}: cannot be changed ({error.strerror})") from None
-            index = cls(folder, description, chosen, stack.pop_all())
+                stack.enter_context(_locked(folder))
+            index = cls(folder, description, chosen)
+            index._lock = stack.pop_all()
         try:
             if writable:
                 index._prepare_to_write()
@@ -210,17 +208,14 @@ class StoredIndex:
                 state = self._items.state(None if last is None else last.state)
                 if last is not None and state is last.state:
                     return last
-                files = FeatureFiles(self.folder, self.description, state.generation)
                 try:
-                    arrays: list[list[np.ndarray]] = [[] for _ in self.methods]
-                    for method, array, facts in files.arrays:
-                        arrays[method].append(files.mapped(method, array, facts, state.rows))
+                    arrays = self._mapped(state)
                 except FileNotFoundError as error:
                     missing = error.filename
                     continue  # another generation has taken the place of this one meanwhile
                 self._last = Snapshot(self._items, state, self.methods, arrays, self._searches)
                 return self._last
-        raise BenchError(f"{printable(missing)} is missing; the index is damaged: build it again")
+        raise self._missing(missing)
 
     def add(self, items: Iterable[NewItem], progress: Progress = silent) -> Added:
         """Describe pictures by every method and add them: all that can be used in one operation, or nothing.
@@ -236,12 +231,39 @@ class StoredIndex:
             BenchError: It is not open for writing, or cannot be written; nothing was added then.
         """
         total = len(items) if isinstance(items, Sequence) else 0
-        return self._add((_incoming(one) for one in items), total, progress)
+        return self._add((_incoming(one) for one in items), self._describer(), total, progress)
 
-    def add_split(self, split: Split, dataset: Dataset, progress: Progress = silent) -> Added:
-        """Add the images of a split, with the names that the dataset has for its labels; else as `add`."""
-        incoming = (of_images(split.images, row, item) for row, item in enumerate(items_of(split, dataset)))
-        return self._add(incoming, len(split), progress)
+    def add_features(
+        self, items: Sequence[NewItem], features: Sequence[Sequence[np.ndarray]], progress: Progress = silent
+    ) -> Added:
+        """Add pictures that are described already, else as `add`.
+
+        Args:
+            items: what to add; their pictures are not looked at.
+            features: of each method, what `IndexedMethod.features` gave of these pictures, in their order.
+            progress: called often.
+
+        Returns:
+            What became of them.
+        """
+        flat = [array for own in features for array in own]
+
+        def described(some: Iterable[Incoming]) -> Iterator[DescribedPicture]:
+            for one in some:
+                row = place[one.facts[0].id]
+                yield DescribedPicture(one, one.facts[0].digest, tuple(array[row] for array in flat))
+
+        place = {item.id: row for row, item in reversed(list(enumerate(items)))}
+        incoming = (Incoming(_facts_of(one)) for one in items)
+        return self._add(incoming, described, len(items), progress)
+
+    def add_split(
+        self, split: Split, label_names: Sequence[str], category_names: Sequence[str] = (), progress: Progress = silent
+    ) -> Added:
+        """Add the images of a split, whose labels and categories are indexes of these names; else as `add`."""
+        items = items_of(split, label_names, category_names)
+        incoming = (of_images(split.images, row, item) for row, item in enumerate(items))
+        return self._add(incoming, self._describer(), len(split), progress)
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove items: none of them is found any more, by any method. What they are is kept until `compact`.
@@ -273,6 +295,62 @@ class StoredIndex:
         with self._changing:
             return self._written().undo(operation)
 
+    def verify(self, progress: Progress = silent) -> Verification:
+        """Compute every checksum again, of features, items, pictures and of what was learned.
+
+        Args:
+            progress: called often.
+
+        Returns:
+            What was looked at, and what is not as it was written.
+        """
+        for _ in range(_TRIES):
+            with contextlib.closing(ItemTable(self.folder / ITEMS_FILE, writable=False)) as table, table.moment():
+                state = table.state()
+                try:
+                    arrays = self._mapped(state)
+                except FileNotFoundError as error:
+                    missing = error.filename
+                    continue  # another generation has taken the place of this one meanwhile
+                return verified(self.folder, self.description, table, state, arrays, progress)
+        raise self._missing(missing)
+
+    def compact(self, progress: Progress = silent) -> None:
+        """Drop the features of removed items, and what is known of them; they cannot be brought back after that.
+
+        A reader that opened the index before goes on with what it sees. Where nothing is removed, nothing is done.
+
+        Args:
+            progress: called often.
+
+        Raises:
+            BenchError: It is not open for writing, or cannot be written; the index is then as it was.
+        """
+        with self._changing:
+            writer = self._written()
+            snapshot = self.snapshot()
+            state = snapshot.state
+            if state.live.all():
+                return
+            files = FeatureFiles(self.folder, self.description, state.generation + 1)
+            arrays = [array for method in self.methods for array in snapshot.features(method.text)]
+            chosen = np.flatnonzero(state.live)
+            try:
+                with contextlib.closing(Appending(files, 0)) as appending:
+                    for start in range(0, len(chosen), _ROWS_AT_ONCE):
+                        progress("compacting", start, len(chosen))
+                        some = chosen[start : start + _ROWS_AT_ONCE]
+                        appending.append([array[some] for array in arrays])
+                    appending.sync()
+                    sync_folder(self.folder / "features")
+                writer.compacted(state.generation + 1, state.numbers[chosen])
+            except OSError as error:
+                raise self._unwritable(error) from None
+            finally:
+                now = self.snapshot().state.generation
+                drop_other_generations(self.folder, now)
+            self._drop_pictures(writer.pictures())
+
     def operations(self, last: int = 100) -> list[Operation]:
         """The last operations, the oldest of them first."""
         return self._items.operations(last)
@@ -286,10 +364,9 @@ class StoredIndex:
 
     def dataset(self) -> Dataset:
         """The dataset that the index was built of, read again; its images have the ids of the items."""
-        found: Dataset = parse(DATASETS, self.dataset_spec).build(
-            None if self.data_root is None else Path(self.data_root)
-        )
-        return found
+        root = None if self.data_root is None else Path(self.data_root)
+        found: Dataset = parse(DATASETS, self.dataset_spec).build(root)
+        return found if self.description.limit is None else limited(found, self.description.limit)
 
     def read(self, item: Item) -> bytes:
         """The bytes of an item's picture: its copy in the index, or the file that it came from.
@@ -303,35 +380,47 @@ class StoredIndex:
             raise BadImage("no file", "it was added without a file; the dataset has it")
         return ImageFiles([item.path]).read(0)
 
-    def _add(self, incoming: Iterable[Incoming], total: int, progress: Progress) -> Added:
+    def _mapped(self, state: ItemsState) -> list[list[np.ndarray]]:
+        """The arrays of each method, as they lie in the files of a generation."""
+        files = FeatureFiles(self.folder, self.description, state.generation)
+        arrays: list[list[np.ndarray]] = [[] for _ in self.methods]
+        for method, array, facts in files.arrays:
+            arrays[method].append(files.mapped(method, array, facts, state.rows))
+        return arrays
+
+    def _missing(self, file: str) -> BenchError:
+        return BenchError(f"{printable(file)} is missing; the index is damaged: build it again")
+
+    def _describer(self) -> Describer:
+        self._written()  # before networks are loaded
+        return Describer([method.pipeline for method in self.methods], self.decoding, self.setup.threads)
+
+    def _add(self, incoming: Iterable[Incoming], describe: Describe, total: int, progress: Progress) -> Added:
         with self._changing:
             writer = self._written()
             state = self.snapshot().state
             refused: dict[str, list[str]] = {}
-            describer = Describer([method.pipeline for method in self.methods], self.decoding, self.setup.threads)
             files = FeatureFiles(self.folder, self.description, state.generation)
             try:
-                appending = Appending(files, state.rows)
+                with contextlib.closing(Appending(files, state.rows)) as appending:
+                    try:
+                        found = list(self._appended(incoming, describe, appending, refused, total, progress))
+                        appending.sync()
+                    except BaseException:
+                        appending.take_back()
+                        raise
             except OSError as error:
                 raise self._unwritable(error) from None
-            with contextlib.closing(appending):
-                try:
-                    found = list(self._appended(incoming, describer, appending, refused, total, progress))
-                    appending.sync()
-                except BaseException as error:
-                    appending.take_back()
-                    if isinstance(error, OSError):
-                        raise self._unwritable(error) from None
-                    raise
             if not found:
                 return Added((), None, _frozen(refused))
             operation, numbers = writer.add(found)  # from here on the rows may count: nobody takes them back
-            return Added(tuple(numbers), operation, _frozen(refused), dict(describer.notes))
+            notes = dict(describe.notes) if isinstance(describe, Describer) else {}
+            return Added(tuple(numbers), operation, _frozen(refused), notes)
 
     def _appended(
         self,
         incoming: Iterable[Incoming],
-        describer: Describer,
+        describe: Describe,
         appending: Appending,
         refused: dict[str, list[str]],
         total: int,
@@ -340,7 +429,7 @@ class StoredIndex:
         """Each item that is described and written, with its checksum."""
         seen: set[str] = set()
         with pinned(1):
-            for done, one in enumerate(describer.stream(self._fresh(incoming, seen, refused)), 1):
+            for done, one in enumerate(describe(self._fresh(incoming, seen, refused)), 1):
                 progress("describing", done, total)
                 new: tuple[Item, bytes | None] = one.incoming.facts
                 if one.bad is not None:
@@ -379,6 +468,12 @@ class StoredIndex:
             sync_folder(file.parent)
         return name
 
+    def _drop_pictures(self, used: set[str]) -> None:
+        home = self.folder / PICTURES
+        for file in home.iterdir() if home.is_dir() else ():
+            if file.name not in used:
+                removed(file)
+
     def _prepare_to_write(self) -> None:
         """Clear away what a process left that died while it wrote."""
         self._writer = ItemTable(self.folder / ITEMS_FILE, writable=True)
@@ -391,7 +486,28 @@ class StoredIndex:
         return self._writer
 
     def _unwritable(self, error: OSError) -> BenchError:
-        return BenchError(f"{printable(self.folder)}: cannot be written ({error.strerror}); nothing was added")
+        return BenchError(f"{printable(self.folder)}: cannot be written ({error.strerror}); nothing was changed")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The lock of an index, which whoever changes it holds. BenchError where another process does."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder / LOCK_FILE))
+        except Taken:
+            raise BenchError(
+                f"{printable(folder)}: another process is changing this index; wait until it has finished"
+            ) from None
+        except OSError as error:
+            raise BenchError(f"{printable(folder)}: cannot be changed ({error.strerror})") from None
+        yield
+
+
+def refuse_where_changed(folder: Path) -> None:
+    """BenchError where a process is changing an index."""
+    with _locked(folder):
+        pass
 
 
 def rows_kept(one: DescribedPicture, description: Description) -> list[np.ndarray]:
@@ -400,14 +516,14 @@ def rows_kept(one: DescribedPicture, description: Description) -> list[np.ndarra
     return [kept_as(row[None], array)[0] for row, array in zip(one.rows, facts, strict=True)]
 
 
-def items_of(split: Split, dataset: Dataset) -> Iterator[Item]:
+def items_of(split: Split, label_names: Sequence[str], category_names: Sequence[str]) -> Iterator[Item]:
     """The images of a split as items that have no number yet."""
     paths = paths_of(split.images)
     for row, name in enumerate(split.ids):
-        labels = _named(split.labels[row], split.other_labels, row, dataset.label_names)
+        labels = _named(split.labels[row], split.other_labels, row, label_names)
         categories: tuple[str, ...] = ()
         if split.categories is not None:
-            categories = _named(split.categories[row], split.other_categories, row, dataset.category_names)
+            categories = _named(split.categories[row], split.other_categories, row, category_names)
         yield Item(
             0,
             name,
@@ -427,22 +543,21 @@ def _named(first: Any, others: np.ndarray | None, row: int, names: Sequence[str]
     return tuple(names[number] for number in numbers if number >= 0 and names[number] != DISTRACTOR)
 
 
-def _incoming(new: NewItem) -> Incoming:
+def _facts_of(new: NewItem) -> tuple[Item, bytes | None]:
+    """What is known of a picture that is to be added, and the bytes that are to be kept of it."""
     if new.encoded is not None and format_of(new.encoded[:HEAD]) not in _SUFFIXES:
         raise BenchError(f"{new.id}: an index keeps pictures as JPEG or PNG alone; encode it so")
     digest = new.digest
     if digest is None and new.encoded is not None:
         digest = hashlib.sha256(new.encoded).hexdigest()
-    item = Item(
-        0,
-        new.id,
-        new.label,
-        new.category,
-        attributes=plain(new.attributes),
-        digest=digest or "",
-        path=None if new.path is None else Path(os.path.abspath(new.path)),
-    )
-    facts = item, new.encoded
+    path = None if new.path is None else Path(os.path.abspath(new.path))
+    attributes = plain(new.attributes)
+    item = Item(0, new.id, new.label, new.category, attributes=attributes, digest=digest or "", path=path)
+    return item, new.encoded
+
+
+def _incoming(new: NewItem) -> Incoming:
+    facts = _facts_of(new)
     if new.picture is not None:
         return Incoming(facts, picture=new.picture)
     if new.encoded is not None:

@@ -1,8 +1,8 @@
 """The items of an index and what was done to them: one SQLite file, in which every change is one transaction.
 
 A row that is committed here is there; whatever lies in other files and is named by no row is not. Numbers of items are
-given once. `check` holds a checksum of all that never changes of an item, its features among it, and `state` one of
-what does, so that a flipped bit is found by `verify`.
+given once. `check` holds checksums of all that never changes of an item, its features among it, and `state` one of
+these and of what changes, so that a flipped bit is found by `verify`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import numpy as np
 from retrieval_bench.core import BenchError, printable
 
 ITEMS_FILE = "items.sqlite"
-CHECK_BYTES = 16
+CHECK_BYTES = 8
+"""Of what is known of an item, and of its row of each array in turn."""
 TEXT_OF_VALUE = "CASE type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE CAST(value AS TEXT) END"
 """SQL: an attribute as a person writes it."""
 _AT_ONCE = 500
@@ -44,7 +45,7 @@ CREATE TABLE items(number INTEGER PRIMARY KEY, row INTEGER NOT NULL, id TEXT NOT
     changed_by INTEGER NOT NULL, state BLOB NOT NULL);
 """
 _INDEXES = """
-CREATE UNIQUE INDEX live_ids ON items(id) WHERE removed_by IS NULL;
+CREATE INDEX ids ON items(id);
 CREATE INDEX changes ON items(changed_by);
 CREATE INDEX labels ON items(label);
 CREATE INDEX categories ON items(category);
@@ -209,11 +210,16 @@ class ItemTable:
                 some = f"SELECT {_KEPT}, {_CHANGING}, state FROM items WHERE row > ? ORDER BY row LIMIT 5000"
                 rows = connection.execute(some, (last,)).fetchall()
             for row in rows:
-                whole = bytes(row[-1]) == _state_check("item", row[0], row[1], *row[-5:-1])
-                yield _item(row[:11]), row[1], bytes(row[10]), whole
+                whole = row[-1] == _state_check("item", row[0], row[1], row[10], *row[-5:-1])
+                yield _item(row[:11]), row[1], row[10], whole
             if not rows:
                 return
             last = rows[-1][1]
+
+    def numbers_of(self, name: str) -> list[int]:
+        """All items that have or had this id."""
+        with self._reading() as connection:
+            return [row[0] for row in connection.execute("SELECT number FROM items WHERE id = ?", (name,))]
 
     def live_numbers(self, ids: Collection[str]) -> dict[str, int]:
         """Id -> number, for those of these ids that are not removed."""
@@ -285,7 +291,7 @@ class ItemTable:
                 for item, check in items:
                     kept = (number, row, *_values(item), check)
                     changing = (operation, None, None, operation)
-                    yield (*kept, *changing, _state_check("item", number, row, *changing))
+                    yield (*kept, *changing, _state_check("item", number, row, check, *changing))
                     row, number = row + 1, number + 1
 
             connection.executemany(
@@ -331,13 +337,18 @@ class ItemTable:
                 )
             operation = _next_operation(connection)
             _change(connection, operation, added, live=False)
-            try:
-                _change(connection, operation, gone, live=True)
-            except sqlite3.IntegrityError:
-                raise BenchError(
-                    f"operation {number} cannot be undone: an item that it removed has a successor of the same id; "
-                    "remove that one first"
-                ) from None
+            for some in _parts(gone):
+                marks = ",".join("?" * len(some))
+                twice = (
+                    "SELECT id FROM items WHERE removed_by IS NULL AND id IN "
+                    f"(SELECT id FROM items WHERE number IN ({marks})) LIMIT 1"
+                )
+                if (row := connection.execute(twice, some).fetchone()) is not None:
+                    raise BenchError(
+                        f"operation {number} cannot be undone: {row[0]!r}, which it removed, was added again since; "
+                        "remove that first"
+                    )
+            _change(connection, operation, gone, live=True)
             if undone.undoes is not None:
                 _mark_undone(connection, undone.undoes, None)
             _insert_operation(connection, operation, "undo", len(added) + len(gone), f"of operation {number}", number)
@@ -350,7 +361,7 @@ class ItemTable:
             operation = _next_operation(connection)
             before = _meta(connection, "rows")
             connection.execute("DELETE FROM items WHERE removed_by IS NOT NULL")
-            kept = connection.execute(f"SELECT number, {_CHANGING} FROM items ORDER BY number").fetchall()
+            kept = connection.execute(f'SELECT number, "check", {_CHANGING} FROM items ORDER BY number').fetchall()
             if [row[0] for row in kept] != numbers.tolist():
                 raise BenchError(
                     f"{printable(self._file.parent)}: its items changed while it was compacted; do it again"
@@ -368,10 +379,16 @@ class ItemTable:
             return {row[0] for row in connection.execute("SELECT picture FROM items WHERE picture IS NOT NULL")}
 
     @contextlib.contextmanager
+    def moment(self) -> Iterator[None]:
+        """Everything that is read within is of one moment; no other thread reads by this object meanwhile."""
+        with self._reading():
+            yield
+
+    @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """Everything that is read within is of one moment."""
         with self._lock, self._told():
-            if self._connection.in_transaction:  # within a write
+            if self._connection.in_transaction:  # within a write, or a moment
                 yield self._connection
                 return
             self._connection.execute("BEGIN")
@@ -388,6 +405,9 @@ class ItemTable:
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
+                # Into the file itself, as far as no reader is in the way: what lies in the log alone, one flipped bit
+                # there would take along.
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -398,7 +418,7 @@ class ItemTable:
         """What goes wrong with the file, in one sentence."""
         try:
             yield
-        except _Damaged as error:
+        except (_Damaged, UnicodeDecodeError) as error:  # SQLite may name a damaged name in a sentence
             raise BenchError(f"{printable(self._file)} is damaged: {error}") from None
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorname", "").startswith(_NOT_THE_FILES_FAULT):
@@ -412,14 +432,13 @@ class _Damaged(Exception):
 
 
 def item_check(item: Item, rows: Sequence[np.ndarray]) -> bytes:
-    """A checksum of all that never changes of an item: what is known of it, and its row of each array."""
+    """Checksums of all that never changes of an item: of what is known of it, and of its row of each array."""
     digest = hashlib.blake2b(digest_size=CHECK_BYTES)
     for value in _values(item):
         text = b"-" if value is None else b"+" + (value if isinstance(value, bytes) else value.encode())
         digest.update(len(text).to_bytes(8, "little") + text)
-    for row in rows:
-        digest.update(np.ascontiguousarray(row).data)
-    return digest.digest()
+    checks = [digest, *(hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=CHECK_BYTES) for row in rows)]
+    return b"".join(check.digest() for check in checks)
 
 
 def _values(item: Item) -> tuple[Any, ...]:
@@ -433,8 +452,12 @@ def _values(item: Item) -> tuple[Any, ...]:
 
 
 def _item(row: Sequence[Any]) -> Item:
-    number, _, name, label, category, others, attributes, digest, path, picture, _ = row
-    if not isinstance(number, int) or not all(isinstance(one, str) for one in (name, others, attributes, digest)):
+    number, _, name, label, category, others, attributes, digest, path, picture, check = row
+    if (
+        not isinstance(check, bytes)
+        or not isinstance(number, int)
+        or not all(isinstance(one, str) for one in (name, others, attributes, digest))
+    ):
         raise _Damaged(f"item {number} is not as it was written")
     if not all(one is None or isinstance(one, str) for one in (label, category, picture)):
         raise _Damaged(f"item {number} is not as it was written")
@@ -536,10 +559,10 @@ def _change(connection: sqlite3.Connection, operation: int, numbers: Sequence[in
     changed = []
     for some in _parts(numbers):
         marks = ",".join("?" * len(some))
-        asked = f"SELECT number, row, added_by, restored_by FROM items WHERE number IN ({marks})"
-        for number, row, added_by, restored_by in connection.execute(asked, some):
+        asked = f'SELECT number, row, "check", added_by, restored_by FROM items WHERE number IN ({marks})'
+        for number, row, check, added_by, restored_by in connection.execute(asked, some):
             now = (added_by, None if live else operation, operation if live else restored_by, operation)
-            changed.append((*now[1:], _state_check("item", number, row, *now), number))
+            changed.append((*now[1:], _state_check("item", number, row, check, *now), number))
     connection.executemany(
         "UPDATE items SET removed_by = ?, restored_by = ?, changed_by = ?, state = ? WHERE number = ?", changed
     )

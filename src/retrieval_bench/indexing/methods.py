@@ -31,6 +31,7 @@ from retrieval_bench.methods.fusion import StoredJoin
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.system.cache import code_version
+from retrieval_bench.system.device import gpu_is_there
 
 log = logging.getLogger("retrieval_bench")
 
@@ -63,7 +64,7 @@ class IndexedMethod:
     """
 
     def __init__(self, folder: Path, description: Description, number: int, setup: Setup) -> None:
-        self._folder, self._description, self._setup = folder, description, setup
+        self.folder, self._description, self._setup = folder, description, setup
         self.number = number
         self.facts: MethodFacts = description.methods[number]
         self.name, self.text, self.family = self.facts.name, self.facts.text, self.facts.family
@@ -131,8 +132,8 @@ class IndexedMethod:
             method = parse_method(self.text)
             pipeline = Pipeline(method, self._setup, "exact")
         except BenchError as error:
-            raise BenchError(f"{printable(self._folder)}: {self.text} cannot be built here: {error}") from None
-        restore(pipeline, self._folder, self._description, self.number)
+            raise BenchError(f"{printable(self.folder)}: {self.text} cannot be built here: {error}") from None
+        restore(pipeline, self.folder, self._description, self.number)
         decoder = Decoding(wanted=self._description.wanted).key
         now = [plain(recipe_of(part, self._setup, decoder)) for part in pipeline.parts]
         self._refuse_another_recipe(pipeline, now)
@@ -168,7 +169,7 @@ class IndexedMethod:
         if not changed:
             return ""
         what = _enumerated(changed, now, self.facts.recipes)
-        arrays = read_file(self._folder, PROBES_FILE, self._description.files[PROBES_FILE])
+        arrays = read_file(self.folder, PROBES_FILE, self._description.files[PROBES_FILE])
         pictures = probe_pictures(arrays)
         again = probe_features(pipeline, pictures)
         on_gpu = any(one.get("device") != "cpu" for one in (*now, *self.facts.recipes))
@@ -183,13 +184,13 @@ class IndexedMethod:
             largest = max(largest, away)
         same = f"features within {largest:.2g} of the largest number" if largest else "the same features"
         return (
-            f"{self.name}: {what} changed since {printable(self._folder)} was built; {len(pictures)} pictures "
+            f"{self.name}: {what} changed since {printable(self.folder)} was built; {len(pictures)} pictures "
             f"that are described again have {same}"
         )
 
     def _refused(self, why: str) -> BenchError:
         return BenchError(
-            f"{printable(self._folder)}: {self.name} {why}, so distances would mean nothing; build the index again"
+            f"{printable(self.folder)}: {self.name} {why}, so distances would mean nothing; build the index again"
         )
 
 
@@ -268,7 +269,8 @@ def joining_code() -> str:
 def setup_of(description: Description, setup: Setup | None, threads: int) -> Setup:
     """How the methods of an index are built: as it was, with the weights, device and threads that are asked for."""
     if setup is None:
-        return Setup(description.seed, description.weights, description.device, threads)
+        device = description.device if description.device == "cpu" or gpu_is_there() else "cpu"
+        return Setup(description.seed, description.weights, device, threads)
     return replace(setup, seed=description.seed)
 
 

@@ -10,7 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Ranking, Rows
+from retrieval_bench.core import BenchError, Ranking, Rows, printable
+from retrieval_bench.indexing.description import features_path
 from retrieval_bench.indexing.finding import GrowingSearch, WholeSearch, grown, places_of
 from retrieval_bench.indexing.items import TEXT_OF_VALUE, Item, ItemsState, ItemTable
 from retrieval_bench.indexing.methods import IndexedMethod
@@ -92,8 +93,8 @@ class Snapshot:
 
     def by_id(self, name: str) -> Item | None:
         """The item of this id; None where there is none at this moment."""
-        found = self._items.live_numbers([name]).get(name)
-        return None if found is None or not self._holds(found) else self._items.item(found)
+        found = [number for number in self._items.numbers_of(name) if self._holds(number)]
+        return self._items.item(found[0]) if found else None
 
     def by_digest(self, digest: str) -> list[Item]:
         """The items whose pictures came from a file of this sha256; every row of the table is looked at."""
@@ -238,7 +239,11 @@ def _search(method: IndexedMethod, snapshot: Snapshot, before: GrowingSearch | N
     facts, state = method.facts, snapshot.state
     arrays = snapshot.features(method.text)
     if len(facts.arrays) == 1 and not facts.whole:
-        return GrowingSearch(arrays[0], facts.distance, before)
+        try:
+            return GrowingSearch(arrays[0], facts.distance, before)
+        except BenchError as error:
+            file = method.folder / features_path(state.generation, method.number, 0)
+            raise BenchError(f"{printable(file)} is damaged ({error}); `index verify` looks at all of it") from None
     pipeline = method.pipeline
     if _row_by_row(pipeline):
         known = None if before is None or len(before.rows) > state.rows else before.rows

@@ -1,0 +1,573 @@
+"""`index`: an index that lasts: built once, searched, added to, undone, verified and compacted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchmark.app import GATE_FAILED, OK, app, command, say
+from benchmark.interrupt import interruptible, stoppable
+from benchmark.options import (
+    AllowOutside,
+    DataRoot,
+    Decode,
+    Device,
+    LearnFrom,
+    MaxPixels,
+    Plugins,
+    checked_weights,
+    decoding,
+    parse_methods,
+    usable_threads,
+)
+from retrieval_bench.core import DISTRACTOR, BenchError, Setup, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from retrieval_bench.indexing.description import Description
+    from retrieval_bench.indexing.index import Added, StoredIndex
+    from retrieval_bench.indexing.items import Item
+    from retrieval_bench.indexing.snapshot import Snapshot
+
+WIDTH = 100
+"""Columns of a table, at most, where the terminal has as many."""
+SHOWN = 3
+"""Ids that are named of each reason."""
+
+index = typer.Typer(help="Build an index that lasts, search it, add to it and undo that.", no_args_is_help=True)
+app.add_typer(index, name="index")
+
+
+class Kept(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the index.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="auto|pretrained|random|DIR", help="Weights of networks. Default: as when it was built."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
+OnDevice = Annotated[Device, typer.Option(help="Where networks run. auto: as when it was built, if that is there.")]
+
+
+@command(index, "build")
+def build_command(
+    methods: Annotated[
+        str,
+        typer.Option(
+            "--methods",
+            "--method",
+            metavar="a,b[:key=value...]",
+            help="Methods with their options, comma-separated, as in `run`: phash,sift+color. One index holds all.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the index; it must not be there yet.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[:key=value...]",
+            help="products (embedded), folder, manifest, grocery. Its gallery becomes the index.",
+        ),
+    ] = "products",
+    plugin: Plugins = None,
+    data_root: DataRoot = None,
+    allow_outside: AllowOutside = False,
+    dtype: Annotated[
+        Kept,
+        typer.Option(
+            help="How numbers are kept: float16 takes half of float32, int8 a quarter, for methods that compare by "
+            "cosine. Bits are always kept as bits."
+        ),
+    ] = Kept.float32,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of vocabularies, samples and random weights.")
+    ] = 0,
+    weights: Annotated[
+        str, typer.Option(metavar="auto|pretrained|random|DIR", help="Weights of networks, as in `run`.")
+    ] = "auto",
+    device: Annotated[Device, typer.Option(help="Where networks run.")] = Device.auto,
+    threads: Threads = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Use at most N images of each split, as in `run`.")
+    ] = None,
+    max_pixels: MaxPixels = None,
+    decode: Annotated[
+        Decode, typer.Option(help="reduced: decode large JPEG photos small where no method sees it, as in `run`.")
+    ] = Decode.full,
+    learn_from: Annotated[
+        LearnFrom, typer.Option("--learn-from", help="The split that methods learn from, as in `run`.")
+    ] = LearnFrom.train,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all features again and store none.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that lies in DIR.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Describe the gallery of a dataset by several methods, and keep that in a folder that can be searched.
+
+    Images that cannot be read are left out and counted. The folder is there when it is whole, and not before.
+    """
+    from benchmark.display import Display
+    from retrieval_bench.experiment.device_choice import resolve_device
+    from retrieval_bench.experiment.prepare import Plan
+    from retrieval_bench.experiment.runner import unique
+    from retrieval_bench.indexing.build import build
+    from retrieval_bench.registry import DATASETS, parse
+    from retrieval_bench.system.cache import FeatureCache, cache_root
+
+    chosen = unique(parse_methods(methods))
+    plan = Plan(
+        chosen,
+        parse(DATASETS, dataset),
+        data_root,
+        seed=seed,
+        weights=checked_weights(weights, any(method.deep for method in chosen)),
+        device=resolve_device(device.value, chosen),
+        threads=usable_threads(threads),
+        limit=limit,
+        decoding=decoding(max_pixels),
+        decode=decode.value,
+        learn_from=learn_from.value,
+        cache=FeatureCache(None if no_cache else cache_root()),
+    )
+    with (
+        interruptible(),
+        Display() as display,
+        build(plan, out, dtype=dtype.value, overwrite=overwrite, progress=stoppable(display)) as built,
+    ):
+        _say_info(built, as_json)
+
+
+@command(index, "add")
+def add_command(
+    folder: Folder,
+    sources: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE|FOLDER...", help="Images, and folders of images.")
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A list of images with path, label and optional id, category and more; CSV or the like.",
+        ),
+    ] = None,
+    label: Annotated[str | None, typer.Option(metavar="L", help="What the images show. Default: not known.")] = None,
+    category: Annotated[str | None, typer.Option(metavar="C", help="The category of the label.")] = None,
+    plugin: Plugins = None,
+    allow_outside: AllowOutside = False,
+    weights: Weights = None,
+    device: OnDevice = Device.auto,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add images: all that can be read, in one operation, which `index undo` takes back.
+
+    The id of an image is its path in the folder that is named, its own name, or what the list says.
+    """
+    from benchmark.display import Display
+
+    if bool(sources) == (manifest is not None):
+        raise BenchError("name images or folders to add, or a list of images with --manifest FILE")
+    if manifest is not None and (label is not None or category is not None):
+        raise BenchError("--manifest says itself what each image shows; leave --label and --category out")
+    with interruptible(), Display() as display, _opened(folder, weights, device, threads, writable=True) as opened:
+        added, notices = _added(opened, sources or [], manifest, label, category, stoppable(display))
+        notices += [f"{count:,} {'image' if count == 1 else 'images'} {note}" for note, count in added.notes.items()]
+        if as_json:
+            facts = {
+                "operation": added.operation,
+                "added": len(added.numbers),
+                "items": len(opened.snapshot()),
+                "refused": {reason: list(ids) for reason, ids in added.refused.items()},
+                "notices": notices,
+            }
+            say(json.dumps(facts, indent=1))
+            return
+        for line in [*notices, *_refused_lines(added)]:
+            say(line)
+        done = "nothing was added" if added.operation is None else f"operation {added.operation}: {_n(added)} added"
+        say(f"{done}; {printable(folder)} has {_count(opened)}")
+
+
+@command(index, "remove")
+def remove_command(
+    folder: Folder, ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of the items.")]
+) -> None:
+    """Remove items: no method finds them any more. `index undo` brings them back, until `index compact`."""
+    with _opened(folder, writable=True) as opened:
+        operation = opened.remove(ids)
+        say(f"operation {operation}: {len(set(ids)):,} removed; {printable(folder)} has {_count(opened)}")
+
+
+@command(index, "undo")
+def undo_command(
+    folder: Folder,
+    operation: Annotated[int, typer.Argument(metavar="N", help="Number of the operation; `index log` lists them.")],
+) -> None:
+    """Undo an operation: what it added is removed, and what it removed is there again. An undo can be undone, too."""
+    with _opened(folder, writable=True) as opened:
+        number = opened.undo(operation)
+        say(f"operation {number}: operation {operation} is undone; {printable(folder)} has {_count(opened)}")
+
+
+@command(index, "query")
+def query_command(
+    folder: Folder,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files of the images to search for.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="How many items are shown of each method.")] = 10,
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", "--method", metavar="a,b", help="Only these methods of the index. Default: all."),
+    ] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="KEY=VALUE",
+            help="Find only such items: label=cup, category=kitchen, id=part-of-it, or any attribute; label!=cup and "
+            "category!=... leave them out. Of several for one key, any will do. There are always k where k exist.",
+        ),
+    ] = None,
+    plugin: Plugins = None,
+    weights: Weights = None,
+    device: OnDevice = Device.auto,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the items that are nearest to images, by each method: what `run` would find for them, to the last bit."""
+    from retrieval_bench.images.reading import DecodedBy, ImageFiles
+    from retrieval_bench.system.timing import Stopwatch, pinned
+
+    with _opened(folder, weights, device, threads) as opened:
+        snapshot = opened.snapshot()
+        chosen = [method.text for method in opened.methods]
+        if methods is not None:
+            chosen = [opened.method(name.strip()).text for name in methods.split(",") if name.strip()]
+            if not chosen:
+                raise BenchError("--methods names no method; leave it out for all of the index")
+        among = _among(snapshot, filters or [])
+        files = DecodedBy(ImageFiles(images), opened.decoding)
+        pictures = [_picture(files, row, images[row]) for row in range(len(images))]
+        answers: list[dict[str, Any]] = []
+        for name in chosen:
+            method = opened.method(name)
+            with pinned(opened.setup.threads):
+                warm = method.describe(pictures[:1])  # what is loaded and compiled at first counts for no picture
+                snapshot.search(name, warm, 1)
+                with Stopwatch() as describing:
+                    rows = method.describe(pictures)
+                with Stopwatch() as searching:
+                    found = snapshot.search(name, rows, min(k, max(len(snapshot), 1)), among=among)
+            for row, image in enumerate(images):
+                answers.append(
+                    {
+                        "image": printable(image),
+                        "method": method.name,
+                        "describe_ms": round(describing.seconds * 1000 / len(images), 3),
+                        "search_ms": round(searching.seconds * 1000 / len(images), 3),
+                        "found": _found(snapshot, found.indices[row], found.distances[row]),
+                    }
+                )
+        if as_json:
+            say(json.dumps({"index": printable(folder), "version": snapshot.version, "answers": answers}, indent=1))
+            return
+        answers.sort(key=lambda answer: [printable(image) for image in images].index(answer["image"]))
+        say("\n".join(_answer_lines(answers)))
+
+
+@command(index, "info")
+def info_command(folder: Folder, as_json: AsJson = False) -> None:
+    """Show what an index holds: methods and their recipes, items, bytes, operations."""
+    with _opened(folder) as opened:
+        _say_info(opened, as_json)
+
+
+@command(index, "log")
+def log_command(
+    folder: Folder,
+    last: Annotated[int, typer.Option(min=1, metavar="N", help="How many operations are shown, the last ones.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the operations on an index, the last one at the end."""
+    from dataclasses import asdict
+
+    from retrieval_bench.report.lines import aligned
+
+    with _opened(folder) as opened:
+        operations = opened.operations(last)
+    if as_json:
+        say(json.dumps([asdict(one) for one in operations], indent=1))
+        return
+    table = [["operation", "at", "what", "items", "note"]]
+    for one in operations:
+        note = one.note if one.undone_by is None else f"{one.note} (undone by {one.undone_by})".strip()
+        table.append([str(one.number), one.at, one.what, f"{one.count:,}", printable(note)])
+    say("\n".join(aligned(table)))
+
+
+@command(index, "verify")
+def verify_command(folder: Folder, as_json: AsJson = False) -> int:
+    """Compute every checksum again, and name each file in which a byte has changed. Exit code 1 where one has."""
+    from dataclasses import asdict
+
+    from benchmark.display import Display
+
+    with interruptible(), Display() as display, _opened(folder) as opened:
+        found = opened.verify(stoppable(display))
+    if as_json:
+        say(json.dumps(asdict(found), indent=1))
+    else:
+        for problem in found.problems:
+            say(problem)
+        said = (
+            f"{len(found.problems):,} of what was looked at is not as it was written"
+            if found.problems
+            else "as it was written"
+        )
+        say(f"{printable(folder)}: {_items(found.items)}, {found.bytes:,} bytes of features: {said}")
+    return GATE_FAILED if found.problems else OK
+
+
+@command(index, "compact")
+def compact_command(folder: Folder) -> None:
+    """Drop what was removed; it cannot be brought back after that."""
+    from benchmark.display import Display
+
+    with interruptible(), Display() as display, _opened(folder, writable=True) as opened:
+        before = opened.snapshot().state.rows
+        opened.compact(stoppable(display))
+        after = opened.snapshot().state.rows
+        say(f"{_items(before - after, 'removed ')} dropped; {printable(folder)} has {_items(after)}")
+
+
+def _opened(
+    folder: Path,
+    weights: str | None = None,
+    device: Device = Device.auto,
+    threads: int | None = None,
+    *,
+    writable: bool = False,
+) -> StoredIndex:
+    """The index; its methods are built, and compared with what they were, when they are used."""
+    from dataclasses import replace
+
+    from retrieval_bench.indexing.description import read_description
+    from retrieval_bench.indexing.index import StoredIndex
+    from retrieval_bench.indexing.methods import setup_of
+
+    setup: Setup = setup_of(read_description(folder), None, usable_threads(threads))
+    if weights is not None:
+        setup = replace(setup, weights=checked_weights(weights))
+    if device is not Device.auto:
+        from retrieval_bench.system.device import check_device
+
+        setup = replace(setup, device="cpu" if device is Device.cpu else check_device(device.value))
+    return StoredIndex.open(folder, setup, writable=writable, check_recipe=False)
+
+
+def _added(
+    opened: StoredIndex,
+    sources: Sequence[Path],
+    manifest: Path | None,
+    label: str | None,
+    category: str | None,
+    progress: Any,
+) -> tuple[Added, list[str]]:
+    from retrieval_bench.datasets.manifest import read_list
+    from retrieval_bench.indexing.sources import images_of
+
+    if manifest is not None:
+        listed = read_list(manifest)
+        return opened.add_split(listed.split, listed.label_names, listed.category_names, progress), [*listed.notices]
+    split, notices = images_of(sources)
+    labels, categories = ([DISTRACTOR if name is None else name] for name in (label, category))
+    return opened.add_split(split, labels, categories, progress), notices
+
+
+def _count(opened: StoredIndex) -> str:
+    return _items(len(opened.snapshot()))
+
+
+def _items(n: int, kind: str = "") -> str:
+    return f"{n:,} {kind}{'item' if n == 1 else 'items'}"
+
+
+def _n(added: Added) -> str:
+    return f"{len(added.numbers):,}"
+
+
+def _refused_lines(added: Added) -> list[str]:
+    from retrieval_bench.report.markup import visible
+
+    return [
+        visible(f"not added: {len(ids):,} {reason}: {', '.join(ids[:SHOWN])}{', ...' if len(ids) > SHOWN else ''}")
+        for reason, ids in added.refused.items()
+    ]
+
+
+def _picture(files: Any, row: int, path: Path) -> np.ndarray:
+    from retrieval_bench.core import BadImage
+
+    try:
+        picture: np.ndarray = files[row]
+        return picture
+    except BadImage as bad:
+        raise BenchError(f"{printable(path)}: {bad.reason} ({bad.detail}); name another image") from None
+
+
+def _among(snapshot: Snapshot, filters: Sequence[str]) -> np.ndarray | None:
+    """Numbers of the items that all filters let through; None where there is no filter."""
+    if not filters:
+        return None
+    wanted: dict[str, list[str]] = {}
+    for text in filters:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip("! ") or not value:
+            raise BenchError(f"--filter {text!r}: write KEY=VALUE, such as label=cup, or label!=cup")
+        wanted.setdefault(key.strip(), []).append(value)
+    known = {name: wanted.pop(name, []) for name in ("label", "category", "label!", "category!", "id")}
+    for name in wanted:
+        if name.endswith("!"):
+            raise BenchError(f"--filter {name}=: only label and category can be left out; write label!=cup")
+    if len(known["id"]) > 1:
+        raise BenchError("--filter id=: give one part of the id")
+    return snapshot.where(
+        labels=known["label"],
+        categories=known["category"],
+        not_labels=known["label!"],
+        not_categories=known["category!"],
+        text_in_id="".join(known["id"]),
+        attributes=wanted,
+    )
+
+
+def _found(snapshot: Snapshot, numbers: np.ndarray, distances: np.ndarray) -> list[dict[str, Any]]:
+    there = numbers >= 0
+    items: list[Item] = snapshot.items(numbers[there])
+    return [
+        {
+            "rank": rank,
+            "number": item.number,
+            "id": item.id,
+            "label": item.label,
+            "category": item.category,
+            "distance": float(distance),
+        }
+        for rank, (item, distance) in enumerate(zip(items, distances[there], strict=True), 1)
+    ]
+
+
+def _answer_lines(answers: Sequence[dict[str, Any]]) -> list[str]:
+    import shutil
+
+    from rich.cells import cell_len, set_cell_size
+
+    from retrieval_bench.report.markup import visible
+
+    width = max(40, min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH))
+    lines: list[str] = []
+    image = None
+    for answer in answers:
+        if answer["image"] != image:
+            image = answer["image"]
+            lines += [*([""] if lines else []), f"{image}:"]
+        lines.append(
+            f"  {answer['method']}: describe {answer['describe_ms']:.1f} ms, search {answer['search_ms']:.1f} ms"
+        )
+        labels = [visible(one["label"] or "-") for one in answer["found"]]
+        of_label = min(max(map(cell_len, labels), default=0), width // 3)
+        for one, label in zip(answer["found"], labels, strict=True):
+            name = visible(one["id"])
+            room = width - of_label - 24
+            while cell_len(name) > room:  # the end of an id tells more than its beginning
+                name = f"...{name[4:].removeprefix('...')}"
+            text = f"    {one['rank']:>3} {one['distance']:>11.5g}  {set_cell_size(label, of_label)}  {name}"
+            lines.append(text.rstrip())
+        if not answer["found"]:
+            lines.append("    nothing")
+    return lines
+
+
+def _say_info(opened: StoredIndex, as_json: bool) -> None:
+    facts = _facts(opened)
+    say(json.dumps(facts, indent=1) if as_json else "\n".join(_info_lines(opened.description, facts)))
+
+
+def _facts(opened: StoredIndex) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    about = opened.description
+    snapshot = opened.snapshot()
+    size = sum(os.path.getsize(os.path.join(home, name)) for home, _, names in os.walk(opened.folder) for name in names)
+    return {
+        "index": printable(opened.folder),
+        "created": about.created,
+        "version": about.version,
+        "dataset": about.dataset,
+        "data_root": about.data_root,
+        "items": len(snapshot),
+        "removed": snapshot.state.rows - len(snapshot),
+        "bytes": size,
+        "dtype": about.dtype,
+        "seed": about.seed,
+        "device": about.device,
+        "learn_from": about.learn_from,
+        "skipped": about.skipped,
+        "notices": list(about.notices),
+        "methods": [
+            {
+                "method": method.name,
+                "text": method.text,
+                "family": method.family,
+                "distance": method.distance,
+                "bytes_per_item": method.bytes_per_item,
+                "arrays": [array.model_dump() for array in method.facts.arrays],
+                "learned_from": method.facts.learned_from,
+                "recipes": list(method.facts.recipes),
+            }
+            for method in opened.methods
+        ],
+        "operations": [asdict(one) for one in opened.operations(5)],
+    }
+
+
+def _info_lines(about: Description, facts: dict[str, Any]) -> list[str]:
+    from retrieval_bench.report.lines import aligned
+
+    removed = f", {facts['removed']:,} removed" if facts["removed"] else ""
+    root = f" in {printable(about.data_root)}" if about.data_root else ""
+    lines = [
+        f"{facts['index']}: {_items(facts['items'])}{removed}, {facts['bytes']:,} bytes, built {about.created}",
+        f"dataset {printable(about.dataset)}{root}; seed {about.seed}, {about.device}, learned from {about.learn_from}",
+    ]
+    lines += [f"left out: {count:,} {reason}" for reason, count in about.skipped.items()]
+    lines += [f"note: {printable(notice)}" for notice in about.notices]
+    table = [["method", "distance", "kept as", "numbers", "bytes/item", "weights", "code"]]
+    for method in facts["methods"]:
+        kinds = dict.fromkeys("bits" if one["kept"] == "uint8" else one["kept"] for one in method["arrays"])
+        weights = [recipe["weights"]["sha256"][:8] for recipe in method["recipes"] if recipe.get("weights")]
+        codes = dict.fromkeys(recipe["code"][:8] for recipe in method["recipes"])
+        table.append(
+            [
+                printable(method["method"]),
+                method["distance"],
+                "+".join(kinds),
+                f"{sum(one['width'] * (8 if one['kept'] == 'uint8' else 1) for one in method['arrays']):,}",
+                f"{method['bytes_per_item']:,}",
+                "+".join(weights) or "-",
+                "+".join(codes),
+            ]
+        )
+    lines += ["", *aligned(table)]
+    last = facts["operations"][-1]
+    lines += ["", f"last operation: {last['number']}, {last['what']} of {last['count']:,} at {last['at']}"]
+    return lines
