@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,15 @@ def test_every_answer_is_of_one_state_while_items_come_and_go(folder: Path, shel
     assert left == 60
 
 
+def add_for_ever(client: SearchClient, numbers: Iterator[int], acknowledged: list[str]) -> None:
+    while True:
+        names = [f"mine/{next(numbers)}" for _ in range(3)]
+        data = [load_test.unlike_others(int(name.partition("/")[2])) for name in names]
+        added = client.add(data, id=names, label="mine", duplicates="add")
+        assert not added.changes[0].error
+        acknowledged += names
+
+
 @pytest.mark.skipif("sys.platform == 'win32'", reason="kill -9 is not there")
 def test_what_was_acknowledged_is_there_after_kill_9(folder: Path) -> None:
     rng = np.random.default_rng()  # another moment each time that the test runs
@@ -54,11 +64,7 @@ def test_what_was_acknowledged_is_there_after_kill_9(folder: Path) -> None:
             client = SearchClient(found[1])
             threading.Timer(rng.uniform(0.05, 1.5), process.send_signal, [signal.SIGKILL]).start()
             with pytest.raises(ServiceRefused, match="no service answers"):
-                while True:
-                    names = [f"mine/{next(numbers)}" for _ in range(3)]
-                    data = [load_test.unlike_others(int(name.partition("/")[2])) for name in names]
-                    added = client.add(data, id=names, label="mine", duplicates="add")
-                    acknowledged += names if not added.changes[0].error else ["refused"]
+                add_for_ever(client, numbers, acknowledged)
             client.close()
             assert process.wait() == -signal.SIGKILL
         with StoredIndex.open(folder) as index:
