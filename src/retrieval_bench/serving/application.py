@@ -72,6 +72,7 @@ def create_app(service: SearchService, settings: ServingSettings) -> FastAPI:
     app.include_router(operations_page.router)
     app.include_router(pages.router)
     _tell_errors_in_a_sentence(app, service)
+    app.add_middleware(_Bugs)  # the innermost: its answers, too, pass the guards and are counted
     app.add_middleware(Guards, allowed=settings.guarded)
     app.add_middleware(_Counted, telemetry=service.telemetry)
     return app
@@ -138,3 +139,26 @@ class _Counted:
         finally:
             route = getattr(scope.get("route"), "path", "") or "other"
             self._telemetry.request(route, scope["method"], status, time.perf_counter() - began)
+
+
+class _Bugs:
+    """What is our fault goes to the log, and the client hears that it is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = False
+
+        async def sent(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except Exception:
+            log.exception("%s %s", scope.get("method"), getattr(scope.get("route"), "path", "of no route"))
+            if began:
+                raise
+            await refusal(RequestRefused(500, "this is a bug of the service; its log says more"))(scope, receive, send)

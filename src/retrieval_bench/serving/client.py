@@ -42,6 +42,7 @@ class SearchClient:
 
     def __init__(self, address: str = "http://127.0.0.1:8000", token: str = "", timeout: float = 60.0) -> None:
         self._place, self._timeout, self._own = urlsplit(address), timeout, threading.local()
+        self._opened: list[http.client.HTTPConnection] = []
         self._headers = {"X-Retrieval-Bench": "client"} | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def search(self, picture: Path | bytes | None = None, **question: Any) -> Answer:
@@ -83,6 +84,11 @@ class SearchClient:
         """A JPEG. address: as in a hit."""
         return self._send("GET", f"{address}{'&' if '?' in address else '?'}side={side}", b"", "")
 
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in self._opened:
+            connection.close()
+
     def metrics(self) -> bytes:
         """What Prometheus reads."""
         return self._send("GET", "/metrics", b"", "")
@@ -101,6 +107,7 @@ class SearchClient:
             if fresh:
                 kind = http.client.HTTPSConnection if self._place.scheme == "https" else http.client.HTTPConnection
                 self._own.connection = kind(self._place.netloc, timeout=self._timeout)
+                self._opened.append(self._own.connection)
             try:
                 self._own.connection.request(method, path, body or None, headers)
                 answer = self._own.connection.getresponse()

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import psutil
 
-from retrieval_bench.core import BadImage
+from retrieval_bench.core import BadImage, BenchError
 from retrieval_bench.images.decoding import Decoded
 from retrieval_bench.serving.channel import Channel, Closed, shared_memory
 from retrieval_bench.system.child_process import end, own_bytes, started, why_it_ended
@@ -96,6 +96,18 @@ class DecodingPool:
         _, (encoded,) = self._ask("show", data, {"side": side})
         return encoded.tobytes()
 
+    def wait_until_ready(self) -> None:
+        """Return when all children have loaded what they need; BenchError where one cannot."""
+        taken = [self._idle.get() for _ in range(self._wanted)]
+        try:
+            for child in taken:
+                self._wait_for(child)
+        except Closed:
+            raise BenchError("a process that decodes pictures does not start; what it printed says why") from None
+        finally:
+            for child in taken:
+                self._idle.put(child)
+
     def close(self) -> None:
         """End all children."""
         self._closed = True
@@ -109,10 +121,7 @@ class DecodingPool:
             raise BadImage("empty file", "the file holds no byte")
         child = self._idle.get()
         try:
-            if not child.ready:
-                child.deadline = time.monotonic() + START_S
-                child.channel.receive()
-                child.ready = True
+            self._wait_for(child)
             child.deadline = time.monotonic() + self.seconds
             child.channel.send({"do": do, "how": {"max_pixels": self.max_pixels, **(how or {})}}, [data])
             header, payloads = child.channel.receive()
@@ -128,6 +137,12 @@ class DecodingPool:
         if "reason" in header:
             raise BadImage(header["reason"], header["detail"])
         return header, payloads
+
+    def _wait_for(self, child: _Child) -> None:
+        if not child.ready:
+            child.deadline = time.monotonic() + START_S
+            child.channel.receive()
+            child.ready, child.deadline = True, None
 
     def _keep(self) -> None:
         """Of the keeper: start children, look after those that work, replace those that are gone."""

@@ -115,7 +115,8 @@ def served(arguments: Sequence[str]) -> Iterator[SearchClient]:
         found = _READY.search(process.stdout.readline())
         if found is None:
             raise BenchError(f"the service ended with {process.wait()} before it was ready")
-        yield SearchClient(found[1], timeout=120)
+        with contextlib.closing(SearchClient(found[1], timeout=120)) as client:
+            yield client
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -335,7 +336,7 @@ def measure(
         parallel = in_parallel(client, pictures, clients, seconds, {}, progress)
         changes = None
         if items:
-            changes = changed_under_searches(client, pictures, 20, items, _picture, progress=progress)
+            changes = changed_under_searches(client, pictures, 20, items, unlike_others, progress=progress)
     return LoadFigures(tuple(rows), parallel, changes)
 
 
@@ -401,7 +402,7 @@ def as_data(figures: LoadFigures) -> dict[str, Any]:
     return data
 
 
-def _picture(number: int) -> bytes:
+def unlike_others(number: int) -> bytes:
     """A picture that is like no other."""
     coarse = np.random.default_rng(number).integers(0, 256, (6, 6, 3), np.uint8)
     return encode_png(np.asarray(Image.fromarray(coarse).resize((128, 128), Image.Resampling.BICUBIC)))

@@ -7,6 +7,7 @@ the features that runs have left in the cache. It lasts as long as the cache doe
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,8 +93,8 @@ def open_record(place: Path, how: HowToOpen, progress: Progress = silent) -> Ope
     """
     record = load_record(place)
     plan = plan_of(record, how.read_dataset)
-    finished = {row.method for row in record.rows if row.status == "ok"}
-    methods = [method for method in plan.methods if any(name.startswith(str(method)) for name in finished)]
+    finished = {re.sub(r"\[\w+\]", "", row.method) for row in record.rows if row.status == "ok"}  # without marks
+    methods = [method for method in plan.methods if str(method) in finished]
     plan = replace(plan, cache=FeatureCache(cache_root()), threads=how.threads)
     return replace(open_dataset(replace(plan, methods=tuple(methods)), how, progress), record=place)
 

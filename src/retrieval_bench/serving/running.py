@@ -98,7 +98,7 @@ def server_of(app: Any) -> uvicorn.Server:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="error",
+            log_level="critical",  # what a bug of ours raises, the application logs itself
             access_log=False,
             proxy_headers=False,  # a client could say that it is another one
             server_header=False,

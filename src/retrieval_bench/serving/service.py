@@ -96,6 +96,7 @@ class SearchService:
             capacity.workers, capacity.waiting, capacity.linger_s, self.telemetry.batch.observe
         )
         self.telemetry.watch(self)
+        self.pool.wait_until_ready()
 
     def _warm_up(self) -> None:
         """Load and compile all that a search needs, before anybody waits for it and before threads are counted."""
