@@ -29,6 +29,7 @@ import benchmark.explain
 import benchmark.export
 import benchmark.index
 import benchmark.slices
+import benchmark.serve
 import benchmark.train
 import benchmark.data  # noqa: F401
 # isort: on

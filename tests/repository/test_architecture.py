@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 HOME = Path(retrieval_bench.__file__).parent
 
 FLOORS = (
-    ("peer_benchmarks",),
+    ("peer_benchmarks", "serving"),
     ("contracts", "explaining", "indexing"),
     ("experiment", "exporting"),
     ("methods", "training"),

@@ -96,6 +96,11 @@ class Snapshot:
         found = [number for number in self._items.numbers_of(name) if self._holds(number)]
         return self._items.item(found[0]) if found else None
 
+    def by_digest(self, digest: str) -> list[Item]:
+        """The items whose pictures came from a file of this sha256; every row of the table is looked at."""
+        found = self._items.numbers_where("digest = ?", [digest])
+        return self.items(np.intersect1d(found, self.numbers, assume_unique=True))
+
     def features(self, method: str) -> list[np.ndarray]:
         """What the index keeps of each row of its files, array by array; `state` says which rows are there."""
         return list(self._arrays[self._method(method).number])

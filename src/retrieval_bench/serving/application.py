@@ -1,0 +1,164 @@
+"""The service as an ASGI application: guards, routes, and errors as one sentence each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import anyio
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from retrieval_bench import __version__
+from retrieval_bench.core import BadImage, BenchError
+from retrieval_bench.serving import api, operations_page, pages
+from retrieval_bench.serving.catalogue import Catalogue
+from retrieval_bench.serving.explanations import Explanations
+from retrieval_bench.serving.feedback import FeedbackLog
+from retrieval_bench.serving.guards import Guards, refusal
+from retrieval_bench.serving.open_indexes import NoSuchThing
+from retrieval_bench.serving.pictures import ShownPictures
+from retrieval_bench.serving.record_page import RecordPage
+from retrieval_bench.serving.served import Served
+from retrieval_bench.serving.service import SearchService
+from retrieval_bench.serving.settings import ServingSettings
+from retrieval_bench.serving.telemetry import Telemetry
+from retrieval_bench.serving.uploads import RequestRefused
+from retrieval_bench.serving.work_queue import QueueFull
+from retrieval_bench.serving.worth import Worths
+
+log = logging.getLogger("retrieval_bench")
+
+STATIC = Path(__file__).parent / "static"
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def create_app(service: SearchService, settings: ServingSettings) -> FastAPI:
+    """The application of a service.
+
+    Args:
+        service: what answers; whoever made it closes it.
+        settings: who may ask, and what a request may take.
+
+    Returns:
+        An ASGI application, for uvicorn or a test client.
+    """
+    app = FastAPI(
+        title=settings.title,
+        version=__version__,
+        description="Search by a picture: every method side by side.",
+        docs_url=None,  # FastAPI's own pages load scripts from the network
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.served = Served(
+        service=service,
+        catalogue=Catalogue(service),
+        pictures=ShownPictures(service),
+        feedback=FeedbackLog(service, settings.feedback, settings.keep),
+        settings=settings,
+        threads=anyio.CapacityLimiter(service.capacity.requests),
+        worths=Worths(service.columns),
+        explanations=Explanations(),
+        record=None if settings.record is None else RecordPage(settings.record, settings.record_root),
+    )
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.include_router(api.router)
+    app.include_router(operations_page.router)
+    app.include_router(pages.router)
+    _tell_errors_in_a_sentence(app, service)
+    app.add_middleware(_Bugs)  # the innermost: its answers, too, pass the guards and are counted
+    app.add_middleware(Guards, allowed=settings.guarded)
+    app.add_middleware(_Counted, telemetry=service.telemetry)
+    return app
+
+
+def _tell_errors_in_a_sentence(app: FastAPI, service: SearchService) -> None:
+    """Whatever goes wrong, the client gets {"error": sentence}; what is our fault goes to the log whole."""
+
+    def told(request: Request, error: Exception) -> Response:
+        refused = _as_refused(error)
+        service.telemetry.refused.labels(str(refused.status)).inc()
+        return refusal(refused)
+
+    async def handler(request: Request, error: Exception) -> Response:
+        return told(request, error)
+
+    for kind in (RequestRefused, QueueFull, NoSuchThing, BadImage, BenchError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, handler)
+    app.add_exception_handler(TimeoutError, handler)
+
+
+def _as_refused(error: Exception) -> RequestRefused:
+    match error:
+        case RequestRefused():
+            return error
+        case QueueFull():
+            return RequestRefused(503, str(error), error.retry_after)
+        case TimeoutError():
+            return RequestRefused(503, "describing the picture took too long", 5)
+        case NoSuchThing():
+            return RequestRefused(404, str(error))
+        case BadImage():
+            return RequestRefused(422, f"the picture cannot be used: {error.reason}: {error.detail}")
+        case HTTPException():
+            return RequestRefused(error.status_code, str(error.detail))
+        case RequestValidationError():
+            first = error.errors()[0]
+            return RequestRefused(400, f"{first['loc'][-1]}: {first['msg']}")
+        case _:
+            return RequestRefused(400, str(error))
+
+
+class _Counted:
+    """Counts every request by its route, with the time to its last byte; outermost, so that refused ones count, too."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app, self._telemetry = app, telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 500
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        finally:
+            route = getattr(scope.get("route"), "path", "") or "other"
+            self._telemetry.request(route, scope["method"], status, time.perf_counter() - began)
+
+
+class _Bugs:
+    """What is our fault goes to the log, and the client hears that it is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = False
+
+        async def sent(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except Exception:
+            log.exception("%s %s", scope.get("method"), getattr(scope.get("route"), "path", "of no route"))
+            if began:
+                raise
+            await refusal(RequestRefused(500, "this is a bug of the service; its log says more"))(scope, receive, send)

@@ -1,0 +1,107 @@
+"""The indexes that a service has open, and its columns: every method of every index."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from retrieval_bench.core import BadImage, BenchError, Dataset, Split
+from retrieval_bench.indexing.index import StoredIndex
+from retrieval_bench.indexing.items import Item
+from retrieval_bench.indexing.methods import IndexedMethod
+
+CHANGED = "another picture has its name by now; build the index again"
+
+
+class NoSuchThing(BenchError):
+    """What a request names is not there (any more)."""
+
+
+class OpenIndex:
+    """One index. Its dataset is loaded when a picture of it is first asked for.
+
+    Args:
+        number: its place among those that are open, from 0; pages and the API name it so.
+        name: unique among them.
+        stored: the index.
+        writable: items are added to it and removed from it.
+    """
+
+    def __init__(self, number: int, name: str, stored: StoredIndex, writable: bool) -> None:
+        self.number, self.name, self.stored, self.writable = number, name, stored, writable
+        self.writing = threading.Lock()
+        self._loading = threading.Lock()
+        self._dataset: Dataset | None = None
+
+    @property
+    def dataset(self) -> Dataset:
+        """Where items that were built from a dataset have their pictures; raises BenchError where it is gone."""
+        with self._loading:
+            if self._dataset is None:
+                self._dataset = self.stored.dataset()
+            return self._dataset
+
+    @cached_property
+    def _gallery_rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.dataset.gallery.ids)}
+
+    def item(self, number: int) -> Item:
+        """An item, removed or not; raises NoSuchThing."""
+        try:
+            return self.stored.snapshot().item(number)
+        except BenchError:
+            raise NoSuchThing(f"index {self.number} has no item {number}") from None
+
+    @property
+    def queries(self) -> Split:
+        """The dataset's own queries."""
+        return self.dataset.query
+
+    def picture(self, item: Item) -> bytes:
+        """The encoded picture of an item.
+
+        Args:
+            item: of this index; where its picture lies was written down when it was added.
+
+        Returns:
+            The bytes.
+
+        Raises:
+            BadImage: It is not there any more, or another one is.
+        """
+        if item.picture is not None or item.path is not None:
+            data = self.stored.read(item)
+            if item.picture is None and hashlib.sha256(data).hexdigest() != item.digest:
+                raise BadImage("changed file", CHANGED)
+            return data
+        try:
+            gallery = self.dataset.gallery
+        except BenchError as error:
+            raise BadImage("missing dataset", str(error)) from None
+        row = self._gallery_rows.get(item.id)
+        if row is None or gallery.images.digest(row) != item.digest:
+            raise BadImage("changed file", CHANGED)
+        return gallery.images.read(row)
+
+
+@dataclass(frozen=True, eq=False)
+class SearchColumn:
+    """A method of an index. key: the method's name, behind that of the index where there are several."""
+
+    key: str
+    index: OpenIndex
+    method: IndexedMethod
+
+
+def columns_of(indexes: Sequence[OpenIndex]) -> dict[str, SearchColumn]:
+    """Every column by its key, in the order of the indexes and of their methods."""
+    several = len(indexes) > 1
+    found = {}
+    for index in indexes:
+        for method in index.stored.methods:
+            key = f"{index.name}/{method.name}" if several else method.name
+            found[key] = SearchColumn(key, index, method)
+    return found

@@ -1,0 +1,104 @@
+"""Pictures that were searched for a moment ago, in memory alone, so that a page can search again with another setting.
+
+A picture is found by a random word that only its page knows. Nothing of it is ever on a disk.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(eq=False)
+class RecentQuery:
+    """encoded: as it was sent. digest: sha256 of that. pixels: (h, w, 3) uint8, upright; None: to be decoded again.
+
+    Who has decoded it tells `RecentQueries.decoded`. held: it is among those that are found.
+    """
+
+    encoded: bytes
+    digest: str
+    pixels: np.ndarray | None
+    held: bool = False
+
+
+class RecentQueries:
+    """The last pictures, each for a while.
+
+    Args:
+        most_bytes: of all encoded pictures together; the oldest go first.
+        most_pixel_bytes: of all pixels together; where there are more, the oldest pictures keep none.
+        seconds: how long a picture stays after it was last asked for.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        most_bytes: int = 128 << 20,
+        most_pixel_bytes: int = 128 << 20,
+        seconds: float = 1800.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most_bytes, self._most_pixel_bytes = most_bytes, most_pixel_bytes
+        self._seconds, self._clock = seconds, clock
+        self._held: OrderedDict[str, tuple[float, RecentQuery]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._bytes = self._pixel_bytes = 0
+
+    def put(self, query: RecentQuery) -> str:
+        """Keep a picture; returns the word by which it is found."""
+        word = secrets.token_urlsafe(18)
+        with self._lock:
+            self._held[word] = (self._clock(), query)
+            query.held = True
+            self._bytes += len(query.encoded)
+            self._pixel_bytes += 0 if query.pixels is None else query.pixels.nbytes
+            self._forget()
+        return word
+
+    def get(self, word: str) -> RecentQuery | None:
+        """The picture of that word, if it is still here."""
+        with self._lock:
+            self._forget()
+            found = self._held.get(word)
+            if found is None:
+                return None
+            self._held[word] = (self._clock(), found[1])
+            self._held.move_to_end(word)
+            return found[1]
+
+    def decoded(self, query: RecentQuery, pixels: np.ndarray) -> None:
+        """Keep the pixels of a picture, too."""
+        with self._lock:
+            if query.pixels is None:
+                query.pixels = pixels
+                self._pixel_bytes += pixels.nbytes if query.held else 0
+                self._forget()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def _forget(self) -> None:
+        now = self._clock()
+        while self._held:
+            seen, query = next(iter(self._held.values()))
+            if self._bytes <= self._most_bytes and now - seen <= self._seconds:
+                break
+            self._held.popitem(last=False)
+            self._bytes -= len(query.encoded)
+            self._drop(query)
+            query.held = False
+        for _, query in self._held.values():
+            if self._pixel_bytes <= self._most_pixel_bytes:
+                break
+            self._drop(query)
+
+    def _drop(self, query: RecentQuery) -> None:
+        self._pixel_bytes -= 0 if query.pixels is None else query.pixels.nbytes
+        query.pixels = None
