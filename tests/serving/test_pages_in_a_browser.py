@@ -62,7 +62,7 @@ def png(label: int, number: int) -> dict[str, Any]:
 
 def labels(page: Any, column: str) -> list[str]:
     found = page.locator(f'.column[data-key="{column}"] .hit .label').all_inner_texts()
-    return [re.sub(r"^\d+\s+", "", text) for text in found]
+    return [re.sub(r"^\d+\s+|\s+[✓✗] \w+$", "", text) for text in found]
 
 
 def test_one_picture_every_method(chrome: Any, site: str) -> None:
@@ -134,6 +134,9 @@ def test_a_part_is_searched_by_dragging_and_by_keys(chrome: Any, site: str) -> N
         page.get_by_text("Turn right").click()
         page.wait_for_url("**turn=90**")
         assert page.locator("#answer").is_visible()
+        found = page.locator('.column[data-key="color"] .hit .label').all_inner_texts()
+        known = page.locator(".names").inner_text().rpartition(" ")[2]
+        assert [known in text for text in found] == ["✓ right" in text for text in found]
 
 
 def test_why_is_drawn_on_demand(chrome: Any, site: str) -> None:
