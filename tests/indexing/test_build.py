@@ -32,6 +32,7 @@ def with_bytes(dataset: Dataset, split: str, row: int, data: bytes) -> Dataset:
     return replace(dataset, **{split: replace(one, images=ImageBytes(encoded))})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow(reason="learns a vocabulary")
 def test_images_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     data = with_bytes(shop(), "gallery", 1, b"no image")
     data = with_bytes(with_bytes(data, "gallery", 2, data.gallery.images.read(2)[:100]), "query", 0, b"")

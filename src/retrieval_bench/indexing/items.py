@@ -238,8 +238,11 @@ class ItemTable:
             return np.fromiter((row[0] for row in found), np.int64)
 
     def attribute_values(self) -> Iterator[tuple[int, str, str]]:
-        """(number, name, value as text) of each category and attribute of each item, removed or not."""
-        with self._reading() as connection:
+        """(number, name, value as text) of each category and attribute of each item, removed or not.
+
+        By a connection of its own: it may take a second, and others need not wait for it.
+        """
+        with self._told(), contextlib.closing(_connect(self._file, False)) as connection:
             yield from connection.execute("SELECT number, 'category', category FROM items WHERE category IS NOT NULL")
             yield from connection.execute(
                 f"SELECT number, key, {TEXT_OF_VALUE} FROM items, json_each(attributes) WHERE value IS NOT NULL"
