@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,7 +140,6 @@ def serve_command(
                 record_root=data_root,
             )
             address = running.address_of(listener) + (f"?token={shown_token}" if shown_token else "")
-            sys.setswitchinterval(0.001)  # a request waits so long for its turn while a method computes in Python
             running.run(create_app(service, settings), listener, lambda: say(f"ready: {address}"))
         finally:
             service.close()
