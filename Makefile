@@ -63,11 +63,11 @@ format: $(READY)  ## put formatting and imports right
 smoke reference: export RETRIEVAL_BENCH_WEIGHTS =  # the packaged weights and no others
 
 smoke: $(READY)  ## the default line-up, compared with the committed reference
-	$(BIN)/python -m benchmark run --no-cache --overwrite --out .smoke
+	$(BIN)/python -m benchmark run --recompute --overwrite --out .smoke
 	$(BIN)/python -m benchmark diff results/reference/products .smoke
 
 reference: $(READY)  ## make the committed reference anew; say in the commit why a number moved
-	$(BIN)/python -m benchmark run --no-cache --overwrite --out results/reference/products
+	$(BIN)/python -m benchmark run --recompute --overwrite --out results/reference/products
 
 TURNED := phash,dhash,ahash,whash,colorhash,block-mean,crop-resistant,sift,sift+verify=100,phash+verify=100,orb,color
 

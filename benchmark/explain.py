@@ -39,7 +39,7 @@ def explain_command(
     from benchmark.display import Display
     from retrieval_bench.compare.reload import dataset_of, methods_of
     from retrieval_bench.experiment.repeat import plan_of
-    from retrieval_bench.records.files import load, load_rankings
+    from retrieval_bench.records.files import load, load_own_rankings
     from retrieval_bench.system.cache import FeatureCache, cache_root
     from retrieval_bench.system.files import write_whole
 
@@ -56,7 +56,7 @@ def explain_command(
     names = methods_of(whole, wanted)
     if not names:
         raise BenchError(f"{printable(record)}: no method in this record finished, so there is nothing to explain")
-    arrays = load_rankings(record, whole)
+    arrays = load_own_rankings(record, whole)
     if query is not None:
         from retrieval_bench.explaining.choice import query_row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -108,7 +109,10 @@ def build_command(
     learn_from: Annotated[
         LearnFrom, typer.Option("--learn-from", help="The split that methods learn from, as in `run`.")
     ] = LearnFrom.train,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all features again and store none.")] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute all features again and store none, as in `run`.")
+    ] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Read and write no cache at all, as in `run`.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that lies in DIR.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -122,7 +126,7 @@ def build_command(
     from retrieval_bench.experiment.runner import unique
     from retrieval_bench.indexing.build import build
     from retrieval_bench.registry import DATASETS, parse
-    from retrieval_bench.system.cache import FeatureCache, cache_root
+    from retrieval_bench.system.cache import FeatureCache, cache_root, set_aside
 
     chosen = unique(parse_methods(methods))
     plan = Plan(
@@ -137,9 +141,10 @@ def build_command(
         decoding=decoding(max_pixels),
         decode=decode.value,
         learn_from=learn_from.value,
-        cache=FeatureCache(None if no_cache else cache_root()),
+        cache=FeatureCache(None if no_cache or recompute else cache_root()),
     )
     with (
+        set_aside() if no_cache else contextlib.nullcontext(),
         interruptible(),
         Display() as display,
         build(plan, out, dtype=dtype.value, overwrite=overwrite, progress=stoppable(display)) as built,

@@ -169,7 +169,16 @@ def run_command(
         ),
     ] = None,
     unknown: Unknown = False,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all features again and store none.")] = False,
+    recompute: Annotated[
+        bool,
+        typer.Option("--recompute", help="Compute all features again and store none; compiled kernels are kept."),
+    ] = False,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache", help="Read and write no cache: also compile the kernels and draw the dataset products again."
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the record in DIR instead of moving it to DIR/earlier.")
     ] = False,
@@ -185,7 +194,10 @@ def run_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the record on stdout, as JSON.")] = False,
 ) -> int:
     """Run methods on a dataset: accuracy, recall, F1, latency and cost of each, on the same splits."""
-    with _executor(isolate, timeout, max_memory, dry_run) as executor:
+    with (
+        _caches_set_aside(no_cache),
+        _executor(isolate, timeout, max_memory, dry_run) as executor,
+    ):
         from benchmark.display import Display
         from retrieval_bench.experiment import prepare, runner
         from retrieval_bench.experiment.device_choice import resolve_device
@@ -221,7 +233,7 @@ def run_command(
             relevance=relevance.value,
             learn_from=learn_from.value,
             concurrency=() if concurrency is None else parse_concurrency(concurrency),
-            cache=FeatureCache(None if no_cache else cache_root()),
+            cache=FeatureCache(None if no_cache or recompute else cache_root()),
         )
         folder = out or Path("results") / plan.dataset.entry.name
         if folder.exists() and not folder.is_dir():
@@ -264,6 +276,17 @@ def _executor(
     most_bytes = None if max_memory is None else int(max_memory * 2**30)
     with IsolatedExecutor(timeout, most_bytes, taken()) as executor:
         yield executor
+
+
+@contextlib.contextmanager
+def _caches_set_aside(wanted: bool) -> Iterator[None]:
+    if wanted:
+        from retrieval_bench.system.cache import set_aside
+
+        with set_aside():
+            yield
+    else:
+        yield
 
 
 def _failed_classifiers(row: Row) -> bool:

@@ -37,13 +37,13 @@ def slices_command(
     from retrieval_bench.compare.reload import dataset_of, main_metrics, main_values, methods_of
     from retrieval_bench.evaluation.query_metadata import known_in, known_of
     from retrieval_bench.evaluation.slices import sliced, slicings
-    from retrieval_bench.records.files import load, load_rankings
+    from retrieval_bench.records.files import load, load_own_rankings
 
     whole = load(record)
     if metric not in main_metrics(whole):
         raise BenchError(f"--metric {metric!r} is not one of {', '.join(main_metrics(whole))}")
     names = methods_of(whole, tuple(name.strip() for name in methods.split(",")) if methods else ())
-    arrays = load_rankings(record, whole)
+    arrays = load_own_rankings(record, whole)
     for name, sentence in contradictions(whole, arrays).items():
         if name in names:
             typer.echo(f"{name}: {sentence}; these slices are of its rankings", err=True)

@@ -34,8 +34,10 @@ def test_help_names_every_command_and_flag() -> None:
     for name in ("run", "list", "show", "diff", "data", "130"):
         assert name in text
     text = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner(env={"COLUMNS": "200"}).invoke(app, ["run", "--help"]).stdout)
-    flags = "methods dataset data-root k seed out weights device threads limit no-cache overwrite dry-run json backend"
-    for flag in flags.split():
+    flags = (
+        "methods dataset data-root k seed out weights device threads limit no-cache recompute overwrite dry-run json"
+    )
+    for flag in (*flags.split(), "backend"):
         assert f"--{flag}" in text
 
 
@@ -217,12 +219,29 @@ def test_a_cache_that_cannot_be_written_costs_a_sentence(
 
 
 @pytest.mark.slow(reason="two runs")
-def test_no_cache_computes_anew(shelf: Path, tmp_path: Path) -> None:
+def test_recompute_computes_anew(shelf: Path, tmp_path: Path) -> None:
     for _ in range(2):
-        run(shelf, tmp_path / "out", "--methods", "color", "--no-cache")
+        run(shelf, tmp_path / "out", "--methods", "color", "--recompute")
         features = load(tmp_path / "out").rows[0].features
         assert features is not None
         assert (features.computed, features.from_cache) == (24, 0)
+
+
+@pytest.mark.long(reason="compiles a kernel and draws the embedded dataset, for one run alone")
+def test_no_cache_touches_none(tmp_path: Path) -> None:
+    named = ("RETRIEVAL_BENCH_CACHE", "RETRIEVAL_BENCH_STATE", "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME")
+    places = {name: tmp_path / name for name in named}
+    places["TMPDIR"].mkdir()
+    words = ("run", "--methods", "phash", "--limit", "2", "--no-cache", "--json", "--out", str(tmp_path / "out"))
+    environment = os.environ | {name: str(place) for name, place in places.items()}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark", *words], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"][0]["features"]["from_cache"] == 0
+    left = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if "out" not in path.parts)
+    assert left == [Path("TMPDIR")], "a cache was written, or what served this run alone was left behind"
 
 
 def test_diff_exit_codes(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     shelf_at(home / "shelf")
     (home / "shelf" / "gallery" / "product-0" / "torn.png").write_bytes(b"torn")
-    words = ("--dataset", "folder", "--data-root", home / "shelf", "--out", home / "own", "--no-cache", "--threads", 2)
+    words = ("--dataset", "folder", "--data-root", home / "shelf", "--out", home / "own", "--recompute", "--threads", 2)
     done = call("index", "build", "--method", "phash,hsv", *words)
     assert done.exit_code == 0, done.stderr
     assert f"{home / 'own'}: 12 items, " in done.stdout

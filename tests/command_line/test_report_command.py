@@ -35,7 +35,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(3):
                 Image.fromarray(picture(label, 100 * first + number)).save(folder / f"{number}.png")
     words = ("--dataset", "folder", "--data-root", home / "shelf", "--out", home / "out", "--methods", "hsv,phash,lbp")
-    result = call("run", *words, "--k", "1,3", "--heads", "knn", "--no-cache")
+    result = call("run", *words, "--k", "1,3", "--heads", "knn", "--recompute")
     assert result.exit_code == 0, result.stderr
     return home
 

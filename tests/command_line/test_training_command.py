@@ -43,7 +43,7 @@ def test_a_network_is_trained_and_used(shelf: Path, tmp_path: Path) -> None:
     assert facts["dataset"] == "folder"
     assert facts["identity"]["augment"]["rotate"] == 5
     words = ["run", "--dataset", "folder", "--data-root", shelf, "--methods", NETWORK, "--weights", out.parent]
-    ran = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "record"), "--no-cache", "--k", "1"])
+    ran = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "record"), "--recompute", "--k", "1"])
     assert ran.exit_code == 0, ran.stderr
     assert "[untrained]" not in ran.stdout
 

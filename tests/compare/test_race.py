@@ -83,6 +83,6 @@ def test_an_environment_runs_what_is_installed_in_it(tmp_path: Path) -> None:
     argv = ab_timing.argv_of(str(tmp_path), ["--methods", "phash"])
     assert argv == [
         str(tmp_path / "bin" / "python"),
-        *["-m", "benchmark", "run", "--no-cache", "--json", "--methods", "phash"],
+        *["-m", "benchmark", "run", "--recompute", "--json", "--methods", "phash"],
     ]
     assert ab_timing.argv_of("sleep 1", []) == ["sleep", "1"]

@@ -25,6 +25,7 @@ from retrieval_bench.datasets.shop.turned import Turn, any_turn, turned
 from retrieval_bench.datasets.shop.view import SCENES, SIZE, phone_view
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import DATASETS, parse
+from retrieval_bench.system.cache import CACHE_VARIABLE
 
 # Of seed 0. They hold on every machine; where a change of the pixels is meant, raise products.VERSION with them.
 GOLDEN = "19f5fba2714d77df642cc0254beddd3c2be69d9295efbf48e7f26f9c46f8bcd1"
@@ -75,7 +76,7 @@ def renders(pictures: Any, turn_once: Any, monkeypatch: pytest.MonkeyPatch, tmp_
         return pictures
 
     monkeypatch.setattr(module, "render_all", render_all)
-    monkeypatch.setenv(module.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return seeds
 
 
@@ -503,7 +504,7 @@ def test_a_cache_that_cannot_be_written_does_not_matter(
     renders: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv(module.CACHE_VARIABLE, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
     assert len(module.products(None).gallery) == 400
     assert len(module.products(None).gallery) == 400
     assert renders == [0, 0]

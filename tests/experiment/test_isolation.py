@@ -117,6 +117,23 @@ def test_what_a_method_does_to_its_process_is_felt_nowhere_else(shelf: Path, tmp
     assert "printed by a method" in errors
 
 
+@pytest.mark.long(reason="tries to load torch in little memory, which takes several processes")
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space of other systems")
+def test_a_library_that_memory_does_not_suffice_for_ends_its_own_row_alone(shelf: Path, tmp_path: Path) -> None:
+    import resource
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (2_500_000 << 10, 2_500_000 << 10))
+
+    words = command(shelf, tmp_path / "out", "--methods", "phash,resnet18,dhash")
+    with begun(words, preexec_fn=limit) as process:
+        _, errors = process.communicate(timeout=100)
+    assert process.returncode == 4, errors
+    told = sentences(load(tmp_path / "out"))
+    assert told.pop("resnet18")
+    assert set(told.values()) == {""}, "what is left of torch takes no memory from others"
+
+
 @pytest.mark.slow(reason=IN_PROCESSES)
 def test_the_record_is_the_same_with_and_without(shelf: Path, tmp_path: Path) -> None:
     records = {}

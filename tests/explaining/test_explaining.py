@@ -16,13 +16,16 @@ from torch import nn
 
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.explaining import bits, choice, keypoints, networks, words
-from retrieval_bench.explaining.clues import WHOLE, Unexplained
+from retrieval_bench.explaining.by_extractor import why
+from retrieval_bench.explaining.clues import WHOLE, BitPair, Unexplained
 from retrieval_bench.extractors.deep.backbones import Backbone
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures, features_of
 from retrieval_bench.extractors.deep.preprocess import Preprocess, middle
 from retrieval_bench.extractors.local.encoders import power_law
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks
 from retrieval_bench.linalg.rows import unit
+from retrieval_bench.methods.parse import parse_method
+from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.methods.reranking.geometric_verification import verify
 from retrieval_bench.registry import EXTRACTORS
 from tests.support.scenes import scene, view
@@ -431,3 +434,33 @@ def test_an_unknown_query_is_told_the_close_ones() -> None:
         choice.query_row(arrays, "pear")
     with pytest.raises(BenchError, match=r"the closest are 'shop/Lemon_1\.jpg'"):
         choice.query_row(arrays, "")
+
+
+# --- a method that is ready to search ---------------------------------------------------------------------------------
+
+
+def ready(name: str) -> Pipeline:
+    pipeline = Pipeline(parse_method(name), Setup(), "exact")
+    data = shop(6, 4)
+    for part in pipeline.parts:
+        part.extractor.fit(data.train)
+    if pipeline.join is not None and pipeline.join.learns:
+        images = [data.train.images[row] for row in range(len(data.train))]
+        pipeline.fit_join([part.extractor.transform(images) for part in pipeline.members], data.train.labels)
+    return pipeline
+
+
+def test_each_part_of_a_method_says_why_and_so_does_its_step() -> None:
+    layers = why(ready("phash+color+verify=20"), QUERY, [FOUND, QUERY])
+    assert [layer.name.split(" (")[0] for layer in layers] == ["phash", "color", "verify=20"]
+    assert all(len(layer.clues) == 2 for layer in layers[:2]), layers
+    assert "weight" in layers[0].name
+    bit = layers[0].clues[1]
+    assert isinstance(bit, BitPair)
+    assert bit.distance == 0
+
+
+def test_what_has_no_explanation_says_so_in_words() -> None:
+    (layer,) = why(ready("moments"), QUERY, [FOUND])
+    assert layer.clues == ()
+    assert "no explanation" in layer.about

@@ -17,7 +17,7 @@ from retrieval_bench.datasets import products
 from retrieval_bench.datasets.folder import folder
 from retrieval_bench.experiment.prepare import Plan, prepare
 from retrieval_bench.registry import DATASETS, parse
-from retrieval_bench.system.cache import FeatureCache, recipe_key
+from retrieval_bench.system.cache import CACHE_VARIABLE, FeatureCache, recipe_key
 from tests.support.faults import Disk, cut, every_step, failing, flip, instead
 
 RECIPE = {"method": "sift"}
@@ -133,7 +133,7 @@ PICTURES = products.RenderedImages([b"one", b"three"], ["a", "b"], {"view": np.a
 def test_drawn_pictures_that_are_damaged_are_drawn_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
-    monkeypatch.setenv(products.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     products._cached("drawn", lambda: PICTURES)
     file = tmp_path / "drawn.npz"
     DAMAGE[damage](file)
@@ -146,7 +146,7 @@ def test_drawn_pictures_that_are_damaged_are_drawn_again(
 def test_a_full_disk_under_drawn_pictures_is_called_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv(products.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     with failing(Disk(tmp_path, room=100)):
         products._cached("drawn", lambda: PICTURES)
     (sentence,) = told(caplog)

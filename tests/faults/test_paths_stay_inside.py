@@ -90,7 +90,7 @@ def test_a_folder_beside_with_a_longer_name_is_outside(shelf: Path) -> None:
 def test_a_run_refuses_or_reads_as_it_is_told(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ALLOWED, raising=False)
     home = listed(shelf, str(photo(tmp_path / "elsewhere" / "mine.png", 4)))
-    words = ("run", "--dataset", "manifest", "--data-root", home, "--methods", "color", "--k", "1", "--no-cache")
+    words = ("run", "--dataset", "manifest", "--data-root", home, "--methods", "color", "--k", "1", "--recompute")
     refused = call(*words, "--out", tmp_path / "out")
     assert refused.exit_code == 2
     assert "1 outside the data root" in refused.stderr

@@ -32,6 +32,7 @@ def with_bytes(dataset: Dataset, split: str, row: int, data: bytes) -> Dataset:
     return replace(dataset, **{split: replace(one, images=ImageBytes(encoded))})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow(reason="learns a vocabulary")
 def test_images_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     data = with_bytes(shop(), "gallery", 1, b"no image")
     data = with_bytes(with_bytes(data, "gallery", 2, data.gallery.images.read(2)[:100]), "query", 0, b"")
@@ -63,6 +64,22 @@ def test_distractors_are_items_without_label(tmp_path: Path) -> None:
         assert judged is not None
         assert judged.n_relevant[:3].tolist() == [0, 0, 0]
         assert not judged.right[:3].any()
+
+
+def test_an_image_may_show_several_things(tmp_path: Path) -> None:
+    data = shop()
+    others = np.full((12, 2), -1, np.int64)
+    others[0] = 2, 3
+    data = replace(data, gallery=replace(data.gallery, other_labels=others, other_categories=others * 0 - 1))
+    with build(plan(data, "phash"), tmp_path / "own") as index:
+        snapshot = index.snapshot()
+        assert snapshot.item(1).other_labels == ("product-2", "product-3")
+        assert snapshot.where(labels=["product-3"]).tolist() == [1, 10, 11, 12]
+        assert snapshot.where(labels=["product-0"], not_labels=["product-2"]).tolist() == [2, 3]
+        judged = index.judged("phash")
+        assert judged is not None
+        assert judged.n_relevant.tolist() == [3] * 6 + [4] * 6
+        assert not index.verify().problems
 
 
 def test_a_query_of_the_gallery_does_not_find_itself(tmp_path: Path) -> None:

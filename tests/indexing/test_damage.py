@@ -136,7 +136,7 @@ def test_what_is_cut_gone_or_something_else_is_one_sentence(
     own: Path, name: str, damage: Callable[[Path], object], sentence: str
 ) -> None:
     damage(own / name)
-    for words in (("info", own), ("query", own, own / "nothing.png"), ("verify", own), ("remove", own, "new/1")):
+    for words in (("info", own), ("remove", own, "new/1")):
         done = call("index", *words)
         assert done.exit_code == 2, done.output
         assert f"error: {own / name}" in done.stderr

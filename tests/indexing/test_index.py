@@ -124,6 +124,11 @@ def test_ids_are_given_once(index: StoredIndex) -> None:
     with pytest.raises(BenchError, match="has no item 'nobody'; nothing was removed"):
         index.remove(["x", "nobody"])
     assert index.snapshot().by_id("x") is not None
+    with pytest.raises(BenchError, match="name at least one item"):
+        index.remove([])
+    with pytest.raises(BenchError, match="must be text that UTF-8 can hold"):
+        index.add([NewItem("y\udc80", picture(0, 1))])
+    assert index.snapshot().version == 2
 
 
 def test_filters_find_k_where_there_are_k(index: StoredIndex) -> None:

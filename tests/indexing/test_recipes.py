@@ -126,12 +126,10 @@ def test_the_last_bits_of_floats_may_differ(own: Path) -> None:
         assert "have features within" in index.method("hsv").notice
 
 
-@pytest.mark.slow(reason="trains a network")
-def test_the_seed_is_that_of_the_index(tmp_path: Path) -> None:
-    """Random weights are drawn by it: those of another seed would find nothing."""
-    build(plan(shop(), "convnet", seed=5, weights="random"), tmp_path / "own").close()
-    with StoredIndex.open(tmp_path / "own", Setup(seed=0, weights="random")) as index:
-        assert index.setup.seed == 5
+def test_the_seed_is_that_of_the_index(built: Path) -> None:
+    """Random weights and samples are drawn by it: those of another seed would find nothing."""
+    with StoredIndex.open(built, Setup(seed=9, threads=1)) as index:
+        assert (index.setup.seed, index.setup.threads) == (0, 1)
 
 
 @pytest.mark.parametrize(

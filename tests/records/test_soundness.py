@@ -11,7 +11,7 @@ import pytest
 from retrieval_bench.compare.reload import values_of
 from retrieval_bench.core import BenchError
 from retrieval_bench.experiment.runner import run
-from retrieval_bench.records.files import RANKINGS_FILE, load, load_rankings
+from retrieval_bench.records.files import RANKINGS_FILE, load, load_own_rankings, load_rankings
 from retrieval_bench.records.schema import Rankings, Record
 from retrieval_bench.system.files import write_whole
 from tests.support.runs import plan
@@ -53,6 +53,7 @@ def test_a_file_that_was_cut_is_refused(made: tuple, tmp_path: Path, keep: int) 
         ("n_relevant", None, "it lacks n_relevant"),
         ("query_labels", None, "it lacks query_labels"),
         ("query_ids", None, "it lacks query_ids"),
+        ("query_ids", lambda a: np.repeat(a[:1], len(a)), "query_ids names an image twice"),
         ("color/indices", None, "it lacks color/indices"),
         ("color/distances", None, "it lacks color/distances"),
         ("color/heads/knn/scores", None, "it lacks scores or predictions of color/heads/knn"),
@@ -125,3 +126,10 @@ def test_two_rows_of_one_name_are_refused(made: tuple, tmp_path: Path) -> None:
     write_whole(tmp_path / "run.json", twice.to_json().encode())
     with pytest.raises(BenchError, match="two rows are called 'color'"):
         load(tmp_path)
+
+
+def test_a_record_without_rankings_is_refused_where_they_are_needed(made: tuple, tmp_path: Path) -> None:
+    empty = saved(tmp_path, made[1], {})
+    assert load_rankings(tmp_path, empty) == {}
+    with pytest.raises(BenchError, match="its rankings are empty"):
+        load_own_rankings(tmp_path, empty)

@@ -270,7 +270,7 @@ def test_every_answer_forbids_what_pages_do_not_need() -> None:
     for status, headers in (answer_of(Guarded()), answer_of(Guarded(), host="evil.example")):
         assert status in (200, 421)
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
         assert headers["x-frame-options"] == "DENY"
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy

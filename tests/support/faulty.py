@@ -84,7 +84,7 @@ def faulty_file(path: Path) -> Path:
 
 def command(shelf: Path, out: Path, *words: object) -> list[str]:
     """`python -m benchmark run` on a folder of images."""
-    given = ("--dataset", "folder", "--data-root", shelf, "--out", out, "--k", "1,3", "--threads", "1", "--no-cache")
+    given = ("--dataset", "folder", "--data-root", shelf, "--out", out, "--k", "1,3", "--threads", "1", "--recompute")
     return [sys.executable, "-m", "benchmark", "run", *map(str, (*given, *words))]
 
 

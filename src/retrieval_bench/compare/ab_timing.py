@@ -61,7 +61,7 @@ def argv_of(runner: str, extra: Sequence[str]) -> list[str]:
                 f"{printable(runner)}: it has no bin/python or Scripts/python.exe; "
                 "name a virtual environment, or a command"
             )
-        return [str(python), "-m", "benchmark", "run", "--no-cache", "--json", *extra]
+        return [str(python), "-m", "benchmark", "run", "--recompute", "--json", *extra]
     try:
         argv = _words(runner)
     except ValueError as error:

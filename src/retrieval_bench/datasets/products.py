@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import platformdirs
 
 from retrieval_bench.core import BenchError, Dataset, Images, Split, printable
 from retrieval_bench.datasets.shop.camera import Camera, Parameters
@@ -36,6 +35,7 @@ from retrieval_bench.datasets.shop.look import CATEGORIES, looks
 from retrieval_bench.datasets.shop.turned import any_turn, turned
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import DATASETS, Range
+from retrieval_bench.system.cache import cache_root
 from retrieval_bench.system.files import open_regular
 from retrieval_bench.system.npz import read_arrays
 
@@ -46,7 +46,6 @@ VERSION = 1
 
 VIEWS = 12
 PARTS: dict[str, tuple[int, ...]] = {"train": (1, 2, 3, 4), "gallery": (0, 5, 6, 7), "query": (8, 9, 10, 11)}
-CACHE_VARIABLE = "RETRIEVAL_BENCH_CACHE"
 MOST_BYTES = 1 << 30
 """Of the file of pictures; those of 100 products take a twentieth."""
 
@@ -171,8 +170,7 @@ def _collected(shots: list[tuple[bytes, str, Parameters]]) -> RenderedImages:
 
 def _cached(name: str, draw: Callable[[], RenderedImages]) -> RenderedImages:
     """name: says all that the pictures depend on besides the source code."""
-    directory = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("retrieval_bench")
-    path = Path(directory) / f"{name}.npz"
+    path = cache_root() / f"{name}.npz"
     pictures = _load(path, name)
     if pictures is None:
         pictures = draw()

@@ -16,10 +16,17 @@ from retrieval_bench.system.progress import Progress
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """The data made ready: the record before its first row, and the arrays that all methods share."""
+    """The data made ready.
+
+    Args:
+        record: as it is before its first row.
+        arrays: those that all methods share.
+        half_loaded: a library could be loaded in part alone, while a GPU was looked for.
+    """
 
     record: Record
     arrays: Mapping[str, np.ndarray]
+    half_loaded: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -37,6 +40,13 @@ from retrieval_bench.system.timing import pinned, steady_allocator
 log = logging.getLogger("retrieval_bench")
 
 
+def _load_what_all_need() -> None:
+    """Before torch, which in a process that may have little memory can leave no room to load anything else."""
+    for name in ("cv2", "scipy.linalg.blas", "retrieval_bench.search.kernels"):
+        with contextlib.suppress(ImportError):  # told where it is needed
+            importlib.import_module(name)
+
+
 class InProcessExecutor:
     """Implements `Executor`. store: where decoded pixels wait; None: in a file of its own.
 
@@ -51,7 +61,10 @@ class InProcessExecutor:
 
     def open(self, plan: Plan, progress: Progress) -> Opened:
         allocator = steady_allocator()
+        _load_what_all_need()
+        asked = plan.device == "auto" and any(method.deep for method in plan.methods)
         plan = replace(plan, device=resolve_device(plan.device, plan.methods, plan.backend))
+        half_loaded = asked and "torch" not in sys.modules
         for method in plan.methods:
             refuse_wrong_options(method, plan.setup, plan.backend)
         plan, notices = reduced(plan)
@@ -65,7 +78,7 @@ class InProcessExecutor:
             trial = replace(trial, dataset=trial.dataset.with_splits({}, notices))
         self.plan, self.trial = plan, trial
         record = blank_record(_dataset_facts(plan, trial), _settings(plan, trial), trial, allocator)
-        return Opened(record, common_arrays(trial))
+        return Opened(record, common_arrays(trial), half_loaded)
 
     def evaluate(self, method: Method, progress: Progress) -> MethodOutcome:
         done = evaluate(method, self.plan, self.trial, progress)

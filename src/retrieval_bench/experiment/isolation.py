@@ -38,6 +38,8 @@ S_AN_IMAGE = 1.0
 """By default a method may take an hour, and a second more for each image that it describes."""
 SHARE_OF_MEMORY = 0.9
 """By default a worker may hold this share of the memory that there is."""
+_LEAVE_HALF_A_LIBRARY = ("ImportError", "MemoryError", "OSError")
+"""Kinds of failures after which a part of what was to be loaded stays in the process."""
 
 
 class IsolatedExecutor:
@@ -91,6 +93,8 @@ class IsolatedExecutor:
         self._facts = opened.record.dataset
         # Another worker, should one be needed, shall do as this one did.
         self._plan = replace(self._plan or plan, device=opened.record.settings.device)
+        if opened.half_loaded:
+            self._leave_the_worker()
         return opened
 
     def _open_here(self, plan: Plan, progress: Progress, reason: str) -> Opened:
@@ -149,10 +153,19 @@ class IsolatedExecutor:
             )
             failure = self._tried(method, progress)
         if isinstance(failure, MethodOutcome):
+            error = failure.row.error
+            if error is not None and error.kind in _LEAVE_HALF_A_LIBRARY:
+                self._leave_the_worker()
             return failure
         sentence = f"its process {failure}" if isinstance(failure, WorkerEnded) else f"no process for it: {failure}"
         log.error("%s failed: %s", method, sentence)
         return MethodOutcome(_failed_row(method, failure, sentence))
+
+    def _leave_the_worker(self) -> None:
+        """The next method gets a new one: half a library stays in this one, and may leave no room for others."""
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
 
     def _tried(self, method: Method, progress: Progress) -> MethodOutcome | WorkerEnded | BenchError:
         try:

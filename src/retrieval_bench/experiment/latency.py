@@ -152,5 +152,5 @@ def _refuse_stale(pipeline: Pipeline, found: QualityResult, described: list[tupl
             if not np.allclose(fresh_one, stored, rtol=0, atol=room):
                 raise BenchError(
                     f"{pipeline.name}: its features in the cache are not those that it computes now; "
-                    "run with --no-cache, or remove the cache"
+                    "run with --recompute, or remove the cache"
                 )

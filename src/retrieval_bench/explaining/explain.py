@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,20 +12,10 @@ from retrieval_bench.core import BadImage, BenchError, Dataset, Split
 from retrieval_bench.evaluation.relevance import relevant_among
 from retrieval_bench.experiment.features import fitted
 from retrieval_bench.experiment.prepare import FROM_GALLERY, Plan, decoded_once, learned_split, relevant_by
-from retrieval_bench.explaining import bits, choice, keypoints, networks, words
+from retrieval_bench.explaining import choice
+from retrieval_bench.explaining.by_extractor import clues_of, step_clues
 from retrieval_bench.explaining.clues import Band, Clue, Explanation, Neighbour, PartClues, Shown, Unexplained
-from retrieval_bench.extractors.cleaned import CleanedExtractor
-from retrieval_bench.extractors.controls import Oracle, RandomControl
-from retrieval_bench.extractors.deep.convnet import Convnet
-from retrieval_bench.extractors.deep.network_features import NetworkFeatures
-from retrieval_bench.extractors.hashes.imagehash import ImageHash
-from retrieval_bench.extractors.histograms.color import ColorHistogram
-from retrieval_bench.extractors.histograms.lbp import LbpHistogram
-from retrieval_bench.extractors.local.hog import WholeImageHog
-from retrieval_bench.extractors.local.keypoints import KeypointBlocks
-from retrieval_bench.extractors.local.pipeline import LocalFeatures
 from retrieval_bench.methods.parse import Method, parse_method
-from retrieval_bench.methods.reranking.spatial import Spatial
 from retrieval_bench.records.conversion import label_sets
 from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import Spec
@@ -36,10 +25,6 @@ from retrieval_bench.system.timing import pinned
 UNTRAINED = "[untrained]"
 ROOM = {"cosine": 0.01, "hamming": 0.0}
 """How far a distance may lie from the record's: networks of int8 and float16 were rounded there."""
-NETWORK = "the image regions that the cosine comes from"
-"""Of a network's heat; the line below each pair says whether they add up to it or are Grad-CAM's."""
-
-Clues = list[Clue]
 
 
 def explain(
@@ -98,7 +83,9 @@ class _Images:
 
     def __getitem__(self, item: str) -> Shown:
         if item not in self._known:
-            row = self._row_of[item]
+            row = self._row_of.get(item)
+            if row is None:
+                raise BenchError(f"the record names an image {item!r} that its dataset does not have; run again")
             try:
                 pixels = self._split.images[row]
             except BadImage:
@@ -134,7 +121,7 @@ def _layers(
         try:
             part = _built(spec, name, facts.weights, plan, train, progress)
             with pinned(1):
-                about, clues = _clues(spec, part, query.pixels, pixels)
+                about, clues = clues_of(spec, part, query.pixels, pixels)
         except (Unexplained, BenchError) as error:
             explained.append(PartClues(title, str(error)))
             continue
@@ -142,7 +129,7 @@ def _layers(
             about += _otherwise(row, clues, found)
         explained.append(PartClues(title, about, tuple(clues)))
     for spec in method.steps:
-        explained.append(_step(spec, query.pixels, pixels))
+        explained.append(step_clues(spec, query.pixels, pixels))
     return explained
 
 
@@ -165,78 +152,6 @@ def _built(
             "name the folder that has them with --weights"
         )
     return extractor
-
-
-def _clues(spec: Spec, extractor: Any, query: np.ndarray, found: list[np.ndarray]) -> tuple[str, Sequence[Clue]]:
-    """What is shown, and a clue for each image. Raises Unexplained where there is none."""
-    options = spec.resolved
-    if isinstance(extractor, CleanedExtractor):
-        query, *found = _cleaned(extractor, [query, *found])
-        extractor = extractor.extractor
-    if isinstance(extractor, NetworkFeatures):
-        subject = networks.of_features(extractor, options.get("layer", "last"))
-        return NETWORK, networks.network_pairs(subject, query, found)
-    if isinstance(extractor, Convnet):
-        return NETWORK, networks.network_pairs(networks.of_convnet(extractor), query, found)
-    if isinstance(extractor, ImageHash):
-        return bits.about(spec.entry.name, options.get("size", 8)), bits.bit_pairs(
-            extractor, spec.entry.name, query, found
-        )
-    if isinstance(extractor, LocalFeatures):
-        detect = _detector(spec, extractor)
-        if detect is not None:
-            about = "matched keypoints; the method itself compares one vector of all keypoints"
-            return about, keypoints.match_pairs(detect, query, found)
-        return "what each image position adds to the cosine", words.local_pairs(extractor, query, found)
-    if isinstance(extractor, ColorHistogram | LbpHistogram):
-        return "what each pixel adds to the cosine", words.histogram_pairs(extractor, query, found)
-    if isinstance(extractor, WholeImageHog):
-        return "what each block adds to the cosine", words.block_pairs(extractor, query, found)
-    if isinstance(extractor, RandomControl):
-        raise Unexplained("each image has a random vector: nothing in the images makes two of them near")
-    if isinstance(extractor, Oracle):
-        raise Unexplained("it uses the labels: images of one label are near, whatever they show")
-    if hasattr(extractor, "describe_split"):
-        raise Unexplained("another program made what its file holds: nothing says which pixels that comes from")
-    raise Unexplained(
-        f"{spec.entry.name} has no explanation: its features describe the whole image, not positions in it"
-    )
-
-
-def _cleaned(extractor: CleanedExtractor, images: list[np.ndarray]) -> list[np.ndarray]:
-    """The images as the extractor saw them. Raises Unexplained where they have another shape than those drawn."""
-    cleaned = [extractor.clean(image) for image in images]
-    if any(one.shape != other.shape for one, other in zip(cleaned, images, strict=True)):
-        raise Unexplained("it saw parts of these images, so positions in them do not fit: explain it without cleaning")
-    return cleaned
-
-
-def _detector(spec: Spec, extractor: LocalFeatures) -> Callable[[np.ndarray], keypoints.Points] | None:
-    """What finds the points of this method; None for what is matched by no points."""
-    options = spec.resolved
-    if spec.entry.name == "sift":
-        blocks = KeypointBlocks(options["side"], options["keypoints"], options["contrast"])
-        return partial(keypoints.sift_points, blocks=blocks)
-    if spec.entry.name == "orb":
-        return partial(keypoints.orb_points, side=options["side"], keypoints=options["keypoints"])
-    if spec.entry.name == "dense-sift":
-        return partial(keypoints.grid_points, describe=extractor.describe, side=options["side"])
-    return None
-
-
-def _step(spec: Spec, query: np.ndarray, found: list[np.ndarray]) -> PartClues:
-    step = spec.build()
-    if not isinstance(step, Spatial) or not isinstance(step.extractor, KeypointBlocks):
-        return PartClues(str(spec), "re-ranks by other near images of the gallery, which a pair of images cannot show")
-    detect = partial(keypoints.sift_points, blocks=step.extractor)
-    about = f"matches that put images first: {step.least} and more that agree on one map count"
-    try:
-        with pinned(1):
-            return PartClues(
-                str(spec), about, tuple(keypoints.match_pairs(detect, query, found, step.ratio, keypoints.nearest))
-            )
-    except Unexplained as error:
-        return PartClues(str(spec), str(error))
 
 
 def _otherwise(row: Row, clues: Sequence[Clue], found: Sequence[Neighbour]) -> str:

@@ -460,6 +460,8 @@ def _judged(
 
 
 def _write_arrays(folder: Path, name: str, arrays: dict[str, np.ndarray]) -> FileFacts:
+    if any(array.dtype.hasobject for array in arrays.values()):
+        raise BenchError(f"{name}: a method learns Python objects, which an index does not keep; leave it out")
     file = folder / name
     file.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()

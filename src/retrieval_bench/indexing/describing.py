@@ -20,6 +20,7 @@ from retrieval_bench.core import BadImage, Images
 from retrieval_bench.experiment.extraction import CHUNK, checked
 from retrieval_bench.experiment.features import recipe_of
 from retrieval_bench.images.decoding import Decoding, decoded
+from retrieval_bench.indexing.methods import unwritable
 from retrieval_bench.methods.pipeline import Part, Pipeline
 from retrieval_bench.system.cache import FeatureCache, recipe_key
 from retrieval_bench.system.threads import mapped
@@ -131,9 +132,8 @@ class Describer:
                     digest = _digest_of(one)
                 if not digest or not all(digest in of_part for of_part in known.values()):
                     pixels, digest, notes = self._pixels(one, digest)
-                    pixels.flags.writeable = False
                     place[number] = len(pictures)
-                    pictures.append(pixels)
+                    pictures.append(unwritable(pixels))
             except BadImage as bad:
                 found.append(DescribedPicture(one, bad=bad))
                 continue
@@ -160,7 +160,7 @@ class Describer:
     def _pixels(self, one: Incoming, digest: str) -> tuple[np.ndarray, str, tuple[str, ...]]:
         if one.read is None:
             assert one.picture is not None
-            return one.picture.copy(), digest or _digest_of(one), ()
+            return one.picture, digest or _digest_of(one), ()
         data = one.read()
         if not digest:
             digest = one.digest() if one.digest is not None else hashlib.sha256(data).hexdigest()

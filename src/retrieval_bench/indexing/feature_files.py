@@ -17,6 +17,8 @@ import numpy as np
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.indexing.description import ArrayFacts, Description, features_path
 
+_AT_ONCE = 1 << 20
+"""Bytes that wait to be written together."""
 LARGEST_HALF = 65504.0
 """That float16 can hold."""
 
@@ -69,6 +71,7 @@ class Appending:
     def __init__(self, files: FeatureFiles, rows: int) -> None:
         self._files, self._rows = files, rows
         self._open: list[IO[bytes]] = []
+        self._waiting = [bytearray() for _ in files.arrays]
         try:
             for method, array, facts in files.arrays:
                 path = files.path(method, array)
@@ -76,7 +79,8 @@ class Appending:
                     path.parent.mkdir(parents=True)
                 file = open(path, "r+b" if path.exists() else "x+b", buffering=0)  # noqa: SIM115 - closed by `close`
                 self._open.append(file)
-                file.truncate(rows * facts.row_bytes)
+                if file.seek(0, os.SEEK_END) > rows * facts.row_bytes:  # Windows cuts no file that is mapped
+                    file.truncate(rows * facts.row_bytes)
                 file.seek(rows * facts.row_bytes)
         except OSError:
             self.close()
@@ -84,18 +88,26 @@ class Appending:
 
     def append(self, arrays: Sequence[np.ndarray]) -> None:
         """Write some rows of every array, in the order of `FeatureFiles.arrays`, as they are kept."""
-        for (_, _, facts), file, array in zip(self._files.arrays, self._open, arrays, strict=True):
+        for place, ((_, _, facts), array) in enumerate(zip(self._files.arrays, arrays, strict=True)):
             if array.dtype.name != facts.kept or array.shape[1:] != (facts.width,):
                 raise ValueError(f"{array.dtype} {array.shape} where {facts.kept} rows of {facts.width} are kept")
-            left = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data.cast("B")
-            while left:
-                left = left[file.write(left) :]
+            self._waiting[place] += np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data.cast("B")
+            if len(self._waiting[place]) > _AT_ONCE:
+                self._write(place)
 
     def sync(self) -> None:
         """Wait until all of it is on the disk."""
-        for file in self._open:
+        for place, file in enumerate(self._open):
+            self._write(place)
             os.fsync(file.fileno())
         sync_folder(self._files.path(0, 0).parent)
+
+    def _write(self, place: int) -> None:
+        with memoryview(self._waiting[place]) as whole:
+            start = 0
+            while start < len(whole):
+                start += self._open[place].write(whole[start:])
+        self._waiting[place].clear()
 
     def take_back(self) -> None:
         """Leave the files as they were."""

@@ -547,6 +547,10 @@ def _facts_of(new: NewItem) -> tuple[Item, bytes | None]:
     """What is known of a picture that is to be added, and the bytes that are to be kept of it."""
     if new.encoded is not None and format_of(new.encoded[:HEAD]) not in _SUFFIXES:
         raise BenchError(f"{new.id}: an index keeps pictures as JPEG or PNG alone; encode it so")
+    try:
+        "".join(one for one in (new.id, new.label, new.category, new.digest) if one is not None).encode()
+    except UnicodeEncodeError:
+        raise BenchError(f"{new.id!r}: id, label, category and digest must be text that UTF-8 can hold") from None
     digest = new.digest
     if digest is None and new.encoded is not None:
         digest = hashlib.sha256(new.encoded).hexdigest()

@@ -238,8 +238,11 @@ class ItemTable:
             return np.fromiter((row[0] for row in found), np.int64)
 
     def attribute_values(self) -> Iterator[tuple[int, str, str]]:
-        """(number, name, value as text) of each category and attribute of each item, removed or not."""
-        with self._reading() as connection:
+        """(number, name, value as text) of each category and attribute of each item, removed or not.
+
+        By a connection of its own: it may take a second, and others need not wait for it.
+        """
+        with self._told(), contextlib.closing(_connect(self._file, False)) as connection:
             yield from connection.execute("SELECT number, 'category', category FROM items WHERE category IS NOT NULL")
             yield from connection.execute(
                 f"SELECT number, key, {TEXT_OF_VALUE} FROM items, json_each(attributes) WHERE value IS NOT NULL"
@@ -304,6 +307,8 @@ class ItemTable:
 
     def remove(self, ids: Sequence[str], note: str = "") -> int:
         """Mark the items of these ids as removed; the number of the operation. BenchError for an unknown one."""
+        if not ids:
+            raise BenchError("name at least one item to remove")
         with self._writing() as connection:
             found = self.live_numbers(ids)
             if unknown := [one for one in dict.fromkeys(ids) if one not in found]:
@@ -420,6 +425,8 @@ class ItemTable:
             yield
         except (_Damaged, UnicodeDecodeError) as error:  # SQLite may name a damaged name in a sentence
             raise BenchError(f"{printable(self._file)} is damaged: {error}") from None
+        except sqlite3.ProgrammingError:  # ours: it is closed
+            raise
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorname", "").startswith(_NOT_THE_FILES_FAULT):
                 kind = "written" if self._writable else "read"
@@ -499,12 +506,17 @@ def _connect(file: Path, writable: bool) -> sqlite3.Connection:
             connection.close()
             # Of a folder that cannot be written, the file alone can be read, as long as nobody writes.
             blocked = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
-            if mode == modes[-1] or not blocked or os.access(file.parent, os.W_OK):
+            log = file.with_name(f"{file.name}-wal")
+            if mode == modes[-1] or not blocked or os.access(file.parent, os.W_OK) or _size(log):
                 raise
         except sqlite3.Error:
             connection.close()
             raise
     raise AssertionError("one of the modes returns or raises")
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _columns(rows: Iterable[tuple[Any, ...]]) -> np.ndarray:

@@ -115,13 +115,8 @@ class IndexedMethod:
 
     def features(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What each part makes of these pictures, as in `MethodFacts.arrays`."""
-        pipeline = self.pipeline
-        for picture in pictures:
-            picture.flags.writeable = False
-        return [
-            checked(part.extractor.transform(pictures), len(pictures), part.extractor.distance)
-            for part in pipeline.parts
-        ]
+        pipeline, seen = self.pipeline, [unwritable(picture) for picture in pictures]
+        return [checked(part.extractor.transform(seen), len(seen), part.extractor.distance) for part in pipeline.parts]
 
     def rows(self, features: Sequence[np.ndarray]) -> Rows:
         """What is searched for, or in, from the features of each part."""
@@ -244,6 +239,13 @@ def refuse_what_describes_nothing(pipeline: Pipeline) -> None:
             raise BenchError(f"{pipeline.name}: {part.name} {why}; an index needs methods that look at pictures")
 
 
+def unwritable(picture: np.ndarray) -> np.ndarray:
+    """The same pixels, into which no method can write."""
+    view = picture.view()
+    view.flags.writeable = False
+    return view
+
+
 def probe_pictures(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The pictures of probes.npz."""
     return [arrays[name] for name in sorted(arrays) if name.startswith("picture/")]
@@ -251,9 +253,8 @@ def probe_pictures(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
 
 def probe_features(pipeline: Pipeline, pictures: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """What each part makes of these pictures, and what is compared where parts are joined, by name."""
-    for picture in pictures:
-        picture.flags.writeable = False
-    features = [part.extractor.transform(pictures) for part in pipeline.parts]
+    seen = [unwritable(picture) for picture in pictures]
+    features = [part.extractor.transform(seen) for part in pipeline.parts]
     found = dict(zip((f"part {place}" for place in range(len(features))), features, strict=True))
     rows = pipeline.rows(features)
     if pipeline.join_learns and isinstance(rows, Bundle):

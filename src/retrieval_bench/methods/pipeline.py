@@ -40,7 +40,7 @@ class Pipeline:
     """
 
     def __init__(self, method: Method, setup: Setup, backend: str) -> None:
-        self.method = method
+        self.method, self.setup = method, setup
         self.members = [Part(spec, spec.build(setup)) for spec in method.members]
         self.join: Join | None = None
         if len(self.members) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,15 @@ APPENDED, DIM = 1000, 128
 
 @dataclass(frozen=True)
 class BuildTimes:
-    """Seconds of each round. alone: describing the same pictures and keeping nothing. build: the whole index."""
+    """Seconds of each round. alone: describing the same pictures and keeping nothing. build: the whole index.
+
+    processor: seconds of all processors of both, which what others do beside this changes less.
+    """
 
     images: int
     alone: tuple[float, ...]
     build: tuple[float, ...]
+    processor: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -99,17 +104,20 @@ def build_times(
     cache = FeatureCache(None)
     source = Spec(Entry(dataset.name, lambda root: dataset, "drawn"), {})
     plan = Plan(tuple(parse_method(method) for method in methods), source, threads=threads, cache=cache)
-    alone, whole = [], []
+    alone, whole, processor = [], [], []
     for number in range(rounds):
         progress("rounds", number, rounds)
+        started = time.process_time()
         with Stopwatch() as describing:
             _describe(plan, dataset)
-        alone.append(describing.seconds)
+        between = time.process_time()
         with Stopwatch() as building:
             build(plan, folder, overwrite=True).close()
+        alone.append(describing.seconds)
         whole.append(building.seconds)
+        processor.append((between - started, time.process_time() - between))
         shutil.rmtree(folder)
-    return BuildTimes(len(dataset.gallery), tuple(alone), tuple(whole))
+    return BuildTimes(len(dataset.gallery), tuple(alone), tuple(whole), tuple(processor))
 
 
 def _describe(plan: Plan, dataset: Dataset) -> None:
@@ -229,6 +237,8 @@ def lines(built: BuildTimes | None, added: AppendTimes | None) -> list[str]:
         times = [whole / alone for whole, alone in zip(built.build, built.alone, strict=True)]
         table += [_row(f"{what}: describing alone, s", built.alone), _row(f"{what}: index build, s", built.build)]
         table.append(_row(f"{what}: build / describing", times, f"<= {BUILD_TARGET}"))
+        times = [whole / alone for alone, whole in built.processor]
+        table.append(_row(f"{what}: the same of processor time", times))
     if added is not None:
         what = f"{added.items:,} x {DIM}"
         table += [

@@ -213,6 +213,14 @@ def load_rankings(path: Path, record: Record) -> dict[str, np.ndarray]:
     return arrays
 
 
+def load_own_rankings(path: Path, record: Record) -> dict[str, np.ndarray]:
+    """The same, for what cannot do without them; BenchError also where the record has none."""
+    arrays = load_rankings(path, record)
+    if not arrays:
+        raise BenchError(f"{printable(path)}: its rankings are empty, so no query can be looked at; run again")
+    return arrays
+
+
 def rankings_file(path: Path, record: Record) -> Path:
     """Where the rankings of a record lie; they need not exist."""
     return place_of(run_file(path).parent, None if record.rankings is None else record.rankings.sha256)

@@ -122,6 +122,9 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
 
 
 def _wrong_values(arrays: Mapping[str, np.ndarray], methods: Sequence[str], gallery: int) -> str:
+    for name in ("gallery_ids", "query_ids"):
+        if len(np.unique(arrays[name])) < len(arrays[name]):
+            return f"{name} names an image twice"
     names = arrays.get("label_names")
     for name in ("gallery_labels", "query_labels"):
         labels = arrays[name]

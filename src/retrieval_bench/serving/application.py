@@ -16,18 +16,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrieval_bench import __version__
 from retrieval_bench.core import BadImage, BenchError
-from retrieval_bench.serving import api, operations_page
+from retrieval_bench.serving import api, operations_page, pages
 from retrieval_bench.serving.catalogue import Catalogue
+from retrieval_bench.serving.explanations import Explanations
 from retrieval_bench.serving.feedback import FeedbackLog
 from retrieval_bench.serving.guards import Guards, refusal
 from retrieval_bench.serving.open_indexes import NoSuchThing
 from retrieval_bench.serving.pictures import ShownPictures
+from retrieval_bench.serving.record_page import RecordPage
 from retrieval_bench.serving.served import Served
 from retrieval_bench.serving.service import SearchService
 from retrieval_bench.serving.settings import ServingSettings
 from retrieval_bench.serving.telemetry import Telemetry
 from retrieval_bench.serving.uploads import RequestRefused
 from retrieval_bench.serving.work_queue import QueueFull
+from retrieval_bench.serving.worth import Worths
 
 log = logging.getLogger("retrieval_bench")
 
@@ -60,11 +63,14 @@ def create_app(service: SearchService, settings: ServingSettings) -> FastAPI:
         feedback=FeedbackLog(service, settings.feedback, settings.keep),
         settings=settings,
         threads=anyio.CapacityLimiter(service.capacity.requests),
+        worths=Worths(service.columns),
+        explanations=Explanations(),
+        record=None if settings.record is None else RecordPage(settings.record, settings.record_root),
     )
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(api.router)
     app.include_router(operations_page.router)
-    # The pages of people come here.
+    app.include_router(pages.router)
     _tell_errors_in_a_sentence(app, service)
     app.add_middleware(_Bugs)  # the innermost: its answers, too, pass the guards and are counted
     app.add_middleware(Guards, allowed=settings.guarded)

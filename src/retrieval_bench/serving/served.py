@@ -10,10 +10,13 @@ import anyio
 from starlette.requests import Request
 
 from retrieval_bench.serving.catalogue import Catalogue
+from retrieval_bench.serving.explanations import Explanations
 from retrieval_bench.serving.feedback import FeedbackLog
 from retrieval_bench.serving.pictures import ShownPictures
+from retrieval_bench.serving.record_page import RecordPage
 from retrieval_bench.serving.service import SearchService
 from retrieval_bench.serving.settings import ServingSettings
+from retrieval_bench.serving.worth import Worths
 
 _Result = TypeVar("_Result")
 
@@ -28,6 +31,9 @@ class Served:
     feedback: FeedbackLog
     settings: ServingSettings
     threads: anyio.CapacityLimiter
+    worths: Worths
+    explanations: Explanations
+    record: RecordPage | None
 
     async def run(self, work: Callable[[], _Result]) -> _Result:
         """Do something that takes a while, in a thread."""

@@ -200,6 +200,26 @@ class SearchService:
         self.telemetry.answered(answer)
         return answer
 
+    def receive(self, encoded: bytes) -> str:
+        """Take a picture in, to be searched for by the word that is returned; raises BadImage."""
+        pixels, _ = self.pool.decode(encoded)
+        pixels.flags.writeable = False
+        recent = RecentQuery(encoded, hashlib.sha256(encoded).hexdigest(), None)
+        word = self.recent.put(recent)
+        self.recent.decoded(recent, pixels)
+        return word
+
+    def picture_of(self, query: Query) -> np.ndarray | None:
+        """(h, w, 3) uint8, the picture of a query, whole and upright; None where it has none.
+
+        Raises BadImage and NoSuchThing.
+        """
+        picture = self._picture(query)
+        if picture is None:
+            return None
+        encoded, recent, _ = picture
+        return self.pool.decode(encoded)[0] if recent.pixels is None else recent.pixels
+
     def _chosen(self, question: Question) -> list[SearchColumn]:
         wanted = question.columns or tuple(self.columns)
         for key in (*wanted, *question.thresholds):

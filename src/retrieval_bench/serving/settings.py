@@ -20,7 +20,8 @@ class ServingSettings:
         keep: keep pictures that are sent, encoded anew, in the folder of feedback.
         feedback: where judgements are kept.
         title: shown by pages.
-        record: the record that is served, for pages that show it; None: none was named.
+        record: shown beside the search; None: there is none.
+        record_root: where its dataset lies now, if it was moved.
     """
 
     guarded: Guarded = field(default_factory=Guarded)
@@ -30,3 +31,4 @@ class ServingSettings:
     feedback: Path = Path("feedback")
     title: str = "retrieval_bench"
     record: Path | None = None
+    record_root: Path | None = None

@@ -17,7 +17,8 @@ import os
 import secrets
 import sqlite3
 import stat
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ import platformdirs
 from retrieval_bench.core import printable
 from retrieval_bench.system.files import open_regular, removed
 from retrieval_bench.system.npz import read_arrays
+from retrieval_bench.system.sealed import STATE_VARIABLE
 
 log = logging.getLogger("retrieval_bench")
 
+CACHE_VARIABLE = "RETRIEVAL_BENCH_CACHE"
 LIBRARIES = (
     "numpy",
     "scipy",
@@ -59,7 +62,28 @@ _DTYPES = ("uint8", "int32", "float32", "float16", "int8")
 
 def cache_root() -> Path:
     """RETRIEVAL_BENCH_CACHE, else the user's cache directory."""
-    return Path(os.environ.get("RETRIEVAL_BENCH_CACHE") or platformdirs.user_cache_dir("retrieval_bench"))
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("retrieval_bench"))
+
+
+@contextlib.contextmanager
+def set_aside() -> Iterator[None]:
+    """Read and write no cache of this user while the block runs, in this process and in those that it starts.
+
+    What is kept for as long as the block runs, so that each kernel is compiled once for all these processes, lies in a
+    temporary folder, and so does the key that kernels are sealed with.
+    """
+    named = (CACHE_VARIABLE, STATE_VARIABLE)
+    before = {name: os.environ.get(name) for name in named}
+    with tempfile.TemporaryDirectory(prefix="retrieval_bench-", ignore_cleanup_errors=True) as folder:
+        os.environ.update({name: os.path.join(folder, name) for name in named})
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def library_versions() -> dict[str, str]:
@@ -95,7 +119,7 @@ def _canonical(recipe: Mapping[str, Any]) -> bytes:
 
 
 class FeatureCache:
-    """The store below one directory; `FeatureCache(None)` keeps nothing and finds nothing (`--no-cache`)."""
+    """The store below one directory; `FeatureCache(None)` keeps nothing and finds nothing (`--recompute`)."""
 
     def __init__(self, root: Path | None) -> None:
         self.root = root

@@ -26,6 +26,7 @@ from retrieval_bench.system.files import removed
 
 log = logging.getLogger("retrieval_bench")
 
+STATE_VARIABLE = "RETRIEVAL_BENCH_STATE"
 KEY_FILE = "cache-key"
 KEY_BYTES = 32
 SEAL_BYTES = 32
@@ -46,7 +47,7 @@ class NoKey(Exception):
 
 def state_root() -> Path:
     """RETRIEVAL_BENCH_STATE, else the user's folder for what programs keep; the key lies there."""
-    return Path(os.environ.get("RETRIEVAL_BENCH_STATE") or platformdirs.user_state_dir("retrieval_bench"))
+    return Path(os.environ.get(STATE_VARIABLE) or platformdirs.user_state_dir("retrieval_bench"))
 
 
 class SealedFolder:

@@ -54,7 +54,7 @@ def train(shelf: Path, out: Path, *words: object) -> Result:
 
 
 def run(shelf: Path, out: Path, methods: str, *words: object) -> Result:
-    where = ("--dataset", "folder", "--data-root", shelf, "--out", out, "--methods", methods, "--k", 1, "--no-cache")
+    where = ("--dataset", "folder", "--data-root", shelf, "--out", out, "--methods", methods, "--k", 1, "--recompute")
     return call("run", *where, *words)
 
 

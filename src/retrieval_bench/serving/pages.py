@@ -1,0 +1,507 @@
+"""The pages of people: search with every method side by side, the catalogue, the record. They work without a script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache, wraps
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader
+from starlette.responses import Response
+
+from retrieval_bench.core import BadImage, BenchError
+from retrieval_bench.explaining.by_extractor import why
+from retrieval_bench.explaining.clues import Shown
+from retrieval_bench.explaining.pairs import pair_of
+from retrieval_bench.report.markup import visible
+from retrieval_bench.serving.answers import Answer, Filters, picture_address
+from retrieval_bench.serving.catalogue import PicturesSaid
+from retrieval_bench.serving.changes import AddedPictures, CatalogueChange
+from retrieval_bench.serving.explanations import LayerShown
+from retrieval_bench.serving.feedback import HitJudgement
+from retrieval_bench.serving.guards import FIELD, csrf_word, require_own
+from retrieval_bench.serving.open_indexes import NoSuchThing
+from retrieval_bench.serving.page_state import FACET, SORTS, PageState
+from retrieval_bench.serving.page_view import column_views
+from retrieval_bench.serving.recent_queries import RecentQuery
+from retrieval_bench.serving.record_page import RecordPage
+from retrieval_bench.serving.served import Served, served
+from retrieval_bench.serving.service import Query, turned_and_cropped
+from retrieval_bench.serving.uploads import Form, RequestRefused, UploadedFile, read_form
+from retrieval_bench.serving.work_queue import QueueFull
+
+router = APIRouter(include_in_schema=False)
+
+OFFERED = 12
+"""Known queries on a page."""
+PAGE = 48
+"""Items on a page of the catalogue."""
+WHY_SIDE = 420
+"""Pixels of each image of an explanation."""
+
+_TABS = {"search.html": "Search", "catalogue.html": "Catalogue", "record.html": "Record"}
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["visible"] = visible
+    environment.globals.update(FIELD=FIELD, FACET=FACET, SORTS=SORTS, static=_static, picture=picture_address)
+    return environment
+
+
+@cache
+def _static(name: str) -> str:
+    """The address of a file of ours, with its digest, so that a browser never shows an old one."""
+    content = (Path(__file__).parent / "static" / name).read_bytes()
+    return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def page(template: str, request: Request, status: int = 200, /, **values: Any) -> HTMLResponse:
+    """A page, or the part of it that htmx asked for; what it shows is text, wherever it came from."""
+    own = served(request)
+    text = (
+        _templates()
+        .get_template(template)
+        .render(
+            title=own.settings.title,
+            csrf=csrf_word(request.scope),
+            has_record=own.record is not None,
+            indexes=own.service.indexes,
+            **values,
+        )
+    )
+    return HTMLResponse(text, status)
+
+
+def told_as_page(handler: Handler) -> Handler:
+    """What goes wrong becomes a page that says so in one sentence."""
+
+    @wraps(handler)
+    async def wrapped(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RequestRefused as error:
+            status, sentence = error.status, str(error)
+        except QueueFull as error:
+            answer = page("error.html", request, 503, sentence="Too many searches wait; try again.", heading="Busy")
+            answer.headers["retry-after"] = str(error.retry_after)
+            return answer
+        except NoSuchThing as error:
+            status, sentence = 404, str(error)
+        except BadImage as error:
+            status, sentence = 422, f"The picture cannot be used: {error.reason}: {error.detail}"
+        except BenchError as error:
+            status, sentence = 400, str(error)
+        return page("error.html", request, status, sentence=sentence, heading=HTTPStatus(status).phrase)
+
+    return wrapped
+
+
+# --- search -----------------------------------------------------------------------------------------------------------
+
+
+@router.get("/")
+@told_as_page
+async def search_page(request: Request) -> Response:
+    """The search page of an address."""
+    own = served(request)
+    state = PageState.read(request.query_params.multi_items())
+    shown = _shown_columns(own, state)
+    answer: Answer | None = None
+    lost = ""
+    if state.query or state.more:
+        with own.service.admitted():
+            try:
+                answer = await own.run(lambda: own.service.search(_query(own, state), state.question(shown)))
+            except NoSuchThing as error:
+                lost = str(error)
+    worths = await own.run(own.worths)
+    families = {key: column.method.family for key, column in own.service.columns.items()}
+    query = None if lost else await own.run(lambda: _query_view(own, state))
+    label = "" if query is None else query["label"]
+    views = [] if answer is None else column_views(answer, state, shown, families, worths, label)
+    facets = await own.run(lambda: _facets(own))
+    return page(
+        "search.html",
+        request,
+        200 if not lost else 404,
+        state=state,
+        answer=answer,
+        columns=views,
+        lost=lost,
+        query=query,
+        hidden=[key for key in own.service.columns if key not in shown],
+        shown=shown,
+        facets=facets,
+        known=await own.run(lambda: _known(own, state.seed)),
+    )
+
+
+@router.post("/upload")
+@told_as_page
+async def upload(request: Request) -> Response:
+    """Take a picture in, and show the page that searches for it: nothing is kept but in memory, for a while."""
+    own = served(request)
+    with own.service.admitted():
+        form = await read_form(request, own.settings.upload)
+        require_own(request.scope, form)
+        file = _one_file(form)
+        state = PageState.read(parse_qsl(form.first("state")))
+        word = await own.run(lambda: own.service.receive(file.data))
+        if own.settings.keep:
+            await own.run(lambda: own.feedback.keep_upload(file.data))
+    return _go(request, state.of_another(f"up:{word}"))
+
+
+@router.get("/why")
+@told_as_page
+async def why_page(request: Request) -> Response:
+    """Why a column found an item: what is near in both pictures."""
+    own = served(request)
+    values = dict(request.query_params)
+    state = PageState.read([(name, value) for name, value in request.query_params.multi_items() if name not in _WHY])
+    key, index, number = values.get("column", ""), _number(values, "index"), _number(values, "number")
+    with own.service.admitted():
+        layers = await own.run(lambda: _layers(own, state, key, index, number))
+        item = await own.run(lambda: own.catalogue.item(index, number))
+    template = "_why.html" if request.headers.get("hx-request") else "why.html"
+    return page(template, request, layers=layers, item=item, column=key, back=state.address())
+
+
+@router.post("/judge")
+@told_as_page
+async def judge(request: Request) -> Response:
+    """A user says that a hit is right or wrong."""
+    own = served(request)
+    form = await read_form(request, own.settings.upload)
+    require_own(request.scope, form)
+    state = PageState.read(parse_qsl(form.first("state")))
+    fields = {name: values[0] for name, values in form.fields.items()}
+    verdict = HitJudgement(
+        _query(own, state, whole=False),
+        _number(fields, "index"),
+        _number(fields, "number"),
+        form.first("right") == "true",
+        form.first("column"),
+    )
+    kept = await own.run(lambda: own.feedback.add(verdict))
+    if request.headers.get("hx-request"):
+        return page("_judged.html", request, right=verdict.right, kept=kept)
+    return page("judged.html", request, right=verdict.right, kept=kept, back=state.address())
+
+
+# --- catalogue --------------------------------------------------------------------------------------------------------
+
+
+@router.get("/catalogue")
+@told_as_page
+async def catalogue_page(request: Request) -> Response:
+    """What the indexes hold, and what was done to them."""
+    return await _catalogue(request)
+
+
+async def _catalogue(
+    request: Request,
+    status: int = 200,
+    looked: AddedPictures | None = None,
+    changes: tuple[CatalogueChange, ...] = (),
+    **more: Any,
+) -> Response:
+    own = served(request)
+    values = dict(request.query_params)
+    index = _number(values, "index", 0)
+    start = _number(values, "start", 0)
+    filters = Filters(
+        labels=tuple(request.query_params.getlist("label")) if values.get("label") else (),
+        text_in_id=values.get("text", ""),
+    )
+    listing = await own.run(lambda: own.catalogue.listing(index, filters, start, PAGE))
+    operations = await own.run(lambda: own.catalogue.operations(index, 30))
+
+    def address(place: int) -> str:
+        parts = [f"start={place}"] if place else []
+        parts += [f"index={index}"] if index else []
+        parts += [f"{name}={quote(values[name])}" for name in ("label", "text") if values.get(name)]
+        return "/catalogue?" + "&".join(parts) if parts else "/catalogue"
+
+    return page(
+        "catalogue.html",
+        request,
+        200,
+        index=own.service.index(index),
+        listing=listing,
+        operations=operations,
+        start=start,
+        before=address(max(0, start - PAGE)) if start else "",
+        after=address(start + PAGE) if start + PAGE < listing.total else "",
+        label=values.get("label", ""),
+        text=values.get("text", ""),
+        looked=looked,
+        changes=changes,
+        **more,
+    )
+
+
+@router.post("/catalogue/look")
+@told_as_page
+async def look(request: Request) -> Response:
+    """Pictures that are to be added, and what they may be copies of; nothing is changed yet."""
+    own = served(request)
+    with own.service.admitted():
+        form = await read_form(request, own.settings.adding)
+        require_own(request.scope, form)
+        files = [file for file in form.files if file.data]
+        if not files:
+            raise RequestRefused(400, "no picture was chosen; choose one or several")
+        said = PicturesSaid(labels=(form.first("label"),), category=form.first("category"))
+        looked = await own.run(lambda: own.catalogue.look(files, said))
+        words = [own.service.recent.put(_held(file.data)) for file in files]
+    return await _catalogue(
+        request, looked=looked, words=words, new_label=form.first("label"), new_category=form.first("category")
+    )
+
+
+@router.post("/catalogue/add")
+@told_as_page
+async def add(request: Request) -> Response:
+    """Add the pictures that were looked at and chosen."""
+    own = served(request)
+    with own.service.admitted():
+        form = await read_form(request, own.settings.adding)
+        require_own(request.scope, form)
+        files = []
+        for word in form.fields.get("word", []):
+            held = own.service.recent.get(word)
+            if held is None:
+                raise NoSuchThing("these pictures are no longer here; choose them again")
+            files.append(UploadedFile("", held.encoded))
+        if not files:
+            raise RequestRefused(400, "no picture was ticked; nothing was added")
+        said = PicturesSaid(labels=(form.first("label"),), category=form.first("category"), allow_duplicates=True)
+        added = await own.run(lambda: own.catalogue.add(files, said))
+    return await _catalogue(request, changes=added.changes, done="added")
+
+
+@router.post("/catalogue/remove")
+@told_as_page
+async def remove(request: Request) -> Response:
+    """Remove an item from every index that has it."""
+    own = served(request)
+    form = await read_form(request, own.settings.upload)
+    require_own(request.scope, form)
+    changes = await own.run(lambda: own.catalogue.remove(form.fields.get("id", [])))
+    return await _catalogue(request, changes=tuple(changes), done="removed")
+
+
+@router.post("/catalogue/undo")
+@told_as_page
+async def undo(request: Request) -> Response:
+    """Undo an operation."""
+    own = served(request)
+    form = await read_form(request, own.settings.upload)
+    require_own(request.scope, form)
+    fields = {name: values[0] for name, values in form.fields.items()}
+    change = await own.run(lambda: own.catalogue.undo(_number(fields, "index"), _number(fields, "operation")))
+    return await _catalogue(request, changes=(change,), done="undone")
+
+
+# --- record -----------------------------------------------------------------------------------------------------------
+
+
+@router.get("/record")
+@told_as_page
+async def record_page(request: Request) -> Response:
+    """The table of the record, and its report."""
+    own = served(request)
+    record = _record(own)
+    table = await own.run(record.table)
+    return page("record.html", request, table=table, name=record.name)
+
+
+@router.get("/record/report")
+@told_as_page
+async def record_report(request: Request) -> Response:
+    """The report of the record, with a policy of its own: it holds its style and its pictures."""
+    own = served(request)
+    record = _record(own)
+    text, policy = await own.run(record.report)
+    headers = {
+        "content-security-policy": f"{policy}; frame-ancestors 'self'",
+        "x-frame-options": "SAMEORIGIN",
+    }
+    return HTMLResponse(text, headers=headers)
+
+
+def _record(own: Served) -> RecordPage:
+    if own.record is None:
+        raise NoSuchThing("no record is served; name one: python -m benchmark serve RECORD")
+    return own.record
+
+
+# --- what pages are made of -------------------------------------------------------------------------------------------
+
+_WHY = ("column", "index", "number")
+
+
+def _go(request: Request, address: str) -> Response:
+    """Another page: by htmx in place, else by the browser."""
+    if request.headers.get("hx-request"):
+        return Response(headers={"HX-Location": address})
+    return RedirectResponse(address, 303)
+
+
+def _held(encoded: bytes) -> RecentQuery:
+    return RecentQuery(encoded, hashlib.sha256(encoded).hexdigest(), None)
+
+
+def _one_file(form: Form) -> UploadedFile:
+    files = [file for file in form.files if file.data]
+    if not files:
+        raise RequestRefused(400, "no picture was chosen; choose one, or drop it on the page")
+    return files[0]
+
+
+def _number(values: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = values.get(name, "")
+    if not text and default is not None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise BenchError(f"{name}: must be a whole number")
+    return int(text)
+
+
+def _shown_columns(own: Served, state: PageState) -> tuple[str, ...]:
+    """Keys in the order of the address; those that are not there (any more) are left out."""
+    return tuple(key for key in state.columns if key in own.service.columns) or tuple(own.service.columns)
+
+
+def _query(own: Served, state: PageState, *, whole: bool | None = None) -> Query:
+    """What the service is asked for. A part of an item's picture, or the turned picture, is described anew.
+
+    whole: True to have the picture of an item in any case, False to have its id.
+    """
+    kind, _, rest = state.query.partition(":")
+    match kind:
+        case "up":
+            return Query(recent=rest)
+        case "known":
+            index, _, row = rest.partition(":")
+            place = {"index": index, "row": row}
+            return Query(known=(_number(place, "index"), _number(place, "row")))
+        case "item":
+            altered = bool(state.crop or state.turn) if whole is None else whole
+            return Query(encoded=_item_picture(own, rest)) if altered else Query(item=rest)
+        case "":
+            return Query()
+    raise BenchError(f"q={state.query[:40]}: must begin with up:, known: or item:")
+
+
+def _item_picture(own: Served, name: str) -> bytes:
+    for index in own.service.indexes:
+        item = index.stored.snapshot().by_id(name)
+        if item is not None:
+            return index.picture(item)
+    raise NoSuchThing(f"no index has an item {name!r}")
+
+
+def _query_view(own: Served, state: PageState) -> dict[str, str] | None:
+    """The picture that is searched for, as the page shows it: where it is, what it is called, and what it shows."""
+    kind, _, rest = state.query.partition(":")
+    if kind == "up":
+        return {"source": f"/uploads/{quote(rest)}?side=640", "name": "your picture", "label": ""}
+    if kind == "known":
+        index, _, row = rest.partition(":")
+        place = {"index": index, "row": row}
+        opened = own.service.index(_number(place, "index"))
+        queries, at = opened.queries, _number(place, "row")
+        if at >= len(queries):
+            return None
+        label = opened.dataset.label_names[int(queries.labels[at])]
+        return {"source": f"/queries/{opened.number}/{at}?side=640", "name": queries.ids[at], "label": label}
+    if kind == "item":
+        for opened in own.service.indexes:
+            item = opened.stored.snapshot().by_id(rest)
+            if item is not None:
+                source = picture_address(opened.number, item.number, item.digest) + "&side=640"
+                return {"source": source, "name": item.id, "label": item.label or ""}
+    return None
+
+
+def _facets(own: Served) -> dict[str, list[str]]:
+    """Of each filter its values, over all indexes: categories and the attributes that have few."""
+    found: dict[str, dict[str, int]] = {}
+    for index in own.service.indexes:
+        for name, values in index.stored.snapshot().facets().items():
+            counts = found.setdefault(name, {})
+            for value, count in values.items():
+                counts[value] = counts.get(value, 0) + count
+    return {name: sorted(values) for name, values in found.items() if len(values) > 1}
+
+
+def _known(own: Served, seed: int) -> list[dict[str, str]]:
+    """Some queries with a known answer."""
+    found: list[dict[str, str]] = []
+    for index in own.service.indexes[:1]:
+        try:
+            queries, names = index.queries, index.dataset.label_names
+        except (BenchError, BadImage):
+            continue
+        rows = np.random.default_rng(seed).permutation(len(queries))[:OFFERED]
+        found += [
+            {
+                "query": f"known:{index.number}:{row}",
+                "source": f"/queries/{index.number}/{row}?side=160",
+                "label": names[int(queries.labels[row])],
+            }
+            for row in rows.tolist()
+        ]
+    return found
+
+
+def _layers(own: Served, state: PageState, key: str, index: int, number: int) -> list[LayerShown]:
+    """What each part of a column's method has to say of the query and an item, drawn."""
+    column = own.service.columns.get(key)
+    if column is None or column.index.number != index:
+        raise NoSuchThing(f"there is no column {key!r} of index {index}")
+    item = column.index.stored.snapshot().item(number)
+
+    def make() -> list[LayerShown]:
+        query = own.service.picture_of(_query(own, state, whole=True))
+        if query is None:
+            raise NoSuchThing("there is no picture to compare with")
+        asked = turned_and_cropped(query, state.question(()))
+        found, _ = own.service.pool.decode(column.index.picture(item))
+        both = Shown("query", "", asked), Shown(item.id, item.label or "", found)
+        return [
+            LayerShown(
+                layer.name,
+                layer.about,
+                tuple((_png(pair_of(clue, *both, WHY_SIDE)), clue.said) for clue in layer.clues),
+            )
+            for layer in why(column.method.pipeline, asked, [found])
+        ]
+
+    return own.explanations.get((state.query, state.crop, state.turn, key, index, number), make)
+
+
+def _png(image: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
