@@ -172,7 +172,7 @@ class SearchService:
             if not word:
                 word = self.recent.put(recent)
         snapshots = {column.index.number: column.index.stored.snapshot() for column in columns}
-        items = _Items(snapshots)
+        items = _Items(self.indexes, snapshots)
         found: dict[str, FoundItems] = {}
         answers = []
         for column, done in zip(columns, described, strict=True):
@@ -334,15 +334,15 @@ class SearchService:
 class _Items:
     """Items of some snapshots, each read once."""
 
-    def __init__(self, snapshots: Mapping[int, Snapshot]) -> None:
-        self._snapshots = snapshots
+    def __init__(self, indexes: Sequence[OpenIndex], snapshots: Mapping[int, Snapshot]) -> None:
+        self._indexes, self._snapshots = indexes, snapshots
         self._known: dict[int, dict[int, Item]] = {index: {} for index in snapshots}
 
     def load(self, index: int, numbers: Sequence[int]) -> None:
         """Read those that are not known yet, at once."""
         known = self._known[index]
         if missing := [number for number in numbers if number not in known]:
-            known.update((item.number, item) for item in self._snapshots[index].items(missing))
+            known.update(self._indexes[index].items(self._snapshots[index], missing))
 
     def get(self, index: int, number: int) -> Item | None:
         """None where the index has forgotten it meanwhile."""
@@ -366,10 +366,9 @@ def _by_id(
 
 
 def hit_of(index: int, item: Item, distance: float, columns: tuple[str, ...] = ()) -> Hit:
-    """What a page or a client is told of an item."""
-    attributes = {name: str(value) for name, value in item.attributes.items()}
+    """What a page or a client is told of an item, whose attributes are text."""
     picture = picture_address(index, item.number, item.digest)
-    said = item.id, item.label or "", item.category or "", attributes
+    said = item.id, item.label or "", item.category or "", item.attributes
     return Hit(index, item.number, *said, float(distance), columns, picture)
 
 
