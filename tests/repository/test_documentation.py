@@ -74,7 +74,7 @@ def test_the_readme_is_read_in_five_minutes() -> None:
 
 def test_pictures_are_small_and_described() -> None:
     shown = {
-        name for text in PAGES.values() for name in re.findall(r"!\[[^\]]{40,}\]\([\w/]*?pictures/([\w.]+)\)", text)
+        name for text in PAGES.values() for name in re.findall(r"!\[[^\]]{40,}\]\([\w/]*?pictures/([\w.-]+)\)", text)
     }
     there = {file.name: file.stat().st_size for file in (ROOT / "docs" / "pictures").iterdir()}
     assert shown == there.keys()
