@@ -225,6 +225,7 @@ def test_mistakes_are_one_sentence(index_folder: Path, words: tuple[str, ...], s
     assert done.stderr.count("\n") <= 2
 
 
+@pytest.mark.long(reason="starts the command in a process of its own")
 @pytest.mark.skipif("sys.platform == 'win32'", reason="Windows has no SIGINT for another process")
 def test_the_command_says_its_address_and_ends_when_it_is_asked_to(index_folder: Path) -> None:
     command = [sys.executable, "-m", "benchmark", "serve", str(index_folder), "--port", "0", "--read-only"]
