@@ -206,6 +206,14 @@ def test_a_port_in_use_is_one_sentence(index_folder: Path) -> None:
         running.listening("nowhere.invalid", 0)
 
 
+def test_without_the_extra_it_says_what_to_install(index_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "retrieval_bench.serving.application")
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    done = call("serve", index_folder)
+    assert done.exit_code == 2
+    assert done.stderr == "error: serve needs more packages: pip install 'retrieval-bench[serve]'\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
