@@ -293,6 +293,26 @@ def test_what_is_beside_the_pixels_is_never_stored(own_service: SearchService, t
         assert b"IMG_GPS" not in content
 
 
+def test_a_picture_that_is_also_a_script_is_kept_as_a_picture_alone(own_service: SearchService, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture(1, 55)).convert("P").save(
+        buffer, "GIF", comment=b"*/=1;alert(1)//<script>alert(1)</script>"
+    )
+    assert b"alert(1)" in buffer.getvalue()
+    with client_of(own_service, tmp_path) as client:
+        files = {"file": ("x.js", buffer.getvalue(), "text/javascript")}
+        added = client.post("/items", files=files, data={"label": MARKUP}, headers=OURS).json()
+        shown = client.get(f"/pictures/0/{added['changes'][0]['items'][0]}")
+        word = client.post("/search", files=files).json()["query"]
+        again = client.get(f"/uploads/{word}")
+    for answer in (shown, again):
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert b"alert" not in answer.content
+    (kept,) = (tmp_path / "index" / "pictures").iterdir()
+    assert b"alert" not in kept.read_bytes()
+
+
 def test_uploads_for_searching_are_not_kept(own_service: SearchService, tmp_path: Path) -> None:
     before = {file: file.stat().st_size for file in tmp_path.rglob("*") if file.suffix != ".sqlite-shm"}
     with client_of(own_service, tmp_path) as client:
