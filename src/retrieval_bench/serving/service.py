@@ -51,7 +51,7 @@ class Capacity:
     adding: int = 2
     waiting: int = 256
     linger_s: float = 0.0
-    decode_s: float = 10.0
+    decode_s: float = 20.0
     max_pixels: int = 50_000_000
 
 
