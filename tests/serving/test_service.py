@@ -153,6 +153,11 @@ def test_more_requests_than_the_bound_are_told_to_come_again(index_folder: Path)
             raise AssertionError
         with small.admitted():
             assert small.under_way == 1
+        small.capacity = Capacity(requests=9, adding=1)
+        with small.admitted(adding=True), small.admitted(), pytest.raises(QueueFull), small.admitted(adding=True):
+            raise AssertionError
+        with small.admitted(adding=True):
+            assert small.under_way == 1
     finally:
         small.close()
 

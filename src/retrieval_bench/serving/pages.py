@@ -264,7 +264,7 @@ async def _catalogue(
 async def look(request: Request) -> Response:
     """Pictures that are to be added, and what they may be copies of; nothing is changed yet."""
     own = served(request)
-    with own.service.admitted():
+    with own.service.admitted(adding=True):
         form = await read_form(request, own.settings.adding)
         require_own(request.scope, form)
         files = [file for file in form.files if file.data]
@@ -283,7 +283,7 @@ async def look(request: Request) -> Response:
 async def add(request: Request) -> Response:
     """Add the pictures that were looked at and chosen."""
     own = served(request)
-    with own.service.admitted():
+    with own.service.admitted(adding=True):
         form = await read_form(request, own.settings.adding)
         require_own(request.scope, form)
         files = []

@@ -39,6 +39,7 @@ class Capacity:
     Args:
         workers: threads that describe pictures, and children that decode them.
         requests: that are being served; one more is told to come again.
+        adding: of these, that add items, each of which may hold hundreds of megabytes.
         waiting: units (a picture for a method) that wait to be described.
         linger_s: how long a worker waits for more pictures before it begins; for GPUs.
         decode_s: for decoding one picture.
@@ -47,9 +48,10 @@ class Capacity:
 
     workers: int = 2
     requests: int = 64
+    adding: int = 2
     waiting: int = 256
     linger_s: float = 0.0
-    decode_s: float = 10.0
+    decode_s: float = 20.0
     max_pixels: int = 50_000_000
 
 
@@ -84,7 +86,7 @@ class SearchService:
         self.capacity = capacity
         self.telemetry = Telemetry()
         self.recent = RecentQueries()
-        self._under_way = 0
+        self._under_way = self._adding = 0
         self._counting = threading.Lock()
         self._searching = threading.Semaphore(capacity.workers)
         self._warm_up()
@@ -119,17 +121,24 @@ class SearchService:
         return self._under_way
 
     @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
-        """One more request while the block runs; raises QueueFull where there are as many as the bound allows."""
+    def admitted(self, *, adding: bool = False) -> Iterator[None]:
+        """One more request while the block runs; raises QueueFull where there are as many as the bound allows.
+
+        Args:
+            adding: it adds items, and may be large: fewer of these are served at once.
+        """
         with self._counting:
-            if self._under_way >= self.capacity.requests:
+            full = self._under_way >= self.capacity.requests
+            if full or (adding and self._adding >= self.capacity.adding):
                 raise QueueFull(self.queue.retry_after())
             self._under_way += 1
+            self._adding += adding
         try:
             yield
         finally:
             with self._counting:
                 self._under_way -= 1
+                self._adding -= adding
 
     def index(self, number: int) -> OpenIndex:
         """The index of that number; raises NoSuchThing."""
