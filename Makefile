@@ -14,12 +14,15 @@ TORCH_INDEX ?=
 # no: install the newest packages, not those of requirements-dev.txt.
 LOCKED ?= yes
 
-.PHONY: bench test quick long faults check docs pictures format smoke reference turned ablation grocery kernel extraction gpu wheel \
+.PHONY: bench serve test quick long faults check docs pictures format smoke reference turned ablation grocery kernel extraction gpu wheel \
 	lock audit clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)  ## the default table from the embedded dataset
 	$(BIN)/python -m benchmark run $(ARGS)
+
+serve: $(READY)  ## a search by photos over the embedded dataset, or over what ARGS names
+	$(BIN)/python -m benchmark serve $(ARGS)
 
 # By file: what the tests of one file share, a run or a fitted extractor, is then made once.
 WORKERS := -n auto --maxprocesses 4 --dist loadfile

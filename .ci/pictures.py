@@ -1,7 +1,7 @@
 """Make the pictures of the documentation again: `make pictures`. Chromium must be installed.
 
 `report.webp` is the top of the report page of the reference record, `explain.webp` one query of it as `explain` shows
-it. Both are from the embedded dataset, so that nothing is downloaded.
+it, `search*.webp` are the pages of `serve`. All are from the embedded dataset, so that nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ PICTURES = ROOT / "docs" / "pictures"
 RECORD = "results/reference/products"
 QUERY = "query/cap/cap-06/view-09.png"
 """An unsharp photo: keypoints and bits are lost in the blur, colours are not."""
+SERVED = "sift,phash,color,efficientnet_lite0,convnet"
+ASKED = "known:0:14"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDEST = 1600
 MOST_BYTES = 250_000
@@ -36,6 +38,37 @@ def main() -> None:
         bench("explain", RECORD, "--query", QUERY, "--methods", "sift,phash,color", "--top", "3", "--out", str(why))
         keep(folder / "report.png", PICTURES / "report.webp")
         keep(why, PICTURES / "explain.webp")
+        search_pages(browser, folder)
+
+
+def search_pages(browser: str, folder: Path) -> None:
+    """One photo, every method side by side: on a desk, with the reasons, and on a phone at night."""
+    from playwright.sync_api import sync_playwright
+
+    words = [sys.executable, "-m", "benchmark", "serve", "--methods", SERVED, "--port", "0", "--read-only"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as service, sync_playwright() as started:
+        assert service.stdout is not None
+        address = service.stdout.readline().split()[-1]
+        opened = started.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        desk = opened.new_page(viewport={"width": 1440, "height": 1290})
+        desk.goto(f"{address}?q={ASKED}&k=4&t.color=0.45")
+        desk.wait_for_load_state("networkidle")
+        desk.screenshot(path=folder / "search.png")
+        desk.goto(f"{address}?q={ASKED}&k=1&c=sift&c=phash&c=color")
+        for number in range(3):
+            desk.locator("a.why").nth(number).click()
+            desk.locator(".explained img").nth(number).wait_for()
+        desk.locator("#answer").screenshot(path=folder / "why.png")
+        phone = opened.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark", device_scale_factor=2)
+        phone.goto(f"{address}?q={ASKED}&c=color&c=efficientnet_lite0&c=phash")
+        phone.wait_for_load_state("networkidle")
+        phone.locator("#answer").evaluate("place => place.scrollIntoView()")
+        phone.wait_for_load_state("networkidle")
+        phone.screenshot(path=folder / "phone.png")
+        opened.close()
+        service.terminate()
+    for name in ("search", "why", "phone"):
+        keep(folder / f"{name}.png", PICTURES / ("search.webp" if name == "search" else f"search-{name}.webp"))
 
 
 def bench(*words: str) -> None:

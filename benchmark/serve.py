@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -137,16 +136,28 @@ def serve_command(
                 upload=UploadLimits(bytes=round(max_upload * 2**20)),
                 keep=keep,
                 feedback=feedback,
-                record=opened.record,
+                record=opened.record or _own_record(opened, bool(places)),
                 record_root=data_root,
             )
             address = running.address_of(listener) + (f"?token={shown_token}" if shown_token else "")
-            sys.setswitchinterval(0.001)  # a request waits so long for its turn while a method computes in Python
             running.run(create_app(service, settings), listener, lambda: say(f"ready: {address}"))
         finally:
             service.close()
     finally:
         listener.close()
+
+
+def _own_record(opened: OpenedIndexes, named: bool) -> Path | None:
+    """What `run` left of the dataset that is served, where it would leave it; None where that is of other data."""
+    from retrieval_bench.records.files import load
+
+    place, index = Path("results") / opened.indexes[0].name, opened.indexes[0].stored
+    if named or not (place / "run.json").is_file():
+        return None
+    try:
+        return place if load(place).dataset.spec == index.dataset_spec else None
+    except BenchError:  # a record that cannot be read is no reason not to search
+        return None
 
 
 def _token(given: str | None, loopback: bool) -> str:

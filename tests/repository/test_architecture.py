@@ -158,10 +158,14 @@ def test_kernels_import_numba_and_numpy_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import retrieval_bench", "import benchmark.cli", "import retrieval_bench.datasets"]
+    "statement",
+    [
+        *("import retrieval_bench", "import benchmark.cli", "import retrieval_bench.datasets"),
+        "import retrieval_bench.serving.client",
+    ],
 )
 def test_imports_are_light(statement: str) -> None:
-    heavy = ("torch", "torchvision", "numba", "cv2", "sklearn", "scipy", "imagehash")
+    heavy = ("torch", "torchvision", "numba", "cv2", "sklearn", "scipy", "imagehash", "fastapi", "starlette", "uvicorn")
     code = f"{statement}; import sys; print([name for name in {heavy} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 import retrieval_bench
-from benchmark import coverage, document, extraction, gpu, indexing, kernel, network
+from benchmark import coverage, document, extraction, gpu, indexing, kernel, network, serving_load
 from benchmark.cli import app
 from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.evaluation.evaluate import evaluate
@@ -44,7 +44,18 @@ PAGE_OF = {
     "cleaning": "cleaning.md",
 }
 """Kind of entry -> the page that lists all of its kind."""
-FOREIGN = ("docker ", "pip ", "git ", "pytest ", "pre-commit ", "python -m build", "--build-arg", "--gpus", "--user")
+FOREIGN = (
+    "docker ",
+    "curl ",
+    "pip ",
+    "git ",
+    "pytest ",
+    "pre-commit ",
+    "python -m build",
+    "--build-arg",
+    "--gpus",
+    "--user",
+)
 """Commands of others in the documents, whose flags are not ours."""
 
 
@@ -63,7 +74,7 @@ def test_the_readme_is_read_in_five_minutes() -> None:
 
 def test_pictures_are_small_and_described() -> None:
     shown = {
-        name for text in PAGES.values() for name in re.findall(r"!\[[^\]]{40,}\]\([\w/]*?pictures/([\w.]+)\)", text)
+        name for text in PAGES.values() for name in re.findall(r"!\[[^\]]{40,}\]\([\w/]*?pictures/([\w.-]+)\)", text)
     }
     there = {file.name: file.stat().st_size for file in (ROOT / "docs" / "pictures").iterdir()}
     assert shown == there.keys()
@@ -167,6 +178,7 @@ def commands() -> dict[str, click.Command]:
     found = {"benchmark.kernel": kernel.app, "benchmark.network": network.app, "benchmark.document": document.app}
     found |= {"benchmark.coverage": coverage.app, "benchmark.extraction": extraction.app, "benchmark.gpu": gpu.app}
     found |= {"benchmark.indexing": indexing.app}
+    found |= {"benchmark.serving_load": serving_load.app}
     leaves = {name: typer.main.get_command(other) for name, other in found.items()}
     group = typer.main.get_command(app)
     for name, leaf in group.commands.items():

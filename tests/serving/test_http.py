@@ -244,9 +244,8 @@ def test_items_are_added_once_found_at_once_and_removed_again(writer: TestClient
     assert writer.post("/operations/0/999/undo", headers=OURS).status_code == 400
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
+def test_what_cannot_be_kept_of_an_item_is_refused(writer: TestClient) -> None:
+    wrong: tuple[dict[str, Any], ...] = (
         {"label": "x" * 201},
         {"label": "a\x00b"},
         {"label": ["a", "b", "c"]},
@@ -254,12 +253,11 @@ def test_items_are_added_once_found_at_once_and_removed_again(writer: TestClient
         {"attributes": "[1]"},
         {"attributes": json.dumps({"a": {"b": 1}})},
         {"attributes": json.dumps({str(n): "x" for n in range(30)})},
-    ],
-)
-def test_what_cannot_be_kept_of_an_item_is_refused(writer: TestClient, said: dict[str, Any]) -> None:
-    answer = writer.post("/items", files=[("file", png(1, 1)), ("file", png(1, 2))], data=said, headers=OURS)
-    assert answer.status_code == 400
-    assert error_of(answer)
+    )
+    for said in wrong:
+        answer = writer.post("/items", files=[("file", png(1, 1)), ("file", png(1, 2))], data=said, headers=OURS)
+        assert answer.status_code == 400, said
+        assert error_of(answer)
     assert writer.get("/items").json()["total"] == 60
 
 
@@ -293,6 +291,26 @@ def test_what_is_beside_the_pixels_is_never_stored(own_service: SearchService, t
         assert b"Exif" not in content
         assert b"a comment" not in content
         assert b"IMG_GPS" not in content
+
+
+def test_a_picture_that_is_also_a_script_is_kept_as_a_picture_alone(own_service: SearchService, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture(1, 55)).convert("P").save(
+        buffer, "GIF", comment=b"*/=1;alert(1)//<script>alert(1)</script>"
+    )
+    assert b"alert(1)" in buffer.getvalue()
+    with client_of(own_service, tmp_path) as client:
+        files = {"file": ("x.js", buffer.getvalue(), "text/javascript")}
+        added = client.post("/items", files=files, data={"label": MARKUP}, headers=OURS).json()
+        shown = client.get(f"/pictures/0/{added['changes'][0]['items'][0]}")
+        word = client.post("/search", files=files).json()["query"]
+        again = client.get(f"/uploads/{word}")
+    for answer in (shown, again):
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert b"alert" not in answer.content
+    (kept,) = (tmp_path / "index" / "pictures").iterdir()
+    assert b"alert" not in kept.read_bytes()
 
 
 def test_uploads_for_searching_are_not_kept(own_service: SearchService, tmp_path: Path) -> None:

@@ -6,16 +6,20 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from retrieval_bench.experiment.runner import run
+from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.serving.guards import Guarded
 from retrieval_bench.serving.service import SearchService
 from retrieval_bench.serving.settings import ServingSettings
 from tests.support.browser import browser, listening_service
+from tests.support.served import plan_of
 from tests.support.shop import picture
 
 pytestmark = pytest.mark.long(reason="starts a browser and a service")
@@ -62,7 +66,7 @@ def png(label: int, number: int) -> dict[str, Any]:
 
 def labels(page: Any, column: str) -> list[str]:
     found = page.locator(f'.column[data-key="{column}"] .hit .label').all_inner_texts()
-    return [re.sub(r"^\d+\s+", "", text) for text in found]
+    return [re.sub(r"^\d+\s+|\s+[✓✗] \w+$", "", text) for text in found]
 
 
 def test_one_picture_every_method(chrome: Any, site: str) -> None:
@@ -134,6 +138,9 @@ def test_a_part_is_searched_by_dragging_and_by_keys(chrome: Any, site: str) -> N
         page.get_by_text("Turn right").click()
         page.wait_for_url("**turn=90**")
         assert page.locator("#answer").is_visible()
+        found = page.locator('.column[data-key="color"] .hit .label').all_inner_texts()
+        known = page.locator(".names").inner_text().rpartition(" ")[2]
+        assert [known in text for text in found] == ["✓ right" in text for text in found]
 
 
 def test_why_is_drawn_on_demand(chrome: Any, site: str) -> None:
@@ -233,6 +240,16 @@ def test_it_fits_and_no_serious_barrier_is_left(chrome: Any, site: str, width: i
                 (one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")
             ]
             assert bad == [], path
+
+
+def test_the_record_lies_beside_the_search(chrome: Any, service: SearchService, shelf: Path, tmp_path: Path) -> None:
+    run(replace(plan_of(shelf), methods=(parse_method("phash"),)), tmp_path / "record")
+    settings = ServingSettings(guarded=Guarded(requests_a_second=0), record=tmp_path / "record")
+    with listening_service(service, settings) as site, opened(chrome, site, "/record") as page:
+        assert "phash" in page.locator("tbody th").all_inner_texts()
+        report = page.frame_locator("iframe")
+        assert "Image retrieval" in report.locator("h1").inner_text()
+        assert report.locator("main section").count() > 3
 
 
 def test_markup_in_names_is_text(chrome: Any, own_service: SearchService, site: str) -> None:

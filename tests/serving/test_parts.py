@@ -32,12 +32,15 @@ class Slow:
         self.batches: list[int] = []
         self.go = threading.Event()
 
-    def describe(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    def rows(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        return features[0]
+
+    def features(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
         self.batches.append(len(pictures))
         assert self.go.wait(10)
         if any(picture.sum() == 0 for picture in pictures):
             raise ValueError("black")
-        return np.array([[picture.sum()] for picture in pictures], np.float32)
+        return [np.array([[picture.sum()] for picture in pictures], np.float32)]
 
 
 def picture_of(value: int) -> np.ndarray:
@@ -137,6 +140,9 @@ def test_pictures_are_forgotten_by_size_and_by_time() -> None:
     recent.decoded(again, picture_of(1))
     recent.put(RecentQuery(b"", "big", np.zeros((3, 3, 3), np.uint8)))
     assert again.pixels is None, "pixels go before pictures do"
+    few = RecentQueries(most=2)
+    held_words = [few.put(RecentQuery(b"x", str(n), None)) for n in range(3)]
+    assert [few.get(word) is not None for word in held_words] == [False, True, True]
     now[0] = 11
     assert recent.get(words[2]) is None
     assert len(recent) == 0

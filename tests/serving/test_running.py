@@ -206,6 +206,14 @@ def test_a_port_in_use_is_one_sentence(index_folder: Path) -> None:
         running.listening("nowhere.invalid", 0)
 
 
+def test_without_the_extra_it_says_what_to_install(index_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "retrieval_bench.serving.application")
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    done = call("serve", index_folder)
+    assert done.exit_code == 2
+    assert done.stderr == "error: serve needs more packages: pip install 'retrieval-bench[serve]'\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -225,6 +233,7 @@ def test_mistakes_are_one_sentence(index_folder: Path, words: tuple[str, ...], s
     assert done.stderr.count("\n") <= 2
 
 
+@pytest.mark.long(reason="starts the command in a process of its own")
 @pytest.mark.skipif("sys.platform == 'win32'", reason="Windows has no SIGINT for another process")
 def test_the_command_says_its_address_and_ends_when_it_is_asked_to(index_folder: Path) -> None:
     command = [sys.executable, "-m", "benchmark", "serve", str(index_folder), "--port", "0", "--read-only"]

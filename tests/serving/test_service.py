@@ -153,13 +153,20 @@ def test_more_requests_than_the_bound_are_told_to_come_again(index_folder: Path)
             raise AssertionError
         with small.admitted():
             assert small.under_way == 1
+        small.capacity = Capacity(requests=9, adding=1)
+        with small.admitted(adding=True), small.admitted(), pytest.raises(QueueFull), small.admitted(adding=True):
+            raise AssertionError
+        with small.admitted(adding=True):
+            assert small.under_way == 1
     finally:
         small.close()
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecodingPool]:
-    made = DecodingPool(1, seconds=5, max_pixels=1_000_000)
+@pytest.fixture(params=["shared memory", "pipes"])
+def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[DecodingPool]:
+    if request.param == "pipes":  # as on systems without shared memory that has no name
+        monkeypatch.setattr(decoding_pool, "shared_memory", lambda: None)
+    made = DecodingPool(1, seconds=30, max_pixels=1_000_000)
     yield made
     made.close()
 
@@ -206,7 +213,7 @@ def test_a_picture_gets_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPat
     code = "from retrieval_bench.serving import decoding_child as child; import numpy as np;"
     code += "child._decode = lambda data, **how: ({}, [np.ones(2**30, np.uint8)]); child.main()"
     monkeypatch.setattr(decoding_pool, "_CODE", code)
-    pool = DecodingPool(1)
+    pool = DecodingPool(1, max_pixels=1_000_000)
     try:
         with pytest.raises(BadImage, match="more memory than it may"):
             pool.decode(b"abc")

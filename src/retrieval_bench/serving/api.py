@@ -131,7 +131,7 @@ _ADDING = {
 async def add(request: Request) -> Response:
     """Add pictures to every index that is open for writing, by all methods at once; copies are pointed out."""
     own = served(request)
-    with own.service.admitted():
+    with own.service.admitted(adding=True):
         form = await read_form(request, own.settings.adding)
         require_own(request.scope, form)
         added = await own.run(lambda: add_form(own, form))

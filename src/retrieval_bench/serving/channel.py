@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -24,7 +25,7 @@ class Closed(Exception):
 
 def shared_memory() -> int | None:
     """A descriptor of memory that a child can inherit; None where the system has none. Nothing of it is on a disk."""
-    if not hasattr(os, "memfd_create") or not hasattr(os, "preadv"):
+    if sys.platform != "linux" or not hasattr(os, "memfd_create"):
         return None
     try:
         return os.memfd_create("retrieval_bench-pixels", 0)
@@ -105,13 +106,18 @@ def _bytes_of(payload: bytes | np.ndarray) -> memoryview:
 
 
 def _written(descriptor: int, view: memoryview, start: int) -> int:
+    write = getattr(os, "pwrite", None)
+    if write is None:  # where there is none, there is no shared memory
+        raise Closed
     done = 0
     while done < len(view):
-        done += os.pwrite(descriptor, view[done:], start + done)
+        done += write(descriptor, view[done:], start + done)
     return done
 
 
 def _read_at(descriptor: int, into: np.ndarray, start: int) -> int:
+    if not hasattr(os, "preadv"):  # where there is none, there is no shared memory
+        raise Closed
     done = 0
     while done < len(into):
         got = os.preadv(descriptor, [into[done:].data], start + done)

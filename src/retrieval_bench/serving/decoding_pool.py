@@ -24,8 +24,8 @@ log = logging.getLogger("retrieval_bench")
 
 LOOK_EVERY_S = 0.05
 """How often the time and the memory of children that work are looked at."""
-BYTES_A_PIXEL = 20
-"""That decoding may take at its highest: RGBA, the white below it, both joined, RGB, and Pillow's own lines."""
+BYTES_A_PIXEL = 40
+"""That decoding may take at its highest: 16-bit greys as float64, several times; RGBA and the white below it."""
 SMALLEST_BYTES = 256 << 20
 START_S = 60.0
 """For a child to load its libraries."""

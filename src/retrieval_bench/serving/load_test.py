@@ -6,6 +6,7 @@ The service is a process of its own, as users have it; this process asks, and me
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import re
 import subprocess
@@ -323,6 +324,7 @@ def measure(
     arguments = ["--dataset", dataset, "--methods", methods, "--threads", str(workers), "--at-once", "128"]
     arguments += [] if root is None else ["--data-root", str(root)]
     rows = []
+    gc.freeze()  # as the service does: the clients in this process are to cost little
     with served(arguments) as client, contextlib.closing(index.stored):
         for number, method in enumerate(index.stored.methods):
             progress("measuring methods", number, len(index.stored.methods))

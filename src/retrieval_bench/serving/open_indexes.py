@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split
 from retrieval_bench.indexing.index import StoredIndex
 from retrieval_bench.indexing.items import Item
 from retrieval_bench.indexing.methods import IndexedMethod
+from retrieval_bench.indexing.snapshot import Snapshot
 
 CHANGED = "another picture has its name by now; build the index again"
+
+
+KEPT_ITEMS = 20_000
+"""What is known of so many is kept for the next answers."""
 
 
 class NoSuchThing(BenchError):
@@ -34,6 +39,7 @@ class OpenIndex:
         self.number, self.name, self.stored, self.writable = number, name, stored, writable
         self.writing = threading.Lock()
         self._loading = threading.Lock()
+        self._items: dict[int, Item] = {}
         self._dataset: Dataset | None = None
 
     @property
@@ -47,6 +53,28 @@ class OpenIndex:
     @cached_property
     def _gallery_rows(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.dataset.gallery.ids)}
+
+    def items(self, snapshot: Snapshot, numbers: Sequence[int]) -> dict[int, Item]:
+        """Items by their numbers, with attributes as text. What is known of an item never changes, so it is kept.
+
+        Args:
+            snapshot: of this index.
+            numbers: which; those that the index has forgotten are left out.
+
+        Returns:
+            The items.
+        """
+        found = {number: item for number in numbers if (item := self._items.get(number)) is not None}
+        if missing := [number for number in numbers if number not in found]:
+            read = {
+                item.number: replace(item, attributes={name: str(value) for name, value in item.attributes.items()})
+                for item in snapshot.items(missing)
+            }
+            found |= read
+            if len(self._items) + len(read) > KEPT_ITEMS:
+                self._items = {}
+            self._items |= read
+        return found
 
     def item(self, number: int) -> Item:
         """An item, removed or not; raises NoSuchThing."""

@@ -30,7 +30,11 @@ class Chance:
 
 @dataclass(frozen=True)
 class HitView:
-    """One hit. frame: the letter of an item that several columns found, else "". beyond: farther than the threshold."""
+    """One hit.
+
+    frame: the letter of an item that several columns found, else "". beyond: farther than the threshold. right: it
+    shows what the query is known to show; None where nobody knows that.
+    """
 
     hit: Hit
     rank: int
@@ -39,6 +43,7 @@ class HitView:
     frame: str
     agreement: str
     beyond: bool
+    right: bool | None
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,14 @@ class ColumnView:
 
 
 def column_views(
-    answer: Answer, state: PageState, shown: Sequence[str], families: Mapping[str, str], worths: Mapping[str, Worth]
+    answer: Answer,
+    state: PageState,
+    shown: Sequence[str],
+    families: Mapping[str, str],
+    worths: Mapping[str, Worth],
+    label: str = "",
 ) -> list[ColumnView]:
-    """The columns of an answer in their order, the joined one last."""
+    """The columns of an answer in their order, the joined one last. label: what the query is known to show, or ""."""
     several = [*answer.columns, *([answer.joined] if answer.joined else [])]
     frames = _frames(answer)
     views = []
@@ -88,7 +98,7 @@ def column_views(
         worth = Worth() if joined else worths[column.key]
         slider = None if worth.curve is None else _slider(column, worth, state)
         threshold = None if slider is None else state.thresholds.get(column.key)
-        hits = _hits(column, worth, frames, len(answer.columns), threshold)
+        hits = _hits(column, worth, frames, len(answer.columns), threshold, label)
         views.append(
             ColumnView(
                 key=column.key,
@@ -169,7 +179,12 @@ def _frames(answer: Answer) -> dict[str, str]:
 
 
 def _hits(
-    column: ColumnAnswer, worth: Worth, frames: Mapping[str, str], columns: int, threshold: float | None
+    column: ColumnAnswer,
+    worth: Worth,
+    frames: Mapping[str, str],
+    columns: int,
+    threshold: float | None,
+    label: str,
 ) -> list[HitView]:
     found = []
     for rank, hit in enumerate(column.hits, start=1):
@@ -183,6 +198,7 @@ def _hits(
                 frame=frames.get(hit.id, ""),
                 agreement=f"{by} of {columns}" if columns > 1 else "",
                 beyond=threshold is not None and float(np.float32(hit.distance)) > float(np.float32(threshold)),
+                right=hit.label == label if label else None,
             )
         )
     return found

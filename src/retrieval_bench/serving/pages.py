@@ -134,7 +134,9 @@ async def search_page(request: Request) -> Response:
                 lost = str(error)
     worths = await own.run(own.worths)
     families = {key: column.method.family for key, column in own.service.columns.items()}
-    views = [] if answer is None else column_views(answer, state, shown, families, worths)
+    query = None if lost else await own.run(lambda: _query_view(own, state))
+    label = "" if query is None else query["label"]
+    views = [] if answer is None else column_views(answer, state, shown, families, worths, label)
     facets = await own.run(lambda: _facets(own))
     return page(
         "search.html",
@@ -144,7 +146,7 @@ async def search_page(request: Request) -> Response:
         answer=answer,
         columns=views,
         lost=lost,
-        query=None if lost else await own.run(lambda: _query_view(own, state)),
+        query=query,
         hidden=[key for key in own.service.columns if key not in shown],
         shown=shown,
         facets=facets,
@@ -262,7 +264,7 @@ async def _catalogue(
 async def look(request: Request) -> Response:
     """Pictures that are to be added, and what they may be copies of; nothing is changed yet."""
     own = served(request)
-    with own.service.admitted():
+    with own.service.admitted(adding=True):
         form = await read_form(request, own.settings.adding)
         require_own(request.scope, form)
         files = [file for file in form.files if file.data]
@@ -281,7 +283,7 @@ async def look(request: Request) -> Response:
 async def add(request: Request) -> Response:
     """Add the pictures that were looked at and chosen."""
     own = served(request)
-    with own.service.admitted():
+    with own.service.admitted(adding=True):
         form = await read_form(request, own.settings.adding)
         require_own(request.scope, form)
         files = []

@@ -32,7 +32,8 @@ class RecentQueries:
     """The last pictures, each for a while.
 
     Args:
-        most_bytes: of all encoded pictures together; the oldest go first.
+        most: pictures; the oldest go first.
+        most_bytes: of all encoded pictures together.
         most_pixel_bytes: of all pixels together; where there are more, the oldest pictures keep none.
         seconds: how long a picture stays after it was last asked for.
         clock: seconds that never go back.
@@ -40,12 +41,13 @@ class RecentQueries:
 
     def __init__(
         self,
+        most: int = 256,
         most_bytes: int = 128 << 20,
-        most_pixel_bytes: int = 128 << 20,
+        most_pixel_bytes: int = 64 << 20,
         seconds: float = 1800.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._most_bytes, self._most_pixel_bytes = most_bytes, most_pixel_bytes
+        self._most, self._most_bytes, self._most_pixel_bytes = most, most_bytes, most_pixel_bytes
         self._seconds, self._clock = seconds, clock
         self._held: OrderedDict[str, tuple[float, RecentQuery]] = OrderedDict()
         self._lock = threading.Lock()
@@ -88,7 +90,8 @@ class RecentQueries:
         now = self._clock()
         while self._held:
             seen, query = next(iter(self._held.values()))
-            if self._bytes <= self._most_bytes and now - seen <= self._seconds:
+            fits = len(self._held) <= self._most and self._bytes <= self._most_bytes
+            if fits and now - seen <= self._seconds:
                 break
             self._held.popitem(last=False)
             self._bytes -= len(query.encoded)

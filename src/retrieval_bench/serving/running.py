@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -118,6 +119,8 @@ def run(app: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
         ready: called when clients may come.
     """
     server = server_of(app)
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays: the collector need not walk through all libraries again and again
     ready()
     with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn, after it has ended in order
         server.run(sockets=[listener])

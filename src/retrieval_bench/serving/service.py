@@ -39,6 +39,7 @@ class Capacity:
     Args:
         workers: threads that describe pictures, and children that decode them.
         requests: that are being served; one more is told to come again.
+        adding: of these, that add items, each of which may hold hundreds of megabytes.
         waiting: units (a picture for a method) that wait to be described.
         linger_s: how long a worker waits for more pictures before it begins; for GPUs.
         decode_s: for decoding one picture.
@@ -47,9 +48,10 @@ class Capacity:
 
     workers: int = 2
     requests: int = 64
+    adding: int = 2
     waiting: int = 256
     linger_s: float = 0.0
-    decode_s: float = 10.0
+    decode_s: float = 20.0
     max_pixels: int = 50_000_000
 
 
@@ -84,7 +86,7 @@ class SearchService:
         self.capacity = capacity
         self.telemetry = Telemetry()
         self.recent = RecentQueries()
-        self._under_way = 0
+        self._under_way = self._adding = 0
         self._counting = threading.Lock()
         self._searching = threading.Semaphore(capacity.workers)
         self._warm_up()
@@ -119,17 +121,24 @@ class SearchService:
         return self._under_way
 
     @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
-        """One more request while the block runs; raises QueueFull where there are as many as the bound allows."""
+    def admitted(self, *, adding: bool = False) -> Iterator[None]:
+        """One more request while the block runs; raises QueueFull where there are as many as the bound allows.
+
+        Args:
+            adding: it adds items, and may be large: fewer of these are served at once.
+        """
         with self._counting:
-            if self._under_way >= self.capacity.requests:
+            full = self._under_way >= self.capacity.requests
+            if full or (adding and self._adding >= self.capacity.adding):
                 raise QueueFull(self.queue.retry_after())
             self._under_way += 1
+            self._adding += adding
         try:
             yield
         finally:
             with self._counting:
                 self._under_way -= 1
+                self._adding -= adding
 
     def index(self, number: int) -> OpenIndex:
         """The index of that number; raises NoSuchThing."""
@@ -172,7 +181,7 @@ class SearchService:
             if not word:
                 word = self.recent.put(recent)
         snapshots = {column.index.number: column.index.stored.snapshot() for column in columns}
-        items = _Items(snapshots)
+        items = _Items(self.indexes, snapshots)
         found: dict[str, FoundItems] = {}
         answers = []
         for column, done in zip(columns, described, strict=True):
@@ -334,15 +343,15 @@ class SearchService:
 class _Items:
     """Items of some snapshots, each read once."""
 
-    def __init__(self, snapshots: Mapping[int, Snapshot]) -> None:
-        self._snapshots = snapshots
+    def __init__(self, indexes: Sequence[OpenIndex], snapshots: Mapping[int, Snapshot]) -> None:
+        self._indexes, self._snapshots = indexes, snapshots
         self._known: dict[int, dict[int, Item]] = {index: {} for index in snapshots}
 
     def load(self, index: int, numbers: Sequence[int]) -> None:
         """Read those that are not known yet, at once."""
         known = self._known[index]
         if missing := [number for number in numbers if number not in known]:
-            known.update((item.number, item) for item in self._snapshots[index].items(missing))
+            known.update(self._indexes[index].items(self._snapshots[index], missing))
 
     def get(self, index: int, number: int) -> Item | None:
         """None where the index has forgotten it meanwhile."""
@@ -366,10 +375,9 @@ def _by_id(
 
 
 def hit_of(index: int, item: Item, distance: float, columns: tuple[str, ...] = ()) -> Hit:
-    """What a page or a client is told of an item."""
-    attributes = {name: str(value) for name, value in item.attributes.items()}
+    """What a page or a client is told of an item, whose attributes are text."""
     picture = picture_address(index, item.number, item.digest)
-    said = item.id, item.label or "", item.category or "", attributes
+    said = item.id, item.label or "", item.category or "", item.attributes
     return Hit(index, item.number, *said, float(distance), columns, picture)
 
 

@@ -30,8 +30,11 @@ LARGEST_BATCH = 16
 class DescribesPictures(Protocol):
     """A method as the queue sees it."""
 
-    def describe(self, pictures: Sequence[np.ndarray]) -> Rows:
-        """Rows of these pictures, as queries."""
+    def features(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What each part makes of these pictures."""
+
+    def rows(self, features: Sequence[np.ndarray]) -> Rows:
+        """What is searched for, from the features of each part."""
 
 
 class QueueFull(Exception):
@@ -192,7 +195,10 @@ class ExtractionQueue:
     def _describe(self, batch: list[_Unit]) -> None:
         began = time.perf_counter()
         try:
-            rows = batch[0].method.describe([unit.picture for unit in batch])
+            method = batch[0].method
+            features = method.features([unit.picture for unit in batch])
+            # One by one: a join that multiplies matrices rounds by how many rows there are.
+            rows = [method.rows([array[place : place + 1] for array in features]) for place in range(len(batch))]
         except Exception as error:
             if len(batch) > 1:  # one of them is the reason: the others are served
                 for unit in batch:
@@ -204,4 +210,4 @@ class ExtractionQueue:
         spent_ms = (time.perf_counter() - began) * 1e3
         for place, unit in enumerate(batch):
             waited_ms = (began - unit.arrived) * 1e3
-            unit.answer.set_result(DescribedQuery(rows[place : place + 1], waited_ms, spent_ms, len(batch)))
+            unit.answer.set_result(DescribedQuery(rows[place], waited_ms, spent_ms, len(batch)))
