@@ -17,8 +17,9 @@ from retrieval_bench.images import decoding, reading
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.indexing import describing
 from retrieval_bench.indexing.build import build
-from retrieval_bench.indexing.index import StoredIndex
+from retrieval_bench.indexing.index import LOCK_FILE, StoredIndex
 from retrieval_bench.system.cache import FeatureCache
+from retrieval_bench.system.locks import held
 from tests.support.faults import every_step
 from tests.support.methods import MeanColor, spec
 from tests.support.runs import plan
@@ -175,6 +176,17 @@ def test_what_is_not_finished_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         build(plan(shop(), spec("stops", Stops)), tmp_path / "own")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_build_left_goes_with_the_next(tmp_path: Path) -> None:
+    for name in (".own.0123abcd", ".own.76543210", ".own.dear"):
+        (tmp_path / name / "features").mkdir(parents=True)
+    (tmp_path / ".own.76543210" / "dear.jpg").touch()
+    (tmp_path / ".own.aaaaaaaa" / "features").mkdir(parents=True)
+    with held(tmp_path / ".own.aaaaaaaa" / LOCK_FILE):  # another build, which is at work
+        build(plan(shop(), "phash"), tmp_path / "own").close()
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".own.76543210", ".own.aaaaaaaa", ".own.dear", "own"]
+    assert not (tmp_path / "own" / "lock").exists()
 
 
 @pytest.mark.slow(reason="an index is built for each step that fails")

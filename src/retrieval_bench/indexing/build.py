@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 from collections import Counter
@@ -41,7 +43,7 @@ from retrieval_bench.indexing.description import (
     plain,
 )
 from retrieval_bench.indexing.feature_files import Appending, FeatureFiles, sync_folder
-from retrieval_bench.indexing.index import StoredIndex, items_of, refuse_where_changed, rows_kept
+from retrieval_bench.indexing.index import LOCK_FILE, StoredIndex, items_of, refuse_where_changed, rows_kept
 from retrieval_bench.indexing.items import ITEMS_FILE, Item, ItemTable, item_check
 from retrieval_bench.indexing.methods import (
     joining_code,
@@ -52,10 +54,12 @@ from retrieval_bench.indexing.methods import (
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.system.checkpoint import refuse_own_images
 from retrieval_bench.system.files import on_the_disk
+from retrieval_bench.system.locks import Taken, held
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
 
 DTYPES: tuple[StoredDtype, ...] = get_args(StoredDtype)
+_OURS = r"features|learned|judged|lock|(index\.json|probes\.npz|items\.sqlite.*)"
 PROBES, PROBE_SIDE = 3, 256
 """Pictures that are described again where code or libraries changed, and their longer side in pixels."""
 JUDGED_K = 50
@@ -96,10 +100,12 @@ def build(
     pipelines = _built(plan)
     facts = _kept_dtypes(pipelines, dtype)
     dataset = relevant_by(load(plan), plan.relevance)
+    _drop_unfinished(folder)
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
         beside.mkdir(parents=True)
-        _fill(beside, plan, dataset, pipelines, dtype, facts, notices, progress)
+        with held(beside / LOCK_FILE):
+            _fill(beside, plan, dataset, pipelines, dtype, facts, notices, progress)
         _put_in_place(beside, folder)
     except OSError as error:
         raise BenchError(
@@ -122,6 +128,17 @@ def _refuse_place(folder: Path, overwrite: bool) -> None:
     if folder.is_symlink() or not (folder / DESCRIPTION_FILE).is_file():
         raise BenchError(f"--out {printable(folder)}: is no index, so --overwrite does not replace it; name another")
     refuse_where_changed(folder)
+
+
+def _drop_unfinished(folder: Path) -> None:
+    """Remove what a build of the same name left that was killed; one that is still at work holds its lock."""
+    for one in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        name = re.fullmatch(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{8}}", one.name)
+        if name is None or one.is_symlink() or not one.is_dir():
+            continue
+        if all(re.fullmatch(_OURS, inner.name) for inner in one.iterdir()):
+            with contextlib.suppress(Taken, OSError), held(one / LOCK_FILE):
+                shutil.rmtree(one, ignore_errors=True)
 
 
 def _put_in_place(beside: Path, folder: Path) -> None:

@@ -42,6 +42,7 @@ from retrieval_bench.system.timing import pinned
 LOCK_FILE = "lock"
 TAKEN = "its id is in the index already"
 """Why a picture is not added, for `Added.refused`."""
+_DESCRIBING = threading.Lock()  # the number of threads of a library is one for the whole process
 _TRIES = 20
 _ROWS_AT_ONCE = 4096
 Describe = Callable[[Iterable[Incoming]], Iterator[DescribedPicture]]
@@ -428,7 +429,7 @@ class StoredIndex:
     ) -> Iterator[tuple[Item, bytes]]:
         """Each item that is described and written, with its checksum."""
         seen: set[str] = set()
-        with pinned(1):
+        with _DESCRIBING, pinned(1):
             for done, one in enumerate(describe(self._fresh(incoming, seen, refused)), 1):
                 progress("describing", done, total)
                 new: tuple[Item, bytes | None] = one.incoming.facts
