@@ -467,6 +467,7 @@ class StoredIndex:
         if not file.exists():
             write_whole(file, encoded, "another folder")
             sync_folder(file.parent)
+            sync_folder(self.folder)
         return name
 
     def _drop_pictures(self, used: set[str]) -> None:
