@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from retrieval_bench.core import DISTRACTOR, BadImage, BenchError, Dataset
-from retrieval_bench.images import decoding
+from retrieval_bench.images import decoding, reading
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.indexing import describing
 from retrieval_bench.indexing.build import build
@@ -110,6 +110,24 @@ def test_an_image_is_read_and_decoded_once_for_all_methods(tmp_path: Path, monke
     assert set(seen.values()) == {1}  # the cache knew all
     files = [tmp_path / name / "features" / "0" / "1-0.bin" for name in ("own", "again", "first")]
     assert len({file.read_bytes() for file in files}) == 1
+
+
+@pytest.mark.slow(reason="learns a vocabulary")
+def test_who_learns_from_the_gallery_decodes_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: Counter[bytes] = Counter()
+    really = decoding.decoded
+
+    def counted(data: bytes, how: decoding.Decoding) -> decoding.Decoded:
+        seen[data] += 1
+        return really(data, how)
+
+    for module in (describing, reading):
+        monkeypatch.setattr(module, "decoded", counted)
+    data = shop()
+    with build(plan(data, "sift:words=4", "phash+hsv", learn_from="gallery"), tmp_path / "own") as index:
+        assert index.methods[0].name == "sift:words=4[gallery]"
+        assert {method.facts.learned_from for method in index.methods} == {data.gallery.content}
+        assert sum(seen[data.gallery.images.read(row)] for row in range(12)) == 12
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float16", 2), ("int8", 1)])

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from retrieval_bench.core import BenchError, Dataset, Ranking, Split
-from retrieval_bench.experiment.prepare import prepare
+from retrieval_bench.experiment.prepare import Plan, load, prepare
 from retrieval_bench.experiment.quality import quality
 from retrieval_bench.images.reading import ImageBytes, encode_png
+from retrieval_bench.indexing.build import build
 from retrieval_bench.indexing.index import TAKEN, NewItem, StoredIndex
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
-from retrieval_bench.registry import fill
+from retrieval_bench.registry import DATASETS, fill, parse
 from retrieval_bench.system.progress import silent
 from tests.support.indexes import EACH, LABELS, METHODS, built_at
 from tests.support.paths import ROOT
@@ -102,6 +103,37 @@ def test_it_finds_what_a_run_finds_to_the_last_bit(index: StoredIndex, method: s
     index.undo(removed)
     index.undo(added.operation or 0)
     assert same(asked(index, data, method, 16), run_over(data, method))
+
+
+@pytest.mark.long(reason="drawn products, and a run of each kind of method")
+def test_it_finds_what_a_run_finds_among_products(tmp_path: Path) -> None:
+    methods = ("phash", "color", "sift+color", "phash+color+rrf", "sift+verify=20", "sift+color+qe=5")
+    data = load(Plan((), parse(DATASETS, "products"), limit=40))
+    with build(plan(data, *methods), tmp_path / "own") as index:
+        for method in methods:
+            assert same(asked(index, data, method, 40), run_over(data, method)), method
+
+
+def test_an_index_may_be_emptied_and_filled_again(index: StoredIndex) -> None:
+    everything = [item.id for item in index.snapshot().items(index.snapshot().numbers)]
+    index.remove(everything)
+    for _ in range(2):
+        snapshot = index.snapshot()
+        assert (len(snapshot), snapshot.numbers.tolist(), snapshot.facets(), snapshot.where().tolist()) == (
+            0,
+            [],
+            {},
+            [],
+        )
+        for method in index.methods:
+            found = snapshot.search(method.text, method.describe([picture(0, 1)]), 2)
+            assert found.indices.tolist() == [[-1, -1]]
+        index.compact()
+    assert index.add([NewItem("new", picture(0, 1))]).numbers == (17,)
+    for method in index.methods:
+        found = index.snapshot().search(method.text, method.describe([picture(0, 1)]), 2)
+        assert found.indices.tolist() == [[17, -1]], method
+    assert not index.verify().problems
 
 
 def test_the_example_of_the_page_runs(

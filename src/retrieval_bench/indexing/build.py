@@ -187,13 +187,13 @@ def _fill(
 ) -> None:
     store = PixelStore()
     gallery = replace(dataset.gallery, images=DecodedBy(dataset.gallery.images, plan.decoding))
-    learned_from = _learn(pipelines, plan, dataset, store, progress)
-    if plan.learn_from == "gallery" and any(learned_from.values()):  # what was decoded to learn is not decoded again
+    learned_from, content = _learn(pipelines, plan, dataset, store, progress)
+    if plan.learn_from == "gallery" and content is not None:  # what was decoded to learn is not decoded again
         gallery = replace(gallery, images=DecodedOnce(gallery.images, store))
     with pinned(1):
         pictures = _probes(gallery)
         probes = [probe_features(pipeline, pictures) for pipeline in pipelines]
-    methods = [_facts(pipeline, plan, own, kept, learned_from) for pipeline, own in zip(pipelines, probes, strict=True)]
+    methods = [_facts(pipeline, plan, own, kept, content) for pipeline, own in zip(pipelines, probes, strict=True)]
     files: dict[str, FileFacts] = {}
     for number, pipeline in enumerate(pipelines):
         if arrays := learned(pipeline):
@@ -257,8 +257,11 @@ def _fill(
 
 def _learn(
     pipelines: Sequence[Pipeline], plan: Plan, dataset: Dataset, store: PixelStore, progress: Progress
-) -> dict[str, str | None]:
-    """Let every part and join learn from train, as a run does; name of a part -> the content that it learned from."""
+) -> tuple[dict[str, str | None], str | None]:
+    """Let every part and join learn from train, as a run does.
+
+    Returns name of a part -> the content that it learned from, and what the others learned from; None for nothing.
+    """
     learns = [pipeline for pipeline in pipelines if pipeline.learns]
     train = Split((), np.empty(0, np.int64), dataset.train.images.take([]))
     if learns:
@@ -280,7 +283,7 @@ def _learn(
                 done.append(PartFeatures(fitted, fit_s, content, {}))
             if pipeline.join_learns:
                 fit_join(pipeline, done, train, plan.setup, plan.decoding.key, plan.cache, progress)
-    return learned_from
+    return learned_from, train.content if learns else None
 
 
 def _readable(train: Split, plan: Plan, progress: Progress) -> Split:
@@ -321,7 +324,7 @@ def _facts(
     plan: Plan,
     probes: dict[str, np.ndarray],
     kept: dict[str, StoredDtype | None],
-    learned_from: dict[str, str | None],
+    content: str | None,
 ) -> MethodFacts:
     arrays = []
     for place, part in enumerate(pipeline.parts):
@@ -336,9 +339,6 @@ def _facts(
                 width=described.shape[1],
             )
         )
-    contents = {learned_from[part.name] for part in pipeline.parts} - {None}
-    if pipeline.join_learns and not contents:
-        contents = {hashlib.sha256(b"join").hexdigest()}
     whole = len(pipeline.parts) > 1 or bool(pipeline.steps)
     whole = whole or any(hasattr(part.extractor, "searcher") for part in pipeline.members)
     return MethodFacts(
@@ -348,7 +348,7 @@ def _facts(
         distance=pipeline.distance,
         incomparable=pipeline.incomparable,
         whole=whole,
-        learned_from=min(contents, default=None),  # type: ignore[type-var]
+        learned_from=content if pipeline.learns else None,
         recipes=tuple(plain(recipe_of(part, plan.setup, plan.decoding.key)) for part in pipeline.parts),
         joining=joining_code(),
         arrays=tuple(arrays),

@@ -19,7 +19,8 @@ import numpy as np
 from retrieval_bench.core import BadImage, Images
 from retrieval_bench.experiment.extraction import CHUNK, checked
 from retrieval_bench.experiment.features import recipe_of
-from retrieval_bench.images.decoding import Decoding, decoded
+from retrieval_bench.images.decoded_cache import DecodedOnce
+from retrieval_bench.images.decoding import Decoded, Decoding, decoded
 from retrieval_bench.indexing.methods import unwritable
 from retrieval_bench.methods.pipeline import Part, Pipeline
 from retrieval_bench.system.cache import FeatureCache, recipe_key
@@ -35,12 +36,14 @@ class Incoming:
     """A picture that is to be described. facts: what is known of it, for whoever asked. Two ways to its pixels:
 
     read: its bytes; digest: sha256 of them, None for who reads it. picture: (h, w, 3) uint8, where there are no bytes.
+    known: its pixels, where somebody has decoded it already.
     """
 
     facts: Any
     read: Callable[[], bytes] | None = None
     digest: Callable[[], str] | None = None
     picture: np.ndarray | None = None
+    known: Callable[[], Decoded] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +164,9 @@ class Describer:
         if one.read is None:
             assert one.picture is not None
             return one.picture, digest or _digest_of(one), ()
+        if one.known is not None and one.digest is not None:
+            pixels, notes = one.known()
+            return pixels, one.digest(), notes
         data = one.read()
         if not digest:
             digest = one.digest() if one.digest is not None else hashlib.sha256(data).hexdigest()
@@ -183,7 +189,12 @@ def _digest_of(one: Incoming) -> str:
 
 def of_images(images: Images, row: int, facts: Any) -> Incoming:
     """One image of a split; its digest is asked for where the bytes are not what identifies it."""
-    return Incoming(facts, lambda: images.read(row), lambda: images.digest(row))
+
+    def known() -> Decoded:
+        return Decoded(images[row], images.notes(row) if isinstance(images, DecodedOnce) else ())
+
+    once = isinstance(images, DecodedOnce)
+    return Incoming(facts, lambda: images.read(row), lambda: images.digest(row), known=known if once else None)
 
 
 def cache_keys(
