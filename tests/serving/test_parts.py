@@ -22,7 +22,7 @@ from retrieval_bench.serving.joined_row import joined_row
 from retrieval_bench.serving.recent_queries import RecentQueries, RecentQuery
 from retrieval_bench.serving.service import turned_and_cropped
 from retrieval_bench.serving.uploads import RequestRefused
-from retrieval_bench.serving.work_queue import ExtractionQueue, QueueFull
+from retrieval_bench.serving.work_queue import LARGEST_BATCH, ExtractionQueue, QueueFull
 
 
 class Slow:
@@ -104,15 +104,19 @@ def test_beyond_the_bound_nothing_is_taken_on() -> None:
     queue.close()
 
 
-def test_a_worker_lingers_where_it_should_and_no_longer_than_it_may() -> None:
-    queue, method = ExtractionQueue(1, bound=9, linger_s=0.1), Slow()
+def test_a_worker_lingers_until_the_batch_is_full_and_no_longer_than_it_may() -> None:
+    queue, method = ExtractionQueue(1, bound=99, linger_s=5), Slow()
     method.go.set()
     began = time.monotonic()
-    threads, answers = asked(queue, method, [1, 2, 3])
+    threads, answers = asked(queue, method, range(1, LARGEST_BATCH + 1))
     for thread in threads:
         thread.join()
-    assert time.monotonic() - began < 2
-    assert {answer[1] for answer in answers.values()} == {3}
+    assert time.monotonic() - began < 4
+    assert {answer[1] for answer in answers.values()} == {LARGEST_BATCH}
+    queue.close()
+    queue = ExtractionQueue(1, bound=99, linger_s=0.05)
+    (done,) = queue.describe([method], [picture_of(1)], 10)
+    assert (done.together, done.waited_ms >= 45) == (1, True)
     queue.close()
 
 

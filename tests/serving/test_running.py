@@ -82,7 +82,7 @@ def test_a_slow_sender_is_not_waited_for(address: str) -> None:
         connection.sendall(HEAD.format(1000).encode() + b"x")
         began = time.monotonic()
         assert status_of(connection) == 408
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 3
     with connected(address) as connection:  # never idle, and never done
         connection.sendall(HEAD.format(1000).encode())
         began = time.monotonic()
@@ -121,19 +121,19 @@ def test_a_length_that_lies_costs_nobody_else_anything(address: str) -> None:
 
 
 def test_headers_that_do_not_come_are_not_waited_for(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "HEADERS_S", 0.2)
+    monkeypatch.setattr(running, "HEADERS_S", 0.5)
     for begin in (b"", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"):
         with connected(address) as connection:
             connection.sendall(begin)
             began = time.monotonic()
             assert status_of(connection) == 0
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 3
     with connected(address) as connection:
         request = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         for _ in range(2):  # between two requests there may be a pause
             connection.sendall(request)
             assert status_of(connection) == 200
-            time.sleep(0.4)
+            time.sleep(0.7)
         connection.sendall(request[:20])
         assert status_of(connection) == 0
     with connected(address) as connection:

@@ -189,13 +189,13 @@ def test_a_child_that_hangs_or_dies_is_replaced(monkeypatch: pytest.MonkeyPatch)
     dying = "import sys, os; from retrieval_bench.serving import decoding_child as child;"
     hang = "child._decode = lambda data, **how: __import__('time').sleep(60) if len(data) == 3 else os._exit(3);"
     monkeypatch.setattr(decoding_pool, "_CODE", f"{dying}{hang} child.main()")
-    pool = DecodingPool(1, seconds=0.3)
+    pool = DecodingPool(1, seconds=1.0)
     try:
         pool.keep(encode_png(picture(0, 0)))  # it has started by then
         began = time.monotonic()
         with pytest.raises(BadImage, match="took more than"):
             pool.decode(b"abc")
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 5
         with pytest.raises(BadImage, match="crashed"):
             pool.decode(b"abcd")
         monkeypatch.undo()

@@ -119,7 +119,10 @@ class ExtractionQueue:
             if self._waiting and len(self._waiting) + len(units) > self.bound:
                 raise QueueFull(self.retry_after())
             self._waiting.extend(units)
-            self._changed.notify(len(units) - 1)
+            if self._linger_s:
+                self._changed.notify_all()  # who lingers looks whether the batch is full
+            else:
+                self._changed.notify(len(units) - 1)
         for unit in units:
             while not unit.answer.done() and (batch := self._take(wait=False)):
                 self._run(batch)
