@@ -44,7 +44,6 @@ def other_recipe(folder: Path, method: int, **changes: Any) -> None:
     ("changes", "sentence"),
     [
         ({"options": {"size": 16}}, r'another options of phash: {"size": 16} then and {"size": 8} now'),
-        ({"decoder": "1/Pillow-1.0"}, 'another decoder of phash: "1/Pillow-1.0" then'),
         ({"weights": {"source": "x", "sha256": "ab" * 32}}, "has other weights of phash: sha256 abababababab then"),
         ({"seed": 7}, "another seed of phash: 7 then and 0 now"),
         ({"distance": "cosine"}, "another distance of phash"),
@@ -72,6 +71,7 @@ def test_another_recipe_is_refused(own: Path, changes: dict[str, Any], sentence:
         ({"code": "0" * 64}, "phash: the code changed since"),
         ({"libraries": {"numpy": "1.0"}}, "numpy (1.0 then, "),
         ({"device": "cuda"}, "phash: the device changed since"),
+        ({"decoder": "1/Pillow-1.0"}, "phash: the decoder changed since"),
     ],
 )
 def test_other_code_is_used_where_it_describes_alike(
@@ -155,3 +155,11 @@ def test_methods_of_files_are_refused(tmp_path: Path) -> None:
 def test_int8_is_refused_where_lengths_count(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="mean is compared by euclidean, to which the lengths of vectors count"):
         build(plan(shop(), spec("mean", MeanColor)), tmp_path / "own", dtype="int8")
+
+
+def test_a_decoder_that_gives_other_pixels_is_refused(own: Path) -> None:
+    other_recipe(own, 0, decoder="2/Pillow-0.1")
+    StoredIndex.open(own).close()
+    change_probes(own, "decoded/JPEG", lambda pixels: pixels ^ np.uint8(1))
+    with pytest.raises(BenchError, match="gets other pixels from the same files: the decoder changed since"):
+        StoredIndex.open(own)

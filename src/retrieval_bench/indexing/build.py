@@ -49,6 +49,7 @@ from retrieval_bench.indexing.methods import (
     joining_code,
     learned,
     probe_features,
+    probe_files,
     refuse_what_describes_nothing,
 )
 from retrieval_bench.methods.pipeline import Pipeline
@@ -216,6 +217,7 @@ def _fill(
         if arrays := learned(pipeline):
             files[learned_path(number)] = _write_arrays(folder, learned_path(number), arrays)
     arrays = {f"picture/{place}": picture for place, picture in enumerate(pictures)}
+    arrays |= probe_files(pictures[0], plan.decoding.wanted)
     for number, own in enumerate(probes):
         arrays |= {f"{number}/{name}": array for name, array in own.items()}
     files[PROBES_FILE] = _write_arrays(folder, PROBES_FILE, arrays)

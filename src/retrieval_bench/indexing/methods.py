@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import threading
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import retrieval_bench
-from retrieval_bench.core import BenchError, Bundle, Distance, Rows, Setup, Split, printable
+from retrieval_bench.core import BadImage, BenchError, Bundle, Distance, Rows, Setup, Split, printable
 from retrieval_bench.experiment.described_again import TOLERANCE, TOLERANCE_ON_GPU
 from retrieval_bench.experiment.extraction import checked
 from retrieval_bench.experiment.features import recipe_of
-from retrieval_bench.images.decoding import Decoding
+from retrieval_bench.images.decoding import Decoding, decode
 from retrieval_bench.images.reading import ImageBytes
 from retrieval_bench.indexing.description import (
     PROBES_FILE,
@@ -35,10 +37,12 @@ from retrieval_bench.system.device import gpu_is_there
 
 log = logging.getLogger("retrieval_bench")
 
-MUST_BE_EQUAL = ("method", "options", "seed", "distance", "decoder")
+MUST_BE_EQUAL = ("method", "options", "seed", "distance")
 """Of a recipe, beside the sha256 of the weights: where one of these is another, so is what is described."""
-MAY_DIFFER = ("code", "libraries", "device")
+MAY_DIFFER = ("code", "libraries", "device", "decoder")
 """Of a recipe: where one of these is another, pictures that are described again tell whether that changed anything."""
+PROBE_FORMATS = ("JPEG", "PNG", "WEBP")
+"""Of the files by which another decoder is compared with that of then."""
 _HOME = Path(retrieval_bench.__file__).parent
 _JOINING = ("methods/fusion.py", "methods/pipeline.py", "linalg/pca.py", "linalg/rows.py")
 
@@ -165,6 +169,8 @@ class IndexedMethod:
             return ""
         what = _enumerated(changed, now, self.facts.recipes)
         arrays = read_file(self.folder, PROBES_FILE, self._description.files[PROBES_FILE])
+        if "decoder" in changed and not decodes_alike(arrays, self._description.wanted):
+            raise self._refused(f"gets other pixels from the same files: {what} changed since")
         pictures = probe_pictures(arrays)
         again = probe_features(pipeline, pictures)
         on_gpu = any(one.get("device") != "cpu" for one in (*now, *self.facts.recipes))
@@ -249,6 +255,31 @@ def unwritable(picture: np.ndarray) -> np.ndarray:
 def probe_pictures(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The pictures of probes.npz."""
     return [arrays[name] for name in sorted(arrays) if name.startswith("picture/")]
+
+
+def probe_files(picture: np.ndarray, wanted: int) -> dict[str, np.ndarray]:
+    """The same picture as files of the usual formats, and the pixels that are decoded from them, for probes.npz.
+
+    picture: (h, w, 3) uint8. wanted: of `Decoding`.
+    """
+    found = {}
+    for form in PROBE_FORMATS:
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, form)
+        found[f"file/{form}"] = np.frombuffer(file.getvalue(), np.uint8)
+        found[f"decoded/{form}"] = decode(file.getvalue(), Decoding(wanted=wanted))
+    return found
+
+
+def decodes_alike(arrays: Mapping[str, np.ndarray], wanted: int) -> bool:
+    """Whether the files in probes.npz are decoded to the pixels of then, to the last bit."""
+    try:
+        return all(
+            np.array_equal(decode(arrays[f"file/{form}"].tobytes(), Decoding(wanted=wanted)), arrays[f"decoded/{form}"])
+            for form in PROBE_FORMATS
+        )
+    except (KeyError, BadImage):
+        return False
 
 
 def probe_features(pipeline: Pipeline, pictures: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
