@@ -110,7 +110,7 @@ def test_what_it_imports_beside_it_belongs_to_it(tmp_path: Path) -> None:
     def code() -> str:
         load_files([file])
         spec = parse_member("plain-mean")
-        return str(features._recipe(Part(spec, spec.build(Setup())), Setup(), "decoder")["code"])
+        return str(features.recipe_of(Part(spec, spec.build(Setup())), Setup(), "decoder")["code"])
 
     before = code()
     assert code() == before

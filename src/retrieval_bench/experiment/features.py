@@ -95,7 +95,7 @@ def part_features(
     try:
         fitted, fit_s = fit_part(part, recipe, train, cache, name, progress)
         learned_from = train.content if fitted != "nothing to learn" else None
-        key = recipe_key(recipe | {"kind": "features", "learned_from": learned_from})
+        key = features_key(recipe, learned_from)
         devices = gpus(setup.device) if part.spec.entry.family == "deep" else []
         team = Team(str(part.spec), setup, devices) if len(devices) > 1 else None
 
@@ -176,6 +176,11 @@ def recipe_of(part: Part, setup: Setup, decoder: str) -> dict[str, Any]:
         "code": code_version(*sources),
         "libraries": library_versions(),
     }
+
+
+def features_key(recipe: Mapping[str, Any], learned_from: str | None) -> str:
+    """Under which the cache keeps features. learned_from: `Split.content` of train; None where nothing is learned."""
+    return recipe_key(dict(recipe) | {"kind": "features", "learned_from": learned_from})
 
 
 def fit_part(

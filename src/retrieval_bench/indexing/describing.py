@@ -18,12 +18,12 @@ import numpy as np
 
 from retrieval_bench.core import BadImage, Images
 from retrieval_bench.experiment.extraction import CHUNK, checked
-from retrieval_bench.experiment.features import recipe_of
+from retrieval_bench.experiment.features import features_key, recipe_of
 from retrieval_bench.images.decoded_cache import DecodedOnce
 from retrieval_bench.images.decoding import Decoded, Decoding, decoded
 from retrieval_bench.indexing.methods import unwritable
 from retrieval_bench.methods.pipeline import Part, Pipeline
-from retrieval_bench.system.cache import FeatureCache, recipe_key
+from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.threads import mapped
 
 AT_ONCE = 32
@@ -202,9 +202,7 @@ def cache_keys(
 ) -> dict[str, str]:
     """Name of a part -> the key under which a run keeps its features. learned_from: by the same names."""
     return {
-        part.name: recipe_key(
-            recipe_of(part, setup, decoding.key) | {"kind": "features", "learned_from": learned_from[part.name]}
-        )
+        part.name: features_key(recipe_of(part, setup, decoding.key), learned_from[part.name])
         for pipeline in pipelines
         for part in pipeline.parts
     }

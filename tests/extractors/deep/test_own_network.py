@@ -18,7 +18,7 @@ from torchvision import transforms
 
 import retrieval_bench.extractors  # noqa: F401 - registers the methods
 from retrieval_bench.core import BenchError, Setup
-from retrieval_bench.experiment.features import _recipe
+from retrieval_bench.experiment.features import recipe_of
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.explaining.clues import Unexplained
 from retrieval_bench.explaining.networks import of_features
@@ -166,7 +166,7 @@ def test_a_network_in_half_precision_runs_in_float32(tmp_path: Path) -> None:
 def cached_under(file: Path) -> str:
     spec = parse_member(f"module:{file}:make")
     setup = Setup(seed=3)
-    return json.dumps(_recipe(Part(spec, spec.build(setup)), setup, "decoder"), sort_keys=True)
+    return json.dumps(recipe_of(Part(spec, spec.build(setup)), setup, "decoder"), sort_keys=True)
 
 
 def test_cached_features_are_of_this_code_these_weights_and_this_preprocessing(tmp_path: Path) -> None:
