@@ -41,7 +41,7 @@ def explain(out: Path, *words: object) -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
-@pytest.mark.slow(reason="eleven methods are run and explained, a network among them")
+@pytest.mark.long(reason="eleven methods are run and explained, a network among them")
 def test_every_kind_of_method_is_explained(shelf: Path, tmp_path: Path) -> None:
     methods = (
         "sift:words=4,phash,color:words=4:whiten=9,squeezenet1_1,random,oracle,moments,hsv,"

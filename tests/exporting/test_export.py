@@ -307,6 +307,7 @@ def export(*words: object) -> Result:
 
 
 @TRACED
+@pytest.mark.long(reason="exports, and runs what the command says, in processes of their own")
 def test_the_command_and_what_it_says_to_run_put_both_in_one_table(shelf: Path, tmp_path: Path) -> None:
     need("onnx")
     data = ("--dataset", "folder", "--data-root", shelf, "--weights", "random", "--seed", 3)

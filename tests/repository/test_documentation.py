@@ -118,7 +118,7 @@ def test_the_example_of_a_metric_runs(tmp_path: Path) -> None:
     assert scored.scores["first-two"] == 0.5
 
 
-@pytest.mark.slow(reason="runs, checks, and begins a plug-in, as the page says")
+@pytest.mark.long(reason="runs, checks, and begins a plug-in, as the page says")
 @pytest.mark.usefixtures("no_plugin_stays", "own_cache")
 def test_the_commands_of_a_plugin_do_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ from tests.support.command import call
 from tests.support.paths import ROOT
 from tests.support.shop import shelf_at
 
-pytestmark = pytest.mark.slow(reason="every command of the page, six runs")
+pytestmark = pytest.mark.long(reason="every command of the page, six runs")
 
 PAGE = (ROOT / "docs" / "embeddings.md").read_text(encoding="utf-8")
 

@@ -138,7 +138,7 @@ print(jit.directory())
 """
 
 
-@pytest.mark.slow(reason="compiles kernels from nothing, in processes of their own")
+@pytest.mark.long(reason="compiles kernels from nothing, in processes of their own")
 def test_cache_is_used_and_announced_and_stays_out_of_the_package(tmp_path):
     home = Path(kernels.__file__).parent
     before = set(home.rglob("*.nb[ic]"))
