@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -21,7 +22,10 @@ from benchmark import interrupt
 from benchmark import run as run_module
 from benchmark.cli import app
 from retrieval_bench.records.files import load, save
+from retrieval_bench.search import jit
+from retrieval_bench.system.cache import CACHE_VARIABLE, cache_root, set_aside
 from retrieval_bench.system.cores import usable_cores
+from retrieval_bench.system.sealed import STATE_VARIABLE, state_root
 from tests.support.command import call, run
 from tests.support.paths import ROOT
 from tests.support.records import record, row
@@ -227,21 +231,27 @@ def test_recompute_computes_anew(shelf: Path, tmp_path: Path) -> None:
         assert (features.computed, features.from_cache) == (24, 0)
 
 
-@pytest.mark.long(reason="compiles a kernel and draws the embedded dataset, for one run alone")
-def test_no_cache_touches_none(tmp_path: Path) -> None:
-    named = ("RETRIEVAL_BENCH_CACHE", "RETRIEVAL_BENCH_STATE", "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME")
-    places = {name: tmp_path / name for name in named}
-    places["TMPDIR"].mkdir()
-    words = ("run", "--methods", "phash", "--limit", "2", "--no-cache", "--json", "--out", str(tmp_path / "out"))
-    environment = os.environ | {name: str(place) for name, place in places.items()}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmark", *words], capture_output=True, text=True, cwd=ROOT, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"][0]["features"]["from_cache"] == 0
-    left = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if "out" not in path.parts)
-    assert left == [Path("TMPDIR")], "a cache was written, or what served this run alone was left behind"
+@pytest.mark.long(reason="compiles, for one run alone, what every run needs")
+def test_no_cache_touches_none(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = (CACHE_VARIABLE, STATE_VARIABLE, "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME")
+    for name in named:
+        monkeypatch.setenv(name, str(tmp_path / name))
+    (tmp_path / "TMPDIR").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    # numpy searches, so that few kernels are compiled; where they would lie is looked at below.
+    words = ("--methods", "hsv", "--no-cache", "--backend", "numpy")
+    result = run(shelf, tmp_path / "out", *words)
+    assert result.exit_code == 0, result.stderr
+    features = load(tmp_path / "out").rows[0].features
+    assert features is not None
+    assert features.from_cache == 0
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["TMPDIR", "out", "shelf"], "a cache was written, or what served this run alone was left behind"
+    with set_aside():
+        for place in (jit.directory(), cache_root(), state_root()):
+            assert place.is_relative_to(tmp_path / "TMPDIR")
+    assert cache_root() == tmp_path / CACHE_VARIABLE
+    assert list((tmp_path / "TMPDIR").iterdir()) == []
 
 
 def test_diff_exit_codes(tmp_path: Path) -> None:
