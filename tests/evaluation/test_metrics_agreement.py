@@ -219,7 +219,7 @@ def test_a_judge_agrees(ask: Callable[[Judged], Values], seed: int) -> None:
             np.testing.assert_allclose(ours[name], values, rtol=0, atol=CLOSE, err_msg=name)
 
 
-@pytest.mark.slow(reason="other libraries compile their metrics")
+@pytest.mark.long(reason="other libraries compile their metrics")
 def test_every_metric_has_two_libraries() -> None:
     judged, _ = case(0)
     with warnings.catch_warnings():

@@ -101,7 +101,7 @@ def test_each_fault_ends_its_own_row_and_says_why(shelf: Path, tmp_path: Path) -
     assert "Traceback" not in errors
 
 
-@pytest.mark.slow(reason=IN_PROCESSES)
+@pytest.mark.long(reason=IN_PROCESSES)
 @pytest.mark.skipif(os.name != "posix", reason="working directories of other systems")
 def test_what_a_method_does_to_its_process_is_felt_nowhere_else(shelf: Path, tmp_path: Path) -> None:
     plugin = faulty_file(tmp_path / "faulty.py")

@@ -26,7 +26,7 @@ def shelf(tmp_path: Path) -> Path:
     return shelf_at(tmp_path / "shelf")
 
 
-@pytest.mark.slow(reason="two whole runs")
+@pytest.mark.long(reason="two whole runs")
 def test_a_record_repeats_from_its_own_metadata(shelf: Path, tmp_path: Path) -> None:
     methods = tuple(map(parse_method, ("color:words=4", "phash", "oracle")))
     plan = Plan(methods, parse(DATASETS, "folder"), root=shelf, k=(1, 3), seed=5, limit=10)

@@ -123,7 +123,7 @@ def first_method(process: subprocess.Popen[str]) -> float:
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(KILLS, marks=pytest.mark.slow(reason="runs that are killed at random"))]
+    "kills", [pytest.param(KILLS, marks=pytest.mark.long(reason="runs that are killed at random"))]
 )
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(kills: int, shelf: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tests.support.pictures import photo_of
 from tests.support.runs import plan
 from tests.support.shop import shop
 
-PROCESSES = pytest.mark.slow(reason="starts two processes, and each loads torch")
+PROCESSES = pytest.mark.long(reason="starts two processes, and each loads torch")
 
 
 @PROCESSES

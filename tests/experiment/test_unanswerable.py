@@ -40,7 +40,7 @@ def of(record: Record, method: str) -> OpenSet:
 METHODS = ("hsv", "phash", "hsv+qe", "hsv+phash", "hsv+verify", "hsv+reciprocal", "hsv+phash+rrf", "random", "oracle")
 
 
-@pytest.mark.slow(reason="runs nine methods from end to end")
+@pytest.mark.long(reason="runs nine methods from end to end")
 def test_distances_are_those_of_the_same_queries_with_an_answer(tmp_path: Path) -> None:
     """A label of its own for one gallery image that is an answer to all: now nothing is set aside, and the first
     distances of the queries that were are the same."""

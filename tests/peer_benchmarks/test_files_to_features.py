@@ -43,7 +43,7 @@ def test_hashes_beside_the_loop_over_imagehash(files: list[Path], monkeypatch: p
     assert "medians of 3 rounds" in "\n".join(lines([result], [1, 2]))
 
 
-@pytest.mark.slow(reason="fits every method and runs every peer, with workers of their own")
+@pytest.mark.long(reason="fits every method and runs every peer, with workers of their own")
 def test_every_peer_that_is_there_runs(files: list[Path], tmp_path: Path) -> None:
     for method, peers in PEERS.items():
         (result,) = contest([method], files, rounds=1, threads=[1])

@@ -38,7 +38,7 @@ def test_ratios_are_medians_over_rounds_and_targets_are_judged() -> None:
     assert f"{INT8} to plain loop, at least 4.0: 5.00, reached" in "\n".join(narrow.lines())
 
 
-@pytest.mark.slow(reason="builds and times a network in every way there is")
+@pytest.mark.long(reason="builds and times a network in every way there is")
 def test_every_way_finds_the_same_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr(networks, "SIZES", (1, 2))

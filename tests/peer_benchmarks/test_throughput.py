@@ -100,7 +100,7 @@ def test_both_ways_describe_every_image(monkeypatch: pytest.MonkeyPatch) -> None
     assert (found.card, found.resident, found.images, found.side) == ("", (), 6, 224)
 
 
-@pytest.mark.slow(reason="builds and times a network in every way there is")
+@pytest.mark.long(reason="builds and times a network in every way there is")
 def test_the_command_prints_both_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "SIZES", (1,))
 
