@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.app import GATE_FAILED, OK, app, command, say
+from benchmark.index_shown import answer_lines, facts_of, found_items, in_words, info_lines
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
     AllowOutside,
@@ -32,13 +32,9 @@ from retrieval_bench.core import DISTRACTOR, BenchError, Setup, printable
 if TYPE_CHECKING:
     import numpy as np
 
-    from retrieval_bench.indexing.description import Description
     from retrieval_bench.indexing.index import Added, StoredIndex
-    from retrieval_bench.indexing.items import Item
     from retrieval_bench.indexing.snapshot import Snapshot
 
-WIDTH = 100
-"""Columns of a table, at most, where the terminal has as many."""
 SHOWN = 3
 """Ids that are named of each reason."""
 
@@ -279,14 +275,14 @@ def query_command(
                         "method": method.name,
                         "describe_ms": round(describing.seconds * 1000 / len(images), 3),
                         "search_ms": round(searching.seconds * 1000 / len(images), 3),
-                        "found": _found(snapshot, found.indices[row], found.distances[row]),
+                        "found": found_items(snapshot, found.indices[row], found.distances[row]),
                     }
                 )
         if as_json:
             say(json.dumps({"index": printable(folder), "version": snapshot.version, "answers": answers}, indent=1))
             return
         answers.sort(key=lambda answer: [printable(image) for image in images].index(answer["image"]))
-        say("\n".join(_answer_lines(answers)))
+        say("\n".join(answer_lines(answers)))
 
 
 @command(index, "info")
@@ -338,7 +334,7 @@ def verify_command(folder: Folder, as_json: AsJson = False) -> int:
             if found.problems
             else "as it was written"
         )
-        say(f"{printable(folder)}: {_items(found.items)}, {found.bytes:,} bytes of features: {said}")
+        say(f"{printable(folder)}: {in_words(found.items)}, {found.bytes:,} bytes of features: {said}")
     return GATE_FAILED if found.problems else OK
 
 
@@ -351,7 +347,7 @@ def compact_command(folder: Folder) -> None:
         before = opened.snapshot().state.rows
         opened.compact(stoppable(display))
         after = opened.snapshot().state.rows
-        say(f"{_items(before - after, 'removed ')} dropped; {printable(folder)} has {_items(after)}")
+        say(f"{in_words(before - after, 'removed ')} dropped; {printable(folder)} has {in_words(after)}")
 
 
 def _opened(
@@ -399,11 +395,7 @@ def _added(
 
 
 def _count(opened: StoredIndex) -> str:
-    return _items(len(opened.snapshot()))
-
-
-def _items(n: int, kind: str = "") -> str:
-    return f"{n:,} {kind}{'item' if n == 1 else 'items'}"
+    return in_words(len(opened.snapshot()))
 
 
 def _n(added: Added) -> str:
@@ -455,124 +447,6 @@ def _among(snapshot: Snapshot, filters: Sequence[str]) -> np.ndarray | None:
     )
 
 
-def _found(snapshot: Snapshot, numbers: np.ndarray, distances: np.ndarray) -> list[dict[str, Any]]:
-    there = numbers >= 0
-    items: list[Item] = snapshot.items(numbers[there])
-    return [
-        {
-            "rank": rank,
-            "number": item.number,
-            "id": item.id,
-            "label": item.label,
-            "category": item.category,
-            "distance": float(distance),
-        }
-        for rank, (item, distance) in enumerate(zip(items, distances[there], strict=True), 1)
-    ]
-
-
-def _answer_lines(answers: Sequence[dict[str, Any]]) -> list[str]:
-    import shutil
-
-    from rich.cells import cell_len, set_cell_size
-
-    from retrieval_bench.report.markup import visible
-
-    width = max(40, min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH))
-    lines: list[str] = []
-    image = None
-    for answer in answers:
-        if answer["image"] != image:
-            image = answer["image"]
-            lines += [*([""] if lines else []), f"{image}:"]
-        lines.append(
-            f"  {answer['method']}: describe {answer['describe_ms']:.1f} ms, search {answer['search_ms']:.1f} ms"
-        )
-        labels = [visible(one["label"] or "-") for one in answer["found"]]
-        of_label = min(max(map(cell_len, labels), default=0), width // 3)
-        for one, label in zip(answer["found"], labels, strict=True):
-            name = visible(one["id"])
-            room = width - of_label - 24
-            while cell_len(name) > room:  # the end of an id tells more than its beginning
-                name = f"...{name[4:].removeprefix('...')}"
-            text = f"    {one['rank']:>3} {one['distance']:>11.5g}  {set_cell_size(label, of_label)}  {name}"
-            lines.append(text.rstrip())
-        if not answer["found"]:
-            lines.append("    nothing")
-    return lines
-
-
 def _say_info(opened: StoredIndex, as_json: bool) -> None:
-    facts = _facts(opened)
-    say(json.dumps(facts, indent=1) if as_json else "\n".join(_info_lines(opened.description, facts)))
-
-
-def _facts(opened: StoredIndex) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    about = opened.description
-    snapshot = opened.snapshot()
-    size = sum(os.path.getsize(os.path.join(home, name)) for home, _, names in os.walk(opened.folder) for name in names)
-    return {
-        "index": printable(opened.folder),
-        "created": about.created,
-        "version": about.version,
-        "dataset": about.dataset,
-        "data_root": about.data_root,
-        "items": len(snapshot),
-        "removed": snapshot.state.rows - len(snapshot),
-        "bytes": size,
-        "dtype": about.dtype,
-        "seed": about.seed,
-        "device": about.device,
-        "learn_from": about.learn_from,
-        "skipped": about.skipped,
-        "notices": list(about.notices),
-        "methods": [
-            {
-                "method": method.name,
-                "text": method.text,
-                "family": method.family,
-                "distance": method.distance,
-                "bytes_per_item": method.bytes_per_item,
-                "arrays": [array.model_dump() for array in method.facts.arrays],
-                "learned_from": method.facts.learned_from,
-                "recipes": list(method.facts.recipes),
-            }
-            for method in opened.methods
-        ],
-        "operations": [asdict(one) for one in opened.operations(5)],
-    }
-
-
-def _info_lines(about: Description, facts: dict[str, Any]) -> list[str]:
-    from retrieval_bench.report.lines import aligned
-
-    removed = f", {facts['removed']:,} removed" if facts["removed"] else ""
-    root = f" in {printable(about.data_root)}" if about.data_root else ""
-    lines = [
-        f"{facts['index']}: {_items(facts['items'])}{removed}, {facts['bytes']:,} bytes, built {about.created}",
-        f"dataset {printable(about.dataset)}{root}; seed {about.seed}, {about.device}, learned from {about.learn_from}",
-    ]
-    lines += [f"left out: {count:,} {reason}" for reason, count in about.skipped.items()]
-    lines += [f"note: {printable(notice)}" for notice in about.notices]
-    table = [["method", "distance", "kept as", "numbers", "bytes/item", "weights", "code"]]
-    for method in facts["methods"]:
-        kinds = dict.fromkeys("bits" if one["kept"] == "uint8" else one["kept"] for one in method["arrays"])
-        weights = [recipe["weights"]["sha256"][:8] for recipe in method["recipes"] if recipe.get("weights")]
-        codes = dict.fromkeys(recipe["code"][:8] for recipe in method["recipes"])
-        table.append(
-            [
-                printable(method["method"]),
-                method["distance"],
-                "+".join(kinds),
-                f"{sum(one['width'] * (8 if one['kept'] == 'uint8' else 1) for one in method['arrays']):,}",
-                f"{method['bytes_per_item']:,}",
-                "+".join(weights) or "-",
-                "+".join(codes),
-            ]
-        )
-    lines += ["", *aligned(table)]
-    last = facts["operations"][-1]
-    lines += ["", f"last operation: {last['number']}, {last['what']} of {last['count']:,} at {last['at']}"]
-    return lines
+    facts = facts_of(opened)
+    say(json.dumps(facts, indent=1) if as_json else "\n".join(info_lines(opened.description, facts)))
