@@ -84,6 +84,7 @@ def test_a_reranked_method_has_the_classifiers_of_the_method_that_it_reranks(tmp
     assert plain.classifiers["svm"].scores == again.classifiers["svm"].scores
 
 
+@pytest.mark.slow(reason="whole runs with classifiers")
 @pytest.mark.parametrize(
     ("method", "reason"),
     [("color+phash+rrf", "keeps no single vector"), ("crop-resistant", "compared in a way of its own")],
@@ -125,10 +126,12 @@ def test_a_classifier_that_breaks_ends_neither_the_others_nor_the_row(
     assert "color/heads/svm/scores" not in kept
 
 
+@pytest.mark.slow(reason="whole runs with classifiers")
 def test_the_oracle_teaches_nobody(tmp_path: Path) -> None:
     assert with_classifiers(shop(), tmp_path, "oracle").rows[0].classifiers == {}
 
 
+@pytest.mark.slow(reason="whole runs with classifiers")
 def test_one_label_or_no_train_is_told(tmp_path: Path) -> None:
     data = shop(3, 3)
     alone = data.with_splits({"train": data.train.take([0, 1])})
@@ -140,6 +143,7 @@ def test_one_label_or_no_train_is_told(tmp_path: Path) -> None:
     assert row.status == "ok"
 
 
+@pytest.mark.slow(reason="whole runs with classifiers")
 def test_no_classifier_learns_from_a_query(tmp_path: Path) -> None:
     data = shop(3, 4)
     again = data.train.take([1, 2, 5, 9])
@@ -150,6 +154,7 @@ def test_no_classifier_learns_from_a_query(tmp_path: Path) -> None:
     assert row.classifiers["knn"].scores["accuracy"] < 1
 
 
+@pytest.mark.slow(reason="whole runs with classifiers")
 def test_train_that_is_also_gallery_is_extracted_once(tmp_path: Path) -> None:
     data = shop(4, 3)
     built: list[MeanColor] = []

@@ -103,6 +103,7 @@ def test_a_manifest_with_queries_of_both_kinds(tmp_path: Path) -> None:
     assert (arrays["exclude"] >= 0).any()
 
 
+@pytest.mark.slow(reason="whole runs")
 def test_rankings_of_leave_one_out_are_the_same_again(tmp_path: Path) -> None:
     root = shop(tmp_path / "in", {"mug": 4, "bag": 4})
     spec = parse(DATASETS, "folder:split=leave-one-out")
@@ -181,6 +182,7 @@ def test_relevance_by_category(tmp_path: Path) -> None:
         diff(by_label, record)
 
 
+@pytest.mark.slow(reason="whole runs")
 def test_graded_relevance(tmp_path: Path) -> None:
     pytrec_eval = pytest.importorskip("pytrec_eval")
     dataset = several(tmp_path)
@@ -203,6 +205,7 @@ def test_graded_relevance(tmp_path: Path) -> None:
     assert "graded_ndcg" in record.metrics
 
 
+@pytest.mark.slow(reason="whole runs")
 def test_without_grades_nothing_speaks_of_them(tmp_path: Path) -> None:
     record, arrays = ran(several(tmp_path), tmp_path / "out", "phash")
     assert not any("graded" in name for name in (*record.metrics, *record.rows[0].scores, *record.ceilings))
@@ -251,6 +254,7 @@ def test_a_classifier_never_learns_from_a_query(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow(reason="whole runs")
 def test_distractors_are_no_label_and_no_category(tmp_path: Path) -> None:
     dataset = several(tmp_path)
     assert dataset.label_names == ("a", "b", "c", "d", "(distractor)")

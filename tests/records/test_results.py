@@ -79,6 +79,8 @@ def damaged(change: str) -> bytes:
         content["rows"][0]["speed"] = 1
     if change == "missing":
         del content["settings"]["seed"]
+    if change == "negative seed":
+        content["settings"]["seed"] = -1
     return json.dumps(content).encode()
 
 
@@ -98,6 +100,7 @@ def damaged(change: str) -> bytes:
         ("type", "at rows.0.scores.accuracy"),
         ("extra", "at rows.0.speed"),
         ("missing", "at settings.seed"),
+        ("negative seed", "at settings.seed"),
     ],
 )
 def test_an_unreadable_record_gets_a_sentence(tmp_path: Path, change: str, sentence: str) -> None:

@@ -123,6 +123,7 @@ def searches(draw):
     return draw(st.sampled_from(DISTANCES)), draw(st.sampled_from(kernels_here())), queries, gallery, k, exclude
 
 
+@pytest.mark.slow(reason="every shape by two scans")
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(searches())
 def test_identical_to_the_engine(search):

@@ -157,12 +157,14 @@ def test_a_classifier_of_any_number_of_classes_is_accepted(tmp_path: Path) -> No
     np.testing.assert_array_equal(small.transform([photo()]), whole.transform([photo()]))
 
 
+@pytest.mark.slow(reason="builds and writes networks")
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save("squeezenet1_0", tmp_path, "resnet18-wrong.pth")
     with pytest.raises(BenchError, match=r"resnet18-wrong.pth lacks conv1.weight and \d+ more"):
         EXTRACTORS["resnet18"].build(Setup(weights=str(tmp_path)))
 
 
+@pytest.mark.slow(reason="builds and writes networks")
 def test_weights_that_lack_a_layer_are_refused(tmp_path: Path) -> None:
     save("resnet18", tmp_path, edit=lambda state: state.pop("layer4.1.bn2.running_var"))
     with pytest.raises(BenchError, match=r"resnet18.pth lacks layer4.1.bn2.running_var;"):
