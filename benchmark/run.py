@@ -194,8 +194,10 @@ def run_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the record on stdout, as JSON.")] = False,
 ) -> int:
     """Run methods on a dataset: accuracy, recall, F1, latency and cost of each, on the same splits."""
+    from retrieval_bench.system.cache import FeatureCache, cache_root, set_aside
+
     with (
-        _caches_set_aside(no_cache),
+        set_aside() if no_cache else contextlib.nullcontext(),
         _executor(isolate, timeout, max_memory, dry_run) as executor,
     ):
         from benchmark.display import Display
@@ -204,7 +206,6 @@ def run_command(
         from retrieval_bench.images.perturbations import parse_perturbations, parse_severities
         from retrieval_bench.plugins.loading import plugins
         from retrieval_bench.registry import BACKENDS, DATASETS, parse
-        from retrieval_bench.system.cache import FeatureCache, cache_root
 
         named = {file.absolute() for file in plugin or ()}  # of which the option has told already
         for one in plugins():
@@ -276,17 +277,6 @@ def _executor(
     most_bytes = None if max_memory is None else int(max_memory * 2**30)
     with IsolatedExecutor(timeout, most_bytes, taken()) as executor:
         yield executor
-
-
-@contextlib.contextmanager
-def _caches_set_aside(wanted: bool) -> Iterator[None]:
-    if wanted:
-        from retrieval_bench.system.cache import set_aside
-
-        with set_aside():
-            yield
-    else:
-        yield
 
 
 def _failed_classifiers(row: Row) -> bool:

@@ -38,9 +38,9 @@ def serving_load(
 
     Exit codes: 0 success; 1 an answer was wrong or an error; 2 a mistake in the command.
     """
+    from retrieval_bench.peer_benchmarks import serving as under_load
     from retrieval_bench.peer_benchmarks.report import ruled
     from retrieval_bench.registry import fill
-    from retrieval_bench.serving import load_test
     from retrieval_bench.system.files import write_whole
     from retrieval_bench.system.passive_waiting import wait_passively
     from retrieval_bench.system.timing import steady_allocator
@@ -51,16 +51,16 @@ def serving_load(
     try:
         parse_methods(methods)
         with Display() as display:
-            figures = load_test.measure(
+            figures = under_load.measure(
                 dataset, methods, data_root, queries, clients, seconds, items, threads, progress=display
             )
-        typer.echo("\n".join([*ruled(load_test.table(figures)), *load_test.sentences(figures)]))
+        typer.echo("\n".join([*ruled(under_load.table(figures)), *under_load.sentences(figures)]))
         if json_file is not None:
-            write_whole(json_file, (json.dumps(load_test.as_data(figures), indent=1) + "\n").encode())
+            write_whole(json_file, (json.dumps(under_load.as_data(figures), indent=1) + "\n").encode())
     except BenchError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(USER_MISTAKE) from None
-    if load_test.is_wrong(figures):
+    if under_load.is_wrong(figures):
         raise typer.Exit(TARGET_MISSED)
 
 

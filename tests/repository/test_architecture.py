@@ -16,7 +16,8 @@ from tests.support.paths import ROOT
 HOME = Path(retrieval_bench.__file__).parent
 
 FLOORS = (
-    ("peer_benchmarks", "serving"),
+    ("peer_benchmarks",),
+    ("serving",),
     ("contracts", "explaining", "indexing"),
     ("experiment", "exporting"),
     ("methods", "training"),
@@ -121,6 +122,12 @@ def test_tests_lie_in_folders_named_like_the_rooms() -> None:
     for file in TESTS.rglob("test_*.py"):
         folder = file.relative_to(TESTS).parent
         assert folder in rooms or folder.name in APART, f"{file}: no room is called {folder}"
+
+
+def test_a_test_module_has_a_name_of_its_own() -> None:
+    """Folders of tests are no packages: pytest refuses the second module of a name, and only where it meets both."""
+    names = [file.name for file in TESTS.rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
 def test_every_slow_test_says_why() -> None:

@@ -14,14 +14,13 @@ import pytest
 from retrieval_bench.core import BenchError, Bundle
 from retrieval_bench.methods.fusion import rrf
 from retrieval_bench.search.index import ExactIndex
-from retrieval_bench.serving import load_test
 from retrieval_bench.serving.answers import Question
-from retrieval_bench.serving.feedback_search import moved
 from retrieval_bench.serving.guards import Buckets, Guarded, Guards, require_own
 from retrieval_bench.serving.joined_row import joined_row
 from retrieval_bench.serving.recent_queries import RecentQueries, RecentQuery
+from retrieval_bench.serving.refusals import RequestRefused
+from retrieval_bench.serving.relevance_feedback import moved
 from retrieval_bench.serving.service import turned_and_cropped
-from retrieval_bench.serving.uploads import RequestRefused
 from retrieval_bench.serving.work_queue import LARGEST_BATCH, ExtractionQueue, QueueFull
 
 
@@ -308,19 +307,3 @@ def test_a_client_that_asks_too_often_is_told_when_to_come_again() -> None:
     answers = asyncio.run(ask())
     assert [status for status, _ in answers] == [200, 200, 429, 429]
     assert int(answers[2][1][b"retry-after"]) >= 1
-
-
-def test_the_tables_say_what_was_measured() -> None:
-    parallel = load_test.ParallelSearches(2, 10.0, [1.0, 2.0, 3.0], mib=[100.0, 101.0, 103.0])
-    parallel.refused[503] = 2
-    changes = load_test.ChangesUnderSearches(10, 10, 5, 1, [], 2.0)
-    one = load_test.MethodUnderLoad("phash", 2.0, 9.0, 100.0, 50.0)
-    figures = load_test.LoadFigures((one,), parallel, changes)
-    text = "\n".join(load_test.sentences(figures))
-    assert "2 answered 503" in text
-    assert "1 torn" in text
-    assert "phash: the service adds more than 5 ms" in text
-    assert "phash: less than 0.9 of the bulk rate" in text
-    assert load_test.is_wrong(figures)
-    assert load_test.table(figures)[1][3] == "7.00"
-    assert load_test.as_data(figures)["parallel"]["p50"] == 2.0

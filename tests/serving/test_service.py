@@ -20,8 +20,8 @@ from retrieval_bench.records.files import load, load_rankings
 from retrieval_bench.serving import decoding_pool
 from retrieval_bench.serving.answers import Filters, Question
 from retrieval_bench.serving.decoding_pool import DecodingPool
-from retrieval_bench.serving.feedback_search import NO_MEAN
 from retrieval_bench.serving.open_indexes import NoSuchThing
+from retrieval_bench.serving.relevance_feedback import NO_MEAN
 from retrieval_bench.serving.service import Capacity, Query, SearchService
 from retrieval_bench.serving.work_queue import QueueFull
 from tests.support.nasty import huge_png, truncated_jpeg

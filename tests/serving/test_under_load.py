@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from retrieval_bench.indexing.index import StoredIndex
-from retrieval_bench.serving import load_test
+from retrieval_bench.peer_benchmarks import serving as under_load
 from retrieval_bench.serving.client import SearchClient, ServiceRefused
 
 pytestmark = pytest.mark.long(reason="starts services and loads them for many seconds")
@@ -28,9 +28,9 @@ def folder(index_folder: Path, tmp_path: Path) -> Path:
 
 def test_every_answer_is_of_one_state_while_items_come_and_go(folder: Path, shelf: Path) -> None:
     pictures = [file.read_bytes() for file in sorted((shelf / "query").rglob("*.png"))]
-    with load_test.served([str(folder)]) as client:
-        parallel = load_test.in_parallel(client, pictures, 10, 5.0, {})
-        changes = load_test.changed_under_searches(client, pictures, 8, 100, load_test.unlike_others, at_once=20)
+    with under_load.served([str(folder)]) as client:
+        parallel = under_load.in_parallel(client, pictures, 10, 5.0, {})
+        changes = under_load.changed_under_searches(client, pictures, 8, 100, under_load.unlike_others, at_once=20)
         left = client.items().total
     assert not parallel.refused
     assert len(parallel.ms) > 20
@@ -44,7 +44,7 @@ def test_every_answer_is_of_one_state_while_items_come_and_go(folder: Path, shel
 def add_for_ever(client: SearchClient, numbers: Iterator[int], acknowledged: list[str]) -> None:
     while True:
         names = [f"mine/{next(numbers)}" for _ in range(3)]
-        data = [load_test.unlike_others(int(name.partition("/")[2])) for name in names]
+        data = [under_load.unlike_others(int(name.partition("/")[2])) for name in names]
         added = client.add(data, id=names, label="mine", duplicates="add")
         assert not added.changes[0].error
         acknowledged += names

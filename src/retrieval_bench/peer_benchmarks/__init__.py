@@ -1,4 +1,4 @@
-"""Our engine and networks against their peers, on one machine in one run: `make kernel`, `python -m benchmark.network`.
+"""Our engine and networks against their peers, index and service against the bare method, on one machine in one run.
 
 The latency of methods in a run is measured in `experiment`.
 """

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from retrieval_bench.core import BenchError
 
+JOINED = "joined"
+"""The key of the joined row."""
 MOST_K = 200
 """Hits of a column, at most."""
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.serving.answers import Answer, Filters, Question
-from retrieval_bench.serving.catalogue import PicturesSaid, attributes_of
+from retrieval_bench.serving.catalogue import AddingOptions, attributes_of
 from retrieval_bench.serving.changes import AddedPictures, CatalogueChange, KeptJudgement, ListedItem, Listing
 from retrieval_bench.serving.facts import Health, IndexFacts, MethodFactsShown, Methods, OperationShown
 from retrieval_bench.serving.feedback import HitJudgement
@@ -143,7 +143,7 @@ def add_form(own: Served, form: Form) -> AddedPictures:
     """Add what a form holds, or only look at it."""
     if not form.files:
         raise BenchError("no picture was sent; send files in fields called file")
-    said = PicturesSaid(
+    said = AddingOptions(
         labels=tuple(form.fields.get("label", ())),
         ids=tuple(form.fields.get("id", ())),
         category=form.first("category"),

@@ -15,22 +15,19 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrieval_bench import __version__
-from retrieval_bench.core import BadImage, BenchError
 from retrieval_bench.serving import api, operations_page, pages
 from retrieval_bench.serving.catalogue import Catalogue
+from retrieval_bench.serving.column_calibration import ColumnCalibrations
 from retrieval_bench.serving.explanations import Explanations
 from retrieval_bench.serving.feedback import FeedbackLog
-from retrieval_bench.serving.guards import Guards, refusal
-from retrieval_bench.serving.open_indexes import NoSuchThing
+from retrieval_bench.serving.guards import Guards
 from retrieval_bench.serving.pictures import ShownPictures
 from retrieval_bench.serving.record_page import RecordPage
+from retrieval_bench.serving.refusals import EXPECTED, RequestRefused, as_refused, refusal
 from retrieval_bench.serving.served import Served
 from retrieval_bench.serving.service import SearchService
 from retrieval_bench.serving.settings import ServingSettings
 from retrieval_bench.serving.telemetry import Telemetry
-from retrieval_bench.serving.uploads import RequestRefused
-from retrieval_bench.serving.work_queue import QueueFull
-from retrieval_bench.serving.worth import Worths
 
 log = logging.getLogger("retrieval_bench")
 
@@ -63,7 +60,7 @@ def create_app(service: SearchService, settings: ServingSettings) -> FastAPI:
         feedback=FeedbackLog(service, settings.feedback, settings.keep),
         settings=settings,
         threads=anyio.CapacityLimiter(service.capacity.requests),
-        worths=Worths(service.columns),
+        calibrations=ColumnCalibrations(service.columns),
         explanations=Explanations(),
         record=None if settings.record is None else RecordPage(settings.record, settings.record_root),
     )
@@ -81,38 +78,13 @@ def create_app(service: SearchService, settings: ServingSettings) -> FastAPI:
 def _tell_errors_in_a_sentence(app: FastAPI, service: SearchService) -> None:
     """Whatever goes wrong, the client gets {"error": sentence}; what is our fault goes to the log whole."""
 
-    def told(request: Request, error: Exception) -> Response:
-        refused = _as_refused(error)
+    async def told(request: Request, error: Exception) -> Response:
+        refused = as_refused(error)
         service.telemetry.refused.labels(str(refused.status)).inc()
         return refusal(refused)
 
-    async def handler(request: Request, error: Exception) -> Response:
-        return told(request, error)
-
-    for kind in (RequestRefused, QueueFull, NoSuchThing, BadImage, BenchError, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, handler)
-    app.add_exception_handler(TimeoutError, handler)
-
-
-def _as_refused(error: Exception) -> RequestRefused:
-    match error:
-        case RequestRefused():
-            return error
-        case QueueFull():
-            return RequestRefused(503, str(error), error.retry_after)
-        case TimeoutError():
-            return RequestRefused(503, "describing the picture took too long", 5)
-        case NoSuchThing():
-            return RequestRefused(404, str(error))
-        case BadImage():
-            return RequestRefused(422, f"the picture cannot be used: {error.reason}: {error.detail}")
-        case HTTPException():
-            return RequestRefused(error.status_code, str(error.detail))
-        case RequestValidationError():
-            first = error.errors()[0]
-            return RequestRefused(400, f"{first['loc'][-1]}: {first['msg']}")
-        case _:
-            return RequestRefused(400, str(error))
+    for kind in (*EXPECTED, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, told)
 
 
 class _Counted:

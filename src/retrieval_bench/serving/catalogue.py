@@ -43,7 +43,7 @@ NEAR_BITS = 6
 
 
 @dataclass(frozen=True)
-class PicturesSaid:
+class AddingOptions:
     """What is said of pictures that are added. ids: of each picture, or none; labels: of each, or one for all."""
 
     labels: tuple[str, ...] = ()
@@ -75,11 +75,11 @@ class Catalogue:
             raise NoSuchThing(f"index {index} has no item {number}")
         return listed(index, snapshot.item(number))
 
-    def look(self, files: Sequence[UploadedFile], said: PicturesSaid) -> AddedPictures:
+    def look(self, files: Sequence[UploadedFile], said: AddingOptions) -> AddedPictures:
         """What adding these pictures would do, and which of them are there already. Nothing is changed."""
         return AddedPictures(tuple(candidate for candidate, _ in self._candidates(files, said)), ())
 
-    def add(self, files: Sequence[UploadedFile], said: PicturesSaid) -> AddedPictures:
+    def add(self, files: Sequence[UploadedFile], said: AddingOptions) -> AddedPictures:
         """Add pictures to every index that is open for writing: in all methods of an index at one moment.
 
         Args:
@@ -171,7 +171,7 @@ class Catalogue:
         return CatalogueChange(index.number, index.name, index.stored.remove(ids))
 
     def _candidates(
-        self, files: Sequence[UploadedFile], said: PicturesSaid
+        self, files: Sequence[UploadedFile], said: AddingOptions
     ) -> list[tuple[CandidatePicture, KeptPicture | None]]:
         """Each picture, encoded anew, and what it may be a copy of."""
         _refuse_long([*said.labels, *said.ids, said.category, *said.attributes, *said.attributes.values()])

@@ -12,8 +12,8 @@ from retrieval_bench.core import Ranking, Rows
 from retrieval_bench.indexing.methods import IndexedMethod
 from retrieval_bench.indexing.snapshot import Snapshot
 from retrieval_bench.serving.answers import Filters, Question
-from retrieval_bench.serving.feedback_search import NO_MEAN, has_mean, moved
 from retrieval_bench.serving.joined_row import DEPTH, joined_row
+from retrieval_bench.serving.relevance_feedback import NO_MEAN, has_mean, moved
 from retrieval_bench.serving.stored_rows import stored_rows
 
 

@@ -24,10 +24,11 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrieval_bench.serving.uploads import Form, RequestRefused
+from retrieval_bench.serving.refusals import RequestRefused, refusal
+from retrieval_bench.serving.uploads import Form
 
 HEADER = "x-retrieval-bench"
 """The header of clients that are no browser; any value. A foreign page cannot send it without our leave."""
@@ -231,16 +232,6 @@ def _refuse_foreign(method: str, headers: Headers) -> None:
         foreign = origin == "null" or urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
     if foreign:
         raise RequestRefused(403, "this request comes from a page of another site")
-
-
-def refusal(refused: RequestRefused) -> Response:
-    """The answer to a request that is not served."""
-    headers = {"retry-after": str(refused.retry_after)} if refused.retry_after else {}
-    if refused.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    if refused.unread:
-        headers["connection"] = "close"
-    return JSONResponse({"error": str(refused)}, refused.status, headers)
 
 
 def _cookies(header: str) -> MutableMapping[str, str]:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+from retrieval_bench.serving.rendering import rendered
 
 router = APIRouter()
-
-
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape(default=True)
-    )
 
 
 @router.get("/docs", include_in_schema=False)
@@ -36,8 +28,8 @@ async def operations_page(request: Request) -> HTMLResponse:
         for method, operation in methods.items()
     ]
     schemas = description.get("components", {}).get("schemas", {})
-    page = _templates().get_template("operations.html")
-    return HTMLResponse(page.render(info=description["info"], operations=operations, schemas=_fields(schemas)))
+    about = {"info": description["info"], "operations": operations, "schemas": _fields(schemas)}
+    return HTMLResponse(rendered("operations.html", **about))
 
 
 def _takes(operation: dict[str, Any]) -> list[dict[str, str]]:

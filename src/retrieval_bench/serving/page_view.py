@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval_bench.report.markup import visible
-from retrieval_bench.serving.answers import Answer, ColumnAnswer, Hit
+from retrieval_bench.serving.answers import JOINED, Answer, ColumnAnswer, Hit
+from retrieval_bench.serving.column_calibration import ColumnCalibration
 from retrieval_bench.serving.page_state import THRESHOLD, PageState
-from retrieval_bench.serving.worth import Worth
 
 FRAMES = "ABCDEFGH"
 """Marks of items that several columns found; further ones share the last look without a letter of their own."""
@@ -48,13 +48,17 @@ class HitView:
 
 @dataclass(frozen=True)
 class SliderView:
-    """A column's threshold: the range that it moves in, where it stands, and JSON of what each step would do."""
+    """A column's threshold: the range that it moves in, and where it stands, for the browser and for people.
+
+    words: what it would do. steps: JSON of the same for each step.
+    """
 
     name: str
     least: str
     most: str
     step: str
     value: str
+    shown: str
     words: str
     steps: str
 
@@ -86,7 +90,7 @@ def column_views(
     state: PageState,
     shown: Sequence[str],
     families: Mapping[str, str],
-    worths: Mapping[str, Worth],
+    calibrations: Mapping[str, ColumnCalibration],
     label: str = "",
 ) -> list[ColumnView]:
     """The columns of an answer in their order, the joined one last. label: what the query is known to show, or ""."""
@@ -94,15 +98,15 @@ def column_views(
     frames = _frames(answer)
     views = []
     for place, column in enumerate(several):
-        joined = column is answer.joined
-        worth = Worth() if joined else worths[column.key]
-        slider = None if worth.curve is None else _slider(column, worth, state)
+        joined = column.key == JOINED
+        known = ColumnCalibration() if joined else calibrations[column.key]
+        slider = None if known.curve is None else _slider(column, known, state)
         threshold = None if slider is None else state.thresholds.get(column.key)
-        hits = _hits(column, worth, frames, len(answer.columns), threshold, label)
+        hits = _hits(column, known, frames, len(answer.columns), threshold, label)
         views.append(
             ColumnView(
                 key=column.key,
-                title="joined" if joined else visible(column.key),
+                title=visible(column.key),
                 family="reciprocal-rank fusion of the columns" if joined else families[column.key],
                 anchor=f"column-{place}",
                 hits=tuple(_sorted(hits, state.sort)),
@@ -110,7 +114,7 @@ def column_views(
                 total_ms=f"{sum(column.milliseconds.values()):.1f} ms",
                 bytes_per_item="" if joined else f"{column.bytes_per_item:,} bytes an item",
                 slider=slider,
-                unknown="" if joined else worth.unknown,
+                unknown="" if joined else known.unknown,
                 note=column.note,
                 refused=column.refused,
                 none_passes=bool(hits) and all(one.beyond for one in hits),
@@ -122,23 +126,23 @@ def column_views(
     return views
 
 
-def chance_of(worth: Worth, distance: float) -> Chance | None:
+def chance_of(known: ColumnCalibration, distance: float) -> Chance | None:
     """The probability that a hit at this distance is right; None where nobody knows."""
-    if worth.calibration is None:
+    if known.calibration is None:
         return None
-    at, low, high = worth.calibration.at(np.array(distance)).tolist()
+    at, low, high = known.calibration.at(np.array(distance)).tolist()
     whole = (
-        f"of the hits of {worth.queries} known queries at about this distance, {at:.0%} were right "
+        f"of the hits of {known.queries} known queries at about this distance, {at:.0%} were right "
         f"(95 % interval {low:.0%} to {high:.0%})"
     )
     return Chance(f"{at:.0%}", whole, 100 * at, 100 * low, 100 * high)
 
 
-def worded(worth: Worth, threshold: float) -> str:
+def worded(known: ColumnCalibration, threshold: float) -> str:
     """What a threshold would do, in one line."""
-    assert worth.curve is not None
-    step = worth.curve.at(threshold)
-    return f"precision {_three(worth.curve.precision[step])}, recall {_three(worth.curve.recall[step])}"
+    assert known.curve is not None
+    step = known.curve.at(threshold)
+    return f"precision {_three(known.curve.precision[step])}, recall {_three(known.curve.recall[step])}"
 
 
 def _three(values: np.ndarray) -> str:
@@ -146,21 +150,22 @@ def _three(values: np.ndarray) -> str:
     return "unknown" if at != at else f"{at:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _slider(column: ColumnAnswer, worth: Worth, state: PageState) -> SliderView:
-    curve = worth.curve
+def _slider(column: ColumnAnswer, known: ColumnCalibration, state: PageState) -> SliderView:
+    curve = known.curve
     assert curve is not None
     least, most = float(curve.thresholds[0]), float(curve.thresholds[-1])
     value = min(max(state.thresholds.get(column.key, most), least), most)
     whole = bool((curve.thresholds == np.round(curve.thresholds)).all())
     step = 1.0 if whole else (most - least) / 200 or 1.0
-    texts = [worded(worth, float(one)) for one in curve.thresholds]
+    texts = [worded(known, float(one)) for one in curve.thresholds]
     return SliderView(
         name=THRESHOLD + column.key,
         least=f"{least:.6g}",
         most=f"{most:.6g}",
         step=f"{step:.6g}",
         value=f"{value:.6g}",
-        words=worded(worth, value),
+        shown=f"{value:.4g}",
+        words=worded(known, value),
         steps=json.dumps([[float(f"{at:.6g}"), text] for at, text in zip(curve.thresholds, texts, strict=True)]),
     )
 
@@ -180,7 +185,7 @@ def _frames(answer: Answer) -> dict[str, str]:
 
 def _hits(
     column: ColumnAnswer,
-    worth: Worth,
+    known: ColumnCalibration,
     frames: Mapping[str, str],
     columns: int,
     threshold: float | None,
@@ -194,7 +199,7 @@ def _hits(
                 hit=hit,
                 rank=rank,
                 distance=f"{hit.distance:.4g}",
-                chance=chance_of(worth, hit.distance),
+                chance=chance_of(known, hit.distance),
                 frame=frames.get(hit.id, ""),
                 agreement=f"{by} of {columns}" if columns > 1 else "",
                 beyond=threshold is not None and float(np.float32(hit.distance)) > float(np.float32(threshold)),

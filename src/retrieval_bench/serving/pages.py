@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache, wraps
+from functools import wraps
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
-from jinja2 import Environment, FileSystemLoader
 from starlette.responses import Response
 
-from retrieval_bench.core import BadImage, BenchError
+from retrieval_bench.core import BenchError
 from retrieval_bench.explaining.by_extractor import why
 from retrieval_bench.explaining.clues import Shown
 from retrieval_bench.explaining.pairs import pair_of
-from retrieval_bench.report.markup import visible
+from retrieval_bench.indexing.items import Item
 from retrieval_bench.serving.answers import Answer, Filters, picture_address
-from retrieval_bench.serving.catalogue import PicturesSaid
+from retrieval_bench.serving.catalogue import AddingOptions
 from retrieval_bench.serving.changes import AddedPictures, CatalogueChange
 from retrieval_bench.serving.explanations import LayerShown
 from retrieval_bench.serving.feedback import HitJudgement
-from retrieval_bench.serving.guards import FIELD, csrf_word, require_own
-from retrieval_bench.serving.open_indexes import NoSuchThing
-from retrieval_bench.serving.page_state import FACET, SORTS, PageState
+from retrieval_bench.serving.guards import csrf_word, require_own
+from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex
+from retrieval_bench.serving.page_state import PageState
 from retrieval_bench.serving.page_view import column_views
 from retrieval_bench.serving.recent_queries import RecentQuery
 from retrieval_bench.serving.record_page import RecordPage
+from retrieval_bench.serving.refusals import EXPECTED, RequestRefused, as_refused, refusal_headers
+from retrieval_bench.serving.rendering import rendered
 from retrieval_bench.serving.served import Served, served
 from retrieval_bench.serving.service import Query, turned_and_cropped
-from retrieval_bench.serving.uploads import Form, RequestRefused, UploadedFile, read_form
-from retrieval_bench.serving.work_queue import QueueFull
+from retrieval_bench.serving.uploads import Form, UploadedFile, read_form
 
 router = APIRouter(include_in_schema=False)
 
@@ -53,63 +51,35 @@ _TABS = {"search.html": "Search", "catalogue.html": "Catalogue", "record.html": 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-@cache
-def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["visible"] = visible
-    environment.globals.update(FIELD=FIELD, FACET=FACET, SORTS=SORTS, static=_static, picture=picture_address)
-    return environment
-
-
-@cache
-def _static(name: str) -> str:
-    """The address of a file of ours, with its digest, so that a browser never shows an old one."""
-    content = (Path(__file__).parent / "static" / name).read_bytes()
-    return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
-
-
 def page(template: str, request: Request, status: int = 200, /, **values: Any) -> HTMLResponse:
     """A page, or the part of it that htmx asked for; what it shows is text, wherever it came from."""
     own = served(request)
-    text = (
-        _templates()
-        .get_template(template)
-        .render(
-            title=own.settings.title,
-            csrf=csrf_word(request.scope),
-            has_record=own.record is not None,
-            indexes=own.service.indexes,
-            **values,
-        )
+    text = rendered(
+        template,
+        title=own.settings.title,
+        tab=_TABS.get(template, ""),
+        csrf=csrf_word(request.scope),
+        has_record=own.record is not None,
+        indexes=own.service.indexes,
+        **values,
     )
     return HTMLResponse(text, status)
 
 
 def told_as_page(handler: Handler) -> Handler:
-    """What goes wrong becomes a page that says so in one sentence."""
+    """What cannot be served becomes a page that says so in one sentence."""
 
     @wraps(handler)
     async def wrapped(request: Request) -> Response:
         try:
             return await handler(request)
-        except RequestRefused as error:
-            status, sentence = error.status, str(error)
-        except QueueFull as error:
-            answer = page("error.html", request, 503, sentence="Too many searches wait; try again.", heading="Busy")
-            answer.headers["retry-after"] = str(error.retry_after)
-            return answer
-        except NoSuchThing as error:
-            status, sentence = 404, str(error)
-        except BadImage as error:
-            status, sentence = 422, f"The picture cannot be used: {error.reason}: {error.detail}"
-        except BenchError as error:
-            status, sentence = 400, str(error)
-        return page("error.html", request, status, sentence=sentence, heading=HTTPStatus(status).phrase)
+        except EXPECTED as error:
+            refused = as_refused(error)
+        served(request).service.telemetry.refused.labels(str(refused.status)).inc()
+        heading = HTTPStatus(refused.status).phrase
+        answer = page("error.html", request, refused.status, sentence=str(refused), heading=heading)
+        answer.headers.update(refusal_headers(refused))
+        return answer
 
     return wrapped
 
@@ -132,11 +102,11 @@ async def search_page(request: Request) -> Response:
                 answer = await own.run(lambda: own.service.search(_query(own, state), state.question(shown)))
             except NoSuchThing as error:
                 lost = str(error)
-    worths = await own.run(own.worths)
+    calibrations = await own.run(own.calibrations)
     families = {key: column.method.family for key, column in own.service.columns.items()}
     query = None if lost else await own.run(lambda: _query_view(own, state))
     label = "" if query is None else query["label"]
-    views = [] if answer is None else column_views(answer, state, shown, families, worths, label)
+    views = [] if answer is None else column_views(answer, state, shown, families, calibrations, label)
     facets = await own.run(lambda: _facets(own))
     return page(
         "search.html",
@@ -167,7 +137,7 @@ async def upload(request: Request) -> Response:
         word = await own.run(lambda: own.service.receive(file.data))
         if own.settings.keep:
             await own.run(lambda: own.feedback.keep_upload(file.data))
-    return _go(request, state.of_another(f"up:{word}"))
+    return RedirectResponse(state.of_another(f"up:{word}"), 303)
 
 
 @router.get("/why")
@@ -218,11 +188,7 @@ async def catalogue_page(request: Request) -> Response:
 
 
 async def _catalogue(
-    request: Request,
-    status: int = 200,
-    looked: AddedPictures | None = None,
-    changes: tuple[CatalogueChange, ...] = (),
-    **more: Any,
+    request: Request, looked: AddedPictures | None = None, changes: tuple[CatalogueChange, ...] = (), **more: Any
 ) -> Response:
     own = served(request)
     values = dict(request.query_params)
@@ -248,7 +214,7 @@ async def _catalogue(
         index=own.service.index(index),
         listing=listing,
         operations=operations,
-        start=start,
+        here=address(start).removeprefix("/catalogue"),
         before=address(max(0, start - PAGE)) if start else "",
         after=address(start + PAGE) if start + PAGE < listing.total else "",
         label=values.get("label", ""),
@@ -270,9 +236,9 @@ async def look(request: Request) -> Response:
         files = [file for file in form.files if file.data]
         if not files:
             raise RequestRefused(400, "no picture was chosen; choose one or several")
-        said = PicturesSaid(labels=(form.first("label"),), category=form.first("category"))
+        said = AddingOptions(labels=(form.first("label"),), category=form.first("category"))
         looked = await own.run(lambda: own.catalogue.look(files, said))
-        words = [own.service.recent.put(_held(file.data)) for file in files]
+        words = [own.service.recent.put(RecentQuery.of(file.data)) for file in files]
     return await _catalogue(
         request, looked=looked, words=words, new_label=form.first("label"), new_category=form.first("category")
     )
@@ -294,7 +260,7 @@ async def add(request: Request) -> Response:
             files.append(UploadedFile("", held.encoded))
         if not files:
             raise RequestRefused(400, "no picture was ticked; nothing was added")
-        said = PicturesSaid(labels=(form.first("label"),), category=form.first("category"), allow_duplicates=True)
+        said = AddingOptions(labels=(form.first("label"),), category=form.first("category"), allow_duplicates=True)
         added = await own.run(lambda: own.catalogue.add(files, said))
     return await _catalogue(request, changes=added.changes, done="added")
 
@@ -360,17 +326,6 @@ def _record(own: Served) -> RecordPage:
 _WHY = ("column", "index", "number")
 
 
-def _go(request: Request, address: str) -> Response:
-    """Another page: by htmx in place, else by the browser."""
-    if request.headers.get("hx-request"):
-        return Response(headers={"HX-Location": address})
-    return RedirectResponse(address, 303)
-
-
-def _held(encoded: bytes) -> RecentQuery:
-    return RecentQuery(encoded, hashlib.sha256(encoded).hexdigest(), None)
-
-
 def _one_file(form: Form) -> UploadedFile:
     files = [file for file in form.files if file.data]
     if not files:
@@ -402,9 +357,7 @@ def _query(own: Served, state: PageState, *, whole: bool | None = None) -> Query
         case "up":
             return Query(recent=rest)
         case "known":
-            index, _, row = rest.partition(":")
-            place = {"index": index, "row": row}
-            return Query(known=(_number(place, "index"), _number(place, "row")))
+            return Query(known=_known_place(rest))
         case "item":
             altered = bool(state.crop or state.turn) if whole is None else whole
             return Query(encoded=_item_picture(own, rest)) if altered else Query(item=rest)
@@ -413,12 +366,25 @@ def _query(own: Served, state: PageState, *, whole: bool | None = None) -> Query
     raise BenchError(f"q={state.query[:40]}: must begin with up:, known: or item:")
 
 
-def _item_picture(own: Served, name: str) -> bytes:
+def _known_place(text: str) -> tuple[int, int]:
+    """INDEX:ROW of a known query."""
+    index, _, row = text.partition(":")
+    place = {"index": index, "row": row}
+    return _number(place, "index"), _number(place, "row")
+
+
+def _item(own: Served, name: str) -> tuple[OpenIndex, Item]:
+    """The first index that has an item of this id, and the item."""
     for index in own.service.indexes:
         item = index.stored.snapshot().by_id(name)
         if item is not None:
-            return index.picture(item)
+            return index, item
     raise NoSuchThing(f"no index has an item {name!r}")
+
+
+def _item_picture(own: Served, name: str) -> bytes:
+    index, item = _item(own, name)
+    return index.picture(item)
 
 
 def _query_view(own: Served, state: PageState) -> dict[str, str] | None:
@@ -427,52 +393,41 @@ def _query_view(own: Served, state: PageState) -> dict[str, str] | None:
     if kind == "up":
         return {"source": f"/uploads/{quote(rest)}?side=640", "name": "your picture", "label": ""}
     if kind == "known":
-        index, _, row = rest.partition(":")
-        place = {"index": index, "row": row}
-        opened = own.service.index(_number(place, "index"))
-        queries, at = opened.queries, _number(place, "row")
-        if at >= len(queries):
-            return None
-        label = opened.dataset.label_names[int(queries.labels[at])]
-        return {"source": f"/queries/{opened.number}/{at}?side=640", "name": queries.ids[at], "label": label}
+        number, row = _known_place(rest)
+        index = own.service.index(number)
+        label = index.dataset.label_names[int(index.queries.labels[row])]
+        return {"source": f"/queries/{number}/{row}?side=640", "name": index.queries.ids[row], "label": label}
     if kind == "item":
-        for opened in own.service.indexes:
-            item = opened.stored.snapshot().by_id(rest)
-            if item is not None:
-                source = picture_address(opened.number, item.number, item.digest) + "&side=640"
-                return {"source": source, "name": item.id, "label": item.label or ""}
+        index, item = _item(own, rest)
+        source = picture_address(index.number, item.number, item.digest) + "&side=640"
+        return {"source": source, "name": item.id, "label": item.label or ""}
     return None
 
 
 def _facets(own: Served) -> dict[str, list[str]]:
     """Of each filter its values, over all indexes: categories and the attributes that have few."""
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, set[str]] = {}
     for index in own.service.indexes:
         for name, values in index.stored.snapshot().facets().items():
-            counts = found.setdefault(name, {})
-            for value, count in values.items():
-                counts[value] = counts.get(value, 0) + count
+            found.setdefault(name, set()).update(values)
     return {name: sorted(values) for name, values in found.items() if len(values) > 1}
 
 
 def _known(own: Served, seed: int) -> list[dict[str, str]]:
-    """Some queries with a known answer."""
-    found: list[dict[str, str]] = []
-    for index in own.service.indexes[:1]:
-        try:
-            queries, names = index.queries, index.dataset.label_names
-        except (BenchError, BadImage):
-            continue
-        rows = np.random.default_rng(seed).permutation(len(queries))[:OFFERED]
-        found += [
-            {
-                "query": f"known:{index.number}:{row}",
-                "source": f"/queries/{index.number}/{row}?side=160",
-                "label": names[int(queries.labels[row])],
-            }
-            for row in rows.tolist()
-        ]
-    return found
+    """Some queries of the first index with a known answer; none where its dataset is gone."""
+    index = own.service.indexes[0]
+    try:
+        queries, names = index.queries, index.dataset.label_names
+    except BenchError:
+        return []
+    return [
+        {
+            "query": f"known:{index.number}:{row}",
+            "source": f"/queries/{index.number}/{row}?side=160",
+            "label": names[int(queries.labels[row])],
+        }
+        for row in np.random.default_rng(seed).permutation(len(queries))[:OFFERED].tolist()
+    ]
 
 
 def _layers(own: Served, state: PageState, key: str, index: int, number: int) -> list[LayerShown]:

@@ -5,12 +5,14 @@ A picture is found by a random word that only its page knows. Nothing of it is e
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -26,6 +28,11 @@ class RecentQuery:
     digest: str
     pixels: np.ndarray | None
     held: bool = False
+
+    @classmethod
+    def of(cls, encoded: bytes) -> Self:
+        """A picture that nobody has decoded yet."""
+        return cls(encoded, hashlib.sha256(encoded).hexdigest(), None)
 
 
 class RecentQueries:

@@ -10,13 +10,13 @@ import anyio
 from starlette.requests import Request
 
 from retrieval_bench.serving.catalogue import Catalogue
+from retrieval_bench.serving.column_calibration import ColumnCalibrations
 from retrieval_bench.serving.explanations import Explanations
 from retrieval_bench.serving.feedback import FeedbackLog
 from retrieval_bench.serving.pictures import ShownPictures
 from retrieval_bench.serving.record_page import RecordPage
 from retrieval_bench.serving.service import SearchService
 from retrieval_bench.serving.settings import ServingSettings
-from retrieval_bench.serving.worth import Worths
 
 _Result = TypeVar("_Result")
 
@@ -31,7 +31,7 @@ class Served:
     feedback: FeedbackLog
     settings: ServingSettings
     threads: anyio.CapacityLimiter
-    worths: Worths
+    calibrations: ColumnCalibrations
     explanations: Explanations
     record: RecordPage | None
 

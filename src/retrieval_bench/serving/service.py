@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Rows
 from retrieval_bench.indexing.items import Item
 from retrieval_bench.indexing.snapshot import Snapshot
-from retrieval_bench.serving.answers import Answer, ColumnAnswer, Hit, Question, picture_address
+from retrieval_bench.serving.answers import JOINED, Answer, ColumnAnswer, Hit, Question, picture_address
 from retrieval_bench.serving.column_search import FoundItems, search_column
 from retrieval_bench.serving.decoding_pool import DecodingPool
 from retrieval_bench.serving.joined_row import DEPTH, joined_row
@@ -26,8 +25,6 @@ from retrieval_bench.serving.work_queue import DescribedQuery, ExtractionQueue, 
 from retrieval_bench.system.timing import pinned
 
 DEFAULTS = Question()
-JOINED = "joined"
-"""The key of the joined row."""
 EXTRACTION_S = 120.0
 """How long a picture may wait for its description, at most."""
 
@@ -213,7 +210,7 @@ class SearchService:
         """Take a picture in, to be searched for by the word that is returned; raises BadImage."""
         pixels, _ = self.pool.decode(encoded)
         pixels.flags.writeable = False
-        recent = RecentQuery(encoded, hashlib.sha256(encoded).hexdigest(), None)
+        recent = RecentQuery.of(encoded)
         word = self.recent.put(recent)
         self.recent.decoded(recent, pixels)
         return word
@@ -248,7 +245,7 @@ class SearchService:
             encoded = self.known_query(*query.known)
         if encoded is None:
             return None
-        return encoded, RecentQuery(encoded, hashlib.sha256(encoded).hexdigest(), None), ""
+        return encoded, RecentQuery.of(encoded), ""
 
     def _decoded(
         self, encoded: bytes, recent: RecentQuery, columns: Sequence[SearchColumn], question: Question

@@ -12,20 +12,10 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from retrieval_bench.serving.refusals import RequestRefused
+
 MOST_PARTS = 100
 MOST_FIELD_BYTES = 64 << 10
-
-
-class RequestRefused(Exception):
-    """A request that is not served. status: of HTTP; the message is one sentence for the client.
-
-    retry_after: seconds; 0: to ask again is of no use. unread: the body was not read to its end, so that nothing else
-    can come through this connection.
-    """
-
-    def __init__(self, status: int, sentence: str, retry_after: int = 0, *, unread: bool = False) -> None:
-        super().__init__(sentence)
-        self.status, self.retry_after, self.unread = status, retry_after, unread
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ CALIBRATED_HITS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Worth:
+class ColumnCalibration:
     """What is known of a column's distances.
 
     Args:
@@ -39,7 +39,7 @@ class Worth:
     unknown: str = ""
 
 
-def worth_of(column: SearchColumn) -> Worth:
+def calibration_of(column: SearchColumn) -> ColumnCalibration:
     """Learn it from what the queries of the dataset found when the index was built.
 
     Returns:
@@ -47,15 +47,17 @@ def worth_of(column: SearchColumn) -> Worth:
         queries cannot be compared.
     """
     if column.method.comparable:
-        return Worth(unknown=column.method.comparable)
+        return ColumnCalibration(unknown=column.method.comparable)
     judged = column.index.stored.judged(column.method.name)
     if judged is None or len(judged.ids) < FEWEST_QUERIES:
-        return Worth(unknown=f"the index was built with fewer than {FEWEST_QUERIES} queries that have a label")
+        return ColumnCalibration(
+            unknown=f"the index was built with fewer than {FEWEST_QUERIES} queries that have a label"
+        )
     answerable = judged.n_relevant > 0
     labels = _labels(column, judged.ids)
     distances = np.where(judged.numbers >= 0, judged.distances, np.inf)
     hits = slice(0, CALIBRATED_HITS)
-    return Worth(
+    return ColumnCalibration(
         calibrated(distances[:, hits], judged.right[:, hits], labels),
         threshold_curve(distances[:, 0], judged.right[:, 0], answerable, labels),
         len(judged.ids),
@@ -72,16 +74,16 @@ def _labels(column: SearchColumn, ids: np.ndarray) -> np.ndarray:
     return np.array([known.get(str(one), -1 - place) for place, one in enumerate(ids)], np.int64)
 
 
-class Worths:
+class ColumnCalibrations:
     """What the distances of each column are worth; learned once, when it is first asked for."""
 
     def __init__(self, columns: Mapping[str, SearchColumn]) -> None:
         self._columns, self._lock = columns, Lock()
-        self._known: dict[str, Worth] = {}
+        self._known: dict[str, ColumnCalibration] = {}
 
-    def __call__(self) -> Mapping[str, Worth]:
+    def __call__(self) -> Mapping[str, ColumnCalibration]:
         """Of every column, by its key."""
         with self._lock:
             if not self._known:
-                self._known = {key: worth_of(column) for key, column in self._columns.items()}
+                self._known = {key: calibration_of(column) for key, column in self._columns.items()}
             return self._known
