@@ -307,6 +307,17 @@ def tiles(queries, gallery, kernel, layers, shifts=None):
     return flat[: len(queries), : len(gallery)], bits, terms, facts
 
 
+@pytest.mark.parametrize(("together", "layers", "side_by_side"), [(1, 2, 1), (12, 1, 1), (32, 1, 16)])
+def test_codes_begin_at_a_cache_line(together, layers, side_by_side):
+    """Tiles are loaded by lines of 64 bytes."""
+    rows = np.random.default_rng(0).standard_normal((40, 70), np.float32)
+    _, quantise_queries = quantise.quantiser()
+    codes, _, _ = quantise_queries(rows, together, layers, 32, side_by_side)
+    assert codes.ctypes.data % 64 == 0
+    index = CertifiedIndex(rows)
+    assert (index._codes.ctypes.data % 64, index._facts.ctypes.data % 64) == (0, 0)
+
+
 @pytest.mark.slow(reason="exact fractions")
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("maker", DATA, ids=lambda maker: maker.__name__)

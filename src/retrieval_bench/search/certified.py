@@ -70,6 +70,7 @@ from retrieval_bench.search.quantise import (
     quantiser,
 )
 from retrieval_bench.search.rescore import distances_of_four, put_in_place_of_farthest
+from retrieval_bench.search.scans import aligned
 from retrieval_bench.search.settling import Asked, Kept
 from retrieval_bench.search.stats import LastSearch, ScanStats
 from retrieval_bench.search.threads import on_threads
@@ -362,8 +363,8 @@ class CertifiedIndex:
         self._centre = find_centre(distance, gallery)
         self._centre_length = float(np.sqrt((self._centre**2).sum()))
         panels = -(-self._n // ROWS)
-        self._codes = np.empty((panels, steps_of(self.inner_loop, self.dim), ROWS, FOUR), np.uint8)
-        self._facts = np.empty((panels, 4, ROWS), np.float32)
+        self._codes = aligned((panels, steps_of(self.inner_loop, self.dim), ROWS, FOUR), np.dtype(np.uint8))
+        self._facts = aligned((panels, 4, ROWS), np.dtype(np.float32))
         self._largest_norm = 0.0
         kind = KINDS[distance]
         for start in range(0, self._n, _ROWS_AT_ONCE):
@@ -514,8 +515,8 @@ class CertifiedIndex:
             pass
         return (
             *(least, most, capacity, np.empty(shapes[0], np.uint64), np.empty(shapes[1], np.float64)),
-            *(np.empty(lines, np.int64), np.empty((together, ROWS), np.float32), np.empty(together, np.uint32)),
-            *(np.empty(FOUR_ROWS, np.int64), np.empty(2 * FOUR_ROWS)),
+            *(np.empty(lines, np.int64), aligned((together, ROWS), np.dtype(np.float32))),
+            *(np.empty(together, np.uint32), np.empty(FOUR_ROWS, np.int64), np.empty(2 * FOUR_ROWS)),
         )
 
     def float32(self) -> Any:
