@@ -88,7 +88,7 @@ def dataset(renders: list[int]) -> Dataset:
 # --- the pixels -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow(reason="draws all 1200 pictures, whatever the cache has")
+@pytest.mark.long(reason="draws all 1200 pictures, whatever the cache has")
 def test_every_pixel_of_seed_0_is_golden_and_progress_runs_to_the_end(pictures: module.RenderedImages) -> None:
     progress: list[tuple[int, int]] = []
     drawn = module.render_all(0, lambda done, total: progress.append((done, total)))

@@ -82,7 +82,7 @@ TRACED_LONG = pytest.mark.long(reason="torch's exporter to ONNX takes 5 to 20 s 
         (GEM, "torchscript", ".pt"),
         pytest.param(GEM, "onnx", ".onnx", marks=TRACED),
         pytest.param("squeezenet1_1:pool=rmac:flip=yes:size=96", "torchscript", ".pt", marks=TRACED),
-        pytest.param("squeezenet1_1:pool=rmac:flip=yes:size=96", "onnx", ".onnx", marks=TRACED),
+        pytest.param("squeezenet1_1:pool=rmac:flip=yes:size=96", "onnx", ".onnx", marks=TRACED_LONG),
         # Its squeezing and hard swishes are what an exporter may write in another way; a trace runs torch's own.
         pytest.param("mobilenet_v3_small:size=64", "onnx", ".onnx", marks=TRACED_LONG),
         pytest.param("resnet18:layer=layer2/layer3:pool=max:size=64", "torchscript", ".pt", marks=TRACED),

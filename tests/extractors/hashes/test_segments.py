@@ -62,7 +62,7 @@ def test_the_segments_are_those_of_imagehash(options: str) -> None:
 
 
 @PEER
-@pytest.mark.slow(reason="images of every shape, by imagehash and by us")
+@pytest.mark.long(reason="images of every shape, by imagehash and by us")
 def test_so_they_are_for_images_of_every_shape() -> None:
     large = [image for image in [*pictures()[:6], *flat_pictures(), *pictures()[-2:]] if min(image.shape[:2]) > 6]
     assert len(large) > 12
