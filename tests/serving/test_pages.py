@@ -52,6 +52,8 @@ def test_what_is_refused_is_a_page_that_says_why_and_is_counted(site: TestClient
     assert "MiB" in re.sub("<[^>]+>", "", answer.text)
     assert site.get("/?k=0").status_code == 400
     assert site.get("/?q=item:nobody").status_code == 404
+    assert site.get("/?q=known:0:99999").status_code == 404
+    assert site.get("/?q=known:9:0").status_code == 404
     counted = site.get("/metrics").text
     assert re.search(r'refused\w*\{[^}]*"413"[^}]*\} 1\.0', counted)
 

@@ -15,6 +15,8 @@ class Caches(NamedTuple):
     second: int
 
 
+LINE = 64
+"""Bytes of a cache line on x86; on the other processors that this runs on, as many or a multiple."""
 USUAL = Caches(32 << 10, 1 << 20)
 """Where the system does not say."""
 

@@ -34,12 +34,12 @@ import numpy as np
 from numba import types
 
 from retrieval_bench.search import jit
+from retrieval_bench.search.caches import LINE
 from retrieval_bench.search.kernels import array
 
 ROWS = 32  # gallery rows side by side in a panel
 FOUR = 4  # dimensions that one instruction multiplies and adds; codes are padded to a multiple
 MOST_DIM = 2**17  # 127 * 127 * 2^17 < 2^31: integer sums can't overflow
-CACHE_LINE = 64  # bytes
 LEAST_SCALE, MOST_SCALE = 2.0**-90, 2.0**45
 
 SCALE, ERROR, LENGTH, SHIFT = 0, 1, 2, 3  # the lines of `facts`
@@ -158,12 +158,10 @@ def quantise_queries(
     q, d = queries.shape
     blocks = (q + together - 1) // together
     wide = FOUR * side_by_side
-    # From a cache line on: a tile takes whole lines, and takes twice as long where each lies in two.
-    memory = np.zeros(blocks * steps * layers * together * FOUR + CACHE_LINE, np.int8)
-    skip = -memory.ctypes.data % CACHE_LINE
-    codes = memory[skip : len(memory) - CACHE_LINE + skip].reshape(
-        (blocks, steps // side_by_side, layers * together, wide)
-    )
+    # As `scans.aligned`, compiled: a tile takes 16 lines of 64 bytes, each from one cache line and not from two.
+    memory = np.zeros(blocks * steps * layers * together * FOUR + LINE, np.int8)
+    skip = -memory.ctypes.data % LINE
+    codes = memory[skip : len(memory) - LINE + skip].reshape((blocks, steps // side_by_side, layers * together, wide))
     starts = np.zeros((blocks, layers * together), np.int32)
     terms = np.zeros((blocks, 5, together), np.float32)
     terms[:, LIMIT] = np.inf

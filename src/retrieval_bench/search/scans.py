@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retrieval_bench.core import Distance
+from retrieval_bench.search.caches import LINE
 from retrieval_bench.search.checks import check_finite, check_range
 
 if TYPE_CHECKING:
@@ -244,6 +245,6 @@ def words_of(layout: Layout, block: np.ndarray) -> np.ndarray:
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Zeros that begin at a cache line: a vector of 16 lanes then touches one line, not two."""
     size = math.prod(shape) * dtype.itemsize
-    memory = np.zeros(size + 64, np.uint8)
-    skip = -memory.ctypes.data % 64
+    memory = np.zeros(size + LINE, np.uint8)
+    skip = -memory.ctypes.data % LINE
     return memory[skip : skip + size].view(dtype).reshape(shape)
