@@ -291,15 +291,14 @@ def all_tiles(how, together):
 
 def tiles(queries, gallery, kernel, layers, shifts=None):
     """U of all queries and rows, in both layouts of queries: (q, n) float32, and the terms and facts used."""
-    quantise_rows, quantise_queries = quantise.quantiser()
+    quantise_rows, _ = quantise.quantiser()
     how = inner_loop(kernel)
     panels, steps = -(-len(gallery) // quantise.ROWS), code_loops.steps_of(how, gallery.shape[1])
     codes = np.empty((panels, steps, quantise.ROWS, quantise.FOUR), np.uint8)
     facts = np.empty((panels, 4, quantise.ROWS), np.float32)
     quantise_rows(gallery, np.zeros(len(gallery), np.float32) if shifts is None else shifts, codes, facts)
     together = 1 if layers == 2 else code_loops.queries_together(how)
-    side_by_side = tile_loops.STEPS if how == "tiles" and layers == 1 else 1
-    coded, starts, terms = quantise_queries(queries, together, layers, steps, side_by_side)
+    coded, starts, terms = code_loops.coded_queries(how, queries, together, layers, steps)
     bounds = np.empty((len(coded), panels, together, quantise.ROWS), np.float32)
     bits = np.empty((len(coded), panels, together), np.uint32)
     all_tiles(how, together)(coded, starts, terms, codes, facts, bounds, bits)
@@ -549,9 +548,13 @@ def test_codes_are_chosen_where_the_gallery_is_large_compared_with_k():
         (1000, 50_000, 512),
         (2485, 2640, 512),
     ):
-        assert choose(q, n, dim, 10) == "int8"
-    assert choose(200, 1000, 128, 100) == choose(200, 20_000, 64, 1000) == choose(5, 100, 10, 1) == "float32"
-    assert choose(1, 10**6, quantise.MOST_DIM + 1, 1) == "float32"
+        assert choose(q, n, dim, 10, "vnni512") == "int8"
+        assert choose(q, n, dim, 10, "widened") == ("float32" if n < 20_000 else "int8")
+        assert choose(q, n, dim, 10, "plain") == "float32"
+    for way in ("tiles", "vnni256", "widened", "plain"):
+        for q, n, dim, k in ((200, 1000, 128, 100), (200, 20_000, 64, 1000), (5, 100, 10, 1)):
+            assert choose(q, n, dim, k, way) == "float32"
+        assert choose(1, 10**6, quantise.MOST_DIM + 1, 1, way) == "float32"
 
 
 def test_scratch_is_kept_and_never_shared():

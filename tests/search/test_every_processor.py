@@ -19,9 +19,10 @@ AVX2 = ("haswell", "znver2", "znver3")
 AVX512 = ("skylake-avx512", "icelake-server", "rocketlake", "sapphirerapids", "graniterapids", "znver4", "znver5")
 NEON = ("neoverse-n1", "neoverse-v1")
 VNNI = AVX512[1:]
+WIDENED = (*AVX2, AVX512[0])
 TILES = ("sapphirerapids", "graniterapids")
 
-WORK = re.compile(r"\b(vfmadd\w+|fmla|vpdpbusd\w*|tdpbsud|vpopcnt\w+|vpshufb|cnt|vaddpd|fadd|vsubpd|vmulpd)\b")
+WORK = re.compile(r"\b(vfmadd\w+|fmla|vpdpbusd\w*|vpmaddwd|tdpbsud|vpopcnt\w+|vpshufb|cnt|vaddpd|fadd|vsubpd|vmulpd)\b")
 STACK = re.compile(r"\(%[re]sp|\[sp\b")
 WIDTHS = {"avx512": "zmm", "avx2": "ymm", "neon": "v"}
 
@@ -34,11 +35,11 @@ def cases() -> list[tuple[str, str, str]]:
 def loops(kernel: emit.Kernel, cpu: str) -> list[emit.Loop]:
     """Every loop that a search on this processor could run."""
     found = [scan_loops.products_loop(size, 1, kernel.lanes, kernel.vectors) for size in kernel.blocks]
-    found.append(scan_loops.products_loop(1, 4, kernel.lanes, kernel.vectors))
+    found.append(scan_loops.products_loop(1, kernel.side, kernel.lanes, emit.PANEL // kernel.lanes))
     found += [scan_loops.bits_loop(size, 1, kernel.lanes // 2) for size in (1, 2, 4)]
-    found.append(scan_loops.bits_loop(1, 4, kernel.lanes // 2))
-    if cpu in VNNI:
-        found += [loop for (how, _), loop in code_loops.LOOPS.items() if how != "tiles" or cpu in TILES]
+    found.append(scan_loops.bits_loop(1, kernel.side, kernel.lanes // 2))
+    ways = {"widened": WIDENED, "vnni256": VNNI, "vnni512": VNNI, "tiles": TILES}
+    found += [loop for (how, _), loop in code_loops.LOOPS.items() if cpu in ways[how]]
     for element in (emit.F32, lane_sums.F64):
         found += [
             lane_sums.lane_sums_loop(term, lane_sums.rows_at_once(kernel.lanes), element)
@@ -95,8 +96,9 @@ def test_sums_stay_in_registers_of_the_width_asked_for(triple: str, cpu: str, ke
         for body in bodies:
             on_stack = [line.strip() for line in body if STACK.search(line)]
             assert not on_stack, f"{loop.name} for {cpu} keeps values on the stack: {on_stack}"
-            working = [line for line in body if re.search(r"\b(vfmadd|fmla|vpdpbusd|vpopcnt)", line)]
-            width = "ymm" if loop.name.startswith("codes") and loop.name.endswith("-8") else WIDTHS[kernel]
+            working = [line for line in body if re.search(r"\b(vfmadd|fmla|vpdpbusd|vpmaddwd|vpopcnt)", line)]
+            in_halves = loop.name.startswith("codes-widened") or re.match(r"codes-.*-8$", loop.name)
+            width = "ymm" if in_halves else WIDTHS[kernel]
             assert all(f"%{width}" in line or re.search(r"\bv\d+\.", line) for line in working), (loop.name, working)
 
 

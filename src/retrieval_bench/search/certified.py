@@ -42,7 +42,7 @@ from retrieval_bench.search.checks import (
     check_threads,
     room_for,
 )
-from retrieval_bench.search.code_loops import queries_together, steps_of, tile_of
+from retrieval_bench.search.code_loops import coded_queries, queries_together, steps_of, tile_of
 from retrieval_bench.search.emit import borrowed, lowest_bit
 from retrieval_bench.search.float_mode import tiny_numbers_kept
 from retrieval_bench.search.kernels import (
@@ -95,13 +95,16 @@ _in_place = numba.njit(nogil=True, error_model="numpy", inline="always")
 
 
 def inner_loop(kernel: str) -> str:
-    """The way to scan codes that goes with a kernel of the float32 engine: "tiles", "vnni512", "vnni256" or "plain"."""
+    """The way to scan codes that goes with a kernel of the float32 engine.
+
+    "tiles", "vnni512", "vnni256", "widened" or "plain".
+    """
     features = emit.cpu_features()
     if kernel == "avx512" and "avx512vnni" in features:
         return "tiles" if tile_loops.usable() else "vnni512"
     if kernel in ("avx512", "avx2") and ("avxvnni" in features or {"avx512vnni", "avx512vl"} <= features):
         return "vnni256"
-    return "plain"
+    return "widened" if kernel in ("avx512", "avx2") and "avx2" in features else "plain"
 
 
 # --- the scan --------------------------------------------------------------------------------------------------------
@@ -452,20 +455,18 @@ class CertifiedIndex:
         together, layers = (1, 2) if q < FEW_QUERIES else (queries_together(self.inner_loop), 1)
         kept = self._rows
         scan = scanner(self.inner_loop, together, asked.values.dtype.name, kept.values.dtype.name)
-        _, quantise = quantiser()
-        steps = self._codes.shape[1]
-        side_by_side = tile_loops.STEPS if self.inner_loop == "tiles" and layers == 1 else 1
+        coded = partial(coded_queries, self.inner_loop, together=together, layers=layers, steps=self._codes.shape[1])
         threads = max(1, min(most_threads or numba.get_num_threads(), q * self._codes.size // _WORK_PER_THREAD))
         blocks = -(-q // together)
         by_query = q >= QUERIES_PER_THREAD * threads
         total = blocks if by_query else len(self._codes)
         threads = max(1, min(threads, total))
-        shared = None if by_query else quantise(some, together, layers, steps, side_by_side)
+        shared = None if by_query else coded(some)
 
         def part(begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             lines = slice(begin * together, end * together) if by_query else slice(None)
             panels, first = (slice(None), 0) if by_query else (slice(begin, end), begin * ROWS)
-            codes, starts, terms = shared or quantise(some[lines], together, layers, steps, side_by_side)
+            codes, starts, terms = shared or coded(some[lines])
             scratch = self._scratch(together, len(codes), k)
             mine = asked.part(lines)
             near, who = np.empty((len(mine.values), k)), np.empty((len(mine.values), k), np.int64)
@@ -545,8 +546,8 @@ def rescore_budget(n: int, k: int) -> int:
     return n // 16 + 8 * k + 256
 
 
-def choose(q: int, n: int, dim: int, k: int) -> Literal["int8", "float32"]:
-    """The quicker way to search q queries in n rows of random vectors.
+def choose(q: int, n: int, dim: int, k: int, inner_loop: str) -> Literal["int8", "float32"]:
+    """The quicker way to search q queries in n rows of random vectors, where codes are scanned by this inner loop.
 
     The int8 scan saves about 0.028 processor cycles for each of the n * dim products of a query, and spends on each of
     the k results some 500 cycles for the candidates that came before it and 0.65 dim on rescoring; q hardly matters.
@@ -562,5 +563,12 @@ def choose(q: int, n: int, dim: int, k: int) -> Literal["int8", "float32"]:
     | 50,000 x 768 | 2.0 to 3.5 (q = 100) | | |
 
     The machine was shared with other work: single figures are good to a factor of 1.5 or so, the trend is not in doubt.
+
+    "widened" codes save less of a product, and without AVX-512 float64 takes twice as long: on a Zen 3, 2485 queries in
+    2,640 x 512 took 1.13 times as long by codes with k = 10, 1000 in 20,000 x 2048 0.88 times, and 1000 in 100,000 x 64
+    with k = 100 0.99 to 1.3 times. The plain loop never pays (16 times as long at 256 x 100,000 x 128).
     """
-    return "int8" if q > 0 and dim <= MOST_DIM and n * dim >= k * (24 * dim + 18_000) else "float32"
+    if inner_loop == "plain" or q < 1 or dim > MOST_DIM:
+        return "float32"
+    results = k * (24 * dim + 18_000) * (5 if inner_loop == "widened" else 1)
+    return "int8" if n * dim >= results else "float32"

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from retrieval_bench.search import emit, tile_loops
+from retrieval_bench.search import emit, tile_loops, widened_loops
 from retrieval_bench.search.emit import I64, Loop
 from retrieval_bench.search.quantise import (
     ERROR,
@@ -28,6 +28,7 @@ from retrieval_bench.search.quantise import (
     SCALE,
     SECOND,
     SHIFT,
+    quantiser,
 )
 from retrieval_bench.search.scan_loops import first_hit
 
@@ -176,19 +177,31 @@ LOOPS = {
     ("vnni512", 1): tile_loop(1, 2, 16),
     ("vnni256", TOGETHER): tile_loop(TOGETHER, 1, 8),
     ("vnni256", 1): tile_loop(1, 2, 8),
+    ("widened", widened_loops.TOGETHER): widened_loops.widened_loop(widened_loops.TOGETHER, 1),
+    ("widened", 1): widened_loops.widened_loop(1, 2),
     ("tiles", tile_loops.TOGETHER): tile_loops.tiles_loop(),
 }
+_TOGETHER = {"tiles": tile_loops.TOGETHER, "widened": widened_loops.TOGETHER}
 
 
 def queries_together(how: str) -> int:
     """Queries of a block, of those that are not few."""
-    return tile_loops.TOGETHER if how == "tiles" else TOGETHER
+    return _TOGETHER.get(how, TOGETHER)
 
 
 def steps_of(how: str, dim: int) -> int:
     """Steps of FOUR dimensions that codes have, filled up with zeros."""
     steps = -(-dim // FOUR)
     return -(-steps // tile_loops.STEPS) * tile_loops.STEPS if how == "tiles" else steps
+
+
+def coded_queries(
+    how: str, queries: np.ndarray, together: int, layers: int, steps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `quantise_queries` makes of (q, d) float32 queries, with codes as `tile_of(how)` wants them."""
+    side_by_side = tile_loops.STEPS if how == "tiles" and layers == 1 else 1
+    codes, starts, terms = quantiser()[1](queries, together, layers, steps, side_by_side)
+    return widened_loops.widened(codes) if how == "widened" else codes, starts, terms
 
 
 def tile_of(how: str, together: int) -> Any:
@@ -203,6 +216,7 @@ def tile_of(how: str, together: int) -> Any:
         codes, starts, terms, panels, facts, block, begin, end, upper, masks = values
         kinds = signature.args
         steps = emit.length(context, builder, kinds[3], panels, axis=1)
+        bytes_of_four = 2 * FOUR if how == "widened" else FOUR
 
         def at(place: int, array: Any, block_bytes: Any = None) -> Any:
             there = emit.address(context, builder, kinds[place], array)
@@ -211,7 +225,7 @@ def tile_of(how: str, together: int) -> Any:
         return loop.call(
             builder,
             [
-                at(0, codes, builder.mul(steps, emit.number(FOUR * layers * together))),
+                at(0, codes, builder.mul(steps, emit.number(bytes_of_four * layers * together))),
                 at(1, starts, emit.number(4 * layers * together)),
                 at(2, terms, emit.number(4 * 5 * together)),
                 *(at(3, panels), at(4, facts), at(8, upper), at(9, masks), steps, begin, end),

@@ -186,6 +186,8 @@ class Kernel:
     vectors: vectors of gallery rows that are worked on together; lanes * vectors divides PANEL.
     blocks: the four numbers of queries for which an inner loop is made, ascending. The largest is the work horse: its
         blocks[-1] * vectors sums, the vectors of rows and a broadcast query value fill the registers.
+    side: panels that a single query is compared with at the same time. Each is read once, from end to end, so that the
+        memory sees whole stretches: all PANEL rows of it are in registers at a time, whatever `vectors` says.
     needs: CPU features as LLVM names them.
     """
 
@@ -193,6 +195,7 @@ class Kernel:
     lanes: int
     vectors: int
     blocks: tuple[int, int, int, int]
+    side: int
     needs: tuple[str, ...] = ()
 
 
@@ -200,12 +203,12 @@ KERNELS = {
     kernel.name: kernel
     for kernel in (
         # 12 x 2 sums + 2 rows + broadcasts in 32 registers of 16 lanes.
-        Kernel("avx512", 16, 2, (1, 4, 8, 12), ("avx512f", "avx512bw", "avx512vl", "avx512dq")),
+        Kernel("avx512", 16, 2, (1, 4, 8, 12), 4, ("avx512f", "avx512bw", "avx512vl", "avx512dq")),
         # 6 x 2 sums + 2 rows + broadcasts in 16 registers of 8 lanes.
-        Kernel("avx2", 8, 2, (1, 2, 4, 6), ("avx2", "fma")),
+        Kernel("avx2", 8, 2, (1, 2, 4, 6), 2, ("avx2", "fma")),
         # 6 x 4 sums + 4 rows + broadcasts in 32 registers of 4 lanes.
-        Kernel("neon", 4, 4, (1, 2, 4, 6), ("neon",)),
-        Kernel("plain", 1, 1, (1, 2, 4, 8)),
+        Kernel("neon", 4, 4, (1, 2, 4, 6), 2, ("neon",)),
+        Kernel("plain", 1, 1, (1, 2, 4, 8), 4),
     )
 }
 

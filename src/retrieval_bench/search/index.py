@@ -153,7 +153,7 @@ class ExactIndex:
         gallery = check_matrix("gallery", gallery, check_distance(distance))
         self._open(gallery, distance, kernel)
         self._scan = scan
-        if _use_codes(scan, self._n, self.dim, distance):
+        if _use_codes(scan, self._n, self.dim, distance, kernel_for(kernel)):
             from retrieval_bench.search.certified import CertifiedIndex
 
             self._certified = CertifiedIndex(gallery, distance, kernel=kernel)
@@ -403,7 +403,9 @@ class ExactIndex:
         from retrieval_bench.search.certified import choose
 
         q = len(check_matrix("queries", queries, self.distance, self.dim))
-        quicker = "int8" if self._scan == "int8" else choose(q, self._n, self.dim, check_k(k))
+        quicker = (
+            "int8" if self._scan == "int8" else choose(q, self._n, self.dim, check_k(k), self._certified.inner_loop)
+        )
         index = self._certified if quicker == "int8" else self._certified.float32()
         ranking = index.search(queries, k, exclude, threads=threads)
         self._last.figures = tuple(index.last)
@@ -608,14 +610,14 @@ def kernel_for(name: str | None = None) -> Kernel:
     return emit.choose(name)[0]
 
 
-def _use_codes(scan: str, n: int, dim: int, distance: str) -> bool:
+def _use_codes(scan: str, n: int, dim: int, distance: str, kernel: Kernel) -> bool:
     """Whether CertifiedIndex answers in place of the float32 engine."""
     if scan not in ("float32", "int8", "auto"):
         raise BenchError(unknown("scan", scan, ("float32", "int8", "auto")))
     if scan == "auto" and distance != "hamming":
-        from retrieval_bench.search.certified import choose
+        from retrieval_bench.search.certified import choose, inner_loop
 
-        return choose(1, n, dim, 1) == "int8"  # else no search is quicker by codes
+        return choose(1, n, dim, 1, inner_loop(kernel.name)) == "int8"  # else no search is quicker by codes
     return scan == "int8"
 
 

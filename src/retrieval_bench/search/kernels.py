@@ -30,7 +30,6 @@ from retrieval_bench.search.caches import caches
 from retrieval_bench.search.emit import PANEL as PANEL
 from retrieval_bench.search.emit import Kernel, borrowed, lowest_bit, take
 
-SIDE = 4  # panels that a single query is compared with at the same time
 GROUP_BYTES = caches().second // 2  # panels that all blocks visit before the next are fetched
 
 EMPTY = np.uint64(2**64 - 1)  # sorts behind every real key
@@ -77,7 +76,7 @@ _engines: dict[tuple[str, Callable], Engine] = {}
 
 def _vectors(kernel: Kernel) -> Engine:
     near = _of_size(kernel.blocks, [scan_loops.products(kernel, size) for size in kernel.blocks])
-    near_side = scan_loops.products(kernel, 1, SIDE)
+    near_side = scan_loops.products(kernel, 1, kernel.side)
 
     @_inlined
     def compare(size, block, panels, begin, end, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
@@ -98,7 +97,7 @@ def _bits(kernel: Kernel) -> Engine:
     blocks = (1, 2, 4, 4)
     loops = [scan_loops.bit_differences(kernel, size) for size in blocks[:3]]
     near = _of_size_bits(loops)
-    near_side = scan_loops.bit_differences(kernel, 1, SIDE)
+    near_side = scan_loops.bit_differences(kernel, 1, kernel.side)
 
     @_inlined
     def compare(size, block, panels, begin, end, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
@@ -152,6 +151,7 @@ def _engine(
 ) -> Engine:
     """value: what rows and queries consist of; comparable: the type in which the inner loop compares."""
     a, b, c, most = kernel.blocks
+    side = kernel.side
 
     @_inlined
     def size_for(count):  # type: ignore[no-untyped-def]
@@ -172,7 +172,7 @@ def _engine(
         keys (q, capacity), counts, limits (q,): what is known so far, and the distance (or negated score) to beat.
             capacity: k up to FEW; else more than k, or all rows of the gallery. gates: the limits as the inner loop
             compares them, of the queries that fill up the last block too, for whom they are out of reach.
-        tile (most, PANEL), masks (most + 1,): scratch; most is no less than SIDE.
+        tile (most, PANEL), masks (most + 1,): scratch; most is no less than kernel.side.
         """
         queries, panels, starts = borrowed(queries), borrowed(panels), borrowed(starts)
         exclude, keys, counts, limits = borrowed(exclude), borrowed(keys), borrowed(counts), borrowed(limits)
@@ -189,17 +189,17 @@ def _engine(
             end = min(begin + group, stop) if q > 1 else stop
             if q == 1:
                 block = queries.reshape((dim, 1))
-                sides = end - (end - begin) % SIDE
+                sides = end - (end - begin) % side
                 panel = compare_side(block, panels, begin, sides, starts, gates, tile, masks)
                 while panel < sides:
-                    who = masks[SIDE]
+                    who = masks[side]
                     while who != np.uint64(0):
                         s = lowest_bit(who)
                         who &= who - np.uint64(1)
                         row = (panel + s) * PANEL
                         _admit(0, masks[s] & _lowest(n - row), first + row, s, tile, exclude, k, keys, counts, limits)
                     gates[0] = gate(limits[0])
-                    panel = compare_side(block, panels, panel + SIDE, sides, starts, gates, tile, masks)
+                    panel = compare_side(block, panels, panel + side, sides, starts, gates, tile, masks)
                 begin = sides
             for some in range(0, q, most):
                 size = size_for(q - some)

@@ -60,7 +60,7 @@ def products(kernel: Kernel, queries: int, side: int = 1) -> Any:
     assert queries == 1 or side == 1
     if kernel.lanes == 1:
         return _products_plain(queries, side)
-    loop = products_loop(queries, side, kernel.lanes, kernel.vectors)
+    loop = products_loop(queries, side, kernel.lanes, kernel.vectors if side == 1 else PANEL // kernel.lanes)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, panels, begin, end, bias, gates, tile, masks = arguments
