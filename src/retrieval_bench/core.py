@@ -20,6 +20,9 @@ DISTANCES: tuple[Distance, ...] = get_args(Distance)
 
 SPLITS = ("train", "gallery", "query")
 
+MODALITIES = ("image", "text")
+"""What an item can be described by."""
+
 DISTRACTOR = "(distractor)"
 """The label (and category) of an image that shows nothing of interest. In the gallery it is relevant to no query; among
 the queries nothing in the gallery answers it."""
@@ -138,6 +141,8 @@ class Split:
         other_labels: (n, m) int64, what else an image shows besides `labels`, padded with -1. None: nothing. Methods
             learn from `labels` alone; relevant is what shares any label.
         other_categories: (n, m) int64, the category of each of these. None: there are none.
+        texts: n texts, what each item is called or described as, in any language; "" where an item has none. None: the
+            split has no texts.
 
     Raises:
         ValueError: A column has another length than `ids`.
@@ -150,6 +155,7 @@ class Split:
     attributes: Mapping[str, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
     other_labels: np.ndarray | None = None
     other_categories: np.ndarray | None = None
+    texts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.ids)
@@ -162,6 +168,8 @@ class Split:
                 raise ValueError(f"{name} has shape {np.shape(table)}, expected ({n}, m)")
         if len(self.images) != n:
             raise ValueError(f"{len(self.images)} images for {n} ids")
+        if self.texts is not None and len(self.texts) != n:
+            raise ValueError(f"{len(self.texts)} texts for {n} ids")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -197,6 +205,7 @@ class Split:
             attributes={name: column[rows] for name, column in self.attributes.items()},
             other_labels=None if self.other_labels is None else self.other_labels[rows],
             other_categories=None if self.other_categories is None else self.other_categories[rows],
+            texts=None if self.texts is None else tuple(self.texts[row] for row in rows),
         )
 
 
@@ -287,7 +296,10 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over ids, labels, categories and image contents of all three splits; equal: the same splits."""
+        """sha256 (hex) over ids, labels, categories and image contents of all three splits; equal: the same splits.
+
+        Texts are part of it where the splits have them: who reads none leaves them out first (`without_texts`).
+        """
         digest = hashlib.sha256()
         for name, split in self.splits.items():
             digest.update(f"{name}\n".encode())
@@ -302,9 +314,20 @@ class Dataset:
                 if split.other_categories is not None:
                     more = [self.category_names[other] for other in split.other_categories[row].tolist() if other >= 0]
                     category = "\x1f".join((category, *sorted(more)))
-                digest.update("\0".join((item, label, category, split.images.digest(row))).encode())
+                told = () if split.texts is None else (split.texts[row],)
+                digest.update(
+                    "\0".join((item, label, category, split.images.digest(row), *told)).encode(errors="surrogatepass")
+                )
                 digest.update(b"\n")
         return digest.hexdigest()
+
+    def without_texts(self) -> Dataset:
+        """The same dataset for methods that look at images alone: no texts, and no attribute `text_...` of them."""
+        splits = {}
+        for name, split in self.splits.items():
+            kept = {key: column for key, column in split.attributes.items() if not key.startswith("text_")}
+            splits[name] = replace(split, texts=None, attributes=kept)
+        return self.with_splits(splits)
 
     def with_splits(self, splits: Mapping[str, Split], notices: Sequence[str] = ()) -> Dataset:
         """Replace splits, for example to leave some images out. The new dataset is checked again.
@@ -344,9 +367,9 @@ def _first_repeat(ids: Sequence[str]) -> str | None:
 
 @runtime_checkable
 class Extractor(Protocol):
-    """Turns images into vectors or bit codes.
+    """Turns images into vectors or bit codes; one that reads texts turns these into them by `transform_texts`.
 
-    Contract of `transform`:
+    Contract of `transform`, and of `transform_texts`:
 
     - Row i depends only on image i, to the last bit, whatever images are beside it.
     - Several Python threads may call it at once. The runner does so, and keeps each library at one thread meanwhile.
@@ -355,6 +378,9 @@ class Extractor(Protocol):
 
     An extractor may have more attributes, which the runner reads:
 
+    - modalities: what it reads, of MODALITIES. Absent: ("image",). With "text" it has
+      transform_texts(texts: Sequence[str]) -> features, of the same kind as those of `transform` where it reads both;
+      an empty text gives a row of zeros. Of ("text",) alone, `transform` is never called.
     - learned: tuple of names of the attributes (numpy arrays) that `fit` sets. The cache saves and restores them.
       Absent or empty: the method learns nothing from train.
     - fit_images: `fit` reads at most this many training images. Absent: all. Progress is counted by it.

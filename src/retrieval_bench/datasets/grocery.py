@@ -107,6 +107,7 @@ def _split(home: Path, items: list[str], labels: list[int], products: dict[int, 
         images=ImageFiles([home / item for item in items], within=home),
         categories=np.array([products[label].coarse for label in labels], np.int64),
         attributes={"text": np.array([products[label].text for label in labels], dtype=object)},
+        texts=tuple(products[label].text for label in labels),
     )
 
 

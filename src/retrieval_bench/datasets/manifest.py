@@ -29,6 +29,9 @@ OTHER_NAMES = {
 }
 """What other lists call these columns, the likeliest first."""
 
+TEXT_COLUMNS = ("title", "text", "description")
+"""Columns that say in words what an image shows, in the order in which they are read."""
+
 SEPARATOR = "|"
 """Between the labels of a cell, in a column called labels."""
 
@@ -79,8 +82,8 @@ def manifest(
     `group` (one physical object, one photo session) must share a split. One file may be listed in train and in gallery,
     but a query's file is listed nowhere else; the split `both` makes an image a query and searches for it among all
     other gallery images. Rows that give one image of a split several labels are one image. A gallery image with an
-    empty label is a distractor. Further columns, group and text among them, become attributes, as text. Errors name the
-    file and the line.
+    empty label is a distractor. Further columns, group and text among them, become attributes, as text; title, text and
+    description, one after the other, are also the text of an image. Errors name the file and the line.
 
     Args:
         root: the file, or a folder that holds exactly one of manifest.csv, .tsv, .jsonl and .parquet.
@@ -204,8 +207,19 @@ def _whole(rows: Sequence[ManifestRow], images: ListedFiles) -> tuple[Split, tup
         attributes={key: np.array([row.more.get(key, "") for row in rows], dtype=object) for key in columns},
         other_labels=other_labels,
         other_categories=other_categories if category_names else None,
+        texts=_texts(rows),
     )
     return whole, label_names, category_names
+
+
+def _texts(rows: Sequence[ManifestRow]) -> tuple[str, ...] | None:
+    """What the columns called like TEXT_COLUMNS say of each image, one after the other; None without such a column."""
+    columns = dict.fromkeys(column for row in rows for column in row.more)
+    told = [column for name in TEXT_COLUMNS for column in columns if column.strip().casefold() == name]
+    if not told:
+        return None
+    parts = [[row.more.get(column, "").strip() for column in told] for row in rows]
+    return tuple("\n".join(dict.fromkeys(part for part in some if part)) for some in parts)
 
 
 def _find(root: Path) -> Path:

@@ -4,6 +4,9 @@ Ten categories of ten products (`shop/look.py`), one catalogue and eleven phone 
 1-4 are for training, the catalogue shot and views 5-7 make the gallery, views 8-11 are the queries, so that every query
 has 4 relevant items. View parameters are drawn per view without regard to the split and kept as attributes.
 
+Each item has a text beside its picture (`shop/wording.py`): a seller's listing in train and gallery, of queries what a
+customer types, in three difficulties, the attribute text_difficulty. Pictures and texts are drawn independently.
+
 With `queries=turned` each query is turned by any angle and cropped to 50 to 70 % of its area (`shop/turned.py`); train
 and gallery stay as they are.
 
@@ -33,6 +36,7 @@ from retrieval_bench.datasets.shop.camera import Camera, Parameters
 from retrieval_bench.datasets.shop.drawing import Dice
 from retrieval_bench.datasets.shop.look import CATEGORIES, looks
 from retrieval_bench.datasets.shop.turned import any_turn, turned
+from retrieval_bench.datasets.shop.wording import texts_of
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import DATASETS, Range
 from retrieval_bench.system.cache import cache_root
@@ -99,6 +103,9 @@ def products(
             images = ImageBytes(again.encoded, again.digests)
             attributes |= again.attributes
         attributes["differs_by"] = np.array([look.differs_by for look in owners])
+        texts, difficulties = texts_of(goods, seed, part, views)
+        if part == "query":
+            attributes["text_difficulty"] = np.array(difficulties)
         splits[part] = Split(
             ids=tuple(
                 f"{part}/{look.category}/{look.name}/view-{row % VIEWS:02d}.png"
@@ -108,6 +115,7 @@ def products(
             images=images,
             categories=np.array([CATEGORIES.index(look.category) for look in owners], np.int64),
             attributes=attributes,
+            texts=tuple(texts),
         )
     return Dataset(
         name="products",

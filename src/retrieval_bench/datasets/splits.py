@@ -205,7 +205,9 @@ class _Kinds:
         self._columns: list[np.ndarray] = []  # (n,) the number of each row's value
         self._totals: list[np.ndarray] = []
         self._taken: list[np.ndarray] = []
-        for column in split.attributes.values():
+        for name, column in split.attributes.items():
+            if name.startswith("text"):
+                continue  # what is said of a picture has no say in which pictures are used
             values, places, counts = np.unique(column.astype(str), return_inverse=True, return_counts=True)
             if 1 < len(values) <= MOST_KINDS:
                 self._columns.append(places)

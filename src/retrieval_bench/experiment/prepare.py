@@ -122,8 +122,10 @@ class Trial(RetrievalTask):
 
 
 def load(plan: Plan) -> Dataset:
-    """The dataset as it is on disk, limited to `plan.limit` images a split."""
+    """The dataset as it is on disk, limited to `plan.limit` images a split; with texts where a method reads them."""
     dataset: Dataset = plan.dataset.build(plan.root)
+    if not any("text" in method.reads for method in plan.methods):
+        dataset = dataset.without_texts()
     return limited(dataset, plan.limit) if plan.limit is not None else dataset
 
 

@@ -85,6 +85,11 @@ class Method:
         return len(self._specs) == 1
 
     @property
+    def reads(self) -> frozenset[str]:
+        """Which of MODALITIES the extractors know how to read."""
+        return frozenset(one for member in self.members for one in member.entry.facts.get("modalities", ("image",)))
+
+    @property
     def family(self) -> str:
         return self.members[0].entry.family if len(self.members) == 1 else "fusion"
 
