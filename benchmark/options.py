@@ -127,13 +127,39 @@ def renamed(flag: str, value: T | None, former_flag: str, former: T | None, defa
     return default if given is None else given
 
 
-def parse_methods(text: str) -> tuple[Method, ...]:
+def parse_methods(text: str, *, texts: bool = False) -> tuple[Method, ...]:
+    """texts: methods that read texts are allowed."""
     from retrieval_bench.methods.parse import parse_method
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise BenchError("--methods names no method; write e.g. --methods sift,resnet50")
-    return tuple(parse_method(name) for name in names)
+    methods = tuple(parse_method(name) for name in names)
+    return methods if texts else tuple(map(without_texts, methods))
+
+
+def without_texts(method: Method) -> Method:
+    """The method itself. BenchError where it reads texts."""
+    if "text" in method.sides.read:
+        raise BenchError(
+            f"method {str(method)!r} reads texts, and this command looks at pictures alone (`run` reads both); name a "
+            "method such as color"
+        )
+    return method
+
+
+def parse_sides(flag: str, text: str | None) -> tuple[str, ...] | None:
+    """What follows --query or --gallery; None where it was not given."""
+    from retrieval_bench.methods.modalities import CHOICES
+
+    if text is None:
+        return None
+    named = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    wrong = [name for name in named if name not in CHOICES]
+    if wrong or not named:
+        given = repr(wrong[0]) if wrong else "nothing"
+        raise BenchError(f"{flag}: {given} is not one of {', '.join(CHOICES)}; several are separated by commas")
+    return named
 
 
 def parse_classifiers(text: str) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from benchmark.options import (
     parse_concurrency,
     parse_cutoffs,
     parse_methods,
+    parse_sides,
     renamed,
     usable_threads,
 )
@@ -58,6 +59,18 @@ def run_command(
         str,
         typer.Option(metavar="NAME[:key=value...]", help="products (embedded), folder, manifest, grocery."),
     ] = "products",
+    query: Annotated[
+        str | None,
+        typer.Option(
+            "--query",
+            metavar="image|text|image+text,...",
+            help="What a query is; several ask each method with all that it can read. Default: what it reads.",
+        ),
+    ] = None,
+    gallery: Annotated[
+        str | None,
+        typer.Option("--gallery", metavar="image|text|image+text,...", help="What an item of the gallery is."),
+    ] = None,
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
@@ -204,6 +217,7 @@ def run_command(
         from retrieval_bench.experiment import prepare, runner
         from retrieval_bench.experiment.device_choice import resolve_device
         from retrieval_bench.images.perturbations import parse_perturbations, parse_severities
+        from retrieval_bench.methods.parse import with_sides
         from retrieval_bench.plugins.loading import plugins
         from retrieval_bench.registry import BACKENDS, DATASETS, parse
 
@@ -212,7 +226,8 @@ def run_command(
             if one.reason and one.file not in named:
                 typer.echo(f"{one.failure}; it is left out", err=True)
         classifiers = renamed("--classifiers", classifiers, "--heads", heads, None)
-        chosen = runner.unique(parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods))
+        given = parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods, texts=True)
+        chosen = runner.unique(with_sides(given, parse_sides("--query", query), parse_sides("--gallery", gallery)))
         plan = prepare.Plan(
             methods=chosen,
             dataset=parse(DATASETS, dataset),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, Self, get_args, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,22 @@ SPLITS = ("train", "gallery", "query")
 
 MODALITIES = ("image", "text")
 """What an item can be described by."""
+
+
+class Sides(NamedTuple):
+    """What a query is, and what an item of the gallery is: "image", "text" or "image+text"."""
+
+    query: str
+    gallery: str
+
+    def __str__(self) -> str:
+        return self.query if self.query == self.gallery else f"{self.query}-to-{self.gallery}"
+
+    @property
+    def read(self) -> frozenset[str]:
+        """All modalities that either side needs."""
+        return frozenset(f"{self.query}+{self.gallery}".split("+"))
+
 
 DISTRACTOR = "(distractor)"
 """The label (and category) of an image that shows nothing of interest. In the gallery it is relevant to no query; among

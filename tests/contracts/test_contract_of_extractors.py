@@ -160,7 +160,7 @@ def test_what_keeps_the_contract_passes() -> None:
         (Doubles, "shapes", "float64"),
         (WidthOfThePicture, "shapes", "3 numbers for a picture of 3x9, else 1"),
         (GivesAList, "shapes", "transform returns a list and no numpy array"),
-        (NotANumber, "finite", "NaN or infinite for 3 pictures, one of 1x9"),
+        (NotANumber, "finite", "NaN or infinite for 3 of them, one of a picture of 1x9"),
         (OfTheBatch, "order-independent", "alone"),
         (Dice, "repeatable", "built and fitted again, 2 threads: 3 of 3 rows are others, by up to"),
         (OneBuffer, "thread-safe", "beside 3 other threads"),

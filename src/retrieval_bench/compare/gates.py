@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from retrieval_bench.core import BenchError
 
-_BIGGER_IS_BETTER = ("images/s", "queries/s")
+_BIGGER_IS_BETTER = ("images/s", "texts/s", "queries/s")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The contract of an extractor, checked clause by clause on a few drawn pictures: `check("sift:words=64")`.
+"""The contract of an extractor, checked clause by clause on a few drawn pictures, or texts: `check("sift:words=64")`.
 
 `core.Extractor` states the contract. A clause that crashes has failed, and the others are checked all the same.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -14,8 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from retrieval_bench.contracts.pictures import drawn
+from retrieval_bench.contracts.texts import written
 from retrieval_bench.core import DISTANCES, BenchError, Extractor, Setup, Split
 from retrieval_bench.experiment.extraction import checked
+from retrieval_bench.methods.modalities import TEXT, modalities_of
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import Spec, fill
 from retrieval_bench.system.python_sources import short
@@ -63,20 +66,25 @@ def check(method: str, setup: Setup | None = None) -> tuple[ClauseVerdict, ...]:
     found: list[ClauseVerdict] = []
     with pinned(1):  # as a run has it: one thread a library, images are the unit of parallel work
         for spec in parse_method(method).members:
-            found += _verdicts(Case(spec, setup, *drawn()))
+            found += _verdicts(Case(spec, setup, *(written() if modalities_of(spec) == (TEXT,) else drawn())))
     return tuple(found)
 
 
 class Case:
-    """One extractor and what it is checked on. train, other: two sets of images to learn from."""
+    """One extractor and what it is checked on: pictures, or texts. train, other: two sets of items to learn from."""
 
-    def __init__(self, spec: Spec, setup: Setup, pictures: list[np.ndarray], train: Split, other: Split) -> None:
+    def __init__(self, spec: Spec, setup: Setup, pictures: list[Any], train: Split, other: Split) -> None:
         self.spec, self.setup, self._pictures, self.train, self.other = spec, setup, pictures, train, other
+        self.describes = "transform" if isinstance(pictures[0], np.ndarray) else "transform_texts"
 
     @property
-    def pictures(self) -> list[np.ndarray]:
+    def pictures(self) -> list[Any]:
         """Copies, so that no clause sees what another has written into them."""
-        return [picture.copy() for picture in self._pictures]
+        return [copy(picture) for picture in self._pictures]
+
+    def items(self, split: Split) -> list[Any]:
+        """The pictures, or the texts, of a split."""
+        return [split.images[row] for row in range(len(split))] if split.texts is None else list(split.texts)
 
     @cached_property
     def fitted(self) -> Extractor:
@@ -99,9 +107,9 @@ class Case:
         pictures = self.pictures
         wanted = pictures if rows is None else [pictures[row] for row in rows]
         _describes_pictures(extractor)
-        features = extractor.transform(wanted)
+        features = getattr(extractor, self.describes)(wanted)
         if not isinstance(features, np.ndarray):
-            raise BrokenClause(f"transform returns a {type(features).__name__} and no numpy array")
+            raise BrokenClause(f"{self.describes} returns a {type(features).__name__} and no numpy array")
         return features
 
     def compare(self, again: np.ndarray, what: str, rows: Sequence[int] | None = None) -> None:
@@ -136,7 +144,7 @@ def _describes_pictures(extractor: Extractor) -> None:
 
 def _builds(case: Case) -> str:
     extractor = case.spec.build(case.setup)
-    for name in ("distance", "fit", "transform"):
+    for name in ("distance", "fit", case.describes):
         if not hasattr(extractor, name):
             raise BrokenClause(f"{type(extractor).__name__} has no {name}")
     if extractor.distance not in DISTANCES:
@@ -169,12 +177,23 @@ def _shapes(case: Case) -> str:
         alone = case.described(case.fitted, [row])
         _in_shape(alone, 1, case)
         if alone.shape[1] != case.features.shape[1]:
-            shape = "x".join(map(str, case.pictures[row].shape[:2]))
-            raise BrokenClause(f"{alone.shape[1]} numbers for a picture of {shape}, else {case.features.shape[1]}")
+            raise BrokenClause(
+                f"{alone.shape[1]} numbers for {_shown(case.pictures[row])}, else {case.features.shape[1]}"
+            )
     return f"{case.features.dtype} (n, {case.features.shape[1]})"
 
 
+def _shown(item: Any) -> str:
+    if isinstance(item, np.ndarray):
+        return f"a picture of {'x'.join(map(str, item.shape[:2]))}"
+    return f"the text {item[:20]!r}"
+
+
 def _in_shape(features: np.ndarray, n: int, case: Case) -> None:
+    if getattr(case.fitted, "lexical", False):
+        if features.shape != (n, 1) or features.dtype != object:
+            raise BrokenClause(f"{features.dtype} {features.shape}, where words are kept as objects, ({n}, 1)")
+        return
     finite = features if features.dtype.kind != "f" else np.nan_to_num(features)  # a clause of its own
     try:
         checked(finite, n, case.fitted.distance)
@@ -183,10 +202,12 @@ def _in_shape(features: np.ndarray, n: int, case: Case) -> None:
 
 
 def _finite(case: Case) -> str:
+    if case.features.dtype == object:
+        raise NotApplicable("it keeps words and no numbers")
     bad = np.flatnonzero(~np.isfinite(case.features).all(axis=tuple(range(1, case.features.ndim))))
     if len(bad):
-        shape = "x".join(map(str, case.pictures[int(bad[0])].shape[:2]))
-        raise BrokenClause(f"NaN or infinite for {len(bad)} pictures, one of {shape}; give a row of zeros")
+        one = _shown(case.pictures[int(bad[0])])
+        raise BrokenClause(f"NaN or infinite for {len(bad)} of them, one of {one}; give a row of zeros")
     blank = int((~case.features.astype(bool).any(axis=1)).sum())
     return f"{blank} of {len(case.features)} rows are zeros" if blank else ""
 
@@ -217,7 +238,7 @@ def _thread_safe(case: Case) -> str:
 def _input_untouched(case: Case) -> str:
     given, before = case.pictures, case.pictures
     _describes_pictures(case.fitted)
-    case.fitted.transform(given)
+    getattr(case.fitted, case.describes)(given)
     changed = [row for row, picture in enumerate(given) if not np.array_equal(picture, before[row])]
     if changed:
         raise BrokenClause(f"{len(changed)} of {len(given)} pictures were changed; the next method would see that")
@@ -227,9 +248,8 @@ def _input_untouched(case: Case) -> str:
 def _train_only(case: Case) -> str:
     extractor = case.fitted
     learned = {name: np.array(value) for name, value in _learned(extractor).items()}
-    others = [case.other.images[row] for row in range(len(case.other))]
     _describes_pictures(extractor)
-    extractor.transform(others)
+    getattr(extractor, case.describes)(case.items(case.other))
     for name, value in _learned(extractor).items():
         if not np.array_equal(value, learned[name]):
             raise BrokenClause(f"transform changes {name}, which is learned")

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from retrieval_bench.core import Extractor, Images, Setup
-from retrieval_bench.experiment.extraction import decoded
+from retrieval_bench.core import Extractor, Setup, Split
+from retrieval_bench.experiment.extraction import both, decoded, described_texts, texts_of
+from retrieval_bench.methods.modalities import IMAGE, TEXT
 from retrieval_bench.methods.pipeline import Part
 
 IMAGES = 4
@@ -18,21 +19,22 @@ from the cache may have been rounded by another processor. Bits and whole number
 TOLERANCE_ON_GPU = 1e-3
 
 
-def inconsistency(part: Part, images: Images, features: np.ndarray, setup: Setup) -> str:
-    """What is wrong with a part, in words; "" for one that describes each image as before.
+def inconsistency(part: Part, gallery: Split, features: np.ndarray, setup: Setup, side: str = IMAGE) -> str:
+    """What is wrong with a part, in words; "" for one that describes each item as before.
 
     Args:
         part: an extractor that has learned.
-        images: those of the gallery.
+        gallery: the items that were described.
         features: (n, d), what the quality pass made of them, or took from the cache.
-        setup: the seed draws the images.
+        setup: the seed draws the items.
+        side: what the part reads of each, one of modalities.CHOICES.
 
     Returns:
         The first of the ways in which features differ, with the largest deviation.
     """
     extractor = part.extractor
-    no_pictures = hasattr(extractor, "transform_split") or hasattr(extractor, "describe_split")
-    if no_pictures or getattr(extractor, "elsewhere", False) or not len(features):
+    no_items = any(hasattr(extractor, name) for name in ("transform_split", "describe_split"))
+    if no_items or any(getattr(extractor, name, False) for name in ("elsewhere", "lexical")) or not len(features):
         return ""
     drawn = np.random.default_rng(setup.seed).permutation(len(features))[:IMAGES]
     tolerance = TOLERANCE_ON_GPU if setup.device != "cpu" and part.spec.entry.family == "deep" else TOLERANCE
@@ -43,15 +45,20 @@ def inconsistency(part: Part, images: Images, features: np.ndarray, setup: Setup
     }
     for how, batches in ways.items():
         for rows in batches:
-            away = _deviation(_described(extractor, images, rows), features[rows])
+            away = _deviation(_described(extractor, gallery, rows, side), features[rows])
             if not away <= tolerance * _largest(features[rows]):
                 others = f"by up to {away:.3g}" if np.isfinite(away) else "in shape or kind"
-                return f"an image {how} gets other features than among all, {others}"
+                kind = "a text" if side == TEXT else "an image"
+                return f"{kind} {how} gets other features than among all, {others}"
     return ""
 
 
-def _described(extractor: Extractor, images: Images, rows: Sequence[int]) -> np.ndarray:
-    return extractor.transform(decoded(images, rows))
+def _described(extractor: Extractor, gallery: Split, rows: Sequence[int], side: str) -> np.ndarray:
+    told = None if side == IMAGE else described_texts(extractor, [texts_of(gallery)[row] for row in rows])
+    if side == TEXT and told is not None:
+        return told
+    seen = extractor.transform(decoded(gallery.images, rows))
+    return seen if told is None else both(seen, told)
 
 
 def _deviation(again: np.ndarray, before: np.ndarray) -> float:

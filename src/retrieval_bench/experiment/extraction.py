@@ -1,13 +1,17 @@
-"""Images to features over all cores, through the cache: what is stored is not computed, what is computed is stored."""
+"""Images and texts to features over all cores, through the cache: what is stored is not computed, and what is computed
+is stored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Images, Split
+from retrieval_bench.linalg.rows import unit_rows
+from retrieval_bench.methods.modalities import BOTH, IMAGE, TEXT
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.threads import mapped
 
@@ -44,11 +48,13 @@ def extract(
     progress: Callable[[int, int], None],
     chunks: Chunks | None = None,
     what: str = "",
+    side: str = IMAGE,
 ) -> Extracted:
-    """Features of a whole split, row by row. An image that occurs twice is computed once.
+    """Features of a whole split, row by row. An image, or a text, that occurs twice is computed once.
 
     what: the name of the split, for what is found by id.
-    chunks: who computes them; by default the threads of this process, `in_chunks`.
+    chunks: who describes the images; by default the threads of this process, `in_chunks`.
+    side: what is read of each item, one of modalities.CHOICES.
     """
     chunks = chunks or in_chunks
     if hasattr(extractor, "transform_split"):
@@ -57,7 +63,88 @@ def extract(
     if hasattr(extractor, "describe_split"):
         features = checked(extractor.describe_split(split, what), len(split), extractor.distance)
         return Extracted(features, len(split), 0)
+    if side == TEXT:
+        return _of_texts(extractor, split, threads, cache, key, progress)
+    if side == BOTH:
+        seen = extract(
+            *(extractor, split), threads=threads, cache=cache, key=key, progress=progress, chunks=chunks, what=what
+        )
+        told = _of_texts(extractor, split, threads, cache, key, progress)
+        features = both(seen.features, told.features)
+        return Extracted(features, seen.computed + told.computed, seen.from_cache + told.from_cache)
     digests = _digests(split.images, threads)
+
+    def compute(missing: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        return chunks(extractor, split.images, missing, threads)
+
+    return _through_cache(digests, compute, cache, key, progress)
+
+
+def _of_texts(
+    extractor: Extractor,
+    split: Split,
+    threads: int,
+    cache: FeatureCache,
+    key: str,
+    progress: Callable[[int, int], None],
+) -> Extracted:
+    texts = texts_of(split)
+    if getattr(extractor, "lexical", False):
+        return Extracted(extractor.transform_texts(texts), len(texts), 0)  # type: ignore[attr-defined]
+    digests = [hashlib.sha256(b"text " + text.encode(errors="surrogatepass")).hexdigest() for text in texts]
+
+    def work(rows: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
+        return rows, described_texts(extractor, [texts[row] for row in rows])
+
+    def compute(missing: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        size = getattr(extractor, "chunk", CHUNK)
+        some = [missing[start : start + size] for start in range(0, len(missing), size)]
+        return mapped(work, some, threads, in_order=False)
+
+    return _through_cache(digests, compute, cache, key, progress)
+
+
+def texts_of(split: Split) -> Sequence[str]:
+    """The texts of a split that has some. BenchError for one that has none."""
+    if split.texts is None:
+        raise BenchError("this dataset has no texts; a manifest has them in its columns title, text and description")
+    return split.texts
+
+
+def described_texts(extractor: Extractor, texts: Sequence[str]) -> np.ndarray:
+    """Features of some texts; an error where the extractor breaks its contract."""
+    features: np.ndarray = extractor.transform_texts(texts)  # type: ignore[attr-defined]
+    return features if getattr(extractor, "lexical", False) else checked(features, len(texts), extractor.distance)
+
+
+def described_item(extractor: Extractor, side: str, image: np.ndarray | None, text: str) -> np.ndarray:
+    """(1, ...) features of one item. side: what is read of it; the other one may be None, or ""."""
+    told = None if side == IMAGE else described_texts(extractor, [text])
+    if side == TEXT or image is None:
+        if told is None:
+            raise ValueError("no picture is given")
+        return told
+    seen = checked(extractor.transform([image]), 1, extractor.distance)
+    return seen if told is None else both(seen, told)
+
+
+def both(seen: np.ndarray, told: np.ndarray) -> np.ndarray:
+    """One vector of an item, from those of its picture and its text in one space: their sum, each of length 1.
+
+    An item that lacks one of the two has the vector of the other.
+    """
+    total: np.ndarray = unit_rows(unit_rows(seen.astype(np.float32)) + unit_rows(told.astype(np.float32)))
+    return total
+
+
+def _through_cache(
+    digests: Sequence[str],
+    compute: Callable[[Sequence[int]], Iterable[tuple[Sequence[int], np.ndarray]]],
+    cache: FeatureCache,
+    key: str,
+    progress: Callable[[int, int], None],
+) -> Extracted:
+    """digests: what identifies each row. compute: (rows that the cache lacks) -> (rows, features) in any order."""
     first_row = {digest: row for row, digest in reversed(list(enumerate(digests)))}
     known = cache.get(key, first_row)
     from_cache = len(known)
@@ -65,7 +152,7 @@ def extract(
     unstored: dict[str, np.ndarray] = {}
     progress(len(first_row) - len(missing), len(first_row))
     try:
-        for rows, features in chunks(extractor, split.images, missing, threads):
+        for rows, features in compute(missing):
             unstored |= {digests[row]: vector for row, vector in zip(rows, features, strict=True)}
             if len(unstored) >= _STORE_EVERY:
                 cache.put(key, unstored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from retrieval_bench.experiment.extraction import Extracted, Watched, extract
 from retrieval_bench.experiment.multi_gpu import Team
 from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.methods.fusion import LEARN_FROM
+from retrieval_bench.methods.modalities import IMAGE, modalities_of
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Part, Pipeline
 from retrieval_bench.plugins.loading import owners
@@ -30,6 +32,8 @@ FEATURE_ROOMS = ("classifiers", "extractors", "images", "linalg", "stored", "tra
 """Folders whose code a feature passes through: a change of any file in them, however deep, is another feature."""
 FEATURE_FILES = ("system/device.py",)
 """Files elsewhere of which the same holds: the device says how a GPU rounds."""
+GALLERY_SIDE = ("gallery", "train")
+"""The splits whose items are what the gallery is; all others are what queries are."""
 _HOME = Path(retrieval_bench.__file__).parent
 
 
@@ -95,16 +99,21 @@ def part_features(
     try:
         fitted, fit_s = fit_part(part, recipe, train, cache, name, progress)
         learned_from = train.content if fitted != "nothing to learn" else None
-        key = features_key(recipe, learned_from)
+        key = features_key(recipe, None if learned_from is None else read_content(part.spec, train))
         devices = gpus(setup.device) if part.spec.entry.family == "deep" else []
         team = Team(str(part.spec), setup, devices) if len(devices) > 1 else None
 
         def extracted(split: Split, what: str) -> Extracted:
             shown = "queries" if what == "query" else what
+            side = part.side(pipeline.sides.gallery if what in GALLERY_SIDE else pipeline.sides.query)
 
             for other, done in splits.items():
-                if hasattr(part.extractor, "describe_split"):
-                    break  # images of the same bytes may have other ids
+                if (
+                    hasattr(part.extractor, "describe_split")
+                    or side != IMAGE
+                    or (other in GALLERY_SIDE) != (what in GALLERY_SIDE)
+                ):
+                    break  # images of the same bytes may have other ids, or other texts
                 if wanted[other].content == split.content:
                     return Extracted(done.features, 0, 0)
 
@@ -120,6 +129,7 @@ def part_features(
                 progress=show,
                 chunks=team,
                 what=what,
+                side=side,
             )
 
         splits: dict[str, Extracted] = {}
@@ -195,7 +205,7 @@ def fit_part(
     refuse_empty(train, part.name)
     if all(hasattr(extractor, attribute) for attribute in learned):
         return "from cache", None  # learned a moment ago, for another split
-    recipe = dict(recipe) | {"kind": "fit", "learned_from": train.content}
+    recipe = dict(recipe) | {"kind": "fit", "learned_from": read_content(part.spec, train)}
     key = recipe_key(recipe)
     stored = cache.get_fit(key, recipe)
     if stored is not None and set(stored) == set(learned):
@@ -210,6 +220,16 @@ def fit_part(
         extractor.fit(replace(train, images=watched))
     cache.put_fit(key, recipe, {attribute: np.asarray(getattr(extractor, attribute)) for attribute in learned})
     return "learned", fitting.seconds
+
+
+def read_content(spec: Spec, train: Split) -> str:
+    """What an extractor can learn from: `Split.content`, and the texts where it reads these."""
+    if "text" not in modalities_of(spec) or train.texts is None:
+        return train.content
+    digest = hashlib.sha256(train.content.encode())
+    for text in train.texts:
+        digest.update(text.encode(errors="surrogatepass") + b"\0")
+    return digest.hexdigest()
 
 
 def refuse_empty(train: Split, name: str) -> None:

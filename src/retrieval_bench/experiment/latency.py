@@ -5,14 +5,14 @@ Nothing comes from a cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Ranking, Rows, Setup, Split
 from retrieval_bench.experiment.concurrency import concurrent
-from retrieval_bench.experiment.extraction import checked, extract
+from retrieval_bench.experiment.extraction import described_item, extract
 from retrieval_bench.experiment.quality import QualityResult
 from retrieval_bench.images.decoded_cache import fresh
 from retrieval_bench.methods.pipeline import Pipeline
@@ -59,14 +59,16 @@ def measure(
         if pipeline.by_id:
             return times | _of_the_search(pipeline, found, sample, k, exclude, setup, progress)
 
-        def decode(item: int) -> tuple[int, np.ndarray]:
+        def decode(item: int) -> tuple[int, np.ndarray | None]:
             row = int(sample[item])
-            return row, query.images[row]
+            return row, query.images[row] if pipeline.looks else None
 
-        def describe(decoded: tuple[int, np.ndarray]) -> tuple[int, Rows]:
+        def describe(decoded: tuple[int, np.ndarray | None]) -> tuple[int, Rows]:
             row, image = decoded
+            text = "" if query.texts is None else query.texts[row]
+            side = pipeline.sides.query
             return row, pipeline.rows(
-                [checked(part.extractor.transform([image]), 1, part.extractor.distance) for part in pipeline.parts]
+                [described_item(part.extractor, part.side(side), image, text) for part in pipeline.parts]
             )
 
         def find(described: tuple[int, Rows]) -> Ranking:
@@ -74,7 +76,9 @@ def measure(
             return found.searcher(features, k, None if exclude is None else exclude[row : row + 1])
 
         _refuse_stale(pipeline, found, [describe(decode(item))[::-1] for item in range(min(n, FRESH_QUERIES))])
-        phases = (("decode", decode), ("extract", describe), ("search", find))
+        phases: list[tuple[str, Callable]] = [("decode", decode), ("extract", describe), ("search", find)]
+        if not pipeline.looks:  # nothing is decoded
+            phases[:2] = [("extract", lambda item: describe(decode(item)))]
         times |= latencies(
             phases,
             n,
@@ -103,8 +107,9 @@ def measure(
                 cache=FeatureCache(None),
                 key="",
                 progress=lambda done, total: progress(f"{name}: throughput", done, total),
+                side=part.side(pipeline.sides.query),
             )
-    times["extract_throughput"] = Time(n / extracting.seconds, "images/s", n)
+    times["extract_throughput"] = Time(n / extracting.seconds, "images/s" if pipeline.looks else "texts/s", n)
     return times
 
 
@@ -147,6 +152,8 @@ def _refuse_stale(pipeline: Pipeline, found: QualityResult, described: list[tupl
             else [(array, kept.arrays[name]) for name, array in features.arrays.items()]  # type: ignore[union-attr]
         )
         for fresh_one, stored in pairs:
+            if fresh_one.dtype == object:
+                continue  # words, which no cache keeps
             scale = float(np.abs(fresh_one).max(initial=0))
             room = 0.0 if fresh_one.dtype == np.uint8 else 0.01 * scale
             if not np.allclose(fresh_one, stored, rtol=0, atol=room):

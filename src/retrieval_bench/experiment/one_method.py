@@ -106,6 +106,8 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             else {"end_to_end_p50": TimeFigure(value=pipeline.stated_ms, unit="ms")},
             notices=(*notices, *_not_done(pipeline, plan)),
             inconsistent=found.inconsistent,
+            query=pipeline.sides.query,
+            gallery=pipeline.sides.gallery,
         )
         return MethodResult(
             row,
@@ -122,7 +124,9 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
         sentence = f"{type(error).__name__}: {error}"
         failure = Failure(kind=type(error).__name__, sentence=sentence, traceback=traceback.format_exc())
     log.error("%s failed: %s", name, failure.sentence)
-    return MethodResult(Row(method=name, family=method.family, status="failed", params=method.resolved, error=failure))
+    asked = method.sides._asdict()
+    row = Row(method=name, family=method.family, status="failed", params=method.resolved, error=failure, **asked)
+    return MethodResult(row)
 
 
 def _not_done(pipeline: Pipeline, plan: Plan) -> list[str]:

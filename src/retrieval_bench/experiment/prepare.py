@@ -10,6 +10,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Dataset, Setup, Split
 from retrieval_bench.datasets.splits import limit as limited
+from retrieval_bench.datasets.splits import some
 from retrieval_bench.evaluation.metrics import DEFAULT_K
 from retrieval_bench.evaluation.open_set import NO_LABEL
 from retrieval_bench.evaluation.relevance import Categories, count_partly, count_relevant
@@ -124,8 +125,18 @@ class Trial(RetrievalTask):
 def load(plan: Plan) -> Dataset:
     """The dataset as it is on disk, limited to `plan.limit` images a split; with texts where a method reads them."""
     dataset: Dataset = plan.dataset.build(plan.root)
-    if not any("text" in method.reads for method in plan.methods):
-        dataset = dataset.without_texts()
+    if not any("text" in method.sides.read for method in plan.methods):
+        return _limited(dataset.without_texts(), plan)
+    if dataset.gallery.texts is None or dataset.query.texts is None:
+        reader = next(str(method) for method in plan.methods if "text" in method.sides.read)
+        raise BenchError(
+            f"method {reader!r} reads texts and dataset {dataset.name} has none; products and grocery have them, and a "
+            "manifest in its columns title, text and description"
+        )
+    return _limited(dataset, plan)
+
+
+def _limited(dataset: Dataset, plan: Plan) -> Dataset:
     return limited(dataset, plan.limit) if plan.limit is not None else dataset
 
 
@@ -146,6 +157,7 @@ def prepare(plan: Plan, progress: Progress = silent, store: PixelStore | None = 
     refuse_too_many(skipped, total, plan.max_bad)
     fingerprint = dataset.fingerprint
     dataset = relevant_by(dataset, plan.relevance)
+    dataset = dataset.with_splits({}, _of_texts(dataset))
 
     exclude = _own_rows(dataset) if dataset.leave_one_out else None
     n_relevant = count_relevant(dataset.query.label_sets, dataset.gallery.label_sets, exclude)
@@ -192,6 +204,32 @@ def prepare(plan: Plan, progress: Progress = silent, store: PixelStore | None = 
         skipped,
         left_out,
     )
+
+
+def _of_texts(dataset: Dataset) -> list[str]:
+    """What to know of the texts, where methods read them: who lacks one, and which queries give the answer away."""
+    gallery, query = dataset.gallery, dataset.query
+    if gallery.texts is None or query.texts is None:
+        return []
+    notices = []
+    lacking = {name: sum(not text.strip() for text in split.texts or ()) for name, split in dataset.splits.items()}
+    if any(lacking.values()):
+        counts = ", ".join(f"{n} of {len(dataset.splits[name])} in {name}" for name, n in lacking.items() if n)
+        notices.append(f"without a text: {counts}; where texts are joined with pictures, their pictures decide alone")
+    told: dict[str, set[int]] = {}
+    for text, label in zip(gallery.texts, gallery.labels.tolist(), strict=True):
+        told.setdefault(text, set()).add(label)
+    same = [
+        item
+        for item, text, label in zip(query.ids, query.texts, query.labels.tolist(), strict=True)
+        if text.strip() and label in told.get(text, ())
+    ]
+    if same:
+        notices.append(
+            f"{len(same)} of {len(query)} queries have, word for word, the text of a gallery item of their label, so "
+            f"that comparing texts with texts asks nothing of them: {some(same)}"
+        )
+    return notices
 
 
 def _set_aside(dataset: Dataset, rows: np.ndarray, exclude: np.ndarray | None) -> Unanswerable:

@@ -144,7 +144,8 @@ def quality(
 
 def _inconsistent(pipeline: Pipeline, extracted: list[PartFeatures], gallery: Split, setup: Setup) -> str:
     for part, done in zip(pipeline.parts, extracted, strict=True):
-        sentence = inconsistency(part, gallery.images, done.splits["gallery"].features, setup)
+        side = part.side(pipeline.sides.gallery)
+        sentence = inconsistency(part, gallery, done.splits["gallery"].features, setup, side)
         if sentence:
             return sentence if pipeline.method.plain else f"of {part.name}, {sentence}"
     return ""
@@ -220,7 +221,7 @@ def _features(
         distance=pipeline.distance,
         dim=sum(array.shape[1] * (8 if array.dtype == np.uint8 and (bits or not one) else 1) for array in arrays),
         dtype=" + ".join(dict.fromkeys("bit" if array.dtype == np.uint8 else str(array.dtype) for array in arrays)),
-        bytes_per_image=sum(int(array[0].nbytes) for array in arrays),
+        bytes_per_image=sum(_bytes_of_an_item(array) for array in arrays),
         index_bytes=int(searcher.bytes),
         zero_rows=0 if pipeline.distance == "hamming" else _zero_rows(gallery) + _zero_rows(queries),
         computed=sum(part.computed for part in extracted),
@@ -246,7 +247,7 @@ def _parts(pipeline: Pipeline, extracted: list[PartFeatures]) -> tuple[PartFacts
             PartFacts(
                 name=part.name,
                 weight=weights.get(part.name),
-                bytes_per_image=int(both[0][0].nbytes),
+                bytes_per_image=_bytes_of_an_item(both[0]),
                 zero_rows=sum(_zero_rows(features) for features in both),
                 fit=done.fitted,
                 weights=getattr(part.extractor, "weights", None),
@@ -255,10 +256,19 @@ def _parts(pipeline: Pipeline, extracted: list[PartFeatures]) -> tuple[PartFacts
     return tuple(facts)
 
 
+def _bytes_of_an_item(features: np.ndarray) -> int:
+    """Of words, the mean over the items: each has as many as it has."""
+    if features.dtype != object:
+        return int(features[0].nbytes)
+    return round(
+        sum(len(word.encode(errors="surrogatepass")) for (words,) in features for word in words) / len(features)
+    )
+
+
 def _zero_rows(rows: Rows) -> int:
     """Rows in which there is nothing, in none of the arrays."""
     arrays = [rows] if isinstance(rows, np.ndarray) else list(rows.arrays.values())
     seen = np.zeros(len(rows), bool)
     for array in arrays:
-        seen |= array.any(axis=1)
+        seen |= array.astype(bool).any(axis=1)
     return int((~seen).sum())

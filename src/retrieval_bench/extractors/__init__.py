@@ -1,4 +1,4 @@
-"""Extractors, from images to vectors or codes: a folder a family, found through the EXTRACTORS registry.
+"""Extractors, from images and texts to vectors or codes: a folder a family, found through the EXTRACTORS registry.
 
 Importing this package registers them all. What joins several of them into one method belongs in `methods`.
 """
@@ -12,6 +12,7 @@ from retrieval_bench.extractors import (
     histograms,
     local,
     rankings,
+    text,
 )
 
-__all__ = ["controls", "deep", "embedding_service", "embeddings", "hashes", "histograms", "local", "rankings"]
+__all__ = ["controls", "deep", "embedding_service", "embeddings", "hashes", "histograms", "local", "rankings", "text"]

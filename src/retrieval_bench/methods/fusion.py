@@ -14,6 +14,8 @@ from retrieval_bench.evaluation.metrics import map_at_r
 from retrieval_bench.evaluation.relevance import count_relevant
 from retrieval_bench.linalg.pca import principal_axes, projected
 from retrieval_bench.linalg.rows import signs, unit_rows
+from retrieval_bench.methods.summed import SummedSearcher, nothing_in
+from retrieval_bench.methods.summed import similarities as ranked
 from retrieval_bench.registry import JOINS, Range, at_least_one
 
 VECTOR = "vector"
@@ -37,11 +39,17 @@ less than one vote: they only put in order what has equally many."""
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A method that is joined with others. features: (n, d) float32, or (n, bytes) uint8 for hamming."""
+    """A method that is joined with others. features: (n, d) float32, or (n, bytes) uint8 for hamming.
+
+    may_lack: an item may lack what the method reads, a text; its row is then all zeros, and joins let the other members
+    decide of it. search: (features) -> its own searcher, of a method without vectors.
+    """
 
     name: str
     distance: Distance
     features: np.ndarray
+    may_lack: bool = False
+    search: Callable[[np.ndarray], Searcher] | None = None
 
 
 class Join(Protocol):
@@ -102,7 +110,11 @@ class Scores:
     product is that sum, so that the search stays exact and one.
 
     The weights are the ones with which training images find their label best among other training images (see `tuned`).
-    Each similarity counts in units of its deviation over pairs of training images.
+    Each similarity counts in units of its deviation over pairs of training images. Where a member has no vectors, the
+    sum is taken of the rankings of the whole gallery (`summed`).
+
+    Vectors of a member that items may lack have their mean over train taken off, and those that are lacking are zeros:
+    to each other item these are as similar as a pair is in the mean.
     """
 
     distance: Distance = "inner_product"
@@ -110,13 +122,23 @@ class Scores:
     comparable: bool = True
     weights: dict[str, float] = field(default_factory=dict)
     scales_: dict[str, float] = field(default_factory=dict)
+    means_: dict[str, np.ndarray] = field(default_factory=dict)
+    one_vector_: bool = True
+    may_lack_: list[str] = field(default_factory=list)
 
     def fit(self, members: Sequence[Member], labels: np.ndarray) -> Self:
         queries = np.unique(np.linspace(0, len(labels) - 1, TUNE_QUERIES).astype(np.int64))
+        self.one_vector_ = all(member.search is None for member in members)
         similarities = []
         for member in members:
-            rows = as_vectors(member)
-            similarity = rows[queries] @ rows.T
+            if member.search is not None:
+                similarity = ranked(member.search(member.features), member.features[queries], len(labels))
+            else:
+                rows = as_vectors(member)
+                if member.may_lack and self.one_vector_:
+                    self.means_[member.name] = mean_of_seen(rows)
+                    rows = centred(rows, self.means_[member.name])
+                similarity = rows[queries] @ rows.T
             similarity[np.arange(len(queries)), queries] = np.nan
             deviation = float(np.nanstd(similarity)) if len(rows) > 1 else 0.0
             self.scales_[member.name] = deviation if deviation > 1e-9 else 1.0
@@ -127,22 +149,46 @@ class Scores:
 
     def learned_arrays(self) -> dict[str, np.ndarray]:
         scales = [self.scales_[name] for name in self.weights]
-        return {"weights": np.array(list(self.weights.values())), "scales": np.array(scales)}
+        means = {f"mean of {name}": mean for name, mean in self.means_.items()}
+        return {"weights": np.array(list(self.weights.values())), "scales": np.array(scales), **means}
 
     def restore(self, members: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
         self.weights = dict(zip(members, arrays["weights"].tolist(), strict=True))
         self.scales_ = dict(zip(members, arrays["scales"].tolist(), strict=True))
+        self.means_ = {name: arrays[f"mean of {name}"] for name in members if f"mean of {name}" in arrays}
 
     def combine(self, members: Sequence[Member]) -> dict[str, np.ndarray]:
-        scaled = [
-            as_vectors(member) * np.float32(np.sqrt(self.weights[member.name] / self.scales_[member.name]))
-            for member in members
-            if self.weights[member.name] > 0
-        ]
+        self.may_lack_ = [member.name for member in members if member.may_lack]
+        if not self.one_vector_:
+            return {member.name: member.features for member in members}
+        scaled = []
+        for member in members:
+            if self.weights[member.name] > 0:
+                rows = as_vectors(member)
+                if member.name in self.means_:
+                    rows = centred(rows, self.means_[member.name])
+                scaled.append(rows * np.float32(np.sqrt(self.weights[member.name] / self.scales_[member.name])))
         return {VECTOR: np.ascontiguousarray(np.concatenate(scaled, axis=1), np.float32)}
 
     def searcher(self, gallery: Bundle, build: Callable[[str, np.ndarray], Searcher]) -> Searcher:
-        return build(VECTOR, gallery.arrays[VECTOR])
+        if self.one_vector_:
+            return build(VECTOR, gallery.arrays[VECTOR])
+        searchers = {name: build(name, features) for name, features in gallery.arrays.items()}
+        factors = {name: self.weights[name] / self.scales_[name] for name in searchers}
+        lacking = {name: nothing_in(gallery.arrays[name]) for name in self.may_lack_}
+        return SummedSearcher(searchers, factors, lacking, len(gallery))
+
+
+def mean_of_seen(rows: np.ndarray) -> np.ndarray:
+    """(d,) float32, the mean of the rows that are not all zeros."""
+    seen = rows[rows.any(axis=1)]
+    mean: np.ndarray = seen.mean(axis=0, dtype=np.float64) if len(seen) else np.zeros(rows.shape[1])
+    return mean.astype(np.float32)
+
+
+def centred(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """The rows without the mean; a row of zeros stays one."""
+    return np.where(rows.any(axis=1, keepdims=True), rows - mean, np.float32(0))
 
 
 def tuned(similarities: Sequence[np.ndarray], labels: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -229,7 +275,7 @@ class Concatenation:
         return build(VECTOR, gallery.arrays[VECTOR])
 
     def _rows(self, member: Member) -> np.ndarray:
-        return member.features if member.distance == "euclidean" else as_vectors(member)
+        return _comparable_rows(member)
 
 
 Points = Callable[[np.ndarray], np.ndarray]
@@ -241,7 +287,9 @@ class ByRanks:
     """Each member ranks the gallery; an item earns points for its place in the first `depth` of each ranking.
 
     Items that are in none of these come behind, in the order of the first member. Distances: 1 - points / most points
-    for the former, 1 + place for the latter.
+    for the former, 1 + place for the latter. An item that lacks what a member reads earns with it what it earns in the
+    mean with the others; a query that lacks it is answered by the others; and what shares no word with a query is not
+    found by a member that counts words.
     """
 
     depth: int
@@ -250,35 +298,40 @@ class ByRanks:
     learns: bool = False
     comparable: bool = False  # ranks, which a query has whether or not anything is near
     weights: dict[str, float] = field(default_factory=dict)
+    may_lack_: list[str] = field(default_factory=list)
 
     def fit(self, members: Sequence[Member], labels: np.ndarray) -> Self:
         return self
 
     def combine(self, members: Sequence[Member]) -> dict[str, np.ndarray]:
+        self.may_lack_ = [member.name for member in members if member.may_lack]
         return {member.name: member.features for member in members}
 
     def searcher(self, gallery: Bundle, build: Callable[[str, np.ndarray], Searcher]) -> Searcher:
         searchers = {name: build(name, features) for name, features in gallery.arrays.items()}
-        return RankSearcher(searchers, len(gallery), min(self.depth, len(gallery)), self.points)
+        lacking = {name: nothing_in(gallery.arrays[name]) for name in self.may_lack_}
+        return RankSearcher(searchers, len(gallery), min(self.depth, len(gallery)), self.points, lacking)
 
 
 @dataclass(eq=False)
 class RankSearcher:
-    """searchers: by the name under which a query holds the features of that member. n: gallery rows."""
+    """searchers: by the name under which a query holds the features of that member. n: gallery rows. lacking: of a
+    member, the gallery rows that lack what it reads, (n,) bool."""
 
     searchers: Mapping[str, Searcher]
     n: int
     depth: int
     points: Points
+    lacking: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
         return sum(searcher.bytes for searcher in self.searchers.values())
 
     def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Ranking:
-        lists = [
-            searcher(queries.arrays[name], self.depth, exclude).indices for name, searcher in self.searchers.items()
-        ]
+        lists = [self._found(name, queries.arrays[name], exclude) for name in self.searchers]
+        mute = {name: nothing_in(queries.arrays[name]) for name in self.lacking}
+        shares: dict[tuple[str, ...], np.ndarray | None] = {}
         first = next(iter(self.searchers))
         behind = None
         earned = self.points(np.arange(self.depth))
@@ -289,7 +342,11 @@ class RankSearcher:
             found = np.concatenate([ranked[row] for ranked in lists])
             points = np.tile(earned, len(lists))[found >= 0]
             items, which = np.unique(found[found >= 0], return_inverse=True)
-            total = np.bincount(which, points, minlength=len(items))
+            told = tuple(name for name in self.lacking if not mute[name][row])
+            if told not in shares:
+                shares[told] = self._shares(told)
+            share = shares[told]
+            total = np.bincount(which, points, minlength=len(items)) * (1.0 if share is None else share[items])
             order = np.lexsort((items, -total))[:k]
             indices[row, : len(order)] = items[order]
             distances[row, : len(order)] = 1 - total[order] / most
@@ -301,6 +358,30 @@ class RankSearcher:
                 indices[row, place] = rest
                 distances[row, place] = 1 + np.arange(place.start, place.stop)
         return Ranking(indices, distances)
+
+    def _found(self, name: str, queries: np.ndarray, exclude: np.ndarray | None) -> np.ndarray:
+        """(q, depth) gallery rows that a member finds; -1 for what it knows nothing of."""
+        searcher = self.searchers[name]
+        ranking = searcher(queries, self.depth, exclude)
+        found, lacking = ranking.indices.copy(), self.lacking.get(name)
+        nothing_shared = getattr(searcher, "nothing", None)
+        if nothing_shared is not None:
+            found[ranking.distances >= nothing_shared] = -1
+        if lacking is not None:
+            found[lacking[found]] = -1
+            found[nothing_in(queries)] = -1
+        return found
+
+    def _shares(self, told: Sequence[str]) -> np.ndarray | None:
+        """(n,) what the points of each gallery row count, as fewer members see it than answer; None: all see all.
+
+        told: of the members that items may lack, those that know something of the query.
+        """
+        blind = np.sum([self.lacking[name] for name in told], axis=0)
+        if not np.any(blind):
+            return None
+        answer = len(self.searchers) - len(self.lacking) + len(told)
+        return np.asarray(answer / np.maximum(answer - blind, 1))
 
 
 @JOINS("scores", about="weighted sum of similarities, weights tuned on train")
@@ -319,6 +400,64 @@ def concat(*, dims: Annotated[int, Range(1)] = 512, level: Annotated[float, Rang
     if dims < 1 or not 0 <= level <= 1:
         raise BenchError(f"concat: dims={dims}, level={level}: dims must be at least 1 and level between 0 and 1")
     return Concatenation(dims, level)
+
+
+@dataclass(eq=False)
+class Early:
+    """One vector of all members, each centred and at length 1, whitened together on train and cut to `dims`.
+
+    The part of a member that an item lacks is zeros, which is the mean of train.
+    """
+
+    dims: int
+    level: float
+    distance: Distance = "cosine"
+    learns: bool = True
+    comparable: bool = True
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def fit(self, members: Sequence[Member], labels: np.ndarray) -> Self:
+        self.means_ = {member.name: mean_of_seen(_comparable_rows(member)) for member in members}
+        self.mean_, self.axes_ = principal_axes(self._joined(members), self.dims, self.level)
+        self.weights = {member.name: 1 / len(members) for member in members}
+        return self
+
+    def learned_arrays(self) -> dict[str, np.ndarray]:
+        means = {f"mean {place}": mean for place, mean in enumerate(self.means_.values())}
+        return {"mean": self.mean_, "axes": self.axes_, **means}
+
+    def restore(self, members: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
+        self.means_ = {name: arrays[f"mean {place}"] for place, name in enumerate(members)}
+        self.mean_, self.axes_ = arrays["mean"], arrays["axes"]
+        self.weights = {name: 1 / len(members) for name in members}
+
+    def combine(self, members: Sequence[Member]) -> dict[str, np.ndarray]:
+        whitened = unit_rows(projected(self._joined(members), self.mean_, self.axes_))
+        return {VECTOR: np.ascontiguousarray(whitened, np.float32)}
+
+    def searcher(self, gallery: Bundle, build: Callable[[str, np.ndarray], Searcher]) -> Searcher:
+        return build(VECTOR, gallery.arrays[VECTOR])
+
+    def _joined(self, members: Sequence[Member]) -> np.ndarray:
+        parts = [unit_rows(centred(_comparable_rows(member), self.means_[member.name])) for member in members]
+        return np.concatenate(parts, axis=1)
+
+
+def _comparable_rows(member: Member) -> np.ndarray:
+    return member.features if member.distance == "euclidean" else as_vectors(member)
+
+
+@JOINS("early", about="all vectors as one, whitened together on train")
+def early(*, dims: Annotated[int, Range(1)] = 512, level: Annotated[float, Range(0, 1)] = 1.0) -> Join:
+    """One vector of all, whitened as a whole.
+
+    Args:
+        dims: components that are kept, at most
+        level: how far they are whitened, 0 (not at all) to 1 (fully)
+    """
+    if dims < 1 or not 0 <= level <= 1:
+        raise BenchError(f"early: dims={dims}, level={level}: dims must be at least 1 and level between 0 and 1")
+    return Early(dims, level)
 
 
 @JOINS("rrf", about="reciprocal-rank fusion: 1 / (60 + rank) in the ranking of each")

@@ -1,16 +1,19 @@
 """What the command line calls a method: `sift`, `sift@trim`, `sift+color+rrf`, `sift:words=128+verify=100+qe=10`.
 
 Extractors come first, each with what cleans its pictures; two and more of them are joined. Then, where it is not the
-default, how they are joined; then what re-ranks the result, in the order in which it is done.
+default, how they are joined; then what re-ranks the result, in the order in which it is done. At the end may stand what
+is compared with what, as in `minilm+color[text-to-image+text]`: see `modalities`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from retrieval_bench.core import BenchError
+from retrieval_bench.core import BenchError, Sides
+from retrieval_bench.methods.modalities import natural_sides, refuse_wrong_sides, split_suffix
 from retrieval_bench.registry import CLEANINGS, EXTRACTORS, JOINS, STEPS, Entry, Spec, parse, unknown_name
 
 DEFAULT_JOIN = "scores"
@@ -60,14 +63,28 @@ class CleanedSpec(Spec):
 
 @dataclass(frozen=True)
 class Method:
-    """members: at least one extractor. join: None where one stands alone, or where the default is meant."""
+    """members: at least one extractor. join: None where one stands alone, or where the default is meant.
+
+    said: what queries and gallery are, where that is said; None: what the extractors read.
+    """
 
     members: tuple[Spec, ...]
     join: Spec | None = None
     steps: tuple[Spec, ...] = ()
+    said: Sides | None = None
 
     def __str__(self) -> str:
-        return "+".join(map(str, self._specs))
+        return "+".join(map(str, self._specs)) + self.sides_mark
+
+    @property
+    def sides(self) -> Sides:
+        """What queries bring and what the gallery is described by."""
+        return self.said or natural_sides(self.members)
+
+    @property
+    def sides_mark(self) -> str:
+        """`[text-to-image]` where that is not what its extractors read by themselves; else nothing."""
+        return "" if self.sides == natural_sides(self.members) else f"[{self.sides}]"
 
     @property
     def _specs(self) -> tuple[Spec, ...]:
@@ -83,11 +100,6 @@ class Method:
     def plain(self) -> bool:
         """One extractor and nothing more."""
         return len(self._specs) == 1
-
-    @property
-    def reads(self) -> frozenset[str]:
-        """Which of MODALITIES the extractors know how to read."""
-        return frozenset(one for member in self.members for one in member.entry.facts.get("modalities", ("image",)))
 
     @property
     def family(self) -> str:
@@ -114,6 +126,7 @@ class Method:
 
 def parse_method(text: str) -> Method:
     """Read one method. BenchError says which part of it is wrong, and why."""
+    text, said = split_suffix(text)
     members: list[Spec] = []
     join: Spec | None = None
     steps: list[Spec] = []
@@ -145,7 +158,39 @@ def parse_method(text: str) -> Method:
         raise BenchError(f"method {text!r}: {min(twice)} is in it twice; name each once")
     if join is not None and len(members) == 1:
         raise BenchError(f"method {text!r}: {join.entry.name} joins several methods and here is one; add another")
-    return Method(tuple(members), join, tuple(steps))
+    if said is not None:
+        refuse_wrong_sides(text, members, said)
+    return Method(tuple(members), join, tuple(steps), said)
+
+
+def with_sides(
+    methods: Sequence[Method], queries: Sequence[str] | None, galleries: Sequence[str] | None
+) -> tuple[Method, ...]:
+    """Each method with every pair of sides that it can be asked with.
+
+    Args:
+        methods: those that say themselves what is compared stay as they are.
+        queries: what queries bring, of modalities.CHOICES. None: what the extractors of each method read.
+        galleries: the same of the gallery.
+
+    Raises:
+        BenchError: A method can be asked with none of them.
+    """
+    found: list[Method] = []
+    for method in methods:
+        natural, problem, fits = natural_sides(method.members), None, 0
+        pairs = [Sides(q, g) for q in queries or (natural.query,) for g in galleries or (natural.gallery,)]
+        for pair in [method.said] if method.said else pairs:
+            try:
+                refuse_wrong_sides(str(method), method.members, pair)
+            except BenchError as error:
+                problem = error
+                continue
+            found.append(replace(method, said=pair))
+            fits += 1
+        if problem is not None and not fits:
+            raise problem
+    return tuple(found)
 
 
 def _parts(text: str) -> list[str]:

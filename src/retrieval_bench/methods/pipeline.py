@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 import retrieval_bench.methods.reranking  # noqa: F401 - registers the steps
-from retrieval_bench.core import BenchError, Bundle, Dataset, Distance, Extractor, Rows, Searcher, Setup
+from retrieval_bench.core import BenchError, Bundle, Dataset, Distance, Extractor, Rows, Searcher, Setup, Sides
 from retrieval_bench.methods.fusion import VECTOR, Join, Member
+from retrieval_bench.methods.modalities import IMAGE, TEXT, modalities_of, side_of
 from retrieval_bench.methods.parse import DEFAULT_JOIN, Method
 from retrieval_bench.methods.reranking.step import Step
 from retrieval_bench.registry import JOINS, Spec, backend_on, of_this_package
@@ -31,6 +32,10 @@ class Part:
         """The part's name with its mark: "resnet50[untrained]"."""
         mark = getattr(self.extractor, "mark", "")
         return f"{self.spec}[{mark}]" if mark else str(self.spec)
+
+    def side(self, side: str) -> str:
+        """What this part reads of an item that has `side`, one of modalities.CHOICES."""
+        return side_of(self.spec, side)
 
 
 class Pipeline:
@@ -61,7 +66,17 @@ class Pipeline:
     @property
     def name(self) -> str:
         others = [*([] if self.method.join is None else [self.method.join]), *self.method.steps]
-        return "+".join([*(part.name for part in self.members), *map(str, others)])
+        return "+".join([*(part.name for part in self.members), *map(str, others)]) + self.method.sides_mark
+
+    @property
+    def sides(self) -> Sides:
+        """What queries bring and what the gallery is described by."""
+        return self.method.sides
+
+    @property
+    def looks(self) -> bool:
+        """A picture of the query is looked at."""
+        return any(IMAGE in part.side(self.sides.query).split("+") for part in self.parts)
 
     @property
     def parts(self) -> list[Part]:
@@ -74,9 +89,15 @@ class Pipeline:
     @property
     def compared(self) -> dict[str, Distance]:
         """The arrays of `rows` that are compared, each with its distance."""
-        if self.join is None or self.join.learns:
+        if self.one_vector:
             return {VECTOR: self.distance}
         return {part.name: part.extractor.distance for part in self.members}
+
+    @property
+    def one_vector(self) -> bool:
+        """An item is one vector, or one code, whatever it was made from."""
+        plain = all(not hasattr(part.extractor, "searcher") for part in self.members)
+        return self.join is None or (self.join.learns and plain)
 
     @property
     def serial(self) -> bool:
@@ -146,7 +167,7 @@ class Pipeline:
         """Why no classifier can learn from this method: there is not one vector an image; else None."""
         if self.sees_labels:
             return f"{self.name} sees the labels: a classifier would only read them off"
-        if self.join is not None and not self.join.learns:
+        if not self.one_vector:
             return f"{self.name} keeps no single vector for a classifier to learn from; join by +concat or +scores"
         if any(hasattr(part.extractor, "searcher") for part in self.members):
             return f"{self.name} is compared in a way of its own; a classifier takes plain vectors or bits"
@@ -198,16 +219,27 @@ class Pipeline:
 
     def _named(self, features: Sequence[np.ndarray]) -> list[Member]:
         return [
-            Member(part.name, part.extractor.distance, array)
+            Member(
+                *(part.name, part.extractor.distance, array),
+                may_lack=TEXT in modalities_of(part.spec),
+                search=getattr(part.extractor, "searcher", None),
+            )
             for part, array in zip(self.members, features, strict=True)
         ]
 
     def _refuse_what_cannot_be_joined(self, part: Part) -> None:
         if hasattr(part.extractor, "transform_split"):
             raise BenchError(f"{self.method}: {part.name} sees the labels and cannot be joined with anything; drop it")
-        if hasattr(part.extractor, "searcher") and self.join_learns:
+        if hasattr(part.extractor, "searcher") and self.join_learns and not hasattr(self.join, "one_vector_"):
             raise BenchError(
-                f"{self.method}: {part.name} is compared in a way of its own, not as a vector; join it by +rrf or +vote"
+                f"{self.method}: {part.name} is compared in a way of its own, not as a vector; join it by +scores, "
+                "+rrf or +vote"
+            )
+        known = self.method.sides
+        if self.join_learns and len(modalities_of(part.spec)) == 2 and known.query != known.gallery:
+            raise BenchError(
+                f"{self.method}: the join learns from train how its members go together, and queries that are "
+                f"{known.query} are not what train would be; join by +rrf or +vote"
             )
 
     def _refuse_what_has_no_mean(self, step: Spec) -> None:

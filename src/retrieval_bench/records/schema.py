@@ -41,6 +41,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Named = Annotated[dict[Text, Any], Field(max_length=MOST_ROWS)]
 Scores = Annotated[dict[Text, float], Field(max_length=MOST_ROWS)]
 Sentences = Annotated[tuple[str, ...], Field(max_length=100_000)]
+Side = Annotated[str, Field(pattern=r"^(image|text|image\+text)$")]
 Severity = Annotated[int, Field(ge=1, le=5)]
 
 
@@ -200,8 +201,9 @@ class Row(Model):
     other_processes: what others took of the usable cores while the row was timed, 0 to 1; None, and not written, where
     the system or an earlier version did not say. open_set: None, and not written, where every query has an answer.
     stated: times that the user says and nobody measured, written where there are any. notices: sentences on the files
-    that the row's vectors are from, likewise. inconsistent: what is wrong where images that are described again have
-    other features, likewise.
+    that the row's vectors are from, likewise. query, gallery: what a query is and what an item of the gallery is, see
+    methods.modalities; not written where both are images. inconsistent: what is wrong where images that are described
+    again have other features, likewise.
     """
 
     method: Text
@@ -222,6 +224,8 @@ class Row(Model):
     stated: Annotated[dict[Text, TimeFigure], Field(max_length=MOST_ROWS)] = {}
     notices: Sentences = ()
     inconsistent: Text = ""
+    query: Side = "image"
+    gallery: Side = "image"
     error: Failure | None = None
 
     @model_serializer(mode="wrap")
@@ -229,9 +233,12 @@ class Row(Model):
         """A record of an earlier version is written again as it was."""
         later = ("other_processes", "open_set")
         kept = {name: value for name, value in serialize(self).items() if name not in later or value is not None}
-        return {
+        kept = {
             name: value for name, value in kept.items() if name not in ("stated", "notices", "inconsistent") or value
         }
+        if (kept["query"], kept["gallery"]) == ("image", "image"):
+            del kept["query"], kept["gallery"]
+        return kept
 
 
 class Skipped(Model):

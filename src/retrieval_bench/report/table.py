@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from retrieval_bench.core import Sides
 from retrieval_bench.records.schema import OpenSet, Record, Row
 from retrieval_bench.records.scores import MARK, is_marked
 from retrieval_bench.records.switch import TABLE_FILES
@@ -58,6 +59,7 @@ def columns(record: Record, unknown: bool = False) -> list[Column]:
     most = max(record.settings.k)
     nearest = min(record.settings.k)
     shown = [
+        *_compared(record),
         _score("accuracy", "nearest neighbour has the query's label", 0),
         *_certainty(record),
         _score(f"macro_f1@{nearest}", f"F1 of the {nearest}-NN prediction, mean over labels", 2),
@@ -77,6 +79,14 @@ def columns(record: Record, unknown: bool = False) -> list[Column]:
     known = {name for row in record.rows for name in row.scores}
     shown = [column for column in shown if "@" not in column.head or column.head in known]
     return [*shown, *of_unanswerable(record)] if unknown else shown
+
+
+def _compared(record: Record) -> list[Column]:
+    """What is compared with what, where that is not images with images throughout."""
+    if all((row.query, row.gallery) == ("image", "image") for row in record.rows):
+        return []
+    means = "what a query is, and, where that is something else, what an item of the gallery is"
+    return [Column("compares", means, lambda row: str(Sides(row.query, row.gallery)), 1, "")]
 
 
 def of_unanswerable(record: Record) -> list[Column]:
