@@ -12,6 +12,7 @@ from retrieval_bench.extractors import (
     histograms,
     local,
     rankings,
+    text,
 )
 
-__all__ = ["controls", "deep", "embedding_service", "embeddings", "hashes", "histograms", "local", "rankings"]
+__all__ = ["controls", "deep", "embedding_service", "embeddings", "hashes", "histograms", "local", "rankings", "text"]
