@@ -204,6 +204,7 @@ def test_a_file_of_another_content_is_refused_at_first_use(
 def test_a_package_that_is_missing_is_named_before_anything_runs(
     method: str, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    built(method)  # or skipped
     packaged = getattr(OF[method.partition(":")[0]], file)
     there = importlib.util.find_spec
 
