@@ -20,7 +20,11 @@ from tests.support.blocks import blank, scene
 SETUP = Setup(seed=0, weights="random")
 FAMILIES = {"local", "gradient", "texture", "hash", "color", "control", "deep"}
 # What needs to be told which network or file is tested in test_foreign.py, test_exported.py and test_own_network.py.
-OWN = [entry.name for entry in EXTRACTORS.own() if entry.name != "oracle" and "argument" not in entry.facts]
+OWN = [
+    entry.name
+    for entry in EXTRACTORS.own()
+    if entry.name != "oracle" and "argument" not in entry.facts and entry.family != "text"
+]
 NETWORKS = ("efficientnet_lite0", "efficientnet_lite2")  # mobilenet_v3_small goes the same way in a third of the time
 METHODS = [
     pytest.param(name, marks=pytest.mark.slow(reason="a whole network, again and again")) if name in NETWORKS else name

@@ -262,6 +262,9 @@ DISTRIBUTIONS = {
     "timm": {"timm"},
     "open_clip": {"open_clip_torch"},
     "onnxruntime": {"onnxruntime"},
+    "onnx": {"onnx"},
+    "tokenizers": {"tokenizers"},
+    "bm25s": {"bm25s"},
 }
 """Import name -> the distributions that bring it, for all libraries that can change a feature."""
 

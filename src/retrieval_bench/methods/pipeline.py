@@ -230,10 +230,10 @@ class Pipeline:
     def _refuse_what_cannot_be_joined(self, part: Part) -> None:
         if hasattr(part.extractor, "transform_split"):
             raise BenchError(f"{self.method}: {part.name} sees the labels and cannot be joined with anything; drop it")
-        if hasattr(part.extractor, "searcher") and self.join_learns and not hasattr(self.join, "one_vector_"):
+        summed = hasattr(self.join, "one_vector_") and not getattr(part.extractor, "ranks_only", False)
+        if hasattr(part.extractor, "searcher") and self.join_learns and not summed:
             raise BenchError(
-                f"{self.method}: {part.name} is compared in a way of its own, not as a vector; join it by +scores, "
-                "+rrf or +vote"
+                f"{self.method}: {part.name} is compared in a way of its own, not as a vector; join it by +rrf or +vote"
             )
         known = self.method.sides
         if self.join_learns and len(modalities_of(part.spec)) == 2 and known.query != known.gallery:

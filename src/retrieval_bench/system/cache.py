@@ -48,6 +48,9 @@ LIBRARIES = (
     "timm",
     "open_clip_torch",
     "onnxruntime",
+    "onnx",
+    "tokenizers",
+    "bm25s",
 )
 _CHECKSUM_BYTES = 16
 _RECIPE = "made by"
