@@ -128,7 +128,8 @@ def run_command(
         typer.Option(
             metavar="rotate,blur,...|all",
             help="Also evaluate with perturbed queries: rotate, crop, jpeg, blur, noise, brightness, occlude, flip, "
-            "background. The gallery and the fitted methods stay the same.",
+            "background; of texts: typos, drop-words, synonyms, spanish, capitals. The gallery and the fitted methods "
+            "stay the same.",
         ),
     ] = None,
     severity: Annotated[
@@ -216,10 +217,11 @@ def run_command(
         from benchmark.display import Display
         from retrieval_bench.experiment import prepare, runner
         from retrieval_bench.experiment.device_choice import resolve_device
-        from retrieval_bench.images.perturbations import parse_perturbations, parse_severities
-        from retrieval_bench.methods.parse import with_sides
+        from retrieval_bench.images.perturbations import parse_severities
+        from retrieval_bench.methods.parse import read_of, with_sides
         from retrieval_bench.plugins.loading import plugins
         from retrieval_bench.registry import BACKENDS, DATASETS, parse
+        from retrieval_bench.texts.perturbations import parse_perturbations
 
         named = {file.absolute() for file in plugin or ()}  # of which the option has told already
         for one in plugins():
@@ -244,7 +246,7 @@ def run_command(
             max_bad=max_bad,
             decoding=decoding(max_pixels),
             decode=decode.value,
-            perturb=() if perturb is None else parse_perturbations(perturb),
+            perturb=() if perturb is None else parse_perturbations(perturb, read_of(chosen)),
             severities=parse_severities(severity),
             relevance=relevance.value,
             learn_from=learn_from.value,

@@ -467,6 +467,7 @@ STEPS = Registry("re-ranking step", "methods.reranking")
 CLASSIFIERS = Registry("classifier", "classifiers")
 BACKENDS = Registry("backend", "search")
 PERTURBATIONS = Registry("perturbation", "images.perturbations")
+TEXT_PERTURBATIONS = Registry("perturbation of texts", "texts.perturbations")
 ALL = {
     "methods": EXTRACTORS,
     "cleanings": CLEANINGS,
@@ -477,6 +478,7 @@ ALL = {
     "metrics": METRICS,
     "backends": BACKENDS,
     "perturbations": PERTURBATIONS,
+    "text-perturbations": TEXT_PERTURBATIONS,
 }
 """Every registry by what its entries are called together, in the order in which `list` shows them."""
 

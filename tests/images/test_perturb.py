@@ -8,15 +8,15 @@ from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.perturbations import (
     SEVERITIES,
     Perturbed,
-    levels,
-    parse_perturbations,
     parse_severities,
     perturbed,
 )
 from retrieval_bench.registry import PERTURBATIONS
+from retrieval_bench.texts.perturbations import levels, parse_perturbations
 from tests.support.pictures import flat_pictures, pictures
 from tests.support.shop import picture, shop
 
+IMAGES = frozenset(("image",))
 NAMES = ("rotate", "crop", "jpeg", "blur", "noise", "brightness", "occlude", "flip", "background")
 
 
@@ -133,13 +133,13 @@ def test_perturbed_images_have_digests_of_their_own() -> None:
 
 
 def test_mistakes_are_one_sentence() -> None:
-    assert parse_perturbations("all") == NAMES
-    assert parse_perturbations(" blur,rotate,blur") == ("blur", "rotate")
+    assert parse_perturbations("all", IMAGES) == NAMES
+    assert parse_perturbations(" blur,rotate,blur", IMAGES) == ("blur", "rotate")
     assert parse_severities("5,1,3,1") == (1, 3, 5)
     with pytest.raises(BenchError, match="did you mean 'rotate'"):
-        parse_perturbations("rotat")
+        parse_perturbations("rotat", IMAGES)
     with pytest.raises(BenchError, match="names nothing"):
-        parse_perturbations(" , ")
+        parse_perturbations(" , ", IMAGES)
     for text in ("0", "1,6", "", "a"):
         with pytest.raises(BenchError, match="from 1"):
             parse_severities(text)

@@ -31,7 +31,7 @@ FLOORS = (
         "extractors.histograms",
         "extractors.text",
         "stored",
-        "training_loop",
+        *("texts", "training_loop"),
     ),
     ("images", "plugins", "records", "search"),
     ("registry", "system"),

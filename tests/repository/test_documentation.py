@@ -41,6 +41,7 @@ PAGE_OF = {
     "dataset": "datasets.md",
     "metric": "metrics.md",
     "perturbation": "robustness.md",
+    "perturbation of texts": "robustness.md",
     "cleaning": "cleaning.md",
 }
 """Kind of entry -> the page that lists all of its kind."""

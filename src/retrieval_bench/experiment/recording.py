@@ -19,10 +19,11 @@ from retrieval_bench.experiment.prepare import RetrievalTask
 from retrieval_bench.images.screening import SkippedImage
 from retrieval_bench.records.environment import command_line, environment, now
 from retrieval_bench.records.schema import DatasetFacts, ImageCounts, MetricFacts, Record, Row, Settings, Skipped
-from retrieval_bench.registry import PERTURBATIONS, Spec
+from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import library_versions
 from retrieval_bench.system.device import gpu_settings
 from retrieval_bench.system.timing import pinned
+from retrieval_bench.texts.perturbations import entry_of
 
 
 def blank_record(facts: DatasetFacts, settings: Settings, task: RetrievalTask, allocator: str) -> Record:
@@ -38,7 +39,7 @@ def blank_record(facts: DatasetFacts, settings: Settings, task: RetrievalTask, a
         environment=where,
         metrics={name: MetricFacts(**about) for name, about in metrics.describe(task.categories is not None).items()},
         ceilings=ceilings,
-        perturbations={name: PERTURBATIONS[name].about for name in settings.perturb},
+        perturbations={name: entry_of(name).about for name in settings.perturb},
         statistics=statistics(task.dataset.query.labels, settings.seed),
         rows=(),
     )

@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from retrieval_bench.core import Searcher, Setup
+from retrieval_bench.core import Searcher, Setup, Split
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.uncertainty import intervals_of, statistics
+from retrieval_bench.experiment.extraction import texts_of
 from retrieval_bench.experiment.features import part_features
 from retrieval_bench.experiment.prepare import RetrievalTask
-from retrieval_bench.images.perturbations import Perturbed, levels
+from retrieval_bench.images.perturbations import Perturbed
+from retrieval_bench.methods.modalities import IMAGE, TEXT
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.schema import Robustness
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.progress import Progress
 from retrieval_bench.system.timing import pinned
+from retrieval_bench.texts.perturbations import changes_texts, levels, perturbed_text
+
+
+def perturbed_queries(query: Split, name: str, severity: int, seed: int) -> Split:
+    """The queries with their pictures, or their texts, perturbed."""
+    if not changes_texts(name):
+        return replace(query, images=Perturbed(query.images, name, severity, seed))
+    return replace(query, texts=tuple(perturbed_text(name, text, severity, seed) for text in texts_of(query)))
 
 
 def evaluate_perturbed(
@@ -40,11 +50,13 @@ def evaluate_perturbed(
     kept = ("accuracy", "map@r", f"recall@{max(task.k)}")
     how = statistics(data.query.labels, setup.seed)
     measured = []
+    read = pipeline.sides.query.split("+")
     for name in perturbations:
+        if (TEXT if changes_texts(name) else IMAGE) not in read:
+            continue  # its queries have nothing that could change
         for severity in levels(name, severities):
-            images = Perturbed(data.query.images, name, severity, setup.seed)
             what = f"{name} {severity}"
-            asked = {what: replace(data.query, images=images)}
+            asked = {what: perturbed_queries(data.query, name, severity, setup.seed)}
             with pinned(1):
                 described = [
                     part_features(part, pipeline, asked, task.train, setup, task.decoder, cache, progress)

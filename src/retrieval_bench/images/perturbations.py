@@ -19,7 +19,7 @@ from PIL import Image
 from retrieval_bench.core import BenchError, Images
 from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.reading import encode_png
-from retrieval_bench.registry import PERTURBATIONS, unknown
+from retrieval_bench.registry import PERTURBATIONS
 from retrieval_bench.system.cache import code_version
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -48,43 +48,6 @@ def perturbed(name: str, pixels: np.ndarray, severity: int, seed: int = 0) -> np
     content = hashlib.sha256(f"{seed} {name} {pixels.shape} ".encode() + pixels.tobytes()).digest()
     dice = np.random.default_rng(int.from_bytes(content, "big"))
     return np.ascontiguousarray(change(pixels, severity, dice))
-
-
-def levels(name: str, severities: Sequence[int]) -> tuple[int, ...]:
-    """Select the severities that differ: all of them, or only 1 for a perturbation without degrees (a mirror image).
-
-    Args:
-        name: a registered perturbation.
-        severities: the wanted severities, 1 to 5.
-
-    Returns:
-        The severities to run.
-    """
-    return tuple(severities) if PERTURBATIONS[name].facts["graded"] else SEVERITIES[:1]
-
-
-def parse_perturbations(text: str) -> tuple[str, ...]:
-    """Parse the value of `--perturb`.
-
-    Args:
-        text: names with commas, e.g. "rotate,crop", or "all".
-
-    Returns:
-        The names, without repeats.
-
-    Raises:
-        BenchError: There is no name, or one is unknown.
-    """
-    names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
-    if not names:
-        raise BenchError(f"--perturb {text!r} names nothing; write e.g. --perturb rotate,blur or --perturb all")
-    known = [entry.name for entry in PERTURBATIONS]
-    if "all" in names:
-        return tuple(known)
-    for name in names:
-        if name not in known:
-            raise BenchError(unknown("perturbation", name, [*known, "all"]))
-    return tuple(names)
 
 
 def parse_severities(text: str) -> tuple[int, ...]:

@@ -163,6 +163,11 @@ def parse_method(text: str) -> Method:
     return Method(tuple(members), join, tuple(steps), said)
 
 
+def read_of(methods: Sequence[Method]) -> frozenset[str]:
+    """What the queries of these methods are, of MODALITIES."""
+    return frozenset(modality for method in methods for modality in method.sides.query.split("+"))
+
+
 def with_sides(
     methods: Sequence[Method], queries: Sequence[str] | None, galleries: Sequence[str] | None
 ) -> tuple[Method, ...]:

@@ -12,8 +12,8 @@ from retrieval_bench.report.lines import aligned
 from retrieval_bench.system.files import write_whole
 
 MEANS = (
-    "Accuracy with perturbed queries, mean over the severities. kept: mean over all perturbations, as a share of "
-    "the clean accuracy."
+    "Accuracy with perturbed queries, mean over the severities. kept: mean over the perturbations of the row, as a "
+    "share of the clean accuracy."
 )
 INK, GRID = "#222222", "#e4e4e4"
 COLOURS = ("#0b4fa8", "#c4522b", "#2a7f3f", "#8a4fbf", "#b8860b", "#0f8b8d", "#b03060", "#5a5a5a")
@@ -42,9 +42,11 @@ def grid(record: Record) -> list[list[str]]:
     for row in record.rows:
         if row.robustness:
             means = [_mean(row, name) for name in names]
+            known = [mean for mean in means if mean is not None]
             clean = row.scores["accuracy"]
-            kept = f"{sum(means) / len(means) / clean:.0%}" if clean else "n/a"
-            lines.append([row.method, f"{clean:.3f}", *(f"{mean:.3f}" for mean in means), kept])
+            kept = f"{sum(known) / len(known) / clean:.0%}" if clean else "n/a"
+            cells = ("-" if mean is None else f"{mean:.3f}" for mean in means)
+            lines.append([row.method, f"{clean:.3f}", *cells, kept])
     return lines
 
 
@@ -72,6 +74,8 @@ def draw(record: Record, file: Path, metric: str = "accuracy") -> None:
     last = max(one.severity for row in record.rows for one in row.robustness)
     for axis, name in zip(axes, names, strict=False):
         for number, (method, of) in enumerate(data.items()):
+            if name not in of:
+                continue  # it changes what the queries of this method do not have
             xs, ys = zip(*of[name], strict=True)
             style = DASHES[number // len(COLOURS) % len(DASHES)]
             colour = COLOURS[number % len(COLOURS)]
@@ -87,8 +91,12 @@ def draw(record: Record, file: Path, metric: str = "accuracy") -> None:
             spine.set_visible(False)
     for axis in axes[len(names) :]:
         axis.set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+    drawn = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            drawn.setdefault(label, handle)
+    order = [_plain(method) for method in data if _plain(method) in drawn]
+    figure.legend([drawn[label] for label in order], order, loc="outside right upper", frameon=False, fontsize=9)
     title = f"{metric} of perturbed queries, {record.dataset.name}"
     figure.suptitle(_plain(title), x=0.01, ha="left", color=INK, size=12)
     picture = io.BytesIO()
@@ -96,9 +104,10 @@ def draw(record: Record, file: Path, metric: str = "accuracy") -> None:
     write_whole(file, picture.getvalue(), option="--curves")
 
 
-def _mean(row: Row, name: str) -> float:
+def _mean(row: Row, name: str) -> float | None:
+    """None where the perturbation changes what the row's queries do not have."""
     values = [one.scores["accuracy"] for one in row.robustness if one.perturbation == name]
-    return sum(values) / len(values)
+    return sum(values) / len(values) if values else None
 
 
 def _plain(words: str) -> str:
