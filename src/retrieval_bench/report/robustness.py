@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 from pathlib import Path
+from typing import Any
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.records.schema import Record, Row
@@ -91,7 +92,7 @@ def draw(record: Record, file: Path, metric: str = "accuracy") -> None:
             spine.set_visible(False)
     for axis in axes[len(names) :]:
         axis.set_visible(False)
-    drawn = {}
+    drawn: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             drawn.setdefault(label, handle)
