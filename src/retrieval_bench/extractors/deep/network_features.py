@@ -224,7 +224,7 @@ class PicturesAndTexts(NetworkFeatures):
         if self.apart:
             raise BenchError(f"{self.backbone.name} cannot read texts with {self.apart}")
         assert self.backbone.texts is not None
-        rows = np.zeros((len(texts), self.after.width(self.dimensions, {})), self.after.dtype)
+        rows: np.ndarray = np.zeros((len(texts), self.after.width(self.dimensions, {})), self.after.dtype)
         for row, text in enumerate(texts):
             vector = self.backbone.texts(text)
             if vector is not None:
