@@ -315,6 +315,15 @@ def test_a_tokenizer_of_a_hub_is_refused_and_pictures_are_not() -> None:
     assert "text_sha256" not in built("clip:tiny-hub").weights
 
 
+def test_a_model_that_open_clip_cannot_build_ends_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_a_hub(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Please `pip install transformers`\nand more")
+
+    monkeypatch.setattr(open_clip, "create_model", on_a_hub)
+    with pytest.raises(BenchError, match="^clip:tiny-plain cannot be built: Please `pip install transformers`$"):
+        built("clip:tiny-plain")
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

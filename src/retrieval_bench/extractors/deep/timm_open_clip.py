@@ -85,7 +85,10 @@ def clip_backbone(setup: Setup, *, network: str = "", weights: str = "") -> Back
 
     def make() -> Any:
         with seeded(setup.seed), _root_logger_kept():
-            return open_clip.create_model(network, pretrained=None)
+            try:
+                return open_clip.create_model(network, pretrained=None)
+            except (RuntimeError, ValueError, OSError) as error:  # e.g. a text tower that lies on a model hub
+                raise BenchError(f"{called} cannot be built: {str(error).partition(chr(10))[0]}") from None
 
     def with_tokenizer() -> tuple[Any, Any]:
         with _root_logger_kept():
