@@ -320,7 +320,7 @@ def test_a_model_that_open_clip_cannot_build_ends_in_one_sentence(monkeypatch: p
         raise RuntimeError("Please `pip install transformers`\nand more")
 
     monkeypatch.setattr(open_clip, "create_model", on_a_hub)
-    with pytest.raises(BenchError, match="^clip:tiny-plain cannot be built: Please `pip install transformers`$"):
+    with pytest.raises(BenchError, match=r"^clip:tiny-plain cannot be built: Please `pip install transformers`$"):
         built("clip:tiny-plain")
 
 
