@@ -27,6 +27,7 @@ class Bm25:
 
     distance: Distance = "inner_product"
     modalities = ("text",)
+    comparable = False  # a longer query has higher scores with everything
     lexical = True
     """What it keeps of texts are words, not vectors."""
 
