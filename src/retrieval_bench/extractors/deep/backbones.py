@@ -30,6 +30,8 @@ class Backbone:
     prefix: tokens at the front of a sequence that are no patches. rectify: the last map still lacks a ReLU that the
     network applies outside of any module. weights: source, sha256 and recipe for the record. mark: "untrained" or "".
     trained_on: what the weights file says of its training, where `train` wrote it; see training.checkpoint.
+    texts: one text -> (1, dimensions) tensor in the space of the network's own vectors, or None where nothing in the
+    text is known; of a network that reads texts too.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Backbone:
     prefix: int = 0
     rectify: bool = False
     trained_on: dict[str, Any] | None = None
+    texts: Callable[[str], Any] | None = None
     _stages: dict[str, Stage] | None = field(default=None, repr=False)
 
     def stages(self) -> dict[str, Stage]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
 import numpy as np
 
@@ -199,6 +199,39 @@ class NetworkFeatures:
         return np.concatenate(done)
 
 
+@dataclass(eq=False)
+class PicturesAndTexts(NetworkFeatures):
+    """A network whose backbone reads texts too, into the space of the vectors that it gives of pictures.
+
+    - `size`, `crop`, `flip`, `scales` and `compute` say how pictures are looked at. They stay in the same space, and
+      texts do not change with them.
+    - `power` and `dtype` are done to both, but for `dtype=bits`.
+    - What is learned from pictures (`centre`, `whiten`, `tune`, `dtype=bits`) is refused where texts are read: texts
+      lie in another part of the space than pictures, whose mean and axes say nothing about them.
+    - So are other layers and pools: only the last layer's vector lies in the space.
+
+    apart: why the options leave no space that both share; "" where they do.
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ("image", "text")
+    apart: str = ""
+
+    def transform_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """n texts -> (n, width) as `transform` gives them; zeros of an empty text, and where nothing in it is known.
+
+        Each text goes through alone. Raises BenchError where options leave no common space.
+        """
+        if self.apart:
+            raise BenchError(f"{self.backbone.name} cannot read texts with {self.apart}")
+        assert self.backbone.texts is not None
+        rows: np.ndarray = np.zeros((len(texts), self.after.width(self.dimensions, {})), self.after.dtype)
+        for row, text in enumerate(texts):
+            vector = self.backbone.texts(text)
+            if vector is not None:
+                rows[row] = self.after.apply(_unit(vector)[0].float().numpy(), {})
+        return rows
+
+
 def _unit(rows: Any) -> Any:
     """To unit length in float64: what an untrained network gives may be too small to be squared."""
     import torch
@@ -296,8 +329,30 @@ def features_of(
     batch = 1
     if not on_gpu(setup.device) and compute != "float32":
         batch = min(steady_batch(run, preprocess.crop) for run in (describe, fast) if run is not None)
-    return NetworkFeatures(
-        backbone, describe, views, after, dimensions, setup.device, fast, batch, setup.seed, setup.threads, note
+    fields = (backbone, describe, views, after, dimensions, setup.device, fast, batch, setup.seed, setup.threads, note)
+    if backbone.texts is None:
+        return NetworkFeatures(*fields)
+    return PicturesAndTexts(*fields, apart=_apart(chosen, layer, after))
+
+
+def _apart(pool: str, layer: str, after: PostProcess) -> str:
+    """Which options leave no space that pictures share with texts, why, and what to do; "" where there is one."""
+    if pool != HEAD:
+        return (
+            f"{f'pool={pool}' if layer == LAST else f'layer={layer}'}: only what the network gives at its end lies in "
+            "one space with texts; leave pool and layer out"
+        )
+    learned = {
+        "centre=yes": after.centre,
+        f"whiten={after.whiten}": after.whiten,
+        f"tune={after.tune}": after.tune != "no",
+        "dtype=bits": after.kept == "bits",
+    }
+    if not (named := [option for option, is_set in learned.items() if is_set]):
+        return ""
+    return (
+        f"{', '.join(named)}: that is learned from pictures, and texts lie in another part of the space; "
+        f"leave {'it' if len(named) == 1 else 'them'} out"
     )
 
 

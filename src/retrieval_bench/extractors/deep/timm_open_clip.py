@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from retrieval_bench.extractors.deep.backbones import Backbone
 from retrieval_bench.extractors.deep.model_folder import in_words, preprocess_of
 from retrieval_bench.extractors.deep.network_features import features_of, with_options
 from retrieval_bench.extractors.deep.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from retrieval_bench.extractors.deep.text_tower import TextTower, text_sha256
 from retrieval_bench.extractors.deep.weights import WeightsFile, facts, fill, find_local, load, named, state_sha256
 from retrieval_bench.registry import EXTRACTORS, unknown
 
@@ -60,9 +62,9 @@ def timm_backbone(setup: Setup, *, network: str = "", weights: str = "") -> Back
 
 
 def clip_backbone(setup: Setup, *, network: str = "", weights: str = "") -> Backbone:
-    """The image tower of an open_clip model: what it gives is what CLIP compares with texts.
+    """An open_clip model: pictures and texts in one space. Its text tower is loaded when the first text comes.
 
-    Radford et al., ICML 2021.
+    Radford et al., ICML 2021. Which options go with texts: see `PicturesAndTexts`.
 
     Args:
         setup: what the run fixes for every method.
@@ -80,10 +82,20 @@ def clip_backbone(setup: Setup, *, network: str = "", weights: str = "") -> Back
                 "network of open_clip", network, open_clip.list_models(), hint="open_clip.list_models() has them all"
             )
         )
-    with seeded(setup.seed), _root_logger_kept():
-        whole = open_clip.create_model(network, pretrained=None)
+
+    def make() -> Any:
+        with seeded(setup.seed), _root_logger_kept():
+            return open_clip.create_model(network, pretrained=None)
+
+    def with_tokenizer() -> tuple[Any, Any]:
+        with _root_logger_kept():
+            return make(), open_clip.get_tokenizer(network)
+
+    whole = make()
     tower = whole.visual
     tower.eval().requires_grad_(False)
+    if getattr(tower, "output_tokens", False):  # as CoCa's decoder wants them beside the vector
+        tower.output_tokens = False
     config = open_clip.get_model_preprocess_cfg(whole)
     size = config.get("size", 224)
     side = size if isinstance(size, int) else size[0]
@@ -97,14 +109,28 @@ def clip_backbone(setup: Setup, *, network: str = "", weights: str = "") -> Back
     )
     file = _file(setup, network, weights, "open_clip")
     origin, mark = _filled(setup, tower, file, (), "preprocessed as open_clip has it")
-    return Backbone(called, tower, preprocess, int(_width(tower, side)), origin, mark, prefix=1)
+    if "unwrapped" in origin:
+        origin["unwrapped"] = f"image tower: {origin['unwrapped']}"
+    config_of_texts = (open_clip.get_model_config(network) or {}).get("text_cfg", {})
+    hub = config_of_texts.get("hf_tokenizer_name") or config_of_texts.get("hf_model_name") or ""
+    if file is None and not hub:
+        origin["text_sha256"] = text_sha256(whole)
+    texts = TextTower(called, with_tokenizer, file, setup.device, hub)
+    return Backbone(called, tower, preprocess, int(_width(tower, side)), origin, mark, prefix=1, texts=texts)
+
+
+_seeding = threading.RLock()
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch from a seed, and those that come after as if none had been drawn.
+
+    The generator is the process's: one thread at a time.
+    """
     import torch
 
-    with torch.random.fork_rng(devices=[]):
+    with _seeding, torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         yield
 
@@ -154,8 +180,9 @@ EXTRACTORS(
 )(with_options(timm_backbone))
 EXTRACTORS(
     "clip",
-    about="the image tower of an open_clip model: clip:NAME",
+    about="an open_clip model, pictures and texts in one space: clip:NAME",
     family="deep",
     argument="network",
+    modalities=("image", "text"),
     shares=features_of,
 )(with_options(clip_backbone))

@@ -177,6 +177,12 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     return load_file(path)
 
 
+def refuse_changed(file: WeightsFile) -> None:
+    """BenchError where a file is no longer the one whose sha256 is in the record."""
+    if _checked(file.path, file.source, None).sha256 != file.sha256:
+        raise BenchError(f"weights file {file.path.name} was changed while it was in use; start again")
+
+
 def fill(
     network: Any, content: Any, file: WeightsFile, ignore: tuple[str, ...], rename: Callable[[str], str] = str
 ) -> Unwrapped:
