@@ -157,6 +157,14 @@ def run_command(
             help="Also time so many queries at once: p50, p95, p99 and throughput, as a search service sees them.",
         ),
     ] = None,
+    thresholds: Annotated[
+        bool,
+        typer.Option(
+            "--thresholds",
+            help="Also judge search by a threshold: all items near enough are the answer. The distance is chosen on "
+            "train; precision, recall and F1 are of the queries.",
+        ),
+    ] = False,
     isolate: Annotated[
         Isolate,
         typer.Option(
@@ -251,6 +259,7 @@ def run_command(
             relevance=relevance.value,
             learn_from=learn_from.value,
             concurrency=() if concurrency is None else parse_concurrency(concurrency),
+            thresholds=thresholds,
             cache=FeatureCache(None if no_cache or recompute else cache_root()),
         )
         folder = out or Path("results") / plan.dataset.entry.name

@@ -291,7 +291,7 @@ def test_list_names_everything() -> None:
         assert re.search(rf"\b{name}\b", text), name
     content = json.loads(call("list", "--json").stdout)
     kinds = {"methods", "joins", "steps", "classifiers", "datasets", "metrics", "backends", "perturbations"} | {
-        *("cleanings", "plugins")
+        *("cleanings", "plugins", "text-perturbations")
     }
     assert content.keys() == kinds
     assert all(entry["about"] for entries in content.values() for entry in entries)

@@ -22,7 +22,7 @@ import numpy as np
 
 from retrieval_bench.compare.gates import Gate, bigger_is_better, known_names, time_name
 from retrieval_bench.compare.reload import Values
-from retrieval_bench.core import BenchError, NotComparable
+from retrieval_bench.core import BenchError, NotComparable, Sides
 from retrieval_bench.records.schema import Record, Row, find_row
 from retrieval_bench.records.scores import Option, asked_steps, changed_options, perturbed_of, quality_of, steps_of
 from retrieval_bench.registry import BACKENDS
@@ -153,6 +153,7 @@ def diff(
             places = [place for place, row in (("first", old), ("second", new)) if row.status == "failed"]
             broken.append(f"{old.method} failed in the {' and the '.join(places)} record")
         else:
+            _refuse_other_sides(old, new)
             _refuse_other_weights(old, new)
             learns = old.features is not None and old.features.fit != "nothing to learn"
             reach = _intervals(old.method, values, before)
@@ -341,6 +342,14 @@ def _exact_both(before: Record, after: Record) -> bool:
     names = (before.settings.backend, after.settings.backend)
     known = BACKENDS.fill()
     return all(name in known and known[name].facts.get("exact") for name in names)
+
+
+def _refuse_other_sides(old: Row, new: Row) -> None:
+    asked, again = (str(Sides(row.query, row.gallery)) for row in (old, new))
+    if asked != again:
+        raise NotComparable(
+            f"not comparable: {old.method} compares {asked} in the first record and {again} in the second"
+        )
 
 
 def _refuse_other_weights(old: Row, new: Row) -> None:

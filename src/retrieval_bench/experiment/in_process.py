@@ -125,6 +125,7 @@ def _settings(plan: Plan, trial: Trial) -> Settings:
         relevance=plan.relevance,
         learn_from=plan.learn_from,
         concurrency=plan.concurrency,
+        thresholds=plan.thresholds,
         max_pixels=None if plan.decoding.max_pixels == MAX_PIXELS else plan.decoding.max_pixels,
         decoded_for=plan.decoding.wanted or None,
         plugins=_plugins(plan),

@@ -65,7 +65,11 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
                 pipeline = Pipeline(method, plan.setup, plan.backend)
             notices = pipeline.meet(trial.dataset)
             name = pipeline.name + (FROM_GALLERY if plan.learn_from == "gallery" and pipeline.learns else "")
-            found = quality(pipeline, trial, plan.setup, plan.cache, progress, for_classifiers=bool(plan.classifiers))
+            found = quality(
+                *(pipeline, trial, plan.setup, plan.cache, progress),
+                for_classifiers=bool(plan.classifiers),
+                thresholds=plan.thresholds,
+            )
         with OtherProcesses() as others:
             timed = measure(
                 *(pipeline, found, trial.dataset.query, max(trial.k), trial.exclude, plan.setup, progress),
@@ -101,6 +105,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             classifiers={name: done.facts for name, done in classifiers.items()},
             robustness=robustness,
             open_set=found.open_set,
+            by_threshold=found.by_threshold,
             stated={}
             if pipeline.stated_ms is None
             else {"end_to_end_p50": TimeFigure(value=pipeline.stated_ms, unit="ms")},

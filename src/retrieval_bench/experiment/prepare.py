@@ -45,7 +45,8 @@ class Plan:
 
     perturb: names of PERTURBATIONS, for the queries of a further pass; severities: how strong. relevance: one of
     RELEVANCE. learn_from: one of LEARN_FROM. decode: one of DECODE; "reduced" lets the run choose `decoding.wanted`.
-    concurrency: how many queries at once are timed besides one after the other.
+    concurrency: how many queries at once are timed besides one after the other. thresholds: judge search by a
+    threshold, too.
     """
 
     methods: tuple[Method, ...]
@@ -68,6 +69,7 @@ class Plan:
     relevance: str = "label"
     learn_from: str = "train"
     concurrency: tuple[int, ...] = ()
+    thresholds: bool = False
 
     @property
     def setup(self) -> Setup:

@@ -10,12 +10,13 @@ from retrieval_bench.core import Ranking, Rows, Searcher, Setup, Split
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.open_set import open_set
 from retrieval_bench.evaluation.relevance import Relevant, judge, rank_gallery
+from retrieval_bench.evaluation.thresholds import chosen, curve, pairs_of, scores_at, thinned
 from retrieval_bench.evaluation.ties import tie_bounds
 from retrieval_bench.experiment.described_again import inconsistency
 from retrieval_bench.experiment.features import PartFeatures, fit_join, part_features
 from retrieval_bench.experiment.prepare import RetrievalTask, Unanswerable
 from retrieval_bench.methods.pipeline import Pipeline
-from retrieval_bench.records.schema import Features, OpenSet, PartFacts, Ties
+from retrieval_bench.records.schema import Features, Interval, OpenSet, PartFacts, ThresholdFacts, Ties
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.checkpoint import refuse_own_images
@@ -34,6 +35,7 @@ class QualityResult:
     train_and_query: vectors of train and queries, where classifiers learn from the one and are judged on the other.
     open_set: how well the queries without an answer can be told; None where there are none. unanswerable_distances:
         (u,) float32, of each of them to its nearest gallery image; None where these cannot be compared.
+    by_threshold: how search by a threshold does; None where nobody asked.
     inconsistent: what is wrong where images that are described again have other features; "" where they have the same.
     """
 
@@ -51,6 +53,7 @@ class QualityResult:
     open_set: OpenSet | None
     unanswerable_distances: np.ndarray | None
     inconsistent: str
+    by_threshold: ThresholdFacts | None = None
 
 
 def quality(
@@ -61,10 +64,12 @@ def quality(
     progress: Progress,
     *,
     for_classifiers: bool = False,
+    thresholds: bool = False,
 ) -> QualityResult:
     """Learn, extract, search for all queries at once, and judge; features may come from the cache.
 
-    for_classifiers: keep the vectors of train and queries, from which classifiers learn.
+    for_classifiers: keep the vectors of train and queries, from which classifiers learn. thresholds: judge search by a
+    threshold, too.
     """
     data, name = task.dataset, pipeline.name
     aside = task.unanswerable
@@ -75,11 +80,13 @@ def quality(
     wanted = {"gallery": data.gallery, "query": data.query}
     if aside is not None and not pipeline.incomparable:
         wanted["unanswerable"] = aside.query
+    no_threshold = _no_threshold(pipeline, task) if thresholds else "not asked for"
     learning = for_classifiers and pipeline.unclassifiable is None and len(task.train) > 0
     with pinned(1):  # one thread a library, one worker a core: images are the unit of parallel work
         extracted = []
         for part in pipeline.parts:
-            more = {"train": task.train} if learning and part in pipeline.members else {}
+            wants_train = (learning and part in pipeline.members) or not no_threshold
+            more = {"train": task.train} if wants_train else {}
             some = wanted | more
             extracted.append(part_features(part, pipeline, some, task.train, setup, task.decoder, cache, progress))
         joined_s = None
@@ -105,6 +112,9 @@ def quality(
         unanswerable_distances = None
         if aside is not None and "unanswerable" in wanted:
             unanswerable_distances = _nearest_distances(pipeline, searcher, extracted, aside, task, progress)
+        by_threshold = ThresholdFacts(unavailable=no_threshold) if thresholds else None
+        if not no_threshold:
+            by_threshold = _by_threshold(pipeline, searcher, queries, extracted, task, setup.seed)
     with pinned(1):
         inconsistent = _inconsistent(pipeline, extracted, data.gallery, setup)
     judged = judge(
@@ -139,6 +149,51 @@ def quality(
         None if aside is None else _open_set(pipeline, task, aside, ranking.distances[:, 0], unanswerable_distances),
         unanswerable_distances,
         inconsistent,
+        by_threshold,
+    )
+
+
+def _no_threshold(pipeline: Pipeline, task: RetrievalTask) -> str:
+    """Why no threshold can be chosen; "" where one can."""
+    if pipeline.sees_labels:
+        return f"{pipeline.name} sees the labels"
+    if pipeline.incomparable:
+        return pipeline.incomparable
+    if not len(task.train):
+        return "a threshold is chosen on train, and there are no training items"
+    return ""
+
+
+def _by_threshold(
+    pipeline: Pipeline,
+    searcher: Searcher,
+    queries: Rows,
+    extracted: list[PartFeatures],
+    task: RetrievalTask,
+    seed: int,
+) -> ThresholdFacts:
+    """Choose the largest distance that is near enough on train, and judge it on the queries."""
+    data, train = task.dataset, task.train
+    items = pipeline.rows([part.splits["train"].features for part in extracted])
+    own = np.arange(len(train))
+    known = pairs_of(pipeline.searcher(items), items, train.label_sets, train.label_sets, own, seed)
+    if len(known.labels) < len(train):
+        own = own[: len(known.labels)]
+    learned = curve(known)
+    if not len(learned.thresholds) or not known.n_right.any():
+        return ThresholdFacts(unavailable="no training item has another of its label")
+    place = chosen(learned)
+    threshold = float(learned.thresholds[place])
+    asked = pairs_of(searcher, queries, data.query.label_sets, data.gallery.label_sets, task.exclude, seed)
+    scores, ends = scores_at(asked, threshold, seed)
+    at = {name: float(getattr(learned, name)[place]) for name in ("precision", "recall", "f1")}
+    return ThresholdFacts(
+        threshold=threshold,
+        train=at,
+        scores=scores,
+        intervals={name: Interval(low=low, high=high) for name, (low, high) in ends.items()},
+        curve=tuple(thinned(curve(asked))),
+        queries=len(asked.labels),
     )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.explaining import bits, keypoints, networks, words
-from retrieval_bench.explaining.clues import Clue, PartClues, Unexplained
+from retrieval_bench.experiment.extraction import described_item
+from retrieval_bench.explaining import bits, keypoints, networks, occlusion, words
+from retrieval_bench.explaining.clues import Clue, PartClues, Shown, Unexplained
 from retrieval_bench.extractors.cleaned import CleanedExtractor
 from retrieval_bench.extractors.controls import Oracle, RandomControl
 from retrieval_bench.extractors.deep.convnet import Convnet
@@ -22,6 +23,7 @@ from retrieval_bench.extractors.histograms.lbp import LbpHistogram
 from retrieval_bench.extractors.local.hog import WholeImageHog
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks
 from retrieval_bench.extractors.local.pipeline import LocalFeatures
+from retrieval_bench.extractors.text.bm25 import Bm25
 from retrieval_bench.methods.pipeline import Part, Pipeline
 from retrieval_bench.methods.reranking.spatial import Spatial
 from retrieval_bench.registry import Spec
@@ -105,6 +107,19 @@ def clues_of(spec: Spec, extractor: Any, query: np.ndarray, found: list[np.ndarr
     raise Unexplained(
         f"{spec.entry.name} has no explanation: its features describe the whole image, not positions in it"
     )
+
+
+def word_clues(
+    extractor: Any, query: str, found: Sequence[Shown], side: str, gallery: Sequence[str]
+) -> tuple[str, Sequence[Clue]]:
+    """Which words of a query made each item near. side: what is read of an item. gallery: the texts of all items.
+
+    Raises Unexplained where the query has no words.
+    """
+    if isinstance(extractor, Bm25):
+        return occlusion.TERMS, occlusion.term_pairs(extractor, query, [one.text for one in found], gallery)
+    rows = [described_item(extractor, side, one.pixels, one.text) for one in found]
+    return occlusion.OCCLUDED, occlusion.occlusion_pairs(extractor.transform_texts, query, np.concatenate(rows))
 
 
 def _cleaned(extractor: CleanedExtractor, images: list[np.ndarray]) -> list[np.ndarray]:

@@ -57,7 +57,16 @@ class BitPair:
     distance: float | None = None
 
 
-Clue = HeatPair | MatchPair | BitPair
+@dataclass(frozen=True, eq=False)
+class WordPair:
+    """words: each word of the query with what it adds to the similarity, in their order."""
+
+    words: tuple[tuple[str, float], ...]
+    said: str
+    distance: float | None = None
+
+
+Clue = HeatPair | MatchPair | BitPair | WordPair
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +83,13 @@ class PartClues:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """An image as the picture names it. pixels: (h, w, 3) uint8 RGB, or None where it cannot be read."""
+    """An image as the picture names it. pixels: (h, w, 3) uint8 RGB, or None where it cannot be read. text: what is
+    said of it, "" where nothing is."""
 
     id: str
     label: str
     pixels: np.ndarray | None
+    text: str = ""
 
 
 @dataclass(frozen=True, eq=False)

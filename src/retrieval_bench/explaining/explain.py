@@ -13,8 +13,9 @@ from retrieval_bench.evaluation.relevance import relevant_among
 from retrieval_bench.experiment.features import fitted
 from retrieval_bench.experiment.prepare import FROM_GALLERY, Plan, decoded_once, learned_split, relevant_by
 from retrieval_bench.explaining import choice
-from retrieval_bench.explaining.by_extractor import clues_of, step_clues
+from retrieval_bench.explaining.by_extractor import clues_of, step_clues, word_clues
 from retrieval_bench.explaining.clues import Band, Clue, Explanation, Neighbour, PartClues, Shown, Unexplained
+from retrieval_bench.methods.modalities import TEXT, side_of
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.records.conversion import label_sets
 from retrieval_bench.records.schema import Record, Row
@@ -68,7 +69,8 @@ def explain(
             for rank, (row, distance) in enumerate(choice.nearest(arrays, method, place, top), 1)
         ]
         row = _row(record, method)
-        layers = _layers(row, _asked_for(record, row), plan, train, shown, found, progress)
+        texts = dataset.gallery.texts or ()
+        layers = _layers(row, _asked_for(record, row), plan, train, texts, shown, found, progress)
         bands.append(Band(method, row.family, tuple(found), tuple(layers)))
     return Explanation(name, record.dataset.spec, shown, chosen, tuple(bands))
 
@@ -90,7 +92,8 @@ class _Images:
                 pixels = self._split.images[row]
             except BadImage:
                 pixels = None
-            self._known[item] = Shown(item, self._names[int(self._split.labels[row])], pixels)
+            text = "" if self._split.texts is None else self._split.texts[row]
+            self._known[item] = Shown(item, self._names[int(self._split.labels[row])], pixels, text)
         return self._known[item]
 
 
@@ -104,7 +107,14 @@ def _asked_for(record: Record, row: Row) -> Method:
 
 
 def _layers(
-    row: Row, method: Method, plan: Plan, train: Split, query: Shown, found: Sequence[Neighbour], progress: Progress
+    row: Row,
+    method: Method,
+    plan: Plan,
+    train: Split,
+    texts: Sequence[str],
+    query: Shown,
+    found: Sequence[Neighbour],
+    progress: Progress,
 ) -> list[PartClues]:
     """What each member of the method has to say, then its verification, then what cannot be shown of the rest."""
     if query.pixels is None or any(one.image.pixels is None for one in found):
@@ -121,7 +131,11 @@ def _layers(
         try:
             part = _built(spec, name, facts.weights, plan, train, progress)
             with pinned(1):
-                about, clues = clues_of(spec, part, query.pixels, pixels)
+                if TEXT in side_of(spec, method.sides.query):
+                    asked_of = side_of(spec, method.sides.gallery)
+                    about, clues = word_clues(part, query.text, [one.image for one in found], asked_of, texts)
+                else:
+                    about, clues = clues_of(spec, part, query.pixels, pixels)
         except (Unexplained, BenchError) as error:
             explained.append(PartClues(title, str(error)))
             continue

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from retrieval_bench.explaining.clues import BitPair, Clue, Heat, HeatPair, MatchPair, Shown
+from retrieval_bench.explaining.clues import BitPair, Clue, Heat, HeatPair, MatchPair, Shown, WordPair
+from retrieval_bench.explaining.lettering import SMALL, font, printed, shortened, wrapped
 from retrieval_bench.explaining.palette import FAINT, INK, LINE, PAPER, WRONG
 
 SMOOTH = 3.5
@@ -14,6 +15,8 @@ HIGHEST = 0.99
 """What is hotter than so many places of an image is all the same: a few hot places would leave the others dark."""
 SMALLEST_RING = 12
 """Pixels of a bit at twice the size; a smaller one is filled where it differs."""
+ADDS, TAKES = (196, 222, 246), (250, 214, 190)
+"""Bars of words that bring the item nearer, and of those that keep it away."""
 FEW_LINES = 40
 """Matches that do not agree, as many as are drawn: those would hide the others."""
 
@@ -26,7 +29,31 @@ def pair_of(clue: Clue, query: Shown, found: Shown, side: int) -> Image.Image:
         return _heat_pair(clue, query.pixels, found.pixels, side)
     if isinstance(clue, MatchPair):
         return _match_pair(clue, query.pixels, found.pixels, side)
+    if isinstance(clue, WordPair):
+        return _word_pair(clue, found.text, side)
     return _bit_pair(clue, side)
+
+
+def _word_pair(clue: WordPair, text: str, side: int) -> Image.Image:
+    """The words of the query over bars as long as what they add, and beside them the text that was found."""
+    canvas = _blank(side)
+    pen = ImageDraw.Draw(canvas)
+    line = SMALL + 10
+    shown = sorted(clue.words, key=lambda one: -abs(one[1]))[: max(1, (side - 4) // line)]
+    order = [one for one in clue.words if one in shown]
+    most = max((abs(amount) for _, amount in clue.words), default=0.0)
+    for place, (word, amount) in enumerate(order[: len(shown)]):
+        top = 2 + place * line
+        length = round(abs(amount) / most * (side - 4)) if most > 0 else 0
+        if length:
+            fill = ADDS if amount > 0 else TAKES
+            pen.rectangle((0, top, length, top + line - 4), fill=fill)
+        pen.text((4, top + 2), shortened(printed(word), side - 8, SMALL), INK, font(SMALL))
+    top = 4
+    for row in wrapped(printed(text) or "no text", side - 4, SMALL, max(1, (side - 8) // (SMALL + 5))):
+        pen.text((side + 10, top), row, INK, font(SMALL))
+        top += SMALL + 5
+    return canvas
 
 
 def _blank(side: int, times: int = 1) -> Image.Image:

@@ -25,6 +25,7 @@ from retrieval_bench.explaining.clues import (
     Neighbour,
     PartClues,
     Shown,
+    WordPair,
 )
 from retrieval_bench.explaining.lettering import BODY, HEAD, SMALL, TITLE, font, printed, shortened, wrapped
 from retrieval_bench.explaining.pairs import FEW_LINES, fitted, pair_of
@@ -86,6 +87,7 @@ def _head(explanation: Explanation, width: int) -> Image.Image:
     lines = [
         (f"{printed(query.label)}: what the methods found, and why", TITLE, INK, False),
         (f"query {printed(query.id)}", BODY, INK, True),
+        *([(f"text: {printed(query.text)}", BODY, INK, False)] if query.text else []),
         (f"record {printed(explanation.record)} of {printed(explanation.dataset)}", BODY, SOFT, True),
     ]
     if explanation.chosen:
@@ -238,6 +240,8 @@ def _legend(width: int, bands: Sequence[Band]) -> Image.Image:
         "own scale. Hatched: not seen by the network.",
         MatchPair: "Lines: matches. Thick, with rings: those that agree on one affine map between the images; thin: "
         f"the others, at most {FEW_LINES} of them.",
+        WordPair: "Words: those of the query, each over a bar as long as what it adds (blue) or takes away (orange); "
+        "beside them the text that was found.",
         BitPair: "Bits: dark is 1, light is 0, left of the query, right of the image found. Rings: bits that differ.",
     }
     for kind, sentence in words.items():

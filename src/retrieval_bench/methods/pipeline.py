@@ -181,7 +181,8 @@ class Pipeline:
             culprit = "" if getattr(part.extractor, "comparable", True) else part.name
         else:
             join = DEFAULT_JOIN if self.method.join is None else str(self.method.join)
-            culprit = "" if getattr(self.join, "comparable", self.join.learns) else join
+            own = next((part.name for part in self.members if not getattr(part.extractor, "comparable", True)), "")
+            culprit = own if getattr(self.join, "comparable", self.join.learns) else join
         for spec, step in self.steps:
             known = getattr(step, "comparable", False)
             if known is not None:

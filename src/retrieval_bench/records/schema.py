@@ -193,6 +193,23 @@ class OpenSet(Model):
     unavailable: str = ""
 
 
+class ThresholdFacts(Model):
+    """Search by a threshold; see evaluation.thresholds.
+
+    threshold: the largest distance that is near enough, chosen on train. train: precision, recall and f1 there; scores,
+    intervals: the same of the queries. curve: (threshold, precision, recall) of the queries, for a picture. queries:
+    how many were looked at. unavailable: why there is nothing of all this, in a few words.
+    """
+
+    threshold: float | None = None
+    train: Scores = {}
+    scores: Scores = {}
+    intervals: Annotated[dict[Text, Interval], Field(max_length=MOST_ROWS)] = {}
+    curve: Annotated[tuple[tuple[float, Share, Share], ...], Field(max_length=1_000)] = ()
+    queries: Count = 0
+    unavailable: str = ""
+
+
 class Row(Model):
     """One method on one dataset; `method` is the name with its mark, e.g. "resnet50[untrained]".
 
@@ -200,6 +217,7 @@ class Row(Model):
     ties: by metric, for rows in which equal distances decide anything; see ties.py.
     other_processes: what others took of the usable cores while the row was timed, 0 to 1; None, and not written, where
     the system or an earlier version did not say. open_set: None, and not written, where every query has an answer.
+    by_threshold: None, and not written, where it was not asked for.
     stated: times that the user says and nobody measured, written where there are any. notices: sentences on the files
     that the row's vectors are from, likewise. query, gallery: what a query is and what an item of the gallery is, see
     methods.modalities; not written where both are images. inconsistent: what is wrong where images that are described
@@ -221,6 +239,7 @@ class Row(Model):
     classifiers: dict[str, ClassifierFacts] = Field(default={}, validation_alias=_HEADS, serialization_alias="heads")
     robustness: Annotated[tuple[Robustness, ...], Field(max_length=MOST_ROWS)] = ()
     open_set: OpenSet | None = None
+    by_threshold: ThresholdFacts | None = None
     stated: Annotated[dict[Text, TimeFigure], Field(max_length=MOST_ROWS)] = {}
     notices: Sentences = ()
     inconsistent: Text = ""
@@ -231,7 +250,7 @@ class Row(Model):
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A record of an earlier version is written again as it was."""
-        later = ("other_processes", "open_set")
+        later = ("other_processes", "open_set", "by_threshold")
         kept = {name: value for name, value in serialize(self).items() if name not in later or value is not None}
         kept = {
             name: value for name, value in kept.items() if name not in ("stated", "notices", "inconsistent") or value
@@ -291,7 +310,7 @@ class Settings(Model):
     """What was asked for. relevance: what makes an image relevant; learn_from: the split that methods learned from; see
     prepare. max_pixels: None where it was the default. decoded_for: the side in pixels that methods wanted, where large
     photos were decoded small; else None. concurrency: how many queries at once were timed. plugins: those that the run
-    used. These six are written where they are not as usual."""
+    used. thresholds: whether search by a threshold was judged. These seven are written where they are not as usual."""
 
     methods: Annotated[tuple[Text, ...], Field(max_length=MOST_ROWS)]
     classifiers: tuple[Text, ...] = Field(
@@ -313,6 +332,7 @@ class Settings(Model):
     decoded_for: Positive | None = None
     concurrency: Annotated[tuple[Positive, ...], Field(max_length=MOST_ROWS)] = ()
     plugins: Annotated[tuple[PluginFacts, ...], Field(max_length=MOST_ROWS)] = ()
+    thresholds: bool = False
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -324,6 +344,7 @@ class Settings(Model):
             "decoded_for": None,
             "concurrency": (),
             "plugins": (),
+            "thresholds": False,
         }
         return {
             name: value

@@ -201,6 +201,23 @@ def _value(times: Mapping[str, TimeFigure], name: str) -> float | None:
     return times[name].value if name in times else None
 
 
+def by_threshold(evidence: Evidence, series_of: Mapping[str, int]) -> Markup | None:
+    """Precision against recall at every threshold."""
+    series = [
+        Series(row.method, series_of[row.method], [(r, p) for _, p, r in row.by_threshold.curve], row.family == CONTROL)
+        for row in evidence.finished
+        if row.by_threshold is not None and row.by_threshold.curve
+    ]
+    if not series:
+        return None
+    drawn = plots.lines(series, Axis("recall", 0.0, 1.0), Axis("precision", 0.0, 1.0), "precision at every threshold")
+    told = "Of the queries, at every distance that occurs, from the strictest (left) to the most generous."
+    caption = tag("figcaption", tag("b", "Precision and recall of each threshold"))
+    figure = tag("figure", caption, drawn, tag("figcaption", told))
+    key = plots.legend([(one.name, one.series) for one in series if not one.control])
+    return tag("div", key, tag("div", figure, class_="charts two"), class_="plotted")
+
+
 def robustness(evidence: Evidence, series_of: Mapping[str, int]) -> Markup | None:
     """One chart a perturbation: accuracy over its severity, 0 being the queries as they are."""
     charts: dict[str, list[Series]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 from retrieval_bench.records.schema import Record, Row, Statistics
 from retrieval_bench.records.scores import is_marked
-from retrieval_bench.report import concurrency, drawings
+from retrieval_bench.report import by_threshold, concurrency, drawings
 from retrieval_bench.report.combined import Combined, combined
 from retrieval_bench.report.evidence import CONTROL, Evidence
 from retrieval_bench.report.examples import failure_gallery
@@ -104,6 +104,7 @@ def _sections(evidence: Evidence, names: Names, prefix: str) -> list[Section]:
         ("cost", "Quality against cost", drawings.pareto(evidence, findings, series_of)),
         ("pairs", "Differences between methods", drawings.pairs(evidence)),
         ("curves", "Retrieval curves", drawings.curves(evidence, findings, series_of)),
+        ("threshold", "Search by a threshold", _by_threshold(evidence, series_of)),
         ("latency", "Latency by phase", drawings.latency(evidence, series_of)),
         ("concurrency", "Several queries at once", _at_once(evidence.record)),
         ("robustness", "Robustness", drawings.robustness(evidence, series_of)),
@@ -119,7 +120,21 @@ def _sections(evidence: Evidence, names: Names, prefix: str) -> list[Section]:
 
 
 def _at_once(record: Record) -> Markup | None:
-    heads, *lines = concurrency.grid(record)
+    table = _small_table(concurrency.grid(record))
+    return None if table is None else joined(tag("p", concurrency.MEANS), table)
+
+
+def _by_threshold(evidence: Evidence, series_of: dict[str, int]) -> Markup | None:
+    table = _small_table(by_threshold.grid(evidence.record))
+    without = [tag("p", sentence, class_="note") for sentence in by_threshold.reasons(evidence.record)]
+    if table is None:
+        return joined(*without) if without else None
+    return joined(tag("p", by_threshold.MEANS), table, *without, drawings.by_threshold(evidence, series_of))
+
+
+def _small_table(grid: list[list[str]]) -> Markup | None:
+    """Heads and lines of cells, the first of which names its line; None where there are only heads."""
+    heads, *lines = grid
     if not lines:
         return None
     body = [
@@ -131,8 +146,7 @@ def _at_once(record: Record) -> Markup | None:
         for first, *rest in lines
     ]
     head = tag("thead", tag("tr", [tag("th", one, scope="col") for one in heads]))
-    table = tag("div", tag("table", head, tag("tbody", body)), class_="scroll")
-    return joined(tag("p", concurrency.MEANS), table)
+    return tag("div", tag("table", head, tag("tbody", body)), class_="scroll")
 
 
 def _headline(evidence: Evidence, names: Names, series_of: dict[str, int]) -> Markup:

@@ -14,10 +14,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from retrieval_bench.core import Sides
-from retrieval_bench.records.schema import OpenSet, Record, Row
+from retrieval_bench.records.schema import OpenSet, Record, Row, ThresholdFacts
 from retrieval_bench.records.scores import MARK, is_marked
 from retrieval_bench.records.switch import TABLE_FILES
-from retrieval_bench.report import concurrency, robustness
+from retrieval_bench.report import by_threshold, concurrency, robustness
 from retrieval_bench.report.lines import ends, three_digits
 from retrieval_bench.report.markup import visible
 from retrieval_bench.report.names import names_of, renamed
@@ -320,9 +320,10 @@ def terminal(record: Record, width: int | None = None, color: bool = False, unkn
     if any(row.robustness for row in record.rows):
         below.print()
         below.print(Text(robustness.text(record)), soft_wrap=True)
-    if at_once := concurrency.text(record):
-        below.print()
-        below.print(Text(at_once), soft_wrap=True)
+    for told in (concurrency.text(record), by_threshold.text(record)):
+        if told:
+            below.print()
+            below.print(Text(told), soft_wrap=True)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
@@ -355,10 +356,11 @@ def markdown(record: Record, unknown: bool = False) -> str:
         heads, *cells = robustness.grid(record)
         lines += [line(heads), line(["---", *["---:"] * (len(heads) - 1)]), *map(line, cells), ""]
         lines += [robustness.MEANS, ""]
-    heads, *cells = concurrency.grid(record)
-    if cells:
-        lines += [line(heads), line(["---", *["---:"] * (len(heads) - 1)]), *map(line, cells), ""]
-        lines += [concurrency.MEANS, ""]
+    for part in (concurrency, by_threshold):
+        heads, *cells = part.grid(record)
+        if cells:
+            lines += [line(heads), line(["---", *["---:"] * (len(heads) - 1)]), *map(line, cells), ""]
+            lines += [part.MEANS, ""]
     lines += [f"- **{column.head}**: {column.means}" for column in shown]
     return "\n".join(lines) + "\n"
 
@@ -406,11 +408,25 @@ def _everything(row: Row) -> tuple[dict[str, Any], ...]:
             for name, value in one.scores.items()
         },
         {} if row.open_set is None else _told(row.open_set),
+        {} if row.by_threshold is None else _of_threshold(row.by_threshold),
         {f"{name} [{figure.unit}]": figure.value for name, figure in row.times.items()},
         {f"{name} stated [{figure.unit}]": figure.value for name, figure in row.stated.items()},
         dict.fromkeys(sizes) if row.features is None else {name: getattr(row.features, name) for name in sizes},
         {"error": row.error.sentence if row.error else ""},
     )
+
+
+def _of_threshold(facts: ThresholdFacts) -> dict[str, Any]:
+    return {
+        "threshold": facts.threshold,
+        **{f"threshold {name}": value for name, value in facts.scores.items()},
+        **{
+            f"threshold {name} {end}": getattr(reach, end)
+            for name, reach in facts.intervals.items()
+            for end in ("low", "high")
+        },
+        **{f"threshold train {name}": value for name, value in facts.train.items()},
+    }
 
 
 def _told(facts: OpenSet) -> dict[str, Any]:

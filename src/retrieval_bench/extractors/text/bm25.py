@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Distance, Ranking, Searcher, Setup, Split
+from retrieval_bench.core import BenchError, Distance, Ranking, Setup, Split
 from retrieval_bench.extractors.text.words import words_of
 from retrieval_bench.registry import EXTRACTORS, Range
 
@@ -27,6 +27,7 @@ class Bm25:
 
     distance: Distance = "inner_product"
     modalities = ("text",)
+    comparable = False  # a longer query has higher scores with everything
     lexical = True
     """What it keeps of texts are words, not vectors."""
 
@@ -45,7 +46,7 @@ class Bm25:
             rows[row, 0] = tuple(words_of(text))
         return rows
 
-    def searcher(self, gallery: np.ndarray) -> Searcher:
+    def searcher(self, gallery: np.ndarray) -> Bm25Searcher:
         """Over the words of the gallery's texts. gallery: of `transform_texts`."""
         return Bm25Searcher(self._bm25s, [list(words) for (words,) in gallery], self._k1, self._b, self._variant)
 
