@@ -23,7 +23,7 @@ FLOORS = (
     ("methods", "training"),
     ("extractors",),
     ("data_audit", "extractors.deep", "methods.reranking", "report"),
-    ("classifiers", "compare", "diagnosis", "extractors.local"),
+    ("classifiers", "compare", "diagnosis", "extractors.local", "pair_training"),
     (
         "datasets",
         "evaluation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import io
 import os
@@ -16,21 +17,23 @@ from retrieval_bench.training_loop.loop import Epoch
 INK, GRID, LOSS, ACCURACY = "#222222", "#e4e4e4", "#c4522b", "#0b4fa8"
 EVENTS = "brain.Event:2"
 """Format of TensorBoard's files, as their first record says it."""
+HELD_OUT = "mean average precision among held-out products"
+"""What chooses the epoch of a training on pairs."""
 
 
 def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw(history: Sequence[Epoch], title: str, file: Path) -> None:
-    """Write a PNG: loss, validation accuracy where there is one, and learning rate, over epochs."""
+def draw(history: Sequence[Epoch], title: str, file: Path, score: str = "validation accuracy") -> None:
+    """Write a PNG: loss, score where there is one, and learning rate, over epochs. score: what it is called."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     series = [("loss", [line.loss for line in history], LOSS)]
     validated = [(line.epoch, line.accuracy) for line in history if line.accuracy is not None]
     if validated:
-        series.append(("validation accuracy", [accuracy for _, accuracy in validated], ACCURACY))
+        series.append((score, [accuracy for _, accuracy in validated], ACCURACY))
     series.append(("learning rate", [line.rate for line in history], INK))
     figure = Figure(figsize=(4.2 * len(series), 3.4), facecolor="white", layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -50,9 +53,20 @@ def draw(history: Sequence[Epoch], title: str, file: Path) -> None:
     write_whole(file, picture.getvalue())
 
 
-def tensorboard(history: Sequence[Epoch], folder: Path) -> None:
+def as_csv(history: Sequence[Epoch], file: Path, score: str) -> None:
+    """Write a table with a line for each epoch. score: what its third column is called; empty where there is none."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["epoch", "loss", score, "learning rate", "seconds"])
+    for line in history:
+        judged = "" if line.accuracy is None else f"{line.accuracy:.6f}"
+        writer.writerow([line.epoch, f"{line.loss:.6f}", judged, f"{line.rate:.8f}", f"{line.seconds:.3f}"])
+    write_whole(file, table.getvalue().encode())
+
+
+def tensorboard(history: Sequence[Epoch], folder: Path, score: str = "validation accuracy") -> None:
     """Write the scalars of all epochs as one event file into `folder`: whole or not at all, and without the thread of
-    the usual writer, which cannot tell its caller that the disk is full."""
+    the usual writer, which cannot tell its caller that the disk is full. score: what is held out, as in `draw`."""
     need_tensorboard()
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -65,7 +79,7 @@ def tensorboard(history: Sequence[Epoch], folder: Path) -> None:
     for line in history:
         values = {"loss/train": line.loss, "learning rate": line.rate}
         if line.accuracy is not None:
-            values["accuracy/validation"] = line.accuracy
+            values["accuracy/validation" if score != HELD_OUT else "map/held-out products"] = line.accuracy
         for tag, value in values.items():
             summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
             records.write(Event(wall_time=now, step=line.epoch, summary=summary).SerializeToString())

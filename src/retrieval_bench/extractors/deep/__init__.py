@@ -9,7 +9,8 @@ from retrieval_bench.extractors.deep import (
     exported,
     network_features,
     own_network,
+    pairs,
     timm_open_clip,
 )
 
-__all__ = ["convnet", "efficientnet_lite", "exported", "network_features", "own_network", "timm_open_clip"]
+__all__ = ["convnet", "efficientnet_lite", "exported", "network_features", "own_network", "pairs", "timm_open_clip"]

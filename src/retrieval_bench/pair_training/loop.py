@@ -1,0 +1,290 @@
+"""Epoch after epoch over pairs of a picture's features and a text; the score on held-out products chooses the epoch.
+
+What an epoch draws (order, texts, their changes, dropout) follows from the seed and the number of the epoch alone, so a
+run that goes on from the state after an epoch ends with the same weights as one that was never stopped, to the bit on
+one machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from retrieval_bench.core import BenchError
+from retrieval_bench.pair_training.losses import FIRST_SCALE, MOST_SCALE, pair_loss
+from retrieval_bench.pair_training.misspell import changed
+from retrieval_bench.pair_training.settings import PairSettings
+from retrieval_bench.pair_training.tokenise import MOST_TOKENS, Token, Tokens, words_of
+from retrieval_bench.pair_training.towers import Batch, TowerShape, set_scaling, text_vector, towers
+from retrieval_bench.system.progress import Progress, silent
+from retrieval_bench.system.timing import pinned
+from retrieval_bench.training_loop.loop import Epoch, seed_of
+from retrieval_bench.training_loop.schedule import optimizer, rate
+from retrieval_bench.training_loop.settings import TrainingSettings
+
+LETTERS = 64
+"""The most frequent letters of the texts, of which a wrong one is drawn."""
+CACHED_WORDS = 20_000
+"""Words whose tokens are kept while training goes on."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairSet:
+    """What is learned from.
+
+    Args:
+        features: (n, d) float32, of each picture.
+        texts: n texts; one without a word is of no pair.
+        labels: (n,) int64, what each is of: any text of a label goes with any picture of it.
+    """
+
+    features: np.ndarray
+    texts: Sequence[str]
+    labels: np.ndarray
+
+
+@dataclass(eq=False)
+class TrainedPairs:
+    """Both towers in eval mode, of the epoch `best`, counted from 1. shape: theirs."""
+
+    both: Any
+    shape: TowerShape
+    history: list[Epoch]
+    best: int
+
+
+def train_pairs(
+    pairs: PairSet,
+    held: PairSet,
+    tokens: Tokens,
+    settings: PairSettings,
+    *,
+    start: np.ndarray | None = None,
+    device: str = "cpu",
+    resume: dict[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], None] = lambda state: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    progress: Progress = silent,
+) -> TrainedPairs:
+    """Train both towers.
+
+    Args:
+        pairs: what is learned from.
+        held: of other products, what chooses the epoch; may be empty.
+        tokens: learned from the texts of `pairs`.
+        settings: the options.
+        start: (rows, width) float32 first vectors of the table, NaN where a row has none. None: all are drawn.
+        device: "cpu" or "cuda". On the CPU one thread works, so that their number changes no bit.
+        resume: what `save` was given after an epoch.
+        save: called with the state after each epoch.
+        on_epoch: called after each epoch; its `accuracy` is the score on the held-out products.
+        progress: called often with (what is done, steps done, steps in all).
+
+    Returns:
+        The towers of the best epoch, and the history.
+
+    Raises:
+        BenchError: The loss is not finite.
+    """
+    import torch
+
+    with pinned(1), torch.random.fork_rng(devices=[]):
+        run = _PairRun(pairs, held, tokens, settings, start, device)
+        if resume is not None:
+            run.restore(resume)
+        for epoch in range(run.done, settings.epochs):
+            if run.exhausted:
+                break
+            line = run.epoch(epoch, progress)
+            save(run.state())
+            on_epoch(line)
+        return run.result()
+
+
+class _PairRun:
+    def __init__(
+        self,
+        pairs: PairSet,
+        held: PairSet,
+        tokens: Tokens,
+        settings: PairSettings,
+        start: np.ndarray | None,
+        device: str,
+    ) -> None:
+        import torch
+
+        self.settings, self.held, self.tokens, self.device = settings, held, tokens, device
+        self.words = [words_of(text) for text in pairs.texts]
+        self.tokens_of = functools.lru_cache(CACHED_WORDS)(lambda word: tokens.tokens([word]))
+        self.letters = _letters(self.words)
+        self.labels = pairs.labels
+        self.features = torch.from_numpy(pairs.features)
+        self.texts_of = {
+            int(label): [row for row in np.flatnonzero(pairs.labels == label) if self.words[row]]
+            for label in np.unique(pairs.labels)
+        }
+        self.rows = np.array([row for row, label in enumerate(pairs.labels) if self.texts_of[int(label)]], np.int64)
+        self.shape = TowerShape.of(settings, tokens.size, pairs.features.shape[1])
+        torch.manual_seed(settings.seed)
+        self.both = towers(self.shape)
+        with torch.no_grad():
+            set_scaling(self.both, self.features[self.rows])
+            self.both["image"].scale.fill_(math.log(FIRST_SCALE))
+            table = self.both["text"].table.weight
+            table.mul_(settings.width**-0.5)
+            if start is not None:
+                known = np.isfinite(start).all(1)
+                table[torch.from_numpy(known)] = torch.from_numpy(start[known])
+        self.both.to(device)
+        self.schedule = TrainingSettings(
+            mode="scratch", epochs=settings.epochs, lr=settings.peak, weight_decay=settings.weight_decay
+        )
+        self.optimizer = optimizer(self.schedule, self.both.parameters())
+        self.steps_an_epoch = max(1, len(self.rows) // settings.batch)
+        self.done = 0
+        self.history: list[Epoch] = []
+        self.best: tuple[int, float, dict[str, Any]] = (0, -1.0, {})
+
+    @property
+    def exhausted(self) -> bool:
+        """No better score for `patience` epochs."""
+        return bool(self.settings.patience) and self.done - self.best[0] >= self.settings.patience
+
+    def epoch(self, epoch: int, progress: Progress) -> Epoch:
+        import torch
+
+        settings, started = self.settings, time.perf_counter()
+        torch.manual_seed(seed_of(settings.seed, epoch))
+        rng = np.random.default_rng([settings.seed, epoch])
+        self.both.train()
+        steps = settings.epochs * self.steps_an_epoch
+        total = 0.0
+        for step, batch in enumerate(np.array_split(rng.permutation(self.rows), self.steps_an_epoch)):
+            number = epoch * self.steps_an_epoch + step
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate(self.schedule, number, steps)
+            loss = self._step(batch, rng)
+            if not math.isfinite(loss):
+                raise BenchError(
+                    f"training: the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps_an_epoch}; "
+                    f"lower --lr (now {settings.peak:g})"
+                )
+            total += loss * len(batch)
+            progress(f"training, epoch {epoch + 1} of {settings.epochs}", number + 1, steps)
+        self.both.eval()
+        score = self._score() if len(self.held.labels) else None
+        self.done = epoch + 1
+        if score is None or score > self.best[1]:
+            state = {name: value.detach().cpu().clone() for name, value in self.both.state_dict().items()}
+            self.best = (self.done, -1.0 if score is None else score, state)
+        line = Epoch(
+            self.done,
+            total / len(self.rows),
+            score,
+            self.optimizer.param_groups[0]["lr"],
+            time.perf_counter() - started,
+        )
+        self.history.append(line)
+        return line
+
+    def _step(self, batch: np.ndarray, rng: np.random.Generator) -> float:
+        import torch
+
+        settings = self.settings
+        labels = torch.from_numpy(self.labels[batch]).to(self.device)
+        images = self.both["image"](self.features[batch].to(self.device))
+        drawn = [self._drawn(batch, rng) for _ in range(2 if settings.between_texts else 1)]
+        texts, *others = self.both["text"](Batch.of([text for one in drawn for text in one], self.device)).split(
+            len(batch)
+        )
+        scale = self.both["image"].scale.exp().clamp(max=MOST_SCALE)
+        loss = pair_loss(settings.loss, images, texts, labels, scale)
+        if others:
+            loss = loss + settings.between_texts * pair_loss(settings.loss, texts, others[0], labels, scale)
+        self.optimizer.zero_grad()
+        loss.backward()
+        value = float(loss.detach())
+        if math.isfinite(value):
+            torch.nn.utils.clip_grad_norm_(self.both.parameters(), 5.0)
+            self.optimizer.step()
+        return value
+
+    def _drawn(self, batch: np.ndarray, rng: np.random.Generator) -> list[list[Token]]:
+        """For each picture any text of its label, changed."""
+        texts = []
+        for row in batch:
+            own = self.texts_of[int(self.labels[row])]
+            words = self.words[own[int(rng.integers(len(own)))]]
+            words = changed(words, self.letters, self.settings.typos, self.settings.drop, rng)
+            texts.append([token for word in words for token in self.tokens_of(word)][:MOST_TOKENS])
+        return texts
+
+    def _score(self) -> float:
+        """Mean average precision among the held-out products, the mean of text to image and image to text, 0..1."""
+        import torch
+
+        with torch.inference_mode():
+            images = self.both["image"](torch.from_numpy(self.held.features).to(self.device)).cpu().numpy()
+            words = [words_of(text) for text in self.held.texts]
+            told = [row for row, some in enumerate(words) if some]
+            texts = np.stack(
+                [text_vector(self.both, self.tokens.tokens(words[row]), self.settings.dims) for row in told]
+            )
+        scores = texts @ images.T
+        relevant = self.held.labels[told][:, None] == self.held.labels[None, :]
+        return (mean_average_precision(scores, relevant) + mean_average_precision(scores.T, relevant.T)) / 2
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epoch depends on, as tensors, numbers and words."""
+        return {
+            "done": self.done,
+            "weights": self.both.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": [asdict(line) for line in self.history],
+            "best": list(self.best),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.both.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = [Epoch(**line) for line in state["history"]]
+        self.done = state["done"]
+        epoch, score, weights = state["best"]
+        self.best = (epoch, score, weights)
+
+    def result(self) -> TrainedPairs:
+        self.both.load_state_dict(self.best[2])
+        return TrainedPairs(self.both.cpu().eval(), self.shape, list(self.history), self.best[0])
+
+
+def mean_average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
+    """The mean over the rows that have anything relevant.
+
+    Args:
+        scores: (q, n), the higher the nearer; equal ones rank in the order of their columns.
+        relevant: (q, n) bool.
+
+    Returns:
+        0 to 1; 0 where no row has anything relevant.
+    """
+    order = np.argsort(-scores, axis=1, kind="stable")
+    hits = np.take_along_axis(relevant, order, axis=1)
+    hits = hits[hits.any(1)]
+    if not len(hits):
+        return 0.0
+    precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
+    return float(((precision * hits).sum(1) / hits.sum(1)).mean())
+
+
+def _letters(words: Sequence[Sequence[str]]) -> list[str]:
+    """The most frequent letters, each as often as it is rare or not: a wrong letter is any of them."""
+    from collections import Counter
+
+    counts = Counter(letter for text in words for word in text for letter in word if letter.isalpha())
+    return [letter for letter, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:LETTERS]]
