@@ -387,7 +387,7 @@ def _refuse_options(context: typer.Context, mode: Mode, loss: Loss | None) -> No
             flag = f"--{name.replace('_', '-')}"
             where = "networks alone; leave it out of" if mode is Mode.pairs else "--mode pairs; leave it out of"
             raise BenchError(f"{flag} is an option of {where} --mode {mode.value}")
-    allowed = (Loss.infonce, Loss.triplet) if mode is Mode.pairs else tuple(one for one in Loss if one != Loss.infonce)
+    allowed = (Loss.triplet, Loss.infonce) if mode is Mode.pairs else tuple(one for one in Loss if one != Loss.infonce)
     if loss is not None and loss not in allowed:
         raise BenchError(f"--loss {loss.value}: --mode {mode.value} has {', '.join(one.value for one in allowed)}")
 

@@ -142,10 +142,13 @@ def _text_tower(shape: TowerShape) -> Any:
 
         def forward(self, batch: Batch) -> Any:
             vectors = self.table(batch.rows, batch.begins)
-            texts = vectors.split(batch.lengths)
-            padded = self.dropout(nn.utils.rnn.pad_sequence(texts, batch_first=True))
             lengths = torch.tensor(batch.lengths)
-            outside = (torch.arange(padded.shape[1])[None] >= lengths[:, None]).to(padded.device)
+            places = torch.arange(max(batch.lengths))[None]
+            outside = (places >= lengths[:, None]).to(vectors.device)
+            # Gathered in one go: the gradient of torch's pad_sequence copies the whole batch once for each text.
+            rows = (lengths.cumsum(0) - lengths)[:, None] + torch.minimum(places, lengths[:, None] - 1)
+            padded = vectors[rows.to(vectors.device)].masked_fill(outside[..., None], 0)
+            padded = self.dropout(padded)
             even = min(batch.lengths) == max(batch.lengths)
             states = self._read(padded, lengths, None if even else outside)
             weights = self.attention(self.dropout(states)).masked_fill(outside[..., None], -torch.inf).softmax(1)
