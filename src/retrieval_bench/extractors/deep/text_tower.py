@@ -30,7 +30,7 @@ EVERY_TOWER_HAS = "token_embedding.weight"
 
 
 @dataclass(eq=False)
-class TextTower:
+class ClipTextTower:
     """Reads nothing and keeps nothing before the first text: who looks at pictures alone does not pay for it.
 
     The tower always runs in float32, one text at a time, always on as many tokens as its window has: so a row depends

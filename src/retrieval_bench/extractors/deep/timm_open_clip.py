@@ -14,7 +14,7 @@ from retrieval_bench.extractors.deep.backbones import Backbone
 from retrieval_bench.extractors.deep.model_folder import in_words, preprocess_of
 from retrieval_bench.extractors.deep.network_features import features_of, with_options
 from retrieval_bench.extractors.deep.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from retrieval_bench.extractors.deep.text_tower import TextTower, text_sha256
+from retrieval_bench.extractors.deep.text_tower import ClipTextTower, text_sha256
 from retrieval_bench.extractors.deep.weights import WeightsFile, facts, fill, find_local, load, named, state_sha256
 from retrieval_bench.registry import EXTRACTORS, unknown
 
@@ -118,7 +118,7 @@ def clip_backbone(setup: Setup, *, network: str = "", weights: str = "") -> Back
     hub = config_of_texts.get("hf_tokenizer_name") or config_of_texts.get("hf_model_name") or ""
     if file is None and not hub:
         origin["text_sha256"] = text_sha256(whole)
-    texts = TextTower(called, with_tokenizer, file, setup.device, hub)
+    texts = ClipTextTower(called, with_tokenizer, file, setup.device, hub)
     return Backbone(called, tower, preprocess, int(_width(tower, side)), origin, mark, prefix=1, texts=texts)
 
 
