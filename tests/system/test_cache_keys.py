@@ -242,6 +242,7 @@ NO_PART_OF_A_FEATURE = {
     "registry": "names, and how options are read; what is read is in the recipe",
     "search": "exact: the same neighbours whatever the code. And how functions are compiled",
     "system/checkpoint": "facts of a weights file, for the record; the file itself is in the recipe by its sha256",
+    "system/files": "writes a file whole or not at all; what is read of one is in the recipe by its sha256",
     "system/progress": "shows how far a task is",
     "system/python_sources": "reads the code of a user's network, whose sha256 is in the recipe",
     "system/threads": "results come in the order of the items",

@@ -28,7 +28,16 @@ from retrieval_bench.system.device import gpus
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import Stopwatch, pinned
 
-FEATURE_ROOMS = ("classifiers", "extractors", "images", "linalg", "stored", "training", "training_loop")
+FEATURE_ROOMS = (
+    "classifiers",
+    "extractors",
+    "images",
+    "linalg",
+    "pair_training",
+    "stored",
+    "training",
+    "training_loop",
+)
 """Folders whose code a feature passes through: a change of any file in them, however deep, is another feature."""
 FEATURE_FILES = ("system/device.py",)
 """Files elsewhere of which the same holds: the device says how a GPU rounds."""
