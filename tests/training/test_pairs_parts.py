@@ -12,7 +12,7 @@ import torch
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.pair_training.loop import mean_average_precision
-from retrieval_bench.pair_training.losses import hardest_triplets, infonce
+from retrieval_bench.pair_training.losses import hardest_triplets, infonce, pair_loss, violating_triplets
 from retrieval_bench.pair_training.misspell import FEW_LETTERS, MOST_READ, changed, misspelt
 from retrieval_bench.pair_training.settings import PairSettings
 from retrieval_bench.pair_training.tokenise import (
@@ -179,9 +179,27 @@ def test_triplets_are_what_their_definition_says() -> None:
     assert float(hardest_triplets(first, second, LABELS)) == pytest.approx(total / 14)
 
 
+def test_triplets_begin_with_all_that_violate_the_margin() -> None:
+    first, second = unit_rows(7, 1), unit_rows(7, 2)
+    hinges = []
+    for rows, columns in ((first, second), (second, first)):
+        for i in range(7):
+            for j in range(7):
+                hinge = 0.2 - float(rows[i] @ columns[i]) + float(rows[i] @ columns[j])
+                hinges += [hinge] if LABELS[j] != LABELS[i] and hinge > 0 else []
+    assert float(violating_triplets(first, second, LABELS)) == pytest.approx(sum(hinges) / len(hinges))
+    for done, loss in ((0.0, violating_triplets), (0.9, hardest_triplets)):
+        assert pair_loss("triplet", first, second, LABELS, 5.0, done) == loss(first, second, LABELS)
+
+
 def test_a_batch_of_one_label_has_no_negatives() -> None:
     first, second = unit_rows(3, 1).requires_grad_(), unit_rows(3, 2)
-    for loss in (infonce(first, second, torch.zeros(3), 5.0), hardest_triplets(first, second, torch.zeros(3))):
+    alike = torch.zeros(3)
+    losses = [
+        infonce(first, second, alike, 5.0),
+        *(f(first, second, alike) for f in (hardest_triplets, violating_triplets)),
+    ]
+    for loss in losses:
         assert float(loss.detach()) == pytest.approx(0)
         (gradient,) = torch.autograd.grad(loss, first)
         assert bool(gradient.isfinite().all())

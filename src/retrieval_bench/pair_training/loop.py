@@ -169,7 +169,7 @@ class _PairRun:
             number = epoch * self.steps_an_epoch + step
             for group in self.optimizer.param_groups:
                 group["lr"] = rate(self.schedule, number, steps)
-            loss = self._step(batch, rng)
+            loss = self._step(batch, rng, number / steps)
             if not math.isfinite(loss):
                 raise BenchError(
                     f"training: the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps_an_epoch}; "
@@ -193,7 +193,7 @@ class _PairRun:
         self.history.append(line)
         return line
 
-    def _step(self, batch: np.ndarray, rng: np.random.Generator) -> float:
+    def _step(self, batch: np.ndarray, rng: np.random.Generator, done: float) -> float:
         import torch
 
         settings = self.settings
@@ -204,9 +204,9 @@ class _PairRun:
             len(batch)
         )
         scale = self.both["image"].scale.exp().clamp(max=MOST_SCALE)
-        loss = pair_loss(settings.loss, images, texts, labels, scale)
+        loss = pair_loss(settings.loss, images, texts, labels, scale, done)
         if others:
-            loss = loss + settings.between_texts * pair_loss(settings.loss, texts, others[0], labels, scale)
+            loss = loss + settings.between_texts * pair_loss(settings.loss, texts, others[0], labels, scale, done)
         self.optimizer.zero_grad()
         loss.backward()
         value = float(loss.detach())

@@ -1,4 +1,4 @@
-"""What the towers are taught to make small: symmetric InfoNCE, and triplets with the hardest negative of the batch.
+"""What the towers are taught to make small: symmetric InfoNCE, and triplets with hard negatives of the batch.
 
 Two items of one label are no negatives of each other: a listing of the same product is as right as the picture's own.
 """
@@ -11,6 +11,8 @@ from retrieval_bench.pair_training.settings import PairLoss
 
 MARGIN = 0.2
 """By which a triplet wants the right text nearer, in cosine."""
+ALL_NEGATIVES = 0.4
+"""Share of the steps in which triplets are made of all negatives; then of the hardest."""
 FIRST_SCALE, MOST_SCALE = 14.0, 60.0
 """By which cosines are multiplied before the softmax: at first, and at most, as it is learned."""
 
@@ -59,11 +61,36 @@ def hardest_triplets(first: Any, second: Any, labels: Any, margin: float = MARGI
     return (across + down).mean() / 2
 
 
+def violating_triplets(first: Any, second: Any, labels: Any, margin: float = MARGIN) -> Any:
+    """Hinge over all negatives of the batch, the mean of those above 0 ("batch all", Hermans et al. 2017).
+
+    What a training begins with: as long as all vectors are alike, the hardest negatives alone draw them into one point.
+
+    Args:
+        first: (n, d) rows of length 1.
+        second: (n, d) rows of length 1; row i belongs to row i of `first`.
+        labels: (n,) what each pair is of. A row of the same label is no negative.
+        margin: by which the right one shall be nearer.
+
+    Returns:
+        The mean over both directions, a tensor without axes; 0 where every right one is near enough.
+    """
+    scores = first @ second.T
+    own = scores.diagonal()
+    total, count = 0.0, 0.0
+    for wrong in (margin + scores - own[:, None], margin + scores - own[None, :]):
+        hinges = wrong.masked_fill(same_label(labels), 0).clamp(min=0)
+        total, count = total + hinges.sum(), count + (hinges > 0).sum()
+    return total / count.clamp(min=1)  # type: ignore[attr-defined]
+
+
 def same_label(labels: Any) -> Any:
     """(n,) labels -> (n, n) bool tensor."""
     return labels[:, None] == labels[None, :]
 
 
-def pair_loss(kind: PairLoss, first: Any, second: Any, labels: Any, scale: Any) -> Any:
-    """The loss of this name; `scale` is InfoNCE's alone."""
-    return infonce(first, second, labels, scale) if kind == "infonce" else hardest_triplets(first, second, labels)
+def pair_loss(kind: PairLoss, first: Any, second: Any, labels: Any, scale: Any, done: float) -> Any:
+    """The loss of this name. scale: InfoNCE's alone. done: share of the steps, 0 to 1, for triplets."""
+    if kind == "infonce":
+        return infonce(first, second, labels, scale)
+    return (violating_triplets if done < ALL_NEGATIVES else hardest_triplets)(first, second, labels)

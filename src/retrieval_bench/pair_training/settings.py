@@ -14,8 +14,10 @@ PairLoss = Literal["infonce", "triplet"]
 
 WIDTHS = (8, 1024)
 """Least and most numbers of a token's vector, of a tower's state and of the shared space."""
-LEARNING_RATES: dict[str, float] = {"infonce": 0.002, "triplet": 0.001}
+LEARNING_RATES: dict[str, float] = {"infonce": 0.002, "triplet": 0.002}
 """The peak where none is given."""
+STATES: dict[str, int] = {"gru": 64, "lstm": 64, "transformer": 128}
+"""Numbers of a tower's state where none are given."""
 HEADS = 4
 """Of a Transformer's attention; its state must be divisible by it."""
 
@@ -28,14 +30,14 @@ class PairSettings:
         text_tower: "gru" and "lstm" read in both directions; "transformer" attends to all tokens at once.
         tokens: "words" are known words and the letters that every word is made of; "pieces" are parts of words,
             learned by byte-pair encoding.
-        loss: "infonce" (symmetric, over the batch) or "triplet" (the hardest negative of the batch).
+        loss: "infonce" (symmetric, over the batch) or "triplet" (hard negatives of the batch).
         epochs: how many times each picture is seen, at least 1.
         batch: pairs in a step, at least this many; at least 2.
         lr: peak of the learning rate, above 0. None: by `LEARNING_RATES`.
         weight_decay: AdamW's, of matrices, from 0.
         dims: numbers of a vector in the shared space.
         width: numbers of a token's vector.
-        hidden: numbers of a tower's state; of "gru" and "lstm" in each direction.
+        hidden: numbers of a tower's state; of "gru" and "lstm" in each direction. None: by `STATES`.
         layers: of the text tower, 1 to 4.
         typos: probability that a word is misspelt while it is learned from, 0 to 1.
         drop: probability that a text is cut down to a few of its words, in any order, 0 to 1.
@@ -57,7 +59,7 @@ class PairSettings:
     weight_decay: float = 0.05
     dims: int = 256
     width: int = 128
-    hidden: int = 64
+    hidden: int | None = None
     layers: int = 1
     typos: float = 0.15
     drop: float = 0.6
@@ -76,7 +78,6 @@ class PairSettings:
             "batch": (2, 65_536),
             "dims": WIDTHS,
             "width": WIDTHS,
-            "hidden": WIDTHS,
             "layers": (1, 4),
             "typos": (0, 1),
             "drop": (0, 1),
@@ -88,14 +89,21 @@ class PairSettings:
         for name, (least, most) in limits.items():
             if not least <= getattr(self, name) <= most:
                 raise BenchError(f"{_flag(name)} {getattr(self, name):g} is not between {least:g} and {most:g}")
+        if self.hidden is not None and not WIDTHS[0] <= self.hidden <= WIDTHS[1]:
+            raise BenchError(f"--hidden {self.hidden} is not between {WIDTHS[0]} and {WIDTHS[1]}")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise BenchError(f"--lr {self.lr:g} must be a number above 0")
         if not 0 <= self.holdout < 0.9:
             raise BenchError(f"--holdout {self.holdout:g} must be at least 0 and below 0.9")
         if self.patience and not self.holdout:
             raise BenchError(f"--patience {self.patience} needs products to choose by; give --holdout a share above 0")
-        if self.text_tower == "transformer" and self.hidden % HEADS:
+        if self.text_tower == "transformer" and self.state % HEADS:
             raise BenchError(f"--hidden {self.hidden} of a transformer must be divisible by {HEADS}")
+
+    @property
+    def state(self) -> int:
+        """Numbers of a tower's state: `hidden`, or the default for the tower."""
+        return STATES[self.text_tower] if self.hidden is None else self.hidden
 
     @property
     def peak(self) -> float:

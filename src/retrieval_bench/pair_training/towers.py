@@ -47,7 +47,7 @@ class TowerShape:
     @classmethod
     def of(cls, settings: PairSettings, rows: int, features: int) -> TowerShape:
         """The shape that these settings ask for."""
-        return cls(settings.text_tower, rows, settings.width, settings.hidden, settings.layers, features, settings.dims)
+        return cls(settings.text_tower, rows, settings.width, settings.state, settings.layers, features, settings.dims)
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> TowerShape:
