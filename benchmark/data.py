@@ -49,7 +49,7 @@ def prepare_command(
         for part, split in dataset.splits.items():
             known = f"; known of each: {', '.join(split.attributes)}" if split.attributes else ""
             say(f"  {part:8} {len(split):7,} images{known}")
-        say(f"  fingerprint {dataset.fingerprint}")
+        say(f"  fingerprint {dataset.without_texts().fingerprint}")
         for notice in dataset.notices:
             say(f"  note: {notice}")
         for reason, count in Counter(bad.reason for bad in skipped).most_common():

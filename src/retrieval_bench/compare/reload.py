@@ -27,6 +27,8 @@ def dataset_of(record: Record, root: Path | None = None) -> Dataset:
     facts = record.dataset
     place = root if root is not None else None if facts.root is None else Path(facts.root)
     dataset: Dataset = parse(DATASETS, facts.spec).build(place)
+    if all((row.query, row.gallery) == ("image", "image") for row in record.rows):
+        dataset = dataset.without_texts()  # which no method of the run read
     if record.settings.limit is not None:
         dataset = limit(dataset, record.settings.limit)
     for name in {item.split for item in facts.skipped}:
