@@ -350,8 +350,9 @@ def _what(job: _Job, setup: Any, progress: Any) -> dict[str, Any]:
 
     spec = parse(DATASETS, job.dataset)
     steady_allocator()
+    dataset = spec.build(job.data_root)
     whole, _ = screen(
-        spec.build(job.data_root),
+        dataset if job.mode == Mode.pairs else dataset.without_texts(),
         threads=setup.threads,
         progress=lambda done, total: progress("checking images", done, total),
     )

@@ -24,6 +24,10 @@ MODALITIES = ("image", "text")
 """What an item can be described by."""
 
 
+SEVERITIES = (1, 2, 3, 4, 5)
+"""How strong a perturbation is, from slight to severe."""
+
+
 class Sides(NamedTuple):
     """What a query is, and what an item of the gallery is: "image", "text" or "image+text"."""
 
@@ -394,9 +398,12 @@ class Extractor(Protocol):
 
     An extractor may have more attributes, which the runner reads:
 
-    - modalities: what it reads, of MODALITIES. Absent: ("image",). With "text" it has
-      transform_texts(texts: Sequence[str]) -> features, of the same kind as those of `transform` where it reads both;
-      an empty text gives a row of zeros. Of ("text",) alone, `transform` is never called.
+    - transform_texts: (texts: Sequence[str]) -> features, of an extractor that is registered with the fact
+      modalities=("text",) or ("image", "text"). They are of the same kind as those of `transform` where it reads both;
+      an empty text gives a row of zeros. Of one that reads texts alone, `transform` is never called.
+    - lexical: True of an extractor whose `transform_texts` gives (n, 1) objects, each a tuple of words, in place of
+      vectors. It has a `searcher`, and the cache keeps nothing of it.
+    - comparable: False where the distances of two queries are not on one scale, so that no threshold serves all.
     - learned: tuple of names of the attributes (numpy arrays) that `fit` sets. The cache saves and restores them.
       Absent or empty: the method learns nothing from train.
     - fit_images: `fit` reads at most this many training images. Absent: all. Progress is counted by it.

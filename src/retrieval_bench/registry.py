@@ -318,6 +318,11 @@ class Spec:
         return self.entry.build(*args, **self.options)
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """What an extractor reads, of core.MODALITIES, as its entry says; pictures where it says nothing."""
+        return tuple(self.entry.facts.get("modalities", ("image",)))
+
+    @property
     def costly(self) -> bool:
         """To build it loads weights or asks a service; its builder has a `check(**options)` that does neither."""
         return hasattr(self.entry.build, "check")

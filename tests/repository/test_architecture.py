@@ -31,9 +31,9 @@ FLOORS = (
         "extractors.histograms",
         "extractors.text",
         "stored",
-        *("texts", "training_loop"),
+        "training_loop",
     ),
-    ("images", "plugins", "records", "search"),
+    ("images", "plugins", "records", "search", "texts"),
     ("registry", "system"),
     ("core", "datasets.shop", "linalg"),
 )

@@ -21,8 +21,8 @@ from retrieval_bench.pair_training.tokenise import (
     PieceTokens,
     WordTokens,
     learn_tokens,
+    read_words,
     tokens_from,
-    words_of,
 )
 from retrieval_bench.pair_training.towers import Batch, TowerShape, text_vector, towers
 from retrieval_bench.pair_training.word_vectors import start_from, width_of
@@ -41,25 +41,25 @@ class TestWords:
             ("Mug 'Honey' in olive.", ["mug", "honey", "in", "olive"]),
             ("STRASSE straße", ["strasse", "strasse"]),
             ("ﬁne Ⅻ ½", ["fine", "xii", "1", "2"]),
-            ("<b>mug</b>&amp;", ["b", "mug", "b", "amp"]),
+            ("<b>mug</b>&amp;", ["mug"]),
             ("כוס אדומה", ["כוס", "אדומה"]),
             ("\u202eكوب\u202c أحمر", ["كوب", "أحمر"]),
             ("हिन्दी कप", ["हिन्दी", "कप"]),
-            ("红色杯子", ["红色杯子"]),
+            ("红色杯子", ["红色", "色杯", "杯子"]),
             ("mug 👍🏽❤️", ["mug", "👍", "❤"]),
             ("\u0301e\u0301", ["é"]),
             ("a\ud800b", ["a", "b"]),
         ],
     )
     def test_any_text_has_defined_words(self, text: str, words: list[str]) -> None:
-        assert words_of(text) == words
+        assert read_words(text) == words
 
     def test_a_megabyte_is_read_as_far_as_said(self) -> None:
-        assert len(words_of("mug " * 250_000)) == MOST_TOKENS
-        assert words_of("x" * 1_000_000) == ["x" * MOST_LETTERS]
+        assert len(read_words("mug " * 250_000)) == MOST_TOKENS
+        assert read_words("x" * 1_000_000) == ["x" * MOST_LETTERS]
 
     def test_decomposed_letters_are_the_composed_ones(self) -> None:
-        assert words_of("cafe\u0301") == words_of("café")
+        assert read_words("cafe\u0301") == read_words("café")
 
 
 class TestTokens:
@@ -223,7 +223,7 @@ def test_padding_changes_a_text_by_rounding_alone(kind: str) -> None:
     """While it is learned from; a finished tower reads one text at a time."""
     tokens = WordTokens.learned(TEXTS)
     both = towers(TowerShape(kind, tokens.size, 16, 8, 2, 5, 16)).eval()  # type: ignore[arg-type]
-    texts = [tokens.tokens(words_of(text)) for text in TEXTS]
+    texts = [tokens.tokens(read_words(text)) for text in TEXTS]
     with torch.no_grad():
         beside = both["text"](Batch.of(texts)).numpy()
     alone = np.stack([text_vector(both, text, 16) for text in texts])

@@ -81,7 +81,7 @@ class TestTheMethod:
 
     def test_it_says_where_it_is_from(self, file: Path) -> None:
         extractor, data = method(file), shop_with_texts()
-        assert extractor.modalities == EXTRACTORS["pairs"].facts["modalities"] == ("image", "text")
+        assert EXTRACTORS["pairs"].facts["modalities"] == ("image", "text")
         assert extractor.weights["source"] == "shop.safetensors"
         assert extractor.weights["recipe"] == "gru over words, and a layer over hsv:levels=1+moments"
         assert extractor.trained_on["dataset"] == "shop"

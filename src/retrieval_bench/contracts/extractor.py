@@ -18,7 +18,7 @@ from retrieval_bench.contracts.pictures import drawn
 from retrieval_bench.contracts.texts import written
 from retrieval_bench.core import DISTANCES, BenchError, Extractor, Setup, Split
 from retrieval_bench.experiment.extraction import checked
-from retrieval_bench.methods.modalities import TEXT, modalities_of
+from retrieval_bench.methods.modalities import TEXT
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import Spec, fill
 from retrieval_bench.system.python_sources import short
@@ -66,7 +66,7 @@ def check(method: str, setup: Setup | None = None) -> tuple[ClauseVerdict, ...]:
     found: list[ClauseVerdict] = []
     with pinned(1):  # as a run has it: one thread a library, images are the unit of parallel work
         for spec in parse_method(method).members:
-            found += _verdicts(Case(spec, setup, *(written() if modalities_of(spec) == (TEXT,) else drawn())))
+            found += _verdicts(Case(spec, setup, *(written() if spec.modalities == (TEXT,) else drawn())))
     return tuple(found)
 
 

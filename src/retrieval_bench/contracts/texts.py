@@ -9,7 +9,7 @@ import numpy as np
 
 from retrieval_bench.core import Split
 from retrieval_bench.datasets.shop.look import looks
-from retrieval_bench.datasets.shop.wording import texts_of
+from retrieval_bench.datasets.shop.wording import written_texts
 from retrieval_bench.images.reading import ImageBytes, encode_png
 
 AWKWARD = (
@@ -34,13 +34,13 @@ PRODUCTS = 12
 def written() -> tuple[list[str], Split, Split]:
     """(texts to describe, items to learn from, other items to learn from); written once a process."""
     some = looks(0)[:: 100 // PRODUCTS][:PRODUCTS]
-    asked, _ = texts_of(some, 0, "query", QUERY_VIEWS)
+    asked, _ = written_texts(some, 0, "query", QUERY_VIEWS)
     return [*asked, *AWKWARD], _items("train", TRAIN_VIEWS), _items("other", OTHER_VIEWS)
 
 
 def _items(name: str, views: Sequence[int]) -> Split:
     some = looks(0)[:: 100 // PRODUCTS][:PRODUCTS]
-    texts, _ = texts_of(some, 0, "train", views)
+    texts, _ = written_texts(some, 0, "train", views)
     labels = np.repeat(np.arange(len(some)), len(views))
     blank = encode_png(np.full((2, 2, 3), 200, np.uint8))
     return Split(

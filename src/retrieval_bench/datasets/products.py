@@ -36,7 +36,7 @@ from retrieval_bench.datasets.shop.camera import Camera, Parameters
 from retrieval_bench.datasets.shop.drawing import Dice
 from retrieval_bench.datasets.shop.look import CATEGORIES, looks
 from retrieval_bench.datasets.shop.turned import any_turn, turned
-from retrieval_bench.datasets.shop.wording import texts_of
+from retrieval_bench.datasets.shop.wording import written_texts
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.registry import DATASETS, Range
 from retrieval_bench.system.cache import cache_root
@@ -103,7 +103,7 @@ def products(
             images = ImageBytes(again.encoded, again.digests)
             attributes |= again.attributes
         attributes["differs_by"] = np.array([look.differs_by for look in owners])
-        texts, difficulties = texts_of(goods, seed, part, views)
+        texts, difficulties = written_texts(goods, seed, part, views)
         if part == "query":
             attributes["text_difficulty"] = np.array(difficulties)
         splits[part] = Split(

@@ -15,19 +15,13 @@ import numpy as np
 
 from retrieval_bench.core import Rows, Searcher
 from retrieval_bench.evaluation.bootstrap import intervals, resampled_means
-from retrieval_bench.evaluation.relevance import count_relevant
+from retrieval_bench.evaluation.relevance import count_relevant, relevant_among
 
 MOST_PAIRS = 20_000_000
 """JudgedPairs that are looked at; of more queries than that allows, as many are drawn as it does."""
 
 RESAMPLES = 2_000
 POINTS = 100
-
-DEFINITION = (
-    "Of all pairs of a query and a gallery item at most t apart: precision is the share that is right; recall is the "
-    "share of all right pairs that is among them; f1 is their harmonic mean. t is the one of the highest f1 among "
-    "training items, each of which searches among all others"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +70,10 @@ def pairs_of(
     hidden = None if exclude is None else exclude[rows]
     ranking = searcher(queries[rows], n, hidden)
     asked = query_labels[rows]
-    right = np.zeros(ranking.indices.shape, bool)
-    own, kept = asked.reshape(len(asked), -1), item_labels.reshape(n, -1)
-    for place in range(own.shape[1]):
-        for other in range(kept.shape[1]):
-            one = own[:, place, None]
-            right |= (kept[ranking.indices, other] == one) & (one >= 0)
-    right &= ranking.indices >= 0
+    right = relevant_among(ranking.indices, asked, item_labels)
     distances = np.where(ranking.indices >= 0, ranking.distances, np.float32(np.inf))
-    return JudgedPairs(distances, right, count_relevant(asked, item_labels, hidden), own[:, 0])
+    first = asked if asked.ndim == 1 else asked[:, 0]
+    return JudgedPairs(distances, right, count_relevant(asked, item_labels, hidden), first)
 
 
 def curve(pairs: JudgedPairs) -> Curve:

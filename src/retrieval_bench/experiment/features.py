@@ -17,7 +17,7 @@ from retrieval_bench.experiment.extraction import Extracted, Watched, extract
 from retrieval_bench.experiment.multi_gpu import Team
 from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.methods.fusion import LEARN_FROM
-from retrieval_bench.methods.modalities import IMAGE, modalities_of
+from retrieval_bench.methods.modalities import IMAGE
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Part, Pipeline
 from retrieval_bench.plugins.loading import owners
@@ -39,8 +39,8 @@ FEATURE_ROOMS = (
     "training_loop",
 )
 """Folders whose code a feature passes through: a change of any file in them, however deep, is another feature."""
-FEATURE_FILES = ("system/device.py",)
-"""Files elsewhere of which the same holds: the device says how a GPU rounds."""
+FEATURE_FILES = ("system/device.py", "texts/words.py")
+"""Files elsewhere of which the same holds: how a GPU rounds, and what the words of a text are."""
 GALLERY_SIDE = ("gallery", "train")
 """The splits whose items are what the gallery is; all others are what queries are."""
 _HOME = Path(retrieval_bench.__file__).parent
@@ -233,7 +233,7 @@ def fit_part(
 
 def read_content(spec: Spec, train: Split) -> str:
     """What an extractor can learn from: `Split.content`, and the texts where it reads these."""
-    if "text" not in modalities_of(spec) or train.texts is None:
+    if "text" not in spec.modalities or train.texts is None:
         return train.content
     digest = hashlib.sha256(train.content.encode())
     for text in train.texts:

@@ -159,7 +159,7 @@ def prepare(plan: Plan, progress: Progress = silent, store: PixelStore | None = 
     refuse_too_many(skipped, total, plan.max_bad)
     fingerprint = dataset.fingerprint
     dataset = relevant_by(dataset, plan.relevance)
-    dataset = dataset.with_splits({}, _of_texts(dataset))
+    dataset = dataset.with_splits({}, _text_notices(dataset))
 
     exclude = _own_rows(dataset) if dataset.leave_one_out else None
     n_relevant = count_relevant(dataset.query.label_sets, dataset.gallery.label_sets, exclude)
@@ -208,7 +208,7 @@ def prepare(plan: Plan, progress: Progress = silent, store: PixelStore | None = 
     )
 
 
-def _of_texts(dataset: Dataset) -> list[str]:
+def _text_notices(dataset: Dataset) -> list[str]:
     """What to know of the texts, where methods read them: who lacks one, and which queries give the answer away."""
     gallery, query = dataset.gallery, dataset.query
     if gallery.texts is None or query.texts is None:

@@ -175,10 +175,7 @@ def _by_threshold(
     """Choose the largest distance that is near enough on train, and judge it on the queries."""
     data, train = task.dataset, task.train
     items = pipeline.rows([part.splits["train"].features for part in extracted])
-    own = np.arange(len(train))
-    known = pairs_of(pipeline.searcher(items), items, train.label_sets, train.label_sets, own, seed)
-    if len(known.labels) < len(train):
-        own = own[: len(known.labels)]
+    known = pairs_of(pipeline.searcher(items), items, train.label_sets, train.label_sets, np.arange(len(train)), seed)
     learned = curve(known)
     if not len(learned.thresholds) or not known.n_right.any():
         return ThresholdFacts(unavailable="no training item has another of its label")

@@ -16,13 +16,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
+from retrieval_bench.core import SEVERITIES as SEVERITIES
 from retrieval_bench.core import BenchError, Images
 from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.reading import encode_png
 from retrieval_bench.registry import PERTURBATIONS
 from retrieval_bench.system.cache import code_version
-
-SEVERITIES = (1, 2, 3, 4, 5)
 
 Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 

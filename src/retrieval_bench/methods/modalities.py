@@ -33,28 +33,23 @@ def without_suffix(name: str) -> str:
     return split_suffix(name)[0]
 
 
-def modalities_of(spec: Spec) -> tuple[str, ...]:
-    """What an extractor reads: ("image",), ("text",), or ("image", "text")."""
-    return tuple(spec.entry.facts.get("modalities", (IMAGE,)))
-
-
 def natural_sides(members: Sequence[Spec]) -> Sides:
     """What is compared where nobody says it."""
-    read = {modalities_of(member)[0] for member in members}  # of two, the first
+    read = {member.modalities[0] for member in members}  # of two, the first
     both = BOTH if len(read) == 2 else next(iter(read))
     return Sides(both, both)
 
 
 def side_of(spec: Spec, side: str) -> str:
     """What an extractor reads of an item that has `side`: all of it, or the one modality that it knows."""
-    known = modalities_of(spec)
+    known = spec.modalities
     return side if len(known) == 2 else known[0]
 
 
 def refuse_wrong_sides(name: str, members: Sequence[Spec], sides: Sides) -> None:
     """BenchError where an extractor would lack what it reads, or nothing would read what is there."""
     for member in members:
-        known = modalities_of(member)
+        known = member.modalities
         for what, side in (("queries", sides.query), ("gallery", sides.gallery)):
             if len(known) == 1 and known[0] not in side.split("+"):
                 raise BenchError(
@@ -63,7 +58,7 @@ def refuse_wrong_sides(name: str, members: Sequence[Spec], sides: Sides) -> None
                 )
     for what, side in (("queries", sides.query), ("gallery", sides.gallery)):
         for modality in side.split("+"):
-            if not any(modality in modalities_of(member) for member in members):
+            if not any(modality in member.modalities for member in members):
                 raise BenchError(
                     f"method {name!r}: nothing in it reads the {_plural(modality)} of the {what}; add a method that "
                     f"does, for example {'bm25' if modality == TEXT else 'color'}, or leave {modality} out"

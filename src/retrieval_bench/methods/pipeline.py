@@ -12,7 +12,7 @@ import numpy as np
 import retrieval_bench.methods.reranking  # noqa: F401 - registers the steps
 from retrieval_bench.core import BenchError, Bundle, Dataset, Distance, Extractor, Rows, Searcher, Setup, Sides
 from retrieval_bench.methods.fusion import VECTOR, Join, Member
-from retrieval_bench.methods.modalities import IMAGE, TEXT, modalities_of, side_of
+from retrieval_bench.methods.modalities import IMAGE, TEXT, side_of
 from retrieval_bench.methods.parse import DEFAULT_JOIN, Method
 from retrieval_bench.methods.reranking.step import Step
 from retrieval_bench.registry import JOINS, Spec, backend_on, of_this_package
@@ -222,7 +222,7 @@ class Pipeline:
         return [
             Member(
                 *(part.name, part.extractor.distance, array),
-                may_lack=TEXT in modalities_of(part.spec),
+                may_lack=TEXT in part.spec.modalities,
                 search=getattr(part.extractor, "searcher", None),
             )
             for part, array in zip(self.members, features, strict=True)
@@ -237,7 +237,7 @@ class Pipeline:
                 f"{self.method}: {part.name} is compared in a way of its own, not as a vector; join it by +rrf or +vote"
             )
         known = self.method.sides
-        if self.join_learns and len(modalities_of(part.spec)) == 2 and known.query != known.gallery:
+        if self.join_learns and len(part.spec.modalities) == 2 and known.query != known.gallery:
             raise BenchError(
                 f"{self.method}: the join learns from train how its members go together, and queries that are "
                 f"{known.query} are not what train would be; join by +rrf or +vote"

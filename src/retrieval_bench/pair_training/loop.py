@@ -20,7 +20,7 @@ from retrieval_bench.core import BenchError
 from retrieval_bench.pair_training.losses import FIRST_SCALE, MOST_SCALE, pair_loss
 from retrieval_bench.pair_training.misspell import changed
 from retrieval_bench.pair_training.settings import PairSettings
-from retrieval_bench.pair_training.tokenise import MOST_TOKENS, Token, Tokens, words_of
+from retrieval_bench.pair_training.tokenise import MOST_TOKENS, Token, Tokens, read_words
 from retrieval_bench.pair_training.towers import Batch, TowerShape, set_scaling, text_vector, towers
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
@@ -120,7 +120,7 @@ class _PairRun:
         import torch
 
         self.settings, self.held, self.tokens, self.device = settings, held, tokens, device
-        self.words = [words_of(text) for text in pairs.texts]
+        self.words = [read_words(text) for text in pairs.texts]
         self.tokens_of = functools.lru_cache(CACHED_WORDS)(lambda word: tokens.tokens([word]))
         self.letters = _letters(self.words)
         self.labels = pairs.labels
@@ -231,7 +231,7 @@ class _PairRun:
 
         with torch.inference_mode():
             images = self.both["image"](torch.from_numpy(self.held.features).to(self.device)).cpu().numpy()
-            words = [words_of(text) for text in self.held.texts]
+            words = [read_words(text) for text in self.held.texts]
             told = [row for row, some in enumerate(words) if some]
             texts = np.stack(
                 [text_vector(self.both, self.tokens.tokens(words[row]), self.settings.dims) for row in told]

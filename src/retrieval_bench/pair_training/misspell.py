@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from retrieval_bench.texts.misspelling import MISTAKES, with_mistake
+
 LEAST_LEFT, MOST_LEFT = 2, 7
 """How many words are left of a text that is cut down."""
 MOST_READ = 48
@@ -58,9 +60,4 @@ def misspelt(word: str, letters: Sequence[str], rng: np.random.Generator) -> str
         return word
     at = int(rng.integers(len(word) - 1))
     other = letters[int(rng.integers(len(letters)))] if letters else word[at]
-    return (
-        word[:at] + word[at + 1] + word[at] + word[at + 2 :],
-        word[:at] + word[at + 1 :],
-        word[:at] + word[at] + word[at:],
-        word[:at] + other + word[at + 1 :],
-    )[int(rng.integers(4))]
+    return with_mistake(word, int(rng.integers(MISTAKES)), at, other)

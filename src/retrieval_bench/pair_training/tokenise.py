@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.pair_training.settings import TokenKind
+from retrieval_bench.texts.words import words_of
 
 RULES = 1
 """Raise it when the same text and vocabulary give other tokens: files of before are then refused."""
@@ -43,38 +43,16 @@ Token = tuple[int, ...]
 """Rows of a table whose mean is the vector of one token."""
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a text, in small letters: runs of letters, digits and their marks, and each emoji or symbol alone.
-
-    Everything else parts words and is dropped: spaces, punctuation, control characters, what steers the direction of
-    writing, and the signs of markup, whose names are words like others.
+def read_words(text: str) -> list[str]:
+    """The words of a text that a tower reads: those of `words_of`, as far as the limits above go.
 
     Args:
         text: any text, also of other scripts, damaged or very long; `MOST_CHARACTERS` of it are read.
 
     Returns:
-        Its words, in the order in which they are stored, at most `MOST_TOKENS`; empty where it has none.
+        At most `MOST_TOKENS` words of at most `MOST_LETTERS` letters; empty where it has none.
     """
-    words: list[str] = []
-    letters: list[str] = []
-
-    def close() -> None:
-        if letters:
-            words.append("".join(letters[:MOST_LETTERS]))
-            letters.clear()
-
-    for character in unicodedata.normalize("NFKC", text[:MOST_CHARACTERS]).casefold():
-        kind = unicodedata.category(character)
-        if kind[0] in "LN" or (kind[0] == "M" and letters):
-            letters.append(character)
-            continue
-        if kind[0] == "M":
-            continue  # a mark without a letter, as behind an emoji
-        close()
-        if kind == "So":
-            words.append(character)
-    close()
-    return words[:MOST_TOKENS]
+    return [word[:MOST_LETTERS] for word in words_of(text[:MOST_CHARACTERS])[:MOST_TOKENS]]
 
 
 @dataclass(frozen=True)
@@ -244,7 +222,7 @@ def _text(value: Any) -> str:
 
 
 def _counted(texts: Iterable[str]) -> Counter[str]:
-    return Counter(word for text in texts for word in words_of(text))
+    return Counter(word for text in texts for word in read_words(text))
 
 
 def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:

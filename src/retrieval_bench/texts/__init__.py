@@ -1,4 +1,4 @@
-"""What is done to texts before they are compared: perturbations of queries, and the words that these know.
+"""Texts as they are before anything compares them: their words, mistakes in these, and perturbations of queries.
 
-How a text becomes words or a vector belongs in `extractors.text`.
+How a text becomes a vector belongs in `extractors.text`.
 """

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from retrieval_bench.core import BenchError
-from retrieval_bench.images.perturbations import SEVERITIES
+from retrieval_bench.core import SEVERITIES, BenchError
 from retrieval_bench.registry import PERTURBATIONS, TEXT_PERTURBATIONS, Entry, unknown
+from retrieval_bench.texts.misspelling import MISTAKES, with_mistake
 from retrieval_bench.texts.thesaurus import in_spanish, other_words
 
 Change = Callable[[str, int, np.random.Generator], str]
@@ -119,19 +119,14 @@ def typos(text: str, severity: int, dice: np.random.Generator) -> str:
     """Misspell words of four letters and more."""
     words = [match for match in _WORD.finditer(text) if len(match[0]) >= 4 and match[0].isalpha()]
     chosen = _share(len(words), SHARES[severity - 1], dice)
-    kinds, ats = dice.integers(0, 4, len(words)), dice.random(len(words))
+    kinds, ats = dice.integers(0, MISTAKES, len(words)), dice.random(len(words))
     letters = dice.integers(0, len(_LETTERS), len(words))
     parts, end = [], 0
     for place, match in enumerate(words):
         word = match[0]
         if place in chosen:
             at = 1 + int(ats[place] * (len(word) - 2))
-            word = (
-                word[:at] + word[at + 1] + word[at] + word[at + 2 :],
-                word[:at] + word[at + 1 :],
-                word[:at] + word[at] + word[at:],
-                word[:at] + _LETTERS[letters[place]] + word[at + 1 :],
-            )[kinds[place]]
+            word = with_mistake(word, kinds[place], at, _LETTERS[letters[place]])
         parts += [text[end : match.start()], word]
         end = match.end()
     return "".join([*parts, text[end:]])

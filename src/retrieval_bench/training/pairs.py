@@ -22,7 +22,7 @@ from retrieval_bench.extractors.deep.frozen_pictures import CHUNK, FrozenPicture
 from retrieval_bench.pair_training.file import PairFile, write_pairs
 from retrieval_bench.pair_training.loop import PairSet, TrainedPairs, train_pairs
 from retrieval_bench.pair_training.settings import PairSettings
-from retrieval_bench.pair_training.tokenise import Tokens, learn_tokens, words_of
+from retrieval_bench.pair_training.tokenise import Tokens, learn_tokens, read_words
 from retrieval_bench.pair_training.word_vectors import start_from, width_of
 from retrieval_bench.system.checkpoint import restore_state, save_state
 from retrieval_bench.system.device import check_device, gpu_settings, steady
@@ -166,7 +166,7 @@ def _parts(task: PairTask) -> tuple[np.ndarray, np.ndarray]:
             f"--mode pairs needs a text beside each picture and dataset {task.dataset} has none; take products, "
             "grocery, or a manifest with a column title, text or description"
         )
-    told = [bool(words_of(text)) for text in split.texts]
+    told = [bool(read_words(text)) for text in split.texts]
     if not any(told):
         raise BenchError("--mode pairs: no picture of the train split has a text with a word in it; there is no pair")
     if without := told.count(False):

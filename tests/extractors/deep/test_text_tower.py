@@ -154,7 +154,7 @@ def test_pictures_are_those_of_open_clip(name: str) -> None:
 def test_it_says_what_it_reads() -> None:
     extractor = tiny()
     assert isinstance(extractor, Extractor)
-    assert EXTRACTORS["clip"].facts["modalities"] == extractor.modalities == ("image", "text")
+    assert EXTRACTORS["clip"].facts["modalities"] == ("image", "text")
     assert "modalities" not in EXTRACTORS["timm"].facts
     assert not hasattr(built("resnet18"), "transform_texts")
     assert tiny().transform_texts([]).shape == (0, 32)
@@ -247,11 +247,14 @@ def in_the_other_layout(state: dict[str, Any]) -> dict[str, Any]:
     return {name if name.startswith(beside) else f"text.{name}": value for name, value in state.items()}
 
 
-@pytest.mark.parametrize("wrap", [dict, with_module, in_the_other_layout])
-@pytest.mark.parametrize("name", ["tiny-plain", "tiny-custom", "tiny-coca"])
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("tiny-plain", in_the_other_layout),  # the other two are written so already
+        *((name, wrap) for name in ("tiny-plain", "tiny-custom", "tiny-coca") for wrap in (dict, with_module)),
+    ],
+)
 def test_a_file_of_weights_fills_both_towers(name: str, wrap: Any, tmp_path: Path) -> None:
-    if name != "tiny-plain" and wrap is in_the_other_layout:
-        pytest.skip("its own layout")
     model = whole_model(name, 77)
     torch.save(wrap(model.state_dict()), tmp_path / f"{name}-mine.pt")
     extractor = built(f"clip:{name}", Setup(weights=str(tmp_path)))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from retrieval_bench.core import BenchError, Setup
-from retrieval_bench.extractors.text.words import MOST_CHARACTERS, words_of
 from retrieval_bench.methods.parse import parse_method
+from retrieval_bench.texts.words import MOST_CHARACTERS, words_of
 from tests.support.shop import shop
 
 bm25s = pytest.importorskip("bm25s", reason='needs pip install "retrieval-bench[text]"')
@@ -86,6 +86,10 @@ def test_a_gallery_without_words_is_searched_without_a_complaint() -> None:
         ("קומקום אדום", ["קומקום", "אדום"]),
         ("赤いマグ mug", ["赤い", "いマ", "マグ", "mug"]),
         ("杯", ["杯"]),
+        ("मग हिन्दी", ["मग", "हिन्दी"]),
+        ("קוֹמקום", ["קוֹמקום"]),
+        ("cafe\u0301", ["café"]),
+        ("red_mug", ["red", "mug"]),
         ("⭐ star 🎉🎉", ["⭐", "star", "🎉", "🎉"]),
         ("<b>red</b>&nbsp;mug<br/>", ["red", "mug"]),
         ("a\x00b\x1bc", ["a", "b", "c"]),

@@ -7,26 +7,17 @@ import functools
 import numpy as np
 import pytest
 
-from retrieval_bench.core import BenchError, Extractor, Setup
 from retrieval_bench.extractors.text import glove
-from retrieval_bench.registry import EXTRACTORS
+from tests.support.text_models import built
 
 THE = (0.418, 0.24968, -0.41242, 0.1217)
 """The first numbers of the vector of "the", as the first line of glove.6B.50d.txt has them."""
 
 
 @functools.cache
-def built() -> Extractor:
-    try:
-        return EXTRACTORS["glove"].build(Setup())
-    except BenchError as error:
-        pytest.skip(str(error))
-
-
-@functools.cache
 def table() -> dict[str, np.ndarray]:
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra parquet is not installed")
-    built()  # or skipped
+    built("glove")  # or skipped
     vectors = np.load(glove.VECTORS.find("test"))
     words = parquet.read_table(glove.WORDS.find("test")).column("index").to_pylist()
     return dict(zip(words, vectors, strict=True))
@@ -63,17 +54,17 @@ def test_the_vectors_are_glove() -> None:
 )
 def test_a_row_is_the_mean_by_hand(text: str, words: list[str]) -> None:
     assert set(words) <= set(table())
-    np.testing.assert_allclose(built().transform_texts([text])[0], by_hand(*words), atol=1e-7)
+    np.testing.assert_allclose(built("glove").transform_texts([text])[0], by_hand(*words), atol=1e-7)
 
 
 @pytest.mark.parametrize("text", ["qqzzxxyyww", "👟", "\x00", "...", "_", "漢字かな"])
 def test_a_text_of_unknown_words_gives_zeros(text: str) -> None:
-    assert not built().transform_texts([text]).any()
+    assert not built("glove").transform_texts([text]).any()
 
 
 def test_a_text_longer_than_the_window_is_cut_there() -> None:
-    window = built().window
-    fits, longer, shorter = built().transform_texts(
+    window = built("glove").window
+    fits, longer, shorter = built("glove").transform_texts(
         ["a " * window, "a " * window + "shoe", "a " * (window - 1) + "shoe"]
     )
     np.testing.assert_array_equal(longer, fits)
@@ -81,5 +72,5 @@ def test_a_text_longer_than_the_window_is_cut_there() -> None:
 
 
 def test_words_of_one_kind_are_nearer() -> None:
-    one, other, far = built().transform_texts(["apple banana", "orange pear", "engine gearbox"])
+    one, other, far = built("glove").transform_texts(["apple banana", "orange pear", "engine gearbox"])
     assert one @ other > one @ far + 0.2

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval_bench.core import BenchError, Extractor, Setup
 from retrieval_bench.extractors.text import minilm
-from retrieval_bench.registry import EXTRACTORS, parse
+from tests.support.text_models import built
 
 SENTENCES = (
     "This is an example sentence",
@@ -22,14 +21,6 @@ SENTENCES = (
 )
 KNOWN = (6.76569194e-02, 6.34959415e-02, 4.87131178e-02, 7.93049559e-02, 3.74480933e-02, 2.65279575e-03)
 """The first numbers of the first sentence, as they are known of Sentence Transformers: no code here has made them."""
-
-
-@functools.cache
-def built(method: str = "minilm") -> Extractor:
-    try:
-        return parse(EXTRACTORS, method).build(Setup())
-    except BenchError as error:
-        pytest.skip(str(error))
 
 
 @functools.cache
@@ -74,13 +65,13 @@ def by_torch(text: str) -> np.ndarray:
 
 
 def test_it_gives_what_is_known_of_it() -> None:
-    (row,) = built().transform_texts(SENTENCES[:1])
+    (row,) = built("minilm").transform_texts(SENTENCES[:1])
     np.testing.assert_allclose(row[: len(KNOWN)], KNOWN, atol=1e-6)
 
 
 @pytest.mark.slow(reason="the network in float64, head by head")
 def test_it_gives_the_same_as_its_slow_twin() -> None:
-    rows = built().transform_texts(SENTENCES)
+    rows = built("minilm").transform_texts(SENTENCES)
     twins = np.stack([by_torch(text) for text in SENTENCES])
     twins /= np.linalg.norm(twins, axis=1, keepdims=True)
     np.testing.assert_allclose(rows, twins, atol=2e-6)
@@ -88,12 +79,16 @@ def test_it_gives_the_same_as_its_slow_twin() -> None:
 
 def test_int8_is_near() -> None:
     """Measured: cosines from 0.9984 to 0.9997."""
-    near = (built().transform_texts(SENTENCES) * built("minilm:runtime=int8").transform_texts(SENTENCES)).sum(axis=1)
+    near = (built("minilm").transform_texts(SENTENCES) * built("minilm:runtime=int8").transform_texts(SENTENCES)).sum(
+        axis=1
+    )
     assert near.min() > 0.997
 
 
 def test_what_means_the_same_is_nearer() -> None:
-    one, other, far = built().transform_texts(["red running shoes", "scarlet sneakers for jogging", "a jar of honey"])
+    one, other, far = built("minilm").transform_texts(
+        ["red running shoes", "scarlet sneakers for jogging", "a jar of honey"]
+    )
     assert one @ other > 0.5 > one @ far
 
 
@@ -108,4 +103,4 @@ def test_a_text_longer_than_the_window_is_cut_there(method: str) -> None:
 
 @pytest.mark.parametrize("text", ["\x00\x01\x02", "\u200b\ufeff", "\udcff"])
 def test_a_text_without_a_token_gives_zeros(text: str) -> None:
-    assert not built().transform_texts([text]).any()
+    assert not built("minilm").transform_texts([text]).any()

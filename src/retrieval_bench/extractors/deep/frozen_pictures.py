@@ -36,8 +36,7 @@ class FrozenPictures:
         self.specs, self.called = tuple(specs), called
         self.extractors: list[Extractor] = [spec.build(setup) for spec in self.specs]
         for spec, extractor in zip(self.specs, self.extractors, strict=True):
-            reads = getattr(extractor, "modalities", ("image",))
-            if reads != ("image",) or any(hasattr(extractor, name) for name in NOT_PICTURES):
+            if spec.modalities != ("image",) or any(hasattr(extractor, name) for name in NOT_PICTURES):
                 raise BenchError(
                     f"{called}: {spec} does not give one vector of a picture alone; name an extractor such as "
                     "efficientnet_lite0, sift or color"
@@ -126,7 +125,7 @@ def specs_of(method: str, called: str) -> list[Spec]:
     """
     specs = [parse(EXTRACTORS, part) for part in re.split(r"\+(?=\s*[A-Za-z])", method)]
     for spec in specs:
-        if spec.entry.facts.get("modalities", ("image",)) != ("image",):
+        if spec.modalities != ("image",):
             raise BenchError(f"{called}: {spec.entry.name} reads texts already; name an extractor of pictures alone")
     return specs
 

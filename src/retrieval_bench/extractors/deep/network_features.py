@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import numpy as np
 
@@ -213,7 +213,6 @@ class PicturesAndTexts(NetworkFeatures):
     apart: why the options leave no space that both share; "" where they do.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     apart: str = ""
 
     def transform_texts(self, texts: Sequence[str]) -> np.ndarray:

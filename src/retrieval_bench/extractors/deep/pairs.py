@@ -11,7 +11,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split, printable
 from retrieval_bench.extractors.deep.frozen_pictures import FrozenPictures, restored_pictures
 from retrieval_bench.pair_training.file import PairFile, read_pairs
-from retrieval_bench.pair_training.tokenise import words_of
+from retrieval_bench.pair_training.tokenise import read_words
 from retrieval_bench.pair_training.towers import image_vector, text_vector
 from retrieval_bench.registry import EXTRACTORS
 
@@ -27,7 +27,6 @@ class PairTowers:
     """
 
     distance: Distance = "cosine"
-    modalities = ("image", "text")
 
     def __init__(self, called: str, source: str, found: PairFile, pictures: FrozenPictures) -> None:
         self._called, self._found, self._pictures = called, found, pictures
@@ -72,7 +71,7 @@ class PairTowers:
         """n texts -> (n, dims) float32 of length 1; zeros for a text without a word."""
         rows = np.zeros((len(texts), self._found.shape.dims), np.float32)
         for row, text in enumerate(texts):
-            rows[row] = text_vector(self._found.both, self._found.tokens.tokens(words_of(text)), rows.shape[1])
+            rows[row] = text_vector(self._found.both, self._found.tokens.tokens(read_words(text)), rows.shape[1])
         return rows
 
 

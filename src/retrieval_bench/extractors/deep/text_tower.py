@@ -10,7 +10,7 @@ from typing import Any
 from retrieval_bench.core import BenchError
 from retrieval_bench.extractors.deep.checkpoint_unwrapping import inner_dicts
 from retrieval_bench.extractors.deep.weights import WeightsFile, fill, load, refuse_changed, state_sha256
-from retrieval_bench.extractors.text.text_vectors import cleaned
+from retrieval_bench.extractors.text.text_vectors import encodable
 
 CHARACTERS = 4_096
 """Of a text that is longer the rest is left out before it is cut into tokens, of which the model sees 77 or fewer.
@@ -60,7 +60,7 @@ class ClipTextTower:
         """
         import torch
 
-        text = cleaned(text)[:CHARACTERS]
+        text = encodable(text)[:CHARACTERS]
         model, tokenizer, nothing = self._ready()
         if not text:
             return None

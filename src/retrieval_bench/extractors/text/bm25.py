@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Ranking, Setup, Split
-from retrieval_bench.extractors.text.words import words_of
 from retrieval_bench.registry import EXTRACTORS, Range
+from retrieval_bench.texts.words import words_of
 
 Variant = Literal["lucene", "robertson", "atire"]
 
@@ -26,7 +26,6 @@ class Bm25:
     """
 
     distance: Distance = "inner_product"
-    modalities = ("text",)
     comparable = False  # a longer query has higher scores with everything
     lexical = True
     """What it keeps of texts are words, not vectors."""

@@ -17,12 +17,12 @@ CHARACTERS = 16_384
 """Of a text that is longer the rest is left out before anything else is done with it: time and memory stay bounded."""
 
 Encode = Callable[[str], np.ndarray | None]
-"""One cleaned text -> (d,) floats of any length; None where the model finds nothing in the text that it knows."""
+"""One encodable text -> (d,) floats of any length; None where the model finds nothing in the text that it knows."""
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def cleaned(text: str) -> str:
+def encodable(text: str) -> str:
     """Prepare a text for every encoder.
 
     Args:
@@ -48,7 +48,6 @@ class TextVectors:
         window: how many tokens (words, for `glove`) the encoder reads; the rest of a longer text is left out.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("text",)
     learned: ClassVar[tuple[str, ...]] = ()
     serial: ClassVar[bool] = True
 
@@ -75,7 +74,7 @@ class TextVectors:
         rows = np.zeros((len(texts), self.dimensions), np.float32)
         encode = self._loaded()
         for row, text in enumerate(texts):
-            text = cleaned(text)
+            text = encodable(text)
             vector = encode(text) if text else None
             if vector is not None:
                 rows[row] = unit(vector)

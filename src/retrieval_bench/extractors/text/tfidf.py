@@ -9,8 +9,8 @@ from typing import Annotated, Self
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Setup, Split
-from retrieval_bench.extractors.text.words import cleaned
 from retrieval_bench.registry import EXTRACTORS, Range
+from retrieval_bench.texts.words import normalised
 
 
 class TfIdf:
@@ -18,7 +18,6 @@ class TfIdf:
     these have it (Salton, Buckley: Term-weighting approaches in automatic text retrieval, 1988)."""
 
     distance: Distance = "cosine"
-    modalities = ("text",)
     learned = ("pieces_", "idf_")
 
     def __init__(self, longest: int, pieces: int) -> None:
@@ -27,7 +26,7 @@ class TfIdf:
     def fit(self, train: Split) -> Self:
         """Choose the pieces and weigh them, by the texts of train."""
         vectoriser = self._vectoriser()
-        texts = [cleaned(text) for text in train.texts or ()]
+        texts = [normalised(text) for text in train.texts or ()]
         try:
             vectoriser.fit(texts)
         except ValueError:  # scikit-learn's word for texts without a single piece
@@ -42,7 +41,7 @@ class TfIdf:
 
     def transform_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(n, pieces) float32 rows of length 1; zeros for a text without any of the pieces."""
-        counts = self._fitted.transform([cleaned(text) for text in texts])
+        counts = self._fitted.transform([normalised(text) for text in texts])
         return np.ascontiguousarray(counts.toarray(), np.float32)
 
     @cached_property
