@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from retrieval_bench.core import BenchError, Ranking
-from retrieval_bench.search import bounds, certified, code_loops, quantise, tile_loops
+from retrieval_bench.search import bounds, certified, code_loops, emit, quantise, tile_loops
 from retrieval_bench.search.certified import CertifiedIndex, choose, inner_loop, rescore_budget
 from retrieval_bench.search.index import ExactIndex
 from retrieval_bench.search.kernels import KINDS
@@ -437,6 +437,22 @@ def test_the_loop_in_tiles_equals_the_plain_one_wherever_it_is_tested(dim, monke
     tiles_in_words.TILES[:] = 0
     emitted, bits, *_ = tiles(queries, gallery, "avx512", 1)
     assert tiles_in_words.TILES.any()
+    assert_array_equal(emitted.view(np.uint32), plain.view(np.uint32))
+    assert_array_equal(by_query(bits, len(queries)), by_query(plain_bits, len(queries)))
+
+
+@pytest.mark.skipif("avx2" not in emit.cpu_features(), reason="a processor without AVX2 has no such instructions")
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("dim", [1, 3, 4, 5, 64, 65, 300])
+@pytest.mark.slow(reason="compiles a loop that processors with VNNI do not choose")
+def test_the_loop_for_avx2_equals_the_plain_one_also_where_another_is_chosen(dim, layers, monkeypatch):
+    rng = np.random.default_rng(17)
+    gallery, queries = random(rng, 70, dim), random(rng, 11, dim)
+    gallery[3:9] = [[0.0], [1e-40], [1e30], [1.0], [-1.0], [127.0]]
+    queries[2:4] = [[0.0], [1.0]]
+    plain, plain_bits, *_ = tiles(queries, gallery, "plain", layers)
+    monkeypatch.setitem(globals(), "inner_loop", lambda kernel: "widened")
+    emitted, bits, *_ = tiles(queries, gallery, "avx2", layers)
     assert_array_equal(emitted.view(np.uint32), plain.view(np.uint32))
     assert_array_equal(by_query(bits, len(queries)), by_query(plain_bits, len(queries)))
 
