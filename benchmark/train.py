@@ -18,7 +18,7 @@ from retrieval_bench.core import BenchError, printable
 
 if TYPE_CHECKING:
     from retrieval_bench.pair_training.settings import PairSettings
-    from retrieval_bench.training_loop.loop import Epoch
+    from retrieval_bench.training_loop.epochs import Epoch
 
 SUFFIXES = (".pth", ".pt")
 PAIR_SUFFIXES = (".safetensors",)

@@ -26,7 +26,7 @@ from retrieval_bench.system.checkpoint import read_facts, refuse_own_images
 from retrieval_bench.training import curves, train
 from retrieval_bench.training.train import checkpoint_of, run
 from retrieval_bench.training_loop.augment import NONE
-from retrieval_bench.training_loop.loop import Epoch
+from retrieval_bench.training_loop.epochs import Epoch
 from tests.support.paths import ROOT
 from tests.support.shop import shop, split
 from tests.support.trainings import NETWORK, task

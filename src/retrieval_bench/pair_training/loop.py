@@ -1,22 +1,15 @@
-"""Epoch after epoch over pairs of a picture's features and a text; the score on held-out products chooses the epoch.
-
-What an epoch draws (order, texts, their changes, dropout) follows from the seed and the number of the epoch alone, so a
-run that goes on from the state after an epoch ends with the same weights as one that was never stopped, to the bit on
-one machine.
-"""
+"""Epoch after epoch over pairs of a picture's features and a text; the score on held-out products chooses the epoch."""
 
 from __future__ import annotations
 
 import functools
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from retrieval_bench.core import BenchError
 from retrieval_bench.pair_training.losses import FIRST_SCALE, MOST_SCALE, pair_loss
 from retrieval_bench.pair_training.misspell import changed
 from retrieval_bench.pair_training.settings import PairSettings
@@ -24,8 +17,8 @@ from retrieval_bench.pair_training.tokenise import MOST_TOKENS, Token, Tokens, r
 from retrieval_bench.pair_training.towers import Batch, TowerShape, set_scaling, text_vector, towers
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
-from retrieval_bench.training_loop.loop import Epoch, seed_of
-from retrieval_bench.training_loop.schedule import optimizer, rate
+from retrieval_bench.training_loop.epochs import Epoch, EpochRun
+from retrieval_bench.training_loop.schedule import optimizer
 from retrieval_bench.training_loop.settings import TrainingSettings
 
 LETTERS = 64
@@ -98,16 +91,11 @@ def train_pairs(
         run = _PairRun(pairs, held, tokens, settings, start, device)
         if resume is not None:
             run.restore(resume)
-        for epoch in range(run.done, settings.epochs):
-            if run.exhausted:
-                break
-            line = run.epoch(epoch, progress)
-            save(run.state())
-            on_epoch(line)
+        run.go(save, on_epoch, progress)
         return run.result()
 
 
-class _PairRun:
+class _PairRun(EpochRun):
     def __init__(
         self,
         pairs: PairSet,
@@ -119,7 +107,7 @@ class _PairRun:
     ) -> None:
         import torch
 
-        self.settings, self.held, self.tokens, self.device = settings, held, tokens, device
+        self.of_pairs, self.held, self.tokens, self.device = settings, held, tokens, device
         self.words = [read_words(text) for text in pairs.texts]
         self.tokens_of = functools.lru_cache(CACHED_WORDS)(lambda word: tokens.tokens([word]))
         self.letters = _letters(self.words)
@@ -129,7 +117,18 @@ class _PairRun:
             int(label): [row for row in np.flatnonzero(pairs.labels == label) if self.words[row]]
             for label in np.unique(pairs.labels)
         }
-        self.rows = np.array([row for row, label in enumerate(pairs.labels) if self.texts_of[int(label)]], np.int64)
+        told = [row for row, label in enumerate(pairs.labels) if self.texts_of[int(label)]]
+        schedule = TrainingSettings(
+            mode="scratch",
+            epochs=settings.epochs,
+            batch=settings.batch,
+            lr=settings.peak,
+            weight_decay=settings.weight_decay,
+            holdout=settings.holdout,
+            patience=settings.patience,
+            seed=settings.seed,
+        )
+        super().__init__(schedule, np.array(told, np.int64))
         self.shape = TowerShape.of(settings, tokens.size, pairs.features.shape[1])
         torch.manual_seed(settings.seed)
         self.both = towers(self.shape)
@@ -142,61 +141,18 @@ class _PairRun:
                 known = np.isfinite(start).all(1)
                 table[torch.from_numpy(known)] = torch.from_numpy(start[known])
         self.both.to(device)
-        self.schedule = TrainingSettings(
-            mode="scratch", epochs=settings.epochs, lr=settings.peak, weight_decay=settings.weight_decay
-        )
-        self.optimizer = optimizer(self.schedule, self.both.parameters())
-        self.steps_an_epoch = max(1, len(self.rows) // settings.batch)
-        self.done = 0
-        self.history: list[Epoch] = []
-        self.best: tuple[int, float, dict[str, Any]] = (0, -1.0, {})
+        self.optimizer = optimizer(schedule, self.both.parameters())
 
-    @property
-    def exhausted(self) -> bool:
-        """No better score for `patience` epochs."""
-        return bool(self.settings.patience) and self.done - self.best[0] >= self.settings.patience
-
-    def epoch(self, epoch: int, progress: Progress) -> Epoch:
-        import torch
-
-        settings, started = self.settings, time.perf_counter()
-        torch.manual_seed(seed_of(settings.seed, epoch))
-        rng = np.random.default_rng([settings.seed, epoch])
+    def begin(self, epoch: int) -> np.ndarray:
         self.both.train()
-        steps = settings.epochs * self.steps_an_epoch
-        total = 0.0
-        for step, batch in enumerate(np.array_split(rng.permutation(self.rows), self.steps_an_epoch)):
-            number = epoch * self.steps_an_epoch + step
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate(self.schedule, number, steps)
-            loss = self._step(batch, rng, number / steps)
-            if not math.isfinite(loss):
-                raise BenchError(
-                    f"training: the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps_an_epoch}; "
-                    f"lower --lr (now {settings.peak:g})"
-                )
-            total += loss * len(batch)
-            progress(f"training, epoch {epoch + 1} of {settings.epochs}", number + 1, steps)
-        self.both.eval()
-        score = self._score() if len(self.held.labels) else None
-        self.done = epoch + 1
-        if score is None or score > self.best[1]:
-            state = {name: value.detach().cpu().clone() for name, value in self.both.state_dict().items()}
-            self.best = (self.done, -1.0 if score is None else score, state)
-        line = Epoch(
-            self.done,
-            total / len(self.rows),
-            score,
-            self.optimizer.param_groups[0]["lr"],
-            time.perf_counter() - started,
-        )
-        self.history.append(line)
-        return line
+        self.rng = np.random.default_rng([self.settings.seed, epoch])
+        return self.rng.permutation(self.rows)
 
-    def _step(self, batch: np.ndarray, rng: np.random.Generator, done: float) -> float:
+    def step(self, batch: np.ndarray, epoch: int, step: int) -> float:
         import torch
 
-        settings = self.settings
+        settings, rng = self.of_pairs, self.rng
+        done = (epoch * self.steps_an_epoch + step) / (settings.epochs * self.steps_an_epoch)
         labels = torch.from_numpy(self.labels[batch]).to(self.device)
         images = self.both["image"](self.features[batch].to(self.device))
         drawn = [self._drawn(batch, rng) for _ in range(2 if settings.between_texts else 1)]
@@ -221,7 +177,7 @@ class _PairRun:
         for row in batch:
             own = self.texts_of[int(self.labels[row])]
             words = self.words[own[int(rng.integers(len(own)))]]
-            words = changed(words, self.letters, self.settings.typos, self.settings.drop, rng)
+            words = changed(words, self.letters, self.of_pairs.typos, self.of_pairs.drop, rng)
             texts.append([token for word in words for token in self.tokens_of(word)][:MOST_TOKENS])
         return texts
 
@@ -234,29 +190,22 @@ class _PairRun:
             words = [read_words(text) for text in self.held.texts]
             told = [row for row, some in enumerate(words) if some]
             texts = np.stack(
-                [text_vector(self.both, self.tokens.tokens(words[row]), self.settings.dims) for row in told]
+                [text_vector(self.both, self.tokens.tokens(words[row]), self.of_pairs.dims) for row in told]
             )
         scores = texts @ images.T
         relevant = self.held.labels[told][:, None] == self.held.labels[None, :]
         return (mean_average_precision(scores, relevant) + mean_average_precision(scores.T, relevant.T)) / 2
 
+    def judged(self, progress: Progress) -> tuple[float | None, dict[str, Any]]:
+        self.both.eval()
+        return self._score() if len(self.held.labels) else None, self.both.state_dict()
+
     def state(self) -> dict[str, Any]:
-        """All that the next epoch depends on, as tensors, numbers and words."""
-        return {
-            "done": self.done,
-            "weights": self.both.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "history": [asdict(line) for line in self.history],
-            "best": list(self.best),
-        }
+        return {**self.kept(), "weights": self.both.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.both.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history = [Epoch(**line) for line in state["history"]]
-        self.done = state["done"]
-        epoch, score, weights = state["best"]
-        self.best = (epoch, score, weights)
+        self.take_back(state)
 
     def result(self) -> TrainedPairs:
         self.both.load_state_dict(self.best[2])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.system.files import write_whole
-from retrieval_bench.training_loop.loop import Epoch
+from retrieval_bench.training_loop.epochs import Epoch
 
 INK, GRID, LOSS, ACCURACY = "#222222", "#e4e4e4", "#c4522b", "#0b4fa8"
 EVENTS = "brain.Event:2"

@@ -31,7 +31,7 @@ from retrieval_bench.system.threads import mapped
 from retrieval_bench.system.timing import pinned
 from retrieval_bench.training.holdout import hold_out_labels
 from retrieval_bench.training.train import checkpoint_of
-from retrieval_bench.training_loop.loop import Epoch
+from retrieval_bench.training_loop.epochs import Epoch
 
 log = logging.getLogger("retrieval_bench")
 CALLED = "--method"

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.system.timing import pinned
-from retrieval_bench.training_loop.loop import PLAIN_BATCH, seed_of
+from retrieval_bench.training_loop.epochs import seed_of
+from retrieval_bench.training_loop.loop import PLAIN_BATCH
 from retrieval_bench.training_loop.objectives import objective
 from retrieval_bench.training_loop.settings import TrainingSettings
 from retrieval_bench.training_loop.sources import ImageSource

@@ -1,16 +1,10 @@
-"""Epoch after epoch: the one loop that linear layers, whole networks and `convnet` are trained by.
-
-What an epoch draws (order, changes of images, dropout) follows from the seed and the number of the epoch alone, so a
-run that goes on from the state after an epoch ends with the same weights as one that was never stopped, to the bit on
-one machine.
-"""
+"""Epoch after epoch: what linear layers, whole networks and `convnet` are trained by."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,27 +12,15 @@ import numpy as np
 from retrieval_bench.core import BenchError
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
+from retrieval_bench.training_loop.epochs import Epoch, EpochRun, seed_of
 from retrieval_bench.training_loop.micro_batches import MicroBatches, draws
-from retrieval_bench.training_loop.schedule import optimizer, rate
+from retrieval_bench.training_loop.schedule import optimizer
 from retrieval_bench.training_loop.settings import TrainingSettings
 from retrieval_bench.training_loop.sources import Source
 
 PLAIN_BATCH = 16
 NEIGHBOURS = 1000
 """Training images that validation images find their nearest in, where the loss knows no classes."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the history. accuracy: of the validation part, 0..1; None where there is none. rate: learning rate
-    at its end. seconds: with validation.
-    """
-
-    epoch: int
-    loss: float
-    accuracy: float | None
-    rate: float
-    seconds: float
 
 
 @dataclass(eq=False)
@@ -83,12 +65,7 @@ def train(
         try:
             if resume is not None:
                 run.restore(resume)
-            for epoch in range(run.done, settings.epochs):
-                if run.exhausted:
-                    break
-                line = run.epoch(epoch, progress)
-                save(run.state())
-                on_epoch(line)
+            run.go(save, on_epoch, progress)
             return run.result()
         finally:
             run.close()
@@ -107,7 +84,7 @@ def order(labels: np.ndarray, rows: np.ndarray, settings: TrainingSettings, epoc
     return np.array([row for pair in rng.permutation(len(pairs)) for row in pairs[pair]], np.int64)
 
 
-class _Run:
+class _Run(EpochRun):
     def __init__(
         self,
         network: Any,
@@ -124,7 +101,8 @@ class _Run:
         from torch import nn
         from torch.optim.swa_utils import AveragedModel
 
-        self.settings, self.source, self.labels, self.rows, self.held = settings, source, labels, rows, held
+        super().__init__(settings, rows)
+        self.source, self.labels, self.held = source, labels, held
         self.image_size, self.device = image_size, device
         self.both = nn.ModuleDict({"network": network, "objective": objective}).to(device)
         self.frozen = _freeze(network, settings.freeze if settings.mode == "finetune" else 0.0)
@@ -138,83 +116,42 @@ class _Run:
         self.micro_batches = MicroBatches(network, self.parts, threads)
         self.autocast, self.dtype = precision(settings, device)
         self.scaler = _scaler(self.dtype if self.autocast else None, device)
-        # Rounded down: no step has fewer images than asked for, and norms over a batch need two.
-        self.steps_an_epoch = max(1, len(rows) // settings.batch)
-        self.done = 0
-        self.history: list[Epoch] = []
-        self.best: tuple[int, float, dict[str, Any]] = (0, -1.0, {})
 
-    @property
-    def exhausted(self) -> bool:
-        """No better validation for `patience` epochs."""
-        return bool(self.settings.patience) and self.done - self.best[0] >= self.settings.patience
-
-    def epoch(self, epoch: int, progress: Progress) -> Epoch:
-        import torch
-
-        settings, started = self.settings, time.perf_counter()
-        torch.manual_seed(seed_of(settings.seed, epoch))
+    def begin(self, epoch: int) -> np.ndarray:
         for replica in self.micro_batches.replicas:
             replica.train()
             for name in self.frozen:
                 replica.get_submodule(name).eval()
-        image_size = settings.image_size_at(epoch, self.image_size)
-        rows, steps = order(self.labels, self.rows, settings, epoch), settings.epochs * self.steps_an_epoch
-        batches = np.array_split(rows, self.steps_an_epoch)
-        total = 0.0
-        for step in range(self.steps_an_epoch):
-            number = epoch * self.steps_an_epoch + step
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate(settings, number, steps)
-            batch = batches[step]
-            loss = self._step(batch, image_size, (epoch, step))
-            if not math.isfinite(loss):
-                raise BenchError(
-                    f"training: the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps_an_epoch}; "
-                    + self._advice
-                )
-            self._update_average(number)
-            total += loss * len(batch)
-            progress(f"training, epoch {epoch + 1} of {settings.epochs}", number + 1, steps)
+        return order(self.labels, self.rows, self.settings, epoch)
+
+    def judged(self, progress: Progress) -> tuple[float | None, dict[str, Any]]:
         self.micro_batches.average_buffers()
         for mean, buffer in zip(self.averaged.buffers(), self.both.buffers(), strict=True):
             mean.copy_(buffer)
         self._refuse_overflow(self.averaged.state_dict().values(), "holds")
-        accuracy = self._accuracy(progress) if len(self.held) else None
-        self.done = epoch + 1
-        if accuracy is None or accuracy > self.best[1]:
-            state = {name: value.detach().cpu().clone() for name, value in self.averaged.state_dict().items()}
-            self.best = (self.done, -1.0 if accuracy is None else accuracy, state)
-        line = Epoch(
-            self.done,
-            total / len(rows),
-            accuracy,
-            self.optimizer.param_groups[0]["lr"],
-            time.perf_counter() - started,
-        )
-        self.history.append(line)
-        return line
+        return self._accuracy(progress) if len(self.held) else None, self.averaged.state_dict()
 
     @property
-    def _advice(self) -> str:
-        return f"lower --lr (now {self.settings.peak:g}) or choose --precision float32"
+    def advice(self) -> str:
+        return f"{super().advice} or choose --precision float32"
 
     def _refuse_overflow(self, tensors: Iterable[Any], what: str) -> None:
         """The last step of an epoch can spoil what no loss is computed with any more; what: holds, gives."""
         if not all(bool(each.isfinite().all()) for each in tensors if each.is_floating_point()):
             raise BenchError(
-                f"training: the network {what} numbers that are not finite after epoch {self.done + 1}; {self._advice}"
+                f"training: the network {what} numbers that are not finite after epoch {self.done + 1}; {self.advice}"
             )
 
-    def _step(self, batch: np.ndarray, image_size: int, where: tuple[int, int]) -> float:
+    def step(self, batch: np.ndarray, epoch: int, step: int) -> float:
         import torch
 
+        image_size = self.settings.image_size_at(epoch, self.image_size)
         pieces = np.array_split(batch, max(1, min(self.parts, len(batch) // 2)))
         losses_of = self.both["objective"]
 
         def work(replica: Any, part: int) -> Any:
             rows = pieces[part]
-            generator = torch.Generator().manual_seed(seed_of(self.settings.seed, *where, part))
+            generator = torch.Generator().manual_seed(seed_of(self.settings.seed, epoch, step, part))
             inputs = self.source.drawn(rows.tolist(), image_size, generator)
             expected = torch.from_numpy(self.labels[rows])
             if self.device != "cpu":
@@ -235,6 +172,8 @@ class _Run:
             self.scaler.update()
         elif math.isfinite(loss):
             self.optimizer.step()
+        if math.isfinite(loss):
+            self._update_average(epoch * self.steps_an_epoch + step)
         return loss
 
     def _update_average(self, number: int) -> None:
@@ -282,28 +221,20 @@ class _Run:
         return torch.cat(list(self.micro_batches.pool.map(some, range(0, len(rows), PLAIN_BATCH))))
 
     def state(self) -> dict[str, Any]:
-        """All that the next epoch depends on, as tensors, numbers and words."""
         return {
-            "done": self.done,
+            **self.kept(),
             "weights": self.both.state_dict(),
             "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "scaler": {} if self.scaler is None else self.scaler.state_dict(),
-            "history": [asdict(line) for line in self.history],
-            "best": list(self.best),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.both.load_state_dict(state["weights"])
         self.micro_batches.spread()
         self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.history = [Epoch(**line) for line in state["history"]]
-        self.done = state["done"]
-        epoch, accuracy, weights = state["best"]
-        self.best = (epoch, accuracy, weights)
+        self.take_back(state)
 
     def result(self) -> Trained:
         self.averaged.load_state_dict(self.best[2])
@@ -338,11 +269,6 @@ def _scaler(dtype: Any, device: str) -> Any:
     import torch
 
     return torch.amp.GradScaler(torch.device(device).type) if dtype == torch.float16 else None
-
-
-def seed_of(*numbers: int) -> int:
-    """For a torch.Generator: every list of numbers has its own."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _freeze(network: Any, share: float) -> list[str]:
