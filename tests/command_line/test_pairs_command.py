@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from benchmark.cli import app
 from retrieval_bench.core import Setup
 from retrieval_bench.registry import EXTRACTORS, parse
+from tests.support.command import call
 from tests.support.pair_tasks import OTHERS, WORDS
 from tests.support.shop import shelf_at
 
@@ -33,7 +33,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(listed: Path, out: Path, *words: object) -> Result:
     fixed = ["--mode", "pairs", "--dataset", "manifest", "--data-root", listed, "--out", out, "--device", "cpu"]
     method = [] if "--method" in words else ["--method", "hsv:levels=1"]
-    return CliRunner().invoke(app, ["train", *(str(word) for word in (*fixed, *method, *words))])
+    return call("train", *fixed, *method, *words)
 
 
 @pytest.mark.slow(reason="trains from the command line")
@@ -81,7 +81,7 @@ def test_the_file_is_one_of_safetensors(listed: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [["--text-tower", "gru"], ["--word-vectors", "glove.txt"], ["--dims", "64"]])
 def test_networks_have_no_options_of_pairs(tmp_path: Path, words: list[str]) -> None:
     given = ["train", "--method", "resnet18", "--mode", "scratch", "--out", str(tmp_path / "a.pth"), *words]
-    result = CliRunner().invoke(app, given)
+    result = call(*given)
     assert result.exit_code == 2
     sentence = f"{words[0]} is an option of --mode pairs; leave it out of --mode scratch"
     assert sentence in " ".join(result.stderr.split())

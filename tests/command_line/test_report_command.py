@@ -9,19 +9,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from benchmark.cli import app
 from retrieval_bench.records.files import load
 from retrieval_bench.report import table
+from tests.support.command import call
 from tests.support.evidences import METHODS, assert_safe, read_page, saved
 from tests.support.shop import picture
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-
-
-def call(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")

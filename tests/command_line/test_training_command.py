@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from benchmark.cli import app
 from retrieval_bench.system.checkpoint import read_facts
+from tests.support.command import call
 from tests.support.nasty import photo
 
 pytestmark = pytest.mark.slow(reason="trains networks from the command line")
@@ -29,7 +29,7 @@ def shelf(tmp_path: Path) -> Path:
 def train(shelf: Path, out: Path, *words: object) -> Result:
     fixed = ["--dataset", "folder", "--data-root", shelf, "--out", out, "--batch", 4, "--device", "cpu"]
     fixed += [] if "--side" in words or "--image-size" in words else ["--image-size", 32]
-    return CliRunner().invoke(app, ["train", *(str(word) for word in (*fixed, *words))])
+    return call("train", *fixed, *words)
 
 
 def test_a_network_is_trained_and_used(shelf: Path, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_network_is_trained_and_used(shelf: Path, tmp_path: Path) -> None:
     assert facts["dataset"] == "folder"
     assert facts["identity"]["augment"]["rotate"] == 5
     words = ["run", "--dataset", "folder", "--data-root", shelf, "--methods", NETWORK, "--weights", out.parent]
-    ran = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "record"), "--recompute", "--k", "1"])
+    ran = call(*words, "--out", tmp_path / "record", "--recompute", "--k", 1)
     assert ran.exit_code == 0, ran.stderr
     assert "[untrained]" not in ran.stdout
 

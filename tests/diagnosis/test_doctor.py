@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import sqlite3
@@ -151,7 +152,9 @@ def test_what_torch_says_of_a_gpu() -> None:
 
 
 @pytest.mark.slow(reason="loads torch and OpenCV, each in a process of its own")
-def test_the_command_says_it_all(cache: Path) -> None:
+def test_the_command_says_it_all(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Asked once: each library is loaded by a process of its own.
+    monkeypatch.setattr(libraries, "libraries", functools.cache(libraries.libraries))
     told = json.loads(call("doctor", "--json").stdout)
     assert set(told["libraries"]) == {"cv2", "torch"}
     assert "torchvision" in told["libraries"]["torch"]["state"]

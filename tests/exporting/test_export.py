@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import retrieval_bench
 import retrieval_bench.methods.pipeline  # registers methods and steps
-from benchmark.cli import app
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.experiment.prepare import Plan
 from retrieval_bench.experiment.runner import run
@@ -30,6 +29,7 @@ from retrieval_bench.extractors.deep.preprocess import Preprocess
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import EXTRACTORS, Entry, Spec, parse
 from retrieval_bench.system.checkpoint import save_weights
+from tests.support.command import call
 from tests.support.nasty import photo as photo_file
 from tests.support.pictures import photo_of
 from tests.support.shop import shop
@@ -303,7 +303,7 @@ def shelf(tmp_path: Path) -> Path:
 
 
 def export(*words: object) -> Result:
-    return CliRunner().invoke(app, ["export", *(str(word) for word in words)])
+    return call("export", *words)
 
 
 @TRACED
@@ -323,7 +323,7 @@ def test_the_command_and_what_it_says_to_run_put_both_in_one_table(shelf: Path, 
     assert again.exit_code == 0, again.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"shelf", "a.onnx", "b.onnx"}, "nothing unfinished lies about"
     words[words.index("--methods") + 1] += f",onnx:{tmp_path / 'b.onnx'}"
-    ran = CliRunner().invoke(app, [*words[3:], "--out", str(tmp_path / "record"), "--k", "1", "--json"])
+    ran = call(*words[3:], "--out", tmp_path / "record", "--k", 1, "--json")
     assert ran.exit_code == 0, ran.stderr
     original, exported, narrow = json.loads(ran.stdout)["rows"]
     assert exported["method"] == f"onnx:{tmp_path / 'a.onnx'}[untrained]"

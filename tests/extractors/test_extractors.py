@@ -25,10 +25,12 @@ OWN = [
     for entry in EXTRACTORS.own()
     if entry.name != "oracle" and "argument" not in entry.facts and entry.family != "text"
 ]
-NETWORKS = ("efficientnet_lite0", "efficientnet_lite2")  # mobilenet_v3_small goes the same way in a third of the time
+NETWORKS = {  # mobilenet_v3_small goes the same way in a third of the time
+    "efficientnet_lite0": pytest.mark.slow(reason="a whole network, again and again"),
+    "efficientnet_lite2": pytest.mark.long(reason="a larger network, again and again, of the same code as lite0"),
+}
 METHODS = [
-    pytest.param(name, marks=pytest.mark.slow(reason="a whole network, again and again")) if name in NETWORKS else name
-    for name in (*OWN, "mobilenet_v3_small")
+    pytest.param(name, marks=NETWORKS[name]) if name in NETWORKS else name for name in (*OWN, "mobilenet_v3_small")
 ]
 
 pytestmark = pytest.mark.parametrize("method", METHODS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache  # the code that runs is that of when it was loaded
 def _commit() -> tuple[str | None, bool | None]:
     """Commit and dirty flag of the checkout this package runs from; (None, None) for an installed wheel."""
     home = Path(__file__).resolve().parents[3]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import psutil
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 PERCENTILES = (50, 95, 99)
 
@@ -151,7 +151,7 @@ def pinned(threads: int, small: int | None = None) -> Iterator[dict[str, int]]:
     numba, cv2, torch = (sys.modules.get(name) for name in ("numba", "cv2", "torch"))
     before: list[Callable[[], object]] = []
     small = threads if small is None else small
-    with threadpool_limits({"blas": small, "openmp": threads}):
+    with _pools().limit(limits={"blas": small, "openmp": threads}):
         try:
             if numba is not None:
                 was = numba.get_num_threads()
@@ -171,10 +171,23 @@ def pinned(threads: int, small: int | None = None) -> Iterator[dict[str, int]]:
                 restore()
 
 
+_found: tuple[tuple[int, str], ThreadpoolController] | None = None
+
+
+def _pools() -> ThreadpoolController:
+    """The thread pools of the loaded libraries. To look for them takes 5 to 15 ms, so that is done again only where a
+    module was imported since."""
+    global _found
+    loaded = (len(sys.modules), next(reversed(sys.modules)))
+    if _found is None or _found[0] != loaded:
+        _found = (loaded, ThreadpoolController())
+    return _found[1]
+
+
 def thread_counts() -> dict[str, int]:
     """Thread-pool sizes as the loaded libraries report them."""
     counts: dict[str, int] = {}
-    for pool in threadpool_info():
+    for pool in _pools().info():
         name = f"{pool['user_api']}:{pool['prefix']}"
         counts[name] = max(counts.get(name, 0), pool["num_threads"])
     numba, cv2, torch = (sys.modules.get(name) for name in ("numba", "cv2", "torch"))

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch import nn
 from torchvision import models
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from benchmark.cli import app
 from retrieval_bench.records.files import load
 from retrieval_bench.system.checkpoint import save_weights
+from tests.support import command
 from tests.support.nasty import photo, picture
 
 pytestmark = pytest.mark.slow(reason="loads networks, one for each mistake")
@@ -39,7 +39,7 @@ def shelf(tmp_path: Path) -> Path:
 
 
 def call(*words: object) -> Result:
-    result = CliRunner().invoke(app, [str(word) for word in words])
+    result = command.call(*words)
     assert "Traceback" not in result.stderr, result.stderr
     return result
 

@@ -1,12 +1,13 @@
 """Of which torchvision network some weights are, by names and shapes: for the sentence on weights that do not fit.
 
 Networks are built on torch's meta device, which has shapes and no numbers. Of each family one is built first, and of
-the nearest family all: about two seconds, which only a failure takes.
+the nearest family all: about a second, which only a failure takes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 from collections import defaultdict
@@ -20,6 +21,8 @@ LEAST_SHARE = 0.5
 """Of names and shapes; a network that shares fewer helps nobody."""
 MARGIN = 0.02
 """Families as like as that are both looked into: AlexNet and VGG use the same names."""
+FILLERS = ("normal_", "uniform_", "trunc_normal_", "fill_", "zero_")
+"""What torch calls the methods that give all of a tensor its numbers."""
 AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
 
 
@@ -86,13 +89,27 @@ def _without_head(shapes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in needed_of(shapes).items() if not name.startswith(heads)}
 
 
+@functools.cache
 def _shapes(network: str) -> dict[str, Any]:
     import torch
     from torchvision import models
 
     extra = {"init_weights": False, "aux_logits": False} if network in ("googlenet", "inception_v3") else {}
-    with torch.device("meta"), _numbers_of_regnet():
+    with torch.device("meta"), _numbers_of_regnet(), _no_first_numbers():
         return dict(models.get_model(network, weights=None, **extra).state_dict())
+
+
+def _no_first_numbers() -> Any:
+    """Within it, what fills a new layer does nothing: on the meta device that takes most of the time."""
+    from torch.overrides import TorchFunctionMode
+
+    class NoFirstNumbers(TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__module__", "") == "torch.nn.init" or getattr(func, "__name__", "") in FILLERS:
+                return args[0] if args else next(iter(kwargs.values()))
+            return func(*args, **(kwargs or {}))
+
+    return NoFirstNumbers()
 
 
 @contextlib.contextmanager
