@@ -197,6 +197,7 @@ def test_text_is_drawn_as_far_as_the_font_goes() -> None:
     assert printed("日") == "[U+65E5]"
 
 
+@pytest.mark.long(reason="many pictures are drawn")
 def test_text_fits_its_room() -> None:
     for text in (HOSTILE, "God-Morgon-Orange-Red-Grapefruit-Juice", "x" * 400, "a b " * 90, "", "-"):
         for room in (60, 150, 400):

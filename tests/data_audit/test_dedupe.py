@@ -246,7 +246,7 @@ def test_the_page_needs_no_groups() -> None:
     assert "&lt;b&gt;" in page(facts, lambda item: None)
 
 
-@pytest.mark.slow(reason="a hundred thousand hashes")
+@pytest.mark.long(reason="a hundred thousand hashes")
 def test_a_hundred_thousand_hashes_take_seconds() -> None:
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (100_000, 8), dtype=np.uint8)

@@ -153,7 +153,7 @@ def test_the_record_is_the_same_with_and_without(shelf: Path, tmp_path: Path) ->
         assert row.times.keys() == other.times.keys()
 
 
-@pytest.mark.slow(reason=IN_PROCESSES)
+@pytest.mark.long(reason="a program of its own with workers of its own")
 def test_a_program_that_registers_and_calls_the_command_line_needs_no_guard(shelf: Path, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(FAULTY + "\nfrom benchmark.cli import app\napp()\n", encoding="utf-8")

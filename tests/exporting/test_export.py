@@ -150,6 +150,7 @@ def test_a_row_of_nothing_stays_nothing() -> None:
     assert not found[0].any()
 
 
+@pytest.mark.long(reason="a network is quantised and run over many pictures")
 @TRACED
 def test_int8_keeps_most_neighbours_and_is_a_third_of_the_size(tmp_path: Path) -> None:
     need("onnx")

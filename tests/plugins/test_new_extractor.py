@@ -57,7 +57,7 @@ def test_a_name_that_cannot_be_used_is_one_sentence(tmp_path: Path, name: str, t
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-@pytest.mark.slow(reason="a process of its own that draws pictures and checks the contract")
+@pytest.mark.long(reason="a pytest run within a pytest run")
 def test_its_own_tests_pass_where_it_is_installed(tmp_path: Path) -> None:
     folder = project(tmp_path)
     facts = folder / "src" / "my_grid-0.1.0.dist-info"  # what pip leaves behind

@@ -118,7 +118,7 @@ def _searched(seed: int) -> Ranking:
     return topk(rows[:40], rows, 5)
 
 
-@pytest.mark.slow(reason="processes that load Numba")
+@pytest.mark.long(reason="processes that load everything")
 def test_processes_that_are_spawned_find_the_same() -> None:
     expected = [_searched(seed) for seed in range(3)]
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:

