@@ -65,6 +65,7 @@ TABLE: dict[str, dict[str, str]] = {
     "tfidf": {"longest": "[2,8]", "pieces": "[1,65536]"},
     "rrf": {"depth": "[1,)", "constant": "[1,)"},
     "vote": {"depth": "[1,)"},
+    "cross": {"shortlist": "[2,)", "epochs": "[1,1000]"},
     "reciprocal": {"shortlist": "[1,)", "k1": "[1,)", "k2": "[1,)", "share": "[0,1]"},
     "qe": {"n": "[1,)", "alpha": "[0,)"},
     "verify": {

@@ -18,6 +18,7 @@ from retrieval_bench.experiment.runner import run
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
+from retrieval_bench.methods.reranking.step import LearningStep
 from retrieval_bench.records.files import load_rankings
 from retrieval_bench.records.schema import Record
 from retrieval_bench.registry import JOINS, STEPS, Entry
@@ -28,14 +29,17 @@ from tests.support.shop import shop
 
 pytestmark = pytest.mark.slow(reason="a whole run for each way to join and re-rank")
 
+PICTURES = [entry.name for entry in STEPS.own() if not isinstance(entry.build(), LearningStep)]
+"""The steps that need no texts."""
+
 METHODS = [
     *(f"color+phash+{entry.name}" for entry in JOINS.own()),
-    *(f"hsv+{entry.name}" for entry in STEPS.own()),
-    *(f"phash+{entry.name}" for entry in STEPS.own()),
-    *(f"color+hsv+{entry.name}" for entry in STEPS.own()),
-    *(f"moments+{entry.name}" for entry in STEPS.own()),
-    *(f"color+moments+phash+rrf+{entry.name}" for entry in STEPS.own()),
-    *(f"crop-resistant+{entry.name}" for entry in STEPS.own() if not entry.build().averages),
+    *(f"hsv+{name}" for name in PICTURES),
+    *(f"phash+{name}" for name in PICTURES),
+    *(f"color+hsv+{name}" for name in PICTURES),
+    *(f"moments+{name}" for name in PICTURES),
+    *(f"color+moments+phash+rrf+{name}" for name in PICTURES),
+    *(f"crop-resistant+{entry.name}" for entry in STEPS.own() if not entry.build().averages and entry.name in PICTURES),
 ]
 
 

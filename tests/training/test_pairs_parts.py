@@ -26,7 +26,7 @@ from retrieval_bench.pair_training.tokenise import (
 )
 from retrieval_bench.pair_training.towers import Batch, TowerShape, text_vector, towers
 from retrieval_bench.pair_training.word_vectors import start_from, width_of
-from retrieval_bench.training.holdout import hold_out_labels
+from retrieval_bench.training_loop.holdout import hold_out_labels
 
 TEXTS = ("Honey mug, olive with a band.", "honey MUG olive", "Solis bottle in teal")
 

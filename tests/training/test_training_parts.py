@@ -15,9 +15,9 @@ from torchvision.transforms.v2 import functional as reference
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.images.reading import ImageBytes, encode_png
-from retrieval_bench.training.holdout import hold_out
 from retrieval_bench.training_loop.augment import GREY, NONE, Augment, augmented, parse_augment
 from retrieval_bench.training_loop.frames import Frames, centre, resized
+from retrieval_bench.training_loop.holdout import hold_out
 from retrieval_bench.training_loop.loop import order
 from retrieval_bench.training_loop.micro_batches import MicroBatches, draws
 from retrieval_bench.training_loop.objectives import class_weights, objective

@@ -79,8 +79,8 @@ def described(
             part_features(part, pipeline, wanted, train, plan.setup, plan.decoding.key, plan.cache, progress)
             for part in pipeline.members
         ]
-        if pipeline.join_learns:
-            fit_join(pipeline, done, train, plan.setup, plan.decoding.key, plan.cache, progress)
+        if pipeline.learns_together:
+            fit_together(pipeline, done, train, plan.setup, plan.decoding.key, plan.cache, progress)
     return pipeline, {name: pipeline.vectors([part.splits[name].features for part in done]) for name in wanted}
 
 
@@ -151,7 +151,7 @@ def part_features(
     return PartFeatures(fitted, fit_s, learned_from, splits)
 
 
-def fit_join(
+def fit_together(
     pipeline: Pipeline,
     extracted: list[PartFeatures],
     train: Split,
@@ -160,12 +160,14 @@ def fit_join(
     cache: FeatureCache,
     progress: Progress,
 ) -> float | None:
-    """Let the join learn from a sample of train; the seconds that took, without extracting what others know already."""
+    """Let the join and the steps learn from a sample of train; the seconds that took, without extracting what others
+    know already."""
     refuse_empty(train, pipeline.name)
     rows = np.sort(np.random.default_rng(setup.seed).permutation(len(train))[:LEARN_FROM])
     sample = train.take(rows)
     features = []
-    for part, done in zip(pipeline.members, extracted, strict=False):
+    learning = pipeline.parts if pipeline.steps_learn else pipeline.members
+    for part, done in zip(learning, extracted, strict=False):
         if "train" in done.splits:
             features.append(done.splits["train"].features[rows])
         else:
@@ -173,7 +175,9 @@ def fit_join(
             done.splits.update(more.splits)
             features.append(done.splits["train"].features)
     with pinned(setup.threads), Stopwatch() as joining:
-        pipeline.fit_join(features, sample.labels)
+        pipeline.fit_together(
+            features, sample.labels, lambda what, done, total: progress(f"{pipeline.name}: {what}", done, total)
+        )
     return joining.seconds
 
 

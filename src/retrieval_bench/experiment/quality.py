@@ -13,7 +13,7 @@ from retrieval_bench.evaluation.relevance import Relevant, judge, rank_gallery
 from retrieval_bench.evaluation.thresholds import chosen, curve, pairs_of, scores_at, thinned
 from retrieval_bench.evaluation.ties import tie_bounds
 from retrieval_bench.experiment.described_again import inconsistency
-from retrieval_bench.experiment.features import PartFeatures, fit_join, part_features
+from retrieval_bench.experiment.features import PartFeatures, fit_together, part_features
 from retrieval_bench.experiment.prepare import RetrievalTask, Unanswerable
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.schema import Features, Interval, OpenSet, PartFacts, ThresholdFacts, Ties
@@ -90,8 +90,8 @@ def quality(
             some = wanted | more
             extracted.append(part_features(part, pipeline, some, task.train, setup, task.decoder, cache, progress))
         joined_s = None
-        if pipeline.join_learns:
-            joined_s = fit_join(pipeline, extracted, task.train, setup, task.decoder, cache, progress)
+        if pipeline.learns_together:
+            joined_s = fit_together(pipeline, extracted, task.train, setup, task.decoder, cache, progress)
     with Stopwatch() as compiling:  # before pinning, which leaves a library that is not loaded alone
         warm_up(pipeline.distance)
     with pinned(setup.threads):
@@ -266,7 +266,7 @@ def _features(
     one = len(arrays) == 1
     bits = pipeline.distance == "hamming" and one
     learned = {part.learned_from for part in extracted if part.learned_from is not None}
-    if pipeline.join_learns:
+    if pipeline.learns_together:
         learned.add(train.content)
     fits = {part.fitted for part in extracted}
     return Features(
@@ -279,7 +279,7 @@ def _features(
         computed=sum(part.computed for part in extracted),
         from_cache=sum(part.from_cache for part in extracted),
         fit="learned"
-        if "learned" in fits or pipeline.join_learns
+        if "learned" in fits or pipeline.learns_together
         else "from cache"
         if "from cache" in fits
         else "nothing to learn",

@@ -26,6 +26,7 @@ from retrieval_bench.extractors.local.pipeline import LocalFeatures
 from retrieval_bench.extractors.text.bm25 import Bm25
 from retrieval_bench.methods.pipeline import Part, Pipeline
 from retrieval_bench.methods.reranking.spatial import Spatial
+from retrieval_bench.methods.reranking.step import LearningStep
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.timing import pinned
 
@@ -146,6 +147,8 @@ def _detector(spec: Spec, extractor: LocalFeatures) -> Callable[[np.ndarray], ke
 def step_clues(spec: Spec, query: np.ndarray, found: list[np.ndarray]) -> PartClues:
     step = spec.build()
     if not isinstance(step, Spatial) or not isinstance(step.extractor, KeypointBlocks):
+        if isinstance(step, LearningStep):
+            return PartClues(str(spec), "re-ranks by a network that reads both items at once: no part of either alone")
         return PartClues(str(spec), "re-ranks by other near images of the gallery, which a pair of images cannot show")
     detect = partial(keypoints.sift_points, blocks=step.extractor)
     about = f"matches that put images first: {step.least} and more that agree on one map count"

@@ -22,7 +22,7 @@ from PIL import Image
 from retrieval_bench import __version__
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split, printable
 from retrieval_bench.evaluation.relevance import count_relevant, relevant_among
-from retrieval_bench.experiment.features import PartFeatures, fit_join, fit_part, recipe_of, refuse_empty
+from retrieval_bench.experiment.features import PartFeatures, fit_part, fit_together, recipe_of, refuse_empty
 from retrieval_bench.experiment.prepare import FROM_GALLERY, Plan, learned_split, load, relevant_by
 from retrieval_bench.experiment.reduced_decoding import reduced
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
@@ -301,7 +301,7 @@ def _learn(
                 learned_from[part.name] = content
                 done.append(PartFeatures(fitted, fit_s, content, {}))
             if pipeline.join_learns:
-                fit_join(pipeline, done, train, plan.setup, plan.decoding.key, plan.cache, progress)
+                fit_together(pipeline, done, train, plan.setup, plan.decoding.key, plan.cache, progress)
     return learned_from, train.content if learns else None
 
 

@@ -32,6 +32,7 @@ from retrieval_bench.indexing.description import (
 from retrieval_bench.methods.fusion import StoredJoin
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
+from retrieval_bench.methods.reranking.step import LearningStep
 from retrieval_bench.system.cache import code_version
 from retrieval_bench.system.device import gpu_is_there
 
@@ -232,6 +233,9 @@ def learned(pipeline: Pipeline) -> dict[str, np.ndarray]:
 
 def refuse_what_describes_nothing(pipeline: Pipeline) -> None:
     """BenchError for a method that cannot describe a picture which it has never seen."""
+    if pipeline.steps_learn:
+        learned = next(str(spec) for spec, step in pipeline.steps if isinstance(step, LearningStep))
+        raise BenchError(f"{pipeline.name}: an index cannot keep what {learned} learns from train; leave {learned} out")
     for part in pipeline.parts:
         extractor = part.extractor
         why = ""

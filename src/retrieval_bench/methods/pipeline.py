@@ -14,8 +14,9 @@ from retrieval_bench.core import BenchError, Bundle, Dataset, Distance, Extracto
 from retrieval_bench.methods.fusion import VECTOR, Join, Member
 from retrieval_bench.methods.modalities import IMAGE, TEXT, side_of
 from retrieval_bench.methods.parse import DEFAULT_JOIN, Method
-from retrieval_bench.methods.reranking.step import Step
+from retrieval_bench.methods.reranking.step import LearningStep, Step
 from retrieval_bench.registry import JOINS, Spec, backend_on, of_this_package
+from retrieval_bench.system.progress import Progress, silent
 
 log = logging.getLogger("retrieval_bench")
 
@@ -60,6 +61,8 @@ class Pipeline:
         for spec, step in self.steps:
             if step.averages:
                 self._refuse_what_has_no_mean(spec)
+            if isinstance(step, LearningStep):
+                self._refuse_what_no_step_can_learn(spec)
         self.helpers = [Part(spec, step.extractor) for spec, step in self.steps if step.extractor is not None]
         self._build = backend_on(backend, setup.device)
 
@@ -134,11 +137,20 @@ class Pipeline:
     @property
     def learns(self) -> bool:
         """Something is learned from train, by a part or by the join."""
-        return any(getattr(part.extractor, "learned", ()) for part in self.parts) or self.join_learns
+        return any(getattr(part.extractor, "learned", ()) for part in self.parts) or self.learns_together
 
     @property
     def join_learns(self) -> bool:
         return self.join is not None and self.join.learns
+
+    @property
+    def learns_together(self) -> bool:
+        """Something is learned from the features of training items: by the join, or by a step."""
+        return self.join_learns or self.steps_learn
+
+    @property
+    def steps_learn(self) -> bool:
+        return any(isinstance(step, LearningStep) for _, step in self.steps)
 
     @property
     def weights(self) -> dict[str, Any] | None:
@@ -149,10 +161,22 @@ class Pipeline:
         fields = dict.fromkeys(field for weights in known for field in weights)
         return {field: " + ".join(str(weights.get(field)) for weights in known) for field in fields}
 
-    def fit_join(self, features: Sequence[np.ndarray], labels: np.ndarray) -> None:
-        """features: of each member, of the same training images; at most LEARN_FROM."""
+    def fit_together(self, features: Sequence[np.ndarray], labels: np.ndarray, progress: Progress = silent) -> None:
+        """Let the join learn, and the steps, each from what the search before it finds.
+
+        features: of each part, of the same training items; at most LEARN_FROM.
+        """
         if self.join is not None:
-            self.join.fit(self._named(features), labels)
+            self.join.fit(self._named(features[: len(self.members)]), labels)
+        if self.steps_learn:
+            items = self.rows(features)
+            if not isinstance(items, Bundle):
+                raise TypeError("a method with steps keeps a Bundle")
+            searcher = self._first_search(items)
+            for spec, step in self.steps:
+                if isinstance(step, LearningStep):
+                    step.fit(searcher, items, self.compared, str(spec), labels, self.setup.seed, progress)
+                searcher = step.searcher(searcher, items, self.compared, str(spec))
 
     def rows(self, features: Sequence[np.ndarray]) -> Rows:
         """What is searched for or in, from the features of each part, of the same images."""
@@ -197,6 +221,13 @@ class Pipeline:
         """Over what `rows` made of the gallery."""
         if not isinstance(gallery, Bundle):
             return self._search_of(VECTOR, gallery)
+        searcher = self._first_search(gallery)
+        for spec, step in self.steps:
+            searcher = step.searcher(searcher, gallery, self.compared, str(spec))
+        return searcher
+
+    def _first_search(self, gallery: Bundle) -> Searcher:
+        """The search that is re-ranked."""
         if self.join is None:
             searcher: Searcher = FieldSearcher(VECTOR, self._search_of(VECTOR, gallery.arrays[VECTOR]))
         elif VECTOR in gallery.arrays:
@@ -205,8 +236,6 @@ class Pipeline:
             names = {part.name for part in self.members}
             own = Bundle({name: array for name, array in gallery.arrays.items() if name in names})
             searcher = self.join.searcher(own, self._search_of)
-        for spec, step in self.steps:
-            searcher = step.searcher(searcher, gallery, self.compared, str(spec))
         return searcher
 
     def _search_of(self, name: str, features: np.ndarray) -> Searcher:
@@ -242,6 +271,21 @@ class Pipeline:
                 f"{self.method}: the join learns from train how its members go together, and queries that are "
                 f"{known.query} are not what train would be; join by +rrf or +vote"
             )
+
+    def _refuse_what_no_step_can_learn(self, step: Spec) -> None:
+        sides = self.sides
+        if TEXT not in sides.query.split("+"):
+            raise BenchError(
+                f"{self.method}: {step.entry.name} reads texts beside what is compared, and the queries have none; add "
+                f"a method that reads texts, for example minilm, or drop {step.entry.name}"
+            )
+        if sides.query != sides.gallery:
+            raise BenchError(
+                f"{self.method}: {step.entry.name} learns from train, whose items are all alike, and queries that are "
+                f"{sides.query} are not what the gallery is; drop {step.entry.name}"
+            )
+        if any(hasattr(part.extractor, "transform_split") for part in self.members):
+            raise BenchError(f"{self.method}: a member sees the labels, which {step.entry.name} would learn; drop it")
 
     def _refuse_what_has_no_mean(self, step: Spec) -> None:
         for part in self.members:

@@ -29,9 +29,9 @@ from retrieval_bench.system.device import check_device, gpu_settings, steady
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.threads import mapped
 from retrieval_bench.system.timing import pinned
-from retrieval_bench.training.holdout import hold_out_labels
 from retrieval_bench.training.train import checkpoint_of
 from retrieval_bench.training_loop.epochs import Epoch
+from retrieval_bench.training_loop.holdout import hold_out_labels
 
 log = logging.getLogger("retrieval_bench")
 CALLED = "--method"

@@ -16,12 +16,12 @@ from retrieval_bench.core import BenchError, Setup, Split
 from retrieval_bench.system.checkpoint import restore_state, save_state, save_weights
 from retrieval_bench.system.device import check_device, gpu_is_there, gpu_settings, steady
 from retrieval_bench.system.progress import Progress, silent
-from retrieval_bench.training.holdout import hold_out
 from retrieval_bench.training.networks import TrainableNetwork, backbone, check_image_sizes, with_classifier
 from retrieval_bench.training_loop.augment import NONE
 from retrieval_bench.training_loop.epochs import Epoch
 from retrieval_bench.training_loop.frames import Frames
 from retrieval_bench.training_loop.head import features, first, folded, probe, standardised
+from retrieval_bench.training_loop.holdout import hold_out
 from retrieval_bench.training_loop.loop import Trained, train
 from retrieval_bench.training_loop.settings import STORED_AS, TrainingSettings
 from retrieval_bench.training_loop.sources import ImageSource, Source, Vectors

@@ -3,6 +3,6 @@
 Importing this package registers them all. The first ranking itself belongs in `search`.
 """
 
-from retrieval_bench.methods.reranking import k_reciprocal, query_expansion, spatial
+from retrieval_bench.methods.reranking import cross, k_reciprocal, query_expansion, spatial
 
-__all__ = ["k_reciprocal", "query_expansion", "spatial"]
+__all__ = ["cross", "k_reciprocal", "query_expansion", "spatial"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from retrieval_bench.core import Bundle, Distance, Extractor, Ranking, Searcher
+from retrieval_bench.system.progress import Progress
 
 
 class Step(Protocol):
@@ -34,6 +35,33 @@ class Step(Protocol):
 
         Returns:
             The new searcher. Its queries are bundles with the same names as `gallery`.
+        """
+
+
+@runtime_checkable
+class LearningStep(Step, Protocol):
+    """A step that learns from train before it re-ranks anything."""
+
+    def fit(
+        self,
+        inner: Searcher,
+        items: Bundle,
+        compared: Mapping[str, Distance],
+        own: str,
+        labels: np.ndarray,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        """Learn from training items that search among themselves.
+
+        Args:
+            inner: the search that will be re-ranked, over these items.
+            items: their features by name, at most LEARN_FROM items.
+            compared: as for `searcher`.
+            own: as for `searcher`.
+            labels: (n,) int64, the label of each item.
+            seed: of the run.
+            progress: called with (what, steps done, steps in all).
         """
 
 
