@@ -209,7 +209,7 @@ def _opened(
                     f"{printable(odd)}: is no index; name folders that `index build` made, or one record (run.json)"
                 )
             return open_record(places[0], how, display)
-        chosen = default_methods() if methods is None else unique(parse_methods(methods))
+        chosen = default_methods() if methods is None else unique(parse_methods(methods, texts=True))
         plan = Plan(
             methods=chosen,
             dataset=parse(DATASETS, dataset or "products"),
