@@ -93,6 +93,10 @@ class Snapshot:
         """What is known of these items, in this order; those that the index has forgotten are left out."""
         return self._items.items([int(number) for number in numbers])
 
+    def texts(self) -> list[str]:
+        """The text of each item that is there, by number; "" where it has none."""
+        return self._items.texts(self.numbers.tolist())
+
     def by_id(self, name: str) -> Item | None:
         """The item of this id; None where there is none at this moment."""
         found = [number for number in self._items.numbers_of(name) if self._holds(number)]
