@@ -74,7 +74,8 @@ def build_command(
         str,
         typer.Option(
             metavar="NAME[:key=value...]",
-            help="products (embedded), folder, manifest, grocery. Its gallery becomes the index.",
+            help="products (embedded), folder, manifest, grocery. Its gallery becomes the index, with its texts where "
+            "a method reads them.",
         ),
     ] = "products",
     plugin: Plugins = None,
@@ -124,7 +125,7 @@ def build_command(
     from retrieval_bench.registry import DATASETS, parse
     from retrieval_bench.system.cache import FeatureCache, cache_root, set_aside
 
-    chosen = unique(parse_methods(methods))
+    chosen = unique(parse_methods(methods, texts=True))
     plan = Plan(
         chosen,
         parse(DATASETS, dataset),
@@ -158,7 +159,8 @@ def add_command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A list of images with path, label and optional id, category and more; CSV or the like.",
+            help="A list of images with path, label and optional id, category, title, text, description and more; CSV "
+            "or the like.",
         ),
     ] = None,
     label: Annotated[str | None, typer.Option(metavar="L", help="What the images show. Default: not known.")] = None,
@@ -183,6 +185,7 @@ def add_command(
     with interruptible(), Display() as display, _opened(folder, weights, device, threads, writable=True) as opened:
         added, notices = _added(opened, sources or [], manifest, label, category, stoppable(display))
         notices += [f"{count:,} {'image' if count == 1 else 'images'} {note}" for note, count in added.notes.items()]
+        notices += _without_texts(opened, added)
         if as_json:
             facts = {
                 "operation": added.operation,
@@ -223,7 +226,13 @@ def undo_command(
 @command(index, "query")
 def query_command(
     folder: Folder,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files of the images to search for.")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE...]", help="Files of the images to search for.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Words to search for by methods that read texts, alone or with each image."),
+    ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="How many items are shown of each method.")] = 10,
     methods: Annotated[
         str | None,
@@ -244,10 +253,16 @@ def query_command(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the items that are nearest to images, by each method: what `run` would find for them, to the last bit."""
+    """Find the items that are nearest to images, to words, or to both, by each method.
+
+    It is what `run` would find for them, to the last bit.
+    """
     from retrieval_bench.images.reading import DecodedBy, ImageFiles
     from retrieval_bench.system.timing import Stopwatch, pinned
 
+    named = images or []
+    if not named and not (text or "").strip():
+        raise BenchError("nothing is searched for; name images, or words with --text")
     with _opened(folder, weights, device, threads) as opened:
         snapshot = opened.snapshot()
         chosen = [method.text for method in opened.methods]
@@ -255,33 +270,37 @@ def query_command(
             chosen = [opened.method(name.strip()).text for name in methods.split(",") if name.strip()]
             if not chosen:
                 raise BenchError("--methods names no method; leave it out for all of the index")
+        _refuse_what_lacks_something(opened, chosen, picture=bool(named), text=text or "")
         among = _among(snapshot, filters or [])
-        files = DecodedBy(ImageFiles(images), opened.decoding)
-        pictures = [_picture(files, row, images[row]) for row in range(len(images))]
+        files = DecodedBy(ImageFiles(named), opened.decoding)
+        pictures: list[np.ndarray | None] = [_picture(files, row, path) for row, path in enumerate(named)] or [None]
+        texts = [text or ""] * len(pictures)
+        shown: list[str | None] = [printable(image) for image in named] or [None]
         answers: list[dict[str, Any]] = []
         for name in chosen:
             method = opened.method(name)
-            with pinned(opened.setup.threads):
-                warm = method.describe(pictures[:1])  # what is loaded and compiled at first counts for no picture
+            with pinned(1):  # as a run describes queries, to the last bit
+                warm = method.describe(pictures[:1], texts[:1])  # what is loaded at first counts for none
                 snapshot.search(name, warm, 1)
                 with Stopwatch() as describing:
-                    rows = method.describe(pictures)
-                with Stopwatch() as searching:
-                    found = snapshot.search(name, rows, min(k, max(len(snapshot), 1)), among=among)
-            for row, image in enumerate(images):
+                    rows = method.describe(pictures, texts)
+            with pinned(opened.setup.threads), Stopwatch() as searching:
+                found = snapshot.search(name, rows, min(k, max(len(snapshot), 1)), among=among)
+            for row, image in enumerate(shown):
                 answers.append(
                     {
-                        "image": printable(image),
+                        "image": image,
+                        "text": text,
                         "method": method.name,
-                        "describe_ms": round(describing.seconds * 1000 / len(images), 3),
-                        "search_ms": round(searching.seconds * 1000 / len(images), 3),
+                        "describe_ms": round(describing.seconds * 1000 / len(pictures), 3),
+                        "search_ms": round(searching.seconds * 1000 / len(pictures), 3),
                         "found": found_items(snapshot, found.indices[row], found.distances[row]),
                     }
                 )
         if as_json:
             say(json.dumps({"index": printable(folder), "version": snapshot.version, "answers": answers}, indent=1))
             return
-        answers.sort(key=lambda answer: [printable(image) for image in images].index(answer["image"]))
+        answers.sort(key=lambda answer: shown.index(answer["image"]))
         say("\n".join(answer_lines(answers)))
 
 
@@ -394,6 +413,19 @@ def _added(
     return opened.add_split(split, labels, categories, progress), notices
 
 
+def _without_texts(opened: StoredIndex, added: Added) -> list[str]:
+    """A sentence where items were added without the text that methods compare."""
+    reading = [method.text for method in opened.methods if "text" in method.sides.gallery]
+    if not reading:
+        return []
+    lacking = sum(not item.text.strip() for item in opened.snapshot().items(added.numbers))
+    if not lacking:
+        return []
+    names = " and ".join([*([", ".join(reading[:-1])] if reading[1:] else []), reading[-1]])
+    verbs = "has" if lacking == 1 else "have", "read" if reading[1:] else "reads"
+    return [f"{lacking:,} of {_n(added)} {verbs[0]} no text, which {names} {verbs[1]}; a list of images may have one"]
+
+
 def _count(opened: StoredIndex) -> str:
     return in_words(len(opened.snapshot()))
 
@@ -409,6 +441,14 @@ def _refused_lines(added: Added) -> list[str]:
         visible(f"not added: {len(ids):,} {reason}: {', '.join(ids[:SHOWN])}{', ...' if len(ids) > SHOWN else ''}")
         for reason, ids in added.refused.items()
     ]
+
+
+def _refuse_what_lacks_something(opened: StoredIndex, chosen: Sequence[str], *, picture: bool, text: str) -> None:
+    """BenchError where a method cannot be asked what is searched for."""
+    for name in chosen:
+        if why := opened.method(name).lacking(picture=picture, text=bool(text.strip())):
+            give = "name an image" if "picture" in why else "give one with --text"
+            raise BenchError(f"{why}; {give}, or choose among the methods with --methods")
 
 
 def _picture(files: Any, row: int, path: Path) -> np.ndarray:

@@ -47,11 +47,12 @@ def answer_lines(answers: Sequence[dict[str, Any]]) -> list[str]:
 
     width = max(40, min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH))
     lines: list[str] = []
-    image = None
+    shown: tuple[str | None, str | None] | None = None
     for answer in answers:
-        if answer["image"] != image:
-            image = answer["image"]
-            lines += [*([""] if lines else []), f"{image}:"]
+        if (answer["image"], answer["text"]) != shown:
+            image, text = shown = answer["image"], answer["text"]
+            asked = [*([] if image is None else [image]), *([f'"{visible(text)}"'] if text else [])]
+            lines += [*([""] if lines else []), f"{' with '.join(asked)}:"]
         lines.append(
             f"  {answer['method']}: describe {answer['describe_ms']:.1f} ms, search {answer['search_ms']:.1f} ms"
         )
@@ -62,8 +63,8 @@ def answer_lines(answers: Sequence[dict[str, Any]]) -> list[str]:
             room = width - of_label - 24
             while cell_len(name) > room:  # the end of an id tells more than its beginning
                 name = f"...{name[4:].removeprefix('...')}"
-            text = f"    {one['rank']:>3} {one['distance']:>11.5g}  {set_cell_size(label, of_label)}  {name}"
-            lines.append(text.rstrip())
+            line = f"    {one['rank']:>3} {one['distance']:>11.5g}  {set_cell_size(label, of_label)}  {name}"
+            lines.append(line.rstrip())
         if not answer["found"]:
             lines.append("    nothing")
     return lines
@@ -122,7 +123,8 @@ def info_lines(about: Description, facts: dict[str, Any]) -> list[str]:
     lines += [f"note: {printable(notice)}" for notice in about.notices]
     table = [["method", "distance", "kept as", "numbers", "bytes/item", "weights", "code"]]
     for method in facts["methods"]:
-        kinds = dict.fromkeys("bits" if one["kept"] == "uint8" else one["kept"] for one in method["arrays"])
+        kept = zip(method["arrays"], method["recipes"], strict=True)
+        kinds = dict.fromkeys(_kind(one["kept"], recipe["method"]) for one, recipe in kept)
         weights = [recipe["weights"]["sha256"][:8] for recipe in method["recipes"] if recipe.get("weights")]
         codes = dict.fromkeys(recipe["code"][:8] for recipe in method["recipes"])
         table.append(
@@ -140,6 +142,16 @@ def info_lines(about: Description, facts: dict[str, Any]) -> list[str]:
     last = facts["operations"][-1]
     lines += ["", f"last operation: {last['number']}, {last['what']} of {last['count']:,} at {last['at']}"]
     return lines
+
+
+def _kind(kept: str, extractor: str) -> str:
+    """What is kept of an item: numbers, bits, or words, which lie in its text."""
+    from retrieval_bench.registry import EXTRACTORS
+
+    if kept != "uint8":
+        return kept
+    texts_alone = extractor in EXTRACTORS and EXTRACTORS[extractor].facts.get("modalities") == ("text",)
+    return "words" if texts_alone else "bits"
 
 
 def in_words(n: int, kind: str = "") -> str:

@@ -1,4 +1,4 @@
-"""`serve`: search by a picture over HTTP, every method side by side."""
+"""`serve`: search by a picture or by words over HTTP, every method side by side."""
 
 from __future__ import annotations
 
@@ -95,7 +95,10 @@ def serve_command(
         typer.Option(min=0.0, metavar="N", help="Searches and changes a second of one client, on average; 0: any."),
     ] = 50.0,
 ) -> None:
-    """Serve a search by pictures: a page, and an API (/docs), over indexes, a record, or a dataset with methods."""
+    """Serve a search by pictures, by words, or by both: a page, and an API (/docs).
+
+    Over indexes, a record, or a dataset with methods. Words are searched for by methods that read texts.
+    """
     try:
         from retrieval_bench.serving import running
         from retrieval_bench.serving.application import create_app
@@ -209,7 +212,7 @@ def _opened(
                     f"{printable(odd)}: is no index; name folders that `index build` made, or one record (run.json)"
                 )
             return open_record(places[0], how, display)
-        chosen = default_methods() if methods is None else unique(parse_methods(methods))
+        chosen = default_methods() if methods is None else unique(parse_methods(methods, texts=True))
         plan = Plan(
             methods=chosen,
             dataset=parse(DATASETS, dataset or "products"),

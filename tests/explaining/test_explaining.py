@@ -17,7 +17,7 @@ from torch import nn
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.explaining import bits, choice, keypoints, networks, words
 from retrieval_bench.explaining.by_extractor import why
-from retrieval_bench.explaining.clues import WHOLE, BitPair, Unexplained
+from retrieval_bench.explaining.clues import WHOLE, BitPair, Shown, Unexplained
 from retrieval_bench.extractors.deep.backbones import Backbone
 from retrieval_bench.extractors.deep.network_features import NetworkFeatures, features_of
 from retrieval_bench.extractors.deep.preprocess import Preprocess, middle
@@ -451,7 +451,8 @@ def ready(name: str) -> Pipeline:
 
 
 def test_each_part_of_a_method_says_why_and_so_does_its_step() -> None:
-    layers = why(ready("phash+color+verify=20"), QUERY, [FOUND, QUERY])
+    both = [Shown("a", "", FOUND), Shown("b", "", QUERY)]
+    layers = why(ready("phash+color+verify=20"), Shown("query", "", QUERY), both)
     assert [layer.name.split(" (")[0] for layer in layers] == ["phash", "color", "verify=20"]
     assert all(len(layer.clues) == 2 for layer in layers[:2]), layers
     assert "weight" in layers[0].name
@@ -461,6 +462,6 @@ def test_each_part_of_a_method_says_why_and_so_does_its_step() -> None:
 
 
 def test_what_has_no_explanation_says_so_in_words() -> None:
-    (layer,) = why(ready("moments"), QUERY, [FOUND])
+    (layer,) = why(ready("moments"), Shown("query", "", QUERY), [Shown("a", "", FOUND)])
     assert layer.clues == ()
     assert "no explanation" in layer.about

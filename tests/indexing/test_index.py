@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +20,16 @@ from retrieval_bench.experiment.quality import quality
 from retrieval_bench.images.reading import ImageBytes, encode_png
 from retrieval_bench.indexing.build import build
 from retrieval_bench.indexing.index import TAKEN, NewItem, StoredIndex
+from retrieval_bench.indexing.items import ITEMS_FILE
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.registry import DATASETS, fill, parse
 from retrieval_bench.system.progress import silent
+from retrieval_bench.system.timing import pinned
+from retrieval_bench.training.pairs import run_pairs
+from tests.support.command import call
 from tests.support.indexes import EACH, LABELS, METHODS, built_at
+from tests.support.pair_tasks import pair_task, shop_with_texts
 from tests.support.paths import ROOT
 from tests.support.runs import plan
 from tests.support.shop import picture, shop
@@ -55,7 +63,9 @@ def asked(index: StoredIndex, dataset: Dataset, method: str, k: int) -> Ranking:
     """What they find in the index, as rows of the items that are there."""
     queries = [dataset.query.images[row] for row in range(len(dataset.query))]
     snapshot = index.snapshot()
-    found = snapshot.search(method, index.method(method).describe(queries), k)
+    with pinned(1):  # as a run describes them
+        described = index.method(method).describe(queries)
+    found = snapshot.search(method, described, k)
     rows = np.append(np.searchsorted(snapshot.numbers, found.indices.ravel()), 0)[:-1].reshape(found.indices.shape)
     return Ranking(np.where(found.indices >= 0, rows, -1), found.distances)
 
@@ -249,3 +259,124 @@ def test_features_that_are_known_are_added_without_a_picture(index: StoredIndex)
         found = snapshot.search(method.text, method.describe(pictures), 18, among=np.array([17, 18]))
         assert found.indices[:, 0].tolist() == [17, 18], method
     assert not index.verify().problems
+
+
+TEXTS = ("bm25", "hsv+tfidf", "hsv+bm25", "hsv+tfidf+early")
+
+
+def asked_with_texts(index: StoredIndex, dataset: Dataset, method: str) -> Ranking:
+    """As `asked`, with the texts of the queries where the method reads them."""
+    queries = [dataset.query.images[row] for row in range(len(dataset.query))]
+    with pinned(1):
+        rows = index.method(method).describe(queries, dataset.query.texts)
+    snapshot = index.snapshot()
+    found = snapshot.search(method, rows, len(snapshot))
+    places = np.append(np.searchsorted(snapshot.numbers, found.indices.ravel()), 0)[:-1].reshape(found.indices.shape)
+    return Ranking(np.where(found.indices >= 0, places, -1), found.distances)
+
+
+def test_methods_of_texts_find_what_a_run_finds_to_the_last_bit(tmp_path: Path) -> None:
+    """Also of items without a text, and after items with texts were added, removed, brought back and compacted."""
+    pytest.importorskip("bm25s")
+    data = shop_with_texts(LABELS, EACH)
+    lacking = tuple("" if row in (1, 6) else text for row, text in enumerate(data.gallery.texts or ()))
+    data = data.with_splits({"gallery": replace(data.gallery, texts=lacking)})
+    build(plan(data, *TEXTS), tmp_path / "own").close()
+    new = [("new/a", 2, "azure carton"), ("new/b", 0, ""), ("new/c", 1, "emerald red bottle bottle")]
+    more = [(name, label, picture(label, 5000 + row)) for row, (name, label, _) in enumerate(new)]
+    larger = with_gallery(data, list(range(16)), more)
+    larger = larger.with_splits({"gallery": replace(larger.gallery, texts=(*lacking, *(text for *_, text in new)))})
+    kept = [row for row in range(19) if row not in (0, 17)]
+    fewer = larger.with_splits({"gallery": larger.gallery.take(kept)})
+    with StoredIndex.open(tmp_path / "own", writable=True) as index:
+        for method in TEXTS:
+            first = run_over(data, method)
+            assert same(asked_with_texts(index, data, method), first), method
+            judged = index.judged(method)
+            assert judged is not None
+            assert same(Ranking(judged.numbers - 1, judged.distances), first), method
+        items = index.snapshot().items(index.snapshot().numbers)
+        assert [item.text for item in items] == list(lacking)
+        index.add([NewItem(name, picture(label, 5000 + row), text=text) for row, (name, label, text) in enumerate(new)])
+        for method in TEXTS[1:3]:
+            assert same(asked_with_texts(index, larger, method), run_over(larger, method)), method
+        index.remove([data.gallery.ids[0], "new/b"])
+        index.compact()
+        found = {method: asked_with_texts(index, fewer, method) for method in TEXTS}
+        for method in TEXTS[1:3]:
+            assert same(found[method], run_over(fewer, method)), method
+        assert not index.verify().problems
+    with StoredIndex.open(tmp_path / "own") as again:  # methods are built anew, with what they learned
+        for method in TEXTS:
+            assert again.method(method).notice == ""
+            assert same(asked_with_texts(again, fewer, method), found[method]), method
+    (tmp_path / "photo.png").write_bytes(encode_png(picture(3, 9)))
+    done = call("index", "add", tmp_path / "own", tmp_path / "photo.png")
+    assert "1 of 1 has no text, which bm25, hsv+tfidf, hsv+bm25 and hsv+tfidf+early read" in done.stdout
+    call("index", "undo", tmp_path / "own", 5)
+    ask = ("index", "query", tmp_path / "own", "--k", 2, "--json", "--method")
+    done = call(*ask, "bm25", "--text", "mustard tee")
+    (answer,) = json.loads(done.stdout)["answers"]
+    assert (answer["image"], answer["text"], answer["found"][0]["label"]) == (None, "mustard tee", "product-3")
+    done = call(*ask, "hsv+bm25,bm25", tmp_path / "photo.png", "--text", "mustard tee")
+    assert [one["found"][0]["label"] for one in json.loads(done.stdout)["answers"]] == ["product-3"] * 2
+    for given, sentence in (
+        (("hsv+bm25", "--text", "x"), "hsv reads a picture, and the query has none; name an image"),
+        (("bm25", tmp_path / "photo.png"), "bm25 reads a text, and the query has none; give one with --text"),
+        (("bm25", "--text", " "), "nothing is searched for; name images, or words with --text"),
+    ):
+        done = call(*ask, *given)
+        assert (done.exit_code, sentence in done.stderr) == (2, True), done.stderr
+
+
+def test_an_index_of_before_there_were_texts_goes_on(built: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(built, tmp_path / "former"))
+    with contextlib.closing(sqlite3.connect(folder / ITEMS_FILE)) as items:
+        items.execute("ALTER TABLE items DROP COLUMN text")
+    with StoredIndex.open(folder, check_recipe=False) as reader:
+        assert reader.snapshot().item(1).text == ""
+        assert not reader.verify().problems
+        with StoredIndex.open(folder, writable=True, check_recipe=False) as index:
+            index.add([NewItem("new", picture(0, 1), text="a mug")])
+            assert not index.verify().problems
+        assert reader.snapshot().item(17).text == "a mug"
+    with contextlib.closing(sqlite3.connect(folder / ITEMS_FILE)) as items, items:
+        items.execute("UPDATE items SET text = NULL WHERE number = 17")
+    with StoredIndex.open(folder, check_recipe=False) as index:
+        assert "item 17 is not as it was written" in index.verify().problems[0]
+
+
+def test_a_list_of_images_brings_its_texts(index: StoredIndex, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode_png(picture(0, 77)))
+    (tmp_path / "list.csv").write_text(
+        "path,label,title,description\na.png,mug,Red mug,Made of clay\n", encoding="utf-8"
+    )
+    index.close()
+    done = call("index", "add", index.folder, "--manifest", tmp_path / "list.csv")
+    assert done.exit_code == 0, done.stderr
+    with StoredIndex.open(index.folder, check_recipe=False) as again:
+        assert again.snapshot().item(17).text == "Red mug\nMade of clay"
+
+
+def test_words_find_pictures_where_both_lie_in_one_space(tmp_path: Path) -> None:
+    run_pairs(pair_task(epochs=1), tmp_path / "own.safetensors")
+    data = shop_with_texts(LABELS, EACH)
+    one = f"pairs:{tmp_path / 'own.safetensors'}"
+    methods = tuple(f"{one}[{sides}]" for sides in ("text-to-image", "image-to-text", "image+text"))
+    with build(plan(data, *methods), tmp_path / "own") as index:
+        for method in methods:
+            assert same(asked_with_texts(index, data, method), run_over(data, method)), method
+        words, joint = index.method(methods[0]), index.method(methods[2])
+        assert words.lacking(picture=True, text=False).endswith("reads a text, and the query has none")
+        assert (
+            index.method(methods[1])
+            .lacking(picture=False, text=True)
+            .endswith("reads a picture, and the query has none")
+        )
+        pixels = data.query.images[0]
+        for given in ((None, "red mug"), (pixels, "")):  # the one that is there stands for both
+            assert joint.lacking(picture=given[0] is not None, text=bool(given[1])) == ""
+            together = joint.features([pixels, given[0]], ["red mug", given[1]])[0]
+            np.testing.assert_array_equal(together[1:], joint.features([given[0]], [given[1]])[0])
+        with pytest.raises(BenchError, match="reads a text, and the query has none"):
+            words.describe([pixels])

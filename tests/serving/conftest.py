@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retrieval_bench.serving.service import SearchService
-from tests.support.served import index_at, service_over, shelf_at
+from tests.support.served import index_at, service_over, shelf_at, told_index_at
 
 
 @pytest.fixture(scope="session")
@@ -33,5 +33,19 @@ def service(index_folder: Path) -> Iterator[SearchService]:
 def own_service(index_folder: Path, tmp_path: Path) -> Iterator[SearchService]:
     shutil.copytree(index_folder, tmp_path / "index")
     made = service_over(tmp_path / "index")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def told_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index whose items have texts, and whose methods read pictures, texts or both."""
+    pytest.importorskip("bm25s")
+    return told_index_at(tmp_path_factory.mktemp("told"))
+
+
+@pytest.fixture(scope="session")
+def told(told_folder: Path) -> Iterator[SearchService]:
+    made = service_over(told_folder, writable=False)
     yield made
     made.close()

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from retrieval_bench.serving.guards import FIELD, SESSION, Guarded
 from retrieval_bench.serving.service import Query, SearchService
 from retrieval_bench.serving.settings import ServingSettings
 from retrieval_bench.serving.uploads import UploadLimits
-from tests.support.served import LOCAL, OURS
+from tests.support.served import LOCAL, OURS, service_over
 from tests.support.shop import picture
 
 pytestmark = pytest.mark.slow(reason="builds an index and starts processes that decode")
@@ -178,7 +179,7 @@ def test_no_path_of_a_client_is_opened(client: TestClient, path: str) -> None:
         assert "root:" not in answer.text
     for field in ("item", "query", "known", "methods"):
         assert client.post("/search", data={field: path}).status_code in (400, 404)
-    assert client.get("/items", params={"text": path}).json()["total"] == 0
+    assert client.get("/items", params={"in_id": path}).json()["total"] == 0
 
 
 def test_no_name_of_a_client_is_that_of_a_file(writer: TestClient, tmp_path: Path) -> None:
@@ -404,3 +405,57 @@ def test_feedback_becomes_queries_of_a_run(own_service: SearchService, tmp_path:
         allow_outside(False)
     assert record.rows[0].status == "ok"
     assert record.rows[0].scores["accuracy"] == 1.0
+
+
+def test_words_alone_and_with_a_picture_are_searched_for(told: SearchService, tmp_path: Path) -> None:
+    with client_of(told, tmp_path) as client:
+        alone = client.post("/search", data={"text": "crimson cup", "k": "2"})
+        assert alone.status_code == 200
+        by_key = {column["key"]: column for column in alone.json()["columns"]}
+        assert by_key["bm25"]["hits"][0]["text"] == "crimson cup honey"
+        assert by_key["hsv"]["refused"] == "hsv reads a picture, and the query has none"
+        assert (alone.json()["text"], alone.json()["joined"]["hits"][0]["label"]) == ("crimson cup", "product-0")
+        both = client.post("/search", data={"text": "crimson cup"}, files={"file": ("x.png", png(0))}).json()
+        assert [column["refused"] for column in both["columns"]] == [""] * 4
+        again = client.post("/search", data={"text": "crimson cup", "query": both["query"]}).json()
+        assert [one["hits"] for one in again["columns"]] == [one["hits"] for one in both["columns"]]
+        assert client.post("/search?text=crimson+cup&in_id=none").json()["columns"][1]["hits"] == []
+        long = client.post("/search", data={"text": "x" * 2001})
+        assert (long.status_code, error_of(long)) == (413, "the text has 2,001 characters; at most 2,000 are read")
+        assert client.get("/", params={"text": "x" * 2001}).status_code == 413
+        compares = {one["key"]: one["compares"] for one in client.get("/methods").json()["columns"]}
+        assert compares == {"hsv": "image", "tfidf": "text", "bm25": "text", "hsv+tfidf": "image+text"}
+        judged = client.post(
+            "/feedback", data={"text": "crimson cup", "index": 0, "number": 1, "right": "true"}, headers=OURS
+        )
+        assert "words alone" in judged.json()["why_not"]
+        log = (tmp_path / "feedback" / "feedback.jsonl").read_text(encoding="utf-8")
+        assert json.loads(log)["text"] == "crimson cup"
+        known = {"known": "0:3", "index": 0, "number": 1, "right": "true"}
+        assert client.post("/feedback", data=known, headers=OURS).json()["query_id"]
+        listed = (tmp_path / "feedback" / "manifest.csv").read_text(encoding="utf-8").splitlines()
+        assert (listed[0], listed[-1].rpartition(",")[2]) == ("path,label,split,id,category,text", "crimson cup honey")
+
+
+def test_an_item_is_added_with_its_text_and_found_by_it(told_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(told_folder, tmp_path / "index")
+    service = service_over(tmp_path / "index")
+    try:
+        with client_of(service, tmp_path) as client:
+            said = {"label": "new", "text": f"orange lantern {MARKUP}"}
+            added = client.post("/items", files={"file": ("x.png", png(2, 777))}, data=said, headers=OURS)
+            assert added.status_code == 200, added.text
+            assert (
+                client.post("/items", files={"file": png(2, 7)}, data={"text": "x" * 2001}, headers=OURS).status_code
+                == 413
+            )
+            found = client.post("/search", data={"text": "orange lantern", "methods": "bm25,tfidf"}).json()["columns"]
+            assert [column["hits"][0]["label"] for column in found] == ["new", "new"]
+            assert found[0]["hits"][0]["text"] == said["text"]
+            assert client.get("/items?label=new").json()["items"][0]["text"] == said["text"]
+            pages = client.get("/catalogue?label=new").text, client.get("/?text=orange+lantern").text
+            for page in pages:
+                assert "orange lantern &lt;script&gt;" in page
+                assert "<script>alert" not in page
+    finally:
+        service.close()

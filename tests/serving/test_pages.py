@@ -77,3 +77,43 @@ def test_an_upload_is_searched_for_at_an_address_of_its_own(site: TestClient) ->
     assert dict(answer.url.params)["k"] == "3"
     assert dict(answer.url.params)["q"].startswith("up:")
     assert answer.text.count('<li class="hit') == 12, "three hits of three columns and the joined one"
+
+
+def test_words_are_searched_for_at_an_address_of_their_own(told: SearchService, tmp_path: Path) -> None:
+    settings = ServingSettings(guarded=Guarded(requests_a_second=0), feedback=tmp_path / "feedback")
+    with TestClient(create_app(told, settings), base_url=LOCAL) as site:
+        page = site.get("/").text
+        assert '<label for="text">' in page
+        assert "compares image+text" in site.get("/?text=mug").text
+        word = word_of(page)
+        words = site.post("/upload", data={FIELD: word, "state": "k=2", "text": "crimson cup"})
+        assert dict(words.url.params) == {"text": "crimson cup", "k": "2"}
+        assert 'value="crimson cup"' in words.text
+        assert "hsv reads a picture, and the query has none." in words.text
+        photo = {"file": ("photo.png", encode_png(picture(0, 950)), "image/png")}
+        both = site.post("/upload", data={FIELD: word, "text": "crimson cup"}, files=photo)
+        assert dict(both.url.params).keys() == {"q", "text"}
+        assert "the query has none" not in both.text
+        state = both.url.query.decode()
+        other = site.post("/upload", data={FIELD: word, "state": state, "text": "plum sneaker"})
+        assert dict(other.url.params) == {"q": both.url.params["q"], "text": "plum sneaker"}
+        assert "picture decides alone" in site.post("/upload", data={FIELD: word, "state": state, "text": ""}).text
+        nothing = site.post("/upload", data={FIELD: word, "text": " "})
+        assert (nothing.status_code, "no words were written" in nothing.text) == (400, True)
+        known = re.search(r'href="(/\?q=known[^"]*text=[^"]*)"', page)
+        assert known is not None, "a known query has its words"
+        assert "the query has none" not in site.get(known[1].replace("&amp;", "&")).text
+
+
+def test_why_shows_which_words_made_an_item_near(told: SearchService, tmp_path: Path) -> None:
+    settings = ServingSettings(guarded=Guarded(requests_a_second=0), feedback=tmp_path / "feedback")
+    with TestClient(create_app(told, settings), base_url=LOCAL) as site:
+        for column, said in (("bm25", "from 2 of 3 words"), ("tfidf", "what it loses without the word")):
+            where = {"column": column, "index": 0, "number": 2, "text": "crimson unknown cup"}
+            page = site.get("/why", params=where).text
+            assert said in page
+            assert re.search(r'alt="Words of the query[^"]*crimson \+[^"]*found: crimson cup honey"', page)
+        where = {"column": "hsv+tfidf", "index": 0, "number": 2, "text": "crimson cup", "q": "known:0:1"}
+        assert site.get("/why", params=where).text.count("data:image/png") == 2, "one of the picture, one of the words"
+        where = {"column": "hsv+tfidf", "index": 0, "number": 2, "text": "crimson cup"}
+        assert "it looks at pictures, and the query has none" in site.get("/why", params=where).text

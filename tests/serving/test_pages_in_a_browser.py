@@ -253,6 +253,6 @@ def test_the_record_lies_beside_the_search(chrome: Any, service: SearchService, 
 
 
 def test_markup_in_names_is_text(chrome: Any, own_service: SearchService, site: str) -> None:
-    with opened(chrome, site, "/?text=%3Cscript%3Ealert(1)%3C/script%3E&q=known:0:1") as page:
+    with opened(chrome, site, "/?in-id=%3Cscript%3Ealert(1)%3C/script%3E&q=known:0:1") as page:
         assert page.evaluate("document.querySelectorAll('script').length") == 2
         assert "no item passes the filters" in page.locator("#answer").inner_text()

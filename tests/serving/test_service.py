@@ -17,6 +17,7 @@ from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.reading import encode_png
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.records.files import load, load_rankings
+from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.serving import decoding_pool
 from retrieval_bench.serving.answers import Filters, Question
 from retrieval_bench.serving.decoding_pool import DecodingPool
@@ -25,7 +26,7 @@ from retrieval_bench.serving.relevance_feedback import NO_MEAN
 from retrieval_bench.serving.service import Capacity, Query, SearchService
 from retrieval_bench.serving.work_queue import QueueFull
 from tests.support.nasty import huge_png, truncated_jpeg
-from tests.support.served import METHODS, plan_of, service_over
+from tests.support.served import METHODS, TEXT_METHODS, plan_of, service_over
 from tests.support.shop import picture
 
 pytestmark = pytest.mark.slow(reason="builds an index and starts processes that decode")
@@ -220,3 +221,44 @@ def test_a_picture_gets_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPat
         assert pool.replaced == 0
     finally:
         pool.close()
+
+
+def test_words_and_both_find_what_a_run_finds_to_the_last_bit(told: SearchService, told_folder: Path) -> None:
+    shelf = told_folder.parent / "shelf"
+    plan = replace(plan_of(shelf), methods=tuple(map(parse_method, TEXT_METHODS)), dataset=parse(DATASETS, "manifest"))
+    runner.run(plan, told_folder.parent / "out")
+    arrays = load_rankings(told_folder.parent / "out", load(told_folder.parent / "out"))
+    gallery = arrays["gallery_ids"].tolist()
+    texts = told.index(0).queries.texts or ()
+    for row in (0, 7, 13):
+        encoded = told.known_query(0, row)
+        for query in (Query(encoded=encoded, text=texts[row]), Query(known=(0, row))):
+            answer = told.search(query)
+            assert (answer.text, [column.key for column in answer.columns]) == (texts[row], list(TEXT_METHODS))
+            for column in answer.columns:
+                assert [hit.id for hit in column.hits] == [
+                    gallery[i] for i in arrays[f"{column.key}/indices"][row, :10]
+                ]
+                distances = np.float32([hit.distance for hit in column.hits])
+                np.testing.assert_array_equal(distances, arrays[f"{column.key}/distances"][row, :10])
+
+
+def test_a_column_that_cannot_read_what_is_given_says_so_and_the_others_answer(told: SearchService) -> None:
+    words = told.search(Query(text="mustard tee"), Question(k=2))
+    needs_picture = "hsv reads a picture, and the query has none"
+    assert [column.refused for column in words.columns] == [needs_picture, "", "", needs_picture]
+    assert [column.hits[0].label for column in words.columns[1:3]] == ["product-3"] * 2
+    assert words.columns[1].hits[0].text == "mustard tee nordic"
+    assert (words.size, words.query, words.text) == (None, "", "mustard tee")
+    looked = told.search(Query(known=(0, 4), text=""), Question(k=2))
+    assert [column.refused.partition(" reads ")[2][:6] for column in looked.columns] == ["", "a text", "a text", ""]
+    assert looked.columns[3].note == "no words were given, so the picture decides alone"
+    assert looked.columns[3].comparable
+    both = told.search(Query(item=looked.columns[0].hits[0].id, text="plum sneaker"), Question(k=1))
+    assert [column.hits[0].label for column in both.columns] == ["product-1", *["product-4"] * 3]
+    with pytest.raises(NoSuchThing):
+        told.search(Query(item="nobody", text="mug"))
+    with pytest.raises(BenchError, match="send a picture or words"):
+        told.search(Query(text="  "))
+    liked = told.search(Query(text="mustard tee"), Question(k=1, more=(both.columns[1].hits[0].id,)))
+    assert not any(column.refused for column in liked.columns), "examples have pictures and words"

@@ -13,6 +13,7 @@ from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import DATASETS, fill, parse
 from retrieval_bench.serving.open_indexes import OpenIndex
 from retrieval_bench.serving.service import Capacity, SearchService
+from tests.support.pair_tasks import shop_with_texts
 from tests.support.shop import picture
 
 METHODS = ("phash", "color", "phash+color+rrf")
@@ -48,3 +49,25 @@ def service_over(*folders: Path, capacity: Capacity | None = None, writable: boo
         for number, folder in enumerate(folders)
     ]
     return SearchService(indexes, capacity or Capacity())
+
+
+TEXT_METHODS = ("hsv", "tfidf", "bm25", "hsv+tfidf")
+
+
+def told_index_at(folder: Path) -> Path:
+    """An index of a list of pictures with titles; a title says the colour and the kind of its label."""
+    data = shop_with_texts(5, 4)
+    rows = ["path,label,split,title"]
+    shelf = folder / "shelf"
+    shelf.mkdir(parents=True)
+    for part, split in data.splits.items():
+        for row, text in enumerate(split.texts or ()):
+            name = f"{part}-{row}.png"
+            (shelf / name).write_bytes(split.images.read(row))
+            rows.append(f"{name},{data.label_names[int(split.labels[row])]},{part},{text}")
+    (shelf / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    fill()
+    methods = tuple(map(parse_method, TEXT_METHODS))
+    plan = Plan(methods=methods, dataset=parse(DATASETS, "manifest"), root=shelf, threads=2)
+    build(plan, folder / "index").close()
+    return folder / "index"

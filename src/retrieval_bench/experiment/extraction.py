@@ -91,7 +91,7 @@ def _of_texts(
     texts = texts_of(split)
     if getattr(extractor, "lexical", False):
         return Extracted(extractor.transform_texts(texts), len(texts), 0)  # type: ignore[attr-defined]
-    digests = [hashlib.sha256(b"text " + text.encode(errors="surrogatepass")).hexdigest() for text in texts]
+    digests = [text_digest(text) for text in texts]
 
     def work(rows: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
         return rows, described_texts(extractor, [texts[row] for row in rows])
@@ -102,6 +102,11 @@ def _of_texts(
         return mapped(work, some, threads, in_order=False)
 
     return _through_cache(digests, compute, cache, key, progress)
+
+
+def text_digest(text: str) -> str:
+    """What identifies a text in the cache, where those of images are sha256 of their bytes."""
+    return hashlib.sha256(b"text " + text.encode(errors="surrogatepass")).hexdigest()
 
 
 def texts_of(split: Split) -> Sequence[str]:

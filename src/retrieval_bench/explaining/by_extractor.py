@@ -24,6 +24,7 @@ from retrieval_bench.extractors.local.hog import WholeImageHog
 from retrieval_bench.extractors.local.keypoints import KeypointBlocks
 from retrieval_bench.extractors.local.pipeline import LocalFeatures
 from retrieval_bench.extractors.text.bm25 import Bm25
+from retrieval_bench.methods.modalities import IMAGE, TEXT
 from retrieval_bench.methods.pipeline import Part, Pipeline
 from retrieval_bench.methods.reranking.spatial import Spatial
 from retrieval_bench.methods.reranking.step import LearningStep
@@ -34,13 +35,16 @@ NETWORK = "the image regions that the cosine comes from"
 """Of a network's heat; the line below each pair says whether they add up to it or are Grad-CAM's."""
 
 
-def why(pipeline: Pipeline, query: np.ndarray, found: Sequence[np.ndarray]) -> list[PartClues]:
+def why(
+    pipeline: Pipeline, query: Shown, found: Sequence[Shown], gallery: Callable[[], Sequence[str]] = tuple
+) -> list[PartClues]:
     """What each part of a method that is ready to search has to say, then each of its steps.
 
     Args:
         pipeline: has learned what it has to learn.
-        query: (h, w, 3) uint8 RGB.
-        found: images of the same kind, in the order in which clues are wanted.
+        query: its picture, its text, or both.
+        found: items of the gallery, in the order in which clues are wanted.
+        gallery: gives the texts of all items, which is asked of a part that counts words.
 
     Returns:
         The clues of each, or in words why there are none.
@@ -53,10 +57,31 @@ def why(pipeline: Pipeline, query: np.ndarray, found: Sequence[np.ndarray]) -> l
         try:
             extractor = _with_gradients(part, pipeline)
             with pinned(1):
-                layers.append(PartClues(title, *_as_tuple(clues_of(part.spec, extractor, query, list(found)))))
+                if TEXT in part.side(pipeline.sides.query).split("+") and (query.text or query.pixels is None):
+                    texts = gallery() if getattr(extractor, "lexical", False) else ()
+                    side = part.side(pipeline.sides.gallery)
+                    clues = word_clues(extractor, query.text, found, side, texts)
+                elif IMAGE in part.side(pipeline.sides.query).split("+"):
+                    clues = clues_of(part.spec, extractor, *_looked_at(query, found))
+                else:
+                    raise Unexplained("it reads words, and the query has none")
+                layers.append(PartClues(title, *_as_tuple(clues)))
         except (Unexplained, BenchError) as error:
             layers.append(PartClues(title, str(error)))
-    return [*layers, *(step_clues(spec, query, list(found)) for spec, _ in pipeline.steps)]
+    for spec, _ in pipeline.steps:
+        try:
+            layers.append(step_clues(spec, *_looked_at(query, found)))
+        except Unexplained as error:
+            layers.append(PartClues(str(spec), str(error)))
+    return layers
+
+
+def _looked_at(query: Shown, found: Sequence[Shown]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The pixels of query and items. Raises Unexplained where a picture is missing."""
+    pixels = [one.pixels for one in found if one.pixels is not None]
+    if query.pixels is None or len(pixels) < len(found):
+        raise Unexplained("it looks at pictures, and the query has none" if query.pixels is None else "no picture")
+    return query.pixels, pixels
 
 
 def _as_tuple(clues: tuple[str, Sequence[Clue]]) -> tuple[str, tuple[Clue, ...]]:

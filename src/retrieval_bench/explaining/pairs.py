@@ -23,15 +23,15 @@ FEW_LINES = 40
 
 def pair_of(clue: Clue, query: Shown, found: Shown, side: int) -> Image.Image:
     """Query and found image side by side, (side, 2 * side + 8) pixels, with what makes them near."""
+    if isinstance(clue, WordPair):
+        return _word_pair(clue, found.text, side)
+    if isinstance(clue, BitPair):
+        return _bit_pair(clue, side)
     assert query.pixels is not None
     assert found.pixels is not None
     if isinstance(clue, HeatPair):
         return _heat_pair(clue, query.pixels, found.pixels, side)
-    if isinstance(clue, MatchPair):
-        return _match_pair(clue, query.pixels, found.pixels, side)
-    if isinstance(clue, WordPair):
-        return _word_pair(clue, found.text, side)
-    return _bit_pair(clue, side)
+    return _match_pair(clue, query.pixels, found.pixels, side)
 
 
 def _word_pair(clue: WordPair, text: str, side: int) -> Image.Image:

@@ -22,7 +22,14 @@ from PIL import Image
 from retrieval_bench import __version__
 from retrieval_bench.core import BadImage, BenchError, Dataset, Split, printable
 from retrieval_bench.evaluation.relevance import count_relevant, relevant_among
-from retrieval_bench.experiment.features import PartFeatures, fit_part, fit_together, recipe_of, refuse_empty
+from retrieval_bench.experiment.features import (
+    PartFeatures,
+    fit_part,
+    fit_together,
+    read_content,
+    recipe_of,
+    refuse_empty,
+)
 from retrieval_bench.experiment.prepare import FROM_GALLERY, Plan, learned_split, load, relevant_by
 from retrieval_bench.experiment.reduced_decoding import reduced
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
@@ -210,13 +217,15 @@ def _fill(
         gallery = replace(gallery, images=DecodedOnce(gallery.images, store))
     with pinned(1):
         pictures = _probes(gallery)
-        probes = [probe_features(pipeline, pictures) for pipeline in pipelines]
+        texts = _probe_texts(gallery, len(pictures))
+        probes = [probe_features(pipeline, pictures, texts) for pipeline in pipelines]
     methods = [_facts(pipeline, plan, own, kept, content) for pipeline, own in zip(pipelines, probes, strict=True)]
     files: dict[str, FileFacts] = {}
     for number, pipeline in enumerate(pipelines):
         if arrays := learned(pipeline):
             files[learned_path(number)] = _write_arrays(folder, learned_path(number), arrays)
     arrays = {f"picture/{place}": picture for place, picture in enumerate(pictures)}
+    arrays["texts"] = np.array(texts)
     arrays |= probe_files(pictures[0], plan.decoding.wanted)
     for number, own in enumerate(probes):
         arrays |= {f"{number}/{name}": array for name, array in own.items()}
@@ -254,10 +263,10 @@ def _fill(
         reason, count = filled.skipped.most_common(1)[0]
         raise BenchError(f"none of the {len(gallery):,} images of {dataset.name} can be used ({count:,} {reason})")
     (folder / DESCRIPTION_FILE).write_bytes(content_of(description))
-    judged, told = _judged(folder, plan, dataset, pipelines, describer, filled.rows_of_gallery, progress)
-    notes = [
-        f"{count:,} {'image' if count == 1 else 'images'} {note}" for note, count in sorted(describer.notes.items())
-    ]
+    asking = Describer(pipelines, plan.decoding, plan.threads, plan.cache, keys, gallery=False)
+    judged, told = _judged(folder, plan, dataset, pipelines, asking, filled.rows_of_gallery, progress)
+    noted = describer.notes + asking.notes
+    notes = [f"{count:,} {'image' if count == 1 else 'images'} {note}" for note, count in sorted(noted.items())]
     description = description.model_copy(
         update={
             "files": {**files, **judged},
@@ -298,7 +307,7 @@ def _learn(
                 name = part.name if pipeline.method.plain else f"{pipeline.name}: {part.name}"
                 fitted, fit_s = fit_part(part, recipe, train, plan.cache, name, progress)
                 content = train.content if fitted != "nothing to learn" else None
-                learned_from[part.name] = content
+                learned_from[part.name] = None if content is None else read_content(part.spec, train)
                 done.append(PartFeatures(fitted, fit_s, content, {}))
             if pipeline.join_learns:
                 fit_together(pipeline, done, train, plan.setup, plan.decoding.key, plan.cache, progress)
@@ -336,6 +345,13 @@ def _probes(gallery: Split) -> list[np.ndarray]:
     if not pictures:
         raise BenchError(f"none of the first images of the gallery, of {n:,}, can be read; repair them")
     return pictures
+
+
+def _probe_texts(gallery: Split, count: int) -> list[str]:
+    """As many texts, of items that have one; "" where there are no more."""
+    there = [text for text in gallery.texts or () if text.strip()][:1000]
+    spread = [there[round(place * (len(there) - 1) / max(count - 1, 1))] for place in range(count)] if there else []
+    return spread or [""] * count
 
 
 def _facts(
@@ -391,7 +407,7 @@ class _Filled:
         """Each item with its checksum, after its rows are written."""
         total = len(gallery)
         incoming = (
-            of_images(gallery.images, row, item)
+            of_images(gallery.images, row, item, item.text)
             for row, item in enumerate(items_of(gallery, dataset.label_names, dataset.category_names))
         )
         try:
@@ -423,9 +439,11 @@ def _judged(
     """What the dataset's own queries find; written, with notices about those that cannot be asked."""
     query = dataset.query
     images = DecodedBy(query.images, plan.decoding)
+    texts = ("",) * len(query) if query.texts is None else query.texts
+    incoming = (of_images(images, row, row, text) for row, text in enumerate(texts))
     with pinned(1):
         found = []
-        for done, one in enumerate(describer(of_images(images, row, row) for row in range(len(query))), 1):
+        for done, one in enumerate(describer(incoming), 1):
             progress("describing queries", done, len(query))
             if one.bad is None:
                 found.append(one)

@@ -31,7 +31,8 @@ StoredDtype = Literal["float32", "float16", "int8"]
 class ArrayFacts(Model):
     """One array of one method. name: of the part that describes it. width: numbers a row; of bits, bytes.
 
-    described: the dtype that the part gives; kept: the one that lies in the file.
+    described: the dtype that the part gives; kept: the one that lies in the file. Of a part that counts words, a
+    checksum of an item's words is what lies there, and the words are made of its text again.
     """
 
     name: Text

@@ -16,6 +16,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.indexing.description import ArrayFacts, Description, features_path
+from retrieval_bench.indexing.part_rows import storable
 
 _AT_ONCE = 1 << 20
 """Bytes that wait to be written together."""
@@ -135,11 +136,13 @@ def sync_folder(folder: Path) -> None:
 def kept_as(features: np.ndarray, facts: ArrayFacts) -> np.ndarray:
     """Features as they lie in the file.
 
-    float16 rounds each number. int8 divides a row by its largest number: a cosine does not see the lengths of rows.
+    Of words a checksum is kept. float16 rounds each number. int8 divides a row by its largest number: a cosine does not
+    see the lengths of rows.
 
     Raises:
         BenchError: A number is too large for float16.
     """
+    features = storable(features)
     if facts.kept == facts.described:
         return features
     if facts.kept == "float16":

@@ -64,6 +64,7 @@ class NewItem:
         attributes: what else is known of it.
         path: its file. Without picture and bytes it is read from there.
         digest: sha256 of the file that it came from; None: of `encoded`, or else of what is read.
+        text: what it is called or described as; "" where nothing is known of that.
     """
 
     id: str
@@ -74,6 +75,7 @@ class NewItem:
     attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     path: Path | None = None
     digest: str | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ class StoredIndex:
 
         Args:
             items: what to add; their pictures are not looked at.
-            features: of each method, what `IndexedMethod.features` gave of these pictures, in their order.
+            features: of each method, what `IndexedMethod.features` gave of these items of the gallery, in their order.
             progress: called often.
 
         Returns:
@@ -263,7 +265,7 @@ class StoredIndex:
     ) -> Added:
         """Add the images of a split, whose labels and categories are indexes of these names; else as `add`."""
         items = items_of(split, label_names, category_names)
-        incoming = (of_images(split.images, row, item) for row, item in enumerate(items))
+        incoming = (of_images(split.images, row, item, item.text) for row, item in enumerate(items))
         return self._add(incoming, self._describer(), len(split), progress)
 
     def remove(self, ids: Sequence[str]) -> int:
@@ -479,6 +481,7 @@ class StoredIndex:
     def _prepare_to_write(self) -> None:
         """Clear away what a process left that died while it wrote."""
         self._writer = ItemTable(self.folder / ITEMS_FILE, writable=True)
+        self._writer.allow_texts()
         state = self.snapshot().state
         drop_other_generations(self.folder, state.generation)
 
@@ -536,7 +539,17 @@ def items_of(split: Split, label_names: Sequence[str], category_names: Sequence[
             {key: plain(column[row]) for key, column in split.attributes.items()},
             "",
             None if paths is None else Path(os.path.abspath(paths[row])),
+            text=_utf8(name, "" if split.texts is None else split.texts[row]),
         )
+
+
+def _utf8(name: str, text: str) -> str:
+    """The text itself; BenchError where UTF-8 cannot hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BenchError(f"{name!r}: its text holds half of a character, which UTF-8 cannot hold; correct it") from None
+    return text
 
 
 def _named(first: Any, others: np.ndarray | None, row: int, names: Sequence[str]) -> tuple[str, ...]:
@@ -550,29 +563,31 @@ def _facts_of(new: NewItem) -> tuple[Item, bytes | None]:
     if new.encoded is not None and format_of(new.encoded[:HEAD]) not in _SUFFIXES:
         raise BenchError(f"{new.id}: an index keeps pictures as JPEG or PNG alone; encode it so")
     try:
-        "".join(one for one in (new.id, new.label, new.category, new.digest) if one is not None).encode()
+        "".join(one for one in (new.id, new.label, new.category, new.digest, new.text) if one is not None).encode()
     except UnicodeEncodeError:
-        raise BenchError(f"{new.id!r}: id, label, category and digest must be text that UTF-8 can hold") from None
+        raise BenchError(f"{new.id!r}: id, label, category, digest and text must be text that UTF-8 can hold") from None
     digest = new.digest
     if digest is None and new.encoded is not None:
         digest = hashlib.sha256(new.encoded).hexdigest()
     path = None if new.path is None else Path(os.path.abspath(new.path))
     attributes = plain(new.attributes)
-    item = Item(0, new.id, new.label, new.category, attributes=attributes, digest=digest or "", path=path)
+    item = Item(
+        0, new.id, new.label, new.category, attributes=attributes, digest=digest or "", path=path, text=new.text
+    )
     return item, new.encoded
 
 
 def _incoming(new: NewItem) -> Incoming:
     facts = _facts_of(new)
     if new.picture is not None:
-        return Incoming(facts, picture=new.picture)
+        return Incoming(facts, picture=new.picture, text=new.text)
     if new.encoded is not None:
         encoded = new.encoded
-        return Incoming(facts, lambda: encoded)
+        return Incoming(facts, lambda: encoded, text=new.text)
     if new.path is None:
         raise BenchError(f"{new.id}: there is no picture; give its pixels, its bytes or its file")
     images = ImageFiles([new.path])
-    return Incoming(facts, lambda: images.read(0))
+    return Incoming(facts, lambda: images.read(0), text=new.text)
 
 
 def _frozen(refused: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:

@@ -42,7 +42,7 @@ CREATE TABLE operations(number INTEGER PRIMARY KEY, at TEXT NOT NULL, what TEXT 
 CREATE TABLE items(number INTEGER PRIMARY KEY, row INTEGER NOT NULL, id TEXT NOT NULL, label TEXT, category TEXT,
     others TEXT NOT NULL, attributes TEXT NOT NULL, digest TEXT NOT NULL, path BLOB, picture TEXT,
     "check" BLOB NOT NULL, added_by INTEGER NOT NULL, removed_by INTEGER, restored_by INTEGER,
-    changed_by INTEGER NOT NULL, state BLOB NOT NULL);
+    changed_by INTEGER NOT NULL, state BLOB NOT NULL, text TEXT);
 """
 _INDEXES = """
 CREATE INDEX ids ON items(id);
@@ -51,6 +51,8 @@ CREATE INDEX labels ON items(label);
 CREATE INDEX categories ON items(category);
 """
 _KEPT = 'number, row, id, label, category, others, attributes, digest, path, picture, "check"'
+_WITH_TEXT, _WITHOUT_TEXT = f"{_KEPT}, text", f"{_KEPT}, NULL"
+"""All that is kept of an item, of a file that knows texts, and of one that was written before there were any."""
 _CHANGING = "added_by, removed_by, restored_by, changed_by"
 
 
@@ -60,7 +62,7 @@ class Item:
 
     label, category: None where it has none. other_labels, other_categories: what else it shows. digest: sha256 of the
     picture's bytes. path: of its file when it was added. picture: the name of its copy in the folder `pictures`; None
-    where it was added without bytes.
+    where it was added without bytes. text: what it is called or described as; "" where nothing is known of that.
     """
 
     number: int
@@ -73,6 +75,7 @@ class Item:
     digest: str = ""
     path: Path | None = None
     picture: str | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class ItemTable:
         self._file, self._writable = file, writable
         self._lock = threading.RLock()
         self._seen: int | None = None
+        self._knows_texts = False
         with self._told():
             self._connection = _connect(file, writable)
 
@@ -139,6 +143,12 @@ class ItemTable:
             self._connection.executescript(_INDEXES)
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute("PRAGMA journal_mode=WAL")
+
+    def allow_texts(self) -> None:
+        """Make room for texts in a file that was written before items had any."""
+        with self._writing() as connection:
+            if not _has_texts(connection):
+                connection.execute("ALTER TABLE items ADD COLUMN text TEXT")
 
     def close(self) -> None:
         """Let the file go."""
@@ -198,20 +208,35 @@ class ItemTable:
         with self._reading() as connection:
             for some in _parts(numbers):
                 marks = ",".join("?" * len(some))
-                for row in connection.execute(f"SELECT {_KEPT} FROM items WHERE number IN ({marks})", some):
+                asked = f"SELECT {self._kept(connection)} FROM items WHERE number IN ({marks})"
+                for row in connection.execute(asked, some):
                     found[row[0]] = _item(row)
         return [found[number] for number in map(int, numbers) if number in found]
+
+    def texts(self, numbers: Sequence[int]) -> list[str]:
+        """The text of each of these items; "" of one that has none, or is forgotten."""
+        found: dict[int, str] = {}
+        with self._reading() as connection:
+            if self._kept(connection) is _WITH_TEXT:
+                for some in _parts(numbers):
+                    marks = ",".join("?" * len(some))
+                    asked = f"SELECT number, text FROM items WHERE text IS NOT NULL AND number IN ({marks})"
+                    found |= dict(connection.execute(asked, some))
+        if not all(isinstance(text, str) for text in found.values()):
+            raise BenchError(f"{printable(self._file)} is damaged: a text is none")
+        return [found.get(int(number), "") for number in numbers]
 
     def all_items(self) -> Iterator[tuple[Item, int, bytes, bool]]:
         """Each item with its row, its checksum and whether its state has the right one, in the order of rows."""
         last = -1
         while True:
             with self._reading() as connection:
-                some = f"SELECT {_KEPT}, {_CHANGING}, state FROM items WHERE row > ? ORDER BY row LIMIT 5000"
+                kept = self._kept(connection)
+                some = f"SELECT {kept}, {_CHANGING}, state FROM items WHERE row > ? ORDER BY row LIMIT 5000"
                 rows = connection.execute(some, (last,)).fetchall()
             for row in rows:
                 whole = row[-1] == _state_check("item", row[0], row[1], row[10], *row[-5:-1])
-                yield _item(row[:11]), row[1], row[10], whole
+                yield _item(row[:12]), row[1], row[10], whole
             if not rows:
                 return
             last = rows[-1][1]
@@ -292,13 +317,13 @@ class ItemTable:
             def values() -> Iterator[tuple[Any, ...]]:
                 nonlocal row, number
                 for item, check in items:
-                    kept = (number, row, *_values(item), check)
+                    kept = (number, row, *_values(item), check, item.text or None)
                     changing = (operation, None, None, operation)
                     yield (*kept, *changing, _state_check("item", number, row, check, *changing))
                     row, number = row + 1, number + 1
 
             connection.executemany(
-                f"INSERT INTO items({_KEPT}, {_CHANGING}, state) VALUES ({','.join('?' * 16)})", values()
+                f"INSERT INTO items({_WITH_TEXT}, {_CHANGING}, state) VALUES ({','.join('?' * 17)})", values()
             )
             _set(connection, "rows", row)
             _set(connection, "next_number", number)
@@ -383,6 +408,11 @@ class ItemTable:
         with self._reading() as connection:
             return {row[0] for row in connection.execute("SELECT picture FROM items WHERE picture IS NOT NULL")}
 
+    def _kept(self, connection: sqlite3.Connection) -> str:
+        """The columns of an item; a writer may have made room for texts since the last call."""
+        self._knows_texts = self._knows_texts or _has_texts(connection)
+        return _WITH_TEXT if self._knows_texts else _WITHOUT_TEXT
+
     @contextlib.contextmanager
     def moment(self) -> Iterator[None]:
         """Everything that is read within is of one moment; no other thread reads by this object meanwhile."""
@@ -441,7 +471,7 @@ class _Damaged(Exception):
 def item_check(item: Item, rows: Sequence[np.ndarray]) -> bytes:
     """Checksums of all that never changes of an item: of what is known of it, and of its row of each array."""
     digest = hashlib.blake2b(digest_size=CHECK_BYTES)
-    for value in _values(item):
+    for value in (*_values(item), *((item.text,) if item.text else ())):  # without texts as before there were any
         text = b"-" if value is None else b"+" + (value if isinstance(value, bytes) else value.encode())
         digest.update(len(text).to_bytes(8, "little") + text)
     checks = [digest, *(hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=CHECK_BYTES) for row in rows)]
@@ -459,14 +489,14 @@ def _values(item: Item) -> tuple[Any, ...]:
 
 
 def _item(row: Sequence[Any]) -> Item:
-    number, _, name, label, category, others, attributes, digest, path, picture, check = row
+    number, _, name, label, category, others, attributes, digest, path, picture, check, text = row
     if (
         not isinstance(check, bytes)
         or not isinstance(number, int)
         or not all(isinstance(one, str) for one in (name, others, attributes, digest))
     ):
         raise _Damaged(f"item {number} is not as it was written")
-    if not all(one is None or isinstance(one, str) for one in (label, category, picture)):
+    if not all(one is None or isinstance(one, str) for one in (label, category, picture, text)):
         raise _Damaged(f"item {number} is not as it was written")
     if not (path is None or isinstance(path, bytes)) or (picture is not None and not _is_picture(picture)):
         raise _Damaged(f"item {number} is not as it was written")
@@ -478,7 +508,7 @@ def _item(row: Sequence[Any]) -> Item:
     if not isinstance(known, dict):
         raise _Damaged(f"item {number} is not as it was written")
     place = None if path is None else Path(os.fsdecode(path))
-    return Item(number, name, label, category, labels, categories, known, digest, place, picture)
+    return Item(number, name, label, category, labels, categories, known, digest, place, picture, text or "")
 
 
 def _is_picture(name: str) -> bool:
@@ -513,6 +543,11 @@ def _connect(file: Path, writable: bool) -> sqlite3.Connection:
             connection.close()
             raise
     raise AssertionError("one of the modes returns or raises")
+
+
+def _has_texts(connection: sqlite3.Connection) -> bool:
+    """Whether items have a column for texts."""
+    return any(row[1] == "text" for row in connection.execute("PRAGMA table_info(items)"))
 
 
 def _size(file: Path) -> int:

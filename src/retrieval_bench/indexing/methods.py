@@ -15,9 +15,8 @@ import numpy as np
 from PIL import Image
 
 import retrieval_bench
-from retrieval_bench.core import BadImage, BenchError, Bundle, Distance, Rows, Setup, Split, printable
+from retrieval_bench.core import BadImage, BenchError, Bundle, Distance, Rows, Setup, Sides, Split, printable
 from retrieval_bench.experiment.described_again import TOLERANCE, TOLERANCE_ON_GPU
-from retrieval_bench.experiment.extraction import checked
 from retrieval_bench.experiment.features import recipe_of
 from retrieval_bench.images.decoding import Decoding, decode
 from retrieval_bench.images.reading import ImageBytes
@@ -29,7 +28,9 @@ from retrieval_bench.indexing.description import (
     plain,
     read_file,
 )
-from retrieval_bench.methods.fusion import StoredJoin
+from retrieval_bench.indexing.part_rows import part_rows, sides_of, storable
+from retrieval_bench.methods.fusion import VECTOR, StoredJoin
+from retrieval_bench.methods.modalities import IMAGE, TEXT
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.methods.reranking.step import LearningStep
@@ -63,6 +64,7 @@ class IndexedMethod:
         family: of the method, as in the table of a run.
         distance: by which it compares.
         comparable: why the distances of two queries cannot be compared; "" where they can.
+        sides: what a query brings, and what of an item it is compared with: "image", "text" or "image+text".
         learns: whether it learned anything from train.
         bytes_per_item: that the index keeps of an item, beside its row in SQLite.
         notice: what differs from when the index was built, without a consequence; "" where nothing does.
@@ -75,6 +77,7 @@ class IndexedMethod:
         self.name, self.text, self.family = self.facts.name, self.facts.text, self.facts.family
         self.distance: Distance = self.facts.distance
         self.comparable = self.facts.incomparable
+        self._sides: Sides | None = None
         self.learns = self.facts.learned_from is not None
         self.bytes_per_item = sum(array.row_bytes for array in self.facts.arrays)
         self.notice = ""
@@ -101,27 +104,57 @@ class IndexedMethod:
         with self._lock:
             self._pipeline = pipeline
 
-    def describe(self, pictures: Sequence[np.ndarray]) -> Rows:
-        """Describe pictures as queries are described in a run.
+    @property
+    def sides(self) -> Sides:
+        if self._sides is None:
+            self._sides = parse_method(self.text).sides
+        return self._sides
+
+    def lacking(self, *, picture: bool, text: bool) -> str:
+        """Why a query that has a picture, or a text, cannot be described; "" where it can.
+
+        One that lacks its text alone is answered by its picture, where the method reads both.
+        """
+        pipeline = self.pipeline
+        for part, side in zip(pipeline.parts, sides_of(pipeline, gallery=False), strict=True):
+            if side == IMAGE and not picture:
+                return f"{part.name} reads a picture, and the query has none"
+        if not text and (self.sides.query == TEXT or not picture):
+            return f"{self.name} reads a text, and the query has none"
+        return ""
+
+    def describe(self, pictures: Sequence[np.ndarray | None], texts: Sequence[str] | None = None) -> Rows:
+        """Describe queries as a run describes them.
 
         Libraries keep the number of threads that they have; who describes many pictures from several threads pins them
         to one (`system.timing.pinned`).
 
         Args:
-            pictures: (h, w, 3) uint8 RGB, upright, at least one.
+            pictures: of each query, at least one: (h, w, 3) uint8 RGB, upright. None: it has none.
+            texts: of each query, "" where it has none. None: no query has one.
 
         Returns:
-            What `Snapshot.search` takes: a row for each picture.
+            What `Snapshot.search` takes: a row for each query.
 
         Raises:
-            BenchError: As for `pipeline`.
+            BenchError: As for `pipeline`, or a query lacks what the method reads.
         """
-        return self.rows(self.features(pictures))
+        return self.rows(self.features(pictures, texts))
 
-    def features(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """What each part makes of these pictures, as in `MethodFacts.arrays`."""
-        pipeline, seen = self.pipeline, [unwritable(picture) for picture in pictures]
-        return [checked(part.extractor.transform(seen), len(seen), part.extractor.distance) for part in pipeline.parts]
+    def features(
+        self, pictures: Sequence[np.ndarray | None], texts: Sequence[str] | None = None, *, gallery: bool = False
+    ) -> list[np.ndarray]:
+        """What each part makes of queries, or of items of the gallery, as in `MethodFacts.arrays`; else as `describe`.
+
+        Of an item its text may be missing, whatever the method reads.
+        """
+        pipeline = self.pipeline
+        told = [""] * len(pictures) if texts is None else texts
+        for picture, text in zip(pictures, told, strict=True):
+            if why := self.lacking(picture=picture is not None, text=gallery or bool(text.strip())):
+                raise BenchError(why)
+        sides = sides_of(pipeline, gallery=gallery)
+        return [part_rows(part, side, pictures, told) for part, side in zip(pipeline.parts, sides, strict=True)]
 
     def rows(self, features: Sequence[np.ndarray]) -> Rows:
         """What is searched for, or in, from the features of each part."""
@@ -173,7 +206,7 @@ class IndexedMethod:
         if "decoder" in changed and not decodes_alike(arrays, self._description.wanted):
             raise self._refused(f"gets other pixels from the same files: {what} changed since")
         pictures = probe_pictures(arrays)
-        again = probe_features(pipeline, pictures)
+        again = probe_features(pipeline, pictures, arrays.get("texts", np.full(len(pictures), "")).tolist())
         on_gpu = any(one.get("device") != "cpu" for one in (*now, *self.facts.recipes))
         room = TOLERANCE_ON_GPU if on_gpu and parse_method(self.text).deep else TOLERANCE
         largest = 0.0
@@ -246,14 +279,9 @@ def refuse_what_describes_nothing(pipeline: Pipeline) -> None:
         elif hasattr(extractor, "describe_split"):
             why = "has its features from a file, so it cannot describe a new picture"
         if why:
-            raise BenchError(f"{pipeline.name}: {part.name} {why}; an index needs methods that look at pictures")
-
-
-def unwritable(picture: np.ndarray) -> np.ndarray:
-    """The same pixels, into which no method can write."""
-    view = picture.view()
-    view.flags.writeable = False
-    return view
+            raise BenchError(
+                f"{pipeline.name}: {part.name} {why}; an index needs methods that look at pictures, or read texts"
+            )
 
 
 def probe_pictures(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -286,14 +314,19 @@ def decodes_alike(arrays: Mapping[str, np.ndarray], wanted: int) -> bool:
         return False
 
 
-def probe_features(pipeline: Pipeline, pictures: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """What each part makes of these pictures, and what is compared where parts are joined, by name."""
-    seen = [unwritable(picture) for picture in pictures]
-    features = [part.extractor.transform(seen) for part in pipeline.parts]
-    found = dict(zip((f"part {place}" for place in range(len(features))), features, strict=True))
+def probe_features(pipeline: Pipeline, pictures: Sequence[np.ndarray], texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """What each part makes of these items, and what is compared where parts are joined, by name."""
+    found: dict[str, np.ndarray] = {}
+    asked = sides_of(pipeline, gallery=False)
+    features = []
+    for place, (part, side) in enumerate(zip(pipeline.parts, sides_of(pipeline, gallery=True), strict=True)):
+        features.append(part_rows(part, side, pictures, texts))
+        found[f"part {place}"] = storable(features[-1])
+        if asked[place] != side:
+            found[f"part {place} of a query"] = storable(part_rows(part, asked[place], pictures, texts))
     rows = pipeline.rows(features)
-    if pipeline.join_learns and isinstance(rows, Bundle):
-        found["joined"] = rows.arrays["vector"]
+    if pipeline.join_learns and isinstance(rows, Bundle) and VECTOR in rows.arrays:
+        found["joined"] = rows.arrays[VECTOR]
     return found
 
 

@@ -11,10 +11,12 @@ from functools import cached_property
 import numpy as np
 
 from retrieval_bench.core import BenchError, Ranking, Rows, printable
+from retrieval_bench.experiment.extraction import described_texts
 from retrieval_bench.indexing.description import features_path
 from retrieval_bench.indexing.finding import GrowingSearch, WholeSearch, grown, places_of
 from retrieval_bench.indexing.items import TEXT_OF_VALUE, Item, ItemsState, ItemTable
 from retrieval_bench.indexing.methods import IndexedMethod
+from retrieval_bench.indexing.part_rows import counts_words
 from retrieval_bench.methods.fusion import VECTOR, Scores
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.registry import unknown
@@ -91,6 +93,10 @@ class Snapshot:
         """What is known of these items, in this order; those that the index has forgotten are left out."""
         return self._items.items([int(number) for number in numbers])
 
+    def texts(self) -> list[str]:
+        """The text of each item that is there, by number; "" where it has none."""
+        return self._items.texts(self.numbers.tolist())
+
     def by_id(self, name: str) -> Item | None:
         """The item of this id; None where there is none at this moment."""
         found = [number for number in self._items.numbers_of(name) if self._holds(number)]
@@ -104,6 +110,26 @@ class Snapshot:
     def features(self, method: str) -> list[np.ndarray]:
         """What the index keeps of each row of its files, array by array; `state` says which rows are there."""
         return list(self._arrays[self._method(method).number])
+
+    def described(self, method: IndexedMethod, places: np.ndarray) -> list[np.ndarray]:
+        """What each part of a method made of items; words are made of their texts again.
+
+        Args:
+            method: of the index.
+            places: (m,) rows of the files.
+
+        Returns:
+            An array for each part, in which numbers are as they are kept.
+        """
+        found = []
+        texts: list[str] | None = None
+        for part, array in zip(method.pipeline.parts, self.features(method.text), strict=True):
+            if counts_words(part):
+                texts = self._items.texts(self.state.numbers[places].tolist()) if texts is None else texts
+                found.append(described_texts(part.extractor, texts))
+            else:
+                found.append(array[places])
+        return found
 
     def search(
         self,
@@ -250,13 +276,13 @@ def _search(method: IndexedMethod, snapshot: Snapshot, before: GrowingSearch | N
         vectors = grown(known, state.rows, lambda some: pipeline.rows([array[some] for array in arrays]), VECTOR)
         return GrowingSearch(vectors, method.distance, before)
     chosen = np.flatnonzero(state.live)
-    gallery = pipeline.rows([array[chosen] for array in arrays])
+    gallery = pipeline.rows(snapshot.described(method, chosen))
     return WholeSearch(pipeline.searcher(gallery), chosen)
 
 
 def _row_by_row(pipeline: Pipeline) -> bool:
     """Whether the vector of an item does not depend, to the last bit, on which others are joined with it.
 
-    That of +concat does: how a product of matrices is rounded depends on their sizes.
+    That of +concat and +early does: how a product of matrices is rounded depends on their sizes.
     """
-    return isinstance(pipeline.join, Scores) and not pipeline.steps
+    return isinstance(pipeline.join, Scores) and pipeline.join.one_vector_ and not pipeline.steps

@@ -150,11 +150,13 @@ class Scores:
     def learned_arrays(self) -> dict[str, np.ndarray]:
         scales = [self.scales_[name] for name in self.weights]
         means = {f"mean of {name}": mean for name, mean in self.means_.items()}
-        return {"weights": np.array(list(self.weights.values())), "scales": np.array(scales), **means}
+        by_rank = {} if self.one_vector_ else {"one vector": np.array(False)}
+        return {"weights": np.array(list(self.weights.values())), "scales": np.array(scales), **means, **by_rank}
 
     def restore(self, members: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
         self.weights = dict(zip(members, arrays["weights"].tolist(), strict=True))
         self.scales_ = dict(zip(members, arrays["scales"].tolist(), strict=True))
+        self.one_vector_ = "one vector" not in arrays
         self.means_ = {name: arrays[f"mean of {name}"] for name in members if f"mean of {name}" in arrays}
 
     def combine(self, members: Sequence[Member]) -> dict[str, np.ndarray]:

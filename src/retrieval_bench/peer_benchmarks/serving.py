@@ -171,7 +171,7 @@ def in_parallel(
     pictures: Sequence[bytes],
     clients: int,
     seconds: float,
-    question: dict[str, object],
+    question: dict[str, Any],
     progress: Progress = silent,
 ) -> ParallelSearches:
     """Search by many clients at once, each again as soon as it is answered; who is refused waits as it is told."""
@@ -228,7 +228,7 @@ def changed_under_searches(
         numbers = itertools.count()
         while not done.is_set():
             try:
-                answer = client.search(pictures[next(numbers) % len(pictures)], k=200, text="load/", joined=False)
+                answer = client.search(pictures[next(numbers) % len(pictures)], k=200, in_id="load/", joined=False)
             except ServiceRefused as refused:
                 if refused.status != 503:
                     result.errors.append(str(refused))
@@ -329,7 +329,7 @@ def measure(
         for number, method in enumerate(index.stored.methods):
             progress("measuring methods", number, len(index.stored.methods))
             alone, asked = one_by_one(client, index, method, pictures)
-            question: dict[str, object] = {"methods": method.name, "joined": False}
+            question: dict[str, Any] = {"methods": method.name, "joined": False}
             bulk, rates = [], []
             for _ in range(ROUNDS):
                 bulk.append(bulk_rate(index, method, queries, workers))

@@ -102,6 +102,7 @@ class Hit:
         distance: from the query; of a joined row 1 - points / most points.
         columns: keys of the columns that found it; of a joined row, those that it comes from.
         picture: address of its picture.
+        text: what it is called or described as, the first 2,000 characters; "" where nothing is known of that.
     """
 
     index: int
@@ -113,6 +114,7 @@ class Hit:
     distance: float
     columns: tuple[str, ...] = ()
     picture: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ class ColumnAnswer:
         milliseconds: by phase: waited (in the queue), extract, search. Pictures that are described together share the
             time of all of them.
         bytes_per_item: that the method keeps of an item.
-        comparable: "" where distances of two queries can be compared; else why a threshold means nothing.
+        comparable: "" where the distance can be compared with that of another query; else why not, so that a threshold
+            means nothing.
         note: what was done otherwise than asked, and why; "" where nothing was.
         refused: why there is no answer; "" where there is one.
         beyond: items among the k nearest that were dropped, as they are farther than the threshold.
@@ -153,6 +156,7 @@ class Answer:
         versions: of each index, by its number: the last operation that this answer knows of.
         query: the word by which the same picture can be searched for again, for a while; "" for none.
         notes: what was done to the picture beyond reading it.
+        text: the words that were searched for; "" for none.
     """
 
     columns: tuple[ColumnAnswer, ...]
@@ -162,6 +166,7 @@ class Answer:
     versions: Mapping[int, int]
     query: str = ""
     notes: tuple[str, ...] = ()
+    text: str = ""
 
 
 def picture_address(index: int, number: int, digest: str) -> str:

@@ -19,6 +19,7 @@ from retrieval_bench.serving.served import Served, served
 from retrieval_bench.serving.service import Query, SearchService
 from retrieval_bench.serving.telemetry import CONTENT_TYPE
 from retrieval_bench.serving.uploads import Form, read_form
+from retrieval_bench.serving.words import checked_text
 
 router = APIRouter()
 
@@ -46,11 +47,12 @@ _FILTERS = {
     "label": ("string", "Only items of these labels; again, or with commas, for more."),
     "category": ("string", "Only items of these categories."),
     "attribute": ("string", "Only items with this value of an attribute, as name=value; again for more."),
-    "text": ("string", "Only items whose id holds this text."),
+    "in_id": ("string", "Only items whose id holds this."),
     "not_label": ("string", "No items of these labels."),
     "not_category": ("string", "No items of these categories."),
 }
 _SEARCH = {
+    "text": ("string", "Words to search for, at most 2,000 characters: alone, or beside a picture."),
     "query": ("string", "In place of a file: the word of a picture that was sent before, from the answer to it."),
     "item": ("string", "In place of a file: the id of an item."),
     "known": ("string", "In place of a file: a query of an index's dataset, as index:row."),
@@ -69,7 +71,8 @@ _SEARCH = {
 
 @router.post("/search", response_model=Answer, openapi_extra=_form_of(_SEARCH, "A picture, of any format."))
 async def search(request: Request) -> Response:
-    """Search by a picture, or by an item or a known query: the k nearest items by each method, and all joined."""
+    """Search by a picture, by words, or by both; by an item or a known query: the k nearest items by each method, and
+    all joined. A method that cannot read what is given says so, and the others answer."""
     own = served(request)
     with own.service.admitted():
         form = await read_form(request, own.settings.upload)
@@ -100,7 +103,7 @@ async def items(
     start: int = 0,
     count: int = 50,
 ) -> Response:
-    """Items of an index, filtered as in a search (label, category, attribute, text, ...), by number."""
+    """Items of an index, filtered as in a search (label, category, attribute, in_id, ...), by number."""
     own = served(request)
     form = await read_form(request, own.settings.upload)
     return _json(
@@ -117,6 +120,7 @@ async def item(request: Request, index: int, number: int) -> Response:
 
 _ADDING = {
     "label": ("string", "Label: one for all files, or one for each, in their order."),
+    "text": ("string", "Text, at most 2,000 characters: one for all files, or one for each, in their order."),
     "id": ("string", "Id of each file, in their order. Default: made of the content."),
     "category": ("string", "Category of all."),
     "attributes": ("string", "Attributes of all, as a JSON object of texts."),
@@ -145,6 +149,7 @@ def add_form(own: Served, form: Form) -> AddedPictures:
         raise BenchError("no picture was sent; send files in fields called file")
     said = AddingOptions(
         labels=tuple(form.fields.get("label", ())),
+        texts=tuple(map(checked_text, form.fields.get("text", ()))),
         ids=tuple(form.fields.get("id", ())),
         category=form.first("category"),
         attributes=attributes_of(form.first("attributes")),
@@ -291,6 +296,7 @@ def methods_shown(service: SearchService) -> Methods:
             column.method.comparable,
             column.method.learns,
             column.method.notice,
+            str(column.method.sides),
         )
         for key, column in service.columns.items()
     )
@@ -307,10 +313,11 @@ def query_of(form: Form) -> Query:
             raise BenchError(f"known={known[:40]!r}: write index:row, such as 0:12")
         place = int(index), int(row)
     file = next((one for one in form.files if one.data or one.name), None)
-    query = Query(None if file is None else file.data, form.first("query"), form.first("item"), place)
+    text = checked_text(form.first("text")) if "text" in form.fields else None
+    query = Query(None if file is None else file.data, form.first("query"), form.first("item"), place, text)
     named = (file is not None, bool(query.recent), bool(query.item), place is not None)
     if sum(named) > 1:
-        raise BenchError("search for one thing: a file, query, item or known")
+        raise BenchError("search for one thing: a file, query, item or known, each with words in text or without")
     return query
 
 
@@ -358,7 +365,7 @@ def filters_of(form: Form) -> Filters:
         labels=_texts(form, "label"),
         categories=_texts(form, "category"),
         attributes=attributes,
-        text_in_id=form.first("text"),
+        text_in_id=form.first("in_id"),
         not_labels=_texts(form, "not_label"),
         not_categories=_texts(form, "not_category"),
     )

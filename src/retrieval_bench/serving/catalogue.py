@@ -18,6 +18,7 @@ import numpy as np
 from retrieval_bench.core import BadImage, BenchError
 from retrieval_bench.indexing.index import NewItem
 from retrieval_bench.indexing.items import Item, Operation
+from retrieval_bench.methods.modalities import IMAGE
 from retrieval_bench.serving.answers import Filters, picture_address
 from retrieval_bench.serving.changes import (
     AddedPictures,
@@ -32,6 +33,7 @@ from retrieval_bench.serving.decoding_pool import KeptPicture
 from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex, SearchColumn
 from retrieval_bench.serving.service import EXTRACTION_S, SearchService
 from retrieval_bench.serving.uploads import UploadedFile
+from retrieval_bench.serving.words import MOST_CHARACTERS
 from retrieval_bench.system.threads import mapped
 
 EVERYTHING = Filters()
@@ -44,9 +46,10 @@ NEAR_BITS = 6
 
 @dataclass(frozen=True)
 class AddingOptions:
-    """What is said of pictures that are added. ids: of each picture, or none; labels: of each, or one for all."""
+    """What is said of pictures that are added. ids: of each, or none; labels, texts: of each, or one for all."""
 
     labels: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
     category: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -96,7 +99,9 @@ class Catalogue:
         judged = self._candidates(files, said)
         whole = [(candidate, kept) for candidate, kept in judged if kept is not None and not candidate.refused]
         labels = _for_each(said.labels, len(files), "label")
+        texts = _for_each(said.texts, len(files), "text")
         label_of = {candidate.id: labels[place] for place, (candidate, _) in enumerate(judged)}
+        text_of = {candidate.id: texts[place] for place, (candidate, _) in enumerate(judged)}
         items = [
             NewItem(
                 id=candidate.id,
@@ -107,6 +112,7 @@ class Catalogue:
                 attributes=dict(said.attributes),
                 path=None,
                 digest=hashlib.sha256(kept.encoded).hexdigest(),
+                text=text_of[candidate.id],
             )
             for candidate, kept in whole
         ]
@@ -178,6 +184,7 @@ class Catalogue:
         if len(said.attributes) > MOST_ATTRIBUTES:
             raise BenchError(f"at most {MOST_ATTRIBUTES} attributes are kept of an item")
         _for_each(said.labels, len(files), "label")
+        _for_each(said.texts, len(files), "text")
         ids = _for_each(said.ids, len(files), "id") if said.ids else ("",) * len(files)
         if len(said.ids) == 1 and len(files) > 1:
             raise BenchError(f"id {said.ids[0]!r} is given for {len(files)} pictures; give one for each, or none")
@@ -222,7 +229,11 @@ class Catalogue:
 
     def _near(self, kept: KeptPicture) -> tuple[Duplicate, ...]:
         """The nearest item by each perceptual hash, or by the first method where there is none: it may be a copy."""
-        comparable = [column for column in self._service.columns.values() if not column.method.comparable]
+        comparable = [
+            column
+            for column in self._service.columns.values()
+            if not column.method.comparable and column.method.sides.read == {IMAGE}
+        ]
         columns = [column for column in comparable if _is_hash(column)] or comparable[:1]
         methods = [one.method for one in columns]
         described = self._service.queue.describe(methods, [kept.pixels] * len(columns), EXTRACTION_S)
@@ -253,7 +264,8 @@ def listed(index: int, item: Any) -> ListedItem:
     """An item as the API shows it."""
     attributes = {name: str(value) for name, value in item.attributes.items()}
     picture = picture_address(index, item.number, item.digest)
-    return ListedItem(index, item.number, item.id, item.label or "", item.category or "", attributes, picture)
+    said = item.id, item.label or "", item.category or "", attributes
+    return ListedItem(index, item.number, *said, picture, item.text[:MOST_CHARACTERS])
 
 
 def attributes_of(text: str) -> dict[str, str]:

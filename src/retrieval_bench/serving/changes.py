@@ -69,7 +69,7 @@ class AddedPictures:
 
 @dataclass(frozen=True)
 class ListedItem:
-    """An item as the API lists it. picture: address of its picture."""
+    """An item as the API lists it. picture: address of its picture. text: its first 2,000 characters."""
 
     index: int
     number: int
@@ -78,6 +78,7 @@ class ListedItem:
     category: str
     attributes: Mapping[str, str]
     picture: str
+    text: str = ""
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,16 @@ class SearchClient:
         self._opened: list[http.client.HTTPConnection] = []
         self._headers = {"X-Retrieval-Bench": "client"} | ({"Authorization": f"Bearer {token}"} if token else {})
 
-    def search(self, picture: Path | bytes | None = None, **question: Any) -> Answer:
-        """Search. question: fields of `POST /search` (k=5, label=["cup"], threshold={"phash": 12}, query=...)."""
-        return self._ask("POST", "/search", Answer, _fields(question), [] if picture is None else [picture])
+    def search(self, picture: Path | bytes | None = None, text: str | None = None, **question: Any) -> Answer:
+        """Search by a picture, by words, or by both.
+
+        Args:
+            picture: its file, or its bytes.
+            text: words, at most 2,000 characters.
+            **question: fields of `POST /search` (k=5, label=["cup"], threshold={"phash": 12}, query=...).
+        """
+        fields = question if text is None else {"text": text, **question}
+        return self._ask("POST", "/search", Answer, _fields(fields), [] if picture is None else [picture])
 
     def methods(self) -> Methods:
         """The columns that answer, and the indexes that they search in."""
@@ -58,7 +65,7 @@ class SearchClient:
         return self._ask("GET", f"/items?{urlencode(list(_fields(filters)))}", Listing)
 
     def add(self, pictures: Sequence[Path | bytes], **said: Any) -> AddedPictures:
-        """Add pictures. said: fields of `POST /items` (label=["cup"], attributes={"colour": "red"}, preview=True)."""
+        """Add pictures. said: fields of `POST /items` (label=["cup"], text="Red cup", attributes={"colour": "red"})."""
         if "attributes" in said:
             said["attributes"] = json.dumps(said["attributes"])
         return self._ask("POST", "/items", AddedPictures, _fields(said), pictures)

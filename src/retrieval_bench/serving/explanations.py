@@ -11,12 +11,21 @@ EXPLANATIONS_KEPT = 64
 
 
 @dataclass(frozen=True)
+class DrawnPair:
+    """png: as base64. said: one line below it. in_words: what it shows, for a screen reader; "" where `about` does."""
+
+    png: str
+    said: str
+    in_words: str = ""
+
+
+@dataclass(frozen=True)
 class LayerShown:
-    """What one part of a method has to say. pairs: (PNG as base64, what is said of it); none where `about` says why."""
+    """What one part of a method has to say. pairs: none where `about` says why."""
 
     name: str
     about: str
-    pairs: tuple[tuple[str, str], ...]
+    pairs: tuple[DrawnPair, ...]
 
 
 class Explanations:

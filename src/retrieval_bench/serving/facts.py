@@ -23,6 +23,7 @@ class MethodFactsShown:
 
     key: what it is called by in a search. comparable: "" where distances of two queries can be compared; else why not.
     learns: whether it learned from train. notice: what changed since the index was built, without a consequence.
+    compares: what a query brings, and what of an item that is compared with: "image", "text-to-image".
     """
 
     key: str
@@ -34,6 +35,7 @@ class MethodFactsShown:
     comparable: str
     learns: bool
     notice: str
+    compares: str = "image"
 
 
 @dataclass(frozen=True)

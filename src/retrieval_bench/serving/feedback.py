@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_bench.core import BadImage, BenchError, printable
+from retrieval_bench.methods.modalities import TEXT
 from retrieval_bench.serving.changes import KeptJudgement
 from retrieval_bench.serving.decoding_pool import KeptPicture
 from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex
@@ -28,6 +29,8 @@ from retrieval_bench.system.files import write_whole
 
 LOG, MANIFEST, PICTURES = "feedback.jsonl", "manifest.csv", "pictures"
 COLUMNS = ("path", "label", "split", "id", "category")
+TEXT_COLUMN = "text"
+"""Behind these, in a manifest of an index that has texts."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,14 @@ class FeedbackLog:
                 "right": judgement.right,
                 "label": label,
             }
+            if text := self._service.text_of(judgement.query):
+                line["text"] = text
             self._append(self._folder / LOG, json.dumps(line) + "\n")
             if path is None:
                 return KeptJudgement("", why_not)
             self._list_gallery(index)
             row = (_relative(path, self._folder), label, "query", query_id, self._category_of(index, label))
-            self._append(self._folder / MANIFEST, _csv([row]))
+            self._append(self._folder / MANIFEST, _csv([(*row, text) if self._lists_texts() else row]))
             self._ids().add(query_id)
             return KeptJudgement(query_id)
 
@@ -124,6 +129,9 @@ class FeedbackLog:
             return name, self._stored(self._service.pool.keep(encoded)), ""
         if query.item:
             return query.item, None, "the query is an item of the catalogue, which finds itself"
+        if text := self._service.text_of(query):
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            return f"words/{digest[:32]}", None, "the query has words alone, and a list of images needs an image"
         raise BenchError("feedback names no query: send its word, or the number of a known query")
 
     def _stored(self, kept: KeptPicture) -> Path:
@@ -143,20 +151,27 @@ class FeedbackLog:
                     self._listed = {row["id"] for row in csv.DictReader(stream) if row.get("split") == "query"}
         return self._listed
 
+    def _lists_texts(self) -> bool:
+        """Whether the manifest has a column for them."""
+        with open(self._folder / MANIFEST, newline="", encoding="utf-8") as stream:
+            return TEXT_COLUMN in next(csv.reader(stream), [])
+
     def _list_gallery(self, index: OpenIndex) -> None:
         """Begin the manifest with the catalogue of that moment; items without a file of their own get one."""
         file = self._folder / MANIFEST
         if file.exists():
             return
         snapshot = index.stored.snapshot()
-        rows: list[Sequence[str]] = [COLUMNS]
+        texts = any(TEXT in method.sides.read for method in index.stored.methods)
+        rows: list[Sequence[str]] = [(*COLUMNS, TEXT_COLUMN) if texts else COLUMNS]
         for number in snapshot.numbers.tolist():
             item = snapshot.item(number)
             try:
                 path = self._file_of(index, item)
             except BadImage:  # it is searched in, but its picture is gone: no run can describe it
                 continue
-            rows.append((_relative(path, self._folder), item.label or "", "gallery", item.id, item.category or ""))
+            row = (_relative(path, self._folder), item.label or "", "gallery", item.id, item.category or "")
+            rows.append((*row, item.text) if texts else row)
         write_whole(file, _csv(rows).encode(), "--feedback")
 
     def _file_of(self, index: OpenIndex, item: Any) -> Path:

@@ -123,6 +123,10 @@ class SearchColumn:
     index: OpenIndex
     method: IndexedMethod
 
+    def reads(self, modality: str) -> bool:
+        """Whether it looks at this of a query: "image" or "text"."""
+        return modality in self.method.sides.query.split("+")
+
 
 def columns_of(indexes: Sequence[OpenIndex]) -> dict[str, SearchColumn]:
     """Every column by its key, in the order of the indexes and of their methods."""

@@ -30,6 +30,8 @@ from retrieval_bench.system.progress import Progress, silent
 log = logging.getLogger("retrieval_bench")
 
 _HOME = Path(retrieval_bench.__file__).parent
+_MARK = re.compile(r"\[(?!image\]|text\])\w+\]")
+"""What a run adds to a name, such as [untrained]; what is compared ([text], [text-to-image]) is no such mark."""
 _LOCKED = "another process is changing this index"
 
 
@@ -93,7 +95,7 @@ def open_record(place: Path, how: HowToOpen, progress: Progress = silent) -> Ope
     """
     record = load_record(place)
     plan = plan_of(record, how.read_dataset)
-    finished = {re.sub(r"\[\w+\]", "", row.method) for row in record.rows if row.status == "ok"}  # without marks
+    finished = {_MARK.sub("", row.method) for row in record.rows if row.status == "ok"}
     methods = [method for method in plan.methods if str(method) in finished]
     plan = replace(plan, cache=FeatureCache(cache_root()), threads=how.threads)
     return replace(open_dataset(replace(plan, methods=tuple(methods)), how, progress), record=place)
@@ -171,7 +173,7 @@ def is_index(place: Path) -> bool:
 
 
 def _describes(method: Method) -> bool:
-    """Whether a method looks at pictures; what else may be wrong with it, `build` says."""
+    """Whether a method looks at pictures or texts; what else may be wrong with it, `build` says."""
     return not method.by_id and all(spec.entry.family != "control" for spec in method.members)
 
 

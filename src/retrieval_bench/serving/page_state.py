@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.serving.answers import MOST_K, Filters, Question
+from retrieval_bench.serving.words import checked_text
 
 Sort = Literal["distance", "agreement", "name"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
@@ -27,6 +28,7 @@ class PageState:
 
     Args:
         query: "up:WORD" of a picture that was sent, "item:ID", "known:INDEX:ROW", or "" for none.
+        text: the words that are searched for, alone or beside that.
         columns: keys in their order; empty: all of them.
         k: hits of a column.
         sort: of the hits of a column.
@@ -52,12 +54,13 @@ class PageState:
     crop: tuple[float, float, float, float] | None = None
     turn: int = 0
     seed: int = 0
+    text: str = ""
 
     @classmethod
     def read(cls, pairs: Sequence[tuple[str, str]]) -> Self:
         """From the fields of an address; those that are empty count as not there.
 
-        Raises BenchError where a value is none of those that are allowed.
+        Raises BenchError where a value is none of those that are allowed, RequestRefused where the text is too long.
         """
         values: dict[str, list[str]] = {}
         for name, value in pairs:
@@ -86,7 +89,7 @@ class PageState:
                 labels=all_of("label"),
                 categories=all_of("category"),
                 attributes=attributes,
-                text_in_id=one("text", ""),
+                text_in_id=one("in-id", ""),
                 not_labels=all_of("not-label"),
                 not_categories=all_of("not-category"),
             ),
@@ -99,6 +102,7 @@ class PageState:
             crop=_crop(one("crop", "")),
             turn=_whole("turn", one("turn", "0"), 0, 270),
             seed=_whole("seed", one("seed", "0"), 0, 10**9),
+            text=checked_text(one("text", "")),
         )
         state.question(())  # whose ranges are these, too
         return state
@@ -107,7 +111,7 @@ class PageState:
         """The fields of the address; what is as it is at first is not among them."""
         fresh = PageState()
         filters = self.filters
-        found = [("q", self.query)] if self.query else []
+        found = [(name, value) for name, value in (("q", self.query), ("text", self.text)) if value]
         found += [("c", key) for key in self.columns]
         found += [
             (name, str(getattr(self, name)))
@@ -125,7 +129,7 @@ class PageState:
             *((FACET + name, chosen) for name, chosen in filters.attributes.items()),
         ):
             found += [(name, value) for value in several]
-        found += [("text", filters.text_in_id)] if filters.text_in_id else []
+        found += [("in-id", filters.text_in_id)] if filters.text_in_id else []
         found += [(THRESHOLD + key, f"{value:.6g}") for key, value in self.thresholds.items()]
         if self.crop is not None:
             found.append(("crop", ",".join(f"{share:.4f}" for share in self.crop)))
@@ -136,9 +140,13 @@ class PageState:
         pairs = replace(self, **changes).pairs()
         return "/?" + urlencode(pairs) if pairs else "/"
 
-    def of_another(self, query: str) -> str:
-        """The page of another picture, searched for in the same way."""
-        return self.address(query=query, crop=None, turn=0, more=(), less=(), exclude=())
+    def of_another(self, query: str, text: str = "") -> str:
+        """The page of another picture, with other words or none, searched for in the same way."""
+        return self.address(query=query, text=text, crop=None, turn=0, more=(), less=(), exclude=())
+
+    def with_words(self, text: str) -> str:
+        """The page of the same picture with other words, or none."""
+        return self.address(text=text, more=(), less=(), exclude=())
 
     def question(self, shown: Sequence[str]) -> Question:
         """What the service is asked. shown: keys of the columns in their order.

@@ -89,17 +89,24 @@ def column_views(
     answer: Answer,
     state: PageState,
     shown: Sequence[str],
-    families: Mapping[str, str],
+    kinds: Mapping[str, str],
     calibrations: Mapping[str, ColumnCalibration],
     label: str = "",
 ) -> list[ColumnView]:
-    """The columns of an answer in their order, the joined one last. label: what the query is known to show, or ""."""
+    """The columns of an answer in their order, the joined one last.
+
+    kinds: what is said of each method in a word or two. label: what the query is known to show, or "".
+    """
     several = [*answer.columns, *([answer.joined] if answer.joined else [])]
     frames = _frames(answer)
     views = []
     for place, column in enumerate(several):
         joined = column.key == JOINED
         known = ColumnCalibration() if joined else calibrations[column.key]
+        if column.comparable and not joined:
+            known = ColumnCalibration(unknown=column.comparable)
+        if column.refused:
+            known = ColumnCalibration()
         slider = None if known.curve is None else _slider(column, known, state)
         threshold = None if slider is None else state.thresholds.get(column.key)
         hits = _hits(column, known, frames, len(answer.columns), threshold, label)
@@ -107,7 +114,7 @@ def column_views(
             ColumnView(
                 key=column.key,
                 title=visible(column.key),
-                family="reciprocal-rank fusion of the columns" if joined else families[column.key],
+                family="reciprocal-rank fusion of the columns" if joined else kinds[column.key],
                 anchor=f"column-{place}",
                 hits=tuple(_sorted(hits, state.sort)),
                 times=", ".join(f"{phase} {ms:.1f} ms" for phase, ms in column.milliseconds.items() if ms >= 0.05),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 from http import HTTPStatus
 from typing import Any
@@ -15,18 +16,19 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.responses import Response
 
-from retrieval_bench.core import BenchError
+from retrieval_bench.core import BadImage, BenchError
 from retrieval_bench.explaining.by_extractor import why
-from retrieval_bench.explaining.clues import Shown
+from retrieval_bench.explaining.clues import Clue, Shown, WordPair
 from retrieval_bench.explaining.pairs import pair_of
 from retrieval_bench.indexing.items import Item
+from retrieval_bench.methods.modalities import IMAGE
 from retrieval_bench.serving.answers import Answer, Filters, picture_address
 from retrieval_bench.serving.catalogue import AddingOptions
 from retrieval_bench.serving.changes import AddedPictures, CatalogueChange
-from retrieval_bench.serving.explanations import LayerShown
+from retrieval_bench.serving.explanations import DrawnPair, LayerShown
 from retrieval_bench.serving.feedback import HitJudgement
 from retrieval_bench.serving.guards import csrf_word, require_own
-from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex
+from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex, SearchColumn
 from retrieval_bench.serving.page_state import PageState
 from retrieval_bench.serving.page_view import column_views
 from retrieval_bench.serving.recent_queries import RecentQuery
@@ -35,7 +37,8 @@ from retrieval_bench.serving.refusals import EXPECTED, RequestRefused, as_refuse
 from retrieval_bench.serving.rendering import rendered
 from retrieval_bench.serving.served import Served, served
 from retrieval_bench.serving.service import Query, turned_and_cropped
-from retrieval_bench.serving.uploads import Form, UploadedFile, read_form
+from retrieval_bench.serving.uploads import UploadedFile, read_form
+from retrieval_bench.serving.words import MOST_CHARACTERS, checked_text
 
 router = APIRouter(include_in_schema=False)
 
@@ -61,6 +64,7 @@ def page(template: str, request: Request, status: int = 200, /, **values: Any) -
         csrf=csrf_word(request.scope),
         has_record=own.record is not None,
         indexes=own.service.indexes,
+        reads_texts=own.service.reads_texts,
         **values,
     )
     return HTMLResponse(text, status)
@@ -96,17 +100,17 @@ async def search_page(request: Request) -> Response:
     shown = _shown_columns(own, state)
     answer: Answer | None = None
     lost = ""
-    if state.query or state.more:
+    if state.query or state.more or state.text:
         with own.service.admitted():
             try:
                 answer = await own.run(lambda: own.service.search(_query(own, state), state.question(shown)))
             except NoSuchThing as error:
                 lost = str(error)
     calibrations = await own.run(own.calibrations)
-    families = {key: column.method.family for key, column in own.service.columns.items()}
+    kinds = {key: _kind(own, column) for key, column in own.service.columns.items()}
     query = None if lost else await own.run(lambda: _query_view(own, state))
     label = "" if query is None else query["label"]
-    views = [] if answer is None else column_views(answer, state, shown, families, calibrations, label)
+    views = [] if answer is None else column_views(answer, state, shown, kinds, calibrations, label)
     facets = await own.run(lambda: _facets(own))
     return page(
         "search.html",
@@ -127,30 +131,37 @@ async def search_page(request: Request) -> Response:
 @router.post("/upload")
 @told_as_page
 async def upload(request: Request) -> Response:
-    """Take a picture in, and show the page that searches for it: nothing is kept but in memory, for a while."""
+    """Take a picture, or words, or both, and show the page that searches for them: a picture is kept in memory alone,
+    for a while, and words in the address of the page. Without a new picture the words belong to the one that is there.
+    """
     own = served(request)
     with own.service.admitted():
         form = await read_form(request, own.settings.upload)
         require_own(request.scope, form)
-        file = _one_file(form)
         state = PageState.read(parse_qsl(form.first("state")))
+        text = checked_text(form.first("text"))
+        file = next((file for file in form.files if file.data), None)
+        if file is None:
+            if not text and not state.text:
+                raise RequestRefused(400, _NOTHING_CHOSEN[own.service.reads_texts])
+            return RedirectResponse(state.with_words(text), 303)
         word = await own.run(lambda: own.service.receive(file.data))
         if own.settings.keep:
             await own.run(lambda: own.feedback.keep_upload(file.data))
-    return RedirectResponse(state.of_another(f"up:{word}"), 303)
+    return RedirectResponse(state.of_another(f"up:{word}", text), 303)
 
 
 @router.get("/why")
 @told_as_page
 async def why_page(request: Request) -> Response:
-    """Why a column found an item: what is near in both pictures."""
+    """Why a column found an item: what is near in both pictures, or which words made it near."""
     own = served(request)
     values = dict(request.query_params)
     state = PageState.read([(name, value) for name, value in request.query_params.multi_items() if name not in _WHY])
     key, index, number = values.get("column", ""), _number(values, "index"), _number(values, "number")
     with own.service.admitted():
-        layers = await own.run(lambda: _layers(own, state, key, index, number))
         item = await own.run(lambda: own.catalogue.item(index, number))
+        layers = await own.run(lambda: _layers(own, state, key, index, number))
     template = "_why.html" if request.headers.get("hx-request") else "why.html"
     return page(template, request, layers=layers, item=item, column=key, back=state.address())
 
@@ -196,7 +207,7 @@ async def _catalogue(
     start = _number(values, "start", 0)
     filters = Filters(
         labels=tuple(request.query_params.getlist("label")) if values.get("label") else (),
-        text_in_id=values.get("text", ""),
+        text_in_id=values.get("in-id", ""),
     )
     listing = await own.run(lambda: own.catalogue.listing(index, filters, start, PAGE))
     operations = await own.run(lambda: own.catalogue.operations(index, 30))
@@ -204,7 +215,7 @@ async def _catalogue(
     def address(place: int) -> str:
         parts = [f"start={place}"] if place else []
         parts += [f"index={index}"] if index else []
-        parts += [f"{name}={quote(values[name])}" for name in ("label", "text") if values.get(name)]
+        parts += [f"{name}={quote(values[name])}" for name in ("label", "in-id") if values.get(name)]
         return "/catalogue?" + "&".join(parts) if parts else "/catalogue"
 
     return page(
@@ -218,7 +229,7 @@ async def _catalogue(
         before=address(max(0, start - PAGE)) if start else "",
         after=address(start + PAGE) if start + PAGE < listing.total else "",
         label=values.get("label", ""),
-        text=values.get("text", ""),
+        in_id=values.get("in-id", ""),
         looked=looked,
         changes=changes,
         **more,
@@ -237,11 +248,11 @@ async def look(request: Request) -> Response:
         if not files:
             raise RequestRefused(400, "no picture was chosen; choose one or several")
         said = AddingOptions(labels=(form.first("label"),), category=form.first("category"))
+        text = checked_text(form.first("text"))
         looked = await own.run(lambda: own.catalogue.look(files, said))
         words = [own.service.recent.put(RecentQuery.of(file.data)) for file in files]
-    return await _catalogue(
-        request, looked=looked, words=words, new_label=form.first("label"), new_category=form.first("category")
-    )
+    of_all: dict[str, Any] = {"new_label": said.labels[0], "new_category": said.category, "new_text": text}
+    return await _catalogue(request, looked=looked, words=words, **of_all)
 
 
 @router.post("/catalogue/add")
@@ -260,7 +271,12 @@ async def add(request: Request) -> Response:
             files.append(UploadedFile("", held.encoded))
         if not files:
             raise RequestRefused(400, "no picture was ticked; nothing was added")
-        said = AddingOptions(labels=(form.first("label"),), category=form.first("category"), allow_duplicates=True)
+        said = AddingOptions(
+            labels=(form.first("label"),),
+            texts=(checked_text(form.first("text")),),
+            category=form.first("category"),
+            allow_duplicates=True,
+        )
         added = await own.run(lambda: own.catalogue.add(files, said))
     return await _catalogue(request, changes=added.changes, done="added")
 
@@ -324,13 +340,16 @@ def _record(own: Served) -> RecordPage:
 # --- what pages are made of -------------------------------------------------------------------------------------------
 
 _WHY = ("column", "index", "number")
+_NOTHING_CHOSEN = {
+    False: "no picture was chosen; choose one, or drop it on the page",
+    True: "no picture was chosen and no words were written; choose one, or write some",
+}
 
 
-def _one_file(form: Form) -> UploadedFile:
-    files = [file for file in form.files if file.data]
-    if not files:
-        raise RequestRefused(400, "no picture was chosen; choose one, or drop it on the page")
-    return files[0]
+def _kind(own: Served, column: SearchColumn) -> str:
+    """The family of a column's method, and what it compares where some columns read texts."""
+    family = column.method.family
+    return f"{family}, compares {column.method.sides}" if own.service.reads_texts else family
 
 
 def _number(values: Mapping[str, str], name: str, default: int | None = None) -> int:
@@ -355,14 +374,15 @@ def _query(own: Served, state: PageState, *, whole: bool | None = None) -> Query
     kind, _, rest = state.query.partition(":")
     match kind:
         case "up":
-            return Query(recent=rest)
+            return Query(recent=rest, text=state.text)
         case "known":
-            return Query(known=_known_place(rest))
+            return Query(known=_known_place(rest), text=state.text)
         case "item":
             altered = bool(state.crop or state.turn) if whole is None else whole
-            return Query(encoded=_item_picture(own, rest)) if altered else Query(item=rest)
+            found = Query(encoded=own.service.item_picture(rest)) if altered else Query(item=rest)
+            return replace(found, text=state.text)
         case "":
-            return Query()
+            return Query(text=state.text)
     raise BenchError(f"q={state.query[:40]}: must begin with up:, known: or item:")
 
 
@@ -380,11 +400,6 @@ def _item(own: Served, name: str) -> tuple[OpenIndex, Item]:
         if item is not None:
             return index, item
     raise NoSuchThing(f"no index has an item {name!r}")
-
-
-def _item_picture(own: Served, name: str) -> bytes:
-    index, item = _item(own, name)
-    return index.picture(item)
 
 
 def _query_view(own: Served, state: PageState) -> dict[str, str] | None:
@@ -420,11 +435,13 @@ def _known(own: Served, seed: int) -> list[dict[str, str]]:
         queries, names = index.queries, index.dataset.label_names
     except BenchError:
         return []
+    texts = queries.texts if queries.texts and own.service.reads_texts else ("",) * len(queries)
     return [
         {
             "query": f"known:{index.number}:{row}",
             "source": f"/queries/{index.number}/{row}?side=160",
             "label": names[int(queries.labels[row])],
+            "text": texts[row].strip()[:MOST_CHARACTERS],
         }
         for row in np.random.default_rng(seed).permutation(len(queries))[:OFFERED].tolist()
     ]
@@ -439,21 +456,43 @@ def _layers(own: Served, state: PageState, key: str, index: int, number: int) ->
 
     def make() -> list[LayerShown]:
         query = own.service.picture_of(_query(own, state, whole=True))
-        if query is None:
-            raise NoSuchThing("there is no picture to compare with")
-        asked = turned_and_cropped(query, state.question(()))
-        found, _ = own.service.pool.decode(column.index.picture(item))
-        both = Shown("query", "", asked), Shown(item.id, item.label or "", found)
+        text = state.text or ("" if query is None or not item_asks else _item(own, state.query[5:])[1].text)
+        if query is None and not text:
+            raise NoSuchThing("there is no picture and no word to compare with")
+        asked = None if query is None else turned_and_cropped(query, state.question(()))
+        both = Shown("query", "", asked, text), Shown(item.id, item.label or "", _pixels(own, column, item), item.text)
         return [
             LayerShown(
                 layer.name,
                 layer.about,
-                tuple((_png(pair_of(clue, *both, WHY_SIDE)), clue.said) for clue in layer.clues),
+                tuple(
+                    DrawnPair(_png(pair_of(clue, *both, WHY_SIDE)), clue.said, _in_words(clue, item.text))
+                    for clue in layer.clues
+                ),
             )
-            for layer in why(column.method.pipeline, asked, [found])
+            for layer in why(column.method.pipeline, both[0], [both[1]], column.index.stored.snapshot().texts)
         ]
 
-    return own.explanations.get((state.query, state.crop, state.turn, key, index, number), make)
+    item_asks = state.query.startswith("item:")
+    return own.explanations.get((state.query, state.text, state.crop, state.turn, key, index, number), make)
+
+
+def _pixels(own: Served, column: SearchColumn, item: Item) -> np.ndarray | None:
+    """The picture of an item; None where it is gone and the method does not look at it."""
+    try:
+        return own.service.pool.decode(column.index.picture(item))[0]
+    except BadImage:
+        if IMAGE in column.method.sides.read:
+            raise
+        return None
+
+
+def _in_words(clue: Clue, text: str) -> str:
+    """What a drawing of words shows, for who cannot see it; "" of other drawings."""
+    if not isinstance(clue, WordPair):
+        return ""
+    each = ", ".join(f"{word} {amount:+.2g}" for word, amount in clue.words)
+    return f"Words of the query and what each adds: {each}. The text that was found: {text or 'none'}"
 
 
 def _png(image: Any) -> str:

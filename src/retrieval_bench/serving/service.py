@@ -1,4 +1,4 @@
-"""The search service without HTTP: a picture goes in, what every column found comes out."""
+"""The search service without HTTP: a picture or words go in, what every column found comes out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Rows
+from retrieval_bench.core import BenchError, Rows, Split
 from retrieval_bench.indexing.items import Item
 from retrieval_bench.indexing.snapshot import Snapshot
+from retrieval_bench.methods.modalities import BOTH, TEXT
 from retrieval_bench.serving.answers import JOINED, Answer, ColumnAnswer, Hit, Question, picture_address
 from retrieval_bench.serving.column_search import FoundItems, search_column
 from retrieval_bench.serving.decoding_pool import DecodingPool
@@ -21,12 +22,14 @@ from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex, SearchC
 from retrieval_bench.serving.recent_queries import RecentQueries, RecentQuery
 from retrieval_bench.serving.stored_rows import stored_rows
 from retrieval_bench.serving.telemetry import Telemetry
+from retrieval_bench.serving.words import MOST_CHARACTERS
 from retrieval_bench.serving.work_queue import DescribedQuery, ExtractionQueue, QueueFull
 from retrieval_bench.system.timing import pinned
 
 DEFAULTS = Question()
 EXTRACTION_S = 120.0
 """How long a picture may wait for its description, at most."""
+HALF_ASKED = "what is known was learned of queries that had both, words and a picture"
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,21 @@ class Capacity:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """What is searched for: one of these.
+    """What is searched for: one of these, or words, or both.
 
     Args:
         encoded: a picture as it was sent.
         recent: the word of a picture that was sent before.
-        item: the id of an item of the indexes.
+        item: the id of an item of the indexes; with words, its picture and these words.
         known: number of an index, and the row of a query of its dataset.
+        text: the words. None: those of the known query, where one is searched for; else none.
     """
 
     encoded: bytes | None = None
     recent: str = ""
     item: str = ""
     known: tuple[int, int] | None = None
+    text: str | None = None
 
 
 class SearchService:
@@ -101,7 +106,7 @@ class SearchService:
         """Load and compile all that a search needs, before anybody waits for it and before threads are counted."""
         blank = np.zeros((64, 64, 3), np.uint8)
         for column in self.columns.values():
-            rows = column.method.describe([blank])
+            rows = column.method.describe([blank], ["word"])
             column.index.stored.snapshot().search(column.method.name, rows, 1)
 
     def close(self) -> None:
@@ -111,6 +116,11 @@ class SearchService:
         self._pinned.close()
         for index in self.indexes:
             index.stored.close()
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether any column can be asked with words."""
+        return any(column.reads(TEXT) for column in self.columns.values())
 
     @property
     def under_way(self) -> int:
@@ -162,33 +172,40 @@ class SearchService:
         began = time.perf_counter()
         columns = self._chosen(question)
         milliseconds: dict[str, float] = {}
+        text = self.text_of(query)
         picture = self._picture(query)
-        if picture is None and not query.item and not question.more:
-            raise BenchError("nothing is searched for: send a picture, or name an item or items to find more of")
-        described: list[DescribedQuery | None] = [None] * len(columns)
+        if picture is None and not text and not query.item and not question.more:
+            raise BenchError(
+                "nothing is searched for: send a picture or words, or name an item or items to find more of"
+            )
         size: tuple[int, int] | None = None
         word, notes = "", tuple[str, ...]()
+        pixels: dict[int, np.ndarray] = {}
         if picture is not None:
             encoded, recent, word = picture
             pixels, notes = self._decoded(encoded, recent, columns, question)
             milliseconds["decode"] = (time.perf_counter() - began) * 1e3
-            described = [*self._described(columns, pixels)]
             whole = next(iter(pixels.values()))
             size = whole.shape[1], whole.shape[0]
             if not word:
                 word = self.recent.put(recent)
+        asked = {column.key: _asked(column, picture=picture is not None, text=bool(text)) for column in columns}
+        described = self._described([column for column in columns if not asked[column.key].lacks], pixels, text)
         snapshots = {column.index.number: column.index.stored.snapshot() for column in columns}
         items = _Items(self.indexes, snapshots)
         found: dict[str, FoundItems] = {}
         answers = []
-        for column, done in zip(columns, described, strict=True):
-            snapshot = snapshots[column.index.number]
-            rows, spent = self._rows(column, snapshot, done, query)
-            with self._searching:
-                own = search_column(column.method, snapshot, rows, question, question.thresholds.get(column.key))
+        for column in columns:
+            snapshot, how = snapshots[column.index.number], asked[column.key]
+            rows, spent = self._rows(column, snapshot, described.get(column.key), query)
+            if how.lacks and (picture is not None or text) and not question.more:
+                own = FoundItems(refused=how.lacks)
+            else:
+                with self._searching:
+                    own = search_column(column.method, snapshot, rows, question, question.thresholds.get(column.key))
             found[column.key] = own
-            answers.append(self._answer(column, own, spent | {"search": own.ms}, items, question.k))
-        if query.item and all(answer.refused for answer in answers):
+            answers.append(self._answer(column, own, spent | {"search": own.ms}, items, question.k, how))
+        if query.item and picture is None and all(answer.refused for answer in answers):
             raise NoSuchThing(f"no item {query.item!r} is in these indexes")
         joined = None
         if question.joined and sum(not answer.refused for answer in answers) > 1:
@@ -202,6 +219,7 @@ class SearchService:
             versions={number: snapshot.version for number, snapshot in snapshots.items()},
             query=word,
             notes=notes,
+            text=text,
         )
         self.telemetry.answered(answer)
         return answer
@@ -226,6 +244,22 @@ class SearchService:
         encoded, recent, _ = picture
         return self.pool.decode(encoded)[0] if recent.pixels is None else recent.pixels
 
+    def text_of(self, query: Query) -> str:
+        """The words of a query; "" where it has none. Raises NoSuchThing for a known query that is not there."""
+        if query.text is not None or query.known is None or not self.reads_texts:
+            return (query.text or "").strip()
+        index, row = query.known
+        texts = self._known_queries(index, row).texts
+        return "" if texts is None else texts[row].strip()
+
+    def item_picture(self, name: str) -> bytes:
+        """The encoded picture of the item of this id, in the first index that has one; raises NoSuchThing."""
+        for index in self.indexes:
+            item = index.stored.snapshot().by_id(name)
+            if item is not None:
+                return index.picture(item)
+        raise NoSuchThing(f"no item {name!r} is in these indexes")
+
     def _chosen(self, question: Question) -> list[SearchColumn]:
         wanted = question.columns or tuple(self.columns)
         for key in (*wanted, *question.thresholds):
@@ -243,6 +277,8 @@ class SearchService:
         encoded = query.encoded
         if encoded is None and query.known is not None:
             encoded = self.known_query(*query.known)
+        if encoded is None and query.item and (query.text or "").strip():
+            encoded = self.item_picture(query.item)
         if encoded is None:
             return None
         return encoded, RecentQuery.of(encoded), ""
@@ -267,17 +303,26 @@ class SearchService:
             pixels[wanted] = turned_and_cropped(whole, question) if altered else whole
         return pixels, notes
 
-    def _described(self, columns: Sequence[SearchColumn], pixels: Mapping[int, np.ndarray]) -> list[DescribedQuery]:
-        whole = next(iter(pixels.values()))
+    def _described(
+        self, columns: Sequence[SearchColumn], pixels: Mapping[int, np.ndarray], text: str
+    ) -> dict[str, DescribedQuery]:
+        """The query as each of these columns sees it, by its key; of no column where there is neither of the two."""
+        if not columns or not (pixels or text):
+            return {}
+        whole = next(iter(pixels.values()), None)
         each = [pixels.get(column.index.stored.decoding.wanted, whole) for column in columns]
-        return self.queue.describe([column.method for column in columns], each, EXTRACTION_S)
+        done = self.queue.describe([column.method for column in columns], each, EXTRACTION_S, text)
+        return {column.key: one for column, one in zip(columns, done, strict=True)}
 
     def known_query(self, index: int, row: int) -> bytes:
         """The encoded picture of a query of an index's dataset; raises NoSuchThing."""
+        return self._known_queries(index, row).images.read(row)
+
+    def _known_queries(self, index: int, row: int) -> Split:
         queries = self.index(index).queries
         if not 0 <= row < len(queries):
             raise NoSuchThing(f"index {index} has no query {row}; they are 0 to {len(queries) - 1}")
-        return queries.images.read(row)
+        return queries
 
     def _rows(
         self, column: SearchColumn, snapshot: Snapshot, done: DescribedQuery | None, query: Query
@@ -289,7 +334,13 @@ class SearchService:
         return None if item is None else stored_rows(snapshot, column.method, np.array([item.number])), {}
 
     def _answer(
-        self, column: SearchColumn, found: FoundItems, milliseconds: Mapping[str, float], items: _Items, k: int
+        self,
+        column: SearchColumn,
+        found: FoundItems,
+        milliseconds: Mapping[str, float],
+        items: _Items,
+        k: int,
+        how: _Asked,
     ) -> ColumnAnswer:
         index, numbers = column.index.number, found.numbers[:k]
         items.load(index, numbers)
@@ -302,8 +353,8 @@ class SearchService:
             ),
             milliseconds={} if found.refused else milliseconds,
             bytes_per_item=column.method.bytes_per_item,
-            comparable=column.method.comparable,
-            note=found.note,
+            comparable=column.method.comparable or (HALF_ASKED if how.half else ""),
+            note="; ".join(part for part in (how.half, found.note) if part),
             refused=found.refused,
             beyond=found.beyond,
         )
@@ -335,6 +386,26 @@ class SearchService:
             milliseconds={"search": (time.perf_counter() - began) * 1e3},
             comparable="ranks, which a query has whether or not anything is near",
         )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """lacks: why a column cannot be asked this query. half: that a part of what it reads is missing; "" for neither."""
+
+    lacks: str
+    half: str
+
+
+def _asked(column: SearchColumn, *, picture: bool, text: bool) -> _Asked:
+    """How a query that has a picture, or words, suits a column."""
+    lacks = column.method.lacking(picture=picture, text=text)
+    half = ""
+    if not lacks and (picture or text) and column.method.sides.query == BOTH:
+        if not text:
+            half = "no words were given, so the picture decides alone"
+        elif not picture:
+            half = "no picture was given, so the words decide alone"
+    return _Asked(lacks, half)
 
 
 class _Items:
@@ -375,7 +446,7 @@ def hit_of(index: int, item: Item, distance: float, columns: tuple[str, ...] = (
     """What a page or a client is told of an item, whose attributes are text."""
     picture = picture_address(index, item.number, item.digest)
     said = item.id, item.label or "", item.category or "", item.attributes
-    return Hit(index, item.number, *said, float(distance), columns, picture)
+    return Hit(index, item.number, *said, float(distance), columns, picture, item.text[:MOST_CHARACTERS])
 
 
 def turned_and_cropped(pixels: np.ndarray, question: Question) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""Items as queries: the rows that an index keeps of them, as if their pictures were described again."""
+"""Items as queries: the rows that an index keeps of them, as if their pictures and texts were described again.
+
+Where a query brings something else than what items are compared by (`clip[text-to-image]`), an item asks by its own
+row, which is a vector of the same space.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ def stored_rows(snapshot: Snapshot, method: IndexedMethod, numbers: np.ndarray) 
     """
     places = places_of(snapshot.state.numbers, numbers)
     arrays = [
-        np.ascontiguousarray(array[places]).astype(facts.described, copy=False)
-        for array, facts in zip(snapshot.features(method.text), method.facts.arrays, strict=True)
+        array if array.dtype == object else np.ascontiguousarray(array).astype(facts.described, copy=False)
+        for array, facts in zip(snapshot.described(method, places), method.facts.arrays, strict=True)
     ]
     return method.rows(arrays)

@@ -1,4 +1,4 @@
-"""One queue of pictures that wait to be described, with a bound; whoever is free takes all that waits for a method.
+"""One queue of queries that wait to be described, with a bound; whoever is free takes all that waits for a method.
 
 While one batch is described, more requests arrive; the next batch is formed of these. So batches grow with the load,
 and a lone request waits for nobody: its own thread describes it, which spares two changes of threads. Row i of a batch
@@ -30,8 +30,8 @@ LARGEST_BATCH = 16
 class DescribesPictures(Protocol):
     """A method as the queue sees it."""
 
-    def features(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """What each part makes of these pictures."""
+    def features(self, pictures: Sequence[np.ndarray | None], texts: Sequence[str]) -> list[np.ndarray]:
+        """What each part makes of these queries; None: one without a picture."""
 
     def rows(self, features: Sequence[np.ndarray]) -> Rows:
         """What is searched for, from the features of each part."""
@@ -58,7 +58,8 @@ class DescribedQuery:
 @dataclass(eq=False)
 class _Unit:
     method: DescribesPictures
-    picture: np.ndarray
+    picture: np.ndarray | None
+    text: str
     arrived: float = field(default_factory=time.perf_counter)
     answer: Future[DescribedQuery] = field(default_factory=Future)
 
@@ -95,14 +96,19 @@ class ExtractionQueue:
         return len(self._waiting)
 
     def describe(
-        self, methods: Sequence[DescribesPictures], pictures: Sequence[np.ndarray], timeout: float
+        self,
+        methods: Sequence[DescribesPictures],
+        pictures: Sequence[np.ndarray | None],
+        timeout: float,
+        text: str = "",
     ) -> list[DescribedQuery]:
-        """Have a picture described by several methods: by all of them, or by none where too much waits.
+        """Have a query described by several methods: by all of them, or by none where too much waits.
 
         Args:
             methods: which.
-            pictures: (h, w, 3) uint8 RGB, the picture as each of them wants it.
+            pictures: (h, w, 3) uint8 RGB, the picture as each of them wants it; None: there is none.
             timeout: seconds that this may take.
+            text: of the query; "" where it has none.
 
         Returns:
             What is known of it, by each method.
@@ -112,7 +118,7 @@ class ExtractionQueue:
             TimeoutError: It took longer.
             Exception: What a method raised.
         """
-        units = [_Unit(method, picture) for method, picture in zip(methods, pictures, strict=True)]
+        units = [_Unit(method, picture, text) for method, picture in zip(methods, pictures, strict=True)]
         with self._changed:
             if self._closed:
                 raise QueueFull(1)
@@ -199,7 +205,7 @@ class ExtractionQueue:
         began = time.perf_counter()
         try:
             method = batch[0].method
-            features = method.features([unit.picture for unit in batch])
+            features = method.features([unit.picture for unit in batch], [unit.text for unit in batch])
             # One by one: a join that multiplies matrices rounds by how many rows there are.
             rows = [method.rows([array[place : place + 1] for array in features]) for place in range(len(batch))]
         except Exception as error:
