@@ -256,3 +256,26 @@ def test_markup_in_names_is_text(chrome: Any, own_service: SearchService, site: 
     with opened(chrome, site, "/?in-id=%3Cscript%3Ealert(1)%3C/script%3E&q=known:0:1") as page:
         assert page.evaluate("document.querySelectorAll('script').length") == 2
         assert "no item passes the filters" in page.locator("#answer").inner_text()
+
+
+@pytest.mark.parametrize("scripted", [True, False])
+def test_words_are_typed_and_a_picture_joins_them(
+    chrome: Any, told: SearchService, tmp_path: Path, scripted: bool
+) -> None:
+    settings = ServingSettings(guarded=Guarded(requests_a_second=0), feedback=tmp_path / "feedback")
+    look = {"viewport": {"width": 360, "height": 800}, "java_script_enabled": scripted}
+    with listening_service(told, settings) as site, opened(chrome, site, **look) as page:
+        page.get_by_label("Words", exact=True).fill("mustard tee")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#answer")
+        assert labels(page, "bm25")[0] == "product-3"
+        assert "reads a picture, and the query has none" in page.locator('.column[data-key="hsv"]').inner_text()
+        page.set_input_files("#file", png(3, 950))
+        if not scripted:
+            page.locator("#upload button").click()
+        page.wait_for_selector("#crop")
+        assert "text=mustard+tee" in page.url
+        assert labels(page, "hsv+tfidf")[0] == "product-3"
+        page.locator('.column[data-key="bm25"] a.why').first.click()
+        page.wait_for_selector(".explained .bars")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360 if scripted else True

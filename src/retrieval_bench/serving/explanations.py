@@ -11,12 +11,22 @@ EXPLANATIONS_KEPT = 64
 
 
 @dataclass(frozen=True)
-class DrawnPair:
-    """png: as base64. said: one line below it. in_words: what it shows, for a screen reader; "" where `about` does."""
+class WordBar:
+    """What a word adds to the similarity. length: of its bar, 0 to 100. adds: it brings the item nearer."""
 
-    png: str
+    word: str
+    amount: str
+    length: int
+    adds: bool
+
+
+@dataclass(frozen=True)
+class DrawnPair:
+    """said: one line below it. png: as base64; "" where bars of words are shown instead."""
+
     said: str
-    in_words: str = ""
+    png: str = ""
+    bars: tuple[WordBar, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from retrieval_bench.methods.modalities import IMAGE
 from retrieval_bench.serving.answers import Answer, Filters, picture_address
 from retrieval_bench.serving.catalogue import AddingOptions
 from retrieval_bench.serving.changes import AddedPictures, CatalogueChange
-from retrieval_bench.serving.explanations import DrawnPair, LayerShown
+from retrieval_bench.serving.explanations import DrawnPair, LayerShown, WordBar
 from retrieval_bench.serving.feedback import HitJudgement
 from retrieval_bench.serving.guards import csrf_word, require_own
 from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex, SearchColumn
@@ -465,10 +465,7 @@ def _layers(own: Served, state: PageState, key: str, index: int, number: int) ->
             LayerShown(
                 layer.name,
                 layer.about,
-                tuple(
-                    DrawnPair(_png(pair_of(clue, *both, WHY_SIDE)), clue.said, _in_words(clue, item.text))
-                    for clue in layer.clues
-                ),
+                tuple(_drawn(clue, *both) for clue in layer.clues),
             )
             for layer in why(column.method.pipeline, both[0], [both[1]], column.index.stored.snapshot().texts)
         ]
@@ -487,12 +484,16 @@ def _pixels(own: Served, column: SearchColumn, item: Item) -> np.ndarray | None:
         return None
 
 
-def _in_words(clue: Clue, text: str) -> str:
-    """What a drawing of words shows, for who cannot see it; "" of other drawings."""
+def _drawn(clue: Clue, query: Shown, found: Shown) -> DrawnPair:
+    """A clue as the page shows it: words as bars of its own, which a screen reader reads, all else as an image."""
     if not isinstance(clue, WordPair):
-        return ""
-    each = ", ".join(f"{word} {amount:+.2g}" for word, amount in clue.words)
-    return f"Words of the query and what each adds: {each}. The text that was found: {text or 'none'}"
+        return DrawnPair(clue.said, _png(pair_of(clue, query, found, WHY_SIDE)))
+    most = max((abs(amount) for _, amount in clue.words), default=0.0) or 1.0
+    bars = (
+        WordBar(word, f"{amount:+.2g}" if amount else "0", round(100 * abs(amount) / most), amount > 0)
+        for word, amount in clue.words
+    )
+    return DrawnPair(clue.said, bars=tuple(bars))
 
 
 def _png(image: Any) -> str:
