@@ -446,7 +446,7 @@ def ready(name: str) -> Pipeline:
         part.extractor.fit(data.train)
     if pipeline.join is not None and pipeline.join.learns:
         images = [data.train.images[row] for row in range(len(data.train))]
-        pipeline.fit_join([part.extractor.transform(images) for part in pipeline.members], data.train.labels)
+        pipeline.fit_together([part.extractor.transform(images) for part in pipeline.members], data.train.labels)
     return pipeline
 
 

@@ -131,6 +131,7 @@ def test_excluded_rows_are_not_read_either() -> None:
     assert not (found.indices == np.arange(8)[:, None]).any()
 
 
+@pytest.mark.slow(reason="trains a network twice")
 def test_what_holds_for_all_labels_is_learned_and_helps_labels_that_were_held_out() -> None:
     """The nearest are the wrong ones here, which the score itself tells."""
     labels = np.repeat(np.arange(20), 3)
