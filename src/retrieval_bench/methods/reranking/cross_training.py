@@ -97,7 +97,7 @@ def train_cross(
     items = ItemTokens.of(vectors, words)
     learned, held = hold_out_labels(labels, HOLDOUT, seed)
     before = first_scores(found.distances)
-    with torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         network = cross_network(tuple(array.shape[1] for array in vectors.values()))
         at_first = _precisions(network, items, found, before, labels, held)
