@@ -277,7 +277,7 @@ def asked_with_texts(index: StoredIndex, dataset: Dataset, method: str) -> Ranki
 
 def test_methods_of_texts_find_what_a_run_finds_to_the_last_bit(tmp_path: Path) -> None:
     """Also of items without a text, and after items with texts were added, removed, brought back and compacted."""
-    pytest.importorskip("bm25s")
+    pytest.importorskip("bm25s", reason='needs pip install "retrieval-bench[text]"')
     data = shop_with_texts(LABELS, EACH)
     lacking = tuple("" if row in (1, 6) else text for row, text in enumerate(data.gallery.texts or ()))
     data = data.with_splits({"gallery": replace(data.gallery, texts=lacking)})

@@ -71,8 +71,9 @@ class TestWords:
         assert rows[0, 0, 0] == grams_of("a")[0]
         assert rows.max() < hashed_words.BUCKETS
 
-    def test_a_picture_has_no_words(self) -> None:
-        assert not HashedWords().transform([np.zeros((4, 4, 3), np.uint8)]).any()
+    def test_pictures_are_refused(self) -> None:
+        with pytest.raises(BenchError, match="words are read of texts"):
+            HashedWords().transform([np.zeros((4, 4, 3), np.uint8)])
 
 
 def test_scores_are_those_of_a_plain_loop_and_padding_scores_nothing() -> None:
@@ -142,6 +143,7 @@ def test_what_holds_for_all_labels_is_learned_and_helps_labels_that_were_held_ou
     step: Cross = STEPS["cross"].build(epochs=6)
     step.fit(search_of(train), train, COMPARED, OWN, labels, 0, silent)
     assert step.epoch_ > 0
+    assert not step.said
     again: Cross = STEPS["cross"].build(epochs=6)
     again.fit(search_of(train), train, COMPARED, OWN, labels, 0, silent)
     assert all(
@@ -187,6 +189,9 @@ class TestTheStep:
         first, second = (run(plan(with_texts(), method), tmp_path / name) for name in "ab")
         (row,) = first.rows
         assert row.status == "ok"
+        assert row.notices == (
+            "cross was not clearly better on held-out labels after any epoch, so the order before it stays",
+        )
         assert row.times["fit"].value is not None
         arrays = [load_rankings(tmp_path / name, record) for name, record in (("a", first), ("b", second))]
         for name in ("indices", "distances"):

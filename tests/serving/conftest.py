@@ -40,7 +40,7 @@ def own_service(index_folder: Path, tmp_path: Path) -> Iterator[SearchService]:
 @pytest.fixture(scope="session")
 def told_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index whose items have texts, and whose methods read pictures, texts or both."""
-    pytest.importorskip("bm25s")
+    pytest.importorskip("bm25s", reason='needs pip install "retrieval-bench[text]"')
     return told_index_at(tmp_path_factory.mktemp("told"))
 
 

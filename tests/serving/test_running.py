@@ -151,6 +151,7 @@ def test_a_client_for_programs_does_all_of_it(
     answer = client.search(data, k=4, label=["product-2"], threshold={"phash": 64}, crop=(0, 0, 1, 1), joined=False)
     assert [len(column.hits) for column in answer.columns] == [4, 4, 4]
     assert answer.joined is None
+    assert client.search(data, text="red mug").text == "red mug"
     look = client.add([data], label="new", attributes={"colour": "red"}, preview=True)
     assert look.changes == ()
     (change,) = client.add([data], label="new", attributes={"colour": "red"}).changes

@@ -122,15 +122,28 @@ def described_texts(extractor: Extractor, texts: Sequence[str]) -> np.ndarray:
     return features if getattr(extractor, "lexical", False) else checked(features, len(texts), extractor.distance)
 
 
-def described_item(extractor: Extractor, side: str, image: np.ndarray | None, text: str) -> np.ndarray:
-    """(1, ...) features of one item. side: what is read of it; the other one may be None, or ""."""
-    told = None if side == IMAGE else described_texts(extractor, [text])
-    if side == TEXT or image is None:
-        if told is None:
-            raise ValueError("no picture is given")
+def described_items(
+    extractor: Extractor, side: str, images: Sequence[np.ndarray | None], texts: Sequence[str]
+) -> np.ndarray:
+    """(n, ...) features of n items.
+
+    Args:
+        extractor: that has learned.
+        side: what is read of an item, one of modalities.CHOICES.
+        images: (h, w, 3) uint8 RGB. None: an item without one, where its text is read, too.
+        texts: of the same items, "" for none.
+    """
+    told = None if side == IMAGE else described_texts(extractor, texts)
+    if told is not None and side == TEXT:
         return told
-    seen = checked(extractor.transform([image]), 1, extractor.distance)
-    return seen if told is None else both(seen, told)
+    seen = [image for image in images if image is not None]
+    if told is None:
+        return checked(extractor.transform(seen), len(images), extractor.distance)
+    looked_at = np.zeros(told.shape, np.float32)  # an item without a picture has the vector of its text
+    if seen:
+        rows = [row for row, image in enumerate(images) if image is not None]
+        looked_at[rows] = checked(extractor.transform(seen), len(seen), extractor.distance)
+    return both(looked_at, told)
 
 
 def both(seen: np.ndarray, told: np.ndarray) -> np.ndarray:

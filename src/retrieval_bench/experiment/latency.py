@@ -12,7 +12,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Ranking, Rows, Setup, Split
 from retrieval_bench.experiment.concurrency import concurrent
-from retrieval_bench.experiment.extraction import described_item, extract
+from retrieval_bench.experiment.extraction import described_items, extract
 from retrieval_bench.experiment.quality import QualityResult
 from retrieval_bench.images.decoded_cache import fresh
 from retrieval_bench.methods.pipeline import Pipeline
@@ -68,7 +68,7 @@ def measure(
             text = "" if query.texts is None else query.texts[row]
             side = pipeline.sides.query
             return row, pipeline.rows(
-                [described_item(part.extractor, part.side(side), image, text) for part in pipeline.parts]
+                [described_items(part.extractor, part.side(side), [image], [text]) for part in pipeline.parts]
             )
 
         def find(described: tuple[int, Rows]) -> Ranking:

@@ -109,7 +109,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             stated={}
             if pipeline.stated_ms is None
             else {"end_to_end_p50": TimeFigure(value=pipeline.stated_ms, unit="ms")},
-            notices=(*notices, *_not_done(pipeline, plan)),
+            notices=(*notices, *pipeline.said_of_learning, *_not_done(pipeline, plan)),
             inconsistent=found.inconsistent,
             query=pipeline.sides.query,
             gallery=pipeline.sides.gallery,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.experiment.extraction import described_item
+from retrieval_bench.experiment.extraction import described_items
 from retrieval_bench.explaining import bits, keypoints, networks, occlusion, words
 from retrieval_bench.explaining.clues import Clue, PartClues, Shown, Unexplained
 from retrieval_bench.extractors.cleaned import CleanedExtractor
@@ -144,7 +144,7 @@ def word_clues(
     """
     if isinstance(extractor, Bm25):
         return occlusion.TERMS, occlusion.term_pairs(extractor, query, [one.text for one in found], gallery)
-    rows = [described_item(extractor, side, one.pixels, one.text) for one in found]
+    rows = [described_items(extractor, side, [one.pixels], [one.text]) for one in found]
     return occlusion.OCCLUDED, occlusion.occlusion_pairs(extractor.transform_texts, query, np.concatenate(rows))
 
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval_bench.experiment.extraction import both, checked, described_texts
-from retrieval_bench.methods.modalities import IMAGE, TEXT
+from retrieval_bench.experiment.extraction import described_items
 from retrieval_bench.methods.pipeline import Part, Pipeline
 
 WORDS_BYTES = 8
@@ -29,19 +28,8 @@ def part_rows(
     Returns:
         A row for each.
     """
-    extractor = part.extractor
-    told = None if side == IMAGE else described_texts(extractor, [""] * len(pictures) if texts is None else texts)
-    if side == TEXT:
-        assert told is not None
-        return told
-    seen = [unwritable(picture) for picture in pictures if picture is not None]
-    if told is None:
-        return checked(extractor.transform(seen), len(pictures), extractor.distance)
-    looked_at = np.zeros(told.shape, np.float32)  # an item without a picture has the vector of its text
-    if seen:
-        rows = [row for row, picture in enumerate(pictures) if picture is not None]
-        looked_at[rows] = checked(extractor.transform(seen), len(seen), extractor.distance)
-    return both(looked_at, told)
+    seen = [None if picture is None else unwritable(picture) for picture in pictures]
+    return described_items(part.extractor, side, seen, [""] * len(pictures) if texts is None else texts)
 
 
 def sides_of(pipeline: Pipeline, *, gallery: bool) -> list[str]:

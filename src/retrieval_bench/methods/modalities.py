@@ -41,10 +41,9 @@ def natural_sides(members: Sequence[Spec]) -> Sides:
 
 
 def side_of(spec: Spec, side: str) -> str:
-    """What an extractor reads of an item that has `side`: all of it, or the one modality that it knows. What helps a
-    re-ranking step with texts is given the picture of an item that stands there without its text."""
+    """What an extractor reads of an item that has `side`: all of it, or the one modality that it knows."""
     known = spec.modalities
-    return side if len(known) == 2 or known[0] not in side.split("+") else known[0]
+    return side if len(known) == 2 else known[0]
 
 
 def refuse_wrong_sides(name: str, members: Sequence[Spec], sides: Sides) -> None:

@@ -61,6 +61,8 @@ class Pipeline:
         for spec, step in self.steps:
             if step.averages:
                 self._refuse_what_has_no_mean(spec)
+            if TEXT in spec.modalities:
+                self._refuse_to_read_no_text(spec)
             if isinstance(step, LearningStep):
                 self._refuse_what_no_step_can_learn(spec)
         self.helpers = [Part(spec, step.extractor) for spec, step in self.steps if step.extractor is not None]
@@ -153,6 +155,12 @@ class Pipeline:
         return any(isinstance(step, LearningStep) for _, step in self.steps)
 
     @property
+    def said_of_learning(self) -> tuple[str, ...]:
+        """Sentences on what steps learned; complete after `fit_together`."""
+        steps = [(spec, step) for spec, step in self.steps if isinstance(step, LearningStep)]
+        return tuple(f"{spec.entry.name} {step.said}" for spec, step in steps if step.said)
+
+    @property
     def weights(self) -> dict[str, Any] | None:
         """Of the network; where there are several, each field names them one after the other."""
         known = [weights for part in self.parts if (weights := getattr(part.extractor, "weights", None))]
@@ -170,8 +178,7 @@ class Pipeline:
             self.join.fit(self._named(features[: len(self.members)]), labels)
         if self.steps_learn:
             items = self.rows(features)
-            if not isinstance(items, Bundle):
-                raise TypeError("a method with steps keeps a Bundle")
+            assert isinstance(items, Bundle)  # as that of every method with steps
             searcher = self._first_search(items)
             for spec, step in self.steps:
                 if isinstance(step, LearningStep):
@@ -272,13 +279,16 @@ class Pipeline:
                 f"{known.query} are not what train would be; join by +rrf or +vote"
             )
 
+    def _refuse_to_read_no_text(self, step: Spec) -> None:
+        for what, side in (("queries have", self.sides.query), ("gallery has", self.sides.gallery)):
+            if TEXT not in side.split("+"):
+                raise BenchError(
+                    f"{self.method}: {step.entry.name} reads texts beside what is compared, and the {what} none; add a "
+                    f"method that reads texts, for example minilm, or drop {step.entry.name}"
+                )
+
     def _refuse_what_no_step_can_learn(self, step: Spec) -> None:
         sides = self.sides
-        if TEXT not in sides.query.split("+"):
-            raise BenchError(
-                f"{self.method}: {step.entry.name} reads texts beside what is compared, and the queries have none; add "
-                f"a method that reads texts, for example minilm, or drop {step.entry.name}"
-            )
         if sides.query != sides.gallery:
             raise BenchError(
                 f"{self.method}: {step.entry.name} learns from train, whose items are all alike, and queries that are "

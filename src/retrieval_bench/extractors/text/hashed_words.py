@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from retrieval_bench.core import Distance, Split
+from retrieval_bench.core import BenchError, Distance, Split
 from retrieval_bench.texts.words import words_of
 
 WORDS = 24
@@ -25,7 +25,7 @@ BUCKETS = 8192
 
 
 class HashedWords:
-    """An extractor: the words of a text, packed into (n, WORDS * GRAMS * 2) bytes; of pictures, rows without a word."""
+    """An extractor: the words of a text, packed into (n, WORDS * GRAMS * 2) bytes."""
 
     distance: Distance = "hamming"
 
@@ -34,8 +34,8 @@ class HashedWords:
         return self
 
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """No words: these items have no texts on the side that they stand on."""
-        return self.transform_texts([""] * len(images))
+        """Refuse pictures. Raises BenchError."""
+        raise BenchError("words are read of texts, not of pictures")
 
     def transform_texts(self, texts: Sequence[str]) -> np.ndarray:
         """The words of each text."""

@@ -19,6 +19,7 @@ from retrieval_bench.linalg.rows import signs, unit_rows
 from retrieval_bench.methods.reranking.step import Step, reordered
 from retrieval_bench.registry import STEPS, Range
 from retrieval_bench.system.progress import Progress
+from retrieval_bench.system.timing import pinned
 
 
 @dataclass(eq=False)
@@ -33,6 +34,13 @@ class Cross:
     comparable: bool | None = False
     network_: Any = None
     epoch_: int = 0
+
+    @property
+    def said(self) -> str:
+        """Whether anything was learned that is used."""
+        if self.network_ is None or self.epoch_:
+            return ""
+        return "was not clearly better on held-out labels after any epoch, so the order before it stays"
 
     def fit(
         self,
@@ -82,18 +90,19 @@ class CrossSearcher:
         return self.inner.bytes + sum(self.gallery.arrays[name].nbytes for name in (*read, self.own))
 
     def __call__(self, queries: Bundle, k: int, exclude: np.ndarray | None = None) -> Ranking:
-        from retrieval_bench.methods.reranking.cross_network import ItemTokens
-        from retrieval_bench.methods.reranking.cross_training import first_scores, together
+        from retrieval_bench.methods.reranking.cross_network import ItemTokens, together
+        from retrieval_bench.methods.reranking.cross_training import first_scores
 
         shortlist = min(self.step.shortlist, len(self.gallery))
         found = self.inner(queries, max(k, shortlist), exclude)
         asked = ItemTokens.of(token_vectors(queries, self.compared), queries.arrays[self.own])
         before = first_scores(found.distances[:, :shortlist])
         scores = np.ones(before.shape)
-        for query, indices in enumerate(found.indices[:, :shortlist]):
-            there = np.flatnonzero(indices >= 0)
-            read = together(self.step.network_, asked, query, self._items, indices[there], before[query, there])
-            scores[query, there] = 1 / (1 + np.exp(read.astype(np.float64)))
+        with pinned(1):  # whose bits are the same wherever it runs
+            for query, indices in enumerate(found.indices[:, :shortlist]):
+                there = np.flatnonzero(indices >= 0)
+                read = together(self.step.network_, asked, query, self._items, indices[there], before[query, there])
+                scores[query, there] = 1 / (1 + np.exp(read.astype(np.float64)))
         result = reordered(found, scores)
         return Ranking(result.indices[:, :k], result.distances[:, :k])
 

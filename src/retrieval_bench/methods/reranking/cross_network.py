@@ -102,3 +102,16 @@ def _longest(words: Any) -> int:
     """Words of the longest of some texts: nothing behind them is read."""
     places = (words > 0).any(2).any(0).nonzero()
     return int(places[-1]) + 1 if len(places) else 0
+
+
+def together(
+    network: Any, queries: ItemTokens, query: int, items: ItemTokens, rows: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    """(c,) float32: what the network says of one query with each of these items. scores: of the search before."""
+    import torch
+
+    with torch.inference_mode():
+        chosen = torch.from_numpy(rows.astype(np.int64))
+        asked = queries.take(torch.full((len(rows),), query))
+        said: np.ndarray = network(asked, items.take(chosen), torch.from_numpy(scores)).numpy()
+    return said

@@ -7,7 +7,6 @@ not clearly better there than the search before is not taken, and without any th
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import Ranking
-from retrieval_bench.methods.reranking.cross_network import ItemTokens, cross_network
+from retrieval_bench.methods.reranking.cross_network import ItemTokens, cross_network, together
 from retrieval_bench.system.progress import Progress, silent
+from retrieval_bench.system.timing import pinned
 from retrieval_bench.training_loop.holdout import hold_out_labels
 
 QUERIES = 8
@@ -39,33 +39,6 @@ def first_scores(distances: np.ndarray) -> np.ndarray:
     deviation = np.sqrt((apart**2).sum(axis=1, keepdims=True) / count)
     scores: np.ndarray = (-apart / np.maximum(deviation, 1e-9)).astype(np.float32)
     return scores
-
-
-def together(
-    network: Any, queries: ItemTokens, query: int, items: ItemTokens, rows: np.ndarray, scores: np.ndarray
-) -> np.ndarray:
-    """(c,) float32: what the network says of one query with each of these items; on one thread, whose bits are the
-    same wherever it runs."""
-    import torch
-
-    with one_thread(), torch.inference_mode():
-        chosen = torch.from_numpy(rows.astype(np.int64))
-        asked = queries.take(torch.full((len(rows),), query))
-        said: np.ndarray = network(asked, items.take(chosen), torch.from_numpy(scores)).numpy()
-    return said
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Hold torch to one thread."""
-    import torch
-
-    was = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(was)
 
 
 def train_cross(
@@ -97,7 +70,7 @@ def train_cross(
     items = ItemTokens.of(vectors, words)
     learned, held = hold_out_labels(labels, HOLDOUT, seed)
     before = first_scores(found.distances)
-    with one_thread(), torch.random.fork_rng(devices=[]):
+    with pinned(1), torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         network = cross_network(tuple(array.shape[1] for array in vectors.values()))
         at_first = _precisions(network, items, found, before, labels, held)

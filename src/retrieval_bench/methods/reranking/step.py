@@ -42,6 +42,9 @@ class Step(Protocol):
 class LearningStep(Step, Protocol):
     """A step that learns from train before it re-ranks anything."""
 
+    said: str
+    """What a reader of its row must know of what was learned, behind its name; "" for nothing."""
+
     def fit(
         self,
         inner: Searcher,
