@@ -94,7 +94,8 @@ class FaissIndex(ApproximateIndex):
                     "or faiss:flat"
                 )
 
-    def _check_search(self) -> None:
+    def _search_changes(self) -> None:
+        self._asking: tuple[Any, Any] | None = None
         if self.search_options.get("refine") and not self._options["refine"]:
             raise BenchError(
                 f"{self.called}: refine={self.search_options['refine']} needs the float vectors, which this index does "
@@ -103,6 +104,7 @@ class FaissIndex(ApproximateIndex):
 
     def _fill(self, gallery: np.ndarray) -> None:
         self._index: Any = None
+        self._asking = None
         self._refined: Any = None
         if not self._n:
             return
@@ -172,7 +174,9 @@ class FaissIndex(ApproximateIndex):
         return least, most
 
     def _nearest(self, queries: np.ndarray, wanted: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
-        index, parameters = self._search_with()
+        if self._asking is None:
+            self._asking = self._search_with()
+        index, parameters = self._asking
         with self._on_threads(threads):
             values, rows = index.search(queries, wanted, params=parameters)
         if self.distance == "cosine":
@@ -184,7 +188,7 @@ class FaissIndex(ApproximateIndex):
         return rows, values
 
     def _search_with(self) -> tuple[Any, Any]:
-        """Which index to ask, and with which parameters; they are this call's own, so that threads may share both."""
+        """Which index to ask, and with which parameters. A search reads both and changes neither."""
         faiss, options = self._faiss, self.search_options
         parameters = None
         if self.kind == "hnsw":

@@ -52,14 +52,14 @@ def building_shown(progress: Count) -> Iterator[None]:
         _progress.reset(token)
 
 
-class Vectors(NamedTuple):
+class ComparedRows(NamedTuple):
     """rows: (n, d) float32 in C order, as an index compares them; (n, bytes) uint8 for hamming. longest: of them."""
 
     rows: np.ndarray
     longest: float
 
 
-def vectors_of(name: str, block: np.ndarray, distance: Distance, first: int = 0) -> Vectors:
+def vectors_of(name: str, block: np.ndarray, distance: Distance, first: int = 0) -> ComparedRows:
     """Convert rows; those of length 0 stay so, and have a product of 0 with everything.
 
     Args:
@@ -75,17 +75,17 @@ def vectors_of(name: str, block: np.ndarray, distance: Distance, first: int = 0)
         BenchError: A value is NaN, inf or more than float32 can hold.
     """
     if distance == "hamming":
-        return Vectors(np.ascontiguousarray(block), 0.0)
+        return ComparedRows(np.ascontiguousarray(block), 0.0)
     from retrieval_bench.search.points import values_of
 
     values = values_of(name, block, distance, first)
-    check_finite(name, np.isfinite(values).all(axis=1), first)
     wide = values.astype(np.float64, copy=False)
     lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    check_finite(name, np.isfinite(lengths), first)  # no sum of squares of float32 is too large for float64
     if distance == "cosine":
         lengths[lengths == 0.0] = 1.0
         values = wide / lengths[:, None]
-    return Vectors(np.ascontiguousarray(values, np.float32), float(lengths.max(initial=0.0)))
+    return ComparedRows(np.ascontiguousarray(values, np.float32), float(lengths.max(initial=0.0)))
 
 
 def threads_allowed() -> int:
@@ -156,7 +156,7 @@ class ApproximateIndex(abc.ABC):
         changed = checked(self._builder(), self.called, options, self.search_options)
         other = copy.copy(self)
         other.search_options = {**self.search_options, **changed}
-        other._check_search()  # noqa: SLF001
+        other._search_changes()  # noqa: SLF001
         return other
 
     def __call__(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> Ranking:
@@ -213,8 +213,8 @@ class ApproximateIndex(abc.ABC):
     def _check(self, gallery: np.ndarray) -> None:  # noqa: B027
         """Raise BenchError where no index can be made of this gallery."""
 
-    def _check_search(self) -> None:  # noqa: B027
-        """Raise BenchError where this index cannot be searched with its options."""
+    def _search_changes(self) -> None:  # noqa: B027
+        """Called where `search_options` is new; raises BenchError where this index cannot be searched with it."""
 
     @abc.abstractmethod
     def _fill(self, gallery: np.ndarray) -> None:
@@ -251,11 +251,13 @@ def in_order(rows: np.ndarray, distances: np.ndarray, exclude: np.ndarray) -> tu
     Returns:
         (q, m) int64 rows and (q, m) float32 distances, padded with -1 and inf.
     """
-    rows = rows.astype(np.int64)
-    distances = distances.astype(np.float32)
+    rows = rows.astype(np.int64, copy=False)
+    distances = distances.astype(np.float32, copy=False)
+    if not exclude.shape[1] and rows.min() >= 0 and (distances[:, 1:] > distances[:, :-1]).all():
+        return rows, distances
     none = rows < 0
     for column in exclude.T:
         none |= rows == column[:, None]
-    rows[none], distances[none] = -1, np.inf
+    rows, distances = np.where(none, -1, rows), np.where(none, np.float32(np.inf), distances)
     order = np.lexsort((rows, distances), axis=-1)
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(distances, order, axis=1)

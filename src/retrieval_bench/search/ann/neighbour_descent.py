@@ -1,13 +1,14 @@
 """`pynndescent`: a graph of neighbours that is improved by looking at neighbours of neighbours.
 
 Dong, Moses and Li, Efficient k-nearest neighbor graph construction for generic similarity measures, WWW 2011, as
-PyNNDescent has it. It compiles itself in every process: 20 seconds or more to load, and a minute before the first index
-of a distance is there.
+PyNNDescent has it. It compiles itself in every process: 17 seconds or more to load, and a minute before the first index
+of a distance is there. A search is the work of one thread.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import threading
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any
@@ -39,10 +40,8 @@ class NeighbourDescentIndex(ApproximateIndex):
         return pynndescent
 
     def _fill(self, gallery: np.ndarray) -> None:
-        try:
-            library = importlib.import_module("pynndescent")
-        except ImportError:
-            raise missing("pynndescent", "pynndescent") from None
+        if importlib.util.find_spec("pynndescent") is None:
+            raise missing("pynndescent", "pynndescent")
         kind = np.uint8 if self.distance == "hamming" else np.float32
         self._rows = np.empty((self._n, self.dim), kind)
         first = 0
@@ -53,7 +52,7 @@ class NeighbourDescentIndex(ApproximateIndex):
         if self._n <= FEW * self._neighbours:
             return
         with _BUILDING:
-            self._graph = library.NNDescent(
+            self._graph = importlib.import_module("pynndescent").NNDescent(
                 self._rows,
                 metric=METRICS[self.distance],
                 n_neighbors=self._neighbours,
