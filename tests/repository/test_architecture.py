@@ -30,6 +30,7 @@ FLOORS = (
         "extractors.hashes",
         "extractors.histograms",
         "extractors.text",
+        "search.ann",
         "stored",
         "training_loop",
     ),
