@@ -78,7 +78,7 @@ def beside_exact(
     labels = data.query.labels
     nearest = exact(queries, k, task.exclude)
     shares = recall_of_exact(
-        approximate(queries, k, task.exclude).indices, nearest, _vectors(queries), _vectors(gallery), distance
+        approximate(queries, k, task.exclude).indices, nearest, vectors(queries), vectors(gallery), distance
     )
     ranking, relevant = rank_gallery(
         CutOff(exact, approximate.depth),
@@ -111,5 +111,6 @@ def beside_exact(
     )
 
 
-def _vectors(rows: Rows) -> np.ndarray:
+def vectors(rows: Rows) -> np.ndarray:
+    """The one vector of each item, alone or in a bundle."""
     return rows if isinstance(rows, np.ndarray) else rows.arrays[VECTOR]

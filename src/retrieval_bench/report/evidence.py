@@ -14,6 +14,7 @@ from retrieval_bench.core import BenchError, Dataset, Judged, printable
 from retrieval_bench.evaluation.query_metadata import Known, known_in, known_of
 from retrieval_bench.records.files import load, load_rankings
 from retrieval_bench.records.schema import Record, Row
+from retrieval_bench.records.sweeps import Sweep, load_all
 from retrieval_bench.report.names import Names, renamed
 
 CONTROL = "control"
@@ -25,6 +26,7 @@ class Evidence:
 
     name: what the record is called on the page. arrays: of rankings.npz; empty where they are missing, and
     `no_arrays` then says why. dataset: as it was in the run; None where it is not at hand, and `no_dataset` says why.
+    sweeps: those that lie beside the record and are of its data.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Evidence:
     no_arrays: str = ""
     dataset: Dataset | None = None
     no_dataset: str = ""
+    sweeps: tuple[Sweep, ...] = ()
 
     @property
     def finished(self) -> list[Row]:
@@ -81,7 +84,9 @@ def gather(path: Path, data_root: Path | None = None, with_dataset: bool = True)
             dataset, no_dataset = dataset_of(record, data_root), ""
         except BenchError as error:
             no_dataset = str(error)
-    return Evidence(printable(path), record, arrays, no_arrays, dataset, no_dataset)
+    found = load_all(path if path.is_dir() else path.parent)
+    of_it = tuple(one for one in found if one.fingerprint == record.dataset.fingerprint)
+    return Evidence(printable(path), record, arrays, no_arrays, dataset, no_dataset, of_it)
 
 
 def known(evidence: Evidence) -> Known:

@@ -9,7 +9,7 @@ from typing import Any
 
 from retrieval_bench.records.schema import Record, Row, Statistics
 from retrieval_bench.records.scores import is_marked
-from retrieval_bench.report import backends, by_threshold, concurrency, drawings
+from retrieval_bench.report import backends, by_threshold, concurrency, drawings, sweeps
 from retrieval_bench.report.combined import Combined, combined
 from retrieval_bench.report.evidence import CONTROL, Evidence
 from retrieval_bench.report.examples import failure_gallery
@@ -106,6 +106,7 @@ def _sections(evidence: Evidence, names: Names, prefix: str) -> list[Section]:
         ("curves", "Retrieval curves", drawings.curves(evidence, findings, series_of)),
         ("threshold", "Search by a threshold", _by_threshold(evidence, series_of)),
         ("backends", "Backends", _backends(evidence.record)),
+        ("sweeps", "Approximate search: sweeps", sweeps.section(evidence.sweeps)),
         ("latency", "Latency by phase", drawings.latency(evidence, series_of)),
         ("concurrency", "Several queries at once", _at_once(evidence.record)),
         ("robustness", "Robustness", drawings.robustness(evidence, series_of)),
