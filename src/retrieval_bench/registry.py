@@ -138,10 +138,10 @@ class Registry:
 
     Args:
         kind: what the entries are, for error messages: "method", "dataset", ...
-        filled_by: the package or module, below retrieval_bench, whose import registers the entries; "" for none.
+        filled_by: packages or modules, below retrieval_bench, whose import registers the entries.
     """
 
-    def __init__(self, kind: str, filled_by: str = "") -> None:
+    def __init__(self, kind: str, *filled_by: str) -> None:
         self.kind = kind
         self.filled_by = filled_by
         self._entries: dict[str, Entry] = {}
@@ -156,8 +156,8 @@ class Registry:
 
     def fill_with_own(self) -> None:
         """Import what registers the entries of this package, unless that was done before."""
-        if self.filled_by:
-            import_module(f"retrieval_bench.{self.filled_by}")
+        for name in self.filled_by:
+            import_module(f"retrieval_bench.{name}")
 
     def __call__(
         self, name: str, *, about: str, family: str = "", shares: Callable[..., Any] | None = None, **facts: Any
@@ -470,7 +470,7 @@ CLEANINGS = Registry("cleaning", "images.cleaning")
 JOINS = Registry("way to join methods", "methods.fusion")
 STEPS = Registry("re-ranking step", "methods.reranking")
 CLASSIFIERS = Registry("classifier", "classifiers")
-BACKENDS = Registry("backend", "search")
+BACKENDS = Registry("backend", "search", "search.stores")
 PERTURBATIONS = Registry("perturbation", "images.perturbations")
 TEXT_PERTURBATIONS = Registry("perturbation of texts", "texts.perturbations")
 ALL = {

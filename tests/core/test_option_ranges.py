@@ -75,6 +75,22 @@ TABLE: dict[str, dict[str, str]] = {
         "keypoints": KEYPOINTS,
         "side": "[1,1023]",
     },
+    "pgvector": {
+        "m": "[2,100]",
+        "build_ef": "[4,1000]",
+        "ef": "[1,1000]",
+        "lists": "[0,32768]",
+        "probes": "[0,32768]",
+        "rerank": "[1,100]",
+    },
+    "lancedb": {
+        "lists": "[0,65536]",
+        "probes": "[0,65536]",
+        "m": "[4,256]",
+        "build_ef": "[8,2000]",
+        "ef": "[1,10000]",
+        "refine": "[0,1000]",
+    },
     "products": {"seed": "[0,4294967295]"},
 }
 """Name -> its options that are numbers, as intervals: a square bracket takes the end in, and "0|" takes 0 besides."""
@@ -124,7 +140,10 @@ def numbers(entry: Entry) -> dict[str, type]:
 
 
 def spec(registry: Registry, entry: Entry, option: str, value: float) -> str:
-    argument = f"{'http://h/v' if entry.name == 'embed' else 'x'}:" if "argument" in entry.facts else ""
+    argument = ""
+    if "argument" in entry.facts:
+        words = get_args(entry.hints[entry.facts["argument"]])  # of a choice among words, the first
+        argument = f"{words[0] if words else 'http://h/v' if entry.name == 'embed' else 'x'}:"
     return f"{entry.name}:{argument}{option}={value!r}"
 
 
