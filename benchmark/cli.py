@@ -30,6 +30,7 @@ import benchmark.export
 import benchmark.index
 import benchmark.slices
 import benchmark.serve
+import benchmark.stores
 import benchmark.train
 import benchmark.data  # noqa: F401
 # isort: on

@@ -89,7 +89,7 @@ TABLE: dict[str, dict[str, str]] = {
         "m": "[4,256]",
         "build_ef": "[8,2000]",
         "ef": "[1,10000]",
-        "refine": "[0,1000]",
+        "refine": "[1,1000]",
     },
     "products": {"seed": "[0,4294967295]"},
 }

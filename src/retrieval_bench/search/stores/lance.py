@@ -172,8 +172,7 @@ class LanceStore:
             asked = asked.where(limits, prefilter=True)
         if options.kind != "exact":
             asked = asked.nprobes(options.probes_of(self._rows_at_build))
-            if options.refine:
-                asked = asked.refine_factor(options.refine)
+            asked = asked.refine_factor(options.refine)  # else distances are those of codes, some of them doubled
             if "hnsw" in options.kind:
                 asked = asked.ef(max(options.ef, k))
         return asked.to_arrow()
@@ -260,11 +259,17 @@ def said(folder: Path) -> Iterator[None]:
         raise
 
 
+def open_store(dim: int, distance: Distance, attributes: tuple[str, ...] = (), **options: Any) -> LanceStore:
+    """An empty store with the options of the backend `lancedb`."""
+    return LanceStore(dim, distance, LanceOptions(**options), attributes)
+
+
 @BACKENDS(
     "lancedb",
     about="LanceDB, all rows compared or an index (ivf_pq, ivf_hnsw_sq, ...); files in a folder, no server",
     argument="kind",
     at_search=AT_SEARCH,
+    store=open_store,
 )
 def lance(
     gallery: np.ndarray,
@@ -276,7 +281,7 @@ def lance(
     m: Annotated[int, Range(4, 256)] = 20,
     build_ef: Annotated[int, Range(8, 2000)] = 300,
     ef: Annotated[int, Range(1, 10_000)] = 100,
-    refine: Annotated[int, Range(0, 1000)] = 0,
+    refine: Annotated[int, Range(1, 1000)] = 1,
 ) -> StoreSearcher:
     """Put a gallery into a table of LanceDB and search there.
 
@@ -290,7 +295,7 @@ def lance(
         m: ..._hnsw_...: edges of each row in a graph.
         build_ef: ..._hnsw_...: candidates that are kept while a graph is built.
         ef: ..._hnsw_...: candidates that are kept in a search; more find more and take longer.
-        refine: of how many candidates for each row that is asked for the vectors themselves are compared; 0: of none.
+        refine: candidates for each row that is asked for, whose vectors themselves are compared; more find more.
 
     Returns:
         The search; `close` removes the folder.

@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -26,7 +26,7 @@ from retrieval_bench.search.stores.postgres_client import (
     said,
     without_password,
 )
-from retrieval_bench.search.stores.postgres_wire import Kind, copied, values_of
+from retrieval_bench.search.stores.postgres_wire import Kind, copied, value_of
 from retrieval_bench.search.stores.store import (
     Attributes,
     Nearby,
@@ -74,6 +74,7 @@ class PgvectorOptions:
         """Settings of a session that searches, for a table of so many rows."""
         forced = "on" if self.kind == "exact" else "off"
         chosen = {"enable_seqscan": forced, "enable_sort": forced, "jit": "off"}
+        chosen["plan_cache_mode"] = "force_generic_plan"  # planning anew takes as long as a search
         if self.kind == "hnsw":
             chosen |= {"hnsw.ef_search": str(self.ef), "hnsw.iterative_scan": self.iterative}
         if self.kind == "ivfflat":
@@ -109,16 +110,18 @@ class PgvectorStore:
         self.quantised = options.type == "bit" and distance != "hamming"
         self.stored: Kind = "vector" if self.quantised else options.type
         self.server = None if dsn else postgres_server.borrow()
-        self._dsn = dsn or self.server.dsn  # type: ignore[union-attr]
+        self.dsn = dsn or self.server.dsn  # type: ignore[union-attr]
         self.place = without_password(dsn) if dsn else "of our own"
         self.table = f"{_PREFIX}{secrets.token_hex(6)}"
         self._zeros = ZeroRows(distance)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._rows_at_build = 0
+        self._settings = options.settings(0)
+        self._widest = 3 if options.type == "halfvec" else 30  # half floats keep all digits near 1 alone
         self.session: _Session | None = None
         try:
-            self.session = _Session(self._dsn, self.place, self.stored)
+            self.session = _Session(self.dsn, self.place, self.stored)
             self._make_table()
         except BaseException:
             self.close()
@@ -153,7 +156,7 @@ class PgvectorStore:
     def insert(self, ids: np.ndarray, vectors: np.ndarray, attributes: Attributes | None = None) -> None:
         check_columns(vectors, self.dim)
         assert self.session is not None
-        rows, known = scaled_for(self.distance, vectors), dict(attributes or {})
+        rows, known = scaled_for(self.distance, vectors, self._widest), dict(attributes or {})
         columns = [np.asarray(known[name], np.int64) for name in self.attributes]
         names = ", ".join(("id", *self.attributes, "e"))
         copying = f"COPY {self.table} ({names}) FROM STDIN (FORMAT binary)"
@@ -171,6 +174,7 @@ class PgvectorStore:
         started = time.perf_counter()
         options, rows = self.options, self.count()
         self._rows_at_build = rows
+        self._settings = options.settings(rows)
         if options.kind != "exact":
             kind = "bit" if self.quantised else self.stored
             column = f"(binary_quantize(e)::bit({self.dim}))" if self.quantised else "e"
@@ -188,15 +192,14 @@ class PgvectorStore:
 
     def search(self, queries: np.ndarray, k: int, where: Where | None = None) -> Nearby:
         assert self.session is not None
-        rows = scaled_for(self.distance, queries)
+        rows = scaled_for(self.distance, queries, self._widest)
         found = Nearby(np.full((len(rows), k), -1, np.int64), np.full((len(rows), k), np.inf, np.float32))
         statement, given = self.statement(where)
-        given = {**given, "k": k, "shortlist": k * self.options.rerank}
-        values = values_of(self.stored, rows)
+        given |= {"k": k, "shortlist": k * self.options.rerank}
         with self._lock, said(self.place):
-            self.session.use(self.options.settings(self._rows_at_build))
+            self.session.use(self._settings)
             for first in range(0, len(rows), _PIPELINED):
-                block = [{**given, "v": _Value(value)} for value in values[first : first + _PIPELINED]]
+                block = [{**given, "v": _Value(value_of(self.stored, row))} for row in rows[first : first + _PIPELINED]]
                 for row, answer in enumerate(self.session.ask(statement, block), first):
                     if answer:
                         pairs = np.array(answer)  # float64 holds whole numbers up to 2 ** 53
@@ -247,13 +250,14 @@ class PgvectorStore:
     def with_search_options(self, **options: Any) -> Self:
         check_search_options("pgvector", options, AT_SEARCH)
         other = copy.copy(self)
-        other.options = checked(replace(self.options, **options))
+        chosen = checked(replace(self.options, **options))
+        other.__dict__ |= {"options": chosen, "_settings": chosen.settings(self._rows_at_build)}
         return other
 
     def reconnected(self) -> Self:
         """The same table over a connection of its own: for another thread, or after the server was killed."""
         other = copy.copy(self)
-        other.__dict__ |= {"_lock": threading.Lock(), "session": _Session(self._dsn, self.place, self.stored)}
+        other.__dict__ |= {"_lock": threading.Lock(), "session": _Session(self.dsn, self.place, self.stored)}
         return other
 
     def disconnect(self) -> None:
@@ -286,6 +290,7 @@ class _Session:
         psycopg = psycopg_loaded()
         self.connection = connect(dsn)
         self._set: dict[str, str] = {}
+        self._used: Mapping[str, str] = {}
         with said(place):
             (found,) = self.connection.execute("SELECT %s::regtype::oid::bigint", (stored,)).fetchone()
 
@@ -298,8 +303,12 @@ class _Session:
 
         self.connection.adapters.register_dumper(_Value, Dumper)
         self.connection.prepare_threshold = 0
+        self._cursor = self.connection.cursor(binary=True)  # knows what is registered by now
 
     def use(self, settings: Mapping[str, str]) -> None:
+        if settings is self._used:
+            return
+        self._used = settings
         for name, value in settings.items():
             if self._set.get(name) != value:
                 self.connection.execute(f"SET {name} = {value}")
@@ -308,8 +317,7 @@ class _Session:
     def ask(self, statement: str, block: list[dict[str, Any]]) -> list[list[tuple[int, float]]]:
         """The rows that answer each of these queries, which are sent one behind the other."""
         if len(block) == 1:
-            with self.connection.cursor(binary=True) as cursor:
-                return [cursor.execute(statement, block[0]).fetchall()]
+            return [self._cursor.execute(statement, block[0]).fetchall()]
         with contextlib.ExitStack() as opened:
             opened.enter_context(self.connection.pipeline())
             cursors = [opened.enter_context(self.connection.cursor(binary=True)) for _ in block]
@@ -349,14 +357,55 @@ def checked(options: PgvectorOptions) -> PgvectorOptions:
     return options
 
 
-def chosen_server(dsn: str) -> str:
-    """The server of the option, else that of the environment; "" for one of our own."""
+def check_address(dsn: str) -> None:
+    """BenchError where an address that records will show holds a password."""
     if dsn and has_password(dsn):
         raise BenchError(
             f"pgvector: dsn holds a password, which would stand in every record; put the address into {VARIABLE}, or "
             "the password into PGPASSWORD or ~/.pgpass"
         )
-    return dsn or os.environ.get(VARIABLE, "")
+
+
+@contextlib.contextmanager
+def raw_client(store: PgvectorStore, k: int) -> Iterator[Callable[[np.ndarray], list]]:
+    """What a program of plain SQL would do: one prepared statement over psycopg, its vector in binary, rows as tuples.
+
+    Args:
+        store: whose table is searched, with the same settings.
+        k: how many rows are asked for.
+
+    Yields:
+        (d,) float32 query, or (bytes,) uint8 -> rows (id, distance).
+    """
+    session = _Session(store.dsn, store.place, store.stored)
+    try:
+        session.use(store.options.settings(store.count()))
+        statement, _ = store.statement()
+        given = {"k": k, "shortlist": k * store.options.rerank}
+        cursor = session.connection.cursor(binary=True)
+
+        def ask(query: np.ndarray) -> list:
+            return cursor.execute(statement, {**given, "v": _Value(value_of(store.stored, query))}).fetchall()
+
+        yield ask
+    finally:
+        session.connection.close()
+
+
+def open_store(
+    dim: int,
+    distance: Distance,
+    attributes: tuple[str, ...] = (),
+    *,
+    kind: IndexKind = "hnsw",
+    type: Stored = "auto",
+    dsn: str = "",
+    **numbers: Any,
+) -> PgvectorStore:
+    """An empty store with the options of the backend `pgvector`; `dsn` may hold a password here."""
+    stored: Kind = ("bit" if distance == "hamming" else "vector") if type == "auto" else type
+    options = checked(PgvectorOptions(kind, stored, **numbers))
+    return PgvectorStore(dim, distance, options, dsn or os.environ.get(VARIABLE, ""), attributes)
 
 
 @BACKENDS(
@@ -365,6 +414,8 @@ def chosen_server(dsn: str) -> str:
     argument="kind",
     colons=("dsn",),
     at_search=AT_SEARCH,
+    store=open_store,
+    weaker={"iterative": "off"},
 )
 def pgvector(
     gallery: np.ndarray,
@@ -405,12 +456,9 @@ def pgvector(
     Raises:
         BenchError: The extra is not installed, there is no such server, or pgvector has no room for such vectors.
     """
-    stored: Kind = ("bit" if distance == "hamming" else "vector") if type == "auto" else type
-    options = checked(PgvectorOptions(kind, stored, m, build_ef, ef, lists, probes, iterative, rerank))
-    server = chosen_server(dsn)
+    check_address(dsn)
+    options: dict[str, Any] = {"kind": kind, "type": type, "dsn": dsn, "iterative": iterative}
+    options |= {"m": m, "build_ef": build_ef, "ef": ef, "lists": lists, "probes": probes, "rerank": rerank}
     return build_searcher(
-        gallery,
-        distance,
-        lambda dim: PgvectorStore(dim, distance, options, server),
-        approximate=kind != "exact",
+        gallery, distance, lambda dim: open_store(dim, distance, **options), approximate=kind != "exact"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from struct import pack
 from typing import Literal
 
 import numpy as np
@@ -16,17 +17,28 @@ _ROWS_AT_ONCE = 4096
 
 def values_of(kind: Kind, vectors: np.ndarray) -> np.ndarray:
     """(n, d) float32 or uint8 -> (n, bytes) uint8: each row as a value of its type."""
-    n, d = vectors.shape
-    if kind == "bit":
-        head = np.frombuffer(np.array(8 * d, ">i4").tobytes(), np.uint8)
-        body = vectors
-    else:
-        head = np.frombuffer(np.array([d, 0], ">i2").tobytes(), np.uint8)
-        with np.errstate(over="ignore"):
-            body = np.ascontiguousarray(vectors.astype(">f2" if kind == "halfvec" else ">f4")).view(np.uint8)
-    whole = np.empty((n, len(head) + body.shape[1]), np.uint8)
-    whole[:, : len(head)], whole[:, len(head) :] = head, body
+    body = _body(kind, vectors).view(np.uint8)
+    whole = np.empty((len(vectors), 4 + body.shape[1]), np.uint8)
+    whole[:, :4], whole[:, 4:] = np.frombuffer(_head(kind, vectors.shape[1]), np.uint8), body
     return whole
+
+
+def value_of(kind: Kind, vector: np.ndarray) -> bytes:
+    """(d,) -> one such value."""
+    return _head(kind, len(vector)) + _body(kind, vector).tobytes()
+
+
+def _head(kind: Kind, columns: int) -> bytes:
+    return pack(">i", 8 * columns) if kind == "bit" else pack(">hh", columns, 0)
+
+
+def _body(kind: Kind, vectors: np.ndarray) -> np.ndarray:
+    if kind == "bit":
+        return vectors
+    if kind == "vector":
+        return vectors.astype(">f4", order="C")
+    with np.errstate(over="ignore"):
+        return vectors.astype(">f2", order="C")
 
 
 def copied(ids: np.ndarray, columns: Sequence[np.ndarray], kind: Kind, vectors: np.ndarray) -> Iterator[bytes]:

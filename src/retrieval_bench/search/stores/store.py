@@ -95,24 +95,35 @@ def check_vectors(name: str, vectors: np.ndarray, distance: Distance, dim: int |
     return values
 
 
-def scaled_for(distance: Distance, rows: np.ndarray) -> np.ndarray:
-    """Rows whose cosine a database can compute: a power of two brings the largest value of each near 1.
+def scaled_for(distance: Distance, rows: np.ndarray, most: int = 30) -> np.ndarray:
+    """Rows whose cosine a database can compute: a power of two brings values of other sizes near 1.
 
-    Sums of squares in float32 then neither overflow nor vanish, half floats keep their digits, and no angle changes.
+    Sums of squares in float32 then neither overflow nor vanish, and no angle changes.
+
+    Args:
+        distance: others than cosine leave all rows as they are.
+        rows: (n, d) float32.
+        most: rows stay as they are where the largest value of each lies within 2 ** -most and 2 ** most.
+
+    Returns:
+        (n, d) float32.
     """
-    if distance != "cosine":
+    if distance != "cosine" or not len(rows):
         return rows
-    _, exponents = np.frexp(np.abs(rows).max(axis=1, initial=0.0))
+    largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    if largest.max() < 2.0**most and largest.min() > 2.0**-most:
+        return rows
+    _, exponents = np.frexp(largest)
     return np.ldexp(rows, -exponents[:, None])
 
 
 def lowest_first(found: Nearby) -> Nearby:
     """The same neighbours by (distance, id); what is no distance goes to the end."""
+    if found.ids.shape[1] > 1 and (found.distances[:, 1:] > found.distances[:, :-1]).all():
+        return found  # as they nearly always are: nothing is missing, no two are equal
     missing = (found.ids < 0) | np.isnan(found.distances)
     distances = np.where(missing, np.float32(np.inf), found.distances)
     ids = np.where(missing, -1, found.ids)
-    if len(ids) and not missing.any() and (np.diff(distances, axis=1) > 0).all():
-        return Nearby(ids, distances)
     order = np.lexsort((ids, distances, missing), axis=1)
     return Nearby(np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1))
 
@@ -133,10 +144,10 @@ class ZeroRows:
         return len(self._rows)
 
     def are_zero(self, vectors: np.ndarray) -> np.ndarray:
-        """(n,) bool: which of these have no direction, as float32 computes it."""
+        """(n,) bool: which of these have no direction."""
         if not self._counts:
             return np.zeros(len(vectors), bool)
-        return ~np.einsum("nd,nd->n", vectors, vectors).astype(bool)
+        return np.logical_not(vectors.any(axis=1))
 
     def add(self, ids: np.ndarray, vectors: np.ndarray, attributes: Attributes) -> None:
         for row in np.flatnonzero(self.are_zero(vectors)).tolist():
