@@ -61,6 +61,7 @@ def durability(store: Store, first_id: int) -> Durability | None:
     if isinstance(store, PgvectorStore) and store.server is not None:
         acknowledged = _kill_server(store, first_id)
         again = store.reconnected()
+        store.disconnect()
         store.session = again.session  # the old one is dead
         return _looked_at(again.ids(), before, first_id, acknowledged, "server")
     if isinstance(store, LanceStore):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import operator
 import os
 import secrets
 import threading
@@ -114,6 +115,7 @@ class PgvectorStore:
         self.place = without_password(dsn) if dsn else "of our own"
         self.table = f"{_PREFIX}{secrets.token_hex(6)}"
         self._zeros = ZeroRows(distance)
+        self._plain, _ = self.statement()
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._rows_at_build = 0
@@ -157,6 +159,7 @@ class PgvectorStore:
         check_columns(vectors, self.dim)
         assert self.session is not None
         rows, known = scaled_for(self.distance, vectors, self._widest), dict(attributes or {})
+        check_halves("vector", rows, self.stored)
         columns = [np.asarray(known[name], np.int64) for name in self.attributes]
         names = ", ".join(("id", *self.attributes, "e"))
         copying = f"COPY {self.table} ({names}) FROM STDIN (FORMAT binary)"
@@ -191,8 +194,11 @@ class PgvectorStore:
         self._zeros.remove(ids)
 
     def search(self, queries: np.ndarray, k: int, where: Where | None = None) -> Nearby:
+        if len(queries) == 1 and not where and (quick := self._one(queries[0], k)) is not None:
+            return quick
         assert self.session is not None
         rows = scaled_for(self.distance, queries, self._widest)
+        check_halves("query", rows, self.stored)
         found = Nearby(np.full((len(rows), k), -1, np.int64), np.full((len(rows), k), np.inf, np.float32))
         statement, given = self.statement(where)
         given |= {"k": k, "shortlist": k * self.options.rerank}
@@ -210,6 +216,26 @@ class PgvectorStore:
         for row in np.flatnonzero(self._zeros.are_zero(rows)).tolist():
             self._fill_for_zero_query(found, row, where)
         return found
+
+    def _one(self, query: np.ndarray, k: int) -> Nearby | None:
+        """One query with as few steps as can be, each of which costs more than its work; None where more is needed."""
+        if len(self._zeros) or self.options.type == "halfvec" or self.session is None:
+            return None
+        if self.distance == "cosine" and not 1e-18 < float(query @ query) < 1e18:  # zero, or to be scaled
+            return None
+        value = _Value(value_of(self.stored, query))
+        with self._lock, said(self.place):
+            self.session.use(self._settings)
+            given = {"v": value, "k": k, "shortlist": k * self.options.rerank}
+            (answer,) = self.session.ask(self._plain, [given])
+        if len(answer) != k:
+            return None
+        ids, distances = zip(*answer, strict=True)
+        if not all(map(operator.lt, distances, distances[1:])):  # also where one is no number
+            return None
+        if k == 1 and distances[0] != distances[0]:
+            return None
+        return Nearby(np.array([ids], np.int64), np.array([distances], np.float32))
 
     def statement(self, where: Where | None = None) -> tuple[str, dict[str, int]]:
         """The SQL of a search, and the numbers that it compares with."""
@@ -342,6 +368,15 @@ def check_limits(dim: int, distance: Distance, options: PgvectorOptions) -> None
         raise BenchError(
             f"pgvector: an index of type {kind} takes up to {MOST_INDEXED[kind]:,} dimensions, and these have "
             f"{width:,}; use {' or '.join([*others, 'pgvector:exact'])}"
+        )
+
+
+def check_halves(name: str, rows: np.ndarray, kind: Kind) -> None:
+    """BenchError where half floats cannot hold a value."""
+    if kind == "halfvec" and (wrong := np.flatnonzero((np.abs(rows) > 65_504).any(axis=1))).size:
+        raise BenchError(
+            f"pgvector: {name} row {wrong[0]} holds a value above 65,504, which type=halfvec cannot hold; use "
+            "type=vector, or scale the vectors down"
         )
 
 

@@ -123,11 +123,6 @@ def said(place: str) -> Iterator[None]:
             f"pgvector: the user of {place} may not do that ({error.diag.message_primary}); connect as one who may "
             "create tables and the extension vector"
         ) from None
-    except psycopg.errors.NumericValueOutOfRange as error:
-        raise BenchError(
-            f"pgvector: a value is too large for its type ({error.diag.message_primary}); use type=vector, or scale "
-            "the vectors down"
-        ) from None
     except psycopg.OperationalError as error:
         text = error.diag.message_primary or " ".join(str(error).split())
         lost = error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
