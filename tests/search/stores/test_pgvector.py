@@ -256,11 +256,14 @@ def test_a_wrong_password_is_one_sentence_without_it(server: PostgresServer, mon
     assert SECRET not in without_password(right)
 
 
-def test_a_full_disk_is_one_sentence(server: PostgresServer) -> None:
+def test_a_full_disk_is_one_sentence(server: PostgresServer, tmp_path: Path) -> None:
     psycopg = pytest.importorskip("psycopg")
     disk = "disk of the server me@host is full; make room there, or set TMPDIR"
     with pytest.raises(BenchError, match=disk), said("me@host"):
         raise psycopg.errors.DiskFull("could not extend file")
+    (tmp_path / "log").write_text("PANIC:  could not write to file: No space left on device")
+    with pytest.raises(BenchError, match=disk), said("me@host", tmp_path / "log"):
+        raise psycopg.OperationalError("the connection is lost")
     with connect(server.dsn) as connection, pytest.raises(psycopg.errors.SyntaxError), said("x"):
         connection.execute("SELEC 1")  # ours would be a bug, and no user's mistake
 

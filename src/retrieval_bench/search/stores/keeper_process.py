@@ -113,9 +113,12 @@ class _Server:
 
 
 def _last_line(file: str) -> str:
+    """The last line of a log that says what went wrong."""
     with open(file, encoding="utf-8", errors="replace") as log:
-        lines = [line.strip() for line in log if line.strip() and "HINT:" not in line and "shut down" not in line]
-    return lines[-1] if lines else "it said nothing"
+        lines = [line.strip() for line in log if line.strip()]
+    full = [line for line in lines if "No space left" in line]
+    wrong = [line for line in lines if any(word in line for word in ("error:", "FATAL:", "PANIC:", "could not"))]
+    return (full or wrong or lines or ["it said nothing"])[-1]
 
 
 def main(folder: str, *server: str) -> None:

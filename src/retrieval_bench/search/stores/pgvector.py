@@ -112,6 +112,7 @@ class PgvectorStore:
         self.stored: Kind = "vector" if self.quantised else options.type
         self.server = None if dsn else postgres_server.borrow()
         self.dsn = dsn or self.server.dsn  # type: ignore[union-attr]
+        self._log = None if self.server is None else self.server.folder / "server.log"
         self.place = without_password(dsn) if dsn else "of our own"
         self.table = f"{_PREFIX}{secrets.token_hex(6)}"
         self._zeros = ZeroRows(distance)
@@ -152,7 +153,7 @@ class PgvectorStore:
 
     def _run(self, statement: str, parameters: Mapping[str, Any] | None = None) -> Any:
         assert self.session is not None
-        with said(self.place):
+        with said(self.place, self._log):
             return self.session.connection.execute(statement, parameters)
 
     def insert(self, ids: np.ndarray, vectors: np.ndarray, attributes: Attributes | None = None) -> None:
@@ -165,7 +166,7 @@ class PgvectorStore:
         copying = f"COPY {self.table} ({names}) FROM STDIN (FORMAT binary)"
         with (
             self._lock,
-            said(self.place),
+            said(self.place, self._log),
             self.session.connection.cursor() as cursor,
             cursor.copy(copying) as stream,
         ):
@@ -202,7 +203,7 @@ class PgvectorStore:
         found = Nearby(np.full((len(rows), k), -1, np.int64), np.full((len(rows), k), np.inf, np.float32))
         statement, given = self.statement(where)
         given |= {"k": k, "shortlist": k * self.options.rerank}
-        with self._lock, said(self.place):
+        with self._lock, said(self.place, self._log):
             self.session.use(self._settings)
             for first in range(0, len(rows), _PIPELINED):
                 block = [{**given, "v": _Value(value_of(self.stored, row))} for row in rows[first : first + _PIPELINED]]
@@ -224,7 +225,7 @@ class PgvectorStore:
         if self.distance == "cosine" and not 1e-18 < float(query @ query) < 1e18:  # zero, or to be scaled
             return None
         value = _Value(value_of(self.stored, query))
-        with self._lock, said(self.place):
+        with self._lock, said(self.place, self._log):
             self.session.use(self._settings)
             given = {"v": value, "k": k, "shortlist": k * self.options.rerank}
             (answer,) = self.session.ask(self._plain, [given])

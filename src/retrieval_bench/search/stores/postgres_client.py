@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from retrieval_bench.core import BenchError
@@ -20,6 +22,9 @@ def psycopg_loaded() -> Any:
         import psycopg
     except ImportError:
         raise BenchError(MISSING.format(what="psycopg")) from None
+    logger = logging.getLogger("psycopg")
+    if not logger.handlers:  # what it logs of a lost connection, our sentence says
+        logger.addHandler(logging.NullHandler())
     return psycopg
 
 
@@ -99,21 +104,36 @@ def _no_connection(place: str, text: str) -> str:
     return f"pgvector: {place} refuses the connection ({last[:200]}); correct {VARIABLE}"
 
 
+def _is_full(log: Path | None) -> bool:
+    """Whether a server that went away said before that its disk is full: it ends where it cannot write its journal."""
+    if log is None:
+        return False
+    try:
+        return "No space left" in log.read_text(encoding="utf-8", errors="replace")[-4_000:]
+    except OSError:
+        return False
+
+
+def _full(place: str) -> BenchError:
+    return BenchError(
+        f"pgvector: the disk of the server {place} is full; make room there, or set TMPDIR to a place with room "
+        "for a server of our own"
+    )
+
+
 @contextlib.contextmanager
-def said(place: str) -> Iterator[None]:
+def said(place: str, log: Path | None = None) -> Iterator[None]:
     """Turn what a server in trouble says into one sentence; a wrong statement of ours stays a bug.
 
     Args:
         place: where the server is, without a password.
+        log: what the server writes of its troubles, where we can read it.
     """
     psycopg = psycopg_loaded()
     try:
         yield
     except psycopg.errors.DiskFull:
-        raise BenchError(
-            f"pgvector: the disk of the server {place} is full; make room there, or set TMPDIR to a place with room "
-            "for a server of our own"
-        ) from None
+        raise _full(place) from None
     except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as error:
         if "extension" not in str(error):
             raise
@@ -126,6 +146,8 @@ def said(place: str) -> Iterator[None]:
     except psycopg.OperationalError as error:
         text = error.diag.message_primary or " ".join(str(error).split())
         lost = error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
+        if lost and _is_full(log):
+            raise _full(place) from None
         raise BenchError(
             f"pgvector: the server {place} went away in the middle of the work; all rows that it acknowledged are "
             "safe: start it, and run this again"

@@ -23,8 +23,8 @@ def lines(results: Sequence[StoreResult], k: int) -> list[str]:
         heads = ["store", "killed", "acknowledged", "lost", "torn", "searches", "errors", "p50 ms", "writes/s"]
         out += _table(heads, map(_lasting, good))
         out += [
-            "killed: by kill -9 while it inserted; lost: acknowledged rows that were gone; torn: batches half there.",
-            "searches: of 4 readers while a writer inserted (batches of 100, into the index) writes/s rows a second.",
+            "killed: by kill -9 while it inserted; lost: acknowledged rows that were gone; torn: half batches.",
+            "searches: of 4 readers while a writer inserted writes/s rows a second, in batches of 100.",
         ]
         told = {result.store: result.readers.first_error for result in good if result.readers is not None}
         out += [f"{store}: first error: {sentence}" for store, sentence in told.items() if sentence]
