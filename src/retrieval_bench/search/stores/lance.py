@@ -269,7 +269,6 @@ def open_store(dim: int, distance: Distance, attributes: tuple[str, ...] = (), *
     about="LanceDB, all rows compared or an index (ivf_pq, ivf_hnsw_sq, ...); files in a folder, no server",
     argument="kind",
     at_search=AT_SEARCH,
-    store=open_store,
 )
 def lance(
     gallery: np.ndarray,

@@ -450,8 +450,6 @@ def open_store(
     argument="kind",
     colons=("dsn",),
     at_search=AT_SEARCH,
-    store=open_store,
-    weaker={"iterative": "off"},
 )
 def pgvector(
     gallery: np.ndarray,

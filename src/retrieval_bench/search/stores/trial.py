@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Distance
 from retrieval_bench.registry import BACKENDS, Spec, parse
 from retrieval_bench.search.index import ExactIndex
+from retrieval_bench.search.stores import lance, pgvector
 from retrieval_bench.search.stores.durability import Durability, durability
 from retrieval_bench.search.stores.lance import LanceStore
 from retrieval_bench.search.stores.pgvector import PgvectorStore, raw_client
@@ -23,6 +24,13 @@ SHARES = (50, 10, 1)
 """Percent of the rows that a filter keeps."""
 BATCH = 1_000
 """Rows of one insert: one transaction, acknowledged together."""
+STORES: Mapping[str, Callable[..., PgvectorStore | LanceStore]] = {
+    "pgvector": pgvector.open_store,
+    "lancedb": lance.open_store,
+}
+"""Backend -> what opens an empty store with its options."""
+_WEAKER: Mapping[str, Mapping[str, Any]] = {"pgvector": {"iterative": "off"}}
+"""Backend -> options of a search that filters starve, shown beside those that were asked for."""
 _DELETED = 0.2
 _READ_S = 4.0
 _WARM_UP = 10
@@ -132,9 +140,8 @@ def parse_stores(text: str) -> list[Spec]:
     if not specs:
         raise BenchError("--stores names none; write for example pgvector:hnsw,pgvector:exact")
     for spec in specs:
-        if "store" not in spec.entry.facts:
-            known = [entry.name for entry in BACKENDS if "store" in entry.facts]
-            raise BenchError(f"{spec.entry.name} is no store; stores are {', '.join(sorted(known))}")
+        if spec.entry.name not in STORES:
+            raise BenchError(f"{spec.entry.name} is no store; stores are {', '.join(sorted(STORES))}")
     return specs
 
 
@@ -160,7 +167,7 @@ def try_stores(specs: Sequence[Spec], data: TrialData, dsn: str = "", progress: 
         if "dsn" in options and dsn:
             options["dsn"] = dsn
         try:
-            store = spec.entry.facts["store"](data.gallery.shape[1], data.distance, (_ATTRIBUTE,), **options)
+            store = STORES[spec.entry.name](data.gallery.shape[1], data.distance, (_ATTRIBUTE,), **options)
             try:
                 _measure(store, spec, data, truth, result, progress)
             finally:
@@ -188,11 +195,10 @@ def _measure(
         told(f"{spec}: raw SQL", 0, 0)
         result.over_raw = _over_raw(store, queries, k)
     variants = {"": store}
-    if spec.entry.facts.get("weaker") and "exact" not in str(spec).split(":")[1:2]:
-        weaker: Mapping[str, Any] = spec.entry.facts["weaker"]
-        if all(spec.resolved[name] != value for name, value in weaker.items()):
-            words = ":".join(f"{name}={value}" for name, value in weaker.items())
-            variants[words] = store.with_search_options(**weaker)
+    weaker = _WEAKER.get(spec.entry.name, {})
+    if weaker and spec.resolved["kind"] != "exact" and not weaker.items() <= spec.resolved.items():
+        words = ":".join(f"{name}={value}" for name, value in weaker.items())
+        variants[words] = store.with_search_options(**weaker)
     for words, variant in variants.items():
         name = f"{spec}:{words}" if words else str(spec)
         result.filtered[name] = {}
