@@ -39,7 +39,6 @@ needs_server = pytest.mark.skipif(
     [
         (FOLDER, signal.SIGTERM),
         (FOLDER, signal.SIGINT),
-        pytest.param(SERVER, signal.SIGTERM, marks=needs_server),
         pytest.param(SERVER, getattr(signal, "SIGKILL", 0), marks=needs_server),
     ],
 )

@@ -47,6 +47,7 @@ def test_mistakes_of_the_command_are_one_sentence_each(tmp_path: Path) -> None:
         (("--stores", "exact"), "exact is no store; stores are lancedb, pgvector"),
         (("--stores", ","), "--stores names none"),
         (("--stores", "pgvector"), "say which; write pgvector:KIND"),
+        (("--stores", "pgvector:exact:dsn=postgresql://me:hush@h:1/db"), "dsn holds a password"),
         (("--distance", "cosin"), "did you mean 'cosine'?"),
         (("--vectors", tmp_path / "flat.npy"), "holds no array of two dimensions"),
         (("--vectors", tmp_path / "torn.npy"), "cannot be read as a .npy array"),
