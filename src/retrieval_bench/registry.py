@@ -138,7 +138,7 @@ class Registry:
 
     Args:
         kind: what the entries are, for error messages: "method", "dataset", ...
-        filled_by: packages or modules, below retrieval_bench, whose import registers the entries.
+        *filled_by: packages or modules, below retrieval_bench, whose imports register the entries.
     """
 
     def __init__(self, kind: str, *filled_by: str) -> None:
@@ -470,7 +470,7 @@ CLEANINGS = Registry("cleaning", "images.cleaning")
 JOINS = Registry("way to join methods", "methods.fusion")
 STEPS = Registry("re-ranking step", "methods.reranking")
 CLASSIFIERS = Registry("classifier", "classifiers")
-BACKENDS = Registry("backend", "search", "search.stores")
+BACKENDS = Registry("backend", "search", "search.ann", "search.stores")
 PERTURBATIONS = Registry("perturbation", "images.perturbations")
 TEXT_PERTURBATIONS = Registry("perturbation of texts", "texts.perturbations")
 ALL = {

@@ -91,10 +91,24 @@ TABLE: dict[str, dict[str, str]] = {
         "ef": "[1,10000]",
         "refine": "[1,1000]",
     },
+    "faiss": {
+        "m": "[2,512]",
+        "build_ef": "[1,65536]",
+        "ef": "[1,1000000]",
+        "lists": "[0,1000000]",
+        "probes": "[1,1000000]",
+        "bytes": "[0,1024]",
+        "refine": "[0,1000]",
+        "build_threads": "[0,1024]",
+    },
+    "usearch": {"m": "[2,512]", "build_ef": "[1,65536]", "ef": "[1,1000000]", "build_threads": "[0,1024]"},
+    "pynndescent": {"neighbours": "[2,512]", "epsilon": "[0,1]"},
     "products": {"seed": "[0,4294967295]"},
 }
 """Name -> its options that are numbers, as intervals: a square bracket takes the end in, and "0|" takes 0 besides."""
 
+ARGUMENTS = {"embed": "http://h/v", "faiss": "hnsw", "lancedb": "exact", "pgvector": "exact"}
+"""Name -> something that may follow it, where it is not whatever."""
 PROVIDED = "resnet18"
 """Stands for all networks of torchvision, which have one list of options."""
 CASES = [(name, option) for name, options in TABLE.items() for option in options]
@@ -140,10 +154,7 @@ def numbers(entry: Entry) -> dict[str, type]:
 
 
 def spec(registry: Registry, entry: Entry, option: str, value: float) -> str:
-    argument = ""
-    if "argument" in entry.facts:
-        words = get_args(entry.hints[entry.facts["argument"]])  # of a choice among words, the first
-        argument = f"{words[0] if words else 'http://h/v' if entry.name == 'embed' else 'x'}:"
+    argument = f"{ARGUMENTS.get(entry.name, 'x')}:" if "argument" in entry.facts else ""
     return f"{entry.name}:{argument}{option}={value!r}"
 
 

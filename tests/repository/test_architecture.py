@@ -30,6 +30,7 @@ FLOORS = (
         "extractors.hashes",
         "extractors.histograms",
         "extractors.text",
+        "search.ann",
         "search.stores",
         "stored",
         "training_loop",

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 import retrieval_bench
-from benchmark import coverage, document, extraction, gpu, indexing, kernel, network, serving_load
+from benchmark import approximate, coverage, document, extraction, gpu, indexing, kernel, network, serving_load
 from benchmark.cli import app
 from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.evaluation.evaluate import evaluate
@@ -178,7 +178,7 @@ def commands() -> dict[str, click.Command]:
     """Every command by what is written before its flags."""
     found = {"benchmark.kernel": kernel.app, "benchmark.network": network.app, "benchmark.document": document.app}
     found |= {"benchmark.coverage": coverage.app, "benchmark.extraction": extraction.app, "benchmark.gpu": gpu.app}
-    found |= {"benchmark.indexing": indexing.app}
+    found |= {"benchmark.approximate": approximate.app, "benchmark.indexing": indexing.app}
     found |= {"benchmark.serving_load": serving_load.app}
     leaves = {name: typer.main.get_command(other) for name, other in found.items()}
     group = typer.main.get_command(app)

@@ -15,6 +15,7 @@ from retrieval_bench.experiment.concurrency import concurrent
 from retrieval_bench.experiment.extraction import described_items, extract
 from retrieval_bench.experiment.quality import QualityResult
 from retrieval_bench.images.decoded_cache import fresh
+from retrieval_bench.images.screening import pictured_rows
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.progress import Progress
@@ -35,18 +36,22 @@ def measure(
     setup: Setup,
     progress: Progress,
     concurrency: Sequence[int] = (),
+    *,
+    one_thread: bool = False,
 ) -> dict[str, Time]:
     """The time pass. Nothing here comes from the cache.
 
     k: neighbours of each query. exclude: (q,) int64, gallery rows that a query must not find; None for none.
-    concurrency: how many queries at once are measured besides one after the other.
+    concurrency: how many queries at once are measured besides one after the other. one_thread: measure the search of
+    all queries on one thread, too.
     """
     name = pipeline.name
     if pipeline.truncated:
         return {}  # to look a ranking up is no search
     query = replace(query, images=fresh(query.images))
-    n = min(TIMED_QUERIES, len(query))
-    sample = np.random.default_rng(setup.seed).permutation(len(query))[:n]
+    able = np.flatnonzero(pictured_rows(query)) if pipeline.looks else np.arange(len(query))
+    n = min(TIMED_QUERIES, len(able))
+    sample = able[np.random.default_rng(setup.seed).permutation(len(able))[:n]]
     times: dict[str, Time] = {}
 
     with pinned(setup.threads, 1 if pipeline.serial else None):
@@ -54,6 +59,10 @@ def measure(
         with Stopwatch() as searching:
             found.searcher(found.queries[some], k, None if exclude is None else exclude[some])
         times["search_throughput"] = Time(len(some) / searching.seconds, "queries/s", len(some))
+        if one_thread:
+            with pinned(1), Stopwatch() as alone:
+                found.searcher(found.queries[some], k, None if exclude is None else exclude[some])
+            times["search_throughput_1_thread"] = Time(len(some) / alone.seconds, "queries/s", len(some))
         if pipeline.sees_labels:
             return times  # there is nothing to time
         if pipeline.by_id:

@@ -267,6 +267,7 @@ def open_store(dim: int, distance: Distance, attributes: tuple[str, ...] = (), *
 @BACKENDS(
     "lancedb",
     about="LanceDB, all rows compared or an index (ivf_pq, ivf_hnsw_sq, ...); files in a folder, no server",
+    exact=False,
     argument="kind",
     at_search=AT_SEARCH,
 )

@@ -447,6 +447,7 @@ def open_store(
 @BACKENDS(
     "pgvector",
     about="PostgreSQL with pgvector, all rows compared or an index (hnsw, ivfflat); a server is started for it",
+    exact=False,
     argument="kind",
     colons=("dsn",),
     at_search=AT_SEARCH,
