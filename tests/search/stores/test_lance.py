@@ -90,6 +90,8 @@ def test_every_acknowledged_row_survives_a_killed_writer() -> None:
 def test_mistakes_are_one_sentence_each(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BenchError, match="ivf_pq compares no codes; hamming takes lancedb:exact or lancedb:ivf_flat"):
         built("lancedb:ivf_pq", rows_of("hamming"), "hamming")
+    with pytest.raises(BenchError, match="lancedb:ivf_sq has no use for ef; it takes lists, probes, refine"):
+        built("lancedb:ivf_sq:ef=7", rows_of("cosine"))
     with pytest.raises(BenchError, match="learns from at least 256 rows, and the gallery has 20"):
         built("lancedb:ivf_pq", rows_of("cosine")[-20:])
     monkeypatch.setitem(sys.modules, "lancedb", None)

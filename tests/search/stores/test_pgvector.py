@@ -162,6 +162,8 @@ def test_limits_are_one_sentence_each(server: PostgresServer, monkeypatch: pytes
         ),
         ("pgvector:exact:type=vector", np.zeros((1, 8), np.uint8), "hamming", "hamming takes type=bit"),
         ("pgvector:ivfflat:iterative=strict_order", wide, "cosine", "use relaxed_order or off"),
+        ("pgvector:exact:ef=7", wide, "cosine", "pgvector:exact has no use for ef; it takes type"),
+        ("pgvector:hnsw:lists=7", wide, "cosine", "no use for lists; it takes type, m, build_ef, ef, iterative"),
         ("pgvector:hnsw:m=40", wide, "cosine", r"build_ef=64 must be at least 2 \* m, which is 80"),
         (
             "pgvector:exact:type=halfvec",

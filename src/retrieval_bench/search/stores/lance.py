@@ -26,6 +26,7 @@ from retrieval_bench.search.stores.store import (
     ZeroRows,
     build_searcher,
     check_columns,
+    check_meaning,
     check_search_options,
     lowest_first,
     scaled_for,
@@ -82,6 +83,7 @@ class LanceStore:
             raise BenchError(
                 f"lancedb: {options.kind} compares no codes; hamming takes lancedb:exact or lancedb:ivf_flat"
             )
+        check_meaning("lancedb", f"lancedb:{options.kind}", options, means_of(options.kind))
         lancedb = lancedb_loaded()
         self.dim, self.distance, self.options, self.attributes = dim, distance, options, attributes
         self._kept = None if folder else KeptFolder("retrieval-bench-lancedb")
@@ -216,6 +218,13 @@ class LanceStore:
         self._closed.set()
         if self._kept is not None:
             self._kept.close()
+
+
+def means_of(kind: IndexKind) -> tuple[str, ...]:
+    """The options that say something to a kind of index."""
+    if kind == "exact":
+        return ("kind",)
+    return ("kind", "lists", "probes", "refine", *(("m", "build_ef", "ef") if "hnsw" in kind else ()))
 
 
 def lancedb_loaded() -> Any:

@@ -36,6 +36,7 @@ from retrieval_bench.search.stores.store import (
     ZeroRows,
     build_searcher,
     check_columns,
+    check_meaning,
     check_search_options,
     lowest_first,
     scaled_for,
@@ -51,6 +52,11 @@ MOST_INDEXED: Mapping[str, int] = {"vector": 2_000, "halfvec": 4_000, "bit": 64_
 MOST_STORED = 16_000
 _OPERATORS = {"cosine": "<=>", "euclidean": "<->", "inner_product": "<#>", "hamming": "<~>"}
 _CLASSES = {"cosine": "cosine_ops", "euclidean": "l2_ops", "inner_product": "ip_ops", "hamming": "hamming_ops"}
+_MEANS: Mapping[str, tuple[str, ...]] = {
+    "exact": (),
+    "hnsw": ("m", "build_ef", "ef", "iterative"),
+    "ivfflat": ("lists", "probes", "iterative"),
+}
 _PREFIX = "retrieval_bench_"
 _LOCKS = 0x52B  # the first half of the keys of our advisory locks
 _PLAIN_BYTES = 7_900  # of a row that fits a page; a larger one lies apart, and reading it costs more than comparing it
@@ -383,6 +389,8 @@ def check_halves(name: str, rows: np.ndarray, kind: Kind) -> None:
 
 def checked(options: PgvectorOptions) -> PgvectorOptions:
     """The options, if they go together; else BenchError."""
+    means = ("type", "kind", *_MEANS[options.kind], *(("rerank",) if options.type == "bit" else ()))
+    check_meaning("pgvector", f"pgvector:{options.kind}", options, means)
     if options.kind == "ivfflat" and options.iterative == "strict_order":
         raise BenchError("pgvector: ivfflat knows no iterative=strict_order; use relaxed_order or off")
     if options.kind == "hnsw" and options.build_ef < 2 * options.m:

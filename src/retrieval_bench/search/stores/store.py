@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Ranking
+from retrieval_bench.registry import BACKENDS
 from retrieval_bench.search.checks import (
     check_distance,
     check_exclude,
@@ -286,6 +287,21 @@ def check_columns(vectors: np.ndarray, dim: int) -> None:
             f"the vectors have {vectors.shape[1]} columns but the store was made for {dim}; make a new store for them, "
             "or describe them with the method of the others"
         )
+
+
+def check_meaning(owner: str, called: str, options: Any, means: Collection[str]) -> None:
+    """BenchError where an option that says nothing to this kind of index has another value than its default.
+
+    Args:
+        owner: the backend.
+        called: how its kind is written.
+        options: has the options as attributes.
+        means: those that say something.
+    """
+    for name, parameter in BACKENDS[owner].options.items():
+        if hasattr(options, name) and name not in means and getattr(options, name) != parameter.default:
+            others = ", ".join(one for one in means if one != "kind") or "no options"
+            raise BenchError(f"{called} has no use for {name}; it takes {others}")
 
 
 def check_search_options(owner: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
