@@ -31,6 +31,7 @@ import benchmark.index
 import benchmark.slices
 import benchmark.serve
 import benchmark.sweep
+import benchmark.stores
 import benchmark.train
 import benchmark.data  # noqa: F401
 # isort: on

@@ -75,6 +75,22 @@ TABLE: dict[str, dict[str, str]] = {
         "keypoints": KEYPOINTS,
         "side": "[1,1023]",
     },
+    "pgvector": {
+        "m": "[2,100]",
+        "build_ef": "[4,1000]",
+        "ef": "[1,1000]",
+        "lists": "[0,32768]",
+        "probes": "[0,32768]",
+        "rerank": "[1,100]",
+    },
+    "lancedb": {
+        "lists": "[0,65536]",
+        "probes": "[0,65536]",
+        "m": "[4,256]",
+        "build_ef": "[8,2000]",
+        "ef": "[1,10000]",
+        "refine": "[1,1000]",
+    },
     "faiss": {
         "m": "[2,512]",
         "build_ef": "[1,65536]",
@@ -91,7 +107,7 @@ TABLE: dict[str, dict[str, str]] = {
 }
 """Name -> its options that are numbers, as intervals: a square bracket takes the end in, and "0|" takes 0 besides."""
 
-ARGUMENTS = {"embed": "http://h/v", "faiss": "hnsw"}
+ARGUMENTS = {"embed": "http://h/v", "faiss": "hnsw", "lancedb": "exact", "pgvector": "exact"}
 """Name -> something that may follow it, where it is not whatever."""
 PROVIDED = "resnet18"
 """Stands for all networks of torchvision, which have one list of options."""

@@ -47,7 +47,7 @@ def ranks_by_loop(search, queries, query_labels, gallery_labels, exclude=None):
     return ranks
 
 
-@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts["exact"]])
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
 @pytest.mark.parametrize("hide", [False, True])
 def test_ranks_and_ties_of_everything_relevant(monkeypatch, backend, hide):
     gallery, labels, queries, query_labels, own = case()

@@ -31,6 +31,7 @@ FLOORS = (
         "extractors.histograms",
         "extractors.text",
         "search.ann",
+        "search.stores",
         "stored",
         "training_loop",
     ),

@@ -26,7 +26,7 @@ def tiny_numbers_vanish() -> bool:
     return bool((torch.tensor([1e-40]) * torch.tensor([1.0]))[0] == 0)
 
 
-@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts["exact"]])
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
 @pytest.mark.parametrize("distance", ["euclidean", "inner_product", "cosine"])
 def test_subnormal_rows_keep_their_order(
     backend: str, distance: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

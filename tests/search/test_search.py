@@ -215,7 +215,7 @@ def test_excluding_all_rows_leaves_padding():
     assert_array_equal(found.indices, np.full((2, 2), -1))
 
 
-@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts["exact"]])
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
 def test_empty_sides(backend):
     for distance in DISTANCES:
         rows = np.ones((3, 4), np.uint8)
@@ -260,7 +260,7 @@ def test_a_gallery_that_can_be_written_to_may_change_later():
         assert_equal(searcher.search(queries, 7), expected)
 
 
-@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts["exact"]])
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -298,7 +298,7 @@ def test_refused_at_the_door(backend, change, sentence):
         BACKENDS[backend].build(given["gallery"], given["distance"])(given["queries"], given["k"], given["exclude"])
 
 
-@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts["exact"]])
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_a_single_query_may_have_one_dimension(backend, distance):
     rows = np.random.default_rng(0).integers(0, 256, (30, 4), dtype=np.uint8)

@@ -25,7 +25,7 @@ from retrieval_bench.experiment.prepare import Plan, Trial
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.schema import Environment
-from retrieval_bench.records.sweeps import Point, Sweep
+from retrieval_bench.records.sweeps import Point, OptionSweep
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
@@ -39,7 +39,7 @@ MOST_TRAIN = 2_000
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
+class _Askers:
     """Vectors that search. own: (q,) gallery rows that each must not find, -1 for none; None: any may be found."""
 
     rows: Rows
@@ -60,7 +60,7 @@ def sweep(
     wanted: float,
     environment: Environment,
     progress: Progress = silent,
-) -> Sweep:
+) -> OptionSweep:
     """Search with every value.
 
     Args:
@@ -89,7 +89,7 @@ def sweep(
     with pinned(plan.threads):
         exact = pipeline.exact_searcher(gallery)
         indexes = _indexes(pipeline, gallery, backend, option, values, progress)
-        asked, known = _Asked(queries, trial.exclude), _Asked(train, own_rows)
+        asked, known = _Askers(queries, trial.exclude), _Askers(train, own_rows)
         near = known.by(exact, k)
         times = _times([exact, *(index for _, index in indexes)], asked, known, k, progress)
         exact_scores = _scores(CutOff(exact, depth), queries, trial)
@@ -118,7 +118,7 @@ def sweep(
                 )
             )
     good = [point for point in points if point.found_on_train >= wanted]
-    return Sweep(
+    return OptionSweep(
         method=pipeline.name.removesuffix(own.backend_mark),
         backend=str(backend),
         option=option,
@@ -205,7 +205,7 @@ def _scores(search: CutOff, queries: Rows, trial: Trial) -> Mapping[str, np.ndar
 
 
 def _times(
-    searchers: Sequence[Searcher], asked: _Asked, known: _Asked, k: int, progress: Progress
+    searchers: Sequence[Searcher], asked: _Askers, known: _Askers, k: int, progress: Progress
 ) -> list[tuple[float, float, float]]:
     """(queries/s, queries/s of training items, ms of one query) of each, in turns; the first turn warms up."""
     rates: list[list[float]] = [[] for _ in searchers]

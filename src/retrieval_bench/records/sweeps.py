@@ -40,7 +40,7 @@ class Point(Model):
     on_front: bool = False
 
 
-class Sweep(Model):
+class OptionSweep(Model):
     """exact_...: of exact search, in the same turns. chosen: the fastest value that finds `wanted` on train; None: no
     value does. depth: to which rankings go, for the scores."""
 
@@ -63,22 +63,22 @@ class Sweep(Model):
     environment: Environment
 
 
-def place_of(folder: Path, sweep: Sweep) -> Path:
+def place_of(folder: Path, sweep: OptionSweep) -> Path:
     """The file of a sweep in the folder of its record, without a suffix."""
     return folder / FOLDER / re.sub(r"[^\w.=-]+", "-", f"{sweep.method}-{sweep.backend}-{sweep.option}").strip("-")
 
 
-def save(file: Path, sweep: Sweep) -> None:
+def save(file: Path, sweep: OptionSweep) -> None:
     """Write it whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, (json.dumps(_written(sweep), indent=2) + "\n").encode())
 
 
-def load(file: Path) -> Sweep:
+def load(file: Path) -> OptionSweep:
     """Read one. BenchError where the file is not one of this program."""
     try:
         content = file.read_bytes()[:MOST_BYTES]
-        return Sweep.model_validate_json(content)
+        return OptionSweep.model_validate_json(content)
     except OSError as error:
         raise BenchError(f"{printable(file)} cannot be read: {error.strerror}") from None
     except ValidationError as error:
@@ -87,10 +87,10 @@ def load(file: Path) -> Sweep:
         raise BenchError(f"{printable(file)} is no sweep: {where}: {first['msg']}; remove it, or sweep again") from None
 
 
-def load_all(folder: Path) -> tuple[Sweep, ...]:
+def load_all(folder: Path) -> tuple[OptionSweep, ...]:
     """Those beside a record, by name."""
     return tuple(load(file) for file in sorted((folder / FOLDER).glob("*.json")))
 
 
-def _written(sweep: Sweep) -> dict[str, Any]:
+def _written(sweep: OptionSweep) -> dict[str, Any]:
     return sweep.model_dump(mode="json")

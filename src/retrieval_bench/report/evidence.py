@@ -14,7 +14,7 @@ from retrieval_bench.core import BenchError, Dataset, Judged, printable
 from retrieval_bench.evaluation.query_metadata import Known, known_in, known_of
 from retrieval_bench.records.files import load, load_rankings
 from retrieval_bench.records.schema import Record, Row
-from retrieval_bench.records.sweeps import Sweep, load_all
+from retrieval_bench.records.sweeps import OptionSweep, load_all
 from retrieval_bench.report.names import Names, renamed
 
 CONTROL = "control"
@@ -35,7 +35,7 @@ class Evidence:
     no_arrays: str = ""
     dataset: Dataset | None = None
     no_dataset: str = ""
-    sweeps: tuple[Sweep, ...] = ()
+    sweeps: tuple[OptionSweep, ...] = ()
 
     @property
     def finished(self) -> list[Row]:

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.records.sweeps import Point, Sweep
+from retrieval_bench.records.sweeps import Point, OptionSweep
 from retrieval_bench.report import plots
 from retrieval_bench.report.lines import aligned, three_digits
 from retrieval_bench.report.markup import Markup, joined, tag
@@ -17,7 +17,7 @@ from retrieval_bench.system.files import write_whole
 INK, GRID, BLUE, RUST = "#222222", "#e4e4e4", "#0b4fa8", "#c4522b"
 
 
-def grid(sweep: Sweep) -> list[list[str]]:
+def grid(sweep: OptionSweep) -> list[list[str]]:
     """Heads, exact search, then a line for each value; a star marks the front."""
     heads = [sweep.option, "found", "on train", "accuracy", "d", "95 %", "map@r", "d", "queries/s", "p50 ms", "MB"]
     exact = [f"{sweep.exact_scores.get(name, 0.0):.3f}" for name in ("accuracy", "map@r")]
@@ -39,7 +39,7 @@ def grid(sweep: Sweep) -> list[list[str]]:
     return lines
 
 
-def advice(sweep: Sweep) -> str:
+def advice(sweep: OptionSweep) -> str:
     """Which value is chosen, why, and what the queries say of it."""
     where = f"{sweep.train:,} training items asking {sweep.gallery:,} rows"
     best = max(sweep.points, key=lambda one: one.found_on_train)
@@ -61,23 +61,23 @@ def advice(sweep: Sweep) -> str:
     )
 
 
-def chosen(sweep: Sweep) -> Point:
+def chosen(sweep: OptionSweep) -> Point:
     """The point of the chosen value."""
     return next(one for one in sweep.points if one.value == sweep.chosen)
 
 
-def title(sweep: Sweep) -> str:
+def title(sweep: OptionSweep) -> str:
     """color on faiss:hnsw: ef from 16 to 512"""
     low, high = sweep.points[0].value, sweep.points[-1].value
     return f"{sweep.method} on {sweep.backend}: {sweep.option} from {low:g} to {high:g}"
 
 
-def text(sweep: Sweep) -> str:
+def text(sweep: OptionSweep) -> str:
     """Title, table and advice."""
     return "\n".join([title(sweep), *aligned(grid(sweep)), "*: on the front, on train.", advice(sweep)])
 
 
-def section(sweeps: tuple[Sweep, ...]) -> Markup | None:
+def section(sweeps: tuple[OptionSweep, ...]) -> Markup | None:
     """Of a page; None where there are none."""
     if not sweeps:
         return None
@@ -101,7 +101,7 @@ def section(sweeps: tuple[Sweep, ...]) -> Markup | None:
     return joined(*parts)
 
 
-def _figure(sweep: Sweep, rate: Axis, what: str) -> Markup:
+def _figure(sweep: OptionSweep, rate: Axis, what: str) -> Markup:
     spots = []
     for one in sweep.points:
         reach = one.found_interval if what == "found" else None
@@ -117,7 +117,7 @@ def _figure(sweep: Sweep, rate: Axis, what: str) -> Markup:
     return tag("figure", tag("figcaption", tag("b", name), ", against queries/s; up and to the right is better"), drawn)
 
 
-def draw(sweep: Sweep, file: Path) -> None:
+def draw(sweep: OptionSweep, file: Path) -> None:
     """Write a PNG: what is found, and accuracy, against queries/s. BenchError where matplotlib is missing."""
     if importlib.util.find_spec("matplotlib") is None:
         raise BenchError("the picture needs matplotlib: pip install matplotlib")
