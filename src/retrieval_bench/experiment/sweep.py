@@ -25,7 +25,7 @@ from retrieval_bench.experiment.prepare import Plan, Trial
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.records.schema import Environment
-from retrieval_bench.records.sweeps import Point, OptionSweep
+from retrieval_bench.records.sweeps import OptionSweep, Point
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.records.sweeps import Point, OptionSweep
+from retrieval_bench.records.sweeps import OptionSweep, Point
 from retrieval_bench.report import plots
 from retrieval_bench.report.lines import aligned, three_digits
 from retrieval_bench.report.markup import Markup, joined, tag
