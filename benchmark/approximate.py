@@ -79,7 +79,7 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for name in ("numpy", "numba", "faiss-cpu", "usearch", "pynndescent"):
+    for name in ("numpy", "numba", "faiss-cpu", "usearch", "pynndescent", "scann"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
