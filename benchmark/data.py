@@ -48,12 +48,14 @@ def prepare_command(
         say(f"{spec}: {dataset.label_count} labels, {len(set(dataset.category_names) - {DISTRACTOR})} categories")
         for part, split in dataset.splits.items():
             known = f"; known of each: {', '.join(split.attributes)}" if split.attributes else ""
-            say(f"  {part:8} {len(split):7,} images{known}")
+            bare = 0 if split.pictured is None else int((~split.pictured).sum())
+            without = f"; and {bare:,} items without a picture" if bare else ""
+            say(f"  {part:8} {len(split) - bare:7,} images{without}{known}")
         say(f"  fingerprint {dataset.without_texts().fingerprint}")
         for notice in dataset.notices:
             say(f"  note: {notice}")
         for reason, count in Counter(bad.reason for bad in skipped).most_common():
             say(f"  unusable: {count} {reason}, e.g. {next(bad.id for bad in skipped if bad.reason == reason)}")
         if sheet is not None:
-            contact_sheet(dataset, sheet)
+            contact_sheet(dataset.with_pictures(), sheet)
             say(f"  contact sheet: {sheet}")

@@ -352,7 +352,7 @@ def _what(job: _Job, setup: Any, progress: Any) -> dict[str, Any]:
     steady_allocator()
     dataset = spec.build(job.data_root)
     whole, _ = screen(
-        dataset if job.mode == Mode.pairs else dataset.without_texts(),
+        dataset.with_pictures() if job.mode == Mode.pairs else dataset.without_texts(),
         threads=setup.threads,
         progress=lambda done, total: progress("checking images", done, total),
     )

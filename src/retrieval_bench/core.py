@@ -163,9 +163,10 @@ class Split:
         other_categories: (n, m) int64, the category of each of these. None: there are none.
         texts: n texts, what each item is called or described as, in any language; "" where an item has none. None: the
             split has no texts.
+        pictured: (n,) bool, False where an item has no picture, only a text. None: each has one.
 
     Raises:
-        ValueError: A column has another length than `ids`.
+        ValueError: A column has another length than `ids`, or an item has neither picture nor text.
     """
 
     ids: tuple[str, ...]
@@ -176,10 +177,11 @@ class Split:
     other_labels: np.ndarray | None = None
     other_categories: np.ndarray | None = None
     texts: tuple[str, ...] | None = None
+    pictured: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        columns = {"labels": self.labels, "categories": self.categories, **self.attributes}
+        columns = {"labels": self.labels, "categories": self.categories, "pictured": self.pictured, **self.attributes}
         for name, column in columns.items():
             if column is not None and np.shape(column) != (n,):
                 raise ValueError(f"{name} has shape {np.shape(column)}, expected ({n},)")
@@ -190,6 +192,11 @@ class Split:
             raise ValueError(f"{len(self.images)} images for {n} ids")
         if self.texts is not None and len(self.texts) != n:
             raise ValueError(f"{len(self.texts)} texts for {n} ids")
+        if self.pictured is not None:
+            told = self.texts or ("",) * n
+            bare = [item for item, seen, text in zip(self.ids, self.pictured, told, strict=True) if not (seen or text)]
+            if bare:
+                raise ValueError(f"{bare[0]!r} has neither picture nor text")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -226,7 +233,15 @@ class Split:
             other_labels=None if self.other_labels is None else self.other_labels[rows],
             other_categories=None if self.other_categories is None else self.other_categories[rows],
             texts=None if self.texts is None else tuple(self.texts[row] for row in rows),
+            pictured=None if self.pictured is None else self.pictured[rows],
         )
+
+    @property
+    def with_pictures(self) -> Split:
+        """The items that have a picture; the split itself where each has one."""
+        if self.pictured is None or self.pictured.all():
+            return replace(self, pictured=None) if self.pictured is not None else self
+        return replace(self.take(np.flatnonzero(self.pictured)), pictured=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -342,12 +357,24 @@ class Dataset:
         return digest.hexdigest()
 
     def without_texts(self) -> Dataset:
-        """The same dataset for methods that look at images alone: no texts, and no attribute `text_...` of them."""
+        """The same dataset for methods that look at images alone: no texts, and no attribute `text_...` of them.
+
+        Items without a picture are left out, with a notice.
+        """
+        whole = self.with_pictures()
         splits = {}
-        for name, split in self.splits.items():
+        for name, split in whole.splits.items():
             kept = {key: column for key, column in split.attributes.items() if not key.startswith("text_")}
             splits[name] = replace(split, texts=None, attributes=kept)
-        return self.with_splits(splits)
+        return whole.with_splits(splits)
+
+    def with_pictures(self) -> Dataset:
+        """The dataset without the items that have no picture, which a notice counts."""
+        splits = {name: split.with_pictures for name, split in self.splits.items()}
+        counts = [(len(self.splits[name]) - len(split), name) for name, split in splits.items()]
+        left_out = ", ".join(f"{n} of {len(self.splits[name])} in {name}" for n, name in counts if n)
+        notice = f"items without a picture are left out, as pictures alone are looked at: {left_out}"
+        return self.with_splits(splits, [notice] if left_out else [])
 
     def with_splits(self, splits: Mapping[str, Split], notices: Sequence[str] = ()) -> Dataset:
         """Replace splits, for example to leave some images out. The new dataset is checked again.

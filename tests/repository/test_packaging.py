@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import subprocess
 import sys
 import tarfile
 import tomllib
@@ -12,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hatchling.builders.sdist import SdistBuilder
@@ -163,12 +165,42 @@ def test_every_locked_package_has_checksums() -> None:
         assert all(re.fullmatch(r" +--hash=sha256:[0-9a-f]{64}( \\)?", line) for line in others), name
 
 
-def test_what_make_installs_is_read_from_the_lock_file() -> None:
+def install_script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("install", ROOT / ".ci" / "install.py")
     assert spec is not None
     assert spec.loader is not None
     install = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(install)
+    return install
+
+
+def test_uv_looks_where_pip_is_told_to() -> None:
+    told = {"index-url": "https://a/simple", "extra-index-url": "https://b/simple\nhttps://c/simple", "timeout": "60"}
+    assert install_script().uv_settings(told | {"find-links": "/x /y", "cert": "/pem", "no-color": "1"}) == {
+        "UV_DEFAULT_INDEX": "https://a/simple",
+        "UV_INDEX": "https://b/simple https://c/simple",
+        "UV_FIND_LINKS": "/x,/y",
+        "UV_HTTP_TIMEOUT": "60",
+        "SSL_CERT_FILE": "/pem",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+    }
+
+
+def test_pip_installs_what_uv_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    install, commands = install_script(), []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command[1:])
+        return subprocess.CompletedProcess(command, int("uv" in command), "")
+
+    monkeypatch.setattr(install.subprocess, "run", run)
+    install.by_uv("--no-deps", "x")
+    assert [command[1] for command in commands] == ["pip", "uv", "pip"]
+    assert commands[-1][-2:] == ["--no-deps", "x"]
+
+
+def test_what_make_installs_is_read_from_the_lock_file() -> None:
+    install = install_script()
     blocks = install.locked((ROOT / "requirements-dev.txt").read_text(encoding="utf-8"))
     assert {name: block.splitlines() for name, block in blocks.items()} == locked()
     assert set(install.FROM_TORCH_INDEX) < set(blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import unicodedata
@@ -24,17 +25,20 @@ class ListedFiles(ImageFiles):
 
     Args:
         folder: the folder of the list.
-        written: the paths as the list has them, relative to the folder.
+        written: the paths as the list has them, relative to the folder; "" for an item without a picture.
+        ids: of the items; that of one without a picture stands for its content. None where each has one.
     """
 
-    def __init__(self, folder: Path, written: Sequence[str]) -> None:
+    def __init__(self, folder: Path, written: Sequence[str], ids: Sequence[str] | None = None) -> None:
         super().__init__([folder / path for path in written], within=folder)
         self.folder = folder
-        self.written = list(written)
+        self.written, self.ids = list(written), None if ids is None else list(ids)
         self._names = _Names()
 
     def read(self, row: int) -> bytes:
         """As `ImageFiles.read`; the reason for a missing file names its cause."""
+        if not self.written[row]:
+            raise BadImage("no picture", "the item has a text alone")
         try:
             return super().read(row)
         except BadImage as bad:
@@ -45,9 +49,16 @@ class ListedFiles(ImageFiles):
                 raise
             raise BadImage(f"missing file: {cause}", detail) from None
 
+    def digest(self, row: int) -> str:
+        """As `ImageFiles.digest`; no two items without a picture have the same."""
+        if not self.written[row] and self.ids is not None:
+            return hashlib.sha256(f"no picture of {self.ids[row]}".encode(errors="surrogatepass")).hexdigest()
+        return super().digest(row)
+
     def take(self, rows: Sequence[int]) -> ListedFiles:
         """Select images, in this order."""
-        taken = ListedFiles(self.folder, [self.written[row] for row in rows])
+        ids = None if self.ids is None else [self.ids[row] for row in rows]
+        taken = ListedFiles(self.folder, [self.written[row] for row in rows], ids)
         taken._names, taken._fence = self._names, self._fence
         taken._digests = {new: self._digests[old] for new, old in enumerate(rows) if old in self._digests}
         return taken

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,7 +83,8 @@ def manifest(
     but a query's file is listed nowhere else; the split `both` makes an image a query and searches for it among all
     other gallery images. Rows that give one image of a split several labels are one image. A gallery image with an
     empty label is a distractor. Further columns, group and text among them, become attributes, as text; title, text and
-    description, one after the other, are also the text of an image. Errors name the file and the line.
+    description, one after the other, are also the text of an image. A row with an id, a text and no path is an item
+    without a picture. Errors name the file and the line.
 
     Args:
         root: the file, or a folder that holds exactly one of manifest.csv, .tsv, .jsonl and .parquet.
@@ -134,7 +135,7 @@ def manifest(
         notices += left_out
     rows = _merged(file, rows)
     folder = file.parent
-    images = ListedFiles(folder, [row.path for row in rows])
+    images = _images(folder, rows)
     if by_content:
         units = [_unit(images.digest(place), row.more.get("group", "")) for place, row in enumerate(rows)]
         first = [row.labels[:1] or ("",) for row in rows]
@@ -187,10 +188,19 @@ def read_list(root: Path) -> ListedImages:
     names, notices = _columns(file, table, {})
     told = SEPARATOR if names["label"].casefold() == "labels" else ""
     splits = {ours: name for ours, name in names.items() if ours != "split"}
-    rows = _merged(file, [_row(file, line, cells, splits, told) for line, cells in table.rows])
+    listed = [_row(file, line, cells, splits, told) for line, cells in table.rows]
+    rows = _merged(file, [row for row in listed if row.path])
+    if bare := sum(not row.path for row in listed):
+        notices.append(f"{bare} of {len(listed)} items have no picture and are left out, as pictures are looked at")
+    if not rows:
+        raise BenchError(f"{printable(file)} lists no image: no row has a path")
     notices += _separators(rows, told, names["label"])
-    split, label_names, category_names = _whole(rows, ListedFiles(file.parent, [row.path for row in rows]))
+    split, label_names, category_names = _whole(rows, _images(file.parent, rows))
     return ListedImages(split, label_names, category_names, tuple(notices))
+
+
+def _images(folder: Path, rows: Sequence[ManifestRow]) -> ListedFiles:
+    return ListedFiles(folder, [row.path for row in rows], [row.id for row in rows])
 
 
 def _whole(rows: Sequence[ManifestRow], images: ListedFiles) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
@@ -208,18 +218,24 @@ def _whole(rows: Sequence[ManifestRow], images: ListedFiles) -> tuple[Split, tup
         other_labels=other_labels,
         other_categories=other_categories if category_names else None,
         texts=_texts(rows),
+        pictured=None if all(row.path for row in rows) else np.array([bool(row.path) for row in rows]),
     )
     return whole, label_names, category_names
 
 
 def _texts(rows: Sequence[ManifestRow]) -> tuple[str, ...] | None:
     """What the columns called like TEXT_COLUMNS say of each image, one after the other; None without such a column."""
-    columns = dict.fromkeys(column for row in rows for column in row.more)
-    told = [column for name in TEXT_COLUMNS for column in columns if column.strip().casefold() == name]
-    if not told:
-        return None
-    parts = [[row.more.get(column, "").strip() for column in told] for row in rows]
-    return tuple("\n".join(dict.fromkeys(part for part in some if part)) for some in parts)
+    told = _text_columns(dict.fromkeys(column for row in rows for column in row.more))
+    return tuple(_text(row.more, told) for row in rows) if told else None
+
+
+def _text_columns(columns: Iterable[str]) -> list[str]:
+    columns = list(columns)
+    return [column for name in TEXT_COLUMNS for column in columns if column.strip().casefold() == name]
+
+
+def _text(cells: Mapping[str, str], columns: Sequence[str]) -> str:
+    return "\n".join(dict.fromkeys(part for column in columns if (part := cells.get(column, "").strip())))
 
 
 def _find(root: Path) -> Path:
@@ -278,10 +294,15 @@ def _at(file: Path, table: Table, problem: str) -> BenchError:
 
 def _row(file: Path, line: int, cells: dict[str, str], names: Mapping[str, str], separator: str) -> ManifestRow:
     """One row as it is written; what its split is called is looked at later."""
-    path, split = (cells.get(names.get(ours, ""), "") for ours in ("path", "split"))
-    for ours, value in (("path", path), *([("split", split)] if "split" in names else [])):
-        if not value:
-            raise at_line(file, line, f"{ours} is missing; {COLUMNS}")
+    path, split, item = (cells.get(names.get(ours, ""), "") for ours in ("path", "split", "id"))
+    if not path and not (item and _text(cells, _text_columns(cells))):
+        raise at_line(
+            file,
+            line,
+            f"path is missing, which only an item with an id and a title, text or description may; {COLUMNS}",
+        )
+    if not split and "split" in names:
+        raise at_line(file, line, f"split is missing; {COLUMNS}")
     if "\0" in path or IN_A_LIST in path:
         raise at_line(file, line, f"path {path!r} cannot be the name of a file")
     labels = _parts(cells.get(names["label"], ""), separator)
@@ -299,7 +320,7 @@ def _row(file: Path, line: int, cells: dict[str, str], names: Mapping[str, str],
         path=path,
         labels=tuple(dict.fromkeys(labels)),
         split=split,
-        id=cells.get(names.get("id", ""), "") or (path if is_url(path) else Path(path).as_posix()),
+        id=item or (path if is_url(path) else Path(path).as_posix()),
         categories=tuple(by_label.values()) if categories else (),
         more={key: value.replace(IN_A_LIST, ", ") for key, value in cells.items() if key not in own},
     )
@@ -375,7 +396,8 @@ def _merged(file: Path, rows: Sequence[ManifestRow]) -> list[ManifestRow]:
     """Rows that give one image of a split different labels become one row with all of them, in place of the first."""
     together: dict[tuple[str, str], list[ManifestRow]] = {}
     for row in rows:
-        together.setdefault((row.split, os.path.normpath(row.path)), []).append(row)
+        what = os.path.normpath(row.path) if row.path else f"no picture of {row.id}"
+        together.setdefault((row.split, what), []).append(row)
     merged: dict[int, ManifestRow] = {}
     gone: set[int] = set()
     for same in together.values():
@@ -425,7 +447,7 @@ def _check(file: Path, rows: list[ManifestRow]) -> None:
                     file, row.line, f"id {row.id!r} is in {split} already, by line {first.line}; ids are unique"
                 )
         group = row.more.get("group") if row.labels else None  # without a label, an image answers no other of its group
-        for kind, name in (("id", row.id), ("file", os.path.normpath(row.path)), ("group", group)):
+        for kind, name in (("id", row.id), ("file", os.path.normpath(row.path) if row.path else ""), ("group", group)):
             first, _ = seen.setdefault((kind, name), (row, "")) if name else (row, "")
             # train and gallery may share images, but a group is all in one
             if first.split != row.split and (kind == "group" or "query" in (*first.splits, *row.splits)):

@@ -8,6 +8,7 @@ import numpy as np
 
 from retrieval_bench.core import Extractor, Setup, Split
 from retrieval_bench.experiment.extraction import both, decoded, described_texts, texts_of
+from retrieval_bench.images.screening import pictured_rows
 from retrieval_bench.methods.modalities import IMAGE, TEXT
 from retrieval_bench.methods.pipeline import Part
 
@@ -36,7 +37,8 @@ def inconsistency(part: Part, gallery: Split, features: np.ndarray, setup: Setup
     no_items = any(hasattr(extractor, name) for name in ("transform_split", "describe_split"))
     if no_items or any(getattr(extractor, name, False) for name in ("elsewhere", "lexical")) or not len(features):
         return ""
-    drawn = np.random.default_rng(setup.seed).permutation(len(features))[:IMAGES]
+    able = np.flatnonzero(pictured_rows(gallery)) if side != TEXT else np.arange(len(features))
+    drawn = able[np.random.default_rng(setup.seed).permutation(len(able))[:IMAGES]]
     tolerance = TOLERANCE_ON_GPU if setup.device != "cpu" and part.spec.entry.family == "deep" else TOLERANCE
     ways: Mapping[str, Sequence[Sequence[int]]] = {
         "alone": [[int(row)] for row in drawn],

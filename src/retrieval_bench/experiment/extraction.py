@@ -6,10 +6,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Images, Split
+from retrieval_bench.images.screening import pictured_rows
 from retrieval_bench.linalg.rows import unit_rows
 from retrieval_bench.methods.modalities import BOTH, IMAGE, TEXT
 from retrieval_bench.system.cache import FeatureCache
@@ -72,12 +74,25 @@ def extract(
         told = _of_texts(extractor, split, threads, cache, key, progress)
         features = both(seen.features, told.features)
         return Extracted(features, seen.computed + told.computed, seen.from_cache + told.from_cache)
+    if split.pictured is not None:
+        return _of_some(extractor, split, threads=threads, cache=cache, key=key, progress=progress, chunks=chunks)
     digests = _digests(split.images, threads)
 
     def compute(missing: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         return chunks(extractor, split.images, missing, threads)
 
     return _through_cache(digests, compute, cache, key, progress)
+
+
+def _of_some(extractor: Extractor, split: Split, **how: Any) -> Extracted:
+    """Features of a split in which some items have no picture; the row of one without is zeros."""
+    rows = np.flatnonzero(pictured_rows(split))
+    if not len(rows):
+        raise BenchError("no item has a picture to look at; drop this method, or compare texts")
+    seen = extract(extractor, split.with_pictures, **how)
+    features = np.zeros((len(split), *seen.features.shape[1:]), seen.features.dtype)
+    features[rows] = seen.features
+    return Extracted(features, seen.computed, seen.from_cache)
 
 
 def _of_texts(

@@ -212,6 +212,8 @@ def fit_part(
     """Learn from train, or take from the cache what was learned from the same images; (how, seconds it took now)."""
     extractor = part.extractor
     learned: tuple[str, ...] = getattr(extractor, "learned", ())
+    if IMAGE in getattr(part.spec, "modalities", (IMAGE,)):
+        train = train.with_pictures
     if not learned:
         extractor.fit(train)
         return "nothing to learn", None

@@ -15,6 +15,7 @@ from retrieval_bench.experiment.concurrency import concurrent
 from retrieval_bench.experiment.extraction import described_items, extract
 from retrieval_bench.experiment.quality import QualityResult
 from retrieval_bench.images.decoded_cache import fresh
+from retrieval_bench.images.screening import pictured_rows
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.progress import Progress
@@ -45,8 +46,9 @@ def measure(
     if pipeline.truncated:
         return {}  # to look a ranking up is no search
     query = replace(query, images=fresh(query.images))
-    n = min(TIMED_QUERIES, len(query))
-    sample = np.random.default_rng(setup.seed).permutation(len(query))[:n]
+    able = np.flatnonzero(pictured_rows(query)) if pipeline.looks else np.arange(len(query))
+    n = min(TIMED_QUERIES, len(able))
+    sample = able[np.random.default_rng(setup.seed).permutation(len(able))[:n]]
     times: dict[str, Time] = {}
 
     with pinned(setup.threads, 1 if pipeline.serial else None):

@@ -218,6 +218,15 @@ def _text_notices(dataset: Dataset) -> list[str]:
     if any(lacking.values()):
         counts = ", ".join(f"{n} of {len(dataset.splits[name])} in {name}" for name, n in lacking.items() if n)
         notices.append(f"without a text: {counts}; where texts are joined with pictures, their pictures decide alone")
+    bare = {
+        name: 0 if split.pictured is None else int((~split.pictured).sum()) for name, split in dataset.splits.items()
+    }
+    if any(bare.values()):
+        counts = ", ".join(f"{n} of {len(dataset.splits[name])} in {name}" for name, n in bare.items() if n)
+        notices.append(
+            f"without a picture: {counts}; where texts are joined with pictures, their texts decide alone, and a "
+            "method that looks at pictures alone sees nothing of them"
+        )
     told: dict[str, set[int]] = {}
     for text, label in zip(gallery.texts, gallery.labels.tolist(), strict=True):
         told.setdefault(text, set()).add(label)

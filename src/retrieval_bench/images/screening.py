@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from retrieval_bench.core import BadImage, BenchError, Dataset, Images
+from retrieval_bench.core import BadImage, BenchError, Dataset, Images, Split
 from retrieval_bench.images.decoded_cache import DecodedOnce
 from retrieval_bench.images.decoding import NOTES
 from retrieval_bench.system.threads import mapped
@@ -49,7 +49,8 @@ def screen(
     looks = {} if looks is None else looks
     everything = [(split.images, row) for split in dataset.splits.values() for row in range(len(split))]
     digests = list(mapped(lambda image: image[0].digest(image[1]), everything, threads))
-    contents = dict(zip(digests, everything, strict=True))
+    pictured = np.concatenate([pictured_rows(split) for split in dataset.splits.values()])
+    contents = {digest: image for digest, image, seen in zip(digests, everything, pictured, strict=True) if seen}
     pending = [digest for digest in contents if digest not in looks]
     known = len(contents) - len(pending)
 
@@ -64,9 +65,15 @@ def screen(
             bad[digest] = look
         else:
             looks[digest] = look
-    if notices := _noted([looks[digest][2] for digest in digests if digest not in bad]):
+    whole = [digest for digest, seen in zip(digests, pictured, strict=True) if seen and digest not in bad]
+    if notices := _noted([looks[digest][2] for digest in whole]):
         dataset = dataset.with_splits({}, notices)
     return _without(dataset, digests, bad) if bad else (dataset, ())
+
+
+def pictured_rows(split: Split) -> np.ndarray:
+    """(n,) bool: the items that have a picture."""
+    return np.ones(len(split), bool) if split.pictured is None else split.pictured
 
 
 def looked_at(

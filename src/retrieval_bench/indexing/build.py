@@ -107,7 +107,7 @@ def build(
     plan, notices = reduced(plan)
     pipelines = _built(plan)
     facts = _kept_dtypes(pipelines, dtype)
-    dataset = relevant_by(load(plan), plan.relevance)
+    dataset = relevant_by(load(plan).with_pictures(), plan.relevance)
     _drop_unfinished(folder)
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:

@@ -41,8 +41,8 @@ less than one vote: they only put in order what has equally many."""
 class Member:
     """A method that is joined with others. features: (n, d) float32, or (n, bytes) uint8 for hamming.
 
-    may_lack: an item may lack what the method reads, a text; its row is then all zeros, and joins let the other members
-    decide of it. search: (features) -> its own searcher, of a method without vectors.
+    may_lack: an item may lack what the method reads, a text or a picture; its row is then all zeros, and joins let the
+    other members decide of it. search: (features) -> its own searcher, of a method without vectors.
     """
 
     name: str
@@ -94,7 +94,10 @@ def as_vectors(member: Member) -> np.ndarray:
     rows: np.ndarray
     if member.distance == "hamming":
         bits = signs(member.features)
-        return bits / np.float32(np.sqrt(max(bits.shape[1], 1)))
+        vectors: np.ndarray = bits / np.float32(np.sqrt(max(bits.shape[1], 1)))
+        if member.may_lack:
+            vectors[nothing_in(member.features)] = 0
+        return vectors
     if member.distance == "euclidean":
         raise BenchError(
             f"{member.name} is compared by euclidean distance, which is no weighted sum of vectors; "

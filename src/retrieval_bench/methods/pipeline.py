@@ -67,6 +67,7 @@ class Pipeline:
                 self._refuse_what_no_step_can_learn(spec)
         self.helpers = [Part(spec, step.extractor) for spec, step in self.steps if step.extractor is not None]
         self._build = backend_on(backend, setup.device)
+        self._some_lack_pictures = False
 
     @property
     def name(self) -> str:
@@ -128,7 +129,11 @@ class Pipeline:
         return getattr(self.members[0].extractor, "stated_ms", None) if self.method.plain else None
 
     def meet(self, dataset: Dataset) -> tuple[str, ...]:
-        """Sentences on the files that parts have their features from. BenchError where an image is missing in one."""
+        """Learn what the items of the dataset may lack; sentences on the files that parts have their features from.
+
+        BenchError where an image is missing in one of these.
+        """
+        self._some_lack_pictures = any(split.pictured is not None for split in dataset.splits.values())
         return tuple(
             sentence
             for part in self.parts
@@ -258,7 +263,7 @@ class Pipeline:
         return [
             Member(
                 *(part.name, part.extractor.distance, array),
-                may_lack=TEXT in part.spec.modalities,
+                may_lack=self._some_lack_pictures or TEXT in part.spec.modalities,
                 search=getattr(part.extractor, "searcher", None),
             )
             for part, array in zip(self.members, features, strict=True)

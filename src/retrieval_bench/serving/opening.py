@@ -138,7 +138,7 @@ def open_dataset(plan: Plan, how: HowToOpen, progress: Progress = silent) -> Ope
 
 def cached_index(plan: Plan) -> Path:
     """Where the index of a plan lies in the cache: by everything that its rows depend on."""
-    dataset = load(plan)
+    dataset = load(plan).with_pictures()
     rooms = [file for room in FEATURE_ROOMS for file in (_HOME / room).rglob("*.py")]
     files = [*rooms, *(_HOME / name for name in FEATURE_FILES), *(_HOME / "indexing").rglob("*.py")]
     key = recipe_key(
