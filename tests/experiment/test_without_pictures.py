@@ -43,7 +43,9 @@ def test_joins_find_them_by_their_texts(tmp_path: Path) -> None:
     data = shelf(tmp_path, without)
     record = run(plan(data, *JOINS, "color"), tmp_path / "record")
     assert [row.status for row in record.rows] == ["ok"] * len(record.rows)
-    assert any("without a picture: 1 of 12 in train, 1 of 12 in gallery, 1 of 12 in query" in n for n in record.dataset.notices)
+    assert any(
+        "without a picture: 1 of 12 in train, 1 of 12 in gallery, 1 of 12 in query" in n for n in record.dataset.notices
+    )
     assert not record.dataset.skipped
     rankings = load_rankings(tmp_path / "record", record)
     bare, asked = data.gallery.ids.index("gallery-2-1"), np.flatnonzero(data.query.labels == 2)
