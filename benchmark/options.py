@@ -13,6 +13,7 @@ from retrieval_bench.core import BenchError
 if TYPE_CHECKING:
     from retrieval_bench.images.decoding import Decoding
     from retrieval_bench.methods.parse import Method
+    from retrieval_bench.registry import Spec
 
 
 class Device(StrEnum):
@@ -127,15 +128,28 @@ def renamed(flag: str, value: T | None, former_flag: str, former: T | None, defa
     return default if given is None else given
 
 
-def parse_methods(text: str, *, texts: bool = False) -> tuple[Method, ...]:
-    """texts: methods that read texts are allowed."""
+def parse_methods(text: str, *, texts: bool = False, backends: bool = False) -> tuple[Method, ...]:
+    """texts: methods that read texts are allowed. backends: so are those that name a backend."""
     from retrieval_bench.methods.parse import parse_method
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise BenchError("--methods names no method; write e.g. --methods sift,resnet50")
     methods = tuple(parse_method(name) for name in names)
+    named = next((method for method in methods if method.backend is not None), None)
+    if named is not None and not backends:
+        raise BenchError(f"method {str(named)!r}: only `run` searches on a backend; drop{named.backend_mark}")
     return methods if texts else tuple(map(without_texts, methods))
+
+
+def parse_backends(text: str) -> tuple[Spec, ...]:
+    """ "exact,faiss:hnsw:ef=64" -> the backends, each once."""
+    from retrieval_bench.registry import BACKENDS, parse
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise BenchError("--backends names no backend; write e.g. --backends exact,faiss:hnsw, and see `list backends`")
+    return tuple({str(spec): spec for spec in (parse(BACKENDS, name) for name in names)}.values())
 
 
 def without_texts(method: Method) -> Method:

@@ -27,6 +27,7 @@ from benchmark.options import (
     Unknown,
     checked_weights,
     decoding,
+    parse_backends,
     parse_classifiers,
     parse_concurrency,
     parse_cutoffs,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from retrieval_bench.experiment.isolation import IsolatedExecutor
     from retrieval_bench.experiment.prepare import Plan
     from retrieval_bench.records.schema import Row
+    from retrieval_bench.registry import Spec
 
 
 @command(app, "run")
@@ -111,7 +113,18 @@ def run_command(
             help="Use at most N images of each split, evenly over labels and in proportion over attributes.",
         ),
     ] = None,
-    backend: Annotated[str, typer.Option(help="The nearest-neighbour search; see `list backends`.")] = "exact",
+    backend: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What searches, for all methods; default exact. See `list backends`."),
+    ] = None,
+    backends: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="A row of each method for each of these, e.g. exact,faiss:hnsw,faiss:ivf:probes=8; columns say "
+            "what an approximate one costs beside exact search.",
+        ),
+    ] = None,
     max_bad: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Stop if more than this share of the images is unusable.")
     ] = 0.01,
@@ -226,9 +239,9 @@ def run_command(
         from retrieval_bench.experiment import prepare, runner
         from retrieval_bench.experiment.device_choice import resolve_device
         from retrieval_bench.images.perturbations import parse_severities
-        from retrieval_bench.methods.parse import read_of, with_sides
+        from retrieval_bench.methods.parse import read_of, with_backends, with_sides
         from retrieval_bench.plugins.loading import plugins
-        from retrieval_bench.registry import BACKENDS, DATASETS, parse
+        from retrieval_bench.registry import DATASETS, parse
         from retrieval_bench.texts.perturbations import parse_perturbations
 
         named = {file.absolute() for file in plugin or ()}  # of which the option has told already
@@ -236,8 +249,12 @@ def run_command(
             if one.reason and one.file not in named:
                 typer.echo(f"{one.failure}; it is left out", err=True)
         classifiers = renamed("--classifiers", classifiers, "--heads", heads, None)
-        given = parse_methods(",".join(runner.DEFAULT_METHODS) if methods is None else methods, texts=True)
-        chosen = runner.unique(with_sides(given, parse_sides("--query", query), parse_sides("--gallery", gallery)))
+        given = parse_methods(
+            ",".join(runner.DEFAULT_METHODS) if methods is None else methods, texts=True, backends=True
+        )
+        sided = with_sides(given, parse_sides("--query", query), parse_sides("--gallery", gallery))
+        of_run, others = _searches(backend, backends)
+        chosen = runner.unique(with_backends(sided, others, of_run))
         plan = prepare.Plan(
             methods=chosen,
             dataset=parse(DATASETS, dataset),
@@ -247,10 +264,10 @@ def run_command(
             seed=seed,
             weights=checked_weights(weights, any(method.deep for method in chosen)),
             # torch, which knows the GPUs, belongs to the worker, as a broken one does.
-            device=resolve_device(device.value, chosen, BACKENDS[backend].name) if executor is None else device.value,
+            device=resolve_device(device.value, chosen, of_run) if executor is None else device.value,
             threads=usable_threads(threads),
             limit=limit,
-            backend=BACKENDS[backend].name,
+            backend=of_run,
             max_bad=max_bad,
             decoding=decoding(max_pixels),
             decode=decode.value,
@@ -286,6 +303,19 @@ def run_command(
                 typer.echo(f"  {sentence}", err=True)
             return GATE_FAILED
         return SOME_FAILED if any(row.status == "failed" or _failed_classifiers(row) for row in record.rows) else OK
+
+
+def _searches(backend: str | None, backends: str | None) -> tuple[str, tuple[Spec, ...]]:
+    """The backend of the run, which is exact and has no options, and what searches for each method."""
+    from retrieval_bench.registry import BACKENDS, parse
+
+    one = parse(BACKENDS, backend or "exact")
+    of_run = one.entry.name if one.entry.facts.get("exact") and not one.options else "exact"
+    if backends is None:
+        return of_run, (one,)
+    if str(one) != of_run:
+        raise BenchError(f"--backend {one} and --backends {backends}: name all of them in --backends")
+    return of_run, parse_backends(backends)
 
 
 @contextlib.contextmanager

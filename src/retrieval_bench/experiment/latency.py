@@ -36,11 +36,14 @@ def measure(
     setup: Setup,
     progress: Progress,
     concurrency: Sequence[int] = (),
+    *,
+    one_thread: bool = False,
 ) -> dict[str, Time]:
     """The time pass. Nothing here comes from the cache.
 
     k: neighbours of each query. exclude: (q,) int64, gallery rows that a query must not find; None for none.
-    concurrency: how many queries at once are measured besides one after the other.
+    concurrency: how many queries at once are measured besides one after the other. one_thread: measure the search of
+    all queries on one thread, too.
     """
     name = pipeline.name
     if pipeline.truncated:
@@ -56,6 +59,10 @@ def measure(
         with Stopwatch() as searching:
             found.searcher(found.queries[some], k, None if exclude is None else exclude[some])
         times["search_throughput"] = Time(len(some) / searching.seconds, "queries/s", len(some))
+        if one_thread:
+            with pinned(1), Stopwatch() as alone:
+                found.searcher(found.queries[some], k, None if exclude is None else exclude[some])
+            times["search_throughput_1_thread"] = Time(len(some) / alone.seconds, "queries/s", len(some))
         if pipeline.sees_labels:
             return times  # there is nothing to time
         if pipeline.by_id:

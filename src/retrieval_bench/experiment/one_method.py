@@ -64,7 +64,9 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             with Stopwatch() as loading:
                 pipeline = Pipeline(method, plan.setup, plan.backend)
             notices = pipeline.meet(trial.dataset)
-            name = pipeline.name + (FROM_GALLERY if plan.learn_from == "gallery" and pipeline.learns else "")
+            name = pipeline.name
+            if plan.learn_from == "gallery" and pipeline.learns:
+                name = name.removesuffix(method.backend_mark) + FROM_GALLERY + method.backend_mark
             found = quality(
                 *(pipeline, trial, plan.setup, plan.cache, progress),
                 for_classifiers=bool(plan.classifiers),
@@ -74,6 +76,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             timed = measure(
                 *(pipeline, found, trial.dataset.query, max(trial.k), trial.exclude, plan.setup, progress),
                 plan.concurrency,
+                one_thread=any(one.backend is not None for one in plan.methods),
             )
         times = {
             "load": Time(loading.seconds, "s"),
@@ -106,6 +109,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             robustness=robustness,
             open_set=found.open_set,
             by_threshold=found.by_threshold,
+            approximation=found.approximation,
             stated={}
             if pipeline.stated_ms is None
             else {"end_to_end_p50": TimeFigure(value=pipeline.stated_ms, unit="ms")},
@@ -121,7 +125,7 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
             classifiers,
             found.per_query,
             found.unanswerable_distances,
-            pipeline.truncated,
+            pipeline.ends_early,
         )
     except BenchError as error:
         failure = Failure(kind="BenchError", sentence=str(error))

@@ -12,11 +12,12 @@ from retrieval_bench.evaluation.open_set import open_set
 from retrieval_bench.evaluation.relevance import Relevant, judge, rank_gallery
 from retrieval_bench.evaluation.thresholds import chosen, curve, pairs_of, scores_at, thinned
 from retrieval_bench.evaluation.ties import tie_bounds
+from retrieval_bench.experiment.approximation import CutOff, beside_exact, depth_of
 from retrieval_bench.experiment.described_again import inconsistency
 from retrieval_bench.experiment.features import PartFeatures, fit_together, part_features
 from retrieval_bench.experiment.prepare import RetrievalTask, Unanswerable
 from retrieval_bench.methods.pipeline import Pipeline
-from retrieval_bench.records.schema import Features, Interval, OpenSet, PartFacts, ThresholdFacts, Ties
+from retrieval_bench.records.schema import Approximation, Features, Interval, OpenSet, PartFacts, ThresholdFacts, Ties
 from retrieval_bench.search.index import warm_up
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.checkpoint import refuse_own_images
@@ -54,6 +55,7 @@ class QualityResult:
     unanswerable_distances: np.ndarray | None
     inconsistent: str
     by_threshold: ThresholdFacts | None = None
+    approximation: Approximation | None = None
 
 
 def quality(
@@ -100,6 +102,8 @@ def quality(
         )
         with Stopwatch() as building:
             searcher = pipeline.searcher(gallery)
+        if pipeline.approximate:
+            searcher = CutOff(searcher, depth_of(task))
         ranking, relevant = rank_gallery(
             searcher,
             queries,
@@ -124,8 +128,16 @@ def quality(
         task.n_relevant,
         None if relevant is None else relevant.ranks,
         task.categories,
-        pipeline.truncated,
+        pipeline.ends_early,
     )
+    per_query = metrics.per_query(judged, task.k)
+    approximation = None
+    if isinstance(searcher, CutOff):
+        with pinned(setup.threads):
+            exact = pipeline.exact_searcher(gallery)
+            approximation = beside_exact(
+                searcher, exact, queries, gallery, pipeline.distance, task, per_query, setup.seed
+            )
     fits = [part.fit_s for part in extracted] + [joined_s]
     if any(part.fitted == "from cache" for part in extracted):
         fits = []  # what one part learned earlier is missing from the sum
@@ -136,8 +148,8 @@ def quality(
     }
     return QualityResult(
         metrics.scores(judged, task.k),
-        metrics.per_query(judged, task.k),
-        _ties(task, relevant, pipeline.truncated),
+        per_query,
+        _ties(task, relevant, pipeline.ends_early),
         None if pipeline.truncated else _features(pipeline, gallery, queries, searcher, extracted, task.train),
         _parts(pipeline, extracted),
         times,
@@ -150,6 +162,7 @@ def quality(
         unanswerable_distances,
         inconsistent,
         by_threshold,
+        approximation,
     )
 
 
@@ -159,6 +172,8 @@ def _no_threshold(pipeline: Pipeline, task: RetrievalTask) -> str:
         return f"{pipeline.name} sees the labels"
     if pipeline.incomparable:
         return pipeline.incomparable
+    if pipeline.approximate:
+        return f"{pipeline.name} may miss what is within it"
     if not len(task.train):
         return "a threshold is chosen on train, and there are no training items"
     return ""

@@ -72,7 +72,10 @@ def evaluate_perturbed(
                     exclude=task.exclude,
                 )
             ranks = None if relevant is None else relevant.ranks
-            judged = judge(data.query.label_sets, data.gallery.label_sets, ranking, task.n_relevant, ranks)
+            judged = judge(
+                *(data.query.label_sets, data.gallery.label_sets, ranking, task.n_relevant, ranks),
+                truncated=pipeline.ends_early,
+            )
             values = {metric: value for metric, value in metrics.per_query(judged, task.k).items() if metric in kept}
             measured.append(
                 Robustness(

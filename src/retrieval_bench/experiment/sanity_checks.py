@@ -20,7 +20,7 @@ from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.ties import tie_bounds
 from retrieval_bench.experiment.prepare import FROM_GALLERY, Trial
 from retrieval_bench.extractors.controls import DIMENSIONS, Oracle
-from retrieval_bench.methods.modalities import without_suffix
+from retrieval_bench.methods.parse import bare_name
 from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.registry import backend_on
 
@@ -224,7 +224,7 @@ def _differ(one: Row, other: Row) -> bool:
 
 
 def _extractors(row: Row) -> set[str]:
-    name = without_suffix(row.method).replace("[untrained]", "").removesuffix(FROM_GALLERY)
+    name = bare_name(row.method).replace("[untrained]", "").removesuffix(FROM_GALLERY)
     return {re.split("[:=@]", part, maxsplit=1)[0] for part in name.split("+")}
 
 

@@ -2,7 +2,8 @@
 
 Extractors come first, each with what cleans its pictures; two and more of them are joined. Then, where it is not the
 default, how they are joined; then what re-ranks the result, in the order in which it is done. At the end may stand what
-is compared with what, as in `minilm+color[text-to-image+text]`: see `modalities`.
+is compared with what, as in `minilm+color[text-to-image+text]`: see `modalities`; and the backend that searches, where
+it is not the one of the run: `sift+color on faiss:hnsw:ef=64`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from retrieval_bench.core import BenchError, Sides
-from retrieval_bench.methods.modalities import natural_sides, refuse_wrong_sides, split_suffix
-from retrieval_bench.registry import CLEANINGS, EXTRACTORS, JOINS, STEPS, Entry, Spec, parse, unknown_name
+from retrieval_bench.methods.modalities import natural_sides, refuse_wrong_sides, split_suffix, without_suffix
+from retrieval_bench.registry import BACKENDS, CLEANINGS, EXTRACTORS, JOINS, STEPS, Entry, Spec, parse, unknown_name
 
 DEFAULT_JOIN = "scores"
+
+ON = " on "
+"""Between a method and what searches."""
 
 _CLEANED = re.compile(r"@(?=\s*[A-Za-z]\w*\s*(?:[:=@]|$))")
 """What stands before a cleaning; that of a file is none, as in `onnx:me@home/model.onnx`."""
@@ -65,16 +69,18 @@ class CleanedSpec(Spec):
 class Method:
     """members: at least one extractor. join: None where one stands alone, or where the default is meant.
 
-    said: what queries and gallery are, where that is said; None: what the extractors read.
+    said: what queries and gallery are, where that is said; None: what the extractors read. backend: what searches;
+    None: that of the run.
     """
 
     members: tuple[Spec, ...]
     join: Spec | None = None
     steps: tuple[Spec, ...] = ()
     said: Sides | None = None
+    backend: Spec | None = None
 
     def __str__(self) -> str:
-        return "+".join(map(str, self._specs)) + self.sides_mark
+        return "+".join(map(str, self._specs)) + self.sides_mark + self.backend_mark
 
     @property
     def sides(self) -> Sides:
@@ -87,14 +93,30 @@ class Method:
         return "" if self.sides == natural_sides(self.members) else f"[{self.sides}]"
 
     @property
+    def backend_mark(self) -> str:
+        """` on faiss:hnsw` where another backend than that of the run searches; else nothing."""
+        return "" if self.backend is None else f"{ON}{self.backend}"
+
+    @property
+    def without_backend(self) -> Method:
+        """The same on the backend of the run."""
+        return replace(self, backend=None)
+
+    @property
+    def approximate(self) -> bool:
+        """Its backend may miss neighbours."""
+        return self.backend is not None and not self.backend.entry.facts.get("exact", False)
+
+    @property
     def _specs(self) -> tuple[Spec, ...]:
         return (*self.members, *(() if self.join is None else (self.join,)), *self.steps)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """All that it names: extractors, cleanings, join, steps."""
+        """All that it names: extractors, cleanings, join, steps, backend."""
         cleanings = [one for member in self.members if isinstance(member, CleanedSpec) for one in member.cleanings]
-        return tuple(spec.entry for spec in (*self._specs, *cleanings))
+        backend = [] if self.backend is None else [self.backend]
+        return tuple(spec.entry for spec in (*self._specs, *cleanings, *backend))
 
     @property
     def plain(self) -> bool:
@@ -118,14 +140,14 @@ class Method:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """Every option with its value; by part where there are several."""
-        if self.plain:
-            return self.members[0].resolved
-        return {str(spec): spec.resolved for spec in self._specs}
+        """Every option with its value; by part where there are several; those of the backend under "on"."""
+        options = self.members[0].resolved if self.plain else {str(spec): spec.resolved for spec in self._specs}
+        return options if self.backend is None else {**options, "on": {str(self.backend): self.backend.resolved}}
 
 
 def parse_method(text: str) -> Method:
     """Read one method. BenchError says which part of it is wrong, and why."""
+    text, backend = _split_backend(text)
     text, said = split_suffix(text)
     members: list[Spec] = []
     join: Spec | None = None
@@ -160,7 +182,42 @@ def parse_method(text: str) -> Method:
         raise BenchError(f"method {text!r}: {join.entry.name} joins several methods and here is one; add another")
     if said is not None:
         refuse_wrong_sides(text, members, said)
-    return Method(tuple(members), join, tuple(steps), said)
+    return Method(tuple(members), join, tuple(steps), said, backend)
+
+
+def _split_backend(text: str) -> tuple[str, Spec | None]:
+    """`color on faiss:hnsw` -> `color` and the backend; a file may have "on" in its name."""
+    first, on, name = text.rpartition(ON)
+    if not on or (first.rstrip()[-1:] in ("", "+", ":") or "/" in name):
+        return text, None
+    BACKENDS.fill_with_own()
+    return first, parse(BACKENDS, name)
+
+
+def bare_name(row: str) -> str:
+    """The name of a row without what it says of its sides and of its backend."""
+    first, on, _ = row.rpartition(ON)
+    return without_suffix(first if on else row)
+
+
+def with_backends(methods: Sequence[Method], backends: Sequence[Spec], of_run: str) -> tuple[Method, ...]:
+    """Each method with every backend.
+
+    Args:
+        methods: those that name a backend themselves stay as they are, as do controls.
+        backends: what searches, one after the other.
+        of_run: the backend of the run, which no name tells.
+
+    Returns:
+        The methods, with all backends of one method together.
+    """
+    found: list[Method] = []
+    for method in methods:
+        if method.backend is not None or method.family == "control":
+            found.append(method)  # of a control, no search is of interest
+        else:
+            found += [replace(method, backend=None if str(one) == of_run else one) for one in backends]
+    return tuple(found)
 
 
 def read_of(methods: Sequence[Method]) -> frozenset[str]:

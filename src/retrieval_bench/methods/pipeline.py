@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +67,14 @@ class Pipeline:
                 self._refuse_what_no_step_can_learn(spec)
         self.helpers = [Part(spec, step.extractor) for spec, step in self.steps if step.extractor is not None]
         self._build = backend_on(backend, setup.device)
+        self._build_on = self._build if method.backend is None else self._own_backend(method.backend)
         self._some_lack_pictures = False
 
     @property
     def name(self) -> str:
         others = [*([] if self.method.join is None else [self.method.join]), *self.method.steps]
-        return "+".join([*(part.name for part in self.members), *map(str, others)]) + self.method.sides_mark
+        marks = self.method.sides_mark + self.method.backend_mark
+        return "+".join([*(part.name for part in self.members), *map(str, others)]) + marks
 
     @property
     def sides(self) -> Sides:
@@ -122,6 +124,16 @@ class Pipeline:
     def truncated(self) -> bool:
         """A part knows a ranking and nothing else, which may end before the gallery does."""
         return any(getattr(part.extractor, "ranks_only", False) for part in self.members)
+
+    @property
+    def approximate(self) -> bool:
+        """Its search may miss neighbours, and its rankings end before the gallery does."""
+        return self.method.approximate
+
+    @property
+    def ends_early(self) -> bool:
+        """Rankings may end before the gallery does."""
+        return self.truncated or self.approximate
 
     @property
     def stated_ms(self) -> float | None:
@@ -238,6 +250,12 @@ class Pipeline:
             searcher = step.searcher(searcher, gallery, self.compared, str(spec))
         return searcher
 
+    def exact_searcher(self, gallery: Rows) -> Searcher:
+        """The same, by the backend of the run, of a method that another backend searches."""
+        if isinstance(gallery, np.ndarray):
+            return self._build(gallery, self.distance)  # type: ignore[no-any-return]
+        return FieldSearcher(VECTOR, self._build(gallery.arrays[VECTOR], self.distance))
+
     def _first_search(self, gallery: Bundle) -> Searcher:
         """The search that is re-ranked."""
         if self.join is None:
@@ -255,9 +273,29 @@ class Pipeline:
         of = {part.name: part.extractor for part in self.members}
         extractor = self.members[0].extractor if self.join is None else of.get(name)
         if extractor is None:
-            return self._build(features, self.distance)  # type: ignore[no-any-return]
+            return self._build_on(features, self.distance)  # type: ignore[no-any-return]
         own = getattr(extractor, "searcher", None)
-        return own(features) if own is not None else self._build(features, extractor.distance)
+        return own(features) if own is not None else self._build_on(features, extractor.distance)
+
+    def _own_backend(self, backend: Spec) -> Callable[..., Any]:
+        """Its builder. BenchError where this method is not what a backend can search."""
+        if not self.one_vector or any(hasattr(part.extractor, "searcher") for part in self.members):
+            raise BenchError(
+                f"{self.method}: {self.method.without_backend} keeps no single vector for {backend.entry.name} to "
+                "search; join by +concat or +scores, or name a method such as color"
+            )
+        if self.method.steps and self.approximate:
+            raise BenchError(
+                f"{self.method}: re-ranking goes through what exact search finds; drop "
+                f"{self.method.steps[0].entry.name} or{self.method.backend_mark}"
+            )
+        if self.sees_labels:
+            raise BenchError(
+                f"{self.method}: it sees the labels, and nothing is searched for; drop{self.method.backend_mark}"
+            )
+        if "device" in backend.entry.options:
+            return lambda *args: backend.entry.build(*args, **{"device": self.setup.device, **backend.options})
+        return backend.build
 
     def _named(self, features: Sequence[np.ndarray]) -> list[Member]:
         return [

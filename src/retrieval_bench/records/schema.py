@@ -210,6 +210,30 @@ class ThresholdFacts(Model):
     unavailable: str = ""
 
 
+class Difference(Model):
+    """Of two means of the same queries; low and high are None where all queries have one label."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Approximation(Model):
+    """What a search that may miss neighbours found, beside the exact search of the same features.
+
+    k, found: of the k nearest rows, the share that it finds, ties counted as found; found_interval: of its mean. depth:
+    to which its rankings go. exact: scores of exact search to the same depth; differences: of the row's scores and
+    these, query by query.
+    """
+
+    k: Count
+    depth: Count
+    found: Share
+    found_interval: Interval | None = None
+    exact: Scores = {}
+    differences: Annotated[dict[Text, Difference], Field(max_length=MOST_ROWS)] = {}
+
+
 class Row(Model):
     """One method on one dataset; `method` is the name with its mark, e.g. "resnet50[untrained]".
 
@@ -217,7 +241,7 @@ class Row(Model):
     ties: by metric, for rows in which equal distances decide anything; see ties.py.
     other_processes: what others took of the usable cores while the row was timed, 0 to 1; None, and not written, where
     the system or an earlier version did not say. open_set: None, and not written, where every query has an answer.
-    by_threshold: None, and not written, where it was not asked for.
+    by_threshold: None, and not written, where it was not asked for. approximation: likewise, of exact search.
     stated: times that the user says and nobody measured, written where there are any. notices: sentences on the files
     that the row's vectors are from, likewise. query, gallery: what a query is and what an item of the gallery is, see
     methods.modalities; not written where both are images. inconsistent: what is wrong where images that are described
@@ -240,6 +264,7 @@ class Row(Model):
     robustness: Annotated[tuple[Robustness, ...], Field(max_length=MOST_ROWS)] = ()
     open_set: OpenSet | None = None
     by_threshold: ThresholdFacts | None = None
+    approximation: Approximation | None = None
     stated: Annotated[dict[Text, TimeFigure], Field(max_length=MOST_ROWS)] = {}
     notices: Sentences = ()
     inconsistent: Text = ""
@@ -250,7 +275,7 @@ class Row(Model):
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A record of an earlier version is written again as it was."""
-        later = ("other_processes", "open_set", "by_threshold")
+        later = ("other_processes", "open_set", "by_threshold", "approximation")
         kept = {name: value for name, value in serialize(self).items() if name not in later or value is not None}
         kept = {
             name: value for name, value in kept.items() if name not in ("stated", "notices", "inconsistent") or value

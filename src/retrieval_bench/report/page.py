@@ -9,7 +9,7 @@ from typing import Any
 
 from retrieval_bench.records.schema import Record, Row, Statistics
 from retrieval_bench.records.scores import is_marked
-from retrieval_bench.report import by_threshold, concurrency, drawings
+from retrieval_bench.report import backends, by_threshold, concurrency, drawings
 from retrieval_bench.report.combined import Combined, combined
 from retrieval_bench.report.evidence import CONTROL, Evidence
 from retrieval_bench.report.examples import failure_gallery
@@ -105,6 +105,7 @@ def _sections(evidence: Evidence, names: Names, prefix: str) -> list[Section]:
         ("pairs", "Differences between methods", drawings.pairs(evidence)),
         ("curves", "Retrieval curves", drawings.curves(evidence, findings, series_of)),
         ("threshold", "Search by a threshold", _by_threshold(evidence, series_of)),
+        ("backends", "Backends", _backends(evidence.record)),
         ("latency", "Latency by phase", drawings.latency(evidence, series_of)),
         ("concurrency", "Several queries at once", _at_once(evidence.record)),
         ("robustness", "Robustness", drawings.robustness(evidence, series_of)),
@@ -122,6 +123,11 @@ def _sections(evidence: Evidence, names: Names, prefix: str) -> list[Section]:
 def _at_once(record: Record) -> Markup | None:
     table = _small_table(concurrency.grid(record))
     return None if table is None else joined(tag("p", concurrency.MEANS), table)
+
+
+def _backends(record: Record) -> Markup | None:
+    table = _small_table(backends.grid(record))
+    return None if table is None else joined(tag("p", backends.means(record)), table)
 
 
 def _by_threshold(evidence: Evidence, series_of: dict[str, int]) -> Markup | None:

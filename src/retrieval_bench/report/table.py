@@ -14,10 +14,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from retrieval_bench.core import Sides
-from retrieval_bench.records.schema import OpenSet, Record, Row, ThresholdFacts
+from retrieval_bench.records.schema import Approximation, OpenSet, Record, Row, ThresholdFacts
 from retrieval_bench.records.scores import MARK, is_marked
 from retrieval_bench.records.switch import TABLE_FILES
-from retrieval_bench.report import by_threshold, concurrency, robustness
+from retrieval_bench.report import backends, by_threshold, concurrency, robustness
 from retrieval_bench.report.lines import ends, three_digits
 from retrieval_bench.report.markup import visible
 from retrieval_bench.report.names import names_of, renamed
@@ -320,7 +320,7 @@ def terminal(record: Record, width: int | None = None, color: bool = False, unkn
     if any(row.robustness for row in record.rows):
         below.print()
         below.print(Text(robustness.text(record)), soft_wrap=True)
-    for told in (concurrency.text(record), by_threshold.text(record)):
+    for told in (backends.text(record), concurrency.text(record), by_threshold.text(record)):
         if told:
             below.print()
             below.print(Text(told), soft_wrap=True)
@@ -356,11 +356,12 @@ def markdown(record: Record, unknown: bool = False) -> str:
         heads, *cells = robustness.grid(record)
         lines += [line(heads), line(["---", *["---:"] * (len(heads) - 1)]), *map(line, cells), ""]
         lines += [robustness.MEANS, ""]
-    for part in (concurrency, by_threshold):
+    parts = ((backends, backends.means(record)), (concurrency, concurrency.MEANS), (by_threshold, by_threshold.MEANS))
+    for part, means in parts:
         heads, *cells = part.grid(record)
         if cells:
             lines += [line(heads), line(["---", *["---:"] * (len(heads) - 1)]), *map(line, cells), ""]
-            lines += [part.MEANS, ""]
+            lines += [means, ""]
     lines += [f"- **{column.head}**: {column.means}" for column in shown]
     return "\n".join(lines) + "\n"
 
@@ -409,6 +410,7 @@ def _everything(row: Row) -> tuple[dict[str, Any], ...]:
         },
         {} if row.open_set is None else _told(row.open_set),
         {} if row.by_threshold is None else _of_threshold(row.by_threshold),
+        {} if row.approximation is None else _of_approximation(row.approximation),
         {f"{name} [{figure.unit}]": figure.value for name, figure in row.times.items()},
         {f"{name} stated [{figure.unit}]": figure.value for name, figure in row.stated.items()},
         dict.fromkeys(sizes) if row.features is None else {name: getattr(row.features, name) for name in sizes},
@@ -426,6 +428,18 @@ def _of_threshold(facts: ThresholdFacts) -> dict[str, Any]:
             for end in ("low", "high")
         },
         **{f"threshold train {name}": value for name, value in facts.train.items()},
+    }
+
+
+def _of_approximation(facts: Approximation) -> dict[str, Any]:
+    return {
+        f"found of {facts.k} nearest": facts.found,
+        **{f"exact {name}": value for name, value in facts.exact.items()},
+        **{
+            f"{name} minus exact{end and ' '}{end}": value
+            for name, one in facts.differences.items()
+            for end, value in (("", one.mean), ("low", one.low), ("high", one.high))
+        },
     }
 
 
