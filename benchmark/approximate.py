@@ -10,6 +10,7 @@ import typer
 
 from benchmark.app import Command
 from benchmark.display import Display
+from benchmark.library_noise import keep_off_the_screen
 from retrieval_bench.core import BenchError
 
 app = typer.Typer(
@@ -79,7 +80,7 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for name in ("numpy", "numba", "faiss-cpu", "usearch", "pynndescent"):
+    for name in ("numpy", "numba", "faiss-cpu", "usearch", "pynndescent", "scann"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -88,4 +89,5 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    keep_off_the_screen()  # what ScaNN prints
     app(prog_name="python -m benchmark.approximate")

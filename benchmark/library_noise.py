@@ -1,4 +1,4 @@
-"""What image libraries print by themselves, from C, about damaged files: kept from the screen, where it names no file.
+"""What libraries print by themselves, from C: about damaged files, of which it names none, and about ScaNN's work.
 
 libjpeg, libpng, libtiff and OpenCV write such lines to the descriptor of stderr, past everything in Python. A file that
 cannot be used is counted, and named with its reason, by this program.
@@ -18,6 +18,8 @@ NOISE = re.compile(
     rb"|Warning: unknown JFIF |libpng (warning|error): |Application transferred too "
     rb"|(tempfile\.tif|JPEGLib|JPEG\w*|O?JPEG\w*|\w*TIFF\w*|LZW\w*|ZIP\w*|Fax\w*|PackBits\w*|ThunderDecode|NeXTDecode"
     rb"|PixarLog\w*|LogLuv\w*|LogL16\w*|SGILog\w*|LERC\w*|ZSTD\w*|WebP\w*|LZMA\w*|Dump\w*): "
+    rb"|WARNING: All log messages before absl::InitializeLog"
+    rb"|[IW]\d{4} [\d:.]+ +\d+ (partitioner|gmm|kmeans|tree|scann)\w*\.(cc|h):"
     rb"|\[ ?(WARN|ERROR|INFO):\d+@[\d.]+\] global (grfmt_|loadsave|exif|[\w./]*imgcodecs)"
 )
 _PATIENCE_S = 0.2

@@ -39,6 +39,9 @@ def printed(code: str) -> list[str]:
         "ZIPDecode: Decoding error at scanline 0, incorrect data check.",
         "JPEGLib: Not a JPEG file: starts with 0xfa 0xd8.",
         "_TIFFVSetField: tempfile.tif: Bad value",
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+        "I0000 00:00:1795815061.853712   14068 partitioner_factory_base.cc:58] Size of sampled dataset: 2000",
+        "W0000 00:00:1795815061.856078   14068 gmm_utils.cc:1026] Could not normalize centroid due to zero norm",
         "[ WARN:0@0.123] global loadsave.cpp:848 imdecode_ can't read header",
     ],
 )

@@ -102,6 +102,12 @@ TABLE: dict[str, dict[str, str]] = {
         "build_threads": "[0,1024]",
     },
     "usearch": {"m": "[2,512]", "build_ef": "[1,65536]", "ef": "[1,1000000]", "build_threads": "[0,1024]"},
+    "scann": {
+        "lists": "[0,1000000]",
+        "probes": "[1,1000000]",
+        "refine": "[1,1000]",
+        "build_threads": "[0,1024]",
+    },
     "pynndescent": {"neighbours": "[2,512]", "epsilon": "[0,1]"},
     "products": {"seed": "[0,4294967295]"},
 }

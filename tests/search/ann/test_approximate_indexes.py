@@ -26,10 +26,12 @@ for library in ("faiss", "usearch"):
 BACKENDS.fill()
 
 VECTOR_DISTANCES: tuple[Distance, ...] = ("cosine", "euclidean", "inner_product")
-OF_VECTORS = (
+OF_VECTORS: tuple[str, ...] = (
     *("faiss:flat", "faiss:hnsw:ef=300", "faiss:ivf:lists=10:probes=10", "faiss:sq8", "faiss:sq8:refine=3"),
     *("faiss:ivfpq:lists=2:probes=2:bytes=8:refine=16", "usearch:ef=300", "usearch:dtype=f16:ef=300"),
 )
+if importlib.util.find_spec("scann"):
+    OF_VECTORS = (*OF_VECTORS, "scann:lists=10:probes=10:refine=10")
 OF_BITS = ("faiss:flat", "faiss:hnsw:ef=300", "faiss:ivf:lists=10:probes=10", "usearch:ef=300")
 EVERYWHERE = [
     *((backend, distance) for backend in OF_VECTORS for distance in VECTOR_DISTANCES),
@@ -314,6 +316,31 @@ def test_specifications_and_facts() -> None:
         if entry.build.__module__.startswith("retrieval_bench.search.ann"):
             assert entry.facts["exact"] is False
             assert set(entry.facts["at_search"]) <= set(entry.options)
+
+
+def test_scann() -> None:
+    """Beside what all have in common: small galleries, and what is refused. It draws by no seed: two indexes differ."""
+    pytest.importorskip("scann")
+    gallery, queries = rows(400, "cosine"), rows(30, "cosine", seed=1)
+    index = build("scann:probes=1:refine=1", gallery)
+    expected = NumpyIndex(gallery, "cosine")(queries, 5)
+    assert recall(index(queries, 5), expected) < recall(
+        index.with_search_options(probes=20, refine=20)(queries, 5), expected
+    )
+    assert (index(queries, 400).indices[:, -1] == -1).all()
+    several = index(queries, 5)
+    with pinned(1):
+        assert_array_equal(index(queries, 5).indices, several.indices)
+    for n in (0, 1, 2, 50):
+        small = build("scann", gallery[:n])(queries, 60)
+        assert_array_equal(np.sort(small.indices, axis=1)[:, 60 - n :], np.tile(np.arange(n), (30, 1)))
+        assert (build("scann", gallery[:n]).bytes > 0) == (n > 0)
+    for text, distance, sentence in (
+        ("scann:lists=401", "cosine", "lists=401 is more than the gallery's 400 rows"),
+        ("scann", "hamming", "scann has no form for bits"),
+    ):
+        with pytest.raises(BenchError, match=sentence):
+            build(text, rows(400, distance), distance)  # type: ignore[arg-type]
 
 
 @pytest.mark.long(reason="PyNNDescent compiles itself for four minutes")

@@ -3,6 +3,6 @@
 What decides exactly belongs in `search`; what is measured of these belongs in `evaluation` and `peer_benchmarks`.
 """
 
-from retrieval_bench.search.ann import faiss_indexes, neighbour_descent, usearch_graph
+from retrieval_bench.search.ann import faiss_indexes, neighbour_descent, scann_tree, usearch_graph
 
-__all__ = ["faiss_indexes", "neighbour_descent", "usearch_graph"]
+__all__ = ["faiss_indexes", "neighbour_descent", "scann_tree", "usearch_graph"]

@@ -17,18 +17,19 @@ from retrieval_bench.registry import Range, unknown
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def missing(called: str, module: str) -> BenchError:
+def missing(called: str, module: str, extra: str = "ann") -> BenchError:
     """The sentence for a package that is not installed.
 
     Args:
         called: the backend that needs it.
         module: the package.
+        extra: by which it is installed.
 
     Returns:
         The error.
     """
     return BenchError(
-        f"{called} needs {module}, which is not installed; install it by pip install 'retrieval-bench[ann]'"
+        f"{called} needs {module}, which is not installed; install it by pip install 'retrieval-bench[{extra}]'"
     )
 
 
