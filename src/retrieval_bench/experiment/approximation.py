@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,15 @@ class CutOff:
             return found
         indices = np.pad(found.indices, ((0, 0), (0, more)), constant_values=-1)
         return Ranking(indices, np.pad(found.distances, ((0, 0), (0, more)), constant_values=np.inf))
+
+
+def let_go(search: Searcher) -> None:
+    """Close what stands behind a search, such as a server, where there is something to close."""
+    inner: Any = search
+    while hasattr(inner, "inner"):
+        inner = inner.inner
+    if hasattr(inner, "close"):
+        inner.close()
 
 
 def depth_of(task: RetrievalTask) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Ranking
 from retrieval_bench.evaluation.relevance import Relevant
 from retrieval_bench.evaluation.uncertainty import class_mean_intervals_of, intervals_of, statistics
+from retrieval_bench.experiment.approximation import let_go
 from retrieval_bench.experiment.classification import Classified, Learnable, classify_all, unseen
 from retrieval_bench.experiment.latency import TIMED_QUERIES, measure
 from retrieval_bench.experiment.prepare import FROM_GALLERY, Plan, Trial
@@ -57,7 +58,7 @@ class MethodResult:
 
 def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = silent) -> MethodResult:
     """One method, from building it to its row. Whatever goes wrong becomes a failed row, never the end of the run."""
-    name = str(method)
+    name, found = str(method), None
     try:
         release_memory()
         with PeakMemory() as memory:
@@ -132,6 +133,9 @@ def evaluate(method: Method, plan: Plan, trial: Trial, progress: Progress = sile
     except (Exception, SystemExit) as error:  # whatever the code of others raises
         sentence = f"{type(error).__name__}: {error}"
         failure = Failure(kind=type(error).__name__, sentence=sentence, traceback=traceback.format_exc())
+    finally:
+        if found is not None:
+            let_go(found.searcher)
     log.error("%s failed: %s", name, failure.sentence)
     asked = method.sides._asdict()
     row = Row(method=name, family=method.family, status="failed", params=method.resolved, error=failure, **asked)

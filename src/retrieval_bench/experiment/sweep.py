@@ -19,8 +19,8 @@ from retrieval_bench.core import BenchError, Ranking, Rows, Searcher
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.exact_recall import recall_of_exact
 from retrieval_bench.evaluation.relevance import judge, rank_gallery
-from retrieval_bench.experiment.approximation import CutOff, beside_exact, depth_of, vectors
-from retrieval_bench.experiment.features import fit_together, part_features
+from retrieval_bench.experiment.approximation import CutOff, beside_exact, depth_of, let_go, vectors
+from retrieval_bench.experiment.kept_rows import kept_rows
 from retrieval_bench.experiment.prepare import Plan, Trial
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Pipeline
@@ -117,6 +117,8 @@ def sweep(
                     p50_ms=p50,
                 )
             )
+    for _, index in indexes:
+        let_go(index)
     good = [point for point in points if point.found_on_train >= wanted]
     return OptionSweep(
         method=pipeline.name.removesuffix(own.backend_mark),
@@ -162,18 +164,7 @@ def _with_front(points: Sequence[Point]) -> tuple[Point, ...]:
 def _rows(pipeline: Pipeline, plan: Plan, trial: Trial, progress: Progress) -> tuple[Rows, Rows, Rows, np.ndarray]:
     """What the method keeps of gallery and queries, and of some training items; and where these are in the gallery."""
     drawn = np.sort(np.random.default_rng(plan.seed).permutation(len(trial.train))[:MOST_TRAIN])
-    wanted = {"gallery": trial.dataset.gallery, "query": trial.dataset.query, "train": trial.train}
-    pipeline.meet(trial.dataset)
-    with pinned(1):
-        extracted = [
-            part_features(part, pipeline, wanted, trial.train, plan.setup, trial.decoder, plan.cache, progress)
-            for part in pipeline.parts
-        ]
-        if pipeline.learns_together:
-            fit_together(pipeline, extracted, trial.train, plan.setup, trial.decoder, plan.cache, progress)
-    gallery, queries, train = (
-        pipeline.rows([part.splits[name].features for part in extracted]) for name in ("gallery", "query", "train")
-    )
+    gallery, queries, train = kept_rows(pipeline, plan, trial, ("gallery", "query", "train"), progress).values()
     place = {digest: row for row, digest in enumerate(map(trial.dataset.gallery.images.digest, range(len(gallery))))}
     own = np.array([place.get(trial.train.images.digest(int(row)), -1) for row in drawn])
     return gallery, queries, train[drawn], own
