@@ -19,6 +19,7 @@ import benchmark.new
 import benchmark.show
 import benchmark.report
 import benchmark.convert
+import benchmark.cost
 import benchmark.diff
 import benchmark.repeat
 import benchmark.race

@@ -250,6 +250,10 @@ class Pipeline:
             searcher = step.searcher(searcher, gallery, self.compared, str(spec))
         return searcher
 
+    def index_of(self, rows: np.ndarray, distance: Distance) -> Searcher:
+        """What searches the one vector of each item, by this method's backend."""
+        return self._build_on(rows, distance)  # type: ignore[no-any-return]
+
     def exact_searcher(self, gallery: Rows) -> Searcher:
         """The same, by the backend of the run, of a method that another backend searches."""
         if isinstance(gallery, np.ndarray):

@@ -1,0 +1,4 @@
+"""From measurements to what to build: what a number of images costs.
+
+Measuring a method on a dataset belongs in `experiment`; comparing two records in `compare`.
+"""
