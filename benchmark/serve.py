@@ -75,6 +75,13 @@ def serve_command(
     feedback: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for what users say of results, as a manifest for `run`.")
     ] = Path("feedback"),
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:key=value...]",
+            help="An approximate backend, e.g. faiss:hnsw:ef=16: each column says what that finds for the query.",
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(metavar="auto|pretrained|random|DIR", help="As for `run`. Default: as the index was built."),
@@ -106,6 +113,8 @@ def serve_command(
         if (error.name or "").startswith("retrieval_bench"):
             raise
         raise BenchError(NEEDS) from None
+    from retrieval_bench.registry import BACKENDS, parse
+    from retrieval_bench.serving.approximate_search import ApproximateColumns
     from retrieval_bench.serving.guards import Guarded, is_loopback, own_names
     from retrieval_bench.serving.service import Capacity, SearchService
     from retrieval_bench.serving.settings import ServingSettings
@@ -117,6 +126,9 @@ def serve_command(
         raise BenchError(
             "an index or a record says its dataset and methods; leave --dataset, --methods and --limit out"
         )
+    compared = None if backend is None else parse(BACKENDS, backend)
+    if compared is not None and compared.entry.facts.get("exact"):
+        raise BenchError(f"--backend {compared}: it is exact, as the search of every column; name one as faiss:hnsw")
     steady_allocator()
     cores = usable_threads(threads)
     listener = running.listening(host, port)  # before anything is built, so that a port in use costs no minutes
@@ -132,7 +144,7 @@ def serve_command(
             linger_s=0.005 if on_gpu else 0.0,
             max_pixels=max_pixels,
         )
-        service = SearchService(opened.indexes, capacity)
+        service = SearchService(opened.indexes, capacity, None if compared is None else ApproximateColumns(compared))
         try:
             settings = ServingSettings(
                 guarded=Guarded((*own_names(host), *(allow_host or ())), shown_token, rate, max(200, round(4 * rate))),

@@ -11,6 +11,7 @@ from retrieval_bench.indexing.build import build
 from retrieval_bench.indexing.index import StoredIndex
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import DATASETS, fill, parse
+from retrieval_bench.serving.approximate_search import ApproximateColumns
 from retrieval_bench.serving.open_indexes import OpenIndex
 from retrieval_bench.serving.service import Capacity, SearchService
 from tests.support.pair_tasks import shop_with_texts
@@ -43,12 +44,17 @@ def index_at(folder: Path, shelf: Path) -> Path:
     return folder
 
 
-def service_over(*folders: Path, capacity: Capacity | None = None, writable: bool = True) -> SearchService:
+def service_over(
+    *folders: Path,
+    capacity: Capacity | None = None,
+    writable: bool = True,
+    approximate: ApproximateColumns | None = None,
+) -> SearchService:
     indexes = [
         OpenIndex(number, f"{folder.name}-{number}", StoredIndex.open(folder, writable=writable), writable)
         for number, folder in enumerate(folders)
     ]
-    return SearchService(indexes, capacity or Capacity())
+    return SearchService(indexes, capacity or Capacity(), approximate)
 
 
 TEXT_METHODS = ("hsv", "tfidf", "bm25", "hsv+tfidf")

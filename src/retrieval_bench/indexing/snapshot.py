@@ -179,6 +179,21 @@ class Snapshot:
         found = search.search(queries, int(k), allowed, hidden)  # type: ignore[arg-type]
         return Ranking(np.where(found.indices >= 0, state.numbers[found.indices], -1), found.distances)
 
+    def compared_rows(self, method: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """The items that are there, and the one vector or code by which each is compared.
+
+        Args:
+            method: one of the index, by its text or its name.
+
+        Returns:
+            (n,) int64 numbers, ascending, and (n, d) rows; None of a method that keeps no single vector.
+        """
+        search = self._searches.of(self._method(method), self)
+        if not isinstance(search, GrowingSearch):
+            return None
+        live = self.state.live
+        return self.numbers, search.rows if live.all() else search.rows[live]
+
     def where(
         self,
         *,

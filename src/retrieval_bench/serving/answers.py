@@ -132,6 +132,7 @@ class ColumnAnswer:
         note: what was done otherwise than asked, and why; "" where nothing was.
         refused: why there is no answer; "" where there is one.
         beyond: items among the k nearest that were dropped, as they are farther than the threshold.
+        approximate: what an approximate index finds of these hits, in words; "" where there is none, or nothing to say.
     """
 
     key: str
@@ -142,6 +143,7 @@ class ColumnAnswer:
     note: str = ""
     refused: str = ""
     beyond: int = 0
+    approximate: str = ""
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class ColumnView:
     slider: SliderView | None
     unknown: str
     note: str
+    approximate: str
     refused: str
     none_passes: bool
     left: str
@@ -123,6 +124,7 @@ def column_views(
                 slider=slider,
                 unknown="" if joined else known.unknown,
                 note=column.note,
+                approximate=column.approximate,
                 refused=column.refused,
                 none_passes=bool(hits) and all(one.beyond for one in hits),
                 left="" if joined or place == 0 else _moved(state, shown, place, -1),

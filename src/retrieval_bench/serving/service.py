@@ -15,6 +15,7 @@ from retrieval_bench.indexing.items import Item
 from retrieval_bench.indexing.snapshot import Snapshot
 from retrieval_bench.methods.modalities import BOTH, TEXT
 from retrieval_bench.serving.answers import JOINED, Answer, ColumnAnswer, Hit, Question, picture_address
+from retrieval_bench.serving.approximate_search import ApproximateColumns, in_words
 from retrieval_bench.serving.column_search import FoundItems, search_column
 from retrieval_bench.serving.decoding_pool import DecodingPool
 from retrieval_bench.serving.joined_row import DEPTH, joined_row
@@ -80,12 +81,19 @@ class SearchService:
     Args:
         indexes: what is searched in; closed with the service.
         capacity: what it takes on at once.
+        approximate: indexes that are compared with the exact search; closed with the service.
     """
 
-    def __init__(self, indexes: Sequence[OpenIndex], capacity: Capacity = Capacity()) -> None:
+    def __init__(
+        self,
+        indexes: Sequence[OpenIndex],
+        capacity: Capacity = Capacity(),
+        approximate: ApproximateColumns | None = None,
+    ) -> None:
         self.indexes = tuple(indexes)
         self.columns: Mapping[str, SearchColumn] = columns_of(indexes)
         self.capacity = capacity
+        self._approximate = approximate
         self.telemetry = Telemetry()
         self.recent = RecentQueries()
         self._under_way = self._adding = 0
@@ -114,6 +122,8 @@ class SearchService:
         self.queue.close()
         self.pool.close()
         self._pinned.close()
+        if self._approximate is not None:
+            self._approximate.close()
         for index in self.indexes:
             index.stored.close()
 
@@ -204,7 +214,8 @@ class SearchService:
                 with self._searching:
                     own = search_column(column.method, snapshot, rows, question, question.thresholds.get(column.key))
             found[column.key] = own
-            answers.append(self._answer(column, own, spent | {"search": own.ms}, items, question.k, how))
+            told = self._answer(column, own, spent | {"search": own.ms}, items, question.k, how)
+            answers.append(self._compared(told, column, snapshot, rows, own, question))
         if query.item and picture is None and all(answer.refused for answer in answers):
             raise NoSuchThing(f"no item {query.item!r} is in these indexes")
         joined = None
@@ -358,6 +369,23 @@ class SearchService:
             refused=found.refused,
             beyond=found.beyond,
         )
+
+    def _compared(
+        self,
+        answer: ColumnAnswer,
+        column: SearchColumn,
+        snapshot: Snapshot,
+        rows: Rows | None,
+        own: FoundItems,
+        question: Question,
+    ) -> ColumnAnswer:
+        """The answer with what an approximate index finds of it, where there is one."""
+        if self._approximate is None or answer.refused:
+            return answer
+        found = self._approximate.compare(column.key, column.method, snapshot, rows, question)
+        if found is None:
+            return answer
+        return replace(answer, approximate=in_words(found, own.numbers, own.ms, len(answer.hits)))
 
     def _joined(self, found: Mapping[str, FoundItems], items: _Items, k: int) -> ColumnAnswer:
         """Reciprocal-rank fusion of what the columns found; items of several indexes are the same if their ids are."""
