@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Images, Split
+from retrieval_bench.experiment.filled_rows import FilledRows
 from retrieval_bench.images.screening import pictured_rows
 from retrieval_bench.linalg.rows import unit_rows
 from retrieval_bench.methods.modalities import BOTH, IMAGE, TEXT
@@ -179,27 +180,27 @@ def _through_cache(
 ) -> Extracted:
     """digests: what identifies each row. compute: (rows that the cache lacks) -> (rows, features) in any order."""
     first_row = {digest: row for row, digest in reversed(list(enumerate(digests)))}
-    known = cache.get(key, first_row)
-    from_cache = len(known)
-    missing = [row for digest, row in first_row.items() if digest not in known]
+    filled = FilledRows(len(digests))
+    cache.each(key, first_row, lambda digest, vector: filled.put(first_row[digest], vector))
+    from_cache = filled.count
+    missing = [row for row in first_row.values() if not filled.has(row)]
     unstored: dict[str, np.ndarray] = {}
-    progress(len(first_row) - len(missing), len(first_row))
+    progress(from_cache, len(first_row))
     try:
         for rows, features in compute(missing):
-            unstored |= {digests[row]: vector for row, vector in zip(rows, features, strict=True)}
+            for row, vector in zip(rows, features, strict=True):
+                filled.put(row, vector)
+                unstored[digests[row]] = vector
             if len(unstored) >= _STORE_EVERY:
                 cache.put(key, unstored)
-                known |= unstored
                 unstored = {}
-            progress(len(known) + len(unstored), len(first_row))
+            progress(filled.count, len(first_row))
     finally:
         if unstored:
             cache.put(key, unstored)
-            known |= unstored
-    widths = {vector.shape for vector in known.values()}
-    if len(widths) > 1:
-        raise ValueError(f"features of different shapes: {sorted(widths)}")
-    return Extracted(np.stack([known[digest] for digest in digests]), len(missing), from_cache)
+    if len(first_row) < len(digests):
+        filled.repeat([first_row[digest] for digest in digests])
+    return Extracted(filled.whole(), len(missing), from_cache)
 
 
 def _digests(images: Images, threads: int) -> list[str]:

@@ -32,17 +32,29 @@ class ImageFiles:
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], within: Path | None = None) -> None:
-        self.paths = [Path(path) for path in paths]
-        self._places = [path.absolute() for path in self.paths]  # a method may change the working directory
+        # As texts, which take a fifth of the memory of paths: there may be a million.
+        self._written = [os.fspath(path) for path in paths]
+        here = os.getcwd()  # a method may change the working directory
+        inside = any(not os.path.isabs(path) for path in self._written)
+        self._places = [os.path.join(here, path) for path in self._written] if inside else self._written
         self._fence = None if within is None or outside_is_allowed() else Fence(within)
         self._digests: dict[int, str] = {}
         self._misnamed: dict[int, str] = {}
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._written)
 
     def __getitem__(self, row: int) -> np.ndarray:
         return decode(self.read(row))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files, as they were named; made anew each time."""
+        return [Path(path) for path in self._written]
+
+    def place(self, row: int) -> Path:
+        """Where a file lies, from the root of the file system."""
+        return Path(self._places[row])
 
     def read(self, row: int) -> bytes:
         """Read the bytes of a file.
@@ -57,7 +69,7 @@ class ImageFiles:
             BadImage: The file is missing, no regular file, unreadable, larger than `MAX_BYTES`, or outside the folder
                 that it must lie in.
         """
-        path = self._places[row]
+        path = self.place(row)
         try:
             if self._fence is not None and not self._fence.holds(path):
                 raise BadImage(OUTSIDE, "its path or a link leads out of the folder; --allow-outside reads it")
@@ -88,7 +100,7 @@ class ImageFiles:
         if row not in self._digests:
             try:
                 content = self.read(row)
-                if misnamed(self.paths[row].suffix.lower(), content[:HEAD]):
+                if misnamed(os.path.splitext(self._written[row])[1].lower(), content[:HEAD]):
                     self._misnamed[row] = format_of(content[:HEAD])
             except BadImage as bad:
                 content = f"unreadable: {bad.reason}: {bad.detail}".encode()
@@ -98,7 +110,7 @@ class ImageFiles:
     def take(self, rows: Sequence[int]) -> ImageFiles:
         """Select images, in this order."""
         taken = ImageFiles([self._places[row] for row in rows])
-        taken.paths = [self.paths[row] for row in rows]
+        taken._written = [self._written[row] for row in rows]
         taken._fence = self._fence
         taken._digests = {new: self._digests[old] for new, old in enumerate(rows) if old in self._digests}
         taken._misnamed = {new: self._misnamed[old] for new, old in enumerate(rows) if old in self._misnamed}
@@ -107,7 +119,7 @@ class ImageFiles:
     @property
     def misnamed(self) -> dict[Path, str]:
         """Files of which the suffix promises another format -> the format that they have; of those with a digest."""
-        return {self.paths[row]: kind for row, kind in sorted(self._misnamed.items())}
+        return {Path(self._written[row]): kind for row, kind in sorted(self._misnamed.items())}
 
 
 class ImageBytes:

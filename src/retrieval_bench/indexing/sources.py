@@ -29,7 +29,7 @@ class NamedFiles(ImageFiles):
     def read(self, row: int) -> bytes:
         """As `ImageFiles.read`."""
         fence = self._fence_of[row]
-        if fence is not None and not fence.holds(self.paths[row].absolute()):
+        if fence is not None and not fence.holds(self.place(row)):
             raise BadImage(OUTSIDE, "a link leads out of the folder; --allow-outside reads it")
         return super().read(row)
 

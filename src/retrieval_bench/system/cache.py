@@ -130,8 +130,19 @@ class FeatureCache:
 
     def get(self, key: str, digests: Iterable[str]) -> dict[str, np.ndarray]:
         """digest -> stored 1-D array, for those that are stored and whole."""
-        wanted = sorted(set(digests))
         found: dict[str, np.ndarray] = {}
+        self.each(key, digests, found.__setitem__)
+        return found
+
+    def each(self, key: str, digests: Iterable[str], take: Callable[[str, np.ndarray], None]) -> None:
+        """Hand over every stored 1-D array that is whole, one after the other, so that no two need be held.
+
+        Args:
+            key: of the recipe.
+            digests: what is wanted.
+            take: called with (digest, array), each once.
+        """
+        wanted = sorted(set(digests))
         damaged = 0
 
         def read(shelf: sqlite3.Connection) -> None:
@@ -142,7 +153,7 @@ class FeatureCache:
                 for digest, blob in shelf.execute(f"SELECT digest, blob FROM features WHERE digest IN ({marks})", some):
                     value = _unpack(digest, blob) if isinstance(digest, str) and isinstance(blob, bytes) else None
                     if value is not None:
-                        found[digest] = value
+                        take(digest, value)
                     else:
                         damaged += 1
 
@@ -150,7 +161,6 @@ class FeatureCache:
         if damaged:
             place = printable(self._path("features", key, ".sqlite") or "")
             self._tell(f"cache: {damaged} features in {place} are damaged; they are computed again")
-        return found
 
     def put(self, key: str, features: Mapping[str, np.ndarray]) -> None:
         """Store 1-D arrays by digest, all or none; says once that it cannot, then stays silent."""
