@@ -1,7 +1,7 @@
 """Features of some images in one file, which a run that was killed finds again.
 
-A partition is named after what is in it: the digests of its images, and the recipe of the features. It is written beside
-its place and then renamed, so it is there whole or not at all; one that is damaged is told of, and computed again.
+A partition is named after what is in it: the digests of its images, and the recipe of the features. It is written
+beside its place and then renamed, so it is there whole or not at all. A damaged one is told of, and computed again.
 """
 
 from __future__ import annotations
