@@ -65,12 +65,13 @@ class RayEngine:
         """Exact search of a shard by each worker; any other search by this process."""
         return self.sharded(gallery, distance) if build is exact else build(gallery, distance)
 
-    def sharded(self, gallery: np.ndarray, distance: Distance = "cosine") -> ShardedIndex:
+    def sharded(self, gallery: np.ndarray, distance: Distance = "cosine", shards: int | None = None) -> ShardedIndex:
         """Exact search of a shard by each worker.
 
         Args:
             gallery: as for `ExactIndex`.
             distance: as for `ExactIndex`.
+            shards: how many workers hold one. None: all.
 
         Returns:
             The index; it answers what `ExactIndex` answers, byte by byte.
@@ -82,7 +83,7 @@ class RayEngine:
         name = uuid.uuid4().hex
         sources = [
             StoredShard(f"{name}-{first}", distance, first, [crew.kept(np.ascontiguousarray(gallery[first:end]))])
-            for first, end in bounds_of(len(gallery), crew.places)
+            for first, end in bounds_of(len(gallery), min(shards or crew.places, crew.places))
         ]
         holding = [crew.submit(place, "hold", source) for place, source in enumerate(sources)]
         try:
