@@ -125,6 +125,14 @@ def run_command(
             "what an approximate one costs beside exact search.",
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray://HOST:PORT|ray://local",
+            help="Who describes images and searches exactly: this machine, or workers of a Ray cluster, with the same "
+            "result; behind a Ray address, ?workers=N&threads=N.",
+        ),
+    ] = "local",
     max_bad: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Stop if more than this share of the images is unusable.")
     ] = 0.01,
@@ -236,6 +244,7 @@ def run_command(
         _executor(isolate, timeout, max_memory, dry_run) as executor,
     ):
         from benchmark.display import Display
+        from retrieval_bench.distributed.engine import check_address
         from retrieval_bench.experiment import prepare, runner
         from retrieval_bench.experiment.device_choice import resolve_device
         from retrieval_bench.images.perturbations import parse_severities
@@ -277,6 +286,7 @@ def run_command(
             learn_from=learn_from.value,
             concurrency=() if concurrency is None else parse_concurrency(concurrency),
             thresholds=thresholds,
+            engine=check_address(engine),
             cache=FeatureCache(None if no_cache or recompute else cache_root()),
         )
         folder = out or Path("results") / plan.dataset.entry.name
@@ -363,6 +373,7 @@ def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
         "device": plan.device,
         "threads": plan.threads,
         "backend": plan.backend,
+        "engine": plan.engine,
         "relevance": plan.relevance,
         "learn from": plan.learn_from,
         "decode": plan.decode,

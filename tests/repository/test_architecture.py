@@ -26,6 +26,7 @@ FLOORS = (
     ("classifiers", "compare", "diagnosis", "extractors.local", "pair_training"),
     (
         "datasets",
+        "distributed",
         "evaluation",
         "extractors.hashes",
         "extractors.histograms",

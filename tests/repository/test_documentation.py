@@ -12,7 +12,18 @@ import pytest
 import typer
 
 import retrieval_bench
-from benchmark import approximate, coverage, document, extraction, gpu, indexing, kernel, network, serving_load
+from benchmark import (
+    approximate,
+    coverage,
+    distributed,
+    document,
+    extraction,
+    gpu,
+    indexing,
+    kernel,
+    network,
+    serving_load,
+)
 from benchmark.cli import app
 from retrieval_bench.core import Extractor, Setup
 from retrieval_bench.evaluation.evaluate import evaluate
@@ -179,7 +190,7 @@ def commands() -> dict[str, click.Command]:
     found = {"benchmark.kernel": kernel.app, "benchmark.network": network.app, "benchmark.document": document.app}
     found |= {"benchmark.coverage": coverage.app, "benchmark.extraction": extraction.app, "benchmark.gpu": gpu.app}
     found |= {"benchmark.approximate": approximate.app, "benchmark.indexing": indexing.app}
-    found |= {"benchmark.serving_load": serving_load.app}
+    found |= {"benchmark.serving_load": serving_load.app, "benchmark.distributed": distributed.app}
     leaves = {name: typer.main.get_command(other) for name, other in found.items()}
     group = typer.main.get_command(app)
     for name, leaf in group.commands.items():

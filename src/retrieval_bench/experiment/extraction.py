@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Images, Split
+from retrieval_bench.distributed.engine import Chunks
 from retrieval_bench.experiment.filled_rows import FilledRows
 from retrieval_bench.images.screening import pictured_rows
 from retrieval_bench.linalg.rows import unit_rows
@@ -26,10 +27,6 @@ Small enough for an even finish, large enough that handing over costs nothing.
 
 _STORE_EVERY = 256
 _HASH_AT_ONCE = 64
-
-
-Chunks = Callable[[Extractor, Images, Sequence[int], int], Iterator[tuple[Sequence[int], np.ndarray]]]
-"""(extractor, images, rows, threads) -> (rows, features) in any order, until all rows are done."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,8 @@ import numpy as np
 
 import retrieval_bench
 from retrieval_bench.core import BenchError, Extractor, Setup, Split
+from retrieval_bench.distributed.engine import Chunks
+from retrieval_bench.experiment.describer import MethodDescriber
 from retrieval_bench.experiment.extraction import Extracted, Watched, extract
 from retrieval_bench.experiment.multi_gpu import Team
 from retrieval_bench.experiment.prepare import Plan
@@ -20,7 +22,7 @@ from retrieval_bench.methods.fusion import LEARN_FROM
 from retrieval_bench.methods.modalities import IMAGE
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Part, Pipeline
-from retrieval_bench.plugins.loading import owners
+from retrieval_bench.plugins.loading import files, owners
 from retrieval_bench.records.schema import Fitted
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import FeatureCache, code_version, library_versions, recipe_key
@@ -110,7 +112,10 @@ def part_features(
         learned_from = train.content if fitted != "nothing to learn" else None
         key = features_key(recipe, None if learned_from is None else read_content(part.spec, train))
         devices = gpus(setup.device) if part.spec.entry.family == "deep" else []
-        team = Team(str(part.spec), setup, devices) if len(devices) > 1 else None
+        team: Chunks | None = Team(str(part.spec), setup, devices) if len(devices) > 1 else None
+        if setup.device == "cpu" and not getattr(part.extractor, "elsewhere", False):
+            describer = MethodDescriber(str(part.spec), setup, tuple(files()))
+            team = pipeline.engine.chunks(describer, key, cache.root) or team
 
         def extracted(split: Split, what: str) -> Extracted:
             shown = "queries" if what == "query" else what

@@ -12,6 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from retrieval_bench.core import BenchError, printable
+from retrieval_bench.distributed.engine import Engine, open_engine
+from retrieval_bench.distributed.local import LocalEngine
 from retrieval_bench.evaluation.uncertainty import comparisons
 from retrieval_bench.experiment import sanity_checks
 from retrieval_bench.experiment.device_choice import resolve_device
@@ -58,6 +60,7 @@ class InProcessExecutor:
 
     def __init__(self, store: PixelStore | None = None) -> None:
         self._store = store
+        self._engine: Engine = LocalEngine()
 
     def open(self, plan: Plan, progress: Progress) -> Opened:
         allocator = steady_allocator()
@@ -67,6 +70,8 @@ class InProcessExecutor:
         half_loaded = asked and "torch" not in sys.modules
         for method in plan.methods:
             refuse_wrong_options(method, plan.setup, plan.backend)
+        self.close()
+        self._engine = open_engine(plan.engine)  # where nobody answers, no image was looked at in vain
         plan, notices = reduced(plan)
         try:
             trial = prepare(plan, progress, self._store)
@@ -81,7 +86,7 @@ class InProcessExecutor:
         return Opened(record, common_arrays(trial), half_loaded)
 
     def evaluate(self, method: Method, progress: Progress) -> MethodOutcome:
-        done = evaluate(method, self.plan, self.trial, progress)
+        done = evaluate(method, self.plan, self.trial, progress, self._engine)
         libraries = loaded_libraries(self.plan.threads, self.plan.device)
         if done.ranking is None:
             return MethodOutcome(done.row, libraries=libraries)
@@ -89,6 +94,11 @@ class InProcessExecutor:
             done.row, done.ranking, done.relevant, done.classifiers, done.unanswerable_distances, done.truncated
         )
         return MethodOutcome(done.row, arrays, done.per_query, libraries)
+
+    def close(self) -> None:
+        """End the engine of the run. What is evaluated afterwards is done by this process alone."""
+        self._engine.close()
+        self._engine = LocalEngine()
 
     def compare(
         self, values: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray, how: Statistics, progress: Progress
@@ -126,6 +136,7 @@ def _settings(plan: Plan, trial: Trial) -> Settings:
         learn_from=plan.learn_from,
         concurrency=plan.concurrency,
         thresholds=plan.thresholds,
+        engine=plan.engine,
         max_pixels=None if plan.decoding.max_pixels == MAX_PIXELS else plan.decoding.max_pixels,
         decoded_for=plan.decoding.wanted or None,
         plugins=_plugins(plan),

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import Extractor, Images, Setup
+from retrieval_bench.experiment.describer import MethodDescriber
 from retrieval_bench.experiment.extraction import CHUNK, in_chunks
 from retrieval_bench.images.decoded_cache import fresh
-from retrieval_bench.plugins.loading import files, load_files
+from retrieval_bench.plugins.loading import files
 from retrieval_bench.system.child_process import end_with
-from retrieval_bench.system.timing import pinned
 
 LEAST = 2000
 """Images from which on it is worth while to start processes."""
@@ -71,23 +71,11 @@ _mine: dict[str, Any] = {}  # of a worker: its extractor and its threads
 
 
 def _begin(method: str, setup: Setup, devices: Any, plugins: Sequence[str] = ()) -> None:
-    from retrieval_bench.methods.parse import parse_member
-    from retrieval_bench.registry import CLEANINGS, EXTRACTORS
-
     end_with(os.getppid())
-    EXTRACTORS.fill()
-    CLEANINGS.fill()
-    load_files(plugins)
-    _mine["extractor"] = parse_member(method).build(replace(setup, device=devices.get()))
-    _mine["threads"] = setup.threads
+    describer = MethodDescriber(method, replace(setup, device=devices.get()), tuple(plugins))
+    _mine["describer"], _mine["extractor"], _mine["threads"] = describer, describer.build(), setup.threads
 
 
 def _describe(images: Images, learned: dict[str, np.ndarray]) -> np.ndarray:
     """Features of these images, row by row."""
-    extractor = _mine["extractor"]
-    for name, array in learned.items():
-        setattr(extractor, name, array)
-    with pinned(1):
-        done = in_chunks(extractor, images, range(len(images)), _mine["threads"])
-        parts = {rows[0]: features for rows, features in done}
-    return np.concatenate([parts[first] for first in sorted(parts)])
+    return _mine["describer"].describe(_mine["extractor"], images, learned, _mine["threads"])  # type: ignore[no-any-return]

@@ -11,6 +11,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Dataset, Setup, Split
 from retrieval_bench.datasets.splits import limit as limited
 from retrieval_bench.datasets.splits import some
+from retrieval_bench.distributed.engine import LOCAL
 from retrieval_bench.evaluation.metrics import DEFAULT_K
 from retrieval_bench.evaluation.open_set import NO_LABEL
 from retrieval_bench.evaluation.relevance import Categories, count_partly, count_relevant
@@ -46,7 +47,7 @@ class Plan:
     perturb: names of PERTURBATIONS, for the queries of a further pass; severities: how strong. relevance: one of
     RELEVANCE. learn_from: one of LEARN_FROM. decode: one of DECODE; "reduced" lets the run choose `decoding.wanted`.
     concurrency: how many queries at once are timed besides one after the other. thresholds: judge search by a
-    threshold, too.
+    threshold, too. engine: the address of who describes images and searches, see `distributed.engine`.
     """
 
     methods: tuple[Method, ...]
@@ -70,6 +71,7 @@ class Plan:
     learn_from: str = "train"
     concurrency: tuple[int, ...] = ()
     thresholds: bool = False
+    engine: str = LOCAL
 
     @property
     def setup(self) -> Setup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -63,8 +64,10 @@ def run(
         KeyboardInterrupt: The run was interrupted; the methods that were finished are saved.
     """
     out = Path(os.path.abspath(out))  # a method may change the working directory
-    with claimed(out):
-        executor = InProcessExecutor() if executor is None else executor
+    with claimed(out), contextlib.ExitStack() as at_end:
+        if executor is None:
+            executor = own = InProcessExecutor()
+            at_end.callback(own.close)
         opened = executor.open(plan, progress)
         results = Results(plan.methods, opened)
         before = finished_before(out, opened, plan.methods) if resume else None

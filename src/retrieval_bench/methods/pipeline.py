@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import numpy as np
 
 import retrieval_bench.methods.reranking  # noqa: F401 - registers the steps
 from retrieval_bench.core import BenchError, Bundle, Dataset, Distance, Extractor, Rows, Searcher, Setup, Sides
+from retrieval_bench.distributed.engine import Engine
+from retrieval_bench.distributed.local import LocalEngine
 from retrieval_bench.methods.fusion import VECTOR, Join, Member
 from retrieval_bench.methods.modalities import IMAGE, TEXT, side_of
 from retrieval_bench.methods.parse import DEFAULT_JOIN, Method
@@ -42,11 +45,12 @@ class Part:
 class Pipeline:
     """members: the parts that are compared. helpers: what re-ranking needs besides.
 
-    join: None where there is one member.
+    join: None where there is one member. engine: who describes images and searches; None: this process.
     """
 
-    def __init__(self, method: Method, setup: Setup, backend: str) -> None:
+    def __init__(self, method: Method, setup: Setup, backend: str, engine: Engine | None = None) -> None:
         self.method, self.setup = method, setup
+        self.engine = LocalEngine() if engine is None else engine
         self.members = [Part(spec, spec.build(setup)) for spec in method.members]
         self.join: Join | None = None
         if len(self.members) > 1:
@@ -66,7 +70,7 @@ class Pipeline:
             if isinstance(step, LearningStep):
                 self._refuse_what_no_step_can_learn(spec)
         self.helpers = [Part(spec, step.extractor) for spec, step in self.steps if step.extractor is not None]
-        self._build = backend_on(backend, setup.device)
+        self._build = functools.partial(self.engine.search, build=backend_on(backend, setup.device))
         self._build_on = self._build if method.backend is None else self._own_backend(method.backend)
         self._some_lack_pictures = False
 

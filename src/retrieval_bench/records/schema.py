@@ -335,7 +335,8 @@ class Settings(Model):
     """What was asked for. relevance: what makes an image relevant; learn_from: the split that methods learned from; see
     prepare. max_pixels: None where it was the default. decoded_for: the side in pixels that methods wanted, where large
     photos were decoded small; else None. concurrency: how many queries at once were timed. plugins: those that the run
-    used. thresholds: whether search by a threshold was judged. These seven are written where they are not as usual."""
+    used. thresholds: whether search by a threshold was judged. engine: who described images and searched, where that
+    was not this machine alone. These eight are written where they are not as usual."""
 
     methods: Annotated[tuple[Text, ...], Field(max_length=MOST_ROWS)]
     classifiers: tuple[Text, ...] = Field(
@@ -358,6 +359,7 @@ class Settings(Model):
     concurrency: Annotated[tuple[Positive, ...], Field(max_length=MOST_ROWS)] = ()
     plugins: Annotated[tuple[PluginFacts, ...], Field(max_length=MOST_ROWS)] = ()
     thresholds: bool = False
+    engine: Text = "local"
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -370,6 +372,7 @@ class Settings(Model):
             "concurrency": (),
             "plugins": (),
             "thresholds": False,
+            "engine": "local",
         }
         return {
             name: value

@@ -323,6 +323,44 @@ class ExactIndex:
 
     __call__ = search
 
+    @tiny_numbers_kept
+    def search_float64(
+        self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None, *, threads: int | None = None
+    ) -> Ranking:
+        """Find what `search` finds, with the float64 distances that rank it.
+
+        They tell apart what is equal in float32. Who puts rankings of several galleries together needs them.
+
+        Args:
+            queries: as for `search`.
+            k: as for `search`.
+            exclude: as for `search`.
+            threads: as for `search`.
+
+        Returns:
+            The ranking of `search`, with distances in float64.
+
+        Raises:
+            BenchError: As for `search`.
+        """
+        if self._certified is not None:
+            return self._certified.float32().search_float64(queries, k, exclude, threads=threads)  # type: ignore[no-any-return]
+        found = self.search(queries, k, exclude, threads=threads)
+        distances = found.distances.astype(np.float64)
+        if self.distance == "hamming":  # whole numbers, the same in both
+            return Ranking(found.indices, distances)
+        from retrieval_bench.search.settling import distances_of
+
+        queries = check_matrix("queries", queries, self.distance, self.dim)
+        nothing = np.empty((len(queries), 0), np.int64)
+        for batch in self._batches(len(queries), 8 * self.dim + 24 * found.indices.shape[1] + 1024):
+            some = Queries(self._layout, queries, batch, nothing)
+            some.prepare()
+            owners, places = (np.ascontiguousarray(each) for each in np.nonzero(found.indices[batch] >= 0))
+            rows = found.indices[batch][owners, places]
+            distances[batch][owners, places] = distances_of(_asked(some), self._rows, owners, rows, threads)
+        return Ranking(found.indices, distances)
+
     def _in_one_call(
         self, queries: np.ndarray, k: int, kept: int, exclude: np.ndarray, ranking: Ranking
     ) -> tuple[int, bool]:
