@@ -15,6 +15,7 @@ from benchmark.app import GATE_FAILED, OK, app, command, say
 from benchmark.index_shown import answer_lines, facts_of, found_items, in_words, info_lines
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
+    AllowHost,
     AllowOutside,
     DataRoot,
     Decode,
@@ -81,6 +82,7 @@ def build_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     dtype: Annotated[
         Kept,
         typer.Option(
@@ -167,6 +169,7 @@ def add_command(
     category: Annotated[str | None, typer.Option(metavar="C", help="The category of the label.")] = None,
     plugin: Plugins = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     weights: Weights = None,
     device: OnDevice = Device.auto,
     threads: Threads = None,
