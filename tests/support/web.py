@@ -33,6 +33,8 @@ def web_folder(folder: Path) -> Iterator[WebFolder]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 2**16  # head and content in one packet, which no delayed acknowledgement holds up
+        disable_nagle_algorithm = True
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -84,6 +86,7 @@ def web_folder(folder: Path) -> Iterator[WebFolder]:
             with state.lock:
                 state.sent += len(body)
             if fault == "stall":
+                self.wfile.flush()
                 state.over.wait(5)
                 self.close_connection = True
                 return None

@@ -92,6 +92,8 @@ def _once(
             return _taken(answer, span, limits, began)
     except requests.ConnectTimeout:
         raise Again("no connection within seconds", last=True) from None
+    except urllib3.exceptions.IncompleteRead as error:
+        raise Again(f"it ends before its last {error.expected:,} bytes") from None
     except (requests.ConnectionError, urllib3.exceptions.HTTPError, requests.Timeout, OSError) as error:
         raise Again(_reason(error, limits)) from None
 
