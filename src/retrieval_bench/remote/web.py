@@ -92,8 +92,6 @@ def _once(
             return _taken(answer, span, limits, began)
     except requests.ConnectTimeout:
         raise Again("no connection within seconds", last=True) from None
-    except urllib3.exceptions.IncompleteRead as error:
-        raise Again(f"it ends before its last {error.expected:,} bytes") from None
     except (requests.ConnectionError, urllib3.exceptions.HTTPError, requests.Timeout, OSError) as error:
         raise Again(_reason(error, limits)) from None
 
@@ -168,7 +166,11 @@ def _no_cookies() -> Any:
 def _reason(error: Exception, limits: Limits) -> str:
     """The innermost reason of a failed request, in one line."""
     import requests
+    import urllib3
 
+    short = next((one for one in (error, *error.args) if isinstance(one, urllib3.exceptions.IncompleteRead)), None)
+    if short is not None:
+        return f"it ends before its last {short.expected:,} bytes"
     if isinstance(error, requests.Timeout | TimeoutError) or "timed out" in str(error):
         return f"no byte for {limits.timeout:g} s"
     inner: Any = error
