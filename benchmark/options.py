@@ -49,18 +49,26 @@ MOST_AT_ONCE = 256
 """Queries at once, each of which has a thread."""
 
 
-def _root(text: str) -> Path:
+def root(text: str) -> Path:
+    """A path, or a URL."""
     from retrieval_bench.remote.place import root_of
 
     return root_of(text)
 
+
+PublishedFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR|URL", parser=root, help="The folder of the index; also an archive of it, or a URL of either."
+    ),
+]
 
 DataRoot = Annotated[
     Path | None,
     typer.Option(
         "--data-root",
         metavar="PATH|URL",
-        parser=_root,
+        parser=root,
         help="Where the dataset lies: a folder, a manifest file, a zip or tar archive of either, or the URL of one.",
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import tarfile
 import time
@@ -281,3 +282,32 @@ def test_a_missing_package(url: str, package: str, told: str, monkeypatch: pytes
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == package else find(name, *more))
     with pytest.raises(BenchError, match=told):
         manifest(root_of(url))
+
+
+def test_a_published_index(shelf: Path, tmp_path: Path) -> None:
+    """It is copied once, checked by its own sums, and finds what it finds where it was built."""
+    built = call(
+        "index", "build", "--out", tmp_path / "index", "--dataset", "folder", "--data-root", shelf, "--methods", "color"
+    )
+    assert built.exit_code == 0, built.output
+    with zipfile.ZipFile(tmp_path / "shop.zip", "w") as archive:
+        for path in (tmp_path / "index").rglob("*"):
+            archive.write(path, path.relative_to(tmp_path / "index"))
+    asked = next(shelf.glob("query/*/*.png"))
+    here = call("index", "query", tmp_path / "index", asked, "--json")
+    assert here.exit_code == 0, here.output
+    with web_folder(tmp_path) as web:
+        url = f"{web.url}/shop.zip"
+        assert call("index", "verify", url).exit_code == 0
+        sent = web.sent
+        there = call("index", "query", url, asked, "--json")
+        assert web.sent - sent < 1000
+    assert found_in(there.output) == found_in(here.output)
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr("../out.txt", "x")
+    assert "leads out of its folder" in call("index", "info", tmp_path / "evil.zip").output.replace("\n", " ")
+
+
+def found_in(text: str) -> object:
+    """The answers, without the times and the place of the index."""
+    return [line for line in text.splitlines() if not re.search(r'"index"|_ms"|"seconds"', line)]

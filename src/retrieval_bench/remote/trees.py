@@ -34,6 +34,10 @@ class Tree(ABC):
             f"{self.shown}: a web server does not list its files; name a manifest there, or an archive of the folder"
         )
 
+    def version(self) -> str:
+        """What tells versions of the whole apart; BenchError where nothing does."""
+        raise BenchError(f"{self.shown}: nothing tells its versions apart")
+
     def read(self, name: str) -> bytes:
         """The content of a file; BadImage where it cannot be used, BenchError where nobody answers."""
         kept = self._kept.get(name)
@@ -92,6 +96,9 @@ class ArchiveTree(Tree):
         top = f"{self._below}/" if self._below else ""
         return sorted(name[len(top) :] for name in self._archive.members if name.startswith(top))
 
+    def version(self) -> str:
+        return self._archive.source.stamp or super().version()
+
     def _inside(self, name: str) -> str:
         return posixpath.normpath(f"{self._below}/{name}") if self._below else name
 
@@ -115,6 +122,9 @@ class DriverTree(Tree):
         if not self._listed:
             self._listed = drivers.listed(self._top)
         return sorted(self._listed)
+
+    def version(self) -> str:
+        return "\n".join(f"{name} {self._listed[name]}" for name in self.names())
 
     def _address(self, name: str) -> str:
         return f"{self._top}/{name}"
