@@ -10,7 +10,7 @@ import typer
 
 from benchmark.app import app, command, say
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import AllowOutside, DataRoot, MaxPixels, Plugins, decoding, usable_threads
+from benchmark.options import AllowHost, AllowOutside, DataRoot, MaxPixels, Plugins, decoding, usable_threads
 from retrieval_bench.core import BenchError
 
 
@@ -20,6 +20,7 @@ def audit_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     radius: Annotated[
         int,
         typer.Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import AllowOutside, DataRoot, MaxPixels, Plugins, decoding
+from benchmark.options import AllowHost, AllowOutside, DataRoot, MaxPixels, Plugins, decoding
 
 if TYPE_CHECKING:
     from retrieval_bench.core import Dataset
@@ -24,6 +24,7 @@ def prepare_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     max_pixels: MaxPixels = None,
     sheet: Annotated[
         Path | None,

@@ -16,6 +16,7 @@ import typer
 from benchmark.app import app, command, say
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
+    AllowHost,
     AllowOutside,
     DataRoot,
     MaxPixels,
@@ -57,6 +58,7 @@ def dedupe_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     methods: Annotated[
         str, typer.Option(metavar="phash,sift,...", help="Methods that images are compared by, comma-separated.")
     ] = "phash",

@@ -9,7 +9,7 @@ import typer
 
 from benchmark.app import app, command
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import AllowOutside, DataRoot, Plugins, usable_threads
+from benchmark.options import AllowHost, AllowOutside, DataRoot, Plugins, usable_threads
 from retrieval_bench.core import BenchError, printable
 
 
@@ -28,6 +28,7 @@ def explain_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the networks' weights. Default: as in the run.")
     ] = None,

@@ -12,7 +12,7 @@ import typer
 
 from benchmark.app import app, command, say
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import AllowOutside, DataRoot, Plugins, checked_weights, usable_threads
+from benchmark.options import AllowHost, AllowOutside, DataRoot, Plugins, checked_weights, usable_threads
 from retrieval_bench.core import BenchError, Setup, printable
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def export_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     weights: Annotated[
         str, typer.Option(metavar="auto|pretrained|random|DIR", help="Weights of networks, as in `run`.")
     ] = "auto",

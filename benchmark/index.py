@@ -15,6 +15,7 @@ from benchmark.app import GATE_FAILED, OK, app, command, say
 from benchmark.index_shown import answer_lines, facts_of, found_items, in_words, info_lines
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
+    AllowHost,
     AllowOutside,
     DataRoot,
     Decode,
@@ -22,6 +23,7 @@ from benchmark.options import (
     LearnFrom,
     MaxPixels,
     Plugins,
+    PublishedFolder,
     checked_weights,
     decoding,
     parse_methods,
@@ -81,6 +83,7 @@ def build_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     dtype: Annotated[
         Kept,
         typer.Option(
@@ -167,6 +170,7 @@ def add_command(
     category: Annotated[str | None, typer.Option(metavar="C", help="The category of the label.")] = None,
     plugin: Plugins = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     weights: Weights = None,
     device: OnDevice = Device.auto,
     threads: Threads = None,
@@ -225,7 +229,7 @@ def undo_command(
 
 @command(index, "query")
 def query_command(
-    folder: Folder,
+    folder: PublishedFolder,
     images: Annotated[
         list[Path] | None, typer.Argument(metavar="[IMAGE...]", help="Files of the images to search for.")
     ] = None,
@@ -305,7 +309,7 @@ def query_command(
 
 
 @command(index, "info")
-def info_command(folder: Folder, as_json: AsJson = False) -> None:
+def info_command(folder: PublishedFolder, as_json: AsJson = False) -> None:
     """Show what an index holds: methods and their recipes, items, bytes, operations."""
     with _opened(folder) as opened:
         _say_info(opened, as_json)
@@ -313,7 +317,7 @@ def info_command(folder: Folder, as_json: AsJson = False) -> None:
 
 @command(index, "log")
 def log_command(
-    folder: Folder,
+    folder: PublishedFolder,
     last: Annotated[int, typer.Option(min=1, metavar="N", help="How many operations are shown, the last ones.")] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -335,7 +339,7 @@ def log_command(
 
 
 @command(index, "verify")
-def verify_command(folder: Folder, as_json: AsJson = False) -> int:
+def verify_command(folder: PublishedFolder, as_json: AsJson = False) -> int:
     """Compute every checksum again, and name each file in which a byte has changed. Exit code 1 where one has."""
     from dataclasses import asdict
 
@@ -383,7 +387,9 @@ def _opened(
     from retrieval_bench.indexing.description import read_description
     from retrieval_bench.indexing.index import StoredIndex
     from retrieval_bench.indexing.methods import setup_of
+    from retrieval_bench.remote.copies import copied
 
+    folder = folder if writable else copied(folder)
     setup: Setup = setup_of(read_description(folder), None, usable_threads(threads))
     if weights is not None:
         setup = replace(setup, weights=checked_weights(weights))

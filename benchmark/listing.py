@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import AllowOutside, DataRoot, Plugins
+from benchmark.options import AllowHost, AllowOutside, DataRoot, Plugins
 from benchmark.plugins_shown import described_plugins, plugin_lines
 from retrieval_bench.core import BenchError
 from retrieval_bench.registry import ALL, CLEANINGS, Entry, unknown_name
@@ -44,6 +44,7 @@ def list_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, with options and definitions, as JSON.")] = False,
 ) -> None:
     """List methods by family, cleanings, joins, steps, classifiers, datasets, metrics, backends and plug-ins.

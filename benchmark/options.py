@@ -48,9 +48,49 @@ T = TypeVar("T")
 MOST_AT_ONCE = 256
 """Queries at once, each of which has a thread."""
 
+
+def root(text: str) -> Path:
+    """A path, or a URL."""
+    from retrieval_bench.remote.place import root_of
+
+    return root_of(text)
+
+
+PublishedFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR|URL", parser=root, help="The folder of the index; also an archive of it, or a URL of either."
+    ),
+]
+
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", metavar="PATH", help="Path of the dataset: a folder, or a manifest file."),
+    typer.Option(
+        "--data-root",
+        metavar="PATH|URL",
+        parser=root,
+        help="Where the dataset lies: a folder, a manifest file, a zip or tar archive of either, or the URL of one.",
+    ),
+]
+
+
+def _allow_hosts(hosts: list[str] | None) -> list[str] | None:
+    """Known to all that reads images, and to the processes that this one starts."""
+    from retrieval_bench.remote.place import allow_hosts
+
+    allow_hosts(hosts or ())
+    return hosts
+
+
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="HOST",
+        callback=_allow_hosts,
+        help="Read images of a manifest from this host, too; give it again for each further one. The host of "
+        "--data-root is allowed. RETRIEVAL_BENCH_HOSTS holds more, separated by commas.",
+    ),
 ]
 
 

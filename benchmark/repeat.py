@@ -10,7 +10,7 @@ import typer
 
 from benchmark.app import GATE_FAILED, OK, app, command, say
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import AllowOutside, DataRoot, Plugins
+from benchmark.options import AllowHost, AllowOutside, DataRoot, Plugins
 from benchmark.shown import one_line
 from retrieval_bench.core import BenchError, printable
 
@@ -24,6 +24,7 @@ def repeat_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> int:
     """Run a record again from its own settings. Exit code 0: identical or within tolerance; 1: different."""

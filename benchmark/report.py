@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import AllowOutside, DataRoot, Plugins
+from benchmark.options import AllowHost, AllowOutside, DataRoot, Plugins
 from retrieval_bench.core import BenchError, printable
 
 
@@ -36,6 +36,7 @@ def report_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Show no images of the dataset, and do not look for the dataset.")
     ] = False,

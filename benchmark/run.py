@@ -15,6 +15,7 @@ from benchmark.app import GATE_FAILED, OK, SOME_FAILED, app, command, say
 from benchmark.early_worker import taken
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import (
+    AllowHost,
     AllowOutside,
     DataRoot,
     Decode,
@@ -76,6 +77,7 @@ def run_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     classifiers: Annotated[
         str | None,
         typer.Option(

@@ -16,6 +16,7 @@ from benchmark.options import (
     Plugins,
     checked_weights,
     parse_methods,
+    root,
     usable_threads,
 )
 from retrieval_bench.core import BenchError, printable
@@ -32,7 +33,9 @@ def serve_command(
         list[Path] | None,
         typer.Argument(
             metavar="[INDEX... | RECORD]",
-            help="Folders of indexes, or one record, whose dataset and methods are then served. Default: the dataset.",
+            parser=root,
+            help="Folders of indexes (archives of them and URLs, too, for reading only), or one record, "
+            "whose dataset and methods are then served. Default: the dataset.",
         ),
     ] = None,
     dataset: Annotated[
@@ -201,6 +204,8 @@ def _opened(
     from retrieval_bench.experiment.prepare import Plan
     from retrieval_bench.experiment.runner import unique
     from retrieval_bench.registry import DATASETS, parse
+    from retrieval_bench.remote.copies import copied
+    from retrieval_bench.remote.trees import lies_elsewhere
     from retrieval_bench.serving.opening import (
         HowToOpen,
         default_methods,
@@ -212,6 +217,8 @@ def _opened(
     from retrieval_bench.system.cache import FeatureCache, cache_root
 
     chosen_weights = None if weights is None else checked_weights(weights)
+    read_only = read_only or any(lies_elsewhere(place) for place in places)
+    places = [copied(place) for place in places]
     how = HowToOpen(chosen_weights, None if device == "auto" else device, threads, read_only, data_root)
     with Display() as display:
         if places:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import AllowOutside, DataRoot, Plugins
+from benchmark.options import AllowHost, AllowOutside, DataRoot, Plugins
 from retrieval_bench.core import BenchError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def slices_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     methods: Annotated[
         str | None, typer.Option(metavar="a,b", help="Only these methods of the record. Default: all.")
     ] = None,

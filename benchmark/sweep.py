@@ -9,7 +9,7 @@ import typer
 
 from benchmark.app import app, command
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import AllowOutside, DataRoot, Plugins, usable_threads
+from benchmark.options import AllowHost, AllowOutside, DataRoot, Plugins, usable_threads
 from retrieval_bench.core import BenchError, NotComparable, printable
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def sweep_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
 ) -> None:
     """Draw what an approximate search finds, and how well it does its task, against queries/s."""

@@ -13,7 +13,16 @@ import typer
 
 from benchmark.app import app, command
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import AllowOutside, DataRoot, Device, Plugins, checked_weights, renamed, usable_threads
+from benchmark.options import (
+    AllowHost,
+    AllowOutside,
+    DataRoot,
+    Device,
+    Plugins,
+    checked_weights,
+    renamed,
+    usable_threads,
+)
 from retrieval_bench.core import BenchError, printable
 
 if TYPE_CHECKING:
@@ -110,6 +119,7 @@ def train_command(
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
+    allow_host: AllowHost = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="How many times each image is used. Default 10, of pairs 60.")
     ] = None,

@@ -36,7 +36,7 @@ FLOORS = (
         "stored",
         "training_loop",
     ),
-    ("images", "plugins", "records", "search", "texts"),
+    ("images", "plugins", "records", "remote", "search", "texts"),
     ("registry", "system"),
     ("core", "datasets.shop", "linalg"),
 )

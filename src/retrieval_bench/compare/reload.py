@@ -17,6 +17,7 @@ from retrieval_bench.records.files import load_rankings, rankings_file
 from retrieval_bench.records.schema import Record
 from retrieval_bench.records.switch import RANKINGS_FILE
 from retrieval_bench.registry import DATASETS, parse
+from retrieval_bench.remote.place import root_of
 
 
 def dataset_of(record: Record, root: Path | None = None) -> Dataset:
@@ -25,7 +26,7 @@ def dataset_of(record: Record, root: Path | None = None) -> Dataset:
     Raises NotComparable where ids, labels or contents are not the images of the record.
     """
     facts = record.dataset
-    place = root if root is not None else None if facts.root is None else Path(facts.root)
+    place = root if root is not None else None if facts.root is None else root_of(facts.root)
     dataset: Dataset = parse(DATASETS, facts.spec).build(place)
     if all((row.query, row.gallery) == ("image", "image") for row in record.rows):
         dataset = dataset.without_texts()  # which no method of the run read

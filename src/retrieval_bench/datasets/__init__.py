@@ -3,6 +3,6 @@
 Importing this package registers them all. What is wrong with a dataset is found in `data_audit`.
 """
 
-from retrieval_bench.datasets import folder, grocery, manifest, products
+from retrieval_bench.datasets import folder, grocery, manifest, products, webdataset
 
-__all__ = ["folder", "grocery", "manifest", "products"]
+__all__ = ["folder", "grocery", "manifest", "products", "webdataset"]

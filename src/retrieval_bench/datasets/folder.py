@@ -10,19 +10,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from retrieval_bench.core import SPLITS, BenchError, Dataset, Split, printable
-from retrieval_bench.datasets.split_names import (
-    BOTH,
-    LOOK_LIKE_SPLITS,
-    offered,
-    our_splits,
-    parse_mapping,
-)
+from retrieval_bench.core import SPLITS, BenchError, Dataset, Images, Split, printable
+from retrieval_bench.datasets.remote_files import RemoteFile, RemoteFiles
+from retrieval_bench.datasets.split_names import BOTH, LOOK_LIKE_SPLITS, offered, our_splits, parse_mapping
 from retrieval_bench.datasets.splits import LEAVE_ONE_OUT, content_splits, divide, observations, parse_shares, some
 from retrieval_bench.images.formats import SUFFIXES
-from retrieval_bench.images.listing import PassedOver, image_files, names_in
+from retrieval_bench.images.listing import PassedOver, image_files, is_image_by_name, names_in
 from retrieval_bench.images.reading import ImageFiles
 from retrieval_bench.registry import DATASETS
+from retrieval_bench.remote.trees import lies_elsewhere, tree_of
 
 LAYOUT = "expected is <root>/<label>/*.jpg, or <root>/{train,gallery,query}/<label>/*.jpg with train optional"
 
@@ -56,7 +52,8 @@ def folder(
     images of a format whose codec is not installed (HEIF, JPEG XL, ...).
 
     Args:
-        root: the folder.
+        root: the folder; or a zip or tar file, or a folder of a store as s3://BUCKET/FOLDER. Of files that lie so
+            their suffix alone says what they are.
         split: percent of the images for train/gallery/query, where the folder is not split already; or
             `leave-one-out`: every image is a query, and searched for among all others.
         splits: what the folders below the root are, as `train:train,val:gallery,test:query`. Ours are train, gallery,
@@ -68,22 +65,27 @@ def folder(
     mapping = parse_mapping("folder", splits)
     if root is None:
         raise BenchError(f"dataset folder needs --data-root; {LAYOUT}")
-    if not root.is_dir():
+    tree = tree_of(root) if lies_elsewhere(root) else None
+    if tree is None and not root.is_dir():
         raise BenchError(f"dataset folder: {printable(root)} is not a directory; {LAYOUT}")
-    held = _split_folders(root, mapping)
+    names = None if tree is None else tree.names()
+    folders = _Folders(root, names)
+    held = _split_folders(folders, mapping)
     if held and shares is None:
         raise BenchError(
             f"dataset folder: {printable(root)} is split already, into {some(held)}, so that split={LEAVE_ONE_OUT} has "
             f"nothing to divide; name the folder that is to be gallery and query, for example splits={min(held)}:{BOTH}"
         )
-    files, notices = _scan(root, held or {"": ""})
+    files, notices = _scan(folders, held or {"": ""})
     if not files:
         raise BenchError(f"dataset folder: no {'/'.join(SUFFIXES)} in a label's folder of {printable(root)}; {LAYOUT}")
     labels = [file.leaf if label == "leaf" else file.top for file in files]
     if label == "top":
         notices += _deeper(files, root)
 
-    images = ImageFiles([file.path for file in files], within=root)
+    images: Images = ImageFiles([root / file.path for file in files], within=root)
+    if tree is not None:
+        images = RemoteFiles([RemoteFile(tree, file.path) for file in files])
     if held:
         assigned = [file.split for file in files]
     elif shares is None:
@@ -102,7 +104,7 @@ def folder(
         above = []  # no folder lies deeper than another: there is nothing coarser than a label
     label_names, category_names = sorted(set(labels)), sorted(set(above))
     whole = Split(
-        ids=tuple(printable(file.path.relative_to(root).as_posix()) for file in files),
+        ids=tuple(printable(file.path) for file in files),
         labels=_numbers(labels, label_names),
         images=images,
         categories=_numbers(above, category_names) if above else None,
@@ -122,18 +124,66 @@ def folder(
 
 
 class _File(NamedTuple):
-    """top, leaf: the label as the first folder, and as the path of the folder that holds the image. split: "" where the
-    content decides."""
+    """path: below the root, with slashes. top, leaf: the label as the first folder, and as the path of the folder that
+    holds the image. split: "" where the content decides."""
 
-    path: Path
+    path: str
     top: str
     leaf: str
     split: str
 
 
-def _split_folders(root: Path, mapping: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+class _Folders:
+    """The folders and images below a root, on disk or in a listing.
+
+    root: as it is shown. listing: the names of all files, where they lie elsewhere.
+    """
+
+    def __init__(self, root: Path, listing: Sequence[str] | None) -> None:
+        self.root, self._listed = root, listing is not None
+        self._files: dict[str, list[str]] = {}  # folder -> names of the files in it
+        self._below: dict[str, dict[str, None]] = {}  # folder -> names of the folders in it
+        for path in listing or ():
+            folder, _, name = path.rpartition("/")
+            self._files.setdefault(folder, []).append(name)
+            while folder:
+                above, _, inner = folder.rpartition("/")
+                self._below.setdefault(above, {})[inner] = None
+                folder = above
+
+    def names(self, folder: str = "") -> list[str]:
+        """Folders in a folder, but no hidden ones."""
+        if self._listed:
+            return [name for name in sorted(self._below.get(folder, ())) if not name.startswith(".")]
+        return _subfolders(self.root / folder)
+
+    def loose(self, folder: str) -> list[str]:
+        """Files in a folder, not in one below it."""
+        if self._listed:
+            return sorted(self._files.get(folder, ()))
+        return [name for name in names_in(self.root / folder) if not os.path.isdir(self.root / folder / name)]
+
+    def images(self, folder: str, passed_over: PassedOver) -> list[str]:
+        """Paths below the root of all images below a folder; all else is counted."""
+        if not self._listed:
+            real = (os.path.realpath(self.root),)
+            paths = image_files(self.root / folder, passed_over, above=real)
+            return [path.relative_to(self.root).as_posix() for path in paths]
+        own = [*self._files.get(folder, ()), *self._below.get(folder, ())]
+        found = []
+        for name in sorted(own):
+            if name.startswith("."):
+                passed_over.ignored["hidden"] += 1
+            elif name in self._below.get(folder, ()):
+                found += self.images(f"{folder}/{name}", passed_over)
+            elif is_image_by_name(name, passed_over):
+                found.append(f"{folder}/{name}")
+        return found
+
+
+def _split_folders(folders: _Folders, mapping: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Folder -> our name of its split, of the folders that hold splits; empty where the folders are labels."""
-    names = _subfolders(root)
+    names, root = folders.names(), folders.root
     if mapping:
         absent = [theirs for theirs in mapping if theirs not in names]
         if absent:
@@ -152,7 +202,7 @@ def _split_folders(root: Path, mapping: Mapping[str, tuple[str, ...]]) -> dict[s
     if {"gallery", "query"} <= set(folded):
         return {folded[name]: name for name in SPLITS if name in folded}
     like = [name for name in names if name.casefold() in LOOK_LIKE_SPLITS]
-    if like and (set(like) == set(names) or {"gallery", "query"} & set(folded) or _share_labels(root, like)):
+    if like and (set(like) == set(names) or {"gallery", "query"} & set(folded) or _share_labels(folders, like)):
         raise BenchError(
             f"dataset folder: the folders {some(like, 6)} in {printable(root)} look like splits, not labels, "
             f"but both gallery and query are needed; {offered('folder', like)}"
@@ -160,13 +210,13 @@ def _split_folders(root: Path, mapping: Mapping[str, tuple[str, ...]]) -> dict[s
     return {}
 
 
-def _share_labels(root: Path, names: Sequence[str]) -> bool:
+def _share_labels(folders: _Folders, names: Sequence[str]) -> bool:
     """Whether folders of one name lie in two of these folders: no labels have that, splits do."""
-    counts = Counter(below for name in names for below in _subfolders(root / name))
+    counts = Counter(below for name in names for below in folders.names(name))
     return any(count > 1 for count in counts.values())
 
 
-def _scan(root: Path, tops: Mapping[str, str]) -> tuple[list[_File], list[str]]:
+def _scan(folders: _Folders, tops: Mapping[str, str]) -> tuple[list[_File], list[str]]:
     """The images of all labels below root/top, for each top, and notices of what was passed over.
 
     tops: folder -> our name of its split.
@@ -175,20 +225,21 @@ def _scan(root: Path, tops: Mapping[str, str]) -> tuple[list[_File], list[str]]:
     empty: list[str] = []
     passed_over = PassedOver()
     for top, split in tops.items():
-        loose = (name for name in names_in(root / top) if not os.path.isdir(root / top / name))
+        within = f"{top}/" if top else ""
+        loose = folders.loose(top)
         passed_over.ignored.update("hidden" if name.startswith(".") else "outside a label's folder" for name in loose)
-        for name in _subfolders(root / top):
-            paths = list(image_files(root / top / name, passed_over, above=(os.path.realpath(root),)))
+        for name in folders.names(top):
+            paths = folders.images(f"{within}{name}", passed_over)
+            leaves = [path.rpartition("/")[0].removeprefix(within) for path in paths]
             files += [
-                _File(path, printable(name), printable(path.parent.relative_to(root / top).as_posix()), split)
-                for path in paths
+                _File(path, printable(name), printable(leaf), split) for path, leaf in zip(paths, leaves, strict=True)
             ]
             if not paths:
-                empty.append(printable(Path(top, name).as_posix()))
+                empty.append(printable(f"{within}{name}"))
     notices = []
     if empty:
         notices.append(f"{len(empty)} label folders hold no image: {some(empty)}")
-    if "" not in tops and (beside := set(_subfolders(root)) - set(tops)):
+    if "" not in tops and (beside := set(folders.names()) - set(tops)):
         notices.append(f"folders beside {', '.join(tops)} are ignored: {some(beside)}")
     return files, notices + passed_over.notices()
 

@@ -4,41 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from retrieval_bench.core import BadImage
+from retrieval_bench.core import BadImage, printable
+from retrieval_bench.datasets.remote_files import RemoteFiles, by_url
 from retrieval_bench.images.reading import ImageFiles
-
-_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.I)
-
-
-def is_url(path: str) -> bool:
-    """Whether a path names a place in the net: a scheme of two letters or more, a colon and a slash."""
-    return _URL.match(path) is not None
+from retrieval_bench.remote.place import address_of, is_url
+from retrieval_bench.remote.trees import Anywhere
 
 
 class ListedFiles(ImageFiles):
-    """As `ImageFiles`; what is missing is told with its cause.
+    """As `ImageFiles`; what is missing is told with its cause, and what has a URL is read from there.
 
     Args:
         folder: the folder of the list.
-        written: the paths as the list has them, relative to the folder; "" for an item without a picture.
+        written: the paths as the list has them, relative to the folder, or URLs; "" for an item without a picture.
         ids: of the items; that of one without a picture stands for its content. None where each has one.
     """
 
     def __init__(self, folder: Path, written: Sequence[str], ids: Sequence[str] | None = None) -> None:
-        super().__init__([folder / path for path in written], within=folder)
+        super().__init__([folder / _here(path) for path in written], within=folder)
         self.folder = folder
         self.written, self.ids = list(written), None if ids is None else list(ids)
         self._names = _Names()
+        urls = {row: path for row, path in enumerate(written) if is_url(path) and _here(path) == path}
+        anywhere = Anywhere(printable(folder), frozenset())
+        self._at = {row: place for place, row in enumerate(urls)}  # of those with a URL: where they stand in `_remote`
+        self._remote = RemoteFiles([by_url(anywhere, url) for url in urls.values()])
 
     def read(self, row: int) -> bytes:
         """As `ImageFiles.read`; the reason for a missing file names its cause."""
         if not self.written[row]:
             raise BadImage("no picture", "the item has a text alone")
+        if row in self._at:
+            return self._remote.read(self._at[row])
         try:
             return super().read(row)
         except BadImage as bad:
@@ -53,15 +54,23 @@ class ListedFiles(ImageFiles):
         """As `ImageFiles.digest`; no two items without a picture have the same."""
         if not self.written[row] and self.ids is not None:
             return hashlib.sha256(f"no picture of {self.ids[row]}".encode(errors="surrogatepass")).hexdigest()
-        return super().digest(row)
+        return self._remote.digest(self._at[row]) if row in self._at else super().digest(row)
 
     def take(self, rows: Sequence[int]) -> ListedFiles:
         """Select images, in this order."""
         ids = None if self.ids is None else [self.ids[row] for row in rows]
         taken = ListedFiles(self.folder, [self.written[row] for row in rows], ids)
         taken._names, taken._fence = self._names, self._fence
+        remote = {new: self._at[old] for new, old in enumerate(rows) if old in self._at}
+        taken._at = {new: place for place, new in enumerate(remote)}
+        taken._remote = self._remote.take(list(remote.values()))
         taken._digests = {new: self._digests[old] for new, old in enumerate(rows) if old in self._digests}
         return taken
+
+
+def _here(path: str) -> str:
+    """The path of a file of this machine that is written as a URL; what is no such URL as it is."""
+    return address_of(path).url if path.lower().startswith("file:/") else path
 
 
 class _Names:
@@ -72,8 +81,6 @@ class _Names:
 
     def cause(self, folder: Path, written: str) -> tuple[str, str]:
         """(why this path leads nowhere, one sentence); "" where it cannot be seen."""
-        if is_url(written):
-            return "the path is a URL", f"{written} is an address, not a file; download the images and list their files"
         if "\\" in written and os.sep != "\\":
             slashes = written.replace("\\", "/")
             found = "a file of that name is there" if os.path.exists(folder / slashes) else "write slashes"

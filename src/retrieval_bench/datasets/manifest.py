@@ -8,15 +8,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from retrieval_bench.core import DISTRACTOR, BenchError, Dataset, Split, printable
-from retrieval_bench.datasets.listed_files import ListedFiles, is_url
+from retrieval_bench.core import DISTRACTOR, BadImage, BenchError, Dataset, Images, Split, printable
+from retrieval_bench.datasets.listed_files import ListedFiles
+from retrieval_bench.datasets.remote_files import listed_elsewhere
 from retrieval_bench.datasets.split_names import BOTH, LEFT_OUT, OURS, offered, offers, our_splits, parse_mapping
 from retrieval_bench.datasets.splits import LEAVE_ONE_OUT, content_splits, divide, observations, parse_shares, some
 from retrieval_bench.datasets.tables import IN_A_LIST, SUFFIXES_OF_TABLES, Table, at_line, read_table
 from retrieval_bench.registry import DATASETS, unknown
+from retrieval_bench.remote.place import RemotePlace, is_url
+from retrieval_bench.remote.trees import Tree, lies_elsewhere, parted, tree_of
 
 NAMES = tuple(f"manifest{suffix}" for suffix in SUFFIXES_OF_TABLES)
 COLUMNS = (
@@ -87,7 +91,8 @@ def manifest(
     without a picture. Errors name the file and the line.
 
     Args:
-        root: the file, or a folder that holds exactly one of manifest.csv, .tsv, .jsonl and .parquet.
+        root: the file, or a folder that holds exactly one of manifest.csv, .tsv, .jsonl and .parquet; a URL or an
+            archive, too.
         split: where no column says it: percent for train/gallery/query, by content as in `folder`; or leave-one-out.
         splits: what the split column's names mean here, as `train:train,val:gallery,test:query`. Ours are train,
             gallery, query, both (gallery and query) and none (left out); `train:train+gallery` puts images into two.
@@ -100,7 +105,8 @@ def manifest(
         raise BenchError(f"dataset manifest needs --data-root with a .csv or .jsonl file; {COLUMNS}")
     mapping = parse_mapping("manifest", splits)
     shares = parse_shares(split)
-    file = _find(root)
+    found = _find(root)
+    file = found.file
     known = {
         "id",
         "category",
@@ -110,7 +116,7 @@ def manifest(
         *(name for names in OTHER_NAMES.values() for name in names),
     }
     named = {column.casefold() for column in (path, label) if column}
-    table = read_table(file, known | named, {*known, *named} - {"text", "group"})
+    table = read_table(file, known | named, {*known, *named} - {"text", "group"}, found.content)
     if not table.rows:
         raise BenchError(f"{printable(file)} lists no image; {COLUMNS}")
     wanted = {"path": path, "label": label}
@@ -134,8 +140,7 @@ def manifest(
         rows, left_out = _mapped(file, rows, mapping)
         notices += left_out
     rows = _merged(file, rows)
-    folder = file.parent
-    images = _images(folder, rows)
+    images = _images(found, rows)
     if by_content:
         units = [_unit(images.digest(place), row.more.get("group", "")) for place, row in enumerate(rows)]
         first = [row.labels[:1] or ("",) for row in rows]
@@ -173,7 +178,8 @@ def read_list(root: Path) -> ListedImages:
 
     root: as for `manifest`. Raises BenchError.
     """
-    file = _find(root)
+    found = _find(root)
+    file = found.file
     known = {
         "id",
         "category",
@@ -182,7 +188,7 @@ def read_list(root: Path) -> ListedImages:
         *OTHER_NAMES,
         *(name for names in OTHER_NAMES.values() for name in names),
     }
-    table = read_table(file, known, known - {"text", "group"})
+    table = read_table(file, known, known - {"text", "group"}, found.content)
     if not table.rows:
         raise BenchError(f"{printable(file)} lists no image; it needs the columns path and label")
     names, notices = _columns(file, table, {})
@@ -195,15 +201,26 @@ def read_list(root: Path) -> ListedImages:
     if not rows:
         raise BenchError(f"{printable(file)} lists no image: no row has a path")
     notices += _separators(rows, told, names["label"])
-    split, label_names, category_names = _whole(rows, _images(file.parent, rows))
+    split, label_names, category_names = _whole(rows, _images(found, rows))
     return ListedImages(split, label_names, category_names, tuple(notices))
 
 
-def _images(folder: Path, rows: Sequence[ManifestRow]) -> ListedFiles:
-    return ListedFiles(folder, [row.path for row in rows], [row.id for row in rows])
+class _Found(NamedTuple):
+    """A manifest. tree, content: where it lies, and its bytes, if it lies elsewhere."""
+
+    file: Path
+    tree: Tree | None = None
+    content: bytes | None = None
 
 
-def _whole(rows: Sequence[ManifestRow], images: ListedFiles) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
+def _images(found: _Found, rows: Sequence[ManifestRow]) -> Images:
+    paths, ids = [row.path for row in rows], [row.id for row in rows]
+    if found.tree is not None:
+        return listed_elsewhere(found.tree, paths, ids)
+    return ListedFiles(found.file.parent, paths, ids)
+
+
+def _whole(rows: Sequence[ManifestRow], images: Images) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
     """All images as one split, with the names of their labels and categories."""
     label_names, category_names = _sorted_names([row.labels for row in rows], [row.categories for row in rows])
     columns = dict.fromkeys(key for row in rows for key in row.more)
@@ -238,20 +255,38 @@ def _text(cells: Mapping[str, str], columns: Sequence[str]) -> str:
     return "\n".join(dict.fromkeys(part for column in columns if (part := cells.get(column, "").strip())))
 
 
-def _find(root: Path) -> Path:
+def _find(root: Path) -> _Found:
+    if lies_elsewhere(root):
+        return _find_elsewhere(root)
     if root.is_dir():
-        found = [name for name in NAMES if (root / name).is_file()]
-        if len(found) != 1:
-            held = f"both {' and '.join(found)}" if found else f"neither {' nor '.join(NAMES)}"
-            raise BenchError(f"dataset manifest: {printable(root)} holds {held}; give the file itself as --data-root")
-        return root / found[0]
+        return _Found(root / _only(root, [name for name in NAMES if (root / name).is_file()]))
     if not root.is_file():
         raise BenchError(f"dataset manifest: there is no file {printable(root)}; {COLUMNS}")
     if root.suffix.lower() not in SUFFIXES_OF_TABLES:
         raise BenchError(
             f"dataset manifest: {printable(root)} is neither {' nor '.join(SUFFIXES_OF_TABLES)}; {COLUMNS}"
         )
-    return root
+    return _Found(root)
+
+
+def _find_elsewhere(root: Path) -> _Found:
+    above, name = parted(root, SUFFIXES_OF_TABLES)
+    tree = tree_of(above)
+    if not name:
+        held = set(tree.names())
+        name = _only(root, [known for known in NAMES if known in held])
+    try:
+        content = tree.read(name)
+    except BadImage as bad:
+        raise BenchError(f"dataset manifest: {printable(root)} cannot be read: {bad.detail}") from None
+    return _Found(root if above is not root else RemotePlace(f"{printable(root).rstrip('/')}/{name}"), tree, content)
+
+
+def _only(root: Path, found: Sequence[str]) -> str:
+    if len(found) != 1:
+        held = f"both {' and '.join(found)}" if found else f"neither {' nor '.join(NAMES)}"
+        raise BenchError(f"dataset manifest: {printable(root)} holds {held}; give the file itself as --data-root")
+    return found[0]
 
 
 def _columns(file: Path, table: Table, wanted: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

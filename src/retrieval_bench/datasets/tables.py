@@ -50,13 +50,16 @@ def at_line(file: Path, line: int, problem: str) -> BenchError:
     return BenchError(f"{printable(file)}, line {line}: {problem}")
 
 
-def read_table(file: Path, known: Collection[str], kept_as_text: Collection[str]) -> Table:
+def read_table(
+    file: Path, known: Collection[str], kept_as_text: Collection[str], content: bytes | None = None
+) -> Table:
     """Read a whole table.
 
     Args:
         file: a file with one of `SUFFIXES_OF_TABLES`.
         known: names, in lower case, by which the header of a CSV file tells its delimiter.
         kept_as_text: columns, in lower case, whose values must be text or whole numbers, not true, false or fractions.
+        content: the bytes of a file that lies elsewhere; None: they are read from the file.
 
     Returns:
         The table; cells are stripped, and those that are empty in JSONL and Parquet are absent.
@@ -66,17 +69,19 @@ def read_table(file: Path, known: Collection[str], kept_as_text: Collection[str]
     """
     suffix = file.suffix.lower()
     if suffix == ".parquet":
-        return _by_rows(file, _parquet_rows(file), kept_as_text)
+        return _by_rows(file, _parquet_rows(file, content), kept_as_text)
+    if content is None:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise BenchError(f"dataset manifest: {printable(file)} cannot be read: {error.strerror}") from None
+    text = _text(file, content)
     if suffix == ".jsonl":
-        return _by_rows(file, _jsonl_rows(file), kept_as_text)
-    return _csv_table(file, known)
+        return _by_rows(file, _jsonl_rows(file, text), kept_as_text)
+    return _csv_table(file, text, known)
 
 
-def _text(file: Path) -> str:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise BenchError(f"dataset manifest: {printable(file)} cannot be read: {error.strerror}") from None
+def _text(file: Path, data: bytes) -> str:
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "")
     if not encoding and b"\0" in data[:2]:  # UTF-16 without a mark: the first character is ASCII
         encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
@@ -92,8 +97,7 @@ def _text(file: Path) -> str:
         raise at_line(file, line, f"byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8") from None
 
 
-def _csv_table(file: Path, known: Collection[str]) -> Table:
-    text = _text(file)
+def _csv_table(file: Path, text: str, known: Collection[str]) -> Table:
     said = _SEP.match(text)
     start, text = (1, text[said.end() :]) if said else (0, text)
     delimiter = _told_delimiter(text, known)
@@ -160,8 +164,8 @@ def _csv_lines(file: Path, text: str, delimiter: str, before: int) -> Iterator[t
         raise at_line(file, done + 1, f"not valid CSV: {error}") from None
 
 
-def _jsonl_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, text in enumerate(_text(file).split("\n"), 1):  # not splitlines(): U+2028 may stand in a JSON string
+def _jsonl_rows(file: Path, whole: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, text in enumerate(whole.split("\n"), 1):  # not splitlines(): U+2028 may stand in a JSON string
         if not text.strip():
             continue
         try:
@@ -173,7 +177,7 @@ def _jsonl_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, record
 
 
-def _parquet_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet_rows(file: Path, content: bytes | None) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -183,7 +187,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             "'retrieval-bench[parquet]', or write the table as CSV"
         ) from None
     try:
-        table = pyarrow.parquet.read_table(file)
+        table = pyarrow.parquet.read_table(file if content is None else pyarrow.BufferReader(content))
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise BenchError(f"{printable(file)} cannot be read as Parquet: {error}") from None
     names = table.column_names

@@ -18,6 +18,7 @@ from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.plugins.loading import plugins
 from retrieval_bench.records.schema import PluginFacts, Record, find_row
 from retrieval_bench.registry import DATASETS, parse
+from retrieval_bench.remote.place import root_of
 from retrieval_bench.system.cores import usable_cores
 
 Sameness = Literal["identical", "within tolerance", "different"]
@@ -48,7 +49,7 @@ def plan_of(record: Record, root: Path | None = None) -> Plan:
     return Plan(
         methods=methods,
         dataset=parse(DATASETS, record.dataset.spec),
-        root=root or (None if record.dataset.root is None else Path(record.dataset.root)),
+        root=root or (None if record.dataset.root is None else root_of(record.dataset.root)),
         classifiers=settings.classifiers,
         perturb=settings.perturb,
         severities=settings.severities,

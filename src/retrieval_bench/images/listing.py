@@ -86,6 +86,19 @@ def image_files(directory: Path, passed_over: PassedOver, above: tuple[str, ...]
             passed_over.ignored["without a suffix"] += 1
 
 
+def is_image_by_name(name: str, passed_over: PassedOver) -> bool:
+    """Whether a file that cannot be looked into is an image by its suffix. What is none is counted in `passed_over`."""
+    suffix = os.path.splitext(name)[1].lower()
+    kind = optional_suffix(suffix)
+    if suffix in SUFFIXES or (kind and readable(kind)):
+        return True
+    if kind:
+        passed_over.unreadable[kind] += 1
+    else:
+        passed_over.ignored[printable(suffix) if suffix else "without a suffix"] += 1
+    return False
+
+
 def names_in(directory: Path) -> list[str]:
     """What a folder holds, sorted. Raises BenchError where it cannot be listed."""
     try:

@@ -60,6 +60,7 @@ from retrieval_bench.indexing.methods import (
     refuse_what_describes_nothing,
 )
 from retrieval_bench.methods.pipeline import Pipeline
+from retrieval_bench.remote.place import whole_path
 from retrieval_bench.system.checkpoint import refuse_own_images
 from retrieval_bench.system.files import on_the_disk
 from retrieval_bench.system.locks import Taken, held
@@ -236,7 +237,7 @@ def _fill(
         version=__version__,
         dataset=str(plan.dataset),
         dataset_name=dataset.name,
-        data_root=None if plan.root is None else os.path.abspath(plan.root),
+        data_root=None if plan.root is None else whole_path(plan.root),
         limit=plan.limit,
         learn_from=plan.learn_from,
         seed=plan.seed,

@@ -33,6 +33,7 @@ from retrieval_bench.indexing.methods import IndexedMethod, setup_of
 from retrieval_bench.indexing.snapshot import Searches, Snapshot
 from retrieval_bench.indexing.verify import PICTURES, Verification, verified
 from retrieval_bench.registry import DATASETS, parse
+from retrieval_bench.remote.place import root_of
 from retrieval_bench.system.cores import usable_cores
 from retrieval_bench.system.files import removed, write_whole
 from retrieval_bench.system.locks import Taken, held
@@ -367,7 +368,7 @@ class StoredIndex:
 
     def dataset(self) -> Dataset:
         """The dataset that the index was built of, read again; its images have the ids of the items."""
-        root = None if self.data_root is None else Path(self.data_root)
+        root = None if self.data_root is None else root_of(self.data_root)
         found: Dataset = parse(DATASETS, self.dataset_spec).build(root)
         return found if self.description.limit is None else limited(found, self.description.limit)
 
