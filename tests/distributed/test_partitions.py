@@ -14,8 +14,8 @@ import pytest
 from retrieval_bench.core import BenchError, Extractor, Images
 from retrieval_bench.distributed.partitions import SIZE, PartitionFiles, parted
 from retrieval_bench.distributed.ray_chunks import RayChunks, in_memory
-from retrieval_bench.distributed.ray_crew import Asked, WorkerLost
-from retrieval_bench.distributed.worker import Done, NoMemory, Refused, Unusable, Worker
+from retrieval_bench.distributed.ray_crew import Pending, WorkerLost
+from retrieval_bench.distributed.worker import Carried, NoMemory, RefusedRequest, Unusable, Worker
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.decoding import Decoding
 from retrieval_bench.images.reading import DecodedBy, ImageBytes, ImageFiles, encode_png
@@ -52,13 +52,13 @@ class CrewHere:
     def kept(self, value: Any) -> Any:
         return value
 
-    def submit(self, place: int, request: str, *arguments: Any) -> Asked:
-        return Asked(place, self.workers[place], (object(), request, arguments))
+    def submit(self, place: int, request: str, *arguments: Any) -> Pending:
+        return Pending(place, self.workers[place], (object(), request, arguments))
 
-    def first_of(self, asked: Sequence[Asked]) -> Asked:
+    def first_of(self, asked: Sequence[Pending]) -> Pending:
         return asked[0]
 
-    def result(self, asked: Asked) -> Any:
+    def result(self, asked: Pending) -> Any:
         _, request, arguments = asked.ref
         images = arguments[1]
         if self.deaths and any(images[row][0, 0, 0] == self.deadly for row in range(len(images))):
@@ -67,10 +67,10 @@ class CrewHere:
             raise WorkerLost(False, "killed")
         self.described += len(images)
         answer = self.workers[asked.place].carry_out(request, *arguments)
-        assert isinstance(answer, Done)
+        assert isinstance(answer, Carried)
         return answer.value
 
-    def give_up(self, asked: Sequence[Asked]) -> None:
+    def give_up(self, asked: Sequence[Pending]) -> None:
         pass
 
 
@@ -191,7 +191,7 @@ class TestInMemory:
 class TestWorker:
     def test_other_weights_are_refused(self, pictures: ImageBytes) -> None:
         told = Worker(1).carry_out("describe", MeanColorDescriber(), pictures.take([0]), {}, {"sha256": "1"})
-        assert isinstance(told, Refused)
+        assert isinstance(told, RefusedRequest)
         assert "has other weights than this machine" in told.sentence
 
     def test_a_broken_image_is_told_as_here(self) -> None:

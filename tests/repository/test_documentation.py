@@ -67,6 +67,7 @@ FOREIGN = (
     "--build-arg",
     "--gpus",
     "--user",
+    "ray start ",
 )
 """Commands of others in the documents, whose flags are not ours."""
 

@@ -23,7 +23,7 @@ Build = Callable[[np.ndarray, Distance], Searcher]
 """(gallery, distance) -> the search of it by this process."""
 
 
-class Describer(Protocol):
+class WorkerDescriber(Protocol):
     """How a worker comes to an extractor of its own. It can be pickled; the extractor need not be."""
 
     def build(self) -> Extractor:
@@ -49,7 +49,7 @@ class Describer(Protocol):
         """
 
 
-class Engine(Protocol):
+class WorkEngine(Protocol):
     """Does the work of a run.
 
     Attributes:
@@ -58,7 +58,7 @@ class Engine(Protocol):
 
     address: str
 
-    def chunks(self, describer: Describer, key: str, cache: Path | None) -> Chunks | None:
+    def chunks(self, describer: WorkerDescriber, key: str, cache: Path | None) -> Chunks | None:
         """Who describes images.
 
         Args:
@@ -86,7 +86,7 @@ class Engine(Protocol):
         """End what this engine has started. It may be called twice."""
 
 
-def open_engine(address: str) -> Engine:
+def open_engine(address: str) -> WorkEngine:
     """Connect to an engine, or start it.
 
     Args:

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from retrieval_bench.core import Distance, Searcher
-from retrieval_bench.distributed.engine import LOCAL, Build, Chunks, Describer
+from retrieval_bench.distributed.engine import LOCAL, Build, Chunks, WorkerDescriber
 
 
 class LocalEngine:
-    """Implements `Engine` by what a run did before there were engines."""
+    """Implements `WorkEngine` by what a run did before there were engines."""
 
     address = LOCAL
 
-    def chunks(self, describer: Describer, key: str, cache: Path | None) -> Chunks | None:
+    def chunks(self, describer: WorkerDescriber, key: str, cache: Path | None) -> Chunks | None:
         """None: the threads of this process."""
         return None
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError, Extractor, Images
-from retrieval_bench.distributed.engine import Describer
+from retrieval_bench.distributed.engine import WorkerDescriber
 from retrieval_bench.distributed.partitions import PartitionFiles, parted
-from retrieval_bench.distributed.ray_crew import TRIES, Asked, Crew, WorkerLost, died
+from retrieval_bench.distributed.ray_crew import TRIES, Crew, Pending, WorkerLost, died
 from retrieval_bench.images.decoded_cache import fresh
 from retrieval_bench.images.reading import DecodedBy, ImageBytes, ImageFiles
 
@@ -36,7 +36,7 @@ class RayChunks:
         files: the partitions that are finished.
     """
 
-    def __init__(self, crew: Crew, describer: Describer, files: PartitionFiles) -> None:
+    def __init__(self, crew: Crew, describer: WorkerDescriber, files: PartitionFiles) -> None:
         self._crew, self._describer, self._files = crew, describer, files
 
     def __call__(
@@ -60,7 +60,7 @@ class RayChunks:
         crew, weights = self._crew, getattr(extractor, "weights", None)
         learned = {name: getattr(extractor, name) for name in getattr(extractor, "learned", ())}
         shared = crew.kept(learned) if learned else learned
-        given: dict[int, deque[tuple[Asked, list[int]]]] = {place: deque() for place in range(crew.places)}
+        given: dict[int, deque[tuple[Pending, list[int]]]] = {place: deque() for place in range(crew.places)}
         deaths: Counter[int] = Counter()
         deadly: list[tuple[list[int], WorkerLost]] = []
         try:

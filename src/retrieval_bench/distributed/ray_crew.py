@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from retrieval_bench.core import BadImage, BenchError
 from retrieval_bench.distributed.addresses import Address
-from retrieval_bench.distributed.worker import Done, NoMemory, Refused, Unusable, Worker, facts
+from retrieval_bench.distributed.worker import Carried, NoMemory, RefusedRequest, Unusable, Worker, facts
 from retrieval_bench.system.cores import usable_cores
 
 log = logging.getLogger("retrieval_bench")
@@ -38,7 +38,7 @@ class WorkerLost(Exception):
         self.memory = memory
 
 
-class Asked(NamedTuple):
+class Pending(NamedTuple):
     """A request under way. place: which worker, from 0. worker: its handle. ref: of the answer."""
 
     place: int
@@ -185,17 +185,17 @@ class Crew:
         """Put something into the store of the cluster -> its reference, which an argument may be."""
         return self._ray.put(value)
 
-    def submit(self, place: int, request: str, *arguments: Any) -> Asked:
+    def submit(self, place: int, request: str, *arguments: Any) -> Pending:
         """Ask one worker for something; nothing is waited for."""
         worker = self._workers[place]
-        return Asked(place, worker, worker.carry_out.remote(request, *arguments))
+        return Pending(place, worker, worker.carry_out.remote(request, *arguments))
 
-    def first_of(self, asked: Sequence[Asked]) -> Asked:
+    def first_of(self, asked: Sequence[Pending]) -> Pending:
         """Wait for the first answer, or death."""
         done, _ = self._ray.wait([one.ref for one in asked], num_returns=1)
         return next(one for one in asked if one.ref == done[0])
 
-    def result(self, asked: Asked) -> Any:
+    def result(self, asked: Pending) -> Any:
         """Wait for one answer.
 
         Raises:
@@ -221,9 +221,9 @@ class Crew:
         except errors.RayTaskError as error:
             raise getattr(error, "cause", None) or error from None
         match answer:
-            case Done(value):
+            case Carried(value):
                 return value
-            case Refused(sentence):
+            case RefusedRequest(sentence):
                 raise BenchError(sentence)
             case Unusable(reason, detail):
                 raise BadImage(reason, detail)
@@ -235,7 +235,7 @@ class Crew:
         """Ask one worker and wait; ask again where it dies. what: it was asked for, for the error sentence."""
         return self.settle(self.submit(place, request, *arguments), what, request, *arguments)
 
-    def settle(self, asked: Asked, what: str, request: str, *arguments: Any) -> Any:
+    def settle(self, asked: Pending, what: str, request: str, *arguments: Any) -> Any:
         """Wait for an answer; ask the worker that takes the place of a dead one again, `TRIES` times in all.
 
         Raises:
@@ -252,7 +252,7 @@ class Crew:
         except WorkerLost as lost:
             raise BenchError(f"{TRIES} workers {died(lost)} one after the other at {what}") from None
 
-    def _replace(self, asked: Asked) -> None:
+    def _replace(self, asked: Pending) -> None:
         """Put a new worker in the place of one that died, unless that was done."""
         with self._lock:
             if self._workers[asked.place] is asked.worker:
@@ -266,7 +266,7 @@ class Crew:
             for place in range(self.places):
                 self.submit(place, request, *arguments)
 
-    def give_up(self, asked: Sequence[Asked]) -> None:
+    def give_up(self, asked: Sequence[Pending]) -> None:
         """Nobody wants these answers any more."""
         for one in asked:
             with contextlib.suppress(Exception):

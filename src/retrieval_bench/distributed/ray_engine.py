@@ -12,7 +12,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Searcher
 from retrieval_bench.distributed.addresses import parsed
-from retrieval_bench.distributed.engine import Build, Chunks, Describer
+from retrieval_bench.distributed.engine import Build, Chunks, WorkerDescriber
 from retrieval_bench.distributed.partitions import PartitionFiles
 from retrieval_bench.distributed.ray_chunks import RayChunks
 from retrieval_bench.distributed.ray_crew import Crew
@@ -43,7 +43,7 @@ class StoredShard:
 
 
 class RayEngine:
-    """Implements `Engine` by the workers of a Ray cluster. A process has one at a time.
+    """Implements `WorkEngine` by the workers of a Ray cluster. A process has one at a time.
 
     Args:
         address: "ray://HOST:PORT", of a cluster that this machine is part of, or "ray://local", by which one is
@@ -57,7 +57,7 @@ class RayEngine:
         self.address = address
         self.crew = Crew(address, parsed(address))
 
-    def chunks(self, describer: Describer, key: str, cache: Path | None) -> Chunks | None:
+    def chunks(self, describer: WorkerDescriber, key: str, cache: Path | None) -> Chunks | None:
         """The workers describe; each finished partition is kept in the cache."""
         return RayChunks(self.crew, describer, PartitionFiles(cache, key))
 

@@ -18,7 +18,7 @@ import numpy as np
 
 import retrieval_bench
 from retrieval_bench.core import BadImage, BenchError, Distance, Extractor, Images
-from retrieval_bench.distributed.engine import Describer
+from retrieval_bench.distributed.engine import WorkerDescriber
 from retrieval_bench.distributed.sharded_search import Shard, ShardAnswer
 from retrieval_bench.system.cache import code_version, library_versions
 from retrieval_bench.system.timing import pinned
@@ -35,13 +35,13 @@ class ShardSource(Protocol):
         """(m, d), read-only where that saves a copy."""
 
 
-class Done(NamedTuple):
+class Carried(NamedTuple):
     """What a request gave."""
 
     value: Any
 
 
-class Refused(NamedTuple):
+class RefusedRequest(NamedTuple):
     """A mistake of the user, in one sentence."""
 
     sentence: str
@@ -60,7 +60,7 @@ class NoMemory(NamedTuple):
     where: str
 
 
-Answer = Done | Refused | Unusable | NoMemory
+Answer = Carried | RefusedRequest | Unusable | NoMemory
 
 
 def facts() -> dict[str, str]:
@@ -85,7 +85,7 @@ class Worker:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._shards: dict[str, Shard] = {}
-        self._describes: tuple[Describer, Extractor] | None = None
+        self._describes: tuple[WorkerDescriber, Extractor] | None = None
 
     def carry_out(self, request: str, *arguments: Any) -> Answer:
         """Do what is asked.
@@ -99,9 +99,9 @@ class Worker:
         """
         try:
             with pinned(self._threads):
-                return Done(getattr(self, request)(*arguments))
+                return Carried(getattr(self, request)(*arguments))
         except BenchError as error:
-            return Refused(str(error))
+            return RefusedRequest(str(error))
         except BadImage as bad:
             return Unusable(bad.reason, bad.detail)
         except MemoryError:
@@ -127,7 +127,7 @@ class Worker:
         self._shards.pop(name, None)
 
     def describe(
-        self, describer: Describer, images: Images, learned: Mapping[str, np.ndarray], weights: Any
+        self, describer: WorkerDescriber, images: Images, learned: Mapping[str, np.ndarray], weights: Any
     ) -> np.ndarray:
         """Describe images; the extractor is loaded once and stays.
 

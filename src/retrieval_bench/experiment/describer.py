@@ -17,7 +17,7 @@ from retrieval_bench.system.timing import pinned
 
 @dataclass(frozen=True)
 class MethodDescriber:
-    """Implements `distributed.engine.Describer`.
+    """Implements `distributed.engine.WorkerDescriber`.
 
     Args:
         method: as one names it, "resnet50:pool=gem".

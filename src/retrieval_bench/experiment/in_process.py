@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from retrieval_bench.core import BenchError, printable
-from retrieval_bench.distributed.engine import Engine, open_engine
+from retrieval_bench.distributed.engine import WorkEngine, open_engine
 from retrieval_bench.distributed.local import LocalEngine
 from retrieval_bench.evaluation.uncertainty import comparisons
 from retrieval_bench.experiment import sanity_checks
@@ -60,7 +60,7 @@ class InProcessExecutor:
 
     def __init__(self, store: PixelStore | None = None) -> None:
         self._store = store
-        self._engine: Engine = LocalEngine()
+        self._engine: WorkEngine = LocalEngine()
 
     def open(self, plan: Plan, progress: Progress) -> Opened:
         allocator = steady_allocator()

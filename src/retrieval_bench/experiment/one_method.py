@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from retrieval_bench.core import BenchError, Ranking
-from retrieval_bench.distributed.engine import Engine
+from retrieval_bench.distributed.engine import WorkEngine
 from retrieval_bench.evaluation.relevance import Relevant
 from retrieval_bench.evaluation.uncertainty import class_mean_intervals_of, intervals_of, statistics
 from retrieval_bench.experiment.approximation import let_go
@@ -58,7 +58,7 @@ class MethodResult:
 
 
 def evaluate(
-    method: Method, plan: Plan, trial: Trial, progress: Progress = silent, engine: Engine | None = None
+    method: Method, plan: Plan, trial: Trial, progress: Progress = silent, engine: WorkEngine | None = None
 ) -> MethodResult:
     """One method, from building it to its row. Whatever goes wrong becomes a failed row, never the end of the run."""
     name, found = str(method), None

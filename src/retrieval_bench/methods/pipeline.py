@@ -12,7 +12,7 @@ import numpy as np
 
 import retrieval_bench.methods.reranking  # noqa: F401 - registers the steps
 from retrieval_bench.core import BenchError, Bundle, Dataset, Distance, Extractor, Rows, Searcher, Setup, Sides
-from retrieval_bench.distributed.engine import Engine
+from retrieval_bench.distributed.engine import WorkEngine
 from retrieval_bench.distributed.local import LocalEngine
 from retrieval_bench.methods.fusion import VECTOR, Join, Member
 from retrieval_bench.methods.modalities import IMAGE, TEXT, side_of
@@ -48,7 +48,7 @@ class Pipeline:
     join: None where there is one member. engine: who describes images and searches; None: this process.
     """
 
-    def __init__(self, method: Method, setup: Setup, backend: str, engine: Engine | None = None) -> None:
+    def __init__(self, method: Method, setup: Setup, backend: str, engine: WorkEngine | None = None) -> None:
         self.method, self.setup = method, setup
         self.engine = LocalEngine() if engine is None else engine
         self.members = [Part(spec, spec.build(setup)) for spec in method.members]
