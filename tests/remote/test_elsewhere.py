@@ -33,7 +33,7 @@ def fresh_cache(own_cache: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """Downloads of this test alone; features and kernels are those of all tests."""
     monkeypatch.setattr("retrieval_bench.remote.content_cache.cache_root", lambda: tmp_path / "downloads")
     monkeypatch.setattr("retrieval_bench.remote.limits.BACKOFF_SECONDS", 0.01)
-    monkeypatch.setenv(TIMEOUT, "0.2")
+    monkeypatch.setenv(TIMEOUT, "0.6")
     monkeypatch.setenv(HOSTS, "")
 
 
@@ -124,7 +124,7 @@ def test_what_may_pass_is_asked_again(shelf: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "told"),
-    [("503", "it answers 503"), ("stall", "no byte for 0.2 s"), ("truncate", "it ends before its last")],
+    [("503", "it answers 503"), ("stall", "no byte for 0.6 s"), ("truncate", "it ends before its last")],
 )
 def test_a_server_that_stays_bad_ends_it_in_one_sentence(shelf: Path, fault: str, told: str) -> None:
     """What was finished is kept: the next attempt reads the rest alone."""

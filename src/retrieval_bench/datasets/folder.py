@@ -85,7 +85,7 @@ def folder(
 
     images: Images = ImageFiles([root / file.path for file in files], within=root)
     if tree is not None:
-        images = RemoteFiles([RemoteFile(tree, file.path) for file in files])
+        images = RemoteFiles([RemoteFile(tree, file.path) for file in files]).with_digests()
     if held:
         assigned = [file.split for file in files]
     elif shares is None:

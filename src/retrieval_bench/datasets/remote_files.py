@@ -13,8 +13,10 @@ from retrieval_bench.core import BadImage, BenchError
 from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.fence import outside_is_allowed
 from retrieval_bench.images.reading import MAX_BYTES, OUTSIDE
+from retrieval_bench.remote.limits import limits
 from retrieval_bench.remote.place import address_of, is_url
 from retrieval_bench.remote.trees import Anywhere, Tree
+from retrieval_bench.system.threads import mapped
 
 
 class RemoteFile(NamedTuple):
@@ -40,6 +42,12 @@ class RemoteFiles:
     def __init__(self, files: Sequence[RemoteFile]) -> None:
         self.files = list(files)
         self._digests: dict[int, str] = {}
+
+    def with_digests(self) -> RemoteFiles:
+        """The same images, each digest known: they are read as many at a time as requests may be open."""
+        for _ in mapped(self.digest, range(len(self)), limits().requests):
+            pass
+        return self
 
     def __len__(self) -> int:
         return len(self.files)
@@ -108,7 +116,7 @@ def listed_elsewhere(tree: Tree, written: Sequence[str], ids: Sequence[str]) -> 
         The images; one that may not be read is a bad image with the reason.
     """
     anywhere = Anywhere(tree.shown, tree.own)
-    return RemoteFiles([_listed(tree, anywhere, *one) for one in zip(written, ids, strict=True)])
+    return RemoteFiles([_listed(tree, anywhere, *one) for one in zip(written, ids, strict=True)]).with_digests()
 
 
 def _listed(tree: Tree, anywhere: Anywhere, written: str, item: str) -> RemoteFile:

@@ -73,7 +73,7 @@ def webdataset(root: Path | None, *, split: str = "70/15/15", splits: str = "", 
             items.append(_Item(tree, picture, stem, *_said(tree, shard, stem, parts, label), told))
     if not items:
         raise BenchError(f"dataset webdataset: no image in {printable(root)}; {LAYOUT}")
-    images = RemoteFiles([RemoteFile(item.tree, item.picture) for item in items])
+    images = RemoteFiles([RemoteFile(item.tree, item.picture) for item in items]).with_digests()
     labels = [item.label for item in items]
     if mapping:
         assigned = [item.split for item in items]
