@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.distributed.addresses import Address, parsed
+from retrieval_bench.distributed.addresses import EngineAddress, parsed
 from retrieval_bench.distributed.engine import check_address, open_engine
 from retrieval_bench.distributed.local import LocalEngine
 from retrieval_bench.distributed.ray_crew import Crew, _silent
@@ -20,13 +20,13 @@ class TestAddresses:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
-            ("ray://local", Address(None, 0, None, 1)),
-            ("ray://local?workers=2", Address(None, 0, 2, 1)),
-            ("ray://gpu-1.lan:6379?workers=8&threads=4", Address("gpu-1.lan", 6379, 8, 4)),
-            ("ray://[::1]:6379", Address("[::1]", 6379, None, 1)),
+            ("ray://local", EngineAddress(None, 0, None, 1)),
+            ("ray://local?workers=2", EngineAddress(None, 0, 2, 1)),
+            ("ray://gpu-1.lan:6379?workers=8&threads=4", EngineAddress("gpu-1.lan", 6379, 8, 4)),
+            ("ray://[::1]:6379", EngineAddress("[::1]", 6379, None, 1)),
         ],
     )
-    def test_what_can_be_said(self, text: str, expected: Address) -> None:
+    def test_what_can_be_said(self, text: str, expected: EngineAddress) -> None:
         assert parsed(text) == expected
         assert check_address(text) == text
 

@@ -11,7 +11,7 @@ MOST_WORKERS = 10_000
 _FORM = "write local, ray://HOST:PORT or ray://local, with ?workers=N&threads=N behind if you like"
 
 
-class Address(NamedTuple):
+class EngineAddress(NamedTuple):
     """host: None where the workers are started on this machine. workers: None for as many as there is room for."""
 
     host: str | None
@@ -20,7 +20,7 @@ class Address(NamedTuple):
     threads: int
 
 
-def parsed(address: str) -> Address:
+def parsed(address: str) -> EngineAddress:
     """Read an address of Ray.
 
     Args:
@@ -44,8 +44,8 @@ def parsed(address: str) -> Address:
             )
         options[name] = int(value)
     if found[1] == "local":
-        return Address(None, 0, options["workers"] or None, options["threads"])
+        return EngineAddress(None, 0, options["workers"] or None, options["threads"])
     host, _, port = found[1].rpartition(":")
     if not 1 <= int(port) <= 65_535:
         raise BenchError(f"engine {address!r}: a port is a number from 1 to 65535")
-    return Address(host, int(port), options["workers"] or None, options["threads"])
+    return EngineAddress(host, int(port), options["workers"] or None, options["threads"])

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from retrieval_bench.core import BadImage, BenchError
-from retrieval_bench.distributed.addresses import Address
+from retrieval_bench.distributed.addresses import EngineAddress
 from retrieval_bench.distributed.worker import Carried, NoMemory, RefusedRequest, Unusable, Worker, facts
 from retrieval_bench.system.cores import usable_cores
 
@@ -73,7 +73,7 @@ class Crew:
         BenchError: Ray is not installed, nobody answers, the cluster has no room, or a worker has another version.
     """
 
-    def __init__(self, called: str, address: Address) -> None:
+    def __init__(self, called: str, address: EngineAddress) -> None:
         self._called, self._threads = called, address.threads
         self._ray = load_ray(called)
         self._lock = threading.Lock()
@@ -90,7 +90,7 @@ class Crew:
             self.close()
             raise
 
-    def _connect(self, address: Address) -> int:
+    def _connect(self, address: EngineAddress) -> int:
         """Join the cluster, or start one -> how many workers there will be."""
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         logging.getLogger("ray").setLevel(logging.ERROR)
