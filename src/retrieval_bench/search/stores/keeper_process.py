@@ -34,7 +34,7 @@ class _Server:
         self.process: subprocess.Popen[bytes] | None = None
         self.as_user: dict[str, object] = {}
         self.environment = {key: text for key, text in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": "C"}
-        if user:
+        if user and sys.platform != "win32":
             import pwd
 
             entry = pwd.getpwnam(user)
@@ -103,7 +103,7 @@ class _Server:
             return
         if self.process.poll() is not None and self._pid_file():  # it was killed: a new one clears its memory away
             self.start()
-        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # in peace, at once, by force
+        for number in map(signal.Signals, (2, 3, 9)):  # SIGINT in peace, SIGQUIT at once, SIGKILL by force
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):

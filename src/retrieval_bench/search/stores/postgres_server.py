@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -54,7 +53,7 @@ class PostgresServer:
     """
 
     def __init__(self) -> None:
-        if sys.platform == "win32":
+        if os.name == "nt":
             raise BenchError(
                 "pgvector: a server of one's own is started on Linux and macOS alone; name a server by "
                 "RETRIEVAL_BENCH_DSN"
@@ -62,7 +61,7 @@ class PostgresServer:
         settings = SETTINGS | {"dynamic_shared_memory_type": "posix" if _roomy("/dev/shm") else "mmap"}
         words = tuple(f"{name}={value}" for name, value in settings.items())
         # PostgreSQL refuses to run as root: then it runs as nobody, in a folder that is nobody's.
-        user = "nobody" if os.geteuid() == 0 else ""
+        user = "nobody" if getattr(os, "geteuid", os.getpid)() == 0 else ""
         self._kept = KeptFolder("retrieval-bench-pgvector", (str(_programs()), user, *words))
         self.folder = self._kept.path
         self.dsn = f"host={self.folder} user=postgres dbname=postgres"
