@@ -83,8 +83,10 @@ def folder(
     if label == "top":
         notices += _deeper(files, root)
 
-    images: Images = ImageFiles([root / file.path for file in files], within=root)
-    if tree is not None:
+    images: Images
+    if tree is None:
+        images = ImageFiles([root / file.path for file in files], within=root)
+    else:
         images = RemoteFiles([RemoteFile(tree, file.path) for file in files]).with_digests()
     if held:
         assigned = [file.split for file in files]

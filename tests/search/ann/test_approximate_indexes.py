@@ -358,3 +358,13 @@ def test_pynndescent() -> None:
         for n in (0, 1, 2, 50):
             small = build("pynndescent", gallery[:n], distance)(queries, 60)
             assert_array_equal(np.sort(small.indices, axis=1)[:, 60 - n :], np.tile(np.arange(n), (40, 1)))
+
+
+def test_another_library_may_change_how_faiss_is_called() -> None:
+    """pytorch-metric-learning imports faiss.contrib.torch_utils, which replaces `search` in the whole process."""
+    pytest.importorskip("faiss", reason='needs pip install "retrieval-bench[ann]"')
+    importlib.import_module("faiss.contrib.torch_utils")
+    rows = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
+    for kind in ("hnsw", "ivf"):
+        found = BACKENDS["faiss"].build(rows, "cosine", kind=kind)(rows, 1)
+        np.testing.assert_array_equal(found.indices[:, 0], np.arange(50))

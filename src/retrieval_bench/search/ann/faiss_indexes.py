@@ -178,7 +178,9 @@ class FaissIndex(ApproximateIndex):
             self._asking = self._search_with()
         index, parameters = self._asking
         with self._on_threads(threads):
-            values, rows = index.search(queries, wanted, params=parameters)
+            # Who imports faiss.contrib.torch_utils has `search` replaced by one without parameters.
+            own = getattr(index, "search_numpy", index.search)
+            values, rows = own(queries, wanted, params=parameters)
         if self.distance == "cosine":
             values = np.clip(np.float32(1) - values, 0, 2)
         elif self.distance == "inner_product":
