@@ -22,6 +22,9 @@ Dtype = Literal["auto", "f32", "f16", "i8", "b1"]
 AT_SEARCH = ("ef",)
 LARGEST_HALF = 65_504.0
 """Of all values that 16 bits hold."""
+FIRST_ALONE = 1_000
+"""Rows that one thread links before several go on. Several that begin an empty graph at once lose links: of 500 and
+2,000 rows, up to 1.5 % of the nearest were then not found, however wide the search."""
 
 
 class UsearchIndex(ApproximateIndex):
@@ -71,7 +74,10 @@ class UsearchIndex(ApproximateIndex):
             numbers = np.arange(first, first + len(block), dtype=np.uint64)
             if self.distance == "cosine":
                 self._zeros[first : first + len(block)] = ~block.any(axis=1)
-            self._graph.add(numbers, block, threads=threads, copy=True)
+            alone = max(0, min(len(block), FIRST_ALONE - first))
+            for some, by in ((slice(0, alone), 1), (slice(alone, len(block)), threads)):
+                if len(block[some]):
+                    self._graph.add(numbers[some], block[some], threads=by, copy=True)
             first += len(block)
 
     def _fits(self, rows: np.ndarray, name: str, first: int = 0) -> None:
