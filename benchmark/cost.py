@@ -11,14 +11,13 @@ import typer
 from benchmark.app import SOME_FAILED, app, command
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import AllowOutside, DataRoot, Plugins, parse_backends, usable_threads
-from retrieval_bench.core import BenchError, NotComparable, printable
+from retrieval_bench.core import BenchError, printable
 
 if TYPE_CHECKING:
-    from retrieval_bench.choosing.cost import Prices
+    from retrieval_bench.choosing.cost import CostOfMethod, Prices
+    from retrieval_bench.choosing.measured_growth import SearchGrowth
 
 MOST_ROWS = 4_000_000
-MOST_BYTES = 4 << 30
-"""Of grown rows."""
 
 
 @command(app, "cost")
@@ -57,16 +56,11 @@ def cost_command(
     from benchmark.display import Display
     from retrieval_bench.choosing import cost_table
     from retrieval_bench.choosing.cost import Load, Machine, cost_of
-    from retrieval_bench.choosing.measured_growth import measure, sizes_up_to
-    from retrieval_bench.experiment.approximation import vectors
-    from retrieval_bench.experiment.kept_rows import kept_rows
-    from retrieval_bench.experiment.prepare import prepare
-    from retrieval_bench.experiment.repeat import plan_of
+    from retrieval_bench.choosing.measured_growth import growths_of
+    from retrieval_bench.experiment.repeat import same_data
     from retrieval_bench.methods.parse import parse_method
-    from retrieval_bench.methods.pipeline import Pipeline
     from retrieval_bench.records.environment import environment
     from retrieval_bench.records.files import load
-    from retrieval_bench.system.cache import FeatureCache, cache_root
     from retrieval_bench.system.files import write_whole
 
     prices = replace(_prices(price), watts=watts)
@@ -82,56 +76,45 @@ def cost_command(
     for name in wanted:
         if name not in rows:
             raise BenchError(f"--methods {name}: the record has {', '.join(rows) or 'no method that finished'}")
-    plan = replace(plan_of(whole, data_root), threads=usable_threads(threads), cache=FeatureCache(cache_root()))
-    machine = Machine(plan.threads, float(psutil.virtual_memory().total))
     here = environment({}, None, "").processor
-    costs, growths, left_out = [], {}, []
+    costs: dict[str, CostOfMethod] = {}
+    growths: dict[str, SearchGrowth] = {}
+    left_out: list[str] = []
+    machine = Machine(usable_threads(threads), float(psutil.virtual_memory().total))
     with interruptible(), Display() as display:
-        progress = stoppable(display)
-        trial = prepare(plan, progress)
-        if trial.fingerprint != whole.dataset.fingerprint:
-            raise NotComparable(f"dataset {whole.dataset.spec}: its images are not those of the record; run again")
-        for name in wanted:
-            base = parse_method(name)
-            for backend in (base.backend, *(one for one in others if base.backend is None)):
-                method = replace(base, backend=backend)
-                try:
-                    pipeline = Pipeline(method, plan.setup, plan.backend)
-                    if pipeline.unclassifiable is not None or pipeline.steps or pipeline.by_id:
-                        raise BenchError(f"{method}: only a method of one vector an image, without steps, can be grown")
-                    both = kept_rows(pipeline, plan, trial, ("gallery", "query"), progress)
-                    kept = {what: vectors(found) for what, found in both.items()}
-                    most = min(grow_to, MOST_BYTES // max(1, kept["gallery"][0].nbytes))
-                    growth = measure(
-                        *(pipeline.index_of, kept["gallery"], kept["query"], pipeline.distance, sizes_up_to(most)),
-                        k=max(trial.k),
-                        threads=plan.threads,
-                        progress=progress,
-                    )
-                    row = rows[name].model_copy(update={"method": str(method)})
-                    costs.append(cost_of(row, growth, whole.settings.threads, machine, asked, prices))
-                    growths[str(method)] = growth
-                except BenchError as error:
-                    left_out.append(str(error))
-        if costs:
-            display.say(cost_table.text(costs, growths, machine, asked, prices, here))
-        for sentence in left_out:
-            display.say(f"left out: {sentence}")
-        if whole.environment.processor != here:
-            theirs = whole.environment.processor
-            display.say(f"The record's times are of another processor ({theirs}); searches were measured here.")
-    if as_json is not None:
-        facts = {
-            "record": printable(record),
-            "load": asdict(asked),
-            "prices": asdict(prices),
-            "machine": asdict(machine),
-            "processor": here,
-            "costs": [asdict(one) for one in costs],
-            "growth": {name: asdict(growth) for name, growth in growths.items()},
-            "left_out": left_out,
-        }
-        write_whole(as_json, (json.dumps(facts, indent=2) + "\n").encode())
+        try:
+            plan, trial = same_data(whole, data_root, machine.cores, stoppable(display))
+            for name in wanted:
+                base = parse_method(name)
+                for method, measured in growths_of(
+                    base, others if base.backend is None else (), plan, trial, grow_to, stoppable(display)
+                ):
+                    if isinstance(measured, BenchError):
+                        left_out.append(str(measured))
+                        continue
+                    row = rows[name].model_copy(update={"method": method})
+                    costs[method] = cost_of(row, measured, whole.settings.threads, machine, asked, prices)
+                    growths[method] = measured
+        finally:  # what was measured is shown, also when the rest is interrupted
+            if costs:
+                display.say(cost_table.text(list(costs.values()), growths, machine, asked, prices, here))
+            for sentence in left_out:
+                display.say(f"left out: {sentence}")
+            if whole.environment.processor != here:
+                theirs = whole.environment.processor
+                display.say(f"The record's times are of another processor ({theirs}); searches were measured here.")
+            if as_json is not None and costs:
+                facts = {
+                    "record": printable(record),
+                    "load": asdict(asked),
+                    "prices": asdict(prices),
+                    "machine": asdict(machine),
+                    "processor": here,
+                    "costs": [asdict(one) for one in costs.values()],
+                    "growth": {name: asdict(growth) for name, growth in growths.items()},
+                    "left_out": left_out,
+                }
+                write_whole(as_json, (json.dumps(facts, indent=2) + "\n").encode())
     if not costs:
         raise BenchError("nothing was left whose cost could be told")
     return SOME_FAILED if left_out and methods is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from benchmark.app import app, command
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import AllowHost, AllowOutside, DataRoot, Plugins, usable_threads
-from retrieval_bench.core import BenchError, NotComparable, printable
+from retrieval_bench.core import BenchError, printable
 
 if TYPE_CHECKING:
     from retrieval_bench.registry import Spec
@@ -41,11 +42,8 @@ def sweep_command(
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores that this process may use.")] = None,
 ) -> None:
     """Draw what an approximate search finds, and how well it does its task, against queries/s."""
-    from dataclasses import replace
-
     from benchmark.display import Display
-    from retrieval_bench.experiment.prepare import prepare
-    from retrieval_bench.experiment.repeat import plan_of
+    from retrieval_bench.experiment.repeat import same_data
     from retrieval_bench.experiment.sweep import sweep
     from retrieval_bench.methods.parse import parse_method
     from retrieval_bench.records import sweeps
@@ -53,7 +51,6 @@ def sweep_command(
     from retrieval_bench.records.files import load
     from retrieval_bench.registry import BACKENDS, parse
     from retrieval_bench.report import sweeps as shown
-    from retrieval_bench.system.cache import FeatureCache, cache_root
 
     spec = parse(BACKENDS, backend)
     if spec.entry.facts.get("exact"):
@@ -66,12 +63,9 @@ def sweep_command(
     if not names:
         raise BenchError(f"{printable(record)}: only controls are in this record, and nothing of them is searched for")
     chosen = parse_method(names[0] if method is None else method).without_backend
-    plan = replace(plan_of(whole, data_root), threads=usable_threads(threads), cache=FeatureCache(cache_root()))
     with interruptible(), Display() as display:
         progress = stoppable(display)
-        trial = prepare(plan, progress)
-        if trial.fingerprint != whole.dataset.fingerprint:
-            raise NotComparable(f"dataset {whole.dataset.spec}: its images are not those of the record; run again")
+        plan, trial = same_data(whole, data_root, usable_threads(threads), progress)
         found = sweep(
             *(chosen, plan, trial, spec, option, values),
             wanted=recall,
@@ -81,9 +75,9 @@ def sweep_command(
         place = sweeps.place_of(record if record.is_dir() else record.parent, found)
         sweeps.save(place.with_name(f"{place.name}.json"), found)
         display.say(shown.text(found))
-        picture = place.with_name(f"{place.name}.png")
-        shown.draw(found, picture)
-        display.say(f"sweep: {printable(place)}.json, and as a picture beside it; `report` shows it, too")
+        display.say(f"sweep: {printable(place)}.json; `report` shows it, too")
+        shown.draw(found, place.with_name(f"{place.name}.png"))
+        display.say(f"picture: {printable(place)}.png")
 
 
 def _values(spec: Spec, over: str) -> tuple[str, tuple[Any, ...]]:
@@ -99,7 +93,7 @@ def _values(spec: Spec, over: str) -> tuple[str, tuple[Any, ...]]:
     low, dots, high = text.partition("..")
     words = text.split(",") if not dots else _doubled(over, low, high)
     others = {key: value for key, value in spec.options.items() if key != option}
-    base = str(type(spec)(spec.entry, others))
+    base = replace(spec, options=others)
     found = [parse(BACKENDS, f"{base}:{option}={word.strip()}").options[option] for word in words]
     if len(set(found)) < 2 or len(found) > MOST_VALUES or not all(isinstance(one, int | float) for one in found):
         raise BenchError(f"--over {over!r}: give from 2 to {MOST_VALUES} different numbers, e.g. {option}=16..512")

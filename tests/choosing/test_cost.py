@@ -162,6 +162,26 @@ def test_the_command_costs_every_method_that_can_be_grown(record: Path, tmp_path
     assert all(one["far"] for one in facts["costs"])
 
 
+def test_what_was_measured_is_shown_when_the_rest_is_interrupted(
+    record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+
+    def once(*args, **options):
+        if done:
+            raise KeyboardInterrupt
+        done.append(measure(*args, **options))
+        return done[0]
+
+    monkeypatch.setattr("retrieval_bench.choosing.measured_growth.measure", once)
+    file = tmp_path / "c.json"
+    words = ("--images", "1e6", "--grow-to", 64, "--methods", "hsv", "--backends", "int8,numpy", "--json", file)
+    told = call("cost", record, *words)
+    assert told.exit_code == 130
+    assert "hsv" in told.output
+    assert [one["method"] for one in json.loads(file.read_text())["costs"]] == ["hsv"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -40,7 +40,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Machine:
-    """As many cores and bytes of memory as one machine has."""
+    """Cores and bytes of memory of one machine."""
 
     cores: int
     memory: float
@@ -75,7 +75,7 @@ def cost_of(row: Row, growth: SearchGrowth, threads: int, machine: Machine, load
         row: finished, of a method whose images were described in the run.
         growth: of its search.
         threads: with which its throughput was measured.
-        machine: of which as many as it takes are had.
+        machine: what one of the machines has.
         load: what is asked for.
         prices: for money and energy.
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
 
 from retrieval_bench.choosing.growth import Growth, fit
-from retrieval_bench.core import Distance, Searcher
-from retrieval_bench.experiment.approximation import let_go
+from retrieval_bench.core import BenchError, Distance, Searcher
+from retrieval_bench.experiment.approximation import let_go, vectors
+from retrieval_bench.experiment.kept_rows import kept_rows
+from retrieval_bench.experiment.prepare import Plan, Trial
+from retrieval_bench.methods.parse import Method
+from retrieval_bench.methods.pipeline import Pipeline
+from retrieval_bench.registry import Spec
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
 
 QUERIES = 50
 ROUNDS = 3
+MOST_BYTES = 4 << 30
+"""Of grown rows."""
 _AT_ONCE = 4096
 
 
@@ -116,3 +123,46 @@ def measure(
         fit(sizes, build_s, ("n", "n log n")),
         fit(sizes, index_bytes, ("n",)),
     )
+
+
+def growths_of(
+    base: Method, others: Sequence[Spec], plan: Plan, trial: Trial, grow_to: int, progress: Progress
+) -> Iterator[tuple[str, SearchGrowth | BenchError]]:
+    """How a method's search grows on its own backend and on others; its rows are made once for all of them.
+
+    Args:
+        base: the method.
+        others: further backends.
+        plan: of the record, with a cache.
+        trial: the data of the record.
+        grow_to: the largest size.
+        progress: called with (what, done, total).
+
+    Returns:
+        The name of the method on each backend, with its growth, or with why there is none; as soon as it is measured.
+    """
+    try:
+        pipeline = Pipeline(base, plan.setup, plan.backend)
+        if pipeline.unclassifiable is not None or pipeline.steps or pipeline.by_id:
+            raise BenchError(f"{base}: only a method of one vector an image, without steps, can be grown")
+        both = kept_rows(pipeline, plan, trial, ("gallery", "query"), progress)
+    except BenchError as error:
+        yield str(base), error
+        return
+    gallery, queries = (vectors(both[what]) for what in ("gallery", "query"))
+    sizes = sizes_up_to(min(grow_to, MOST_BYTES // max(1, gallery[0].nbytes)))
+    for backend in (base.backend, *others):
+        method = str(replace(base, backend=backend))
+        try:
+            build = pipeline.builder(backend)
+            yield (
+                method,
+                measure(
+                    *(build, gallery, queries, pipeline.distance, sizes),
+                    k=max(trial.k),
+                    threads=plan.threads,
+                    progress=lambda what, done, total, name=method: progress(f"{name}: {what}", done, total),  # type: ignore[misc]
+                ),
+            )
+        except BenchError as error:
+            yield method, error

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from retrieval_bench.compare.diff import diff
-from retrieval_bench.core import BenchError
+from retrieval_bench.core import BenchError, NotComparable
 from retrieval_bench.experiment.device_choice import resolve_device
-from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.prepare import Plan, Trial, prepare
 from retrieval_bench.images.decoding import MAX_PIXELS, Decoding
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.plugins.loading import plugins
 from retrieval_bench.records.schema import PluginFacts, Record, find_row
 from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.remote.place import root_of
+from retrieval_bench.system.cache import FeatureCache, cache_root
 from retrieval_bench.system.cores import usable_cores
+from retrieval_bench.system.progress import Progress, silent
 
 Sameness = Literal["identical", "within tolerance", "different"]
 
@@ -66,6 +68,28 @@ def plan_of(record: Record, root: Path | None = None) -> Plan:
         decoding=Decoding(max_pixels=settings.max_pixels or MAX_PIXELS, wanted=settings.decoded_for or 0),
         max_bad=1.0,  # what was unusable then was accepted; anything else changes the fingerprint
     )
+
+
+def same_data(record: Record, root: Path | None, threads: int, progress: Progress = silent) -> tuple[Plan, Trial]:
+    """The data of a record made ready again, for commands that search its rows in other ways.
+
+    Args:
+        record: what was run.
+        root: where the data lies now, if it was moved.
+        threads: of everything from here on.
+        progress: called with (what, done, total).
+
+    Returns:
+        The plan of the record, with the user's cache, and the data.
+
+    Raises:
+        NotComparable: The images are not those of the record.
+    """
+    plan = replace(plan_of(record, root), threads=threads, cache=FeatureCache(cache_root()))
+    trial = prepare(plan, progress)
+    if trial.fingerprint != record.dataset.fingerprint:
+        raise NotComparable(f"dataset {record.dataset.spec}: its images are not those of the record; run again")
+    return plan, trial
 
 
 def _refuse_missing(wanted: Iterable[PluginFacts]) -> None:

@@ -71,7 +71,7 @@ class Pipeline:
                 self._refuse_what_no_step_can_learn(spec)
         self.helpers = [Part(spec, step.extractor) for spec, step in self.steps if step.extractor is not None]
         self._build = functools.partial(self.engine.search, build=backend_on(backend, setup.device))
-        self._build_on = self._build if method.backend is None else self._own_backend(method.backend)
+        self._build_on = self.builder(method.backend)
         self._some_lack_pictures = False
 
     @property
@@ -254,9 +254,12 @@ class Pipeline:
             searcher = step.searcher(searcher, gallery, self.compared, str(spec))
         return searcher
 
-    def index_of(self, rows: np.ndarray, distance: Distance) -> Searcher:
-        """What searches the one vector of each item, by this method's backend."""
-        return self._build_on(rows, distance)  # type: ignore[no-any-return]
+    def builder(self, backend: Spec | None) -> Callable[[np.ndarray, Distance], Searcher]:
+        """What makes (rows, distance) a search of the one vector of each item.
+
+        backend: None: that of the run. Raises BenchError where the method is not what a backend can search.
+        """
+        return self._build if backend is None else self._own_backend(backend)
 
     def exact_searcher(self, gallery: Rows) -> Searcher:
         """The same, by the backend of the run, of a method that another backend searches."""
@@ -286,7 +289,6 @@ class Pipeline:
         return own(features) if own is not None else self._build_on(features, extractor.distance)
 
     def _own_backend(self, backend: Spec) -> Callable[..., Any]:
-        """Its builder. BenchError where this method is not what a backend can search."""
         if not self.one_vector or any(hasattr(part.extractor, "searcher") for part in self.members):
             raise BenchError(
                 f"{self.method}: {self.method.without_backend} keeps no single vector for {backend.entry.name} to "
