@@ -251,7 +251,9 @@ def _frame(x: Axis, y: Axis, title: str, drawn: Sequence[Markup]) -> Markup:
     for tick in x.ticks():
         across = _x(x, tick)
         behind.append(tag("line", x1=across, x2=across, y1=TOP, y2=HEIGHT - BOTTOM, class_="grid"))
-        behind.append(tag("text", amount(tick), x=across, y=HEIGHT - BOTTOM + 16, text_anchor="middle", class_="tick"))
+        half = len(amount(tick)) * _LETTER / 2  # a number that would leave the picture stands at its end
+        at = min(across, WIDTH - half)
+        behind.append(tag("text", amount(tick), x=at, y=HEIGHT - BOTTOM + 16, text_anchor="middle", class_="tick"))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     behind.append(tag("text", x.label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6, text_anchor="middle", class_="axis"))
     turned = f"rotate(-90 11 {middle:g})"

@@ -104,9 +104,8 @@ def section(sweeps: tuple[OptionSweep, ...]) -> Markup | None:
 def _figure(sweep: OptionSweep, rate: Axis, what: str) -> Markup:
     spots = []
     for one in sweep.points:
-        reach = one.found_interval if what == "found" else None
         y = one.found if what == "found" else one.scores["accuracy"]
-        low, high = (None, None) if reach is None else (reach.low, reach.high)
+        low, high = _reach(sweep, one, what)
         spots.append(Spot(f"{sweep.option}={one.value:g}", 0, one.rate, y, low, high))
     spots.append(Spot("exact", 1, sweep.exact_rate, 1.0 if what == "found" else sweep.exact_scores["accuracy"]))
     ends = [end for spot in spots for end in (spot.y, spot.low, spot.high) if end is not None]
@@ -114,7 +113,17 @@ def _figure(sweep: OptionSweep, rate: Axis, what: str) -> Markup:
     axis = Axis(what, max(0.0, low), min(1.0, high))
     drawn = plots.spots(spots, [], rate, axis, f"{what} against queries/s")
     name = f"Found of the {sweep.k} nearest" if what == "found" else "Accuracy"
-    return tag("figure", tag("figcaption", tag("b", name), ", against queries/s; up and to the right is better"), drawn)
+    bars = "95 % interval" if what == "found" else "95 % interval of the difference to exact search"
+    told = f", against queries/s; up and to the right is better. Bars: {bars}"
+    return tag("figure", tag("figcaption", tag("b", name), told), drawn)
+
+
+def _reach(sweep: OptionSweep, one: Point, what: str) -> tuple[float | None, float | None]:
+    """The ends of the bar of a point: of accuracy, what the difference to exact search may be, laid on exact search."""
+    if what == "found":
+        return (None, None) if one.found_interval is None else (one.found_interval.low, one.found_interval.high)
+    away, exact = one.differences["accuracy"], sweep.exact_scores["accuracy"]
+    return (None, None) if away.low is None or away.high is None else (exact + away.low, exact + away.high)
 
 
 def draw(sweep: OptionSweep, file: Path) -> None:
@@ -133,6 +142,9 @@ def draw(sweep: OptionSweep, file: Path) -> None:
         axis.plot(xs, ys, "-", color=BLUE, linewidth=1.2, alpha=0.5)
         for one, x, y in zip(sweep.points, xs, ys, strict=True):
             face = BLUE if one.on_front else "white"
+            low, high = _reach(sweep, one, what)
+            if low is not None and high is not None:
+                axis.plot([x, x], [low, high], "-", color=BLUE, linewidth=1.6, alpha=0.45)
             axis.plot([x], [y], "o", color=BLUE, markerfacecolor=face, markersize=9 if one.value == sweep.chosen else 5)
             axis.annotate(f"{one.value:g}", (x, y), textcoords="offset points", xytext=(5, -11), color=INK, fontsize=8)
         exact = 1.0 if what == "found" else sweep.exact_scores["accuracy"]
@@ -140,8 +152,9 @@ def draw(sweep: OptionSweep, file: Path) -> None:
         axis.annotate(
             "exact", (sweep.exact_rate, exact), textcoords="offset points", xytext=(7, 5), color=RUST, fontsize=9
         )
+        bars = "95 %" if what == "found" else "95 % of the difference to exact"
         name = f"found of the {sweep.k} nearest" if what == "found" else "accuracy"
-        axis.set_title(name, loc="left", color=INK, size=11)
+        axis.set_title(f"{name} (bars: {bars})", loc="left", color=INK, size=11)
         axis.set_xscale("log")
         for ticks in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
             ticks(lambda value, _: f"{value:,.0f}" if f"{value:.0e}"[0] in "125" else "")
