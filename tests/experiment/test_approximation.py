@@ -117,6 +117,17 @@ def test_one_that_misses_some_says_how_many_and_what_that_costs(record_and_folde
         assert one.low <= one.mean <= one.high
 
 
+def test_no_classifier_learns_again_for_another_search(tmp_path: Path) -> None:
+    record = run(plan(shop(), "hsv", "hsv on int8", classifiers=("knn",)), tmp_path / "record")
+    assert [list(row.classifiers) for row in record.rows] == [["knn"], []]
+
+
+def test_a_name_with_on_in_it_is_no_backend(record_and_folder) -> None:
+    record, _ = record_and_folder
+    odd = record.rows[0].model_copy(update={"method": "embeddings:lights on faiss.npy"})
+    assert backends.grid(record.model_copy(update={"rows": (odd,)})) == [backends.HEADS]
+
+
 def test_the_table_shows_them_beside_each_other(record_and_folder) -> None:
     record, _ = record_and_folder
     lines = backends.grid(record)

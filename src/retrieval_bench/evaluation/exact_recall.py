@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from retrieval_bench.core import Distance, Ranking
+from retrieval_bench.search.reference import distances_to
 
 
 def recall_of_exact(
@@ -30,17 +31,12 @@ def recall_of_exact(
         hits = int(np.isin(rows, near).sum())
         others = rows[(rows >= 0) & ~np.isin(rows, near)]
         if hits < len(near) and len(others):
-            away = distances_to(queries[query], gallery[others], distance).astype(np.float32)
+            asked, known = (_exact(rows, distance) for rows in (queries[query], gallery[others]))
+            away = distances_to(asked, known, distance).astype(np.float32)
             hits += int((away <= exact.distances[query, len(near) - 1]).sum())
         shares[query] = min(hits, len(near)) / len(near)
     return shares
 
 
-def distances_to(query: np.ndarray, rows: np.ndarray, distance: Distance) -> np.ndarray:
-    """(d,) and (n, d) -> (n,) float64, by the definitions of the exact engine."""
-    if distance == "hamming":
-        return np.unpackbits(query ^ rows, axis=1).sum(axis=1).astype(np.float64)
-    from retrieval_bench.search.rescore import distances_to_all
-
-    found: np.ndarray = distances_to_all(query.astype(np.float64), rows.astype(np.float64), distance)
-    return found
+def _exact(rows: np.ndarray, distance: Distance) -> np.ndarray:
+    return rows if distance == "hamming" else rows.astype(np.float64)

@@ -160,8 +160,8 @@ def _classified(
 ) -> dict[str, Classified]:
     """What each classifier learns from this method's features of train."""
     train, query = trial.train, trial.dataset.query
-    if not plan.classifiers or pipeline.sees_labels:
-        return {}
+    if not plan.classifiers or pipeline.sees_labels or pipeline.method.backend is not None:
+        return {}  # what searches is nothing to a classifier: the row of the method itself has it
 
     def learn() -> tuple[Learnable, Learnable]:
         if pipeline.unclassifiable is not None:

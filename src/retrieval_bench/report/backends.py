@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from retrieval_bench.records.schema import Difference, Record, Row
 from retrieval_bench.report.lines import aligned, ends
 
@@ -9,6 +11,8 @@ HEADS = [
     *("method and backend", "found", "95 %", "accuracy", "d", "95 %", "map@r", "d", "95 %"),
     *("build s", "MB", "p50 ms", "p95", "p99", "queries/s", "1 thread"),
 ]
+WIDTH = 100
+"""Of the sentence below the tables, in characters."""
 MEANS = (
     "found: of the {k} nearest by exact search, the share that is found; ties count. d: paired difference to exact "
     "search of the same features. p50 to p99: one query's search alone, without decoding and extraction."
@@ -17,14 +21,9 @@ MEANS = (
 
 def grid(record: Record) -> list[list[str]]:
     """Heads, then a line of cells for each row that a backend of its own searched; the heads alone where none was."""
-    rows = [row for row in record.rows if " on " in row.method and row.status == "ok"]
-    base = {row.method for row in rows}
-    beside = {row.method.rpartition(" on ")[0] for row in rows}
-    lines = [HEADS]
-    for row in record.rows:
-        if row.method in base or (row.method in beside and row.status == "ok"):
-            lines.append(_cells(row))
-    return lines if rows else [HEADS]
+    finished = [row for row in record.rows if row.status == "ok"]
+    beside = {row.method.removesuffix(f" on {backend}") for row in finished if (backend := _backend(row))}
+    return [HEADS, *(_cells(row) for row in finished if _backend(row) or row.method in beside)]
 
 
 def means(record: Record) -> str:
@@ -38,7 +37,7 @@ def text(record: Record) -> str:
     if len(lines) == 1:
         return ""
     halves = [[line[:9] for line in lines], [[line[0], *line[9:]] for line in lines]]  # each fits a terminal
-    return "\n".join([*aligned(halves[0]), "", *aligned(halves[1]), means(record)])
+    return "\n".join([*aligned(halves[0]), "", *aligned(halves[1]), textwrap.fill(means(record), WIDTH)])
 
 
 def _cells(row: Row) -> list[str]:
@@ -57,6 +56,12 @@ def _cells(row: Row) -> list[str]:
     return [row.method, *found, *scores, *costs, _time(row, "search_throughput", 0), _time(row, _ALONE, 0)]
 
 
+def _backend(row: Row) -> str:
+    """The backend that the method names; "" where the run's own searched."""
+    named = row.params.get("on")
+    return next(iter(named), "") if isinstance(named, dict) else ""
+
+
 _ALONE = "search_throughput_1_thread"
 
 
@@ -68,5 +73,9 @@ def _time(row: Row, name: str, digits: int) -> str:
 def _difference(one: Difference | None) -> list[str]:
     if one is None:
         return ["n/a", "n/a"]
-    reach = "n/a" if one.low is None or one.high is None else f"{one.low:+.3f} {one.high:+.3f}"
-    return [f"{one.mean:+.3f}", reach]
+    reach = "n/a" if one.low is None or one.high is None else f"{_signed(one.low)} {_signed(one.high)}"
+    return [_signed(one.mean), reach]
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # no minus before a zero

@@ -39,7 +39,7 @@ class NumpyIndex:
         exclude = check_exclude(exclude, len(queries), len(self.gallery))
         found = room_for(len(queries), k, len(self.gallery))
         for query, vector in enumerate(queries):
-            to_all = _to_all(vector, self.gallery, self.distance)
+            to_all = distances_to(vector, self.gallery, self.distance)
             allowed = np.setdiff1d(np.arange(len(self.gallery)), exclude[query])
             # A stable sort of ascending rows: equal distances stay in the order of their rows.
             nearest = allowed[np.argsort(to_all[allowed], kind="stable")][:k]
@@ -48,8 +48,8 @@ class NumpyIndex:
         return found
 
 
-def _to_all(query: np.ndarray, gallery: np.ndarray, distance: Distance) -> np.ndarray:
-    """(d,) and (n, d) -> (n,) float64."""
+def distances_to(query: np.ndarray, gallery: np.ndarray, distance: Distance) -> np.ndarray:
+    """(d,) and (n, d) float64, or (bytes,) and (n, bytes) uint8 for hamming -> (n,) float64."""
     if distance == "hamming":
         return np.unpackbits(query ^ gallery, axis=1).sum(axis=1).astype(np.float64)
     from retrieval_bench.search.rescore import distances_to_all
