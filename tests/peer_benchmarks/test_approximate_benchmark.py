@@ -13,7 +13,7 @@ from benchmark.approximate import app
 from retrieval_bench.core import BenchError
 from retrieval_bench.peer_benchmarks.approximate import Drawn, Measured, drawn, recall, target
 
-pytest.importorskip("faiss")
+pytest.importorskip("faiss", reason='needs pip install "retrieval-bench[ann]"')
 
 
 def test_indexes_are_measured(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from tests.support.web import web_folder
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty bucket; its URL."""
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    pytest.importorskip("s3fs", reason="S3 is read by s3fs, which is not installed")
+    server = pytest.importorskip(
+        "moto.server", reason="moto, the S3 server of this test, is not installed"
+    ).ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

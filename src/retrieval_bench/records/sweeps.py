@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.records.schema import Amount, Count, Difference, Environment, Interval, Model, Scores, Share, Text
-from retrieval_bench.system.files import write_whole
+from retrieval_bench.system.files import read_regular, write_whole
 
 FOLDER = "sweeps"
 MOST_POINTS = 1_000
@@ -71,14 +70,13 @@ def place_of(folder: Path, sweep: OptionSweep) -> Path:
 def save(file: Path, sweep: OptionSweep) -> None:
     """Write it whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, (json.dumps(_written(sweep), indent=2) + "\n").encode())
+    write_whole(file, (sweep.model_dump_json(indent=2) + "\n").encode())
 
 
 def load(file: Path) -> OptionSweep:
     """Read one. BenchError where the file is not one of this program."""
     try:
-        content = file.read_bytes()[:MOST_BYTES]
-        return OptionSweep.model_validate_json(content)
+        return OptionSweep.model_validate_json(read_regular(file, MOST_BYTES))
     except OSError as error:
         raise BenchError(f"{printable(file)} cannot be read: {error.strerror}") from None
     except ValidationError as error:
@@ -90,7 +88,3 @@ def load(file: Path) -> OptionSweep:
 def load_all(folder: Path) -> tuple[OptionSweep, ...]:
     """Those beside a record, by name."""
     return tuple(load(file) for file in sorted((folder / FOLDER).glob("*.json")))
-
-
-def _written(sweep: OptionSweep) -> dict[str, Any]:
-    return sweep.model_dump(mode="json")

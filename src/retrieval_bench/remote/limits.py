@@ -1,4 +1,4 @@
-"""How long, how often and how much: what bounds every request, and how it is asked again."""
+"""Limits of every request: time, attempts and bytes; and how it is repeated where it fails for a while."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _turns(requests: int) -> threading.BoundedSemaphore:
 
 
 def asked(work: Callable[[Limits], T], url: str, host: str) -> T:
-    """What a request gives, asked again where it fails for a while; no more at a time than the limits allow.
+    """Make a request, and repeat it where it fails for a while; no more at a time than the limits allow.
 
     Args:
         work: one attempt; raises `Again` for what may pass.

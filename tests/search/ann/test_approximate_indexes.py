@@ -22,7 +22,7 @@ from retrieval_bench.search.reference import NumpyIndex
 from retrieval_bench.system.timing import pinned
 
 for library in ("faiss", "usearch"):
-    pytest.importorskip(library)
+    pytest.importorskip(library, reason='needs pip install "retrieval-bench[ann,scann]"')
 BACKENDS.fill()
 
 VECTOR_DISTANCES: tuple[Distance, ...] = ("cosine", "euclidean", "inner_product")
@@ -320,7 +320,7 @@ def test_specifications_and_facts() -> None:
 
 def test_scann() -> None:
     """Beside what all have in common: small galleries, and what is refused. It draws by no seed: two indexes differ."""
-    pytest.importorskip("scann")
+    pytest.importorskip("scann", reason='needs pip install "retrieval-bench[scann]"')
     gallery, queries = rows(400, "cosine"), rows(30, "cosine", seed=1)
     index = build("scann:probes=1:refine=1", gallery)
     expected = NumpyIndex(gallery, "cosine")(queries, 5)
@@ -345,7 +345,7 @@ def test_scann() -> None:
 
 @pytest.mark.long(reason="PyNNDescent compiles itself for four minutes")
 def test_pynndescent() -> None:
-    pytest.importorskip("pynndescent")
+    pytest.importorskip("pynndescent", reason='needs pip install "retrieval-bench[ann]"')
     for distance in DISTANCES:
         gallery, queries = rows(600, distance), rows(40, distance, seed=1)
         exclude = np.random.default_rng(2).integers(-1, 600, (40, 2))

@@ -259,7 +259,7 @@ def test_a_wrong_password_is_one_sentence_without_it(server: PostgresServer, mon
 
 
 def test_a_full_disk_is_one_sentence(server: PostgresServer, tmp_path: Path) -> None:
-    psycopg = pytest.importorskip("psycopg")
+    psycopg = pytest.importorskip("psycopg", reason='needs pip install "retrieval-bench[pgvector]"')
     disk = "disk of the server me@host is full; make room there, or set TMPDIR"
     with pytest.raises(BenchError, match=disk), said("me@host"):
         raise psycopg.errors.DiskFull("could not extend file")
