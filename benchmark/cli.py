@@ -34,6 +34,7 @@ import benchmark.serve
 import benchmark.sweep
 import benchmark.stores
 import benchmark.train
+import benchmark.tune
 import benchmark.data  # noqa: F401
 # isort: on
 

@@ -146,11 +146,19 @@ def _limited(dataset: Dataset, plan: Plan) -> Dataset:
 
 
 def prepare(plan: Plan, progress: Progress = silent, store: PixelStore | None = None) -> Trial:
-    """Load, decode everything once to find what is broken, and set aside queries that nothing can answer.
+    """Load, and make ready.
 
     store: where decoded pixels wait; None: in a file of its own.
     """
-    dataset = decoded_once(load(plan), plan.decoding, store)
+    return ready(load(plan), plan, progress, store)
+
+
+def ready(dataset: Dataset, plan: Plan, progress: Progress = silent, store: PixelStore | None = None) -> Trial:
+    """Decode everything once to find what is broken, and set aside queries that nothing can answer.
+
+    dataset: it may be another than that of the plan. store: where decoded pixels wait; None: in a file of its own.
+    """
+    dataset = decoded_once(dataset, plan.decoding, store)
     total = sum(len(split) for split in dataset.splits.values())
     skipped: tuple[SkippedImage, ...] = ()
     if plan.methods and all(method.by_id for method in plan.methods):
