@@ -28,8 +28,8 @@ TAKE, AS_GOOD, WORSE = "take", "as good", "worse"
 HOW = (
     f"{FRONT_MARK}: on the Pareto front, no other row is as good in quality, time, bytes and learning and better in "
     f"one. {AS_GOOD}: not told apart from the best that fits (paired sign-flip test over products, Holm's correction "
-    "over all pairs). The cheapest of these is taken: by p95 of a query, then bytes, then learning. fit s: what the run "
-    "learned; weights that were trained before it are not in it."
+    "over all pairs). The cheapest of these is taken: by p95 of a query, then bytes, then learning. fit s: what the run"
+    " learned; weights that were trained before it are not in it."
 )
 MODEL = (
     "Time at more images than were measured: decoding and description as measured; search in proportion to the number "
