@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from retrieval_bench.choosing import advice_text
-from retrieval_bench.choosing.candidates import Candidate
 from retrieval_bench.choosing.recommend import Advice
 from retrieval_bench.report import plots
 from retrieval_bench.report.findings import front
@@ -27,19 +24,21 @@ def section(advice: Advice) -> Section:
         tag("p", advice_text.paragraph(advice)),
         [tag("p", sentence, class_="warn") for sentence in advice.warnings],
         tag("div", drawn, class_="charts two") if drawn else None,
-        small_table(advice_text.grid(advice)),
+        small_table([[method, told, *costs] for method, *costs, told in advice_text.grid(advice)]),
         tag("ul", [tag("li", sentence) for sentence in advice_text.notes(advice)], class_="sentences"),
     )
     return Section(ANCHOR, "Recommendation", body)
 
 
 def _figure(advice: Advice, title: str, unit: str, key: str) -> Markup | None:
-    cost: Callable[[Candidate], float | None] = lambda one: getattr(one, key)  # noqa: E731
-    known = [(one, value) for one in advice.candidates if (value := cost(one)) is not None and value > 0]
+    known = [(one, value) for one in advice.candidates if (value := getattr(one, key)) is not None and value > 0]
     if len(known) < 2:
         return None
-    numbers = {one.name: number for number, one in enumerate(sorted(advice.candidates, key=lambda one: one.name))}
-    points = [Spot(one.name, numbers[one.name], value, one.quality, one.low, one.high) for one, value in known]
+    methods = [[row.method for row in record.rows] for record in advice.records]
+    points = [
+        Spot(one.name, methods[one.record].index(one.method), value, one.quality, one.low, one.high)
+        for one, value in known
+    ]
     best = [points[place].name for place in front([one.x for one in points], [one.y for one in points])]
     most = next((limit.most for limit in advice.question.limits if limit.key == key), None)
     across = [one.x for one in points] + ([most] if most else [])

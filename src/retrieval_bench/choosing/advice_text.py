@@ -11,7 +11,7 @@ from typing import Any
 from retrieval_bench.choosing.candidates import Candidate
 from retrieval_bench.choosing.cost_table import FAR_MARK
 from retrieval_bench.choosing.power import POWER
-from retrieval_bench.choosing.recommend import Advice, Limit, Loosening, Undecided, machine_of
+from retrieval_bench.choosing.recommend import SAME_TIME, Advice, Limit, Loosening, Undecided, machine_of
 from retrieval_bench.choosing.telling_apart import PairVerdict
 from retrieval_bench.report.lines import aligned, three_digits
 from retrieval_bench.report.plots import short
@@ -28,8 +28,8 @@ TAKE, AS_GOOD, WORSE = "take", "as good", "worse"
 HOW = (
     f"{FRONT_MARK}: on the Pareto front, no other row is as good in quality, time, bytes and learning and better in "
     f"one. {AS_GOOD}: not told apart from the best that fits (paired sign-flip test over products, Holm's correction "
-    "over all pairs). The cheapest of these is taken: by p95 of a query, then bytes, then learning. fit s: what the run"
-    " learned; weights that were trained before it are not in it."
+    f"over all pairs). The cheapest of these is taken: by p95 of a query, where {100 * SAME_TIME:.0f} % count as "
+    "equal, then bytes, then learning. fit s: what the run learned; weights that were trained before it are not in it."
 )
 MODEL = (
     "Time at more images than were measured: decoding and description as measured; search in proportion to the number "
@@ -107,6 +107,9 @@ def _taken(advice: Advice) -> list[str]:
     elif everything > 1:
         told.append(f"No limit was given, so all {everything} methods can be chosen from.")
     cost = f"{p95(take)} ms at the 95th percentile, {_amount(take.bytes_per_image)} bytes an image, {_learning(take)}"
+    quickest = min(group, key=lambda one: one.price)
+    if quickest.p95_ms is not None and take.p95_ms is not None and quickest.p95_ms < take.p95_ms:
+        cost += f" ({p95(quickest)} ms of {quickest.name} count as equal)"
     others = [one for one in group if one is not take]
     if not others:
         lead = (

@@ -21,6 +21,8 @@ from retrieval_bench.report.names import names_of, renamed
 from retrieval_bench.report.table import untrusted_times
 
 PREFERRED = "map@r"
+SAME_TIME = 0.1
+"""Times that are longer than the shortest by at most this share of it count as equal: timings repeat no better."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def recommend(evidences: Sequence[Evidence], question: Question, measured: Measu
     ranked = sorted(candidates, key=lambda one: (-one.quality, one.price))
     fitting = [one for one in ranked if all(limit.holds(one) for limit in limits)]
     group = [one for one in fitting if one is fitting[0] or not telling.between(fitting[0], one).different]
-    take = min(group, key=lambda one: (one.price, -one.quality)) if group else None
+    take = cheapest(group) if group else None
     names = names_of(row.method for evidence in evidences for row in evidence.record.rows)
     return Advice(
         question=question,
@@ -172,6 +174,13 @@ def approximate(record: Record) -> bool:
     name = record.settings.backend.partition(":")[0]
     exact = name in known and known[name].facts.get("exact", False)
     return not exact or any(row.approximation is not None for row in record.rows)
+
+
+def cheapest(group: Sequence[Candidate]) -> Candidate:
+    """Of at least one: the quickest; of those about as quick the smallest, then the one that learns soonest."""
+    quickest = min(one.price[0] for one in group)
+    equal = [one for one in group if one.price[0] <= quickest * (1 + SAME_TIME)]
+    return min(equal, key=lambda one: (*one.price[1:], one.price[0], -one.quality))
 
 
 def _refuse_to_mix(evidences: Sequence[Evidence]) -> None:

@@ -142,7 +142,7 @@ def spots(
     placed = {point.name: (_x(x, point.x), _y(y, point.y)) for point in points}
     drawn: list[Markup] = []
     if limit is not None and x.low <= limit <= x.high:
-        said = f"limit {three_digits(limit)}"
+        said = f"limit {amount(limit)}"
         drawn.append(_path([(limit, y.low), (limit, y.high)], x, y, "limit", said))
         left = _x(x, limit) + 4 if x.at(limit) < 0.8 else _x(x, limit) - 4
         anchor = "start" if x.at(limit) < 0.8 else "end"
