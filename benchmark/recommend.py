@@ -33,10 +33,10 @@ def recommend_command(
     """
     from retrieval_bench.choosing import advice_text
     from retrieval_bench.choosing.cost_file import measured_search
-    from retrieval_bench.choosing.recommend import PREFERRED, Question, recommend
+    from retrieval_bench.choosing.recommend import PREFERRED, ChoiceQuestion, recommend
     from retrieval_bench.report.evidence import gather
 
-    question = Question(max_p95_ms, max_bytes, max_fit_s, images, prefer or PREFERRED)
+    question = ChoiceQuestion(max_p95_ms, max_bytes, max_fit_s, images, prefer or PREFERRED)
     measured = None if costs is None else measured_search(costs)
     found = [gather(path, None, False) for path in dict.fromkeys(records)]
     advice = recommend(found, question, measured)

@@ -89,9 +89,9 @@ def report_command(
         if recommended:
             from retrieval_bench.choosing.advice_page import section
             from retrieval_bench.choosing.cost_file import measured_search
-            from retrieval_bench.choosing.recommend import PREFERRED, Question, recommend
+            from retrieval_bench.choosing.recommend import PREFERRED, ChoiceQuestion, recommend
 
-            question = Question(max_p95_ms, max_bytes, max_fit_s, images, prefer or PREFERRED)
+            question = ChoiceQuestion(max_p95_ms, max_bytes, max_fit_s, images, prefer or PREFERRED)
             first = [section(recommend(found, question, None if costs is None else measured_search(costs)))]
         text = render(found, first=first)
     else:

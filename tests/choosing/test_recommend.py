@@ -17,7 +17,7 @@ from retrieval_bench.choosing.candidates import candidates_of
 from retrieval_bench.choosing.cost_file import MeasuredSearch, measured_search
 from retrieval_bench.choosing.growth import Growth
 from retrieval_bench.choosing.power import POWER, error_of_interval, products_needed, standard_error
-from retrieval_bench.choosing.recommend import Advice, Question, recommend
+from retrieval_bench.choosing.recommend import Advice, ChoiceQuestion, recommend
 from retrieval_bench.core import BenchError
 from retrieval_bench.evaluation.bootstrap import resampled_means
 from retrieval_bench.records.files import save
@@ -63,7 +63,7 @@ def said(advice: Advice) -> str:
 
 @pytest.mark.parametrize("rankings", [False, True])
 def test_of_those_that_cannot_be_told_apart_the_cheapest_is_taken(rankings: bool) -> None:
-    advice = recommend([shop(rankings=rankings)], Question())
+    advice = recommend([shop(rankings=rankings)], ChoiceQuestion())
     assert advice.best is not None
     assert advice.take is not None
     assert (advice.best.name, advice.take.name) == ("sift", "color")
@@ -76,22 +76,22 @@ def test_of_those_that_cannot_be_told_apart_the_cheapest_is_taken(rankings: bool
 
 def test_times_that_repeat_no_better_count_as_equal() -> None:
     prices = {**PRICES, "sift": costs(10.9, 512, 9.0)}
-    advice = recommend([planted(RIGHT, CLUSTERS, prices)], Question())
+    advice = recommend([planted(RIGHT, CLUSTERS, prices)], ChoiceQuestion())
     assert advice.take is not None
     assert advice.take.name == "sift"
     assert "(10.0 ms of color count as equal)" in said(advice)
     prices["sift"] = costs(11.1, 512, 9.0)
-    assert recommend([planted(RIGHT, CLUSTERS, prices)], Question()).take is not advice.take
+    assert recommend([planted(RIGHT, CLUSTERS, prices)], ChoiceQuestion()).take is not advice.take
 
 
 def test_a_group_of_one_is_told_as_such() -> None:
-    advice = recommend([shop()], Question(max_fit_s=0.5))
+    advice = recommend([shop()], ChoiceQuestion(max_fit_s=0.5))
     assert [one.name for one in advice.group] == ["phash"]
     assert "Of 4 methods, 1 keeps within 0.5 s of learning. Its map@r is" in said(advice)
 
 
 def test_a_limit_binds_where_loosening_it_lets_a_better_one_in() -> None:
-    advice = recommend([shop()], Question(max_p95_ms=20, max_bytes=900, max_fit_s=600))
+    advice = recommend([shop()], ChoiceQuestion(max_p95_ms=20, max_bytes=900, max_fit_s=600))
     assert [one.name for one in advice.fitting] == ["phash"]
     (size,) = [one for one in advice.loosenings if one.lets_in is not None]
     assert size.limit.key == "bytes_per_image"
@@ -102,13 +102,13 @@ def test_a_limit_binds_where_loosening_it_lets_a_better_one_in() -> None:
     assert size.verdict.different
     assert "with 1,024 bytes an image, color would come in" in said(advice)
     assert "a significant difference" in said(advice)
-    assert "No method left out is better." in said(recommend([shop()], Question(max_p95_ms=50)))
-    both = recommend([planted(RIGHT, CLUSTERS, PRICES)], Question(max_p95_ms=11, max_bytes=2048))
+    assert "No method left out is better." in said(recommend([shop()], ChoiceQuestion(max_p95_ms=50)))
+    both = recommend([planted(RIGHT, CLUSTERS, PRICES)], ChoiceQuestion(max_p95_ms=11, max_bytes=2048))
     assert "To let a better one in (sift), more than one limit" in said(both)
 
 
 def test_where_nothing_fits_the_nearest_miss_is_told() -> None:
-    advice = recommend([shop()], Question(max_p95_ms=8, max_bytes=4))
+    advice = recommend([shop()], ChoiceQuestion(max_p95_ms=8, max_bytes=4))
     assert advice.take is None
     assert advice.nearest is not None
     assert (advice.nearest[0].name, advice.nearest[1]) == ("phash", 2.0)  # 8 bytes of 4; 10 ms would be nearer in time
@@ -119,13 +119,13 @@ def test_where_nothing_fits_the_nearest_miss_is_told() -> None:
 
 def test_what_the_record_does_not_say_fits_no_limit() -> None:
     prices = {**PRICES, "color": costs(10.0, 1024, None)}
-    advice = recommend([planted(RIGHT, CLUSTERS, prices, more=[failed("vgg16")])], Question(max_fit_s=5))
+    advice = recommend([planted(RIGHT, CLUSTERS, prices, more=[failed("vgg16")])], ChoiceQuestion(max_fit_s=5))
     assert "color" not in [one.name for one in advice.fitting]
     assert advice.unknown == {"color": ("fit",)}
     assert "whether color keeps the limit of fit: it was read from the cache" in said(advice)
     assert "Left out: vgg16 failed in the run." in said(advice)
     every = {name: costs(1.0, fit=None) for name in RIGHT}
-    nothing = recommend([planted(RIGHT, CLUSTERS, every)], Question(max_fit_s=5))
+    nothing = recommend([planted(RIGHT, CLUSTERS, every)], ChoiceQuestion(max_fit_s=5))
     assert nothing.nearest is None
     assert "the record lacks a number that a limit asks for" in said(nothing)
 
@@ -142,7 +142,10 @@ def halves(**changes) -> list[Evidence]:
 
 
 def test_records_with_rankings_are_compared_query_by_query() -> None:
-    whole, parts = recommend([shop(rankings=True)], Question()), recommend(halves(rankings=True), Question())
+    whole, parts = (
+        recommend([shop(rankings=True)], ChoiceQuestion()),
+        recommend(halves(rankings=True), ChoiceQuestion()),
+    )
     assert {one.name for one in parts.group} == {one.name for one in whole.group}
     ours = {(one.method, other.method): parts.telling.between(one, other) for one in parts.candidates
             for other in parts.candidates if one is not other}  # fmt: skip
@@ -156,7 +159,7 @@ def test_records_with_rankings_are_compared_query_by_query() -> None:
 
 
 def test_records_without_rankings_are_told_apart_by_intervals_that_do_not_overlap() -> None:
-    advice = recommend(halves(), Question())
+    advice = recommend(halves(), ChoiceQuestion())
     assert "are told apart only where their intervals do not overlap" in said(advice)
     (sift, color) = advice.group
     between = advice.telling.between(sift, color)
@@ -176,41 +179,41 @@ def test_records_without_rankings_are_told_apart_by_intervals_that_do_not_overla
 )
 def test_records_of_other_data_are_not_mixed(changes, what: str) -> None:
     with pytest.raises(BenchError, match=f"^one and two cannot be mixed, not comparable: {what}"):
-        recommend([shop(), shop("two", **changes)], Question())
+        recommend([shop(), shop("two", **changes)], ChoiceQuestion())
 
 
 def test_the_same_method_of_two_records_has_two_names_and_other_machines_are_warned_of() -> None:
-    advice = recommend([shop(), shop("two", environment={"processor": "another"})], Question(max_p95_ms=20))
+    advice = recommend([shop(), shop("two", environment={"processor": "another"})], ChoiceQuestion(max_p95_ms=20))
     assert {"sift [1]", "sift [2]"} <= {one.name for one in advice.candidates}
     (warning,) = [one for one in advice.warnings if "different machines" in one]
     assert "two: another" in warning
-    assert not recommend([shop()], Question(max_p95_ms=20)).warnings
+    assert not recommend([shop()], ChoiceQuestion(max_p95_ms=20)).warnings
 
 
 def test_another_backend_is_no_other_question() -> None:
-    assert recommend([shop(), shop("two", settings={"backend": "faiss:hnsw"})], Question()).approximate
+    assert recommend([shop(), shop("two", settings={"backend": "faiss:hnsw"})], ChoiceQuestion()).approximate
 
 
 # --- other metrics ----------------------------------------------------------------------------------------------------
 
 
 def test_a_metric_that_nobody_compared_is_compared_from_rankings_or_refused() -> None:
-    advice = recommend([shop(rankings=True, compared=False)], Question(prefer="accuracy"))
+    advice = recommend([shop(rankings=True, compared=False)], ChoiceQuestion(prefer="accuracy"))
     assert [one.name for one in advice.group] == ["sift", "color"]
     assert advice.undecided[0].verdict.p_holm is not None
     bare = shop(compared=False)
     rows = [one.model_copy(update={"intervals": {}}) for one in bare.record.rows]
     with pytest.raises(BenchError, match="nothing says which rows differ in map@r"):
-        recommend([Evidence("old", bare.record.model_copy(update={"rows": tuple(rows)}))], Question())
+        recommend([Evidence("old", bare.record.model_copy(update={"rows": tuple(rows)}))], ChoiceQuestion())
     with pytest.raises(BenchError, match="--prefer blue: the records have accuracy, map@r"):
-        recommend([shop()], Question(prefer="blue"))
+        recommend([shop()], ChoiceQuestion(prefer="blue"))
 
 
 def test_a_metric_of_which_less_is_better_is_refused() -> None:
     bad = shop()
     facts = {name: one.model_copy(update={"higher_is_better": False}) for name, one in bad.record.metrics.items()}
     with pytest.raises(BenchError, match="less of it is better"):
-        recommend([Evidence("bad", bad.record.model_copy(update={"metrics": facts}))], Question())
+        recommend([Evidence("bad", bad.record.model_copy(update={"metrics": facts}))], ChoiceQuestion())
 
 
 # --- time among more images -------------------------------------------------------------------------------------------
@@ -228,6 +231,8 @@ def test_search_grows_and_the_rest_does_not() -> None:
     assert times("color", 20).p95_ms == 10  # no time is taken to shrink
     more = times("color", 400)
     assert more.p95_ms == pytest.approx(8 + 2 * 10)
+    assert more.p95_least_ms == 10
+    assert advice_text.p95(more) == "10.0-28.0"
     assert more.estimated
     assert not more.far
     far = times("color", 401)
@@ -253,12 +258,15 @@ def test_a_measured_growth_is_taken_in_place_of_the_line() -> None:
 
 def test_more_images_are_warned_of_and_an_index_is_proposed() -> None:
     measured = MeasuredSearch({}, "elsewhere")
-    advice = recommend([shop()], Question(max_p95_ms=20, images=2e6), measured)
+    advice = recommend([shop()], ChoiceQuestion(max_p95_ms=20, images=2e6), measured)
     text = said(advice)
+    assert "Nothing is sure to fit" in text
+    assert "The nearest is color" in text
+    assert "so it may fit, or take up to" in text
     assert "Among 2,000,000 it will be lower" in text
     assert "was measured on another processor (elsewhere)" in text
     assert "`cost RECORD --images 2000000 --backends faiss:hnsw`" in text
-    assert "whether sift, color, phash and hog keep within 20 ms: the time is far extrapolated" in text
+    assert "whether color, phash and hog keep within 20 ms: the record says it of fewer images only" in text
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"growth": {}}', '{"growth": {"a": {"query_ms": 3}}, "processor": ""}'])
@@ -304,16 +312,16 @@ def test_the_standard_error_is_that_of_the_bootstrap_over_products() -> None:
 
 
 def test_the_advice_says_how_many_more_products_would_decide() -> None:
-    (with_rankings,) = recommend([shop(rankings=True)], Question()).undecided
+    (with_rankings,) = recommend([shop(rankings=True)], ChoiceQuestion()).undecided
     verdict = with_rankings.verdict
     error = standard_error(BEST - TIED, CLUSTERS)
-    pairs = recommend([shop()], Question()).telling.verdicts.values()
+    pairs = recommend([shop()], ChoiceQuestion()).telling.verdicts.values()
     still_open = sum(not one.different for one in pairs)
     assert verdict.needed == pytest.approx(products_needed(verdict.mean, error, 40, 0.05 / still_open))
-    (without,) = recommend([shop()], Question()).undecided
+    (without,) = recommend([shop()], ChoiceQuestion()).undecided
     assert without.verdict.needed == pytest.approx(verdict.needed, rel=0.5)  # by the interval alone
     same = planted({"sift": BEST, "color": BEST}, CLUSTERS, PRICES)
-    assert "no difference was seen" in said(recommend([same], Question()))
+    assert "no difference was seen" in said(recommend([same], ChoiceQuestion()))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -380,7 +388,7 @@ def test_the_examples_of_the_page_are_what_the_command_says(monkeypatch: pytest.
     monkeypatch.chdir(ROOT)
     page = (ROOT / "docs" / "recommend.md").read_text(encoding="utf-8")
     examples = re.findall(r"^```\n\$ python -m benchmark (recommend .*?[^\\])\n(.*?)^```$", page, re.M | re.S)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for line, shown in examples:
         told = call(*shlex.split(line.replace("\\\n", " ")))
         assert told.exit_code in (0, 1)

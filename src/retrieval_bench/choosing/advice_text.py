@@ -24,7 +24,7 @@ MOST_NAMED = 4
 MOST_PRODUCTS = 1_000_000
 MOST_UNDECIDED = 3
 
-TAKE, AS_GOOD, WORSE = "take", "as good", "worse"
+TAKE, AS_GOOD, WORSE, OPEN = "take", "as good", "worse", "open"
 HOW = (
     f"{FRONT_MARK}: on the Pareto front, no other row is as good in quality, time, bytes and learning and better in "
     f"one. {AS_GOOD}: not told apart from the best that fits (paired sign-flip test over products, Holm's correction "
@@ -32,8 +32,9 @@ HOW = (
     "equal, then bytes, then learning. fit s: what the run learned; weights that were trained before it are not in it."
 )
 MODEL = (
-    "Time at more images than were measured: decoding and description as measured; search in proportion to the number "
-    "of images (along a graph, to its logarithm), or as --costs measured it."
+    "Time at more images than were measured: decoding and description as measured; search as --costs measured it, else "
+    "from what it takes already to what it takes if all of it grows in proportion to the number of images (along a "
+    "graph, to its logarithm). A row fits where the most does."
 )
 
 
@@ -69,8 +70,11 @@ def standing(advice: Advice, one: Candidate) -> str:
         return AS_GOOD
     if one in advice.fitting:
         return WORSE
-    over = [_SHORT[limit.key] for limit in advice.question.limits if _exceeds(limit, one)]
-    return f"over {' '.join(over)}" if over else f"no {' '.join(_SHORT[k] for k in _missing(advice, one))}"
+    over = [_SHORT[limit.key] for limit in advice.question.limits if _exceeds(limit, one) and not limit.open_for(one)]
+    if over:
+        return f"over {' '.join(over)}"
+    unknown = [_SHORT[key] for key in _missing(advice, one)]
+    return f"no {' '.join(unknown)}" if unknown else f"{_SHORT['p95_ms']} {OPEN}"
 
 
 _SHORT = {"p95_ms": "p95", "bytes_per_image": "B", "fit_s": "fit"}
@@ -86,8 +90,11 @@ def _exceeds(limit: Limit, one: Candidate) -> bool:
 
 
 def p95(one: Candidate) -> str:
-    """The time, with the mark of one that lies far beyond what was measured."""
-    return NOT_KNOWN if one.p95_ms is None else (FAR_MARK if one.far else "") + three_digits(one.p95_ms)
+    """The time, from least to most, with the mark of one that lies far beyond what was measured."""
+    if one.p95_ms is None:
+        return NOT_KNOWN
+    least, most = three_digits(one.p95_least_ms or one.p95_ms), three_digits(one.p95_ms)
+    return (FAR_MARK if one.far else "") + (most if least == most else f"{least}-{most}")
 
 
 def paragraph(advice: Advice) -> str:
@@ -153,7 +160,9 @@ def _learning(one: Candidate) -> str:
 
 
 def _nothing_fits(advice: Advice) -> list[str]:
-    told = [f"Nothing fits: none of {len(advice.candidates)} methods keeps within {_asked(advice)}."]
+    unsure = any(limit.open_for(one) for limit in advice.question.limits for one in advice.candidates)
+    what, keeps = ("Nothing is sure to fit", "is sure to keep") if unsure else ("Nothing fits", "keeps")
+    told = [f"{what}: none of {len(advice.candidates)} methods {keeps} within {_asked(advice)}."]
     if advice.nearest is None:
         return [*told, "Of each, the record lacks a number that a limit asks for."]
     one, factor = advice.nearest
@@ -163,23 +172,22 @@ def _nothing_fits(advice: Advice) -> list[str]:
         if _exceeds(limit, one)
     ]
     metric = advice.question.prefer
+    may = all(limit.holds(one) or limit.open_for(one) for limit in advice.question.limits)
     told.append(
-        f"The nearest miss is {one.name}, {metric} {one.quality:.3f}: it takes {' and '.join(over)}, "
-        f"{_times(factor)} the limit."
+        f"The nearest {'is' if may else 'miss is'} {one.name}, {metric} {one.quality:.3f}: it takes "
+        f"{' and '.join(over)}, "
+        f"{f'so it may fit, or take up to {_times(factor)} the limit' if may else f'{_times(factor)} the limit'}."
     )
     best = max(advice.candidates, key=lambda other: other.quality)
     if best is not one:
         missed = [f"{_value(limit, best)} {limit.unit}" for limit in advice.question.limits if _exceeds(limit, best)]
         told.append(f"The best by {metric}, {best.name} with {best.quality:.3f}, takes {' and '.join(missed)}.")
     most = advice.question.max_p95_ms
-    quick = [
-        c for c in advice.candidates if c.estimated and most is not None and (c.measured_p95_ms or most + 1) <= most
-    ]
-    if quick and not advice.approximate:
+    timed = [c.measured_p95_ms for c in advice.candidates if c.estimated and c.measured_p95_ms is not None]
+    if most is not None and timed and min(timed) <= most and not advice.approximate:
         told.append(
-            f"Among as many images as were measured, {_names(quick)} {'keeps' if len(quick) == 1 else 'keep'} within "
-            f"{most:,.10g} ms; what grows is exact search. No row searches by an index: `cost RECORD --images "
-            f"{advice.question.images:.10g} --backends faiss:hnsw` measures what one would take."
+            "What grows is exact search, and no row searches by an index: `cost RECORD --images "
+            f"{advice.question.images:.10g} --backends faiss:hnsw` measures what both would take."
         )
     return told
 
@@ -223,7 +231,7 @@ def _loosened(one: Loosening, advice: Advice) -> str:
     gain = f"{advice.question.prefer} {one.lets_in.quality:.3f} in place of {advice.best.quality:.3f}"
     different = one.verdict is not None and one.verdict.different
     real = "a significant difference" if different else "which these records cannot tell apart"
-    value = _value(one.limit, one.lets_in)
+    value = _amount(one.to) if one.limit.key != "p95_ms" else three_digits(one.to)
     return (
         f"The limit of {_most(one.limit)} binds: with {value} {one.limit.unit}, {one.lets_in.name} would come in, "
         f"{gain}, {real}."
@@ -253,12 +261,13 @@ def undecided(advice: Advice) -> list[str]:
     told = [_of_pair(one, advice) for one in advice.undecided[:MOST_UNDECIDED]]
     if more := len(advice.undecided) - MOST_UNDECIDED:
         told += [f"{more} more pairs of the group (--json has them)."] if more > 0 else []
-    far = [one.name for one in advice.candidates if one.far and one.p95_ms is not None]
-    if far and advice.question.max_p95_ms is not None:
-        told.append(
-            f"whether {_names_of(far)} {'keeps' if len(far) == 1 else 'keep'} within "
-            f"{advice.question.max_p95_ms:,.10g} ms: the time is far extrapolated."
-        )
+    for limit in advice.question.limits:
+        unsure = [one.name for one in advice.candidates if limit.open_for(one) and standing(advice, one).endswith(OPEN)]
+        if unsure:
+            told.append(
+                f"whether {_names_of(unsure)} {'keeps' if len(unsure) == 1 else 'keep'} within {_most(limit)}: the "
+                "record says it of fewer images only; measure it by `cost`, and give --costs what it wrote."
+            )
     for title in dict.fromkeys(title for titles in advice.unknown.values() for title in titles):
         names = [name for name, titles in advice.unknown.items() if title in titles]
         why = "it was read from the cache, or not timed" if title == "fit" else "it was not measured"
@@ -370,7 +379,8 @@ def _row(advice: Advice, one: Candidate) -> dict[str, Any]:
         "low": one.low,
         "high": one.high,
         "fits": one in advice.fitting,
-        "over": [limit.key for limit in limits if _exceeds(limit, one)],
+        "over": [limit.key for limit in limits if _exceeds(limit, one) and not limit.open_for(one)],
+        "open": [limit.key for limit in limits if limit.open_for(one)],
         "unknown": _missing(advice, one),
         "standing": standing(advice, one),
     }

@@ -39,13 +39,23 @@ class Limit:
         value: float | None = getattr(one, self.key)
         return value
 
+    def least(self, one: Candidate) -> float | None:
+        """The least that it can be, where that was estimated; else what it is."""
+        return one.p95_least_ms if self.key == "p95_ms" else self.of(one)
+
     def holds(self, one: Candidate) -> bool:
+        """Whether the candidate is surely within it."""
         value = self.of(one)
         return value is not None and value <= self.most
 
+    def open_for(self, one: Candidate) -> bool:
+        """Whether the candidate may be within it, or beyond it: an estimate does not say."""
+        value, least = self.of(one), self.least(one)
+        return value is not None and least is not None and least <= self.most < value
+
 
 @dataclass(frozen=True)
-class Question:
+class ChoiceQuestion:
     """What is asked for. None: no such limit. images: in the index; None: as many as were measured."""
 
     max_p95_ms: float | None = None
@@ -97,7 +107,7 @@ class Advice:
     parts: what shortened names stand for. approximate: whether any row searches by an index that may miss neighbours.
     """
 
-    question: Question
+    question: ChoiceQuestion
     records: tuple[Record, ...]
     record_names: tuple[str, ...]
     candidates: tuple[Candidate, ...]
@@ -121,7 +131,9 @@ class Advice:
         return self.fitting[0] if self.fitting else None
 
 
-def recommend(evidences: Sequence[Evidence], question: Question, measured: MeasuredSearch | None = None) -> Advice:
+def recommend(
+    evidences: Sequence[Evidence], question: ChoiceQuestion, measured: MeasuredSearch | None = None
+) -> Advice:
     """What to choose from these records.
 
     Args:
@@ -222,13 +234,17 @@ def _undecided(group: Sequence[Candidate], take: Candidate | None, telling: Tell
 
 
 def _nearest(limits: Sequence[Limit], ranked: Sequence[Candidate]) -> tuple[Candidate, float] | None:
-    """What exceeds its limits least: the smallest of the largest factors. None where nothing is known of any."""
+    """What exceeds its limits least: the smallest of the largest factors; of those that may fit the best.
+
+    None where nothing is known of any.
+    """
     found = []
     for number, one in enumerate(ranked):
-        factors = [_factor(limit.of(one), limit.most) for limit in limits]
-        found.append((max(factors), number))
-    least, number = min(found)
-    return (ranked[number], least) if math.isfinite(least) else None
+        surely = max(_factor(limit.least(one), limit.most) for limit in limits)
+        most = max(_factor(limit.of(one), limit.most) for limit in limits)
+        found.append((surely, most if surely > 1 else 0.0, number, most))
+    _, _, number, factor = min(found)
+    return (ranked[number], factor) if math.isfinite(factor) else None
 
 
 def _factor(value: float | None, most: float) -> float:
@@ -241,7 +257,7 @@ def _factor(value: float | None, most: float) -> float:
 
 def _warnings(
     evidences: Sequence[Evidence],
-    question: Question,
+    question: ChoiceQuestion,
     candidates: Sequence[Candidate],
     measured: MeasuredSearch | None,
 ) -> list[str]:
