@@ -54,7 +54,7 @@ def _narrow(lines: list[list[str]]) -> list[list[str]]:
 
 def grid(advice: Advice) -> list[list[str]]:
     """Heads, then a line for each candidate."""
-    lines = [["method", advice.question.prefer, "p95 ms", "B/image", "fit s", ""]]
+    lines = [["method", advice.question.prefer, "p95 ms", "B/image", "fit s", "advice"]]
     for one in advice.candidates:
         mark = f" {FRONT_MARK}" if one.name in advice.front else ""
         cells = [f"{one.name}{mark}", f"{one.quality:.3f}", p95(one)]
@@ -231,7 +231,9 @@ def _loosened(one: Loosening, advice: Advice) -> str:
     gain = f"{advice.question.prefer} {one.lets_in.quality:.3f} in place of {advice.best.quality:.3f}"
     different = one.verdict is not None and one.verdict.different
     real = "a significant difference" if different else "which these records cannot tell apart"
-    value = _amount(one.to) if one.limit.key != "p95_ms" else three_digits(one.to)
+    value = (
+        _amount(one.to) if one.limit.key != "p95_ms" else (FAR_MARK if one.lets_in.far else "") + three_digits(one.to)
+    )
     return (
         f"The limit of {_most(one.limit)} binds: with {value} {one.limit.unit}, {one.lets_in.name} would come in, "
         f"{gain}, {real}."

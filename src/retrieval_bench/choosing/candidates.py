@@ -161,9 +161,9 @@ def p95_at(
 
     Decoding and description cost the same however many images there are. Search grows as `growths` says where that was
     measured. Else at most all of it grows, by the line through 0 and the size of the record's gallery, and at least
-    nothing does: one size does not tell the part that grows from the part that does not. Steps with a fixed shortlist do
-    not grow, where the row without them is there to tell their share. Among fewer images than were measured it is taken
-    to be the time that was measured.
+    nothing does: one size does not tell the part that grows from the other. Steps with a fixed shortlist do not grow,
+    where the row without them is there to tell their share. Among fewer images than were measured it is taken to be the
+    time that was measured.
     """
     end, search = (row.times.get(name) for name in ("end_to_end_p95", "search_p95"))
     if end is None or end.value is None:
