@@ -35,6 +35,7 @@ import benchmark.serve
 import benchmark.sweep
 import benchmark.stores
 import benchmark.train
+import benchmark.tune
 import benchmark.data  # noqa: F401
 # isort: on
 
