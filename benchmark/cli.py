@@ -20,6 +20,7 @@ import benchmark.show
 import benchmark.report
 import benchmark.convert
 import benchmark.cost
+import benchmark.recommend
 import benchmark.diff
 import benchmark.repeat
 import benchmark.race
