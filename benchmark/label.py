@@ -27,7 +27,6 @@ from retrieval_bench.core import BenchError, printable
 if TYPE_CHECKING:
     import numpy as np
 
-    from retrieval_bench.labelling.measure import LabellingTrial
     from retrieval_bench.labelling.pool import LabelPool
     from retrieval_bench.labelling.session import LabellingSession
 
@@ -228,8 +227,10 @@ def _standing(session: LabellingSession) -> dict[str, Any]:
 def _lines(session: LabellingSession, facts: dict[str, Any]) -> list[str]:
     standing, confidence = session.standing(), session.confidence
     lines = [
-        f"{facts['dataset']}, by {facts['method']}: {standing.images:,} images, "
-        f"{standing.images - standing.open:,} with a label or a decision, {standing.open:,} without",
+        (
+            f"{facts['dataset']}, by {facts['method']}: {standing.images:,} images, "
+            f"{standing.images - standing.open:,} with a label or a decision, {standing.open:,} without"
+        ),
         *facts["notices"],
         *(f"left out: {one}" for one in facts["skipped"][:SHOWN]),
     ]
@@ -237,8 +238,8 @@ def _lines(session: LabellingSession, facts: dict[str, Any]) -> list[str]:
         lines.append(f"nothing is accepted without a person: {confidence.why_not}")
     else:
         lines.append(
-            f"sure: {standing.confident:,} proposals; of {confidence.held_out:,} labels that were held out, the proposals "
-            f"as sure as these were right in {confidence.precision:.1%} (at least {confidence.low:.1%})"
+            f"sure: {standing.confident:,} proposals; of {confidence.held_out:,} labels that were held out, the "
+            f"proposals as sure as these were right in {confidence.precision:.1%} (at least {confidence.low:.1%})"
         )
     if standing.open:
         lines.append(f"about {confidence.new_share:.0%} of the images without a label show a product without any label")
@@ -269,11 +270,9 @@ def _measured(
     for name, new in (("no new product", 0.0), ("20 % new products", 0.2)):
         found = measure.trials(pool, graph, known, seeds, target, new, progress)
         told["trials"][name] = [asdict(one) | {"saved": one.saved} for one in found]
-        told.setdefault("_found", {})[name] = found
     for name, few in ((f"{known} labels a product", known), ("all labels", None)):
         errors = measure.planted(pool, graph, few, seeds)
         told["planted"][name] = [asdict(one) | {"precision": one.precision, "recall": one.recall} for one in errors]
-    told.pop("_found")
     return told
 
 
@@ -289,7 +288,7 @@ def _measured_lines(facts: dict[str, Any]) -> list[str]:
         return f"{sum(held) / len(held):.1%} ({min(held):.1%} to {max(held):.1%})"
 
     heads = ["hidden images", "first right", "accepted", "of these right", "new, estimated", "presses saved"]
-    table = [[*heads]]
+    table = [heads]
     for name, found in facts["trials"].items():
         cells = [name]
         for key in ("forced", "accepted", "right", "new_share", "saved"):
@@ -298,9 +297,11 @@ def _measured_lines(facts: dict[str, Any]) -> list[str]:
     one = next(iter(facts["trials"].values()))[0]
     count = len(next(iter(facts["trials"].values())))
     lines = [
-        f"{facts['dataset']}, by {facts['method']}: {facts['images']:,} images, {one['known']:,} labels known "
-        f"({facts['known']} a product), {one['hidden']:,} hidden; target {facts['target']:.0%}; mean of {count} drawings "
-        "(least to most)",
+        (
+            f"{facts['dataset']}, by {facts['method']}: {facts['images']:,} images, {one['known']:,} labels known "
+            f"({facts['known']} a product), {one['hidden']:,} hidden; target {facts['target']:.0%}; mean of {count} "
+            "drawings (least to most)"
+        ),
         *aligned(table),
         "",
     ]

@@ -1,9 +1,9 @@
 """How sure a proposal is, and from where on the sure ones may be accepted without a person.
 
-Both are learned from the labels that are known, each taken as if it were not: what would be proposed then, and is it the
-label? And once more as if no image of its product had a label: what is proposed then is wrong whatever it is, and shows
-what an image of a new product looks like. How many of the images without a label show such a new product is estimated
-from what they look like, as the share that explains them best (Saerens, Latinne, Decaestecker, "Adjusting the outputs of
+Both are learned from the labels that are known, each taken as if it were not: what would be proposed then, and is it
+the label? And once more as if no image of its product had a label: what is proposed then is wrong whatever it is, and shows
+what an image of a new product looks like. How many of the images without a label show such a new product is
+estimated from what they look like, as the share that explains them best (Saerens, Latinne, Decaestecker, "Adjusting the outputs of
 a classifier to new a priori probabilities", Neural Computation 2002).
 """
 
@@ -41,6 +41,7 @@ class Confidence:
         held_out: labels that were held out.
         precision: of the held-out proposals from the threshold on, the share that is right; NaN without a threshold.
         low: the lower end of its interval.
+        calibrated: `sure` was learned from labels that were held out; else it is a mere part of what arrives.
         new_share: the share of images without a label that show a product without a label, as estimated; the threshold
             is made for as many.
     """
@@ -52,6 +53,7 @@ class Confidence:
     precision: float
     low: float
     new_share: float
+    calibrated: bool = True
 
 
 def confidence_of(graph: NeighbourGraph, known: np.ndarray, arrived: Spread, target: float) -> Confidence:
@@ -78,7 +80,7 @@ def confidence_of(graph: NeighbourGraph, known: np.ndarray, arrived: Spread, tar
             f"only {len(asked)} labels can be held out, as a product needs two of them for that; {FEWEST} are needed to "
             "say how sure a proposal is"
         )
-        return Confidence(_plain(arrived), None, few, len(asked), np.nan, np.nan, 0.0)
+        return Confidence(_plain(arrived), None, few, len(asked), np.nan, np.nan, 0.0, calibrated=False)
     labels, amounts, total = _without_own(arrived, known, given)
     unseen = _signs(graph, known, labels, amounts, total, given)
     known_part = seen[asked]

@@ -118,7 +118,5 @@ class DecisionLog:
                 f"{name} does not number its decisions one by one; it was changed by hand, name another --log"
             )
         if known.fingerprint != self._of.fingerprint:
-            raise BenchError(
-                f"{name} is of {known.images:,} other images ({known.dataset}); name another --log, or label these again"
-            )
+            raise BenchError(f"{name} is of {known.images:,} other images ({known.dataset}); name another --log")
         drop_half_line(self.path, MOST_BYTES)

@@ -1,9 +1,9 @@
 """What half the work is worth, measured on data whose labels are all known: some are kept, and the rest is hidden.
 
-By hand, a person types each label into a field that completes it: as many letters as it takes until the right label is
-the first that is offered, and Enter. With proposals, what is sure is accepted by one press for all of it; of the rest, a
-right first proposal is one press (Enter), another right candidate is one press (its digit), and everything else is typed
-as by hand. What is accepted and wrong is not counted as a press: nobody sees it.
+By hand, a person types each label into a field that completes it: as many letters as it takes until the right label
+is the first that is offered, and Enter. With proposals, what is sure is accepted by one press for all of it; of the
+rest, a right first proposal is one press (Enter), another right candidate is one press (its digit), and everything else
+is typed as by hand. What is accepted and wrong is not counted as a press: nobody sees it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def trials(
         progress: called after each.
     """
     effort = typing_effort(pool.label_names)[pool.known]
-    done = []
+    done: list[LabellingTrial] = []
     for seed in seeds:
         progress("measuring", len(done), len(seeds))
         few = with_few_known(pool, known, seed, _without(pool, known, new, seed))
@@ -169,8 +169,8 @@ def planted(
 def typing_effort(names: Sequence[str]) -> np.ndarray:
     """(n,) presses to enter each label into a field that completes it: letters, and Enter.
 
-    Labels are offered in alphabetical order, so a label comes first as soon as no earlier one begins as it does; what is
-    typed whole is that label.
+    Labels are offered in alphabetical order, so a label comes first as soon as no earlier one begins as it does; what
+    is typed whole is that label.
     """
     order = sorted(range(len(names)), key=lambda number: (names[number].casefold(), number))
     effort = np.empty(len(names), np.int64)

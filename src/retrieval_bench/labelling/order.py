@@ -14,8 +14,8 @@ DIVERSE = 100
 def by_usefulness(features: np.ndarray, distance: Distance, known: np.ndarray, sure: np.ndarray) -> np.ndarray:
     """Order the images without a label.
 
-    First some of which each is the farthest from all that are known or chosen already (Gonzalez, "Clustering to minimize
-    the maximum intercluster distance", 1985; as core-set for labelling: Sener and Savarese, ICLR 2018): new products and
+    First some of which each is the farthest from all that are known or chosen already (Gonzalez, "Clustering to
+    minimize the maximum intercluster distance", 1985; for labelling: Sener and Savarese, ICLR 2018): new products and
     odd pictures come here. Then the others, the least sure first.
 
     Args:

@@ -120,11 +120,11 @@ def _path(session: LabellingSession, row: int, out: Path) -> str:
         return files.written[place]
     home = Path(os.path.abspath(out)).parent
     if files is not None:
-        file = os.path.abspath(files.place(place))
+        there = os.path.abspath(files.place(place))
         try:
-            return Path(os.path.relpath(file, home)).as_posix()
+            return Path(os.path.relpath(there, home)).as_posix()
         except ValueError:  # another drive
-            return Path(file).as_posix()
+            return Path(there).as_posix()
     content = images.read(place)
     name = hashlib.sha256(content).hexdigest()[:32] + SUFFIXES.get(format_of(content[:64]) or "", ".png")
     file = home / f"{out.stem}_pictures" / name

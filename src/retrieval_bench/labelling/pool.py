@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.core import DISTRACTOR, BadImage, BenchError, Dataset, Images, Split, printable
+from retrieval_bench.core import DISTRACTOR, BadImage, BenchError, Dataset, Distance, Images, Split, printable
 from retrieval_bench.data_audit.duplicates import Gathered
 from retrieval_bench.datasets.manifest import read_list
 from retrieval_bench.experiment.features import described
@@ -205,7 +205,7 @@ def usable(pool: LabelPool, plan: Plan, max_bad: float, progress: Progress) -> t
     return whole, list(skipped.values())
 
 
-def features_of(pool: LabelPool, plan: Plan, progress: Progress) -> tuple[str, str, np.ndarray]:
+def features_of(pool: LabelPool, plan: Plan, progress: Progress) -> tuple[str, Distance, np.ndarray]:
     """(the method's name, its distance, (n, ...) features), learned from all images and from no label.
 
     A method that learned from labels would know those that are held out, and its confidence would be worth nothing.
@@ -217,7 +217,7 @@ def features_of(pool: LabelPool, plan: Plan, progress: Progress) -> tuple[str, s
 
 
 def with_few_known(pool: LabelPool, known: int, seed: int, without: Sequence[int] = ()) -> LabelPool:
-    """The pool with `known` labels of each product at most, drawn from a seed, and none of the products in `without`."""
+    """The pool with at most `known` labels of each product, drawn from a seed, and none of those in `without`."""
     random = np.random.default_rng(seed)
     kept = np.full(len(pool), -1, np.int64)
     for label in np.unique(pool.known[pool.known >= 0]).tolist():

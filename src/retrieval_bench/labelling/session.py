@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from retrieval_bench.labelling.spreading import NeighbourGraph, Spread, graph_of
 from retrieval_bench.labelling.suspects import suspects
 
 RENEW_AFTER = 10
-"""Decisions of a person, after which labels spread anew."""
+"""Decisions of a person, after which labels spread anew; more of them where that takes long."""
 EVIDENCE = 6
 """Neighbours shown beside a proposal."""
 
@@ -146,7 +147,7 @@ class LabellingSession:
     def next(self, of_suspects: bool = False) -> Proposal | None:
         """What to look at next; None: nothing is left."""
         with self._lock:
-            if self._since >= RENEW_AFTER:
+            if self._since >= self._renew_after:
                 self._renew()
             if of_suspects:
                 queue: Sequence[int] = self.suspicious
@@ -273,12 +274,14 @@ class LabellingSession:
         """Spread the labels anew. Those of the machine do not spread: its mistakes would confirm each other."""
         own = np.array([who == "machine" for who in self.by])
         known = np.where(own, -1, self._known)
+        began = time.perf_counter()
         self._arrived: Spread = spread(self.graph, known)
         self._confidence = confidence_of(self.graph, known, self._arrived, self.target)
         self._suspects = suspects(known, self._arrived).tolist()
         closed = np.where([who != "" for who in self.by], np.maximum(self._known, 0), -1)
         self._order = by_usefulness(self._features, self._distance, closed, self._confidence.sure).tolist()
         self._since = 0
+        self._renew_after = max(RENEW_AFTER, round(20 * (time.perf_counter() - began)))  # nobody waits half of the time
 
     def _evidence(self, row: int) -> tuple[int, ...]:
         """Neighbours with a label: those with the first candidate before the others, each nearest first."""

@@ -1,12 +1,12 @@
 """Labels that spread along the graph of nearest neighbours, a few steps far.
 
-Zhou, Bousquet, Lal, Weston, Schoelkopf: "Learning with local and global consistency", NIPS 2004. Each image gives a part
-of what it has to its neighbours, and what arrives is summed over all ways of at most STEPS steps. The sum is linear in
-the labels that are known, so what an image would get without its own label is known as well: no label needs to be hidden
-and spread again to learn how often a proposal is right (`held_out`).
+Zhou, Bousquet, Lal, Weston, Schoelkopf: "Learning with local and global consistency", NIPS 2004. Each image gives a
+part of what it has to its neighbours, and what arrives is summed over all ways of at most STEPS steps. The sum is linear
+in the labels that are known, so what an image would get without its own label is known as well: no label needs to be
+hidden and spread again to learn how often a proposal is right.
 
-scikit-learn's LabelSpreading does the same with the whole table of images and labels in memory and without an end to the
-ways; a test compares both.
+scikit-learn's LabelSpreading does the same with the whole table of images and labels in memory and without an end to
+the ways; a test compares both.
 """
 
 from __future__ import annotations
