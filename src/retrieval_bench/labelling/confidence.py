@@ -1,10 +1,10 @@
 """How sure a proposal is, and from where on the sure ones may be accepted without a person.
 
 Both are learned from the labels that are known, each taken as if it were not: what would be proposed then, and is it
-the label? And once more as if no image of its product had a label: what is proposed then is wrong whatever it is, and shows
-what an image of a new product looks like. How many of the images without a label show such a new product is
-estimated from what they look like, as the share that explains them best (Saerens, Latinne, Decaestecker, "Adjusting the outputs of
-a classifier to new a priori probabilities", Neural Computation 2002).
+the label? And once more as if no image of its product had a label: what is proposed then is wrong whatever it is, and
+shows what an image of a new product looks like. How many of the images without a label show such a new product is
+estimated from what they look like, as the share that explains them best (Saerens, Latinne, Decaestecker, "Adjusting the
+outputs of a classifier to new a priori probabilities", Neural Computation 2002).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ PLAIN = 4
 _BINS = 10
 _FAR = 5.0  # in scales: where no neighbour has the proposed label
 _ROUNDS = 200
+_NEXT_TO_NONE = 0.001
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +78,8 @@ def confidence_of(graph: NeighbourGraph, known: np.ndarray, arrived: Spread, tar
     asked = given[~alone]
     if len(asked) < FEWEST:
         few = (
-            f"only {len(asked)} labels can be held out, as a product needs two of them for that; {FEWEST} are needed to "
-            "say how sure a proposal is"
+            f"only {len(asked)} labels can be held out, as a product needs two of them for that; {FEWEST} are needed "
+            "to say how sure a proposal is"
         )
         return Confidence(_plain(arrived), None, few, len(asked), np.nan, np.nan, 0.0, calibrated=False)
     labels, amounts, total = _without_own(arrived, known, given)
@@ -193,7 +194,7 @@ def _new_share(rows: np.ndarray, is_new: np.ndarray, groups: np.ndarray, asked: 
     share = 0.5
     for _ in range(_ROUNDS):
         share = float((seen * share * new / (share * new + (1 - share) * old)).sum() / seen.sum())
-    return min(share, 0.95)
+    return 0.0 if share < _NEXT_TO_NONE else min(share, 0.95)
 
 
 def _threshold(

@@ -1,9 +1,9 @@
 """Labels that spread along the graph of nearest neighbours, a few steps far.
 
 Zhou, Bousquet, Lal, Weston, Schoelkopf: "Learning with local and global consistency", NIPS 2004. Each image gives a
-part of what it has to its neighbours, and what arrives is summed over all ways of at most STEPS steps. The sum is linear
-in the labels that are known, so what an image would get without its own label is known as well: no label needs to be
-hidden and spread again to learn how often a proposal is right.
+part of what it has to its neighbours, and what arrives is summed over all ways of at most STEPS steps. The sum is
+linear in the labels that are known, so what an image would get without its own label is known as well: no label needs
+to be hidden and spread again to learn how often a proposal is right.
 
 scikit-learn's LabelSpreading does the same with the whole table of images and labels in memory and without an end to
 the ways; a test compares both.
@@ -119,8 +119,9 @@ def spread(graph: NeighbourGraph, known: np.ndarray) -> Spread:
     given = np.flatnonzero(known >= 0)
     back = _coming_back(graph, given)
     labels, class_of, counts = np.unique(known[given], return_inverse=True, return_counts=True)
-    # Without its own label, an image's product has one label less than all others, which is made good.
-    made_good = counts / np.maximum(counts - 1, 1)
+    # Without its own label, an image's product has one label less than all others, which is made good; one that had no
+    # other has none left.
+    made_good = np.where(counts > 1, counts / np.maximum(counts - 1, 1), 0)
     best = np.full((n, CANDIDATES), -1, np.int64)
     amounts = np.zeros((n, CANDIDATES))
     total, own = np.zeros(n), np.zeros(n)
