@@ -17,7 +17,7 @@ from tests.support.half_labelled import half_labelled_at, session_at
 
 @pytest.mark.slow(reason="starts a browser, and a process that decodes")
 def test_a_person_labels_by_keyboard(tmp_path: Path) -> None:
-    session = session_at(half_labelled_at(tmp_path / "shop"), tmp_path / "log.jsonl")
+    session = session_at(half_labelled_at(tmp_path / "shop"), tmp_path / "log.jsonl", noise=4)
     children = DecodingPool(1)
     listener = listening("127.0.0.1", 0)
     server = server_of(create_labelling_app(session, children))
@@ -48,6 +48,7 @@ def test_a_person_labels_by_keyboard(tmp_path: Path) -> None:
 
             first = press("Enter")
             assert session.by[session.pool.ids.index(first)] == "person"
+            page.wait_for_selector("button[data-digit='2']")
             second = press("2")
             done = session.log.decisions[-1]
             assert (done.items[0].id, done.proposed != "") == (second, True)

@@ -36,9 +36,10 @@ def pool_at(shop: Path) -> LabelPool:
     return pool_of(Plan(methods=(), dataset=parse(DATASETS, "manifest"), root=shop))
 
 
-def session_at(shop: Path, log: Path) -> LabellingSession:
-    """Its features are the mean colours, which tell the labels apart."""
+def session_at(shop: Path, log: Path, noise: float = 0.0) -> LabellingSession:
+    """Its features are the mean colours, which tell the labels apart; noise: that is added, of 255."""
     pool = pool_at(shop)
     features = np.array([pool.images[row].reshape(-1, 3).mean(axis=0) for row in range(len(pool))], np.float32)
+    features += np.random.default_rng(0).normal(size=features.shape).astype(np.float32) * np.float32(noise)
     of = DecisionsOf(version="1", dataset="shop", images=len(pool), fingerprint=pool.fingerprint())
     return LabellingSession(pool, features, "euclidean", DecisionLog(log, of), 0.9)
