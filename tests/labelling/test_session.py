@@ -152,3 +152,21 @@ def test_bad_decisions_are_one_sentence(session: LabellingSession) -> None:
 def test_how_much_is_typed_until_a_label_comes_first() -> None:
     """Apple: a, Enter. Apricot: apr, Enter. Bean: b, Enter. What begins like the one before it is typed whole."""
     assert typing_effort(["apricot", "Apple", "bean", "beans"]).tolist() == [4, 2, 2, 6]
+
+
+def test_a_shop_without_any_label_begins_with_what_a_person_types(shop: Path, tmp_path: Path) -> None:
+    lines = shop.read_text().splitlines()
+    shop.write_text("\n".join([lines[0], *(f"{line.split(',')[0]},," for line in lines[1:])]) + "\n")
+    session = session_at(shop, tmp_path / "other.jsonl")
+    for _ in range(12):
+        one = session.next()
+        assert one is not None
+        session.decide(one.id, "label", f"product-{one.id[0]}")
+    assert session.standing().person == 12
+    assert session.confidence.threshold is None
+    one = session.next()
+    assert one is not None
+    assert one.candidates
+    write_list(session, shop.with_name("first.csv"))
+    with pytest.raises(BenchError, match="no image has a label by now"):
+        write_list(session_at(shop, tmp_path / "none.jsonl"), shop.with_name("none.csv"))
