@@ -13,6 +13,7 @@ from retrieval_bench.core import BenchError
 from retrieval_bench.search.stores.postgres_server import MISSING
 
 VARIABLE = "RETRIEVAL_BENCH_DSN"
+SECRETS = ("password", "sslpassword", "oauth_client_secret")
 _WAIT_S = 10
 
 
@@ -41,6 +42,15 @@ def without_password(dsn: str) -> str:
     user = f"{known['user']}@" if "user" in known else ""
     port = f":{known['port']}" if "port" in known else ""
     return f"{user}{known.get('host') or known.get('hostaddr') or 'localhost'}{port}/{known.get('dbname', '')}"
+
+
+def without_secrets(dsn: str) -> str:
+    """The same address as `name=value` pairs, without what must be kept nowhere."""
+    psycopg = psycopg_loaded()
+    without_password(dsn)
+    known = psycopg.conninfo.conninfo_to_dict(dsn)
+    shown: str = psycopg.conninfo.make_conninfo(**{name: known[name] for name in sorted(known) if name not in SECRETS})
+    return shown
 
 
 def has_password(dsn: str) -> bool:
