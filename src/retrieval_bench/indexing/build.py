@@ -135,7 +135,7 @@ def build(
         try:
             _put_in_place(beside, folder)
         except BaseException:
-            forget(beside, read_description(beside))
+            forget(read_description(beside))
             raise
     except OSError as error:
         raise BenchError(
@@ -187,7 +187,7 @@ def _put_in_place(beside: Path, folder: Path) -> None:
     sync_folder(folder.parent)
     if former is not None:
         if description is not None:
-            forget(former, description)
+            forget(description)
         shutil.rmtree(former, ignore_errors=True)
 
 
@@ -239,7 +239,7 @@ def _fill(
     with contextlib.ExitStack() as opened:
         place = None if spec is None else store_facts(spec, len(pipelines))
         if place is not None:  # before anything is described; the server that this starts serves what follows
-            opened.enter_context(contextlib.closing(StoreFeatures(folder, place, ()))).reach()
+            opened.enter_context(contextlib.closing(StoreFeatures(folder, place, (), new=True))).reach()
         description = _filled(folder, plan, dataset, pipelines, dtype, kept, spec, place, notices, progress, opened)
     (folder / DESCRIPTION_FILE).write_bytes(content_of(description))
     for file in sorted(folder.rglob("*")):

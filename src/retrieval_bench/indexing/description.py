@@ -67,6 +67,10 @@ class MethodFacts(Model):
     arrays: Annotated[tuple[ArrayFacts, ...], Field(min_length=1)]
 
 
+TableName = Annotated[str, Field(pattern=r"^(retrieval_bench_index_[0-9a-f]{12}_)?[0-9]+$")]
+"""It becomes a part of SQL."""
+
+
 class StoreFacts(Model):
     """A vector store that holds the features. backend: its kind with options, as in `--store`, without an address.
 
@@ -75,7 +79,7 @@ class StoreFacts(Model):
 
     backend: Text
     dsn: Text | None
-    tables: Annotated[tuple[Text, ...], Field(min_length=1)]
+    tables: Annotated[tuple[TableName, ...], Field(min_length=1)]
 
 
 class FileFacts(Model):

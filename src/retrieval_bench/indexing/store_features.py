@@ -25,7 +25,7 @@ from retrieval_bench.registry import BACKENDS, Spec, parse, unknown
 from retrieval_bench.search.stores import lance, pgvector
 from retrieval_bench.search.stores.lance import LanceStore
 from retrieval_bench.search.stores.pgvector import PgvectorStore
-from retrieval_bench.search.stores.postgres_client import VARIABLE, connect, without_password, without_secrets
+from retrieval_bench.search.stores.postgres_client import VARIABLE, connect, said, without_password, without_secrets
 from retrieval_bench.search.stores.postgres_server import PostgresServer
 from retrieval_bench.system.progress import Progress
 
@@ -180,6 +180,8 @@ class StoreFeatures:
         with self._lock:
             if self._server is None:
                 home = self._folder / STORE_FOLDER
+                if not self._new and not (home / "data" / "PG_VERSION").is_file():
+                    raise BenchError(f"{printable(home)}: its data are missing; the index is damaged: build it again")
                 home.mkdir(exist_ok=True)
                 self._server = PostgresServer(home)
             else:
@@ -189,7 +191,7 @@ class StoreFeatures:
     def reach(self) -> None:
         """BenchError where there is no library, no server, or none that takes us."""
         if self._facts.dsn is not None:
-            connect(completed(self._facts.dsn)).close()
+            connect(completed(self._facts.dsn), bound=not self._new).close()
         elif self._spec.entry.name == "lancedb":
             lance.lancedb_loaded()
         else:
@@ -247,18 +249,6 @@ class StoreFeatures:
             table.opened().delete(np.setdiff1d(there, known, assume_unique=True))
             found = True
         return found
-
-    def drop(self) -> None:
-        """Remove the tables, where they lie on a server of the user's; a warning where that fails."""
-        if self._facts.dsn is None:
-            return
-        for table in self._tables:
-            try:
-                store = table.opened()
-                assert isinstance(store, PgvectorStore)
-                store.drop()
-            except BenchError as error:
-                log.warning("%s stays: %s", table.name, error)
 
     def close(self) -> None:
         for table in self._tables:
@@ -320,12 +310,18 @@ def completed(dsn: str) -> str:
     return given if given and without_secrets(given) == dsn else dsn
 
 
-def forget(folder: Path, description: Description) -> None:
-    """Drop what an index that is no more has on a server of the user's."""
-    if description.store is not None and description.store.dsn is not None:
-        features = StoreFeatures(folder, description.store, description.methods)
-        features.drop()
-        features.close()
+def forget(description: Description) -> None:
+    """Drop what an index that is no more has on a server of the user's; a warning where that fails."""
+    facts = description.store
+    if facts is None or facts.dsn is None:
+        return
+    place = without_password(facts.dsn)
+    try:
+        with connect(completed(facts.dsn), bound=True) as connection, said(place):
+            for table in facts.tables:
+                connection.execute(f"DROP TABLE IF EXISTS {table}")
+    except BenchError as error:
+        log.warning("the tables %s stay on %s: %s", ", ".join(facts.tables), place, error)
 
 
 def _values(rows: np.ndarray) -> np.ndarray:

@@ -117,12 +117,12 @@ class LanceStore:
         try:
             table = database.open_table(name)
         except ValueError:
-            raise BenchError(f"lancedb: there is no table {name} in {self.folder}; make a new one") from None
+            raise BenchError(f"lancedb: there is no table {name} in {self.folder}; build the index again") from None
         found = table.schema.field("e").type
         if found != self._schema().field("e").type:
             raise BenchError(
-                f"lancedb: the table {name} in {self.folder} holds {found}, and not vectors of {self.dim}; make a new "
-                "one"
+                f"lancedb: the table {name} in {self.folder} holds {found}, and not vectors of {self.dim}; build "
+                "the index again"
             )
         return table
 

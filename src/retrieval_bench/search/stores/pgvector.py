@@ -147,7 +147,7 @@ class PgvectorStore:
         self._widest = 3 if options.type == "halfvec" else 30  # half floats keep all digits near 1 alone
         self.session: _Session | None = None
         try:
-            self.session = _Session(self.dsn, self.place, self.stored)
+            self.session = _Session(self.dsn, self.place, self.stored, bound=bool(table))
             if table:
                 self._find_table()
             else:
@@ -164,11 +164,11 @@ class PgvectorStore:
         asked = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attname = 'e' AND attrelid = "
         found = self._run(f"{asked}to_regclass('{self.table}')").fetchone()
         if found is None:
-            raise BenchError(f"pgvector: the server {self.place} has no table {self.table}; make a new one")
+            raise BenchError(f"pgvector: the server {self.place} has no table {self.table}; build the index again")
         if found[0] != self._column():
             raise BenchError(
                 f"pgvector: the table {self.table} of the server {self.place} holds {found[0]}, and not "
-                f"{self._column()}; make a new one"
+                f"{self._column()}; build the index again"
             )
         self._rows_at_build = self.count()
         self._settings = self.options.settings(self._rows_at_build)
@@ -180,10 +180,6 @@ class PgvectorStore:
         self._run(f"ALTER TABLE {self.table} RENAME TO {name}")
         self.table, self._lasting = name, True
         self._plain, _ = self.statement()
-
-    def drop(self) -> None:
-        """Drop the table when this is closed, also one that stays."""
-        self._lasting = False
 
     @property
     def lost(self) -> bool:
@@ -407,9 +403,9 @@ class _Value(bytes):
 class _Session:
     """A connection, and what was last set on it."""
 
-    def __init__(self, dsn: str, place: str, stored: Kind) -> None:
+    def __init__(self, dsn: str, place: str, stored: Kind, *, bound: bool = False) -> None:
         psycopg = psycopg_loaded()
-        self.connection = connect(dsn)
+        self.connection = connect(dsn, bound=bound)
         self._set: dict[str, str] = {}
         self._used: Mapping[str, str] = {}
         with said(place):

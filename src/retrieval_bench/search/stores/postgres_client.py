@@ -60,11 +60,12 @@ def has_password(dsn: str) -> bool:
     return bool(psycopg.conninfo.conninfo_to_dict(dsn).get("password"))
 
 
-def connect(dsn: str) -> Any:
+def connect(dsn: str, *, bound: bool = False) -> Any:
     """Connect, each statement a transaction of its own.
 
     Args:
         dsn: the address of the server, as a URL or as `name=value` pairs.
+        bound: what is wanted lies on this server alone, so no sentence advises another.
 
     Returns:
         The connection, on which the types of pgvector are known.
@@ -78,7 +79,7 @@ def connect(dsn: str) -> Any:
     try:
         connection = psycopg.connect(dsn, autocommit=True, connect_timeout=given.get("connect_timeout", _WAIT_S))
     except psycopg.Error as error:
-        raise BenchError(_no_connection(place, str(error))) from None
+        raise BenchError(_no_connection(place, str(error), bound)) from None
     try:
         with said(place):
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
@@ -93,7 +94,7 @@ def connect(dsn: str) -> Any:
     return connection
 
 
-def _no_connection(place: str, text: str) -> str:
+def _no_connection(place: str, text: str, bound: bool) -> str:
     text = " ".join(text.split())
     if re.search(r"password authentication failed|no password supplied", text):
         return (
@@ -106,6 +107,8 @@ def _no_connection(place: str, text: str) -> str:
             f"be taken by another program: give another one in {VARIABLE}"
         )
     if re.search(r"refused|No such file|could not translate|resolve|No route|unreachable", text):
+        if bound:
+            return f"pgvector: there is no server at {place}, and the vectors of the index lie there; start it"
         return (
             f"pgvector: there is no server at {place}; start it, correct {VARIABLE}, or leave that out, and a server "
             "of our own is started"
