@@ -198,7 +198,7 @@ def test_what_no_store_holds_is_refused_before_anything_is_described(
         ("pgvector:exact:type=halfvec", "color", "float32", "keeps half floats; say so with --dtype float16, too"),
         ("lancedb:ivf_pq", "phash", "float32", "ivf_pq compares no codes; hamming takes lancedb:exact or"),
         ("pgvector:hnsw:m=90", "color", "float32", r"build_ef=64 must be at least 2 \* m"),
-        ("pgvector:hnsw", "hog", "float32", "an index of type vector takes up to 2,000 dimensions, and these have"),
+        ("pgvector:hnsw", "lab", "float32", "an index of type vector takes up to 2,000 dimensions, and these have"),
     ):
         with pytest.raises(BenchError, match=sentence):
             built_at(tmp_path / "no", method, store=parse_store(store), dtype=dtype)
