@@ -197,7 +197,7 @@ def test_what_no_store_holds_is_refused_before_anything_is_described(
         ("lancedb:exact", "color", "float16", "--dtype float16: lancedb keeps no such numbers; use --dtype float32"),
         ("pgvector:exact:type=halfvec", "color", "float32", "keeps half floats; say so with --dtype float16, too"),
         ("lancedb:ivf_pq", "phash", "float32", "ivf_pq compares no codes; hamming takes lancedb:exact or"),
-        ("pgvector:hnsw:m=90", "color", "float32", r"build_ef=64 must be at least 2 \* m"),
+        ("pgvector:hnsw:m=90", "hsv", "float32", r"build_ef=64 must be at least 2 \* m"),
         ("pgvector:hnsw", "lab", "float32", "an index of type vector takes up to 2,000 dimensions, and these have"),
     ):
         with pytest.raises(BenchError, match=sentence):
