@@ -20,6 +20,7 @@ import benchmark.show
 import benchmark.report
 import benchmark.convert
 import benchmark.cost
+import benchmark.recommend
 import benchmark.diff
 import benchmark.repeat
 import benchmark.race
@@ -34,6 +35,7 @@ import benchmark.serve
 import benchmark.sweep
 import benchmark.stores
 import benchmark.train
+import benchmark.tune
 import benchmark.data  # noqa: F401
 # isort: on
 

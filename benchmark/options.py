@@ -111,6 +111,43 @@ AllowOutside = Annotated[
     ),
 ]
 
+MaxP95 = Annotated[
+    float | None,
+    typer.Option(
+        "--max-p95-ms",
+        min=0.0,
+        metavar="MS",
+        help="The 95th percentile of one query, decoding to ranking, may take so long.",
+    ),
+]
+MaxBytes = Annotated[
+    float | None,
+    typer.Option("--max-bytes", min=0.0, metavar="BYTES", help="So many bytes may one image take in the gallery."),
+]
+MaxFit = Annotated[
+    float | None, typer.Option("--max-fit-s", min=0.0, metavar="S", help="Learning may take so many seconds.")
+]
+OfImages = Annotated[
+    float | None,
+    typer.Option(
+        "--images",
+        min=1,
+        metavar="N",
+        help="Judge times as among so many images, e.g. 2e6. Default: as many as were measured.",
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    typer.Option("--prefer", metavar="METRIC", help="What the best is best in, e.g. recall@10. Default: map@r."),
+]
+Costs = Annotated[
+    Path | None,
+    typer.Option(
+        "--costs", metavar="FILE", help="Take how search grows from this file, which `cost --json FILE` has measured."
+    ),
+]
+
+
 MaxPixels = Annotated[
     int | None,
     typer.Option(

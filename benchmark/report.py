@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.options import AllowHost, AllowOutside, DataRoot, Plugins
+from benchmark.options import (
+    AllowHost,
+    AllowOutside,
+    Costs,
+    DataRoot,
+    MaxBytes,
+    MaxFit,
+    MaxP95,
+    OfImages,
+    Plugins,
+    Prefer,
+)
 from retrieval_bench.core import BenchError, printable
 
 
@@ -40,6 +51,18 @@ def report_command(
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Show no images of the dataset, and do not look for the dataset.")
     ] = False,
+    recommended: Annotated[
+        bool,
+        typer.Option(
+            "--recommend", help="Begin with what `recommend` says of these records; its limits below imply this."
+        ),
+    ] = False,
+    max_p95_ms: MaxP95 = None,
+    max_bytes: MaxBytes = None,
+    max_fit_s: MaxFit = None,
+    images: OfImages = None,
+    prefer: Prefer = None,
+    costs: Costs = None,
 ) -> None:
     """Write records as one HTML page with tables, plots and failures with images; or as Markdown, LaTeX, ..."""
     from retrieval_bench.report import formats
@@ -50,13 +73,27 @@ def report_command(
         out = Path("report.html")
     if out is not None and out.is_dir():
         raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as report.html")
+    asked = (max_p95_ms, max_bytes, max_fit_s, images, prefer, costs)
+    recommended = recommended or any(one is not None for one in asked)
+    if recommended and form is not ReportFormat.html:
+        raise BenchError(
+            f"--format {form}: a recommendation stands on the page alone; `recommend --json` has it as data"
+        )
     drawn = form in (ReportFormat.html, ReportFormat.json)
     looked_for = drawn and not no_images
     found = [gather(path, data_root, looked_for) for path in dict.fromkeys(records)]
     if form is ReportFormat.html:
         from retrieval_bench.report.page import render
 
-        text = render(found)
+        first = []
+        if recommended:
+            from retrieval_bench.choosing.advice_page import section
+            from retrieval_bench.choosing.cost_file import measured_search
+            from retrieval_bench.choosing.recommend import PREFERRED, ChoiceQuestion, recommend
+
+            question = ChoiceQuestion(max_p95_ms, max_bytes, max_fit_s, images, prefer or PREFERRED)
+            first = [section(recommend(found, question, None if costs is None else measured_search(costs)))]
+        text = render(found, first=first)
     else:
         from retrieval_bench.report.latex import latex
 

@@ -75,6 +75,8 @@ class BadImage(Exception):
 
 def printable(path: str | os.PathLike[str]) -> str:
     r"""A path as text that can always be encoded: bytes that are not UTF-8 become \xNN."""
+    if isinstance(path, str) and path.isascii():
+        return path  # the very same text, of which a dataset of a million images holds one
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

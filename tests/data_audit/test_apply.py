@@ -42,6 +42,10 @@ def heap(tmp_path: Path) -> Path:
     return folder
 
 
+def below(folder: Path, files: list[Path]) -> list[Path]:
+    return [file.relative_to(folder) for file in files]
+
+
 def state(*folders: Path) -> dict[str, Any]:
     """Every file below: its content, time and mode, and which others are the same file."""
     found: dict[str, Any] = {}
@@ -138,7 +142,7 @@ def test_interrupted_anywhere_nothing_is_lost(
 
     def plan() -> applying.ApplyPlan:
         there = [[row for row in group if names[row].exists()] for group in groups]
-        return planned(action, heap, to, there, names, ImageFiles(names))  # type: ignore[arg-type]
+        return planned(action, heap, to, there, below(heap, names), ImageFiles(names))  # type: ignore[arg-type]
 
     whole = {one[0] for one in before.values() if isinstance(one, tuple)}
     stops = 0
@@ -218,8 +222,8 @@ def test_what_has_changed_meanwhile_is_left_alone(heap: Path, tmp_path: Path) ->
     from retrieval_bench.images.reading import ImageFiles
 
     names = [heap / "0.png", heap / "sub" / "0-copy.png", heap / "1.png", heap / "sub" / ODD]
-    linking = planned("hardlink", heap, None, [[0, 1], [2, 3]], names, ImageFiles(names))
-    moving = planned("move", heap, tmp_path / "gone", [[0, 1], [2, 3]], names, ImageFiles(names))
+    linking = planned("hardlink", heap, None, [[0, 1], [2, 3]], below(heap, names), ImageFiles(names))
+    moving = planned("move", heap, tmp_path / "gone", [[0, 1], [2, 3]], below(heap, names), ImageFiles(names))
     names[1].write_bytes(b"edited")
     (outcome) = apply(linking, lambda done, total: None)
     assert outcome.failed == ((os.path.realpath(names[1]), "it has changed since it was compared"),)
@@ -235,7 +239,7 @@ def planned_for(action: str, heap: Path, to: Path | None, *groups: tuple[str, ..
     names = sorted(file for file in heap.rglob("*") if file.is_file() and not file.is_symlink())
     rows = {file.name: row for row, file in enumerate(names)}
     wanted = [[rows[name] for name in group] for group in groups]
-    return planned(action, heap, to, wanted, names, ImageFiles(names))  # type: ignore[arg-type]
+    return planned(action, heap, to, wanted, below(heap, names), ImageFiles(names))  # type: ignore[arg-type]
 
 
 def test_a_file_that_was_edited_after_the_plan_is_not_moved(heap: Path, tmp_path: Path) -> None:
@@ -291,7 +295,7 @@ def test_a_file_that_is_gone_is_told(heap: Path, tmp_path: Path) -> None:
     images = ImageFiles(names)
     assert images.digest(0) == images.digest(1)
     names[1].unlink()
-    plan = planned("move", heap, tmp_path / "gone", [[0, 1]], names, images)
+    plan = planned("move", heap, tmp_path / "gone", [[0, 1]], below(heap, names), images)
     assert plan.steps == ()
     assert "any more" in plan.left[0][1]
 

@@ -50,6 +50,19 @@ def test_a_second_run_decodes_only_what_was_bad() -> None:
     assert first[0].fingerprint == second[0].fingerprint
 
 
+def test_what_was_found_is_handed_over_when_it_is_interrupted() -> None:
+    dataset = counted_dataset([], train=["x0"], gallery=["x0", "x1", "x2"], query=["y0"])
+    kept: dict[str, tuple[int, int, int]] = {}
+
+    def progress(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        screen(dataset, {}, 1, progress, kept.update)
+    assert kept == {"x0": (3, 4, 0), "x1": (3, 4, 0)}
+
+
 def test_progress_ends_at_the_number_of_contents_in_the_calling_thread() -> None:
     calls: list[tuple[int, int]] = []
 
@@ -82,8 +95,8 @@ def test_where_no_dataset_is_left_the_bad_images_are_named(gallery: list[str], q
 
 def test_our_own_bugs_keep_their_traceback() -> None:
     dataset = counted_dataset([], train=[], gallery=["x0", "x1"], query=["y0"])
-    dataset.query.images.contents.clear()  # type: ignore[attr-defined]
-    with pytest.raises(IndexError):
+    dataset.query.images.contents[0] = None  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
         screen(dataset)
 
 

@@ -18,7 +18,7 @@ HOME = Path(retrieval_bench.__file__).parent
 FLOORS = (
     ("peer_benchmarks",),
     ("serving",),
-    ("choosing", "contracts", "explaining", "indexing"),
+    ("choosing", "contracts", "explaining", "indexing", "tuning"),
     ("experiment", "exporting"),
     ("methods", "training"),
     ("extractors",),

@@ -15,6 +15,9 @@ SHAPES: Mapping[str, Callable[[float], float]] = {
 }
 """What a cost may be proportional to, beside a constant."""
 
+GRAPHS = ("hnsw", "usearch", "pynndescent")
+"""Searches along a graph, in whose names one of these stands: the steps to a neighbour grow like log n."""
+
 FEWEST_SIZES = 4
 FAR = 10.0
 """Beyond so many times the largest measured size, an estimate is marked."""
@@ -70,3 +73,21 @@ def fit(sizes: Sequence[int], values: Sequence[float], shapes: Sequence[str] = (
         found.append((float((away**2).sum()), shape, float(start), float(slope), float(away.max())))
     _, shape, start, slope, residual = min(found, key=lambda one: one[0])
     return Growth(tuple(sizes), tuple(map(float, values)), shape, start, slope, residual)
+
+
+def through_one(size: int, value: float, shape: str = "n") -> Growth:
+    """The line through 0 and one measured size: what may be said where nobody measured more.
+
+    It takes nothing of the cost to be constant, so it rather says too much than too little beyond that size.
+
+    Args:
+        size: where the cost was measured, at least 2.
+        value: the cost there.
+        shape: one of SHAPES.
+    """
+    return Growth((size,), (value,), shape, 0.0, value / SHAPES[shape](max(size, 2)), 0.0)
+
+
+def shape_of(backend: str) -> str:
+    """How the time of one query grows by the name of what searches: `n`, or `log n` along a graph."""
+    return "log n" if any(name in backend for name in GRAPHS) else "n"

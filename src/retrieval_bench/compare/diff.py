@@ -129,7 +129,7 @@ def diff(
     gates: judged in place of the tolerances. BenchError for a name that no row has.
     values: every query's values of both records, for intervals.
     """
-    _refuse_false_comparison(before, after)
+    refuse_false_comparison(before, after)
     if gates:
         tolerance = learned_tolerance = float("inf")
     quality: list[Change] = []
@@ -297,7 +297,11 @@ def _defined_once(one: Record, other: Record) -> str:
     return ", ".join(name for name in one.metrics if name not in other.metrics)
 
 
-def _refuse_false_comparison(before: Record, after: Record) -> None:
+def refuse_false_comparison(before: Record, after: Record, *, one_backend: bool = True) -> None:
+    """Raise NotComparable where the numbers of the two records would not mean the same thing.
+
+    one_backend: also where they searched by different backends, unless both are exact.
+    """
     if not before.rows:
         raise NotComparable("not comparable: the first record has no method")
     pairs: dict[str, tuple[Any, Any]] = {
@@ -314,7 +318,7 @@ def _refuse_false_comparison(before: Record, after: Record) -> None:
         ),
         "the queries left out": (before.dataset.queries_left_out, after.dataset.queries_left_out),
     }
-    if not _exact_both(before, after):
+    if one_backend and not _exact_both(before, after):
         pairs["the backend"] = before.settings.backend, after.settings.backend
     for what, (old, new) in pairs.items():
         if old != new:

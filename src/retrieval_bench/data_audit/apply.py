@@ -70,7 +70,7 @@ def planned(
     folder: Path,
     to: Path | None,
     groups: Sequence[Sequence[int]],
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     images: Images,
 ) -> ApplyPlan:
     """What to do about these groups. Changes nothing.
@@ -82,10 +82,10 @@ def planned(
 
     Args:
         action: "hardlink" or "move".
-        folder: what was searched; all paths are below it.
+        folder: what was searched.
         to: for "move".
         groups: rows, the one to keep first.
-        paths: of each row.
+        paths: of each row, below the folder.
         images: of each row, for the digests.
 
     Raises:
@@ -115,7 +115,7 @@ def planned(
     for group in groups:
         kept_of: dict[str, Path] = {}
         for place, row in enumerate(group):
-            path = home / paths[row].relative_to(folder)
+            path = home / paths[row]
             digest = images.digest(row)
             if place == 0 or (action == "hardlink" and digest not in kept_of):
                 kept_of.setdefault(digest, path)
@@ -133,14 +133,14 @@ def planned(
             if status.st_nlink > 1:
                 left.append((str(path), "it has further names (hard links), which nothing would bring back"))
                 continue
-            keep = kept_of[digest] if action == "hardlink" else home / paths[group[0]].relative_to(folder)
+            keep = kept_of[digest] if action == "hardlink" else home / paths[group[0]]
             if action == "move" and digest not in kept_of and has_frames(images.read(row)):
                 left.append((str(path), "an animation or several pages, of which only the first was compared"))
                 continue
             if action == "hardlink" and (not keep.exists() or keep.stat().st_dev != status.st_dev):
                 left.append((str(path), "the one to keep is gone, or on another file system"))
                 continue
-            target = "" if goal is None else str(goal / paths[row].relative_to(folder))
+            target = "" if goal is None else str(goal / paths[row])
             if target and os.path.lexists(target):
                 if not _same_content(Path(target), path):
                     raise BenchError(f"{printable(target)} exists already and is another file; choose an empty folder")

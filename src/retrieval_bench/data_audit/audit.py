@@ -104,7 +104,7 @@ def look(images: Images, row: int) -> Seen:
 def look_at_all(dataset: Dataset, items: Items, threads: int, progress: Count) -> list[Seen | BadImage]:
     """`look` at every item, in order; progress(done, total) in this thread."""
     places = [(dataset.splits[split].images, row) for split, row in items.origins]
-    return looked_at(places, look, threads, progress)
+    return list(looked_at(places, look, threads, progress))
 
 
 def duplicates_of(seen: Sequence[Seen | BadImage], radius: int) -> dict[str, Pairs]:

@@ -32,7 +32,7 @@ from retrieval_bench.data_audit.grouping import Group, Grouped, grouped, of_equa
 from retrieval_bench.data_audit.looks import Looks, look_at_all
 from retrieval_bench.images.formats import SUFFIXES
 from retrieval_bench.images.listing import PassedOver, image_files
-from retrieval_bench.images.reading import ImageFiles
+from retrieval_bench.images.reading import ImageFiles, files_of
 from retrieval_bench.system.cache import FeatureCache
 
 THUMBNAIL = 144
@@ -58,7 +58,7 @@ class Collection:
     labels: np.ndarray | None = None
     label_names: tuple[str, ...] = ()
     root: Path | None = None
-    paths: tuple[Path, ...] = ()
+    paths: tuple[str, ...] = ()
     linked: np.ndarray | None = None
     file_bytes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     looks: Looks | None = None
@@ -133,14 +133,18 @@ def of_folder(folder: Path, labels: str | None = None) -> Collection:
             f"{printable(folder)} is neither a dataset nor a folder; see `list datasets`, or name a folder of images"
         )
     passed_over = PassedOver()
-    listed = list(image_files(folder, passed_over))
     home = os.path.realpath(folder)
-    linked = [os.path.realpath(file) != os.path.join(home, file.relative_to(folder)) for file in listed]
+    listed: list[str] = []
+    linked: list[bool] = []
+    for file in image_files(folder, passed_over):
+        below = os.fspath(file.relative_to(folder))
+        listed.append(below)
+        linked.append(os.path.realpath(file) != os.path.join(home, below))
     first: set[tuple[int, int]] = set()
     kept = []
     for row in sorted(range(len(listed)), key=lambda row: linked[row]):  # a file's own name before that of a link
         try:
-            status = listed[row].stat()
+            status = os.stat(os.path.join(folder, listed[row]))
         except OSError:  # reading it will say why
             kept.append(row)
             continue
@@ -149,17 +153,23 @@ def of_folder(folder: Path, labels: str | None = None) -> Collection:
         else:
             first.add((status.st_dev, status.st_ino))
             kept.append(row)
+    del first
     kept.sort()
     files = [listed[row] for row in kept]
     notices = tuple(passed_over.notices())
     if not files:
         raise BenchError("; ".join([f"{printable(folder)} has 0 images ({'/'.join(SUFFIXES)})", *notices]))
-    ids = _unique([printable(file.relative_to(folder).as_posix()) for file in files])
-    images = ImageFiles(files, within=folder)
+    ids = _unique([printable(_posix(file)) for file in files])
+    images = ImageFiles([os.path.join(folder, file) for file in files], within=folder)
     collection = Collection(
         ids, images, None, root=folder, paths=tuple(files), linked=np.array(linked)[kept], notices=notices
     )
     return collection if labels is None else _labelled(collection, folder, labels)
+
+
+def _posix(path: str) -> str:
+    """With slashes; the very same text where it has no others."""
+    return path if os.sep == "/" else path.replace(os.sep, "/")
 
 
 def _unique(names: list[str]) -> tuple[str, ...]:
@@ -176,11 +186,10 @@ def _unique(names: list[str]) -> tuple[str, ...]:
 
 def _labelled(collection: Collection, folder: Path, labels: str) -> Collection:
     if labels == "folders":
-        names = [printable(file.relative_to(folder).parent.as_posix()) for file in collection.paths]
-        known: list[str | None] = [None if name == "." else name for name in names]
+        known: list[str | None] = [printable(_posix(os.path.dirname(file))) or None for file in collection.paths]
     else:
         by_path = _label_file(Path(labels))
-        known = [by_path.get(os.path.normpath(file.relative_to(folder))) for file in collection.paths]
+        known = [by_path.get(os.path.normpath(file)) for file in collection.paths]
         if not any(known):
             raise BenchError(f"--labels {labels}: no path in it is one of an image, relative to {printable(folder)}")
     label_names = sorted({name for name in known if name is not None})
@@ -222,9 +231,8 @@ def usable(
         train = _split(ids, images)
     else:
         train = train.take([row for row, item in enumerate(train.ids) if item not in lost])
-    file_bytes = np.empty(len(rows), np.int64)
-    for row in range(len(rows)):
-        file_bytes[row] = _size_of(images, row)
+    files = files_of(images)
+    file_bytes = np.array([_size_of(images, files, row) for row in range(len(rows))], np.int64)
     return replace(
         collection,
         ids=ids,
@@ -241,10 +249,9 @@ def usable(
     )
 
 
-def _size_of(images: Images, row: int) -> int:
-    paths = getattr(images, "paths", None)
+def _size_of(images: Images, files: ImageFiles | None, row: int) -> int:
     try:
-        return len(images.read(row)) if paths is None else int(paths[row].stat().st_size)
+        return len(images.read(row)) if files is None else os.stat(files.place(row)).st_size
     except (BadImage, OSError):  # gone meanwhile
         return 0
 

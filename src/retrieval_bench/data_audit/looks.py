@@ -26,6 +26,7 @@ SIDE = 8
 """Pixels of a thumbnail's side."""
 
 _HEAD = struct.Struct("<IIf16s")  # height, width, contrast, digest of the pixels
+_HEADS = np.dtype([("height", "<u4"), ("width", "<u4"), ("contrast", "<f4"), ("pixels", "V16")])
 _AT_ONCE = 1024
 
 
@@ -83,7 +84,8 @@ def look_at_all(
     """Look at every image, some at a time. Returns what was seen, of which rows, and the others with their reasons."""
     key = recipe_key({"kind": "look", "code": code_version(__file__), "decoder": how_of(images).key})
     n, width = len(images), _HEAD.size + SIDE * SIDE * 3
-    seen = np.zeros((n, width), np.uint8)
+    heads, thumbnails = np.zeros(n, _HEADS), np.zeros((n, SIDE * SIDE * 3), np.uint8)
+    whole: list[int] = []
     bad: list[tuple[int, BadImage]] = []
     for start in range(0, n, _AT_ONCE):
         rows = range(start, min(start + _AT_ONCE, n))
@@ -102,17 +104,15 @@ def look_at_all(
         cache.put(key, {digests[row]: known[digests[row]] for row in missing if digests[row] in known})
         for row in rows:
             if digests[row] in known:
-                seen[row] = known[digests[row]]
+                heads[row] = known[digests[row]][: _HEAD.size].view(_HEADS)[0]
+                thumbnails[row] = known[digests[row]][_HEAD.size :]
+                whole.append(row)
         progress(start + len(rows), n)
-    lost = {row for row, _ in bad}
-    whole = [row for row in range(n) if row not in lost]
-    seen = seen[whole]
-    heads = np.ascontiguousarray(seen[:, : _HEAD.size]).view(
-        np.dtype([("height", "<u4"), ("width", "<u4"), ("contrast", "<f4"), ("pixels", "V16")])
-    )[:, 0]
+    if bad:
+        heads, thumbnails = heads[whole], thumbnails[whole]
     sizes = np.stack([heads["height"], heads["width"]], axis=1).astype(np.int64)
     pixels = np.ascontiguousarray(heads["pixels"]).view("S16")
-    return Looks(sizes, heads["contrast"].copy(), seen[:, _HEAD.size :].copy(), pixels), whole, bad
+    return Looks(sizes, heads["contrast"].copy(), thumbnails, pixels), whole, bad
 
 
 def _from(done: int, n: int, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:

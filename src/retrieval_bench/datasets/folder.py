@@ -232,10 +232,11 @@ def _scan(folders: _Folders, tops: Mapping[str, str]) -> tuple[list[_File], list
         passed_over.ignored.update("hidden" if name.startswith(".") else "outside a label's folder" for name in loose)
         for name in folders.names(top):
             paths = folders.images(f"{within}{name}", passed_over)
-            leaves = [path.rpartition("/")[0].removeprefix(within) for path in paths]
-            files += [
-                _File(path, printable(name), printable(leaf), split) for path, leaf in zip(paths, leaves, strict=True)
-            ]
+            label = printable(name)
+            shown: dict[str, str] = {}  # a text that many images share is held once
+            for path in paths:
+                leaf = path.rpartition("/")[0].removeprefix(within)
+                files.append(_File(path, label, shown.setdefault(leaf, printable(leaf)), split))
             if not paths:
                 empty.append(printable(f"{within}{name}"))
     notices = []

@@ -64,7 +64,7 @@ class ListedFiles(ImageFiles):
         remote = {new: self._at[old] for new, old in enumerate(rows) if old in self._at}
         taken._at = {new: place for place, new in enumerate(remote)}
         taken._remote = self._remote.take(list(remote.values()))
-        taken._digests = {new: self._digests[old] for new, old in enumerate(rows) if old in self._digests}
+        taken._digests = [self._digests[row] for row in rows]
         return taken
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -51,14 +51,17 @@ def _intervals(
 
 
 def comparisons(
-    values: Mapping[str, Mapping[str, np.ndarray]], clusters: np.ndarray, how: Statistics
+    values: Mapping[str, Mapping[str, np.ndarray]],
+    clusters: np.ndarray,
+    how: Statistics,
+    metrics: Sequence[str] = COMPARED,
 ) -> dict[str, Comparison]:
     """Method -> metric -> (q,) values, to metric -> all pairs of methods. Empty for fewer than two methods."""
     names = list(values)
     if len(names) < 2 or how.clusters < 2:
         return {}
     found = {}
-    for metric in COMPARED:
+    for metric in metrics:
         columns = np.column_stack([values[name][metric] for name in names])
         pairs = compare(names, columns, clusters, resamples=how.resamples, level=how.level, seed=how.seed)
         different = {frozenset((pair.first, pair.second)) for pair in pairs if pair.p_holm <= 1 - how.level}

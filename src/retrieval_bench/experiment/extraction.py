@@ -13,7 +13,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Distance, Extractor, Images, Split
 from retrieval_bench.distributed.engine import Chunks
 from retrieval_bench.experiment.filled_rows import FilledRows
-from retrieval_bench.images.screening import pictured_rows
+from retrieval_bench.images.screening import digests_of, pictured_rows
 from retrieval_bench.linalg.rows import unit_rows
 from retrieval_bench.methods.modalities import BOTH, IMAGE, TEXT
 from retrieval_bench.system.cache import FeatureCache
@@ -26,7 +26,6 @@ Small enough for an even finish, large enough that handing over costs nothing.
 """
 
 _STORE_EVERY = 256
-_HASH_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +73,7 @@ def extract(
         return Extracted(features, seen.computed + told.computed, seen.from_cache + told.from_cache)
     if split.pictured is not None:
         return _of_some(extractor, split, threads=threads, cache=cache, key=key, progress=progress, chunks=chunks)
-    digests = _digests(split.images, threads)
+    digests = digests_of(split.images, threads)
 
     def compute(missing: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         return chunks(extractor, split.images, missing, threads)
@@ -176,7 +175,9 @@ def _through_cache(
     progress: Callable[[int, int], None],
 ) -> Extracted:
     """digests: what identifies each row. compute: (rows that the cache lacks) -> (rows, features) in any order."""
-    first_row = {digest: row for row, digest in reversed(list(enumerate(digests)))}
+    first_row: dict[str, int] = {}
+    for row, digest in enumerate(digests):
+        first_row.setdefault(digest, row)
     filled = FilledRows(len(digests))
     cache.each(key, first_row, lambda digest, vector: filled.put(first_row[digest], vector))
     from_cache = filled.count
@@ -198,16 +199,6 @@ def _through_cache(
     if len(first_row) < len(digests):
         filled.repeat([first_row[digest] for digest in digests])
     return Extracted(filled.whole(), len(missing), from_cache)
-
-
-def _digests(images: Images, threads: int) -> list[str]:
-    """What identifies each image; each thread hashes many at once."""
-    starts = range(0, len(images), _HASH_AT_ONCE)
-
-    def some(start: int) -> list[str]:
-        return [images.digest(row) for row in range(start, min(start + _HASH_AT_ONCE, len(images)))]
-
-    return [digest for found in mapped(some, starts, threads) for digest in found]
 
 
 class Watched:

@@ -58,9 +58,18 @@ class MethodResult:
 
 
 def evaluate(
-    method: Method, plan: Plan, trial: Trial, progress: Progress = silent, engine: WorkEngine | None = None
+    method: Method,
+    plan: Plan,
+    trial: Trial,
+    progress: Progress = silent,
+    engine: WorkEngine | None = None,
+    *,
+    timed: bool = True,
 ) -> MethodResult:
-    """One method, from building it to its row. Whatever goes wrong becomes a failed row, never the end of the run."""
+    """One method, from building it to its row. Whatever goes wrong becomes a failed row, never the end of the run.
+
+    timed: let the time pass follow that of quality.
+    """
     name, found = str(method), None
     try:
         release_memory()
@@ -77,17 +86,19 @@ def evaluate(
                 thresholds=plan.thresholds,
             )
         with OtherProcesses() as others:
-            timed = measure(
-                *(pipeline, found, trial.dataset.query, max(trial.k), trial.exclude, plan.setup, progress),
-                plan.concurrency,
-                one_thread=any(one.backend is not None for one in plan.methods),
-            )
+            figures = {}
+            if timed:
+                figures = measure(
+                    *(pipeline, found, trial.dataset.query, max(trial.k), trial.exclude, plan.setup, progress),
+                    plan.concurrency,
+                    one_thread=any(one.backend is not None for one in plan.methods),
+                )
         times = {
             "load": Time(loading.seconds, "s"),
             **found.times,
             "peak_memory": Time(memory.mib, "MiB"),
             "added_memory": Time(memory.added_mib, "MiB"),
-            **timed,
+            **figures,
         }
         classifiers = _classified(pipeline, found, plan, trial, progress)
         robustness = evaluate_perturbed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from retrieval_bench.evaluation.relevance import Categories, count_partly, count
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
 from retrieval_bench.images.decoding import NOTES, Decoding
 from retrieval_bench.images.reading import DecodedBy, misnamed_notices
-from retrieval_bench.images.screening import Look, SkippedImage, refuse_too_many, screen
+from retrieval_bench.images.screening import Look, SkippedImage, digests_of, refuse_too_many, screen
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.registry import Spec
 from retrieval_bench.system.cache import FeatureCache, recipe_key
@@ -145,11 +146,19 @@ def _limited(dataset: Dataset, plan: Plan) -> Dataset:
 
 
 def prepare(plan: Plan, progress: Progress = silent, store: PixelStore | None = None) -> Trial:
-    """Load, decode everything once to find what is broken, and set aside queries that nothing can answer.
+    """Load, and make ready.
 
     store: where decoded pixels wait; None: in a file of its own.
     """
-    dataset = decoded_once(load(plan), plan.decoding, store)
+    return ready(load(plan), plan, progress, store)
+
+
+def ready(dataset: Dataset, plan: Plan, progress: Progress = silent, store: PixelStore | None = None) -> Trial:
+    """Decode everything once to find what is broken, and set aside queries that nothing can answer.
+
+    dataset: it may be another than that of the plan. store: where decoded pixels wait; None: in a file of its own.
+    """
+    dataset = decoded_once(dataset, plan.decoding, store)
     total = sum(len(split) for split in dataset.splits.values())
     skipped: tuple[SkippedImage, ...] = ()
     if plan.methods and all(method.by_id for method in plan.methods):
@@ -316,16 +325,23 @@ def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset
     how = plan.decoding
     decoder = f"{how.key}/of-{how.max_pixels}" if how.wanted else how.key
     key = recipe_key({"kind": "screened, frames counted", "decoder": decoder})
-    digests = {split.images.digest(row) for split in dataset.splits.values() for row in range(len(split))}
-    most = how.max_pixels
-    known: dict[str, Look] = {}
-    for digest, look in plan.cache.get(key, digests).items():
-        height, width, notes = (int(value) for value in look) if look.size == 3 else (0, 0, 0)
-        if 0 < height * width <= most and 0 <= notes < 1 << len(NOTES):  # else it is looked at again
-            known[digest] = height, width, notes
-    looks = dict(known)
-    result = screen(dataset, looks, plan.threads, lambda done, total: progress("checking images", done, total))
-    plan.cache.put(key, {digest: np.array(looks[digest], np.int32) for digest in looks.keys() - known.keys()})
+    for split in dataset.splits.values():
+        digests_of(split.images, plan.threads)  # all threads read the files; from here on the images know
+    digests = (split.images.digest(row) for split in dataset.splits.values() for row in range(len(split)))
+    looks: dict[str, Look] = {}
+    alike: dict[Look, Look] = {}
+
+    def take(digest: str, stored: np.ndarray) -> None:
+        height, width, notes = (int(value) for value in stored) if stored.size == 3 else (0, 0, 0)
+        if 0 < height * width <= how.max_pixels and 0 <= notes < 1 << len(NOTES):  # else it is looked at again
+            look = height, width, notes
+            looks[digest] = alike.setdefault(look, look)
+
+    def keep(found: Mapping[str, Look]) -> None:
+        plan.cache.put(key, {digest: np.array(look, np.int32) for digest, look in found.items()})
+
+    plan.cache.each(key, digests, take)
+    result = screen(dataset, looks, plan.threads, lambda done, total: progress("checking images", done, total), keep)
     screened, skipped = result
     return screened.with_splits({}, misnamed_notices(dataset)), skipped
 

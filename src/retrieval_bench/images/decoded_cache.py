@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import weakref
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,9 +30,16 @@ MOST_BYTES = 8 << 30
 
 @dataclass(frozen=True)
 class PixelIndex:
-    """Where pixels lie in the file: digest -> (first byte, shape); what decoding told of them; where the next go."""
+    """Where pixels lie in the file, as another process needs it. There may be a million, so it is packed.
 
-    places: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    digests: of each picture, a line each. starts, heights, widths: of the same pictures, where the first byte of each
+    lies, and its size. notes: by digest, what decoding told. end: where the next pixels go.
+    """
+
+    digests: str = ""
+    starts: array[int] = field(default_factory=lambda: array("Q"))
+    heights: array[int] = field(default_factory=lambda: array("I"))
+    widths: array[int] = field(default_factory=lambda: array("I"))
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     end: int = 0
 
@@ -48,24 +56,25 @@ class PixelStore:
 
     def __init__(self, most_bytes: int = MOST_BYTES, directory: str | None = None, *, file: int | None = None) -> None:
         self._most, self._directory, self._given = most_bytes, directory, file
-        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        # A number for each digest and arrays by number take a quarter of the memory of a tuple for each.
+        self._numbers: dict[str, int] = {}
+        self._starts, self._heights, self._widths = array("Q"), array("I"), array("I")
         self.notes: dict[str, tuple[str, ...]] = {}
         self._file: int | None = None
         self._end = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._numbers)
 
     def get(self, digest: str) -> np.ndarray | None:
         """(h, w, 3) uint8, a copy of one's own; None where it is not there."""
-        place = self._places.get(digest)
-        if place is None or self._file is None or not hasattr(os, "preadv"):
+        number = self._numbers.get(digest)
+        if number is None or self._file is None or not hasattr(os, "preadv"):
             return None
-        start, shape = place
-        pixels = np.empty(shape, np.uint8)
+        pixels = np.empty((self._heights[number], self._widths[number], 3), np.uint8)
         try:
-            read = os.preadv(self._file, [pixels.reshape(-1).data], start)
+            read = os.preadv(self._file, [pixels.reshape(-1).data], self._starts[number])
         except OSError as error:
             log.debug("stored pixels cannot be read: %s", error)
             return None
@@ -76,7 +85,7 @@ class PixelStore:
         if write is None or not hasattr(os, "preadv"):
             return
         with self._lock:
-            if digest in self._places or self._end + pixels.nbytes > self._most or not self._opened():
+            if digest in self._numbers or self._end + pixels.nbytes > self._most or not self._opened():
                 return
             try:
                 written = write(self._file or 0, np.ascontiguousarray(pixels).data, self._end)
@@ -85,19 +94,26 @@ class PixelStore:
                 self._most = 0
                 return
             if written == pixels.nbytes:
-                self._places[digest] = self._end, pixels.shape
+                self._starts.append(self._end)
+                self._heights.append(pixels.shape[0])
+                self._widths.append(pixels.shape[1])
+                self._numbers[digest] = len(self._starts) - 1  # last: `get` asks without the lock
                 self._end += written
 
     @property
     def index(self) -> PixelIndex:
         """What another process needs to read the same file."""
         with self._lock:
-            return PixelIndex(dict(self._places), dict(self.notes), self._end)
+            sizes = self._starts[:], self._heights[:], self._widths[:]
+            return PixelIndex("\n".join(self._numbers), *sizes, dict(self.notes), self._end)
 
     def go_on_from(self, index: PixelIndex) -> None:
         """Read what another process has stored in the same file, and store behind it."""
         with self._lock:
-            self._places, self._end = dict(index.places), index.end
+            digests = index.digests.split("\n") if index.digests else []
+            self._numbers = {digest: number for number, digest in enumerate(digests)}
+            self._starts, self._heights, self._widths = index.starts[:], index.heights[:], index.widths[:]
+            self._end = index.end
             self.notes = dict(index.notes)
             self._file = self._given
 

@@ -38,7 +38,7 @@ class ImageFiles:
         inside = any(not os.path.isabs(path) for path in self._written)
         self._places = [os.path.join(here, path) for path in self._written] if inside else self._written
         self._fence = None if within is None or outside_is_allowed() else Fence(within)
-        self._digests: dict[int, str] = {}
+        self._digests: list[str | None] = [None] * len(self._written)
         self._misnamed: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -97,22 +97,23 @@ class ImageFiles:
         Returns:
             sha256 (hex) of the bytes; for an unreadable file of the reason, so that fingerprints stay defined.
         """
-        if row not in self._digests:
+        digest = self._digests[row]
+        if digest is None:
             try:
                 content = self.read(row)
                 if misnamed(os.path.splitext(self._written[row])[1].lower(), content[:HEAD]):
                     self._misnamed[row] = format_of(content[:HEAD])
             except BadImage as bad:
                 content = f"unreadable: {bad.reason}: {bad.detail}".encode()
-            self._digests[row] = hashlib.sha256(content).hexdigest()
-        return self._digests[row]
+            digest = self._digests[row] = hashlib.sha256(content).hexdigest()
+        return digest
 
     def take(self, rows: Sequence[int]) -> ImageFiles:
         """Select images, in this order."""
         taken = ImageFiles([self._places[row] for row in rows])
         taken._written = [self._written[row] for row in rows]
         taken._fence = self._fence
-        taken._digests = {new: self._digests[old] for new, old in enumerate(rows) if old in self._digests}
+        taken._digests = [self._digests[row] for row in rows]
         taken._misnamed = {new: self._misnamed[old] for new, old in enumerate(rows) if old in self._misnamed}
         return taken
 

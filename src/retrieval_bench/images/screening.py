@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import accumulate
+from typing import TypeVar, overload
 
 import numpy as np
 
@@ -18,6 +20,9 @@ Look = tuple[int, int, int]
 """(height, width, notes): of a picture that can be used; bit i of the last says that `decoding.NOTES[i]` holds."""
 _Facts = TypeVar("_Facts")
 
+_HASHED_AT_ONCE = 64
+_KEPT_AT_ONCE = 8192
+
 
 @dataclass(frozen=True)
 class SkippedImage:
@@ -29,11 +34,22 @@ class SkippedImage:
     detail: str
 
 
+def digests_of(images: Images, threads: int) -> list[str]:
+    """What identifies each image; each thread hashes many at once."""
+    starts = range(0, len(images), _HASHED_AT_ONCE)
+
+    def some(start: int) -> list[str]:
+        return [images.digest(row) for row in range(start, min(start + _HASHED_AT_ONCE, len(images)))]
+
+    return [digest for found in mapped(some, starts, threads) for digest in found]
+
+
 def screen(
     dataset: Dataset,
     looks: MutableMapping[str, Look] | None = None,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    keep: Callable[[Mapping[str, Look]], None] | None = None,
 ) -> tuple[Dataset, tuple[SkippedImage, ...]]:
     """Decode every image once; return the dataset without the bad ones, and these, in order of split and row.
 
@@ -44,31 +60,75 @@ def screen(
     threads: how many images are decoded at a time.
     progress: called in this thread with (contents checked, contents in all); an image that is in several splits, or
         twice in one, is one content.
+    keep: called in this thread with some looks that were found, now and then, so that what is interrupted goes on.
     Raises BenchError where what is left is no dataset.
     """
     looks = {} if looks is None else looks
-    everything = [(split.images, row) for split in dataset.splits.values() for row in range(len(split))]
-    digests = list(mapped(lambda image: image[0].digest(image[1]), everything, threads))
-    pictured = np.concatenate([pictured_rows(split) for split in dataset.splits.values()])
-    contents = {digest: image for digest, image, seen in zip(digests, everything, pictured, strict=True) if seen}
-    pending = [digest for digest in contents if digest not in looks]
-    known = len(contents) - len(pending)
+    splits = tuple(dataset.splits.values())
+    digests = [digest for split in splits for digest in digests_of(split.images, threads)]
+    pictured = np.concatenate([pictured_rows(split) for split in splits])
+    contents = {digest for digest, seen in zip(digests, pictured, strict=True) if seen}
+    unknown = {digest for digest in contents if digest not in looks}
+    known, total = len(contents) - len(unknown), len(contents)
+    del contents
 
-    def show(done: int, total: int) -> None:
+    pending: list[int] = []
+    for place, digest in enumerate(digests):
+        if pictured[place] and digest in unknown:
+            unknown.remove(digest)
+            pending.append(place)
+    images = _Places(splits, pending)
+
+    def show(done: int, _: int) -> None:
         if progress is not None:
-            progress(known + done, known + total)
+            progress(known + done, total)
 
     bad: dict[str, BadImage] = {}
-    found = looked_at([contents[digest] for digest in pending], _look, threads, show)
-    for digest, look in zip(pending, found, strict=True):
-        if isinstance(look, BadImage):
-            bad[digest] = look
-        else:
-            looks[digest] = look
-    whole = [digest for digest, seen in zip(digests, pictured, strict=True) if seen and digest not in bad]
-    if notices := _noted([looks[digest][2] for digest in whole]):
+    alike: dict[Look, Look] = {}  # most pictures of a collection have one size, whose look is held once
+    found: dict[str, Look] = {}
+    try:
+        for place, look in zip(pending, looked_at(images, _look, threads, show), strict=True):
+            if isinstance(look, BadImage):
+                bad[digests[place]] = look
+                continue
+            looks[digests[place]] = found[digests[place]] = alike.setdefault(look, look)
+            if keep is not None and len(found) >= _KEPT_AT_ONCE:
+                keep(found)
+                found = {}
+    finally:
+        if keep is not None and found:
+            keep(found)
+    notes = Counter(
+        looks[digest][2] for digest, seen in zip(digests, pictured, strict=True) if seen and digest not in bad
+    )
+    if notices := _noted(notes):
         dataset = dataset.with_splits({}, notices)
     return _without(dataset, digests, bad) if bad else (dataset, ())
+
+
+class _Places(Sequence[tuple[Images, int]]):
+    """Where images lie: of each the images of its split, and its row there.
+
+    splits: one behind the other. places: of each image, its row in all of them.
+    """
+
+    def __init__(self, splits: Sequence[Split], places: Sequence[int]) -> None:
+        self._splits, self._places = splits, places
+        self._ends = list(accumulate(len(split) for split in splits))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Images, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> _Places: ...
+    def __getitem__(self, index: int | slice) -> tuple[Images, int] | _Places:
+        if isinstance(index, slice):
+            return _Places(self._splits, self._places[index])
+        place = self._places[index]
+        at = bisect_right(self._ends, place)
+        return self._splits[at].images, place - self._ends[at] + len(self._splits[at])
 
 
 def pictured_rows(split: Split) -> np.ndarray:
@@ -81,8 +141,8 @@ def looked_at(
     look: Callable[[Images, int], _Facts],
     threads: int,
     progress: Callable[[int, int], None],
-) -> list[_Facts | BadImage]:
-    """What `look` says of each image, or why it cannot be used.
+) -> Iterator[_Facts | BadImage]:
+    """What `look` says of each image, or why it cannot be used, one after the other.
 
     Args:
         images: where each image lies: a sequence of images and a row in it.
@@ -90,7 +150,7 @@ def looked_at(
         threads: how many images are looked at at a time.
         progress: called in this thread with (images done, images in all).
 
-    Returns:
+    Yields:
         The facts, or the BadImage, in the order of the images.
     """
 
@@ -100,11 +160,9 @@ def looked_at(
         except BadImage as bad:
             return bad
 
-    found: list[_Facts | BadImage] = []
-    for facts in mapped(one, images, threads):
-        found.append(facts)
-        progress(len(found), len(images))
-    return found
+    for done, facts in enumerate(mapped(one, images, threads), start=1):
+        progress(done, len(images))
+        yield facts
 
 
 def refuse_too_many(skipped: Sequence[SkippedImage], total: int, share: float) -> None:
@@ -122,9 +180,9 @@ def _look(images: Images, row: int) -> Look:
     return height, width, sum(1 << NOTES.index(note) for note in notes)
 
 
-def _noted(bits: Sequence[int]) -> list[str]:
-    """3 images in another colour space, converted to sRGB"""
-    counts = [(sum(of_one >> place & 1 for of_one in bits), note) for place, note in enumerate(NOTES)]
+def _noted(notes: Mapping[int, int]) -> list[str]:
+    """3 images in another colour space, converted to sRGB. notes: bits of `Look` -> how many images have them."""
+    counts = [(sum(n for bits, n in notes.items() if bits >> place & 1), note) for place, note in enumerate(NOTES)]
     return [f"{count:,} {'image' if count == 1 else 'images'} {note}" for count, note in counts if count]
 
 

@@ -33,13 +33,23 @@ class Section:
     body: Markup
 
 
-def render(evidences: Sequence[Evidence], progress: Callable[[str], None] = lambda what: None) -> str:
-    """The page of these records, at least one, as HTML. progress: told what is being worked on."""
+def render(
+    evidences: Sequence[Evidence],
+    progress: Callable[[str], None] = lambda what: None,
+    first: Sequence[Section] = (),
+) -> str:
+    """The page of these records, at least one, as HTML.
+
+    Args:
+        evidences: the records, with what belongs to each.
+        progress: told what is being worked on.
+        first: sections in front of all others.
+    """
     one = len(evidences) == 1
     names = names_of(row.method for evidence in evidences for row in evidence.record.rows)
     evidences = [evidence.renamed(names) for evidence in evidences]
-    parts: list[Markup] = []
-    links: list[tuple[str, str]] = []
+    parts: list[Markup] = [_section(section) for section in first]
+    links: list[tuple[str, str]] = [(section.anchor, section.title) for section in first]
     series: set[int] = set()
     together = combined(evidences)
     if not one:
@@ -122,24 +132,24 @@ def _sections(evidence: Evidence, names: Names, prefix: str) -> list[Section]:
 
 
 def _at_once(record: Record) -> Markup | None:
-    table = _small_table(concurrency.grid(record))
+    table = small_table(concurrency.grid(record))
     return None if table is None else joined(tag("p", concurrency.MEANS), table)
 
 
 def _backends(record: Record) -> Markup | None:
-    table = _small_table(backends.grid(record))
+    table = small_table(backends.grid(record))
     return None if table is None else joined(tag("p", backends.means(record)), table)
 
 
 def _by_threshold(evidence: Evidence, series_of: dict[str, int]) -> Markup | None:
-    table = _small_table(by_threshold.grid(evidence.record))
+    table = small_table(by_threshold.grid(evidence.record))
     without = [tag("p", sentence, class_="note") for sentence in by_threshold.reasons(evidence.record)]
     if table is None:
         return joined(*without) if without else None
     return joined(tag("p", by_threshold.MEANS), table, *without, drawings.by_threshold(evidence, series_of))
 
 
-def _small_table(grid: list[list[str]]) -> Markup | None:
+def small_table(grid: list[list[str]]) -> Markup | None:
     """Heads and lines of cells, the first of which names its line; None where there are only heads."""
     heads, *lines = grid
     if not lines:

@@ -132,10 +132,21 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, diagonal: bool
     return _frame(x, y, title, drawn)
 
 
-def spots(points: Sequence[Spot], front: Sequence[str], x: Axis, y: Axis, title: str) -> Markup:
-    """Points with names beside them, and steps along the front: what no other point beats."""
+def spots(
+    points: Sequence[Spot], front: Sequence[str], x: Axis, y: Axis, title: str, limit: float | None = None
+) -> Markup:
+    """Points with names beside them, and steps along the front: what no other point beats.
+
+    limit: an upright line at this x, where it lies on the axis.
+    """
     placed = {point.name: (_x(x, point.x), _y(y, point.y)) for point in points}
     drawn: list[Markup] = []
+    if limit is not None and x.low <= limit <= x.high:
+        said = f"limit {amount(limit)}"
+        drawn.append(_path([(limit, y.low), (limit, y.high)], x, y, "limit", said))
+        left = _x(x, limit) + 4 if x.at(limit) < 0.8 else _x(x, limit) - 4
+        anchor = "start" if x.at(limit) < 0.8 else "end"
+        drawn.append(tag("text", said, x=left, y=TOP + 10, text_anchor=anchor, class_="tick"))
     best = [point for name in front for point in points if point.name == name]
     if best:
         steps = [(best[0].x, best[0].y)]

@@ -1,0 +1,113 @@
+"""What a search for methods has tried: `tuning.jsonl`, a line for each trial, so that it goes on where it was ended."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from retrieval_bench.core import BenchError, printable
+from retrieval_bench.records.schema import Amount, Count, Model, Seed, Text
+from retrieval_bench.system.files import read_regular
+
+FILE = "tuning.jsonl"
+MOST_BYTES = 1 << 28
+Values = Annotated[tuple[float, ...], Field(max_length=10_000_000)]
+
+
+class TuningOf(Model):
+    """The first line: of what the trials are. fingerprint: of the data that they are chosen by."""
+
+    format: Annotated[int, Field(ge=1, le=1)] = 1
+    version: Text
+    dataset: Text
+    validation: Text
+    fingerprint: Text
+    metric: Text
+    seed: Seed
+    weights: Text
+    threads: Count
+
+
+class Tried(Model):
+    """One method on one part of the data.
+
+    part: the number of the part, ascending in size; whole: it is all of the data. score: mean of the metric; None where
+    it failed, and `failed` says why. values: of each query, of the whole alone. bytes, p95_ms: an image and a query;
+    fit_s: None where what was learned came from the cache. seconds: that the trial took.
+    """
+
+    method: Text
+    family: Text
+    part: Count
+    whole: bool
+    queries: Count
+    score: float | None
+    values: Values = ()
+    bytes: Count | None = None
+    p95_ms: Amount | None = None
+    fit_s: Amount | None = None
+    seconds: Amount
+    failed: Text = ""
+
+
+class TuningFile:
+    """The trials in a folder, read when it is opened, and every further one added to it as it is done.
+
+    Args:
+        folder: where the file lies.
+        of: what the trials are of.
+
+    Raises:
+        BenchError: There is such a file of another search, or it cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, of: TuningOf) -> None:
+        self.path = folder / FILE
+        self.tried: list[Tried] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._read(of)
+        else:
+            self._add(of.model_dump_json())
+
+    def add(self, tried: Tried) -> None:
+        """Keep one more; it is on the disk afterwards."""
+        self.tried.append(tried)
+        self._add(tried.model_dump_json())
+
+    def _read(self, of: TuningOf) -> None:
+        try:
+            content = read_regular(self.path, MOST_BYTES)
+        except OSError as error:
+            raise BenchError(f"{printable(self.path)} cannot be read: {error.strerror}") from None
+        whole = content[: content.rfind(b"\n") + 1]  # the last line of a process that was killed may be half of one
+        lines = whole.splitlines()
+        try:
+            known = TuningOf.model_validate_json(lines[0] if lines else b"{}")
+            self.tried = [Tried.model_validate_json(line) for line in lines[1:]]
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise BenchError(
+                f"{printable(self.path)} is no list of trials ({first['msg']}); remove it, or name another --out"
+            ) from None
+        own, theirs = of.model_dump(exclude={"version"}), known.model_dump(exclude={"version"})
+        other = sorted(name for name in own if own[name] != theirs[name])
+        if other:
+            raise BenchError(
+                f"{printable(self.path)} is of another search, with another {', '.join(other)}; name another --out"
+            )
+        if len(whole) < len(content):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+
+    def _add(self, line: str) -> None:
+        try:
+            with self.path.open("ab") as file:
+                file.write(line.encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise BenchError(f"{printable(self.path)} cannot be written: {error.strerror}") from None

@@ -1,0 +1,140 @@
+"""The search against a world whose best method is known; its trials on the disk; and limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval_bench.core import BenchError, Setup
+from retrieval_bench.methods.parse import Method, parse_method
+from retrieval_bench.records.tunings import FILE, Tried, TuningFile, TuningOf
+from retrieval_bench.registry import fill
+from retrieval_bench.tuning.halving import CostLimits, TrialBoard, indistinguishable, search
+
+fill()
+
+OF = TuningOf(
+    version="1",
+    dataset="shop",
+    validation="train",
+    fingerprint="abc",
+    metric="map@r",
+    seed=0,
+    weights="auto",
+    threads=2,
+)
+
+
+def tried(method: str, score: float | None, part: int = 2, **more: object) -> Tried:
+    base = Tried(method=method, family="local", part=part, whole=part == 2, queries=4, score=score, seconds=1.0)
+    return base.model_copy(update=more)
+
+
+class World:
+    """Good are: colour, vlad and an upright sift, each by itself, and re-ranking hardly; hash methods are poor."""
+
+    def __init__(self, limit: int = 10_000) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self.limit = limit
+
+    def __call__(self, method: Method, part: int) -> Tried:
+        text = str(method)
+        self.asked.append((text, part))
+        if "grey" in text:
+            return tried(text, None, part, failed="cannot")
+        score = 0.3 * ("sift" in text) + 0.1 * ("opponent" in text) + 0.1 * ("vlad" in text)
+        score += 0.1 * ("upright=true" in text) + 0.01 * ("reciprocal" in text) - 0.2 * ("@" in text)
+        return tried(text, score + 0.001 * len(method.members), part, family=method.family, bytes=1000)
+
+    def left(self) -> float:
+        return float(self.limit - len(self.asked))
+
+
+def test_what_helps_alone_is_found_and_put_together() -> None:
+    world, board = World(limit=150), TrialBoard([], 3, CostLimits())
+    search([parse_method("sift"), parse_method("phash")], 3, board, world, Setup(), world.left)
+    assert len(world.asked) == len(set(world.asked)), "nothing is tried twice"
+    best = board.whole[0]
+    assert best.score is not None
+    assert best.score > 0.6
+    assert {"opponent", "vlad", "upright=true"} <= {
+        word for word in ("opponent", "vlad", "upright=true") if word in best.method
+    }
+    assert ("phash", 0) in world.asked
+    assert all(one.score is not None for one in board.whole), "what failed is no choice"
+
+
+def test_half_of_a_wave_sees_more_data() -> None:
+    world, board = World(), TrialBoard([], 3, CostLimits())
+    start = [
+        parse_method(text) for text in ("sift", "phash", "dhash", "ahash", "sift:encode=vlad", "hog", "color", "lab")
+    ]
+
+    def left() -> float:
+        return 1.0 if len({name for name, _ in world.asked}) <= len(start) else 0.0
+
+    search(start, 3, board, world, Setup(), left)
+    first = [len([name for name, part in world.asked[:14] if part == number]) for number in range(3)]
+    assert first == [8, 4, 2]
+    assert {name for name, part in world.asked[:14] if part == 2} == {"sift", "sift:encode=vlad"}
+
+
+def test_it_ends_when_the_time_is_over() -> None:
+    world, board = World(limit=5), TrialBoard([], 3, CostLimits())
+    search([parse_method("sift"), parse_method("phash"), parse_method("color")], 3, board, world, Setup(), world.left)
+    assert len(world.asked) == 5
+
+
+def test_what_would_be_best_were_it_cheaper_is_made_cheaper() -> None:
+    class Dear(World):
+        def __call__(self, method: Method, part: int) -> Tried:
+            found = super().__call__(method, part)
+            dear = "sift" in found.method and "reduce=32" not in found.method
+            return found.model_copy(update={"part": 2, "whole": True, "bytes": 4000 if dear else 500})
+
+    world, board = Dear(limit=60), TrialBoard([], 3, CostLimits(bytes=1000))
+    search([parse_method("sift"), parse_method("phash")], 1, board, world, Setup(), world.left)
+    assert "reduce=32" in board.whole[0].method
+    assert "reduce=32" not in board.over[0].method
+
+
+def test_limits_say_what_is_broken_and_what_is_unknown_breaks_none() -> None:
+    limits = CostLimits(p95_ms=10, bytes=100, fit_s=1)
+    assert limits.broken(tried("a", 0.5, p95_ms=12.0, bytes=99, fit_s=None)) == ["p95 12 ms, at most 10"]
+    assert limits.broken(tried("a", 0.5)) == []
+
+
+def test_the_best_group_is_what_no_test_tells_from_the_first() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(30), 2)
+    good = random.random(60) * 0.2 + 0.6
+    near = good + random.normal(0, 0.05, 60) - 0.001
+    far = good - 0.3
+    rows = [
+        tried(name, float(values.mean()), values=tuple(np.clip(values, 0, 1)))
+        for name, values in (("good", good), ("near", near), ("far", far))
+    ]
+    assert [one.method for one in indistinguishable(rows, labels, "map@r", 0)] == ["good", "near"]
+
+
+def test_trials_are_read_again_up_to_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    file = TuningFile(tmp_path, OF)
+    file.add(tried("sift", 0.5))
+    file.add(tried("color", None, failed="cannot"))
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(whole + b'{"method": "hal')
+    again = TuningFile(tmp_path, OF.model_copy(update={"version": "2"}))
+    assert again.tried == file.tried
+    again.add(tried("hog", 0.1))
+    assert [one.method for one in TuningFile(tmp_path, OF).tried] == ["sift", "color", "hog"]
+
+
+def test_trials_of_another_search_are_refused(tmp_path: Path) -> None:
+    TuningFile(tmp_path, OF)
+    with pytest.raises(BenchError, match="of another search, with another metric, seed; name another --out"):
+        TuningFile(tmp_path, OF.model_copy(update={"metric": "accuracy", "seed": 1}))
+    (tmp_path / FILE).write_text("nonsense\n", encoding="utf-8")
+    with pytest.raises(BenchError, match="is no list of trials"):
+        TuningFile(tmp_path, OF)
