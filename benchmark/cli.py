@@ -21,6 +21,7 @@ import benchmark.report
 import benchmark.convert
 import benchmark.cost
 import benchmark.recommend
+import benchmark.leaderboard
 import benchmark.diff
 import benchmark.repeat
 import benchmark.race

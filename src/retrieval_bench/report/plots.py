@@ -116,6 +116,11 @@ def short(name: str, most: int = _LONGEST) -> str:
     return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
 
 
+def letter_width(text: str) -> float:
+    """About how wide a text is in a chart."""
+    return len(text) * _LETTER
+
+
 def colour(series: int) -> str:
     """Class names of the series of this number."""
     return f"s{series % COLOURS} d{series // COLOURS % 4}"
@@ -129,6 +134,23 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, diagonal: bool
     for one in series:
         kind = "line control" if one.control else "line"
         drawn.append(_path(one.points, x, y, f"{kind} {colour(one.series)} on-{one.series}", one.name))
+    return _frame(x, y, title, drawn)
+
+
+def clouds(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup:
+    """Points of a colour each, which no line joins; the legend is the page's."""
+    drawn = [
+        tag(
+            "circle",
+            tag("title", f"{one.name}: {three_digits(across)}, {three_digits(down)}"),
+            cx=_x(x, across),
+            cy=_y(y, down),
+            r=4,
+            class_=f"spot {colour(one.series)}",
+        )
+        for one in series
+        for across, down in one.points
+    ]
     return _frame(x, y, title, drawn)
 
 
@@ -233,7 +255,7 @@ def reaches(rows: Sequence[Reach], x: Axis, title: str) -> Markup:
         dot = tag("title", f"{row.name}: {said}")
         drawn.append(tag("circle", dot, cx=across(row.p50), cy=down, r=4.5, class_=f"spot {colour(row.series)}"))
         drawn.append(tag("text", three_digits(row.p50), x=across(last) + 8, y=down + 4, class_="tick"))
-    return _svg(title, WIDTH, height, drawn)
+    return svg(title, WIDTH, height, drawn)
 
 
 def whisker(value: float, low: float | None, high: float | None, least: float, most: float, series: int) -> Markup:
@@ -269,10 +291,11 @@ def _frame(x: Axis, y: Axis, title: str, drawn: Sequence[Markup]) -> Markup:
     behind.append(tag("text", x.label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6, text_anchor="middle", class_="axis"))
     turned = f"rotate(-90 11 {middle:g})"
     behind.append(tag("text", y.label, x=11, y=middle, transform=turned, text_anchor="middle", class_="axis"))
-    return _svg(title, WIDTH, HEIGHT, [*behind, *drawn])
+    return svg(title, WIDTH, HEIGHT, [*behind, *drawn])
 
 
-def _svg(title: str, width: float, height: float, drawn: Sequence[Markup]) -> Markup:
+def svg(title: str, width: float, height: float, drawn: Sequence[Markup]) -> Markup:
+    """A chart as wide as there is room. title: what it shows, for who does not see it."""
     return tag("svg", drawn, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=title, class_="chart")
 
 
