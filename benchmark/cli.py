@@ -23,6 +23,7 @@ import benchmark.cost
 import benchmark.recommend
 import benchmark.leaderboard
 import benchmark.diff
+import benchmark.history
 import benchmark.repeat
 import benchmark.race
 import benchmark.doctor

@@ -141,10 +141,10 @@ def leaderboard(evidences: Sequence[Evidence], metric: str = METRIC, look: int =
     }
     if len(methods) < 2:
         near = sorted(absent, key=lambda method: len(absent[method]))[:3]
-        told = "; ".join(f"{method} is not in {', '.join(absent[method])}" for method in near)
+        lacks = "; ".join(f"{method} is not in {', '.join(absent[method])}" for method in near)
         raise BenchError(
             f"a leaderboard needs two methods that all {len(found)} datasets have, and there "
-            f"{'is one' if methods else 'is none'}: {told}; run these, or leave a dataset out"
+            f"{'is one' if methods else 'is none'}: {lacks}; run these, or leave a dataset out"
         )
     scores = np.array([[chosen[method].quality for method in methods] for _, _, chosen in found])
     order = np.argsort(rank_tests(methods, scores, resamples=1).means, kind="stable")
