@@ -18,7 +18,7 @@ HOME = Path(retrieval_bench.__file__).parent
 FLOORS = (
     ("peer_benchmarks",),
     ("serving",),
-    ("choosing", "contracts", "explaining", "indexing", "tuning"),
+    ("choosing", "contracts", "explaining", "history", "indexing", "tuning"),
     ("experiment", "exporting"),
     ("methods", "training"),
     ("extractors",),
