@@ -18,6 +18,7 @@ HOME = Path(retrieval_bench.__file__).parent
 FLOORS = (
     ("peer_benchmarks",),
     ("serving",),
+    ("labelling",),
     ("choosing", "contracts", "explaining", "history", "indexing", "tuning"),
     ("experiment", "exporting"),
     ("methods", "training"),
