@@ -24,6 +24,7 @@ import benchmark.recommend
 import benchmark.leaderboard
 import benchmark.diff
 import benchmark.history
+import benchmark.track
 import benchmark.repeat
 import benchmark.race
 import benchmark.doctor

@@ -18,8 +18,7 @@ HOME = Path(retrieval_bench.__file__).parent
 FLOORS = (
     ("peer_benchmarks",),
     ("serving",),
-    ("labelling",),
-    ("choosing", "contracts", "explaining", "history", "indexing", "tuning"),
+    ("choosing", "contracts", "explaining", "history", "indexing", "labelling", "tracking", "tuning"),
     ("experiment", "exporting"),
     ("methods", "training"),
     ("extractors",),

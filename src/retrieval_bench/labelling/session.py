@@ -24,7 +24,7 @@ EVIDENCE = 6
 
 
 @dataclass(frozen=True)
-class Candidate:
+class LabelCandidate:
     """A label that may be right. share: its part of all that arrives, 0 to 1."""
 
     label: str
@@ -47,7 +47,7 @@ class Proposal:
 
     row: int
     id: str
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[LabelCandidate, ...]
     sure: float
     confident: bool
     evidence: tuple[int, ...]
@@ -167,7 +167,7 @@ class LabellingSession:
             total = max(float(self._arrived.total[row]), 1e-12)
             there = labels >= 0
             candidates = tuple(
-                Candidate(self._names[int(label)], float(amount) / total)
+                LabelCandidate(self._names[int(label)], float(amount) / total)
                 for label, amount in zip(labels[there], amounts[there], strict=True)
             )
             at = self._confidence.threshold
