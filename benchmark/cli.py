@@ -21,7 +21,10 @@ import benchmark.report
 import benchmark.convert
 import benchmark.cost
 import benchmark.recommend
+import benchmark.leaderboard
 import benchmark.diff
+import benchmark.history
+import benchmark.track
 import benchmark.repeat
 import benchmark.race
 import benchmark.doctor

@@ -7,8 +7,9 @@ from retrieval_bench.choosing.recommend import Advice
 from retrieval_bench.report import plots
 from retrieval_bench.report.findings import front
 from retrieval_bench.report.markup import Markup, joined, tag
-from retrieval_bench.report.page import Section, small_table
+from retrieval_bench.report.page import small_table
 from retrieval_bench.report.plots import Axis, Spot
+from retrieval_bench.report.shell import Section
 
 ANCHOR = "recommendation"
 

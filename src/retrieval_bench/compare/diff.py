@@ -138,7 +138,7 @@ def diff(
     options: list[Option] = []
     one_sided: list[_OneSided] = []
     searches = before.settings.backend, after.settings.backend
-    same_machine = _machine(before) == _machine(after) and searches[0] == searches[1]
+    same_machine = machine_key(before) == machine_key(after) and searches[0] == searches[1]
     for place, record in (("first", before), ("second", after)):
         if record.status == "failed":
             broken.append(f"the run of the {place} record failed: {'; '.join(record.violations)}")
@@ -153,10 +153,9 @@ def diff(
             places = [place for place, row in (("first", old), ("second", new)) if row.status == "failed"]
             broken.append(f"{old.method} failed in the {' and the '.join(places)} record")
         else:
-            _refuse_other_sides(old, new)
-            _refuse_other_weights(old, new)
+            refuse_other_method(old, new)
             learns = old.features is not None and old.features.fit != "nothing to learn"
-            reach = _intervals(old.method, values, before)
+            reach = paired_intervals(old.method, values, before)
             quality += _changes(old, new, learned_tolerance if learns else tolerance, reach)
             broken += _lost(old, new, asked_steps(after), before.metrics.keys() - after.metrics.keys())
             speed += _times(old, new)
@@ -256,7 +255,7 @@ def _contradicted(place: str, record: Record, values: Values | None) -> list[str
     return found
 
 
-def _intervals(
+def paired_intervals(
     method: str, values: tuple[Values | None, Values | None], record: Record
 ) -> Mapping[str, tuple[float, float]]:
     """Metric -> interval of its difference; empty where either record lacks what each query found."""
@@ -348,6 +347,12 @@ def _exact_both(before: Record, after: Record) -> bool:
     return all(name in known and known[name].facts.get("exact") for name in names)
 
 
+def refuse_other_method(old: Row, new: Row) -> None:
+    """Raise NotComparable where one name stands for two methods: other modalities, or other weights."""
+    _refuse_other_sides(old, new)
+    _refuse_other_weights(old, new)
+
+
 def _refuse_other_sides(old: Row, new: Row) -> None:
     asked, again = (str(Sides(row.query, row.gallery)) for row in (old, new))
     if asked != again:
@@ -413,6 +418,7 @@ def _times(old: Row, new: Row) -> list[Change]:
     return changes
 
 
-def _machine(record: Record) -> tuple[Any, ...]:
+def machine_key(record: Record) -> tuple[Any, ...]:
+    """What two records must share for their times to be compared."""
     where = record.environment
     return (where.processor, where.cores, where.machine, where.gpu, record.settings.threads, record.settings.device)

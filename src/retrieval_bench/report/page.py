@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from retrieval_bench.records.schema import Record, Row, Statistics
@@ -18,19 +17,10 @@ from retrieval_bench.report.lines import ends
 from retrieval_bench.report.markup import Markup, joined, tag, visible
 from retrieval_bench.report.names import Names, names_of
 from retrieval_bench.report.plots import whisker
-from retrieval_bench.report.style import policy, style_sheet
+from retrieval_bench.report.shell import Section, in_place, whole_page
 from retrieval_bench.report.table import Column, caption, columns, grid, of_unanswerable
 
 FIGURE_LETTERS = frozenset("0123456789.,")
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page: where it is linked to, its heading and what stands below."""
-
-    anchor: str
-    title: str
-    body: Markup
 
 
 def render(
@@ -48,13 +38,13 @@ def render(
     one = len(evidences) == 1
     names = names_of(row.method for evidence in evidences for row in evidence.record.rows)
     evidences = [evidence.renamed(names) for evidence in evidences]
-    parts: list[Markup] = [_section(section) for section in first]
+    parts: list[Markup] = [in_place(section) for section in first]
     links: list[tuple[str, str]] = [(section.anchor, section.title) for section in first]
     series: set[int] = set()
     together = combined(evidences)
     if not one:
         section = _of_several(evidences, together, names)
-        parts.append(_section(section))
+        parts.append(in_place(section))
         links.append((section.anchor, section.title))
     for number, evidence in enumerate(evidences, start=1):
         progress(evidence.name)
@@ -69,34 +59,13 @@ def render(
             within = tag("ul", [tag("li", tag("a", s.title, href=f"#{s.anchor}")) for s in sections])
             title = joined(tag("h2", f"{number}. {evidence.name}"), tag("p", _about(evidence.record), class_="lead"))
             parts.append(tag("div", title, tag("nav", within), id=anchor, class_="record-title"))
-        parts += [_section(section) for section in sections]
+        parts += [in_place(section) for section in sections]
     datasets = dict.fromkeys(evidence.record.dataset.name for evidence in evidences)
     heading = f"Image retrieval on {', '.join(datasets)}"
     lead = _about(evidences[0].record) if one else f"{len(evidences)} records"
-    navigation = tag("nav", tag("ul", [tag("li", tag("a", name, href=f"#{to}")) for to, name in links]))
-    top = tag("header", tag("div", tag("h1", heading), tag("p", lead, class_="lead"), navigation))
     versions = ", ".join(dict.fromkeys(evidence.record.environment.version for evidence in evidences))
-    foot = tag(
-        "footer",
-        f"Made by retrieval_bench from records of version {versions}. This page loads nothing from the network.",
-    )
-    css = style_sheet(series)
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy(css)),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("title", heading),
-        tag("style", Markup(css)),
-    )
-    body = tag("body", top, tag("main", parts), foot)
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
-
-
-def _section(section: Section) -> Markup:
-    return tag("section", tag("h2", section.title), section.body, id=section.anchor)
+    foot = f"Made by retrieval_bench from records of version {versions}. This page loads nothing from the network."
+    return whole_page(heading, lead, links, parts, series, foot)
 
 
 def _about(record: Record) -> str:

@@ -116,6 +116,11 @@ def short(name: str, most: int = _LONGEST) -> str:
     return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
 
 
+def letter_width(text: str) -> float:
+    """About how wide a text is in a chart."""
+    return len(text) * _LETTER
+
+
 def colour(series: int) -> str:
     """Class names of the series of this number."""
     return f"s{series % COLOURS} d{series // COLOURS % 4}"
@@ -125,11 +130,28 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, diagonal: bool
     """One line each; the legend is the page's."""
     drawn = []
     if diagonal:
-        drawn.append(_path([(x.low, y.low), (x.high, y.high)], x, y, "chance"))
+        drawn.append(path_of([(x.low, y.low), (x.high, y.high)], x, y, "chance"))
     for one in series:
         kind = "line control" if one.control else "line"
-        drawn.append(_path(one.points, x, y, f"{kind} {colour(one.series)} on-{one.series}", one.name))
-    return _frame(x, y, title, drawn)
+        drawn.append(path_of(one.points, x, y, f"{kind} {colour(one.series)} on-{one.series}", one.name))
+    return frame(x, y, title, drawn)
+
+
+def clouds(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup:
+    """Points of a colour each, which no line joins; the legend is the page's."""
+    drawn = [
+        tag(
+            "circle",
+            tag("title", f"{one.name}: {three_digits(across)}, {three_digits(down)}"),
+            cx=x_at(x, across),
+            cy=y_at(y, down),
+            r=4,
+            class_=f"spot {colour(one.series)}",
+        )
+        for one in series
+        for across, down in one.points
+    ]
+    return frame(x, y, title, drawn)
 
 
 def spots(
@@ -139,12 +161,12 @@ def spots(
 
     limit: an upright line at this x, where it lies on the axis.
     """
-    placed = {point.name: (_x(x, point.x), _y(y, point.y)) for point in points}
+    placed = {point.name: (x_at(x, point.x), y_at(y, point.y)) for point in points}
     drawn: list[Markup] = []
     if limit is not None and x.low <= limit <= x.high:
         said = f"limit {amount(limit)}"
-        drawn.append(_path([(limit, y.low), (limit, y.high)], x, y, "limit", said))
-        left = _x(x, limit) + 4 if x.at(limit) < 0.8 else _x(x, limit) - 4
+        drawn.append(path_of([(limit, y.low), (limit, y.high)], x, y, "limit", said))
+        left = x_at(x, limit) + 4 if x.at(limit) < 0.8 else x_at(x, limit) - 4
         anchor = "start" if x.at(limit) < 0.8 else "end"
         drawn.append(tag("text", said, x=left, y=TOP + 10, text_anchor=anchor, class_="tick"))
     best = [point for name in front for point in points if point.name == name]
@@ -152,7 +174,7 @@ def spots(
         steps = [(best[0].x, best[0].y)]
         for before, after in pairwise(best):
             steps += [(after.x, before.y), (after.x, after.y)]
-        drawn.append(_path([*steps, (x.high, best[-1].y)], x, y, "front"))
+        drawn.append(path_of([*steps, (x.high, best[-1].y)], x, y, "front"))
     for point in points:
         across, down = placed[point.name]
         if point.low is not None and point.high is not None:
@@ -161,8 +183,8 @@ def spots(
                     "line",
                     x1=across,
                     x2=across,
-                    y1=_y(y, max(point.low, y.low)),
-                    y2=_y(y, min(point.high, y.high)),
+                    y1=y_at(y, max(point.low, y.low)),
+                    y2=y_at(y, min(point.high, y.high)),
                     class_=f"whisker {colour(point.series)}",
                 )
             )
@@ -178,7 +200,7 @@ def spots(
             left, base, anchor, box = spot
             taken.append(box)
             drawn.append(tag("text", name, x=left, y=base, text_anchor=anchor, class_="name"))
-    return _frame(x, y, title, drawn)
+    return frame(x, y, title, drawn)
 
 
 _Box = tuple[float, float, float, float]
@@ -233,7 +255,7 @@ def reaches(rows: Sequence[Reach], x: Axis, title: str) -> Markup:
         dot = tag("title", f"{row.name}: {said}")
         drawn.append(tag("circle", dot, cx=across(row.p50), cy=down, r=4.5, class_=f"spot {colour(row.series)}"))
         drawn.append(tag("text", three_digits(row.p50), x=across(last) + 8, y=down + 4, class_="tick"))
-    return _svg(title, WIDTH, height, drawn)
+    return svg(title, WIDTH, height, drawn)
 
 
 def whisker(value: float, low: float | None, high: float | None, least: float, most: float, series: int) -> Markup:
@@ -253,14 +275,15 @@ def whisker(value: float, low: float | None, high: float | None, least: float, m
     return tag("svg", drawn, viewBox=f"0 0 {width} 16", width=width, height=16, class_="small", aria_hidden="true")
 
 
-def _frame(x: Axis, y: Axis, title: str, drawn: Sequence[Markup]) -> Markup:
+def frame(x: Axis, y: Axis, title: str, drawn: Sequence[Markup]) -> Markup:
+    """A chart of two axes with what is drawn in it."""
     behind = []
     for tick in y.ticks():
-        down = _y(y, tick)
+        down = y_at(y, tick)
         behind.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=down, y2=down, class_="grid"))
         behind.append(tag("text", amount(tick), x=LEFT - 7, y=down + 4, class_="tick end"))
     for tick in x.ticks():
-        across = _x(x, tick)
+        across = x_at(x, tick)
         behind.append(tag("line", x1=across, x2=across, y1=TOP, y2=HEIGHT - BOTTOM, class_="grid"))
         half = len(amount(tick)) * _LETTER / 2  # a number that would leave the picture stands at its end
         at = min(across, WIDTH - half)
@@ -269,23 +292,27 @@ def _frame(x: Axis, y: Axis, title: str, drawn: Sequence[Markup]) -> Markup:
     behind.append(tag("text", x.label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6, text_anchor="middle", class_="axis"))
     turned = f"rotate(-90 11 {middle:g})"
     behind.append(tag("text", y.label, x=11, y=middle, transform=turned, text_anchor="middle", class_="axis"))
-    return _svg(title, WIDTH, HEIGHT, [*behind, *drawn])
+    return svg(title, WIDTH, HEIGHT, [*behind, *drawn])
 
 
-def _svg(title: str, width: float, height: float, drawn: Sequence[Markup]) -> Markup:
+def svg(title: str, width: float, height: float, drawn: Sequence[Markup]) -> Markup:
+    """A chart as wide as there is room. title: what it shows, for who does not see it."""
     return tag("svg", drawn, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=title, class_="chart")
 
 
-def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis, kind: str, name: str = "") -> Markup:
-    xy = " ".join(f"{_x(x, one):.1f},{_y(y, other):.1f}" for one, other in points)
+def path_of(points: Sequence[tuple[float, float]], x: Axis, y: Axis, kind: str, name: str = "") -> Markup:
+    """A line through points."""
+    xy = " ".join(f"{x_at(x, one):.1f},{y_at(y, other):.1f}" for one, other in points)
     return tag("polyline", tag("title", name) if name else None, points=xy, class_=kind)
 
 
-def _x(axis: Axis, value: float) -> float:
+def x_at(axis: Axis, value: float) -> float:
+    """Where a value of the first axis lies in the chart."""
     return LEFT + axis.at(value) * (WIDTH - LEFT - RIGHT)
 
 
-def _y(axis: Axis, value: float) -> float:
+def y_at(axis: Axis, value: float) -> float:
+    """Where a value of the second axis lies in the chart."""
     return HEIGHT - BOTTOM - axis.at(value) * (HEIGHT - TOP - BOTTOM)
 
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrieval_bench.core import BenchError
+from retrieval_bench.system import event_files
+from retrieval_bench.system.event_files import write_events
 from retrieval_bench.system.files import write_whole
 from retrieval_bench.training_loop.epochs import Epoch
 
 INK, GRID, LOSS, ACCURACY = "#222222", "#e4e4e4", "#c4522b", "#0b4fa8"
-EVENTS = "brain.Event:2"
-"""Format of TensorBoard's files, as their first record says it."""
 HELD_OUT = "mean average precision among held-out products"
 """What chooses the epoch of a training on pairs."""
 
@@ -65,31 +65,21 @@ def as_csv(history: Sequence[Epoch], file: Path, score: str) -> None:
 
 
 def tensorboard(history: Sequence[Epoch], folder: Path, score: str = "validation accuracy") -> None:
-    """Write the scalars of all epochs as one event file into `folder`: whole or not at all, and without the thread of
-    the usual writer, which cannot tell its caller that the disk is full. score: what is held out, as in `draw`."""
+    """Write the scalars of all epochs as one event file into `folder`. score: what is held out, as in `draw`."""
     need_tensorboard()
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    content = io.BytesIO()
     now = time.time()
-    records = RecordWriter(content)
-    records.write(Event(wall_time=now, file_version=EVENTS).SerializeToString())
+    values = []
     for line in history:
-        values = {"loss/train": line.loss, "learning rate": line.rate}
+        values += [(line.epoch, "loss/train", line.loss), (line.epoch, "learning rate", line.rate)]
         if line.accuracy is not None:
-            values["accuracy/validation" if score != HELD_OUT else "map/held-out products"] = line.accuracy
-        for tag, value in values.items():
-            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
-            records.write(Event(wall_time=now, step=line.epoch, summary=summary).SerializeToString())
+            held = "accuracy/validation" if score != HELD_OUT else "map/held-out products"
+            values.append((line.epoch, held, line.accuracy))
     file = folder / f"events.out.tfevents.{int(now)}.{os.getpid()}"
     try:
-        write_whole(file, content.getvalue(), option="--tensorboard")
+        write_events(file, values, now, option="--tensorboard")
     except BenchError as error:
         raise BenchError(f"{error}; the weights are saved") from None
 
 
 def need_tensorboard() -> None:
-    if importlib.util.find_spec("tensorboard") is None:
-        raise BenchError("--tensorboard needs the package of that name: pip install 'retrieval-bench[train]'")
+    event_files.need_tensorboard("--tensorboard", "train")
