@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.images.reading import encode_png
 from retrieval_bench.labelling.decisions import DecisionLog, DecisionsOf
 from retrieval_bench.labelling.pool import LabelPool, pool_of
 from retrieval_bench.labelling.session import LabellingSession
@@ -24,11 +25,16 @@ def half_labelled_at(folder: Path, more: str = "") -> Path:
     for label in range(LABELS):
         for number in range(EACH):
             name = f"{label}-{number}.png"
-            Image.fromarray(picture(label, number, 32)).save(folder / name)
+            (folder / name).write_bytes(_photo(label, number))
             given = f"product-{label}" if number < KNOWN else ""
             lines.append(f"{name},{given},c{label}{more and f',{more}'}")
     (folder / "shop.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / "shop.csv"
+
+
+@functools.cache
+def _photo(label: int, number: int) -> bytes:
+    return encode_png(picture(label, number, 32))
 
 
 def pool_at(shop: Path) -> LabelPool:
