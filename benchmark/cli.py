@@ -33,6 +33,7 @@ import benchmark.dedupe
 import benchmark.explain
 import benchmark.export
 import benchmark.index
+import benchmark.label
 import benchmark.slices
 import benchmark.serve
 import benchmark.sweep

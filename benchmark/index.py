@@ -91,6 +91,14 @@ def build_command(
             "cosine. Bits are always kept as bits."
         ),
     ] = Kept.float32,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME:KIND[:key=value...]",
+            help="A vector store that holds the vectors, as in `stores`: pgvector:hnsw:ef=200, lancedb:exact. In DIR, "
+            "or on the server of dsn= or RETRIEVAL_BENCH_DSN. Default: files of the index.",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of vocabularies, samples and random weights.")
     ] = 0,
@@ -125,10 +133,12 @@ def build_command(
     from retrieval_bench.experiment.prepare import Plan
     from retrieval_bench.experiment.runner import unique
     from retrieval_bench.indexing.build import build
+    from retrieval_bench.indexing.store_features import parse_store
     from retrieval_bench.registry import DATASETS, parse
     from retrieval_bench.system.cache import FeatureCache, cache_root, set_aside
 
     chosen = unique(parse_methods(methods, texts=True))
+    kept_in = None if store is None else parse_store(store)
     plan = Plan(
         chosen,
         parse(DATASETS, dataset),
@@ -147,7 +157,7 @@ def build_command(
         set_aside() if no_cache else contextlib.nullcontext(),
         interruptible(),
         Display() as display,
-        build(plan, out, dtype=dtype.value, overwrite=overwrite, progress=stoppable(display)) as built,
+        build(plan, out, dtype=dtype.value, store=kept_in, overwrite=overwrite, progress=stoppable(display)) as built,
     ):
         _say_info(built, as_json)
 

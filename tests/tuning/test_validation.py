@@ -68,7 +68,8 @@ def test_parts_lie_within_each_other_and_the_last_is_all() -> None:
     small, half, whole = parts(data, 3)
     assert whole is data
     for one, other in ((small, half), (half, whole)):
-        for name in ("train", "gallery", "query"):
+        assert one.train is other.train
+        for name in ("gallery", "query"):
             assert set(one.splits[name].ids) < set(other.splits[name].ids)
     assert len(set(small.query.labels)) == 10
     kept = [row for row, label in enumerate(whole.gallery.labels) if label in set(half.query.labels)]

@@ -101,5 +101,9 @@ class Gathered:
         images, row_there = self._origins[row]
         return images.digest(row_there)
 
+    def origin(self, row: int) -> tuple[Images, int]:
+        """The collection that an image is of, and its row there."""
+        return self._origins[row]
+
     def take(self, rows: Sequence[int]) -> Images:
         return Gathered([self._origins[row] for row in rows])

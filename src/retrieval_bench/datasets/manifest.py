@@ -173,10 +173,10 @@ class ListedImages:
     notices: tuple[str, ...]
 
 
-def read_list(root: Path) -> ListedImages:
+def read_list(root: Path, *, separator: str = "", path: str = "", label: str = "") -> ListedImages:
     """Read a manifest for its images alone: no column split is needed, and what is in it is not looked at.
 
-    root: as for `manifest`. Raises BenchError.
+    root, separator, path, label: as for `manifest`. Raises BenchError.
     """
     found = _find(root)
     file = found.file
@@ -188,11 +188,12 @@ def read_list(root: Path) -> ListedImages:
         *OTHER_NAMES,
         *(name for names in OTHER_NAMES.values() for name in names),
     }
-    table = read_table(file, known, known - {"text", "group"}, found.content)
+    named = {column.casefold() for column in (path, label) if column}
+    table = read_table(file, known | named, {*known, *named} - {"text", "group"}, found.content)
     if not table.rows:
         raise BenchError(f"{printable(file)} lists no image; it needs the columns path and label")
-    names, notices = _columns(file, table, {})
-    told = SEPARATOR if names["label"].casefold() == "labels" else ""
+    names, notices = _columns(file, table, {"path": path, "label": label})
+    told = separator or (SEPARATOR if names["label"].casefold() == "labels" else "")
     splits = {ours: name for ours, name in names.items() if ours != "split"}
     listed = [_row(file, line, cells, splits, told) for line, cells in table.rows]
     rows = _merged(file, [row for row in listed if row.path])

@@ -15,6 +15,8 @@ from retrieval_bench.core import Judged, Ranking, Rows, Searcher
 
 FULL_LIMIT = 50_000  # a larger gallery is not ranked whole: that costs a sort of it for every query
 _BLOCK_BYTES = 64 << 20  # what the ranking of the whole gallery by one block of queries may occupy
+_MOST_AT_ONCE = 16_384
+"""Queries that are searched for together: a search takes some 200 bytes for each of their ranks, meanwhile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +215,7 @@ def rank_gallery(
     n, q = len(gallery_labels), len(queries)
     whole = n <= full_limit
     k = max(n, depth) if whole else depth
-    block = max(1, _BLOCK_BYTES // (12 * k))  # 12: int64 index and float32 distance
+    block = max(1, min(_BLOCK_BYTES // (12 * k), _MOST_AT_ONCE))  # 12: int64 index and float32 distance
     block = min(block, getattr(search, "queries_at_once", block))
     indices = np.empty((q, depth), np.int64)
     distances = np.empty((q, depth), np.float32)

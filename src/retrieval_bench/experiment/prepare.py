@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -321,13 +321,21 @@ def decoded_once(dataset: Dataset, how: Decoding, store: PixelStore | None = Non
 
 def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset, tuple[SkippedImage, ...]]:
     """Screen through the cache: an image that was once decoded whole is not decoded again."""
+    for split in dataset.splits.values():
+        digests_of(split.images, plan.threads)  # all threads read the files; from here on the images know
+    digests = (split.images.digest(row) for split in dataset.splits.values() for row in range(len(split)))
+    looks, keep = known_looks(digests, plan)
+    result = screen(dataset, looks, plan.threads, lambda done, total: progress("checking images", done, total), keep)
+    screened, skipped = result
+    return screened.with_splits({}, misnamed_notices(dataset)), skipped
+
+
+def known_looks(digests: Iterable[str], plan: Plan) -> tuple[dict[str, Look], Callable[[Mapping[str, Look]], None]]:
+    """What the cache knows of images that were decoded once, by digest; and how to let it know more."""
     # What is decoded small is refused by the size that it has in the file, which is not known later.
     how = plan.decoding
     decoder = f"{how.key}/of-{how.max_pixels}" if how.wanted else how.key
     key = recipe_key({"kind": "screened, frames counted", "decoder": decoder})
-    for split in dataset.splits.values():
-        digests_of(split.images, plan.threads)  # all threads read the files; from here on the images know
-    digests = (split.images.digest(row) for split in dataset.splits.values() for row in range(len(split)))
     looks: dict[str, Look] = {}
     alike: dict[Look, Look] = {}
 
@@ -341,9 +349,7 @@ def _screened(dataset: Dataset, plan: Plan, progress: Progress) -> tuple[Dataset
         plan.cache.put(key, {digest: np.array(look, np.int32) for digest, look in found.items()})
 
     plan.cache.each(key, digests, take)
-    result = screen(dataset, looks, plan.threads, lambda done, total: progress("checking images", done, total), keep)
-    screened, skipped = result
-    return screened.with_splits({}, misnamed_notices(dataset)), skipped
+    return looks, keep
 
 
 def _own_rows(dataset: Dataset) -> np.ndarray:

@@ -14,7 +14,7 @@ from itertools import combinations
 
 import numpy as np
 
-from retrieval_bench.core import Ranking, Searcher
+from retrieval_bench.core import Ranking, Searcher, Split
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import judge, rank_gallery
 from retrieval_bench.evaluation.ties import tie_bounds
@@ -70,21 +70,31 @@ def controls(trial: Trial, seed: int, backend: str, device: str = "cpu") -> dict
     data, build = trial.dataset, backend_on(backend, device)
     rows = sampled(trial, seed)
     query = data.query.take(rows)
-    digests = [np.array([s.images.digest(row) for row in range(len(s))]) for s in (data.gallery, query)]
-    vectors = [np.stack([_random_vector(digest, seed) for digest in some.tolist()]) for some in digests]
-    oracle = Oracle()
-    codes = [oracle.transform_split(split) for split in (data.gallery, query)]
-    knows = getattr(oracle, "searcher", None)
-    same = [np.zeros(len(data.gallery), np.int64), np.ones(len(query), np.int64)]  # no query equals any gallery item
-    asked: dict[str, tuple[Searcher, np.ndarray]] = {
-        "random": (build(vectors[0], "cosine"), vectors[1]),
-        "constant": (ExactMatchSearcher(same[0]), same[1]),
-        "duplicates": (ExactMatchSearcher(digests[0]), digests[1]),
-        "oracle": (build(codes[0], "hamming") if knows is None else knows(codes[0]), codes[1]),
-    }
+    splits = data.gallery, query
+
+    # One after the other, and each let go before the next: a million items take 64 numbers each.
+    def random() -> tuple[Searcher, np.ndarray]:
+        gallery, queries = (_random_vectors(split, seed) for split in splits)
+        return build(gallery, "cosine"), queries
+
+    def constant() -> tuple[Searcher, np.ndarray]:  # no query equals any gallery item
+        return ExactMatchSearcher(np.zeros(len(data.gallery), np.int64)), np.ones(len(query), np.int64)
+
+    def duplicates() -> tuple[Searcher, np.ndarray]:
+        gallery, queries = (np.array(list(_digests(split)), np.bytes_) for split in splits)
+        return ExactMatchSearcher(gallery), queries
+
+    def oracle() -> tuple[Searcher, np.ndarray]:
+        control = Oracle()
+        knows = getattr(control, "searcher", None)
+        gallery, queries = (control.transform_split(split) for split in splits)
+        return build(gallery, "hamming") if knows is None else knows(gallery), queries
+
     exclude = None if trial.exclude is None else trial.exclude[rows]
     found: dict[str, dict[str, float]] = {}
-    for name, (searcher, queries) in asked.items():
+    for control in (random, constant, duplicates, oracle):
+        name = control.__name__
+        searcher, queries = control()
         ranking, relevant = rank_gallery(
             searcher, queries, query.label_sets, data.gallery.label_sets, trial.depth, exclude=exclude
         )
@@ -94,6 +104,7 @@ def controls(trial: Trial, seed: int, backend: str, device: str = "cpu") -> dict
         if name == "constant" and relevant is not None:
             bounds = tie_bounds(trial.n_relevant[rows], relevant.tie_starts, relevant.tie_sizes, trial.k)
             found["chance"] = {metric: bound.expected for metric, bound in bounds.items()}
+        del searcher, queries
     return {name: found[name] for name in CONTROLS if name in found}
 
 
@@ -103,9 +114,17 @@ def sampled(trial: Trial, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(n)[:MOST_QUERIES])
 
 
-def _random_vector(digest: str, seed: int) -> np.ndarray:
-    random = np.random.default_rng([seed, *bytes.fromhex(digest)[:16]])
-    return random.standard_normal(DIMENSIONS, np.float32)
+def _digests(split: Split) -> Iterator[str]:
+    return (split.images.digest(row) for row in range(len(split)))
+
+
+def _random_vectors(split: Split, seed: int) -> np.ndarray:
+    """(n, DIMENSIONS) float32, the same for images of the same bytes."""
+    vectors = np.empty((len(split), DIMENSIONS), np.float32)
+    for row, digest in enumerate(_digests(split)):
+        random = np.random.default_rng([seed, *bytes.fromhex(digest)[:16]])
+        random.standard_normal(dtype=np.float32, out=vectors[row])
+    return vectors
 
 
 def closed_form(n_relevant: np.ndarray, labels: np.ndarray, record: Record) -> dict[str, float]:

@@ -87,7 +87,7 @@ def screen(
     alike: dict[Look, Look] = {}  # most pictures of a collection have one size, whose look is held once
     found: dict[str, Look] = {}
     try:
-        for place, look in zip(pending, looked_at(images, _look, threads, show), strict=True):
+        for place, look in zip(pending, looked_at(images, look_of, threads, show), strict=True):
             if isinstance(look, BadImage):
                 bad[digests[place]] = look
                 continue
@@ -174,7 +174,8 @@ def refuse_too_many(skipped: Sequence[SkippedImage], total: int, share: float) -
         )
 
 
-def _look(images: Images, row: int) -> Look:
+def look_of(images: Images, row: int) -> Look:
+    """Decode one image, and say what was seen. Raises BadImage."""
     height, width = images[row].shape[:2]
     notes = images.notes(row) if isinstance(images, DecodedOnce) else ()
     return height, width, sum(1 << NOTES.index(note) for note in notes)

@@ -44,14 +44,16 @@ from retrieval_bench.indexing.description import (
     FileFacts,
     MethodFacts,
     StoredDtype,
+    StoreFacts,
     content_of,
     judged_path,
     learned_path,
     plain,
+    read_description,
 )
-from retrieval_bench.indexing.feature_files import Appending, FeatureFiles, sync_folder
+from retrieval_bench.indexing.feature_place import FeaturePlace, FileFeatures
 from retrieval_bench.indexing.index import LOCK_FILE, StoredIndex, items_of, refuse_where_changed, rows_kept
-from retrieval_bench.indexing.items import ITEMS_FILE, Item, ItemTable, item_check
+from retrieval_bench.indexing.items import ITEMS_FILE, NOTHING, Item, ItemTable, item_check
 from retrieval_bench.indexing.methods import (
     joining_code,
     learned,
@@ -59,16 +61,25 @@ from retrieval_bench.indexing.methods import (
     probe_files,
     refuse_what_describes_nothing,
 )
+from retrieval_bench.indexing.store_features import (
+    STORE_FOLDER,
+    StoreFeatures,
+    forget,
+    refuse_what_is_no_vector,
+    refuse_what_store_cannot_hold,
+    store_facts,
+)
 from retrieval_bench.methods.pipeline import Pipeline
+from retrieval_bench.registry import Spec
 from retrieval_bench.remote.place import whole_path
 from retrieval_bench.system.checkpoint import refuse_own_images
-from retrieval_bench.system.files import on_the_disk
+from retrieval_bench.system.files import on_the_disk, sync_folder
 from retrieval_bench.system.locks import Taken, held
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
 
 DTYPES: tuple[StoredDtype, ...] = get_args(StoredDtype)
-_OURS = r"features|learned|judged|lock|(index\.json|probes\.npz|items\.sqlite.*)"
+_OURS = rf"features|learned|judged|lock|{STORE_FOLDER}|(index\.json|probes\.npz|items\.sqlite.*)"
 PROBES, PROBE_SIDE = 3, 256
 """Pictures that are described again where code or libraries changed, and their longer side in pixels."""
 JUDGED_K = 50
@@ -80,6 +91,7 @@ def build(
     folder: Path,
     *,
     dtype: StoredDtype = "float32",
+    store: Spec | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> StoredIndex:
@@ -94,6 +106,7 @@ def build(
         folder: where the index is to lie.
         dtype: how numbers are kept. float32: as they are described. float16 rounds each. int8 keeps codes of a row,
             for methods that compare by cosine. Bits are kept as bits.
+        store: a vector store that holds the features (`store_features.parse_store`); None: files of the index do.
         overwrite: an index that lies there is replaced; nothing else is.
         progress: called often.
 
@@ -102,20 +115,28 @@ def build(
 
     Raises:
         BenchError: The folder is there already, a method cannot describe new pictures, an option is wrong, no picture
-            can be read, or it cannot be written.
+            can be read, the store cannot hold what a method describes, or it cannot be written.
     """
     _refuse_place(folder, overwrite)
     plan, notices = reduced(plan)
     pipelines = _built(plan)
     facts = _kept_dtypes(pipelines, dtype)
+    if store is not None:
+        for pipeline in pipelines:
+            refuse_what_is_no_vector(pipeline)
+        refuse_what_store_cannot_hold(store, (), dtype)
     dataset = relevant_by(load(plan).with_pictures(), plan.relevance)
     _drop_unfinished(folder)
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
         beside.mkdir(parents=True)
         with held(beside / LOCK_FILE):
-            _fill(beside, plan, dataset, pipelines, dtype, facts, notices, progress)
-        _put_in_place(beside, folder)
+            _fill(beside, plan, dataset, pipelines, dtype, facts, store, notices, progress)
+        try:
+            _put_in_place(beside, folder)
+        except BaseException:
+            forget(read_description(beside))
+            raise
     except OSError as error:
         raise BenchError(
             f"{printable(folder)}: cannot be written ({error.strerror}); choose another place with --out"
@@ -151,9 +172,10 @@ def _drop_unfinished(folder: Path) -> None:
 
 
 def _put_in_place(beside: Path, folder: Path) -> None:
-    former = None
+    former = description = None
     if os.path.lexists(folder):
         refuse_where_changed(folder)
+        description = read_description(folder) if (folder / DESCRIPTION_FILE).is_file() else None
         former = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         os.rename(folder, former)
     try:
@@ -164,6 +186,8 @@ def _put_in_place(beside: Path, folder: Path) -> None:
         raise
     sync_folder(folder.parent)
     if former is not None:
+        if description is not None:
+            forget(description)
         shutil.rmtree(former, ignore_errors=True)
 
 
@@ -208,9 +232,38 @@ def _fill(
     pipelines: list[Pipeline],
     dtype: StoredDtype,
     kept: dict[str, StoredDtype | None],
+    spec: Spec | None,
     notices: Sequence[str],
     progress: Progress,
 ) -> None:
+    with contextlib.ExitStack() as opened:
+        place = None if spec is None else store_facts(spec, len(pipelines))
+        if place is not None:  # before anything is described; the server that this starts serves what follows
+            opened.enter_context(contextlib.closing(StoreFeatures(folder, place, (), new=True))).reach()
+        description = _filled(folder, plan, dataset, pipelines, dtype, kept, spec, place, notices, progress, opened)
+    (folder / DESCRIPTION_FILE).write_bytes(content_of(description))
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            on_the_disk(file)
+        else:
+            sync_folder(file)
+    sync_folder(folder)
+
+
+def _filled(
+    folder: Path,
+    plan: Plan,
+    dataset: Dataset,
+    pipelines: list[Pipeline],
+    dtype: StoredDtype,
+    kept: dict[str, StoredDtype | None],
+    spec: Spec | None,
+    place: StoreFacts | None,
+    notices: Sequence[str],
+    progress: Progress,
+    opened: contextlib.ExitStack,
+) -> Description:
+    """Everything but index.json as it will be, which is returned; opened: closes what must be closed after that."""
     store = PixelStore()
     gallery = replace(dataset.gallery, images=DecodedBy(dataset.gallery.images, plan.decoding))
     learned_from, content = _learn(pipelines, plan, dataset, store, progress)
@@ -221,6 +274,8 @@ def _fill(
         texts = _probe_texts(gallery, len(pictures))
         probes = [probe_features(pipeline, pictures, texts) for pipeline in pipelines]
     methods = [_facts(pipeline, plan, own, kept, content) for pipeline, own in zip(pipelines, probes, strict=True)]
+    if spec is not None:
+        refuse_what_store_cannot_hold(spec, methods, dtype)
     files: dict[str, FileFacts] = {}
     for number, pipeline in enumerate(pipelines):
         if arrays := learned(pipeline):
@@ -250,10 +305,14 @@ def _fill(
         files=files,
         skipped={},
         notices=(),
+        store=place,
     )
+    features: FileFeatures | StoreFeatures = FileFeatures(folder, description)
+    if place is not None:
+        features = opened.enter_context(contextlib.closing(StoreFeatures(folder, place, methods, new=True)))
     keys = cache_keys(pipelines, plan.setup, plan.decoding, learned_from)
     describer = Describer(pipelines, plan.decoding, plan.threads, plan.cache, keys)
-    filled = _Filled(folder, description, describer)
+    filled = _Filled(features, description, describer)
     table = ItemTable.create(folder / ITEMS_FILE)
     try:
         table.add(filled.items(gallery, dataset, progress), "build", str(plan.dataset))
@@ -264,24 +323,22 @@ def _fill(
         reason, count = filled.skipped.most_common(1)[0]
         raise BenchError(f"none of the {len(gallery):,} images of {dataset.name} can be used ({count:,} {reason})")
     (folder / DESCRIPTION_FILE).write_bytes(content_of(description))
+    if isinstance(features, StoreFeatures):
+        progress("making the store's index", 0, 0)
+        features.finish()
     asking = Describer(pipelines, plan.decoding, plan.threads, plan.cache, keys, gallery=False)
-    judged, told = _judged(folder, plan, dataset, pipelines, asking, filled.rows_of_gallery, progress)
+    judged, told = _judged(folder, features, plan, dataset, pipelines, asking, filled.rows_of_gallery, progress)
+    if isinstance(features, StoreFeatures):
+        features.keep()
     noted = describer.notes + asking.notes
     notes = [f"{count:,} {'image' if count == 1 else 'images'} {note}" for note, count in sorted(noted.items())]
-    description = description.model_copy(
+    return description.model_copy(
         update={
             "files": {**files, **judged},
             "skipped": dict(filled.skipped),
             "notices": (*dataset.notices, *notices, *notes, *misnamed_notices(dataset), *told),
         }
     )
-    (folder / DESCRIPTION_FILE).write_bytes(content_of(description))
-    for place in sorted(folder.rglob("*")):
-        if place.is_file():
-            on_the_disk(place)
-        else:
-            sync_folder(place)
-    sync_folder(folder)
 
 
 def _learn(
@@ -394,9 +451,9 @@ def _facts(
 class _Filled:
     """The gallery on its way into the files."""
 
-    def __init__(self, folder: Path, description: Description, describer: Describer) -> None:
-        self._description, self._describer = description, describer
-        self._appending = Appending(FeatureFiles(folder, description, 0), 0)
+    def __init__(self, features: FeaturePlace, description: Description, describer: Describer) -> None:
+        self._description, self._describer, self._features = description, describer, features
+        self._appending = features.appending(NOTHING, 1)
         self.skipped: Counter[str] = Counter()
         self.rows_of_gallery: list[int] = []
 
@@ -415,7 +472,7 @@ class _Filled:
             with pinned(1):
                 for row, one in enumerate(self._describer(incoming)):
                     if one.bad is None:
-                        rows = rows_kept(one, self._description)
+                        rows = self._features.as_kept(rows_kept(one, self._description))
                         self._appending.append([array[None] for array in rows])
                         self.rows_of_gallery.append(row)
                         item = replace(one.incoming.facts, digest=one.digest)
@@ -430,6 +487,7 @@ class _Filled:
 
 def _judged(
     folder: Path,
+    features: FeaturePlace,
     plan: Plan,
     dataset: Dataset,
     pipelines: Sequence[Pipeline],
@@ -466,7 +524,10 @@ def _judged(
     )
     n_relevant[lone] = 0
     files = {}
-    with StoredIndex.open(folder, plan.setup, check_recipe=False) as index, pinned(plan.threads):
+    with (
+        StoredIndex.open(folder, plan.setup, check_recipe=False, features=features) as index,
+        pinned(plan.threads),
+    ):
         snapshot = index.snapshot()
         place = 0
         for number, pipeline in enumerate(pipelines):

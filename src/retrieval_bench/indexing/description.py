@@ -67,6 +67,21 @@ class MethodFacts(Model):
     arrays: Annotated[tuple[ArrayFacts, ...], Field(min_length=1)]
 
 
+TableName = Annotated[str, Field(pattern=r"^(retrieval_bench_index_[0-9a-f]{12}_)?[0-9]+$")]
+"""It becomes a part of SQL."""
+
+
+class StoreFacts(Model):
+    """A vector store that holds the features. backend: its kind with options, as in `--store`, without an address.
+
+    dsn: the address of a server, without a password; None: it lies in the folder of the index. tables: of each method.
+    """
+
+    backend: Text
+    dsn: Text | None
+    tables: Annotated[tuple[TableName, ...], Field(min_length=1)]
+
+
 class FileFacts(Model):
     """A file that never changes."""
 
@@ -75,7 +90,7 @@ class FileFacts(Model):
 
 
 class Description(Model):
-    """Everything but the items. files: path in the folder -> what it holds."""
+    """Everything but the items. files: path in the folder -> what it holds. store: None: features lie in files."""
 
     format: Literal[1]
     created: Text
@@ -95,6 +110,7 @@ class Description(Model):
     files: dict[str, FileFacts]
     skipped: dict[str, Count]
     notices: tuple[str, ...]
+    store: StoreFacts | None = None
 
 
 def features_path(generation: int, method: int, array: int) -> str:
@@ -115,6 +131,8 @@ def judged_path(method: int) -> str:
 def content_of(description: Description) -> bytes:
     """The bytes of index.json: the description, and a checksum of it."""
     facts = description.model_dump(mode="json")
+    if description.store is None:  # as before there were stores
+        del facts["store"]
     return (json.dumps({"check": _check(facts), **facts}, indent=1, allow_nan=False) + "\n").encode()
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.indexing.description import ArrayFacts, Description, features_path
 from retrieval_bench.indexing.part_rows import storable
+from retrieval_bench.system.files import sync_folder
 
 _AT_ONCE = 1 << 20
 """Bytes that wait to be written together."""
@@ -121,16 +122,6 @@ class Appending:
         with contextlib.ExitStack() as stack:
             for file in self._open:
                 stack.callback(file.close)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can do that."""
-    with contextlib.suppress(OSError):  # Windows opens no folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def kept_as(features: np.ndarray, facts: ArrayFacts) -> np.ndarray:

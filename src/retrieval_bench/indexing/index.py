@@ -21,21 +21,17 @@ from retrieval_bench.images.formats import HEAD, format_of
 from retrieval_bench.images.reading import ImageFiles, paths_of
 from retrieval_bench.indexing.describing import DescribedPicture, Describer, Incoming, of_images
 from retrieval_bench.indexing.description import Description, judged_path, plain, read_description, read_file
-from retrieval_bench.indexing.feature_files import (
-    Appending,
-    FeatureFiles,
-    drop_other_generations,
-    kept_as,
-    sync_folder,
-)
-from retrieval_bench.indexing.items import ITEMS_FILE, Item, ItemsState, ItemTable, Operation, item_check
+from retrieval_bench.indexing.feature_files import kept_as
+from retrieval_bench.indexing.feature_place import AppendingRows, FeaturePlace, FileFeatures
+from retrieval_bench.indexing.items import ITEMS_FILE, Item, ItemTable, Operation, item_check
 from retrieval_bench.indexing.methods import IndexedMethod, setup_of
 from retrieval_bench.indexing.snapshot import Searches, Snapshot
+from retrieval_bench.indexing.store_features import StoreFeatures
 from retrieval_bench.indexing.verify import PICTURES, Verification, verified
 from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.remote.place import root_of
 from retrieval_bench.system.cores import usable_cores
-from retrieval_bench.system.files import removed, write_whole
+from retrieval_bench.system.files import removed, sync_folder, write_whole
 from retrieval_bench.system.locks import Taken, held
 from retrieval_bench.system.progress import Progress, silent
 from retrieval_bench.system.timing import pinned
@@ -45,7 +41,6 @@ TAKEN = "its id is in the index already"
 """Why a picture is not added, for `Added.refused`."""
 _DESCRIBING = threading.Lock()  # the number of threads of a library is one for the whole process
 _TRIES = 20
-_ROWS_AT_ONCE = 4096
 Describe = Callable[[Iterable[Incoming]], Iterator[DescribedPicture]]
 """Describes pictures in their order."""
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
@@ -123,9 +118,13 @@ class StoredIndex:
         decoding: how pictures that are added or searched for are decoded.
     """
 
-    def __init__(self, folder: Path, description: Description, setup: Setup) -> None:
+    def __init__(
+        self, folder: Path, description: Description, setup: Setup, features: FeaturePlace | None = None
+    ) -> None:
         """Use `open`."""
         self.folder, self.description, self.setup = folder, description, setup
+        self._features = features or place_of(folder, description)
+        self._own_features = features is None
         self.dataset_spec, self.data_root = description.dataset, description.data_root
         self.decoding = Decoding(description.max_pixels, description.wanted)
         self.methods = tuple(IndexedMethod(folder, description, n, setup) for n in range(len(description.methods)))
@@ -138,7 +137,13 @@ class StoredIndex:
 
     @classmethod
     def open(
-        cls, folder: Path, setup: Setup | None = None, *, writable: bool = False, check_recipe: bool = True
+        cls,
+        folder: Path,
+        setup: Setup | None = None,
+        *,
+        writable: bool = False,
+        check_recipe: bool = True,
+        features: FeaturePlace | None = None,
     ) -> StoredIndex:
         """Open an index.
 
@@ -148,6 +153,7 @@ class StoredIndex:
             writable: it will be changed; no other process may then open it so. Others may read it meanwhile.
             check_recipe: build every method now, and refuse what would describe pictures in another way. Else that is
                 done when a method is used first.
+            features: where its features lie, for who has that open already and closes it; None: as it says itself.
 
         Returns:
             The index; `close` it, or use it in a `with` block.
@@ -160,7 +166,7 @@ class StoredIndex:
         with contextlib.ExitStack() as stack:
             if writable:
                 stack.enter_context(_locked(folder))
-            index = cls(folder, description, chosen)
+            index = cls(folder, description, chosen, features)
             index._lock = stack.pop_all()
         try:
             if writable:
@@ -183,7 +189,9 @@ class StoredIndex:
         self.close()
 
     def close(self) -> None:
-        """Let the files go, and the lock."""
+        """Let the files go, the store, and the lock."""
+        if self._own_features:
+            self._features.close()
         self._items.close()
         if self._writer is not None:
             self._writer.close()
@@ -213,7 +221,7 @@ class StoredIndex:
                 if last is not None and state is last.state:
                     return last
                 try:
-                    arrays = self._mapped(state)
+                    arrays = self._features.arrays(state)
                 except FileNotFoundError as error:
                     missing = error.filename
                     continue  # another generation has taken the place of this one meanwhile
@@ -308,15 +316,17 @@ class StoredIndex:
         Returns:
             What was looked at, and what is not as it was written.
         """
+        self._features.reach()
         for _ in range(_TRIES):
             with contextlib.closing(ItemTable(self.folder / ITEMS_FILE, writable=False)) as table, table.moment():
                 state = table.state()
                 try:
-                    arrays = self._mapped(state)
+                    arrays = self._features.arrays(state)
                 except FileNotFoundError as error:
                     missing = error.filename
                     continue  # another generation has taken the place of this one meanwhile
-                return verified(self.folder, self.description, table, state, arrays, progress)
+                names = self._features.names(state)
+                return verified(self.folder, self.description, table, state, arrays, names, progress)
         raise self._missing(missing)
 
     def compact(self, progress: Progress = silent) -> None:
@@ -332,27 +342,19 @@ class StoredIndex:
         """
         with self._changing:
             writer = self._written()
-            snapshot = self.snapshot()
-            state = snapshot.state
+            state = self.snapshot().state
             if state.live.all():
                 return
-            files = FeatureFiles(self.folder, self.description, state.generation + 1)
-            arrays = [array for method in self.methods for array in snapshot.features(method.text)]
             chosen = np.flatnonzero(state.live)
+            compacted = False
             try:
-                with contextlib.closing(Appending(files, 0)) as appending:
-                    for start in range(0, len(chosen), _ROWS_AT_ONCE):
-                        progress("compacting", start, len(chosen))
-                        some = chosen[start : start + _ROWS_AT_ONCE]
-                        appending.append([array[some] for array in arrays])
-                    appending.sync()
-                    sync_folder(self.folder / "features")
+                self._features.rewrite(state, chosen, progress)
                 writer.compacted(state.generation + 1, state.numbers[chosen])
+                compacted = True
             except OSError as error:
                 raise self._unwritable(error) from None
             finally:
-                now = self.snapshot().state.generation
-                drop_other_generations(self.folder, now)
+                self._features.clear(self.snapshot().state, compacted=compacted)
             self._drop_pictures(writer.pictures())
 
     def operations(self, last: int = 100) -> list[Operation]:
@@ -384,14 +386,6 @@ class StoredIndex:
             raise BadImage("no file", "it was added without a file; the dataset has it")
         return ImageFiles([item.path]).read(0)
 
-    def _mapped(self, state: ItemsState) -> list[list[np.ndarray]]:
-        """The arrays of each method, as they lie in the files of a generation."""
-        files = FeatureFiles(self.folder, self.description, state.generation)
-        arrays: list[list[np.ndarray]] = [[] for _ in self.methods]
-        for method, array, facts in files.arrays:
-            arrays[method].append(files.mapped(method, array, facts, state.rows))
-        return arrays
-
     def _missing(self, file: str) -> BenchError:
         return BenchError(f"{printable(file)} is missing; the index is damaged: build it again")
 
@@ -404,9 +398,8 @@ class StoredIndex:
             writer = self._written()
             state = self.snapshot().state
             refused: dict[str, list[str]] = {}
-            files = FeatureFiles(self.folder, self.description, state.generation)
             try:
-                with contextlib.closing(Appending(files, state.rows)) as appending:
+                with contextlib.closing(self._features.appending(state, writer.next_number())) as appending:
                     try:
                         found = list(self._appended(incoming, describe, appending, refused, total, progress))
                         appending.sync()
@@ -425,7 +418,7 @@ class StoredIndex:
         self,
         incoming: Iterable[Incoming],
         describe: Describe,
-        appending: Appending,
+        appending: AppendingRows,
         refused: dict[str, list[str]],
         total: int,
         progress: Progress,
@@ -442,13 +435,13 @@ class StoredIndex:
                 yield self._one_appended(one, new, appending)
 
     def _one_appended(
-        self, one: DescribedPicture, new: tuple[Item, bytes | None], appending: Appending
+        self, one: DescribedPicture, new: tuple[Item, bytes | None], appending: AppendingRows
     ) -> tuple[Item, bytes]:
         item, encoded = new
         item = replace(item, digest=item.digest or one.digest)
         if encoded is not None:
             item = replace(item, picture=self._keep(encoded))
-        rows = rows_kept(one, self.description)
+        rows = self._features.as_kept(rows_kept(one, self.description))
         appending.append([row[None] for row in rows])
         return item, item_check(item, rows)
 
@@ -484,7 +477,7 @@ class StoredIndex:
         self._writer = ItemTable(self.folder / ITEMS_FILE, writable=True)
         self._writer.allow_texts()
         state = self.snapshot().state
-        drop_other_generations(self.folder, state.generation)
+        self._features.clear(state, compacted=False)
 
     def _written(self) -> ItemTable:
         if self._writer is None:
@@ -493,6 +486,13 @@ class StoredIndex:
 
     def _unwritable(self, error: OSError) -> BenchError:
         return BenchError(f"{printable(self.folder)}: cannot be written ({error.strerror}); nothing was changed")
+
+
+def place_of(folder: Path, description: Description) -> FeaturePlace:
+    """Where the features of an index lie, as it says itself."""
+    if description.store is None:
+        return FileFeatures(folder, description)
+    return StoreFeatures(folder, description.store, description.methods)
 
 
 @contextlib.contextmanager

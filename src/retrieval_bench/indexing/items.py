@@ -113,6 +113,10 @@ class ItemsState:
         return len(self.numbers)
 
 
+NOTHING = ItemsState(0, 0, np.empty(0, np.int64), np.empty(0, bool))
+"""Of an index that has no item yet."""
+
+
 class ItemTable:
     """The SQLite file. Safe to use from several threads; one process at a time may write, which a lock sees to."""
 
@@ -197,6 +201,16 @@ class ItemTable:
                 raise _Damaged("its items and the rows of the features do not belong together")
             self._seen = seen
             return ItemsState(generation, version, numbers, live)
+
+    def generation(self) -> int:
+        """Of the feature files, as it is committed now; it changes where items are forgotten."""
+        with self._reading() as connection:
+            return _meta(connection, "generation")
+
+    def next_number(self) -> int:
+        """The number of the item that is added next."""
+        with self._reading() as connection:
+            return _meta(connection, "next_number")
 
     def item(self, number: int) -> Item | None:
         """The item of this number, removed or not; None where there is none."""

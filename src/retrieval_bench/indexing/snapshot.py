@@ -17,6 +17,8 @@ from retrieval_bench.indexing.finding import GrowingSearch, WholeSearch, grown, 
 from retrieval_bench.indexing.items import TEXT_OF_VALUE, Item, ItemsState, ItemTable
 from retrieval_bench.indexing.methods import IndexedMethod
 from retrieval_bench.indexing.part_rows import counts_words
+from retrieval_bench.indexing.store_rows import StoredRows, missing
+from retrieval_bench.indexing.store_search import StoreSearch
 from retrieval_bench.methods.fusion import VECTOR, Scores
 from retrieval_bench.methods.pipeline import Pipeline
 from retrieval_bench.registry import unknown
@@ -24,7 +26,8 @@ from retrieval_bench.registry import unknown
 MOST_VALUES = 50
 """Attributes with more values than this are no facets."""
 
-Search = GrowingSearch | WholeSearch
+Array = np.ndarray | StoredRows
+Search = GrowingSearch | WholeSearch | StoreSearch
 
 
 class Searches:
@@ -64,7 +67,7 @@ class Snapshot:
         items: ItemTable,
         state: ItemsState,
         methods: Sequence[IndexedMethod],
-        arrays: Sequence[Sequence[np.ndarray]],
+        arrays: Sequence[Sequence[Array]],
         searches: Searches,
     ) -> None:
         self._items, self.state, self._searches = items, state, searches
@@ -107,8 +110,8 @@ class Snapshot:
         found = self._items.numbers_where("digest = ?", [digest])
         return self.items(np.intersect1d(found, self.numbers, assume_unique=True))
 
-    def features(self, method: str) -> list[np.ndarray]:
-        """What the index keeps of each row of its files, array by array; `state` says which rows are there."""
+    def features(self, method: str) -> list[Array]:
+        """What the index keeps of each row, array by array; `state` says which rows are there."""
         return list(self._arrays[self._method(method).number])
 
     def described(self, method: IndexedMethod, places: np.ndarray) -> list[np.ndarray]:
@@ -174,7 +177,7 @@ class Snapshot:
         search = self._own.get(chosen.number)
         if search is None:
             search = self._own[chosen.number] = self._searches.of(chosen, self)
-        if isinstance(search, GrowingSearch) and not isinstance(queries, np.ndarray):
+        if not isinstance(search, WholeSearch) and not isinstance(queries, np.ndarray):
             queries = queries.arrays[VECTOR]
         found = search.search(queries, int(k), allowed, hidden)  # type: ignore[arg-type]
         return Ranking(np.where(found.indices >= 0, state.numbers[found.indices], -1), found.distances)
@@ -189,10 +192,11 @@ class Snapshot:
             (n,) int64 numbers, ascending, and (n, d) rows; None of a method that keeps no single vector.
         """
         search = self._searches.of(self._method(method), self)
-        if not isinstance(search, GrowingSearch):
+        if isinstance(search, WholeSearch):
             return None
         live = self.state.live
-        return self.numbers, search.rows if live.all() else search.rows[live]
+        rows = search.rows
+        return self.numbers, rows if live.all() else rows[live]
 
     def where(
         self,
@@ -267,6 +271,10 @@ class Snapshot:
                     del counts[name]
         return {name: dict(values.most_common()) for name, values in counts.items()}
 
+    def newest(self) -> bool:
+        """Whether no item was forgotten since."""
+        return self._items.generation() == self.state.generation
+
     def _holds(self, number: int) -> bool:
         return bool(len(self.numbers)) and bool((places_of(self.numbers, np.array([number])) >= 0)[0])
 
@@ -279,6 +287,12 @@ class Snapshot:
 def _search(method: IndexedMethod, snapshot: Snapshot, before: GrowingSearch | None) -> Search:
     facts, state = method.facts, snapshot.state
     arrays = snapshot.features(method.text)
+    if isinstance(arrays[0], StoredRows):
+        stored = arrays[0]
+        ends = int(stored.numbers[0]), int(stored.numbers[-1])
+        if stored.table.ask(lambda store: store.count({"id": ends})) < len(stored) and snapshot.newest():
+            raise missing(stored.table.name)
+        return StoreSearch(stored)
     if len(facts.arrays) == 1 and not facts.whole:
         try:
             return GrowingSearch(arrays[0], facts.distance, before)

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from retrieval_bench.core import BenchError, printable
-from retrieval_bench.indexing.description import Description, features_path, sha256_of
+from retrieval_bench.indexing.description import Description, sha256_of
+from retrieval_bench.indexing.feature_place import Array
 from retrieval_bench.indexing.items import CHECK_BYTES, ITEMS_FILE, ItemsState, ItemTable, item_check
+from retrieval_bench.indexing.store_rows import StoredRows
 from retrieval_bench.system.files import open_regular
 from retrieval_bench.system.progress import Progress
 
@@ -19,6 +21,7 @@ MOST_TOLD = 100
 """Problems that are told one by one."""
 MOST_BYTES = 256 << 20
 """Of a picture."""
+_NONE = np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,17 @@ def verified(
     description: Description,
     table: ItemTable,
     state: ItemsState,
-    arrays: Sequence[Sequence[np.ndarray]],
+    arrays: Sequence[Sequence[Array]],
+    names: Sequence[str],
     progress: Progress,
 ) -> Verification:
-    """Look at everything; arrays: of each method, as they are mapped."""
+    """Look at everything; arrays: of each method, as they lie where they lie; names: what each is called."""
     problems: list[str] = []
     for name, facts in description.files.items():
         problems += _of_a_file(folder / name, facts.sha256, facts.bytes)
     try:
         problems += [f"{printable(folder / ITEMS_FILE)}: {one}" for one in table.problems()]
-        problems += _of_items(folder, table, state, arrays, progress)
+        problems += _of_items(folder, table, state, arrays, names, progress)
     except BenchError as error:
         problems.append(str(error))
     total = sum(array.nbytes for own in arrays for array in own)
@@ -55,14 +59,14 @@ def verified(
 
 
 def _of_items(
-    folder: Path, table: ItemTable, state: ItemsState, arrays: Sequence[Sequence[np.ndarray]], progress: Progress
+    folder: Path,
+    table: ItemTable,
+    state: ItemsState,
+    arrays: Sequence[Sequence[Array]],
+    names: Sequence[str],
+    progress: Progress,
 ) -> list[str]:
     problems: list[str] = []
-    files = [
-        folder / features_path(state.generation, method, array)
-        for method, own in enumerate(arrays)
-        for array in range(len(own))
-    ]
     flat = [array for own in arrays for array in own]
     items = folder / ITEMS_FILE
     seen = 0
@@ -73,13 +77,15 @@ def _of_items(
         if not whole or state.numbers[row] != item.number:
             problems.append(f"{printable(items)}: what was done to item {item.number} is not as it was written")
             continue
-        now = item_check(item, [array[row] for array in flat])
+        rows = [array.known(row) if isinstance(array, StoredRows) else array[row] for array in flat]
+        now = item_check(item, [_NONE if one is None else one for one in rows])
         if check[:CHECK_BYTES] != now[:CHECK_BYTES] or len(check) != len(now):
             problems.append(f"{printable(items)}: item {item.number} is not as it was written")
-        for place, file in enumerate(files, 1):
+        for place, name in enumerate(names, 1):
             own = slice(place * CHECK_BYTES, (place + 1) * CHECK_BYTES)
             if check[own] != now[own]:
-                problems.append(f"{printable(file)}: row {row}, of item {item.number}, is not as it was written")
+                what = "is missing" if rows[place - 1] is None else "is not as it was written"
+                problems.append(f"{name}: row {row}, of item {item.number}, {what}")
         if item.picture is not None:
             problems += _of_a_file(folder / PICTURES / item.picture, item.picture.partition(".")[0])
         if len(problems) > MOST_TOLD:

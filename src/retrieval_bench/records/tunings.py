@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.records.schema import Amount, Count, Model, Seed, Text
-from retrieval_bench.system.files import read_regular
+from retrieval_bench.system.line_file import add_line, drop_half_line, read_lines
 
 FILE = "tuning.jsonl"
 MOST_BYTES = 1 << 28
@@ -71,20 +70,15 @@ class TuningFile:
         if self.path.exists():
             self._read(of)
         else:
-            self._add(of.model_dump_json())
+            add_line(self.path, of.model_dump_json())
 
     def add(self, tried: Tried) -> None:
         """Keep one more; it is on the disk afterwards."""
         self.tried.append(tried)
-        self._add(tried.model_dump_json())
+        add_line(self.path, tried.model_dump_json())
 
     def _read(self, of: TuningOf) -> None:
-        try:
-            content = read_regular(self.path, MOST_BYTES)
-        except OSError as error:
-            raise BenchError(f"{printable(self.path)} cannot be read: {error.strerror}") from None
-        whole = content[: content.rfind(b"\n") + 1]  # the last line of a process that was killed may be half of one
-        lines = whole.splitlines()
+        lines = read_lines(self.path, MOST_BYTES)
         try:
             known = TuningOf.model_validate_json(lines[0] if lines else b"{}")
             self.tried = [Tried.model_validate_json(line) for line in lines[1:]]
@@ -99,15 +93,4 @@ class TuningFile:
             raise BenchError(
                 f"{printable(self.path)} is of another search, with another {', '.join(other)}; name another --out"
             )
-        if len(whole) < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
-
-    def _add(self, line: str) -> None:
-        try:
-            with self.path.open("ab") as file:
-                file.write(line.encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise BenchError(f"{printable(self.path)} cannot be written: {error.strerror}") from None
+        drop_half_line(self.path, MOST_BYTES)

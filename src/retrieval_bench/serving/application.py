@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrieval_bench import __version__
 from retrieval_bench.serving import api, operations_page, pages
+from retrieval_bench.serving.bugs import BugsTold
 from retrieval_bench.serving.catalogue import Catalogue
 from retrieval_bench.serving.column_calibration import ColumnCalibrations
 from retrieval_bench.serving.explanations import Explanations
@@ -23,13 +23,11 @@ from retrieval_bench.serving.feedback import FeedbackLog
 from retrieval_bench.serving.guards import Guards
 from retrieval_bench.serving.pictures import ShownPictures
 from retrieval_bench.serving.record_page import RecordPage
-from retrieval_bench.serving.refusals import EXPECTED, RequestRefused, as_refused, refusal
+from retrieval_bench.serving.refusals import EXPECTED, as_refused, refusal
 from retrieval_bench.serving.served import Served
 from retrieval_bench.serving.service import SearchService
 from retrieval_bench.serving.settings import ServingSettings
 from retrieval_bench.serving.telemetry import Telemetry
-
-log = logging.getLogger("retrieval_bench")
 
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -69,7 +67,7 @@ def create_app(service: SearchService, settings: ServingSettings) -> FastAPI:
     app.include_router(operations_page.router)
     app.include_router(pages.router)
     _tell_errors_in_a_sentence(app, service)
-    app.add_middleware(_Bugs)  # the innermost: its answers, too, pass the guards and are counted
+    app.add_middleware(BugsTold)  # the innermost: its answers, too, pass the guards and are counted
     app.add_middleware(Guards, allowed=settings.guarded)
     app.add_middleware(_Counted, telemetry=service.telemetry)
     return app
@@ -111,26 +109,3 @@ class _Counted:
         finally:
             route = getattr(scope.get("route"), "path", "") or "other"
             self._telemetry.request(route, scope["method"], status, time.perf_counter() - began)
-
-
-class _Bugs:
-    """What is our fault goes to the log, and the client hears that it is."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = False
-
-        async def sent(message: Message) -> None:
-            nonlocal began
-            began = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, sent)
-        except Exception:
-            log.exception("%s %s", scope.get("method"), getattr(scope.get("route"), "path", "of no route"))
-            if began:
-                raise
-            await refusal(RequestRefused(500, "this is a bug of the service; its log says more"))(scope, receive, send)

@@ -53,6 +53,7 @@ LIBRARIES = (
     "bm25s",
 )
 _CHECKSUM_BYTES = 16
+_PAGES_KIB = 32_768
 _RECIPE = "made by"
 """Among the arrays of a fit, its recipe; no attribute is called so."""
 _NOT_THE_FILES_FAULT = tuple(
@@ -236,6 +237,8 @@ class FeatureCache:
             with contextlib.closing(
                 sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
             ) as shelf:
+                # Digests come in no order: with SQLite's 2 MB, each of a million rows would read its page anew.
+                shelf.execute(f"PRAGMA cache_size = -{_PAGES_KIB}")
                 work(shelf)
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorname", "").startswith(_NOT_THE_FILES_FAULT):

@@ -69,6 +69,16 @@ def on_the_disk(path: Path) -> None:
                 raise
 
 
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can do that."""
+    with contextlib.suppress(OSError):  # Windows opens no folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _open_already(path: Path) -> int | None:
     """The descriptor that /dev/stdout, /dev/fd/3 and the like name: opened anew, it would begin at its start again."""
     if found := re.fullmatch(r"/(?:dev|proc/self)/fd/(\d+)", str(path)):

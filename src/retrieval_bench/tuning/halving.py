@@ -28,7 +28,7 @@ class CostLimits:
     """What a method may cost: ms of a query (95th percentile), bytes an image, seconds to learn. None: no limit."""
 
     p95_ms: float | None = None
-    bytes: int | None = None
+    bytes: float | None = None
     fit_s: float | None = None
 
     def broken(self, tried: Tried) -> list[str]:

@@ -93,7 +93,10 @@ def of_other(dataset: Dataset, other: Dataset) -> Validation:
 
 
 def parts(validation: Dataset, seed: int, shares: tuple[float, ...] = (0.25, 0.5, 1.0)) -> Iterator[Dataset]:
-    """Smaller versions of the same question, each within the next: of a share of the labels, all images.
+    """Smaller versions of the same question, each within the next: gallery and queries of a share of the labels.
+
+    Train stays whole: what learns from little is no measure of what it will be, and what was learned once serves all
+    parts.
 
     Args:
         validation: the whole.
@@ -102,15 +105,15 @@ def parts(validation: Dataset, seed: int, shares: tuple[float, ...] = (0.25, 0.5
     """
     random = np.random.default_rng(seed)
     asked = random.permutation(np.intersect1d(validation.query.labels, validation.gallery.labels))
-    others = random.permutation(np.setdiff1d(validation.train.labels, asked))
     for share in shares:
         wanted = round(share * len(asked))
         if share == 1:
             yield validation
         elif wanted >= FEWEST_LABELS:
-            kept = np.concatenate([asked[:wanted], others[: round(share * len(others))]])
-            yield validation.with_splits({name: _of_labels(split, kept) for name, split in validation.splits.items()})
+            kept = asked[:wanted]
+            yield validation.with_splits({name: _of_labels(validation, name, kept) for name in ("gallery", "query")})
 
 
-def _of_labels(split: Split, labels: np.ndarray) -> Split:
+def _of_labels(dataset: Dataset, name: str, labels: np.ndarray) -> Split:
+    split = dataset.splits[name]
     return split.take(np.flatnonzero(np.isin(split.labels, labels)))

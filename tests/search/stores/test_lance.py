@@ -82,7 +82,6 @@ def test_every_acknowledged_row_survives_a_killed_writer() -> None:
     store.insert(np.arange(N), rows_of("cosine"), {"bucket": np.zeros(N)})
     result = durability(store, 10 * N)
     store.close()
-    assert result is not None
     assert (result.lost, result.torn, result.before, result.killed) == (0, 0, 0, "writer")
     assert result.acknowledged >= 500
 

@@ -18,6 +18,8 @@ from retrieval_bench.search.stores.durability import durability
 from retrieval_bench.search.stores.pgvector import PgvectorStore, open_store
 from retrieval_bench.search.stores.postgres_client import connect, said, without_password
 from retrieval_bench.search.stores.postgres_server import PostgresServer
+from retrieval_bench.search.stores.trial import StoreResult
+from retrieval_bench.search.stores.trial_table import lines
 from tests.support.store_rows import DIM, N, assert_like_the_engine, built, recall, rows_of, spec_of
 
 SECRET = "hushhush"
@@ -124,7 +126,6 @@ def test_every_acknowledged_row_survives_a_killed_server(server: PostgresServer)
     store.insert(np.arange(N), rows_of("cosine"), {"bucket": np.zeros(N)})
     store.build_index()
     result = durability(store, 10 * N)
-    assert result is not None
     assert (result.lost, result.torn, result.before, result.killed) == (0, 0, 0, "server")
     assert result.acknowledged >= 500
     assert result.kept
@@ -136,6 +137,23 @@ def test_every_acknowledged_row_survives_a_killed_server(server: PostgresServer)
     server.start()
     built("pgvector:exact", rows_of("cosine")).close()
     assert tables(server) == []
+
+
+def test_a_server_that_is_not_ours_keeps_whole_batches_alone(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not killed: the connection is cut in the middle of an insert."""
+    monkeypatch.setenv("RETRIEVAL_BENCH_DSN", server.dsn)
+    store = opened("pgvector:exact")
+    store.insert(np.arange(N), rows_of("cosine"), {"bucket": np.zeros(N)})
+    pid = server.pid
+    result = durability(store, 10 * N)
+    assert (result.lost, result.torn, result.before, result.killed, server.pid) == (0, 0, 0, "connection", pid)
+    assert result.acknowledged >= 500
+    assert store.count() >= N + result.acknowledged
+    table = lines([StoreResult("pgvector:exact", durability=result)], 10)
+    assert any(line.startswith("connection: the server is not ours to kill") for line in table)
+    store.close()
 
 
 def test_limits_are_one_sentence_each(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""Kill -9 in the middle of inserts: is every row that the store acknowledged there afterwards?"""
+"""Kill -9 in the middle of inserts: is every row that the store acknowledged there afterwards?
+
+A server that is not ours is not ours to kill: there the connection is broken in the middle of an insert.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +33,7 @@ class Durability:
         lost: of these, those that were gone.
         torn: batches of which a part was there; each is whole or not there.
         before: rows lost of those that had been there before.
-        killed: what was killed: "server" or "writer".
+        killed: what was killed: "server", "writer", or a "connection" to a server that is not ours.
     """
 
     acknowledged: int
@@ -44,7 +48,7 @@ class Durability:
         return not (self.lost or self.torn or self.before)
 
 
-def durability(store: Store, first_id: int) -> Durability | None:
+def durability(store: Store, first_id: int) -> Durability:
     """Insert batches into a store until something is killed, and look at what is there.
 
     Args:
@@ -52,22 +56,26 @@ def durability(store: Store, first_id: int) -> Durability | None:
         first_id: where the ids of the batches begin.
 
     Returns:
-        What was there, or None where the store has nothing of ours to kill.
+        What was there.
 
     Raises:
         BenchError: The store does not come back.
     """
-    before = store.ids() if isinstance(store, PgvectorStore | LanceStore) else np.empty(0, np.int64)
-    if isinstance(store, PgvectorStore) and store.server is not None:
-        acknowledged = _kill_server(store, first_id)
-        again = store.reconnected()
-        store.disconnect()
-        store.session = again.session  # the old one is dead
-        return _looked_at(again.ids(), before, first_id, acknowledged, "server")
+    before = store.ids()
     if isinstance(store, LanceStore):
         acknowledged = _kill_writer(store, first_id)
         return _looked_at(store.reconnected().ids(), before, first_id, acknowledged, "writer")
-    return None
+    assert isinstance(store, PgvectorStore)
+    if store.server is None:
+        acknowledged = _break_off(store, first_id, PgvectorStore.break_connection)
+        return _looked_at(store.ids(), before, first_id, acknowledged, "connection")
+    server = store.server
+    acknowledged = _break_off(store, first_id, lambda _: server.kill())
+    server.start()
+    again = store.reconnected()
+    store.disconnect()
+    store.session = again.session  # the old one is dead
+    return _looked_at(again.ids(), before, first_id, acknowledged, "server")
 
 
 def _looked_at(there: np.ndarray, before: np.ndarray, first_id: int, acknowledged: int, killed: str) -> Durability:
@@ -79,10 +87,9 @@ def _looked_at(there: np.ndarray, before: np.ndarray, first_id: int, acknowledge
     return Durability(acknowledged, lost, torn, int((~np.isin(before, there)).sum()), killed)
 
 
-def _kill_server(store: PgvectorStore, first_id: int) -> int:
-    """Kill the server while a thread inserts, and start it again -> rows that were acknowledged."""
-    server, done, ended = store.server, threading.Semaphore(0), threading.Event()
-    assert server is not None
+def _break_off(store: PgvectorStore, first_id: int, end: Callable[[PgvectorStore], None]) -> int:
+    """End what a thread inserts by -> rows that were acknowledged."""
+    done, ended = threading.Semaphore(0), threading.Event()
     acknowledged = 0
     writer = store.reconnected()
 
@@ -104,11 +111,10 @@ def _kill_server(store: PgvectorStore, first_id: int) -> int:
     for _ in range(_ACKNOWLEDGED):
         done.acquire(timeout=_LONGEST_S)
     time.sleep(0.002)
-    server.kill()
+    end(writer)
     thread.join(_LONGEST_S)
     ended.set()
     writer.disconnect()
-    server.start()
     return acknowledged
 
 

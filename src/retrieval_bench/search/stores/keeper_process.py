@@ -2,12 +2,13 @@
 
 It is run as a file, knows the standard library alone, and reads commands from its standard input, one a line:
 
-- `start`: make the database if there is none, start the server; the answer is `ready PID` or `failed WHY`.
+- `start`: make the database if there is none, start the server; the answer is `ready PID FOLDER`, where FOLDER has the
+  server's socket, or `failed WHY`.
 - `stop`: stop the server in peace; the answer is `stopped`.
 
 Where the input ends (we have closed it, or we are dead, by whatever signal), it stops the server, removes the folder
 and ends. Its first argument is the folder; the others, if any: the folder of PostgreSQL's programs, the user that the
-server runs as ("" for our own), and settings as `name=value`.
+server runs as ("" for our own), a home of data that last ("" for none), and settings as `name=value`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,21 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+
+if sys.platform != "win32":
+    import fcntl
 
 _START_S, _STOP_S = 60.0, 10.0
+_EMPTY = (
+    *("pg_commit_ts", "pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat", "pg_stat_tmp"),
+    *("pg_tblspc", "pg_twophase", "pg_logical/mappings", "pg_logical/snapshots", "pg_wal/archive_status"),
+)
+"""Folders of PostgreSQL's that hold no file, which archives and stores of objects forget."""
 
 
 class _Server:
@@ -82,7 +93,7 @@ class _Server:
                 self.process = subprocess.Popen(line, stdout=log, stderr=log, start_new_session=True, **self._how())  # type: ignore[call-overload]
                 while self.process.poll() is None and time.monotonic() < deadline:
                     if self._ready():
-                        return f"ready {self.process.pid}"
+                        return f"ready {self.process.pid} {self.folder}"
                     time.sleep(0.01)
                 if "still in use" not in _last_line(log_file):  # by processes of a killed server that are ending
                     break
@@ -111,6 +122,97 @@ class _Server:
                 break
         self.process = None
 
+    def remove(self) -> None:
+        """Remove the folder."""
+        _remove(self.folder)
+
+
+class _SharedServer(_Server):
+    """PostgreSQL over data that last, in HOME/data: one server for all processes that use them at the same time.
+
+    Each of these has a keeper. Whose program comes first starts the server, in its own folder; whose program goes last
+    stops it. Locks say who is there, which the system takes from the dead: a shared one of HOME/users is held by each,
+    and one of HOME/turn by who starts or stops.
+    """
+
+    def __init__(self, folder: str, programs: str, user: str, home: str, settings: list[str]) -> None:
+        super().__init__(folder, programs, user, settings)
+        self.data = os.path.realpath(os.path.join(home, "data"))
+        os.makedirs(self.data, 0o700, exist_ok=True)
+        self._users, self._turn = (open(os.path.join(home, name), "ab") for name in ("users", "turn"))  # noqa: SIM115
+        self._left_to_others = False
+
+    def start(self) -> str:
+        with self._in_turn():
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+            if (running := self._running()) is not None:
+                return f"ready {running[0]} {running[1]}"
+            self._take_over()
+            return super().start()
+
+    def stop(self) -> None:
+        with self._in_turn():
+            fcntl.flock(self._users, fcntl.LOCK_UN)
+            running = self._running()
+            try:
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._left_to_others = running is not None and running[1] == self.folder
+                return
+            if running is not None and self.process is None:
+                self._stop_anothers(*running)
+            super().stop()
+
+    def remove(self) -> None:
+        if not self._left_to_others:
+            super().remove()
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    def _running(self) -> tuple[int, str] | None:
+        """The number of the server's process and the folder of its socket; None where none runs."""
+        lines = self._pid_file()
+        if len(lines) <= 7 or "ready" not in lines[7]:
+            return None
+        if lines[1] != self.data:  # the data were copied beside a server that ran: this says where that is
+            os.unlink(os.path.join(self.data, "postmaster.pid"))
+            return None
+        with socket.socket(socket.AF_UNIX) as asked:
+            try:
+                asked.connect(os.path.join(lines[4], f".s.PGSQL.{lines[3]}"))
+            except OSError:
+                return None
+        return int(lines[0]), lines[4]
+
+    def _take_over(self) -> None:
+        """PostgreSQL takes data that are its user's alone, and in which no folder is missing; a copy may differ."""
+        if os.path.exists(os.path.join(self.data, "PG_VERSION")):
+            for name in _EMPTY:
+                os.makedirs(os.path.join(self.data, name), 0o700, exist_ok=True)
+        if self.as_user:
+            for home, _, names in os.walk(self.data):
+                for place in (home, *(os.path.join(home, name) for name in names)):
+                    if os.lstat(place).st_uid != self.as_user["user"]:
+                        os.lchown(place, self.as_user["user"], self.as_user["group"])  # type: ignore[arg-type]
+        os.chmod(self.data, 0o700)
+
+    def _stop_anothers(self, number: int, folder: str) -> None:
+        for one in map(signal.Signals, (2, 3, 9)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, one)
+            deadline = time.monotonic() + _STOP_S
+            while self._pid_file() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if not self._pid_file():
+                break
+        _remove(folder)
+
 
 def _last_line(file: str) -> str:
     """The last line of a log that says what went wrong."""
@@ -121,6 +223,20 @@ def _last_line(file: str) -> str:
     return (full or wrong or lines or ["it said nothing"])[-1]
 
 
+def _remove(folder: str) -> None:
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            break
+        time.sleep(0.1)
+
+
+def _made(folder: str, programs: str, user: str, home: str, *settings: str) -> _Server:
+    if home:
+        return _SharedServer(folder, programs, user, home, list(settings))
+    return _Server(folder, programs, user, list(settings))
+
+
 def main(folder: str, *server: str) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
@@ -129,7 +245,7 @@ def main(folder: str, *server: str) -> None:
     try:
         for line in sys.stdin:
             try:
-                postgres = postgres or _Server(folder, server[0], server[1], list(server[2:]))
+                postgres = postgres or _made(folder, *server)
                 if line.strip() == "start":
                     answer = postgres.start()
                 else:
@@ -142,11 +258,9 @@ def main(folder: str, *server: str) -> None:
     finally:
         if postgres is not None:
             postgres.stop()
-        for _ in range(50):
-            shutil.rmtree(folder, ignore_errors=True)
-            if not os.path.exists(folder):
-                break
-            time.sleep(0.1)
+            postgres.remove()
+        else:
+            _remove(folder)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,6 +32,7 @@ from retrieval_bench.search.stores.store import (
     lowest_first,
     scaled_for,
 )
+from retrieval_bench.system.files import on_the_disk, sync_folder
 
 IndexKind = Literal["exact", "ivf_flat", "ivf_sq", "ivf_pq", "ivf_hnsw_flat", "ivf_hnsw_sq", "ivf_hnsw_pq"]
 AT_SEARCH = ("ef", "probes", "refine")
@@ -38,6 +40,7 @@ TABLE = "gallery"
 _METRICS = {"cosine": "cosine", "euclidean": "l2", "inner_product": "dot", "hamming": "hamming"}
 _LEAST_ROWS = 256  # of which product quantisation learns its 256 centres
 _IDS_AT_ONCE = 5_000  # that a condition names
+_AT_ONCE = timedelta(milliseconds=1)  # of what is older no version is kept
 
 
 @dataclass(frozen=True)
@@ -71,19 +74,25 @@ class LanceStore:
         options: how rows are indexed and searched.
         attributes: names of what is known of each row.
         folder: where the table lies already; "" for a new one in a folder of its own.
+        table: its name there.
+        new: make it in that folder.
 
     Raises:
-        BenchError: The extra is not installed, or the folder cannot be used.
+        BenchError: The extra is not installed, the folder cannot be used, or its table holds other vectors.
     """
 
     def __init__(
-        self, dim: int, distance: Distance, options: LanceOptions, attributes: tuple[str, ...] = (), folder: str = ""
+        self,
+        dim: int,
+        distance: Distance,
+        options: LanceOptions,
+        attributes: tuple[str, ...] = (),
+        folder: str = "",
+        table: str = TABLE,
+        *,
+        new: bool = False,
     ) -> None:
-        if distance == "hamming" and options.kind not in ("exact", "ivf_flat"):
-            raise BenchError(
-                f"lancedb: {options.kind} compares no codes; hamming takes lancedb:exact or lancedb:ivf_flat"
-            )
-        check_meaning("lancedb", f"lancedb:{options.kind}", options, means_of(options.kind))
+        check_kind(distance, options)
         lancedb = lancedb_loaded()
         self.dim, self.distance, self.options, self.attributes = dim, distance, options, attributes
         self._kept = None if folder else KeptFolder("retrieval-bench-lancedb")
@@ -91,20 +100,40 @@ class LanceStore:
         self._zeros = ZeroRows(distance)
         self._closed = threading.Event()
         self._rows_at_build = 0
+        self._synced: set[Path] = set()
         try:
             with said(self.folder):
                 database = lancedb.connect(str(self.folder))
-                self.table = (
-                    database.open_table(TABLE) if folder else database.create_table(TABLE, schema=self._schema())
-                )
+                if folder and not new:
+                    self.table = self._opened(database, table)
+                    self._rows_at_build = self.count()
+                else:
+                    self.table = database.create_table(table, schema=self._schema())
         except BaseException:
             self.close()
             raise
 
+    def _opened(self, database: Any, name: str) -> Any:
+        try:
+            table = database.open_table(name)
+        except ValueError:
+            raise BenchError(f"lancedb: there is no table {name} in {self.folder}; build the index again") from None
+        found = table.schema.field("e").type
+        if found != self._schema().field("e").type:
+            raise BenchError(
+                f"lancedb: the table {name} in {self.folder} holds {found}, and not vectors of {self.dim}; build "
+                "the index again"
+            )
+        return table
+
+    @property
+    def _dtype(self) -> type[np.generic]:
+        return np.uint8 if self.distance == "hamming" else np.float32
+
     def _schema(self) -> Any:
         import pyarrow
 
-        numbers = pyarrow.uint8() if self.distance == "hamming" else pyarrow.float32()
+        numbers = pyarrow.from_numpy_dtype(self._dtype)
         fields = [(name, pyarrow.int64()) for name in ("id", *self.attributes)]
         return pyarrow.schema([*fields, ("e", pyarrow.list_(numbers, self.dim))])
 
@@ -118,6 +147,18 @@ class LanceStore:
         with said(self.folder):
             self.table.add(pyarrow.Table.from_arrays([pyarrow.array(ids), *columns, lists], schema=self._schema()))
         self._zeros.add(ids, rows, known)
+
+    def as_stored(self, vectors: np.ndarray) -> np.ndarray:
+        return scaled_for(self.distance, vectors)
+
+    def sync(self) -> None:
+        """Wait until all files are on the disk: LanceDB leaves that to the system, which a power cut ends, too."""
+        new = {file for file in self.folder.rglob("*") if file.is_file()} - self._synced
+        for file in new:
+            on_the_disk(file)
+        for folder in {file.parent for file in new}:
+            sync_folder(folder)
+        self._synced |= new
 
     def build_index(self) -> float:
         started = time.perf_counter()
@@ -147,9 +188,7 @@ class LanceStore:
         rows = scaled_for(self.distance, queries)
         wide = k + len(self._zeros)  # which may be found where they do not belong
         found = Nearby(np.full((len(rows), wide), -1, np.int64), np.full((len(rows), wide), np.inf, np.float32))
-        limits = " AND ".join(
-            f"{name} >= {least} AND {name} <= {most}" for name, (least, most) in (where or {}).items()
-        )
+        limits = limits_of(where)
         zero = self._zeros.are_zero(rows)
         with said(self.folder):
             for row, query in enumerate(rows):
@@ -180,18 +219,50 @@ class LanceStore:
         return asked.to_arrow()
 
     def _fill_for_zero_query(self, found: Nearby, row: int, limits: str) -> None:
-        asked = self.table.search().select(["id"])
-        ids = np.sort((asked.where(limits) if limits else asked).limit(self.count()).to_arrow()["id"].to_numpy())
-        ids = ids[: found.ids.shape[1]]
+        ids = self._ids(limits)[: found.ids.shape[1]]
         found.ids[row, : len(ids)], found.distances[row, : len(ids)] = ids, 1.0
 
-    def ids(self) -> np.ndarray:
-        """All ids, ascending."""
-        return np.sort(self.table.search().select(["id"]).limit(self.count() or 1).to_arrow()["id"].to_numpy())
+    def _ids(self, limits: str) -> np.ndarray:
+        asked = self.table.search().select(["id"]).limit(self.table.count_rows() or 1)
+        return np.sort((asked.where(limits) if limits else asked).to_arrow()["id"].to_numpy())
 
-    def count(self) -> int:
+    def ids(self, where: Where | None = None) -> np.ndarray:
         with said(self.folder):
-            return int(self.table.count_rows())
+            return self._ids(limits_of(where))
+
+    def vectors(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        wanted = np.unique(np.asarray(ids, np.int64))
+        found, rows = [np.empty(0, np.int64)], [np.empty((0, self.dim), self._dtype)]
+        for first in range(0, len(wanted), _IDS_AT_ONCE):
+            some = wanted[first : first + _IDS_AT_ONCE]
+            dense = some[-1] - some[0] < 2 * len(some)  # a range is found faster than a list
+            limits = limits_of({"id": (int(some[0]), int(some[-1]))} if dense else None)
+            limits = limits or f"id IN ({', '.join(map(str, some.tolist()))})"
+            with said(self.folder):
+                asked = self.table.search().where(limits).select(["id", "e"]).limit(2 * len(some))
+                answer = asked.to_arrow().combine_chunks()
+            own = answer["id"].to_numpy()
+            values = answer["e"].combine_chunks().flatten().to_numpy().reshape(len(own), self.dim)
+            order = np.argsort(own)
+            order = order[np.isin(own[order], some)]
+            found.append(own[order])
+            rows.append(values[order])
+        return np.concatenate(found), np.concatenate(rows)
+
+    def compact(self) -> None:
+        with said(self.folder):
+            self.table.optimize(cleanup_older_than=_AT_ONCE, delete_unverified=True)
+        self._synced = {file for file in self._synced if file.exists()}
+        self.sync()
+
+    def refresh(self) -> None:
+        """See what others have written."""
+        with said(self.folder):
+            self.table.checkout_latest()
+
+    def count(self, where: Where | None = None) -> int:
+        with said(self.folder):
+            return int(self.table.count_rows(limits_of(where) or None))
 
     def disk_bytes(self) -> int:
         return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
@@ -220,11 +291,23 @@ class LanceStore:
             self._kept.close()
 
 
+def check_kind(distance: Distance, options: LanceOptions) -> None:
+    """BenchError where a kind of index cannot compare by this distance, or an option says nothing to it."""
+    if distance == "hamming" and options.kind not in ("exact", "ivf_flat"):
+        raise BenchError(f"lancedb: {options.kind} compares no codes; hamming takes lancedb:exact or lancedb:ivf_flat")
+    check_meaning("lancedb", f"lancedb:{options.kind}", options, means_of(options.kind))
+
+
 def means_of(kind: IndexKind) -> tuple[str, ...]:
     """The options that say something to a kind of index."""
     if kind == "exact":
         return ("kind",)
     return ("kind", "lists", "probes", "refine", *(("m", "build_ef", "ef") if "hnsw" in kind else ()))
+
+
+def limits_of(where: Where | None) -> str:
+    """The condition in LanceDB's SQL; "" for none."""
+    return " AND ".join(f"{name} >= {least} AND {name} <= {most}" for name, (least, most) in (where or {}).items())
 
 
 def lancedb_loaded() -> Any:

@@ -8,10 +8,12 @@ import math
 import operator
 import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -27,7 +29,7 @@ from retrieval_bench.search.stores.postgres_client import (
     said,
     without_password,
 )
-from retrieval_bench.search.stores.postgres_wire import Kind, copied, value_of
+from retrieval_bench.search.stores.postgres_wire import Kind, copied, value_of, vectors_of
 from retrieval_bench.search.stores.store import (
     Attributes,
     Nearby,
@@ -60,6 +62,7 @@ _MEANS: Mapping[str, tuple[str, ...]] = {
 _PREFIX = "retrieval_bench_"
 _LOCKS = 0x52B  # the first half of the keys of our advisory locks
 _PLAIN_BYTES = 7_900  # of a row that fits a page; a larger one lies apart, and reading it costs more than comparing it
+_IDS_AT_ONCE = 10_000  # that a statement names
 _PIPELINED = 64  # queries that are sent without waiting for the answers
 
 
@@ -95,7 +98,7 @@ class PgvectorOptions:
 
 
 class PgvectorStore:
-    """A table of its own on a server, and a connection to it. Arguments and errors of its methods as in `Store`.
+    """A table on a server, and a connection to it. Arguments and errors of its methods as in `Store`.
 
     Args:
         dim: columns of the vectors; of codes, bytes.
@@ -103,13 +106,26 @@ class PgvectorStore:
         options: how rows are stored, indexed and searched.
         dsn: the server; "" for one of our own, which is started if it does not run.
         attributes: names of what is known of each row.
+        table: one that lies there already, and stays; "" for a new one, which is dropped by `close`.
+        log: what the server writes of its troubles, where we can read it.
+        place: where the server is, for sentences; "" for what the dsn says.
 
     Raises:
-        BenchError: pgvector cannot do that with vectors of this length, or there is no such server.
+        BenchError: pgvector cannot do that with vectors of this length, there is no such server, or its table is
+            missing or holds other vectors.
     """
 
     def __init__(
-        self, dim: int, distance: Distance, options: PgvectorOptions, dsn: str = "", attributes: tuple[str, ...] = ()
+        self,
+        dim: int,
+        distance: Distance,
+        options: PgvectorOptions,
+        dsn: str = "",
+        attributes: tuple[str, ...] = (),
+        *,
+        table: str = "",
+        log: Path | None = None,
+        place: str = "",
     ) -> None:
         check_limits(dim, distance, options)
         self.dim, self.distance, self.options = dim, distance, options
@@ -118,9 +134,10 @@ class PgvectorStore:
         self.stored: Kind = "vector" if self.quantised else options.type
         self.server = None if dsn else postgres_server.borrow()
         self.dsn = dsn or self.server.dsn  # type: ignore[union-attr]
-        self._log = None if self.server is None else self.server.folder / "server.log"
-        self.place = without_password(dsn) if dsn else "of our own"
-        self.table = f"{_PREFIX}{secrets.token_hex(6)}"
+        self._log = log if self.server is None else self.server.folder / "server.log"
+        self.place = place or (without_password(dsn) if dsn else "of our own")
+        self.table = table or f"{_PREFIX}{secrets.token_hex(6)}"
+        self._lasting = bool(table)
         self._zeros = ZeroRows(distance)
         self._plain, _ = self.statement()
         self._lock = threading.Lock()
@@ -130,18 +147,50 @@ class PgvectorStore:
         self._widest = 3 if options.type == "halfvec" else 30  # half floats keep all digits near 1 alone
         self.session: _Session | None = None
         try:
-            self.session = _Session(self.dsn, self.place, self.stored)
-            self._make_table()
+            self.session = _Session(self.dsn, self.place, self.stored, bound=bool(table))
+            if table:
+                self._find_table()
+            else:
+                self._make_table()
         except BaseException:
             self.close()
             raise
 
+    def _column(self) -> str:
+        """The type of the column of vectors, as SQL writes it."""
+        return f"{self.stored}({8 * self.dim if self.stored == 'bit' else self.dim})"
+
+    def _find_table(self) -> None:
+        asked = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attname = 'e' AND attrelid = "
+        found = self._run(f"{asked}to_regclass('{self.table}')").fetchone()
+        if found is None:
+            raise BenchError(f"pgvector: the server {self.place} has no table {self.table}; build the index again")
+        if found[0] != self._column():
+            raise BenchError(
+                f"pgvector: the table {self.table} of the server {self.place} holds {found[0]}, and not "
+                f"{self._column()}; build the index again"
+            )
+        self._rows_at_build = self.count()
+        self._settings = self.options.settings(self._rows_at_build)
+
+    def keep(self, name: str) -> None:
+        """Let the table stay under another name when this is closed. BenchError where that is taken."""
+        if self._run(f"SELECT to_regclass('{name}')").fetchone()[0] is not None:
+            raise BenchError(f"pgvector: the server {self.place} has a table {name} already; drop it first")
+        self._run(f"ALTER TABLE {self.table} RENAME TO {name}")
+        self.table, self._lasting = name, True
+        self._plain, _ = self.statement()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has broken."""
+        return self.session is None or bool(self.session.connection.closed)
+
     def _make_table(self) -> None:
-        bits = 8 * self.dim if self.stored == "bit" else self.dim
         size = {"vector": 4 * self.dim, "halfvec": 2 * self.dim, "bit": self.dim}[self.stored]
         named = "".join(f"{name} bigint NOT NULL, " for name in self.attributes)
         storage = "PLAIN" if size < _PLAIN_BYTES else "EXTERNAL"  # never compressed: floats do not get smaller
-        self._run(f"CREATE TABLE {self.table} (id bigint PRIMARY KEY, {named}e {self.stored}({bits}) NOT NULL)")
+        self._run(f"CREATE TABLE {self.table} (id bigint PRIMARY KEY, {named}e {self._column()} NOT NULL)")
         self._run(f"ALTER TABLE {self.table} ALTER COLUMN e SET STORAGE {storage}")
         self._run(f"SELECT pg_advisory_lock({_LOCKS}, '{self.table}'::regclass::oid::bigint::int)")
         self._drop_what_others_left()
@@ -179,6 +228,11 @@ class PgvectorStore:
             for some in copied(np.asarray(ids, np.int64), columns, self.stored, rows):
                 stream.write(some)
         self._zeros.add(ids, rows, known)
+
+    def as_stored(self, vectors: np.ndarray) -> np.ndarray:
+        rows = scaled_for(self.distance, vectors, self._widest)
+        check_halves("vector", rows, self.stored)
+        return rows.astype(np.float16).astype(np.float32) if self.stored == "halfvec" else rows
 
     def build_index(self) -> float:
         started = time.perf_counter()
@@ -246,12 +300,7 @@ class PgvectorStore:
 
     def statement(self, where: Where | None = None) -> tuple[str, dict[str, int]]:
         """The SQL of a search, and the numbers that it compares with."""
-        limits: list[str] = []
-        given: dict[str, int] = {}
-        for name, (least, most) in (where or {}).items():
-            limits.append(f"{name} BETWEEN %(least_{name})b AND %(most_{name})b")
-            given |= {f"least_{name}": least, f"most_{name}": most}
-        allowed = f" WHERE {' AND '.join(limits)}" if limits else ""
+        allowed, given = _limits(where)
         distance, source = f"e {_OPERATORS[self.distance]} %(v)b", f"{self.table}{allowed}"
         if self.quantised and self.options.kind != "exact":
             bits = f"::bit({self.dim})"
@@ -261,21 +310,38 @@ class PgvectorStore:
         return f"SELECT id, {distance} AS d FROM {source} ORDER BY {distance}{last} LIMIT %(k)b", given
 
     def _fill_for_zero_query(self, found: Nearby, row: int, where: Where | None) -> None:
-        _, given = self.statement(where)
-        limits = " AND ".join(f"{name} BETWEEN %(least_{name})b AND %(most_{name})b" for name in where or ())
+        allowed, given = _limits(where)
         k = found.ids.shape[1]
-        ask = f"SELECT id FROM {self.table}{f' WHERE {limits}' if limits else ''} ORDER BY id LIMIT %(k)b"
+        ask = f"SELECT id FROM {self.table}{allowed} ORDER BY id LIMIT %(k)b"
         with self._lock:
             ids = [line[0] for line in self._run(ask, {**given, "k": k}).fetchall()]
         found.ids[row], found.distances[row] = -1, np.inf
         found.ids[row, : len(ids)], found.distances[row, : len(ids)] = ids, 1.0
 
-    def ids(self) -> np.ndarray:
-        """All ids, ascending."""
-        return np.array([row[0] for row in self._run(f"SELECT id FROM {self.table} ORDER BY id").fetchall()], np.int64)
+    def ids(self, where: Where | None = None) -> np.ndarray:
+        allowed, given = _limits(where)
+        with self._lock:
+            found = self._run(f"SELECT id FROM {self.table}{allowed} ORDER BY id", given).fetchall()
+        return np.array([row[0] for row in found], np.int64)
 
-    def count(self) -> int:
-        return int(self._run(f"SELECT count(*) FROM {self.table}").fetchone()[0])
+    def vectors(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        wanted, found = np.unique(np.asarray(ids, np.int64)), []
+        assert self.session is not None
+        asked = f"SELECT id, e FROM {self.table} WHERE id = ANY(%(ids)s) ORDER BY id"
+        with self._lock, said(self.place, self._log):
+            for first in range(0, len(wanted), _IDS_AT_ONCE):
+                some = wanted[first : first + _IDS_AT_ONCE].tolist()
+                found += self.session.connection.execute(asked, {"ids": some}, binary=True).fetchall()
+        own = np.array([row[0] for row in found], np.int64)
+        return own, vectors_of(self.stored, [row[1] for row in found], self.dim)
+
+    def compact(self) -> None:
+        self._run(f"VACUUM (FULL, ANALYZE) {self.table}")
+
+    def count(self, where: Where | None = None) -> int:
+        allowed, given = _limits(where)
+        with self._lock:
+            return int(self._run(f"SELECT count(*) FROM {self.table}{allowed}", given).fetchone()[0])
 
     def disk_bytes(self) -> int:
         return int(self._run(f"SELECT pg_total_relation_size('{self.table}')").fetchone()[0])
@@ -298,6 +364,13 @@ class PgvectorStore:
         if self.session is not None:
             self.session.connection.close()
 
+    def break_connection(self) -> None:
+        """Cut the connection off in the middle of whatever it does; another thread may be using it."""
+        assert self.session is not None
+        wire = socket.socket(fileno=os.dup(self.session.connection.fileno()))
+        with wire, contextlib.suppress(OSError):
+            wire.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         if self._closed.is_set():
             return
@@ -305,11 +378,22 @@ class PgvectorStore:
         try:
             if self.session is not None:
                 with contextlib.suppress(BenchError, psycopg_loaded().Error):  # with a dead server goes its table
-                    self.session.connection.execute(f"DROP TABLE IF EXISTS {self.table}")
+                    if not self._lasting:
+                        self.session.connection.execute(f"DROP TABLE IF EXISTS {self.table}")
                 self.session.connection.close()
         finally:
             if self.server is not None:
                 postgres_server.give_back()
+
+
+def _limits(where: Where | None) -> tuple[str, dict[str, int]]:
+    """The condition in SQL, "" for none, and the numbers that it compares with."""
+    limits: list[str] = []
+    given: dict[str, int] = {}
+    for name, (least, most) in (where or {}).items():
+        limits.append(f"{name} BETWEEN %(least_{name})b AND %(most_{name})b")
+        given |= {f"least_{name}": least, f"most_{name}": most}
+    return f" WHERE {' AND '.join(limits)}" if limits else "", given
 
 
 class _Value(bytes):
@@ -319,9 +403,9 @@ class _Value(bytes):
 class _Session:
     """A connection, and what was last set on it."""
 
-    def __init__(self, dsn: str, place: str, stored: Kind) -> None:
+    def __init__(self, dsn: str, place: str, stored: Kind, *, bound: bool = False) -> None:
         psycopg = psycopg_loaded()
-        self.connection = connect(dsn)
+        self.connection = connect(dsn, bound=bound)
         self._set: dict[str, str] = {}
         self._used: Mapping[str, str] = {}
         with said(place):

@@ -13,6 +13,7 @@ from retrieval_bench.core import BenchError
 from retrieval_bench.search.stores.postgres_server import MISSING
 
 VARIABLE = "RETRIEVAL_BENCH_DSN"
+SECRETS = ("password", "sslpassword", "oauth_client_secret")
 _WAIT_S = 10
 
 
@@ -43,6 +44,15 @@ def without_password(dsn: str) -> str:
     return f"{user}{known.get('host') or known.get('hostaddr') or 'localhost'}{port}/{known.get('dbname', '')}"
 
 
+def without_secrets(dsn: str) -> str:
+    """The same address as `name=value` pairs, without what must be kept nowhere."""
+    psycopg = psycopg_loaded()
+    without_password(dsn)
+    known = psycopg.conninfo.conninfo_to_dict(dsn)
+    shown: str = psycopg.conninfo.make_conninfo(**{name: known[name] for name in sorted(known) if name not in SECRETS})
+    return shown
+
+
 def has_password(dsn: str) -> bool:
     """Whether a password stands in the address itself."""
     psycopg = psycopg_loaded()
@@ -50,11 +60,12 @@ def has_password(dsn: str) -> bool:
     return bool(psycopg.conninfo.conninfo_to_dict(dsn).get("password"))
 
 
-def connect(dsn: str) -> Any:
+def connect(dsn: str, *, bound: bool = False) -> Any:
     """Connect, each statement a transaction of its own.
 
     Args:
         dsn: the address of the server, as a URL or as `name=value` pairs.
+        bound: what is wanted lies on this server alone, so no sentence advises another.
 
     Returns:
         The connection, on which the types of pgvector are known.
@@ -68,7 +79,7 @@ def connect(dsn: str) -> Any:
     try:
         connection = psycopg.connect(dsn, autocommit=True, connect_timeout=given.get("connect_timeout", _WAIT_S))
     except psycopg.Error as error:
-        raise BenchError(_no_connection(place, str(error))) from None
+        raise BenchError(_no_connection(place, str(error), bound)) from None
     try:
         with said(place):
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
@@ -83,7 +94,7 @@ def connect(dsn: str) -> Any:
     return connection
 
 
-def _no_connection(place: str, text: str) -> str:
+def _no_connection(place: str, text: str, bound: bool) -> str:
     text = " ".join(text.split())
     if re.search(r"password authentication failed|no password supplied", text):
         return (
@@ -96,6 +107,8 @@ def _no_connection(place: str, text: str) -> str:
             f"be taken by another program: give another one in {VARIABLE}"
         )
     if re.search(r"refused|No such file|could not translate|resolve|No route|unreachable", text):
+        if bound:
+            return f"pgvector: there is no server at {place}, and the vectors of the index lie there; start it"
         return (
             f"pgvector: there is no server at {place}; start it, correct {VARIABLE}, or leave that out, and a server "
             "of our own is started"

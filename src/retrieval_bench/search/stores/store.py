@@ -65,11 +65,23 @@ class Store(Protocol):
     def delete(self, ids: np.ndarray) -> None:
         """Remove rows; those that are not there are no error."""
 
+    def as_stored(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors as they come back from the store: float32 in the store's precision and scale, or codes."""
+
+    def ids(self, where: Where | None = None) -> np.ndarray:
+        """All ids, ascending, among those that `where` allows; the name `id` in it stands for the ids themselves."""
+
+    def vectors(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of these ids that are there, ascending, and their vectors as `as_stored` returns them."""
+
+    def compact(self) -> None:
+        """Give back what deleted rows took on disk."""
+
     def search(self, queries: np.ndarray, k: int, where: Where | None = None) -> Nearby:
         """Find the k nearest rows of each query, among those that `where` allows."""
 
-    def count(self) -> int:
-        """How many rows there are."""
+    def count(self, where: Where | None = None) -> int:
+        """How many rows there are, among those that `where` allows, as in `ids`."""
 
     def disk_bytes(self) -> int:
         """Bytes that rows and index take on disk."""
@@ -112,10 +124,11 @@ def scaled_for(distance: Distance, rows: np.ndarray, most: int = 30) -> np.ndarr
     if distance != "cosine" or not len(rows):
         return rows
     largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
-    if largest.max() < 2.0**most and largest.min() > 2.0**-most:
+    far = (largest >= 2.0**most) | (largest <= 2.0**-most)
+    if not far.any():
         return rows
     _, exponents = np.frexp(largest)
-    return np.ldexp(rows, -exponents[:, None])
+    return np.ldexp(rows, np.where(far, -exponents, 0)[:, None])
 
 
 def lowest_first(found: Nearby) -> Nearby:

@@ -24,6 +24,10 @@ def lines(results: Sequence[StoreResult], k: int) -> list[str]:
         out += _table(heads, map(_lasting, good))
         out += [
             "killed: by kill -9 while it inserted; lost: acknowledged rows that were gone; torn: half batches.",
+        ]
+        if any(result.durability is not None and result.durability.killed == "connection" for result in good):
+            out.append("connection: the server is not ours to kill; the writer's connection was cut in an insert.")
+        out += [
             "searches: of 4 readers while a writer inserted writes/s rows a second, in batches of 100.",
         ]
         told = {result.store: result.readers.first_error for result in good if result.readers is not None}
