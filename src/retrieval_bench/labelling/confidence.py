@@ -27,6 +27,7 @@ PLAIN = 4
 _BINS = 10
 _FAR = 5.0  # in scales: where no neighbour has the proposed label
 _ROUNDS = 200
+_NEXT_TO_NONE = 0.001
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +194,7 @@ def _new_share(rows: np.ndarray, is_new: np.ndarray, groups: np.ndarray, asked: 
     share = 0.5
     for _ in range(_ROUNDS):
         share = float((seen * share * new / (share * new + (1 - share) * old)).sum() / seen.sum())
-    return min(share, 0.95)
+    return 0.0 if share < _NEXT_TO_NONE else min(share, 0.95)
 
 
 def _threshold(

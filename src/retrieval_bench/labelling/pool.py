@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.core import DISTRACTOR, BadImage, BenchError, Dataset, Distance, Images, Split, printable
+from retrieval_bench.core import DISTRACTOR, BadImage, BenchError, Dataset, Distance, Images, Split
 from retrieval_bench.data_audit.duplicates import Gathered
 from retrieval_bench.datasets.manifest import read_list
-from retrieval_bench.datasets.named_files import images_of
 from retrieval_bench.experiment.features import described
 from retrieval_bench.experiment.prepare import Plan, known_looks
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
+from retrieval_bench.images.named_files import images_of
 from retrieval_bench.images.reading import DecodedBy
 from retrieval_bench.images.screening import Look, SkippedImage, digests_of, look_of, looked_at, refuse_too_many
 from retrieval_bench.labelling.features_without_labels import without_labels
@@ -92,7 +92,7 @@ def pool_of(plan: Plan, folder: Path | None = None) -> LabelPool:
             )
         listed = read_list(plan.root, **options)
         pool = _of_splits(str(spec), {"": listed.split}, listed.label_names, listed.category_names, listed.notices)
-        return pool if folder is None else _with_folder(pool, folder, plan.root)
+        return pool if folder is None else _with_folder(pool, folder)
     if folder is not None:
         raise BenchError(
             f"--images: {spec.entry.name} names its images itself; further ones go beside dataset manifest"
@@ -155,13 +155,15 @@ def _of_splits(
     )
 
 
-def _with_folder(pool: LabelPool, folder: Path, root: Path) -> LabelPool:
+def _with_folder(pool: LabelPool, folder: Path) -> LabelPool:
     """The pool, and every image of the folder that it does not have by its content."""
     split, notices = images_of([folder])
     have = {pool.images.digest(row) for row in range(len(pool))}
     rows = [row for row in range(len(split)) if split.images.digest(row) not in have]
-    home = folder.name
-    ids = [split.ids[row] if split.ids[row] not in pool.ids else f"{home}/{split.ids[row]}" for row in rows]
+    taken = set(pool.ids)
+    ids = [split.ids[row] if split.ids[row] not in taken else f"{folder.name}/{split.ids[row]}" for row in rows]
+    if twice := sorted(taken.intersection(ids)):
+        raise BenchError(f"--images: id {twice[0]!r} is there twice, for two images; rename the file")
     origins = [(pool.images, row) for row in range(len(pool))] + [(split.images, row) for row in rows]
     return replace(
         pool,
@@ -225,8 +227,3 @@ def with_few_known(pool: LabelPool, known: int, seed: int, without: Sequence[int
         if label not in without:
             kept[rows] = label
     return replace(pool, known=kept)
-
-
-def shown_name(pool: LabelPool) -> str:
-    """The name of the data, for people."""
-    return printable(pool.name)

@@ -119,8 +119,9 @@ def spread(graph: NeighbourGraph, known: np.ndarray) -> Spread:
     given = np.flatnonzero(known >= 0)
     back = _coming_back(graph, given)
     labels, class_of, counts = np.unique(known[given], return_inverse=True, return_counts=True)
-    # Without its own label, an image's product has one label less than all others, which is made good.
-    made_good = counts / np.maximum(counts - 1, 1)
+    # Without its own label, an image's product has one label less than all others, which is made good; one that had no
+    # other has none left.
+    made_good = np.where(counts > 1, counts / np.maximum(counts - 1, 1), 0)
     best = np.full((n, CANDIDATES), -1, np.int64)
     amounts = np.zeros((n, CANDIDATES))
     total, own = np.zeros(n), np.zeros(n)

@@ -9,6 +9,8 @@ from retrieval_bench.labelling.spreading import Spread
 LEAD = 10.0
 """So many times as much must arrive of another label as of the one that is given. Measured with planted errors: see
 docs/labelling.md."""
+LEAST_SHARE = 0.1
+"""Of all that arrives, the part that the other label must have: below it nobody has said much."""
 
 
 def suspects(known: np.ndarray, arrived: Spread) -> np.ndarray:
@@ -28,5 +30,6 @@ def suspects(known: np.ndarray, arrived: Spread) -> np.ndarray:
     asked = (known >= 0) & (counts[np.maximum(known, 0)] > 1)
     other = (arrived.labels[:, 0] != known) & (arrived.labels[:, 0] >= 0)
     lead = arrived.amounts[:, 0] / np.maximum(arrived.given, 1e-12)
-    rows = np.flatnonzero(asked & other & (lead >= LEAD))
+    share = arrived.amounts[:, 0] / np.maximum(arrived.total, 1e-12)
+    rows = np.flatnonzero(asked & other & (lead >= LEAD) & (share >= LEAST_SHARE))
     return rows[np.argsort(-lead[rows], kind="stable")]
