@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-if sys.platform != "win32":
+if sys.platform != "win32":  # a server of ours over data that last is not started there
     import fcntl
 
 _START_S, _STOP_S = 60.0, 10.0
@@ -143,6 +143,7 @@ class _SharedServer(_Server):
         self._left_to_others = False
 
     def start(self) -> str:
+        assert sys.platform != "win32"
         with self._in_turn():
             fcntl.flock(self._users, fcntl.LOCK_SH)
             if (running := self._running()) is not None:
@@ -151,6 +152,7 @@ class _SharedServer(_Server):
             return super().start()
 
     def stop(self) -> None:
+        assert sys.platform != "win32"
         with self._in_turn():
             fcntl.flock(self._users, fcntl.LOCK_UN)
             running = self._running()
@@ -169,6 +171,7 @@ class _SharedServer(_Server):
 
     @contextlib.contextmanager
     def _in_turn(self) -> Iterator[None]:
+        assert sys.platform != "win32"
         fcntl.flock(self._turn, fcntl.LOCK_EX)
         try:
             yield
@@ -177,6 +180,7 @@ class _SharedServer(_Server):
 
     def _running(self) -> tuple[int, str] | None:
         """The number of the server's process and the folder of its socket; None where none runs."""
+        assert sys.platform != "win32"
         lines = self._pid_file()
         if len(lines) <= 7 or "ready" not in lines[7]:
             return None
@@ -192,6 +196,7 @@ class _SharedServer(_Server):
 
     def _take_over(self) -> None:
         """PostgreSQL takes data that are its user's alone, and in which no folder is missing; a copy may differ."""
+        assert sys.platform != "win32"
         if os.path.exists(os.path.join(self.data, "PG_VERSION")):
             for name in _EMPTY:
                 os.makedirs(os.path.join(self.data, name), 0o700, exist_ok=True)
