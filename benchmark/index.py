@@ -419,11 +419,7 @@ def _added(
     progress: Any,
 ) -> tuple[Added, list[str]]:
     from retrieval_bench.datasets.manifest import read_list
-<<<<<<< HEAD
     from retrieval_bench.images.named_files import images_of
-=======
-    from retrieval_bench.datasets.named_files import images_of
->>>>>>> 71a8b1cfcb8d9f427255f379ad82d3beb04027de
 
     if manifest is not None:
         listed = read_list(manifest)
