@@ -419,7 +419,7 @@ def _added(
     progress: Any,
 ) -> tuple[Added, list[str]]:
     from retrieval_bench.datasets.manifest import read_list
-    from retrieval_bench.datasets.named_files import images_of
+    from retrieval_bench.images.named_files import images_of
 
     if manifest is not None:
         listed = read_list(manifest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from retrieval_bench.history.front_page import badge, write_front_page
 from retrieval_bench.history.timeline import History, Line, history
 from retrieval_bench.records.files import save
 from tests.support.command import call
+from tests.support.paths import ROOT
 from tests.support.planted import ABOUT, costs, planted
 
 CLUSTERS = np.repeat(np.arange(30), 2)
@@ -188,3 +190,12 @@ def test_the_history_command(tmp_path: Path) -> None:
         assert call("history", tmp_path, "--out", out, "--front-page", tmp_path / "front").exit_code == 0
         assert out.read_text("utf-8").startswith(begins)
     assert call("history", tmp_path / "nowhere").exit_code == 2
+
+
+def test_the_snippets_of_the_page_are_yaml() -> None:
+    yaml = pytest.importorskip("yaml")
+    page = (ROOT / "docs" / "history.md").read_text("utf-8")
+    github, gitlab = (yaml.safe_load(one) for one in re.findall(r"```yaml\n(.*?)```", page, re.S))
+    steps = github["jobs"]["retrieval"]["steps"]
+    assert any("diff" in one.get("run", "") for one in steps)
+    assert all(isinstance(line, str) for line in gitlab["retrieval"]["script"])

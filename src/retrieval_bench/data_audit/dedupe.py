@@ -137,9 +137,9 @@ def of_folder(folder: Path, labels: str | None = None) -> Collection:
     listed: list[str] = []
     linked: list[bool] = []
     for file in image_files(folder, passed_over):
-        below = os.fspath(file.relative_to(folder))
+        below = file.relative_to(folder).as_posix()
         listed.append(below)
-        linked.append(os.path.realpath(file) != os.path.join(home, below))
+        linked.append(os.path.realpath(file) != os.path.normpath(os.path.join(home, below)))
     first: set[tuple[int, int]] = set()
     kept = []
     for row in sorted(range(len(listed)), key=lambda row: linked[row]):  # a file's own name before that of a link
@@ -159,17 +159,12 @@ def of_folder(folder: Path, labels: str | None = None) -> Collection:
     notices = tuple(passed_over.notices())
     if not files:
         raise BenchError("; ".join([f"{printable(folder)} has 0 images ({'/'.join(SUFFIXES)})", *notices]))
-    ids = _unique([printable(_posix(file)) for file in files])
+    ids = _unique([printable(file) for file in files])
     images = ImageFiles([os.path.join(folder, file) for file in files], within=folder)
     collection = Collection(
         ids, images, None, root=folder, paths=tuple(files), linked=np.array(linked)[kept], notices=notices
     )
     return collection if labels is None else _labelled(collection, folder, labels)
-
-
-def _posix(path: str) -> str:
-    """With slashes; the very same text where it has no others."""
-    return path if os.sep == "/" else path.replace(os.sep, "/")
 
 
 def _unique(names: list[str]) -> tuple[str, ...]:
@@ -186,7 +181,7 @@ def _unique(names: list[str]) -> tuple[str, ...]:
 
 def _labelled(collection: Collection, folder: Path, labels: str) -> Collection:
     if labels == "folders":
-        known: list[str | None] = [printable(_posix(os.path.dirname(file))) or None for file in collection.paths]
+        known: list[str | None] = [printable(os.path.dirname(file)) or None for file in collection.paths]
     else:
         by_path = _label_file(Path(labels))
         known = [by_path.get(os.path.normpath(file)) for file in collection.paths]

@@ -86,8 +86,8 @@ def controls(trial: Trial, seed: int, backend: str, device: str = "cpu") -> dict
 
     def oracle() -> tuple[Searcher, np.ndarray]:
         control = Oracle()
-        knows = getattr(control, "searcher", None)
         gallery, queries = (control.transform_split(split) for split in splits)
+        knows = getattr(control, "searcher", None)  # once it has seen an image of several labels
         return build(gallery, "hamming") if knows is None else knows(gallery), queries
 
     exclude = None if trial.exclude is None else trial.exclude[rows]

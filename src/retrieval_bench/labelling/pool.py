@@ -12,10 +12,10 @@ import numpy as np
 from retrieval_bench.core import DISTRACTOR, BadImage, BenchError, Dataset, Distance, Images, Split
 from retrieval_bench.data_audit.duplicates import Gathered
 from retrieval_bench.datasets.manifest import read_list
-from retrieval_bench.datasets.named_files import images_of
 from retrieval_bench.experiment.features import described
 from retrieval_bench.experiment.prepare import Plan, known_looks
 from retrieval_bench.images.decoded_cache import DecodedOnce, PixelStore
+from retrieval_bench.images.named_files import images_of
 from retrieval_bench.images.reading import DecodedBy
 from retrieval_bench.images.screening import Look, SkippedImage, digests_of, look_of, looked_at, refuse_too_many
 from retrieval_bench.labelling.features_without_labels import without_labels

@@ -22,10 +22,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import IO
 
-if sys.platform != "win32":
-    import fcntl
-
+_NOT_HERE = "no server of ours is started on this system; name one by its address"
 _START_S, _STOP_S = 60.0, 10.0
 _EMPTY = (
     *("pg_commit_ts", "pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat", "pg_stat_tmp"),
@@ -127,6 +126,18 @@ class _Server:
         _remove(self.folder)
 
 
+def _lock(file: IO[bytes], *how: str) -> None:
+    """flock with these of its flags, by their names."""
+    if sys.platform == "win32":
+        raise OSError(_NOT_HERE)
+    import fcntl
+
+    flags = 0
+    for one in how:
+        flags |= getattr(fcntl, one)
+    fcntl.flock(file, flags)
+
+
 class _SharedServer(_Server):
     """PostgreSQL over data that last, in HOME/data: one server for all processes that use them at the same time.
 
@@ -144,7 +155,7 @@ class _SharedServer(_Server):
 
     def start(self) -> str:
         with self._in_turn():
-            fcntl.flock(self._users, fcntl.LOCK_SH)
+            _lock(self._users, "LOCK_SH")
             if (running := self._running()) is not None:
                 return f"ready {running[0]} {running[1]}"
             self._take_over()
@@ -152,10 +163,10 @@ class _SharedServer(_Server):
 
     def stop(self) -> None:
         with self._in_turn():
-            fcntl.flock(self._users, fcntl.LOCK_UN)
+            _lock(self._users, "LOCK_UN")
             running = self._running()
             try:
-                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(self._users, "LOCK_EX", "LOCK_NB")
             except BlockingIOError:
                 self._left_to_others = running is not None and running[1] == self.folder
                 return
@@ -169,14 +180,16 @@ class _SharedServer(_Server):
 
     @contextlib.contextmanager
     def _in_turn(self) -> Iterator[None]:
-        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        _lock(self._turn, "LOCK_EX")
         try:
             yield
         finally:
-            fcntl.flock(self._turn, fcntl.LOCK_UN)
+            _lock(self._turn, "LOCK_UN")
 
     def _running(self) -> tuple[int, str] | None:
         """The number of the server's process and the folder of its socket; None where none runs."""
+        if sys.platform == "win32":
+            raise OSError(_NOT_HERE)
         lines = self._pid_file()
         if len(lines) <= 7 or "ready" not in lines[7]:
             return None
@@ -192,6 +205,8 @@ class _SharedServer(_Server):
 
     def _take_over(self) -> None:
         """PostgreSQL takes data that are its user's alone, and in which no folder is missing; a copy may differ."""
+        if sys.platform == "win32":
+            raise OSError(_NOT_HERE)
         if os.path.exists(os.path.join(self.data, "PG_VERSION")):
             for name in _EMPTY:
                 os.makedirs(os.path.join(self.data, name), 0o700, exist_ok=True)
