@@ -10,7 +10,7 @@ import typer
 
 from benchmark.app import SOME_FAILED, app, command
 from benchmark.interrupt import interruptible, stoppable
-from benchmark.options import AllowOutside, DataRoot, Plugins, parse_backends, usable_threads
+from benchmark.options import AllowOutside, DataRoot, Plugins, finite, parse_backends, usable_threads
 from retrieval_bench.core import BenchError, printable
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ MOST_ROWS = 4_000_000
 @command(app, "cost")
 def cost_command(
     record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
-    images: Annotated[float, typer.Option(min=1, help="Images in the index, e.g. 10e6.")],
-    queries_per_second: Annotated[float, typer.Option(min=0, help="Queries a second at the busiest.")] = 1.0,
+    images: Annotated[float, typer.Option(min=1, callback=finite, help="Images in the index, e.g. 10e6.")],
+    queries_per_second: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Queries a second at the busiest.")
+    ] = 1.0,
     price: Annotated[
         str, typer.Option(metavar="cpu-hour=A,gb-month=B", help="Prices, in any money. Default: none is shown.")
     ] = "",
-    watts: Annotated[float, typer.Option(min=0, help="Of a core at work, for the energy.")] = 8.0,
+    watts: Annotated[float, typer.Option(min=0, callback=finite, help="Of a core at work, for the energy.")] = 8.0,
     busy: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="Share of the cores that may be at work at the busiest.")
     ] = 0.6,

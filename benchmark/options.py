@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -111,27 +112,44 @@ AllowOutside = Annotated[
     ),
 ]
 
+
+def finite(number: float | None) -> float | None:
+    """A range of typer lets inf pass, which JSON cannot say."""
+    if number is not None and math.isinf(number):
+        raise typer.BadParameter("the number must be finite")
+    return number
+
+
 MaxP95 = Annotated[
     float | None,
     typer.Option(
         "--max-p95-ms",
         min=0.0,
+        callback=finite,
         metavar="MS",
         help="The 95th percentile of one query, decoding to ranking, may take so long.",
     ),
 ]
 MaxBytes = Annotated[
     float | None,
-    typer.Option("--max-bytes", min=0.0, metavar="BYTES", help="So many bytes may one image take in the gallery."),
+    typer.Option(
+        "--max-bytes",
+        min=0.0,
+        callback=finite,
+        metavar="BYTES",
+        help="So many bytes may one image take in the gallery.",
+    ),
 ]
 MaxFit = Annotated[
-    float | None, typer.Option("--max-fit-s", min=0.0, metavar="S", help="Learning may take so many seconds.")
+    float | None,
+    typer.Option("--max-fit-s", min=0.0, callback=finite, metavar="S", help="Learning may take so many seconds."),
 ]
 OfImages = Annotated[
     float | None,
     typer.Option(
         "--images",
         min=1,
+        callback=finite,
         metavar="N",
         help="Judge times as among so many images, e.g. 2e6. Default: as many as were measured.",
     ),

@@ -363,6 +363,10 @@ def test_the_command_refuses_other_data_and_bad_records(folder: Path, tmp_path: 
     assert call("recommend", tmp_path / "nowhere").exit_code == 2
     assert call("recommend", folder, "--images", 0).exit_code == 2
     assert call("recommend", folder, "--max-bytes", -1).exit_code == 2
+    for option in ("--images", "--max-p95-ms", "--max-bytes", "--max-fit-s"):
+        told = call("recommend", folder, option, "inf", "--json")
+        assert told.exit_code == 2
+        assert "must be finite" in told.output
 
 
 def test_the_report_begins_with_it(folder: Path, tmp_path: Path) -> None:

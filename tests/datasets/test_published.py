@@ -13,6 +13,7 @@ from retrieval_bench.datasets import published
 from retrieval_bench.evaluation.evaluate import evaluate
 from retrieval_bench.images.screening import screen
 from retrieval_bench.registry import DATASETS, parse
+from retrieval_bench.remote.place import root_of
 from tests.support.nasty import photo
 
 
@@ -168,6 +169,12 @@ def test_what_is_not_the_dataset_is_one_sentence(name: str, tmp_path: Path) -> N
         build(tmp_path)
 
 
+@pytest.mark.parametrize("name", [*REPLICAS, "grocery"])
+def test_a_url_is_one_sentence(name: str) -> None:
+    with pytest.raises(BenchError, match=f"dataset {name} is read from a folder of this machine; fetch https://a.b/c"):
+        DATASETS[name].build(root_of("https://a.b/c.zip"))
+
+
 def test_damaged_lists_name_the_line(tmp_path: Path) -> None:
     root = sop_at(tmp_path)
     (root / "Ebay_test.txt").write_text("image_id class_id super_class_id path\n1 2\n")
@@ -184,6 +191,9 @@ def test_damaged_lists_name_the_line(tmp_path: Path) -> None:
         published.table_of(root / "list.csv", ("name", "class"))
     with pytest.raises(BenchError, match="has no column group"):
         published.table_of(root / "list.csv", ("name", "group"))
+    (root / "list.csv").write_text(f"name,class\n{'a' * 200_000},1\n")
+    with pytest.raises(BenchError, match=r"list.csv, line 2: field larger than"):
+        published.table_of(root / "list.csv", ("name", "class"))
     (root / "list.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BenchError, match="is no UTF-8"):
         published.table_of(root / "list.csv", ("name",))

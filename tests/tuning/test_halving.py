@@ -9,7 +9,7 @@ import pytest
 
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.methods.parse import Method, parse_method
-from retrieval_bench.records.tunings import FILE, Tried, TuningFile, TuningOf
+from retrieval_bench.records.tunings import BEGUN_FILE, FILE, Tried, TuningFile, TuningOf
 from retrieval_bench.registry import fill
 from retrieval_bench.tuning.halving import CostLimits, TrialBoard, indistinguishable, search
 
@@ -87,6 +87,22 @@ def test_it_ends_when_the_time_is_over() -> None:
     assert len(world.asked) == 5
 
 
+def test_what_failed_is_not_tried_on_more_data_unless_its_index_may_need_it() -> None:
+    class Failing(World):
+        def __call__(self, method: Method, part: int) -> Tried:
+            found = super().__call__(method, part)
+            small = method.backend is not None and part < 2
+            bad = found.method == "hog" or small
+            return found.model_copy(update={"score": None, "failed": "cannot"}) if bad else found
+
+    world, board = Failing(), TrialBoard([], 3, CostLimits())
+    indexed = parse_method("sift on faiss:ivfpq")
+    start = [parse_method("sift"), parse_method("hog"), indexed]
+    search(start, 3, board, world, Setup(), lambda: 1.0 if len(world.asked) < 7 else 0.0)
+    assert [part for name, part in world.asked if name == "hog"] == [0]
+    assert [part for name, part in world.asked if name == str(indexed)] == [0, 1, 2]
+
+
 def test_what_would_be_best_were_it_cheaper_is_made_cheaper() -> None:
     class Dear(World):
         def __call__(self, method: Method, part: int) -> Tried:
@@ -137,4 +153,20 @@ def test_trials_of_another_search_are_refused(tmp_path: Path) -> None:
         TuningFile(tmp_path, OF.model_copy(update={"metric": "accuracy", "seed": 1}))
     (tmp_path / FILE).write_text("nonsense\n", encoding="utf-8")
     with pytest.raises(BenchError, match="is no list of trials"):
+        TuningFile(tmp_path, OF)
+
+
+def test_a_trial_that_ended_the_process_is_not_begun_again(tmp_path: Path) -> None:
+    blank = tried("sift", None)
+    with pytest.raises(KeyboardInterrupt), TuningFile(tmp_path, OF).begun(blank):
+        raise KeyboardInterrupt
+    assert TuningFile(tmp_path, OF).tried == [], "who was interrupted goes on with it"
+    died = TuningFile(tmp_path, OF).begun(blank)
+    died.__enter__()  # and no end: the process is gone
+    (ended,) = TuningFile(tmp_path, OF).tried
+    assert (ended.method, ended.part, ended.score) == ("sift", 2, None)
+    assert "the process ended while it was tried" in ended.failed
+    assert TuningFile(tmp_path, OF).tried == [ended], "once"
+    (tmp_path / BEGUN_FILE).write_text("{", encoding="utf-8")
+    with pytest.raises(BenchError, match="is no trial that was begun; remove it"):
         TuningFile(tmp_path, OF)

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from retrieval_bench.core import BenchError, Dataset, Split, printable
+from retrieval_bench.datasets.published import refuse_url
 from retrieval_bench.images.reading import ImageFiles
 from retrieval_bench.registry import DATASETS
 
@@ -38,6 +39,7 @@ def grocery(
     """
     if root is None:
         raise BenchError(f"dataset grocery needs --data-root with a clone; get it by `{SOURCE}`")
+    refuse_url("grocery", root)
     home = root / "dataset" if (root / "dataset" / "classes.csv").is_file() else root
     if not (home / "classes.csv").is_file():
         raise BenchError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from retrieval_bench.core import BenchError, Dataset, Split, printable
-from retrieval_bench.datasets.published import home_of, in_order, named_split
+from retrieval_bench.datasets.published import folder_of, in_order, named_split
 from retrieval_bench.images.listing import names_in
 from retrieval_bench.registry import DATASETS
 
@@ -30,7 +30,7 @@ def holidays(root: Path | None, *, gallery: Literal["all", "rest"] = "all") -> D
         root: the folder jpg, or the one that holds it.
         gallery: `all` searches in all images but the query; `rest` in those that are no query.
     """
-    home = home_of("holidays", root, "jpg", SOURCE) / "jpg" if root is None or (root / "jpg").is_dir() else root
+    home = folder_of("holidays", root, "jpg", SOURCE)
     names = [name for name in names_in(home) if NAME.fullmatch(name)]
     if not names:
         raise BenchError(f"dataset holidays: {printable(home)} has no image called 100000.jpg and so on; {SOURCE}")

@@ -27,12 +27,8 @@ def inshop(root: Path | None) -> Dataset:
     Args:
         root: the folder that holds Eval/ and Img/, or the list and img/.
     """
-    if root is not None and (root / "Eval" / LIST).is_file():
-        listed = root / "Eval" / LIST
-    else:
-        listed = home_of("inshop", root, LIST, SOURCE, ("Eval",)) / LIST
-    assert root is not None
-    home = next((one for one in (root, root / "Img") if (one / "img").is_dir()), root)
+    listed = home_of("inshop", root, LIST, SOURCE, ("Eval",)) / LIST
+    home = home_of("inshop", root, "img", SOURCE, ("Img",))
     rows = columns_of(listed, COLUMNS, skip=2)
     states = {row[2] for row in rows}
     if unknown := sorted(states - {"train", "query", "gallery"}):

@@ -10,6 +10,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Split, printable
 from retrieval_bench.datasets.listed_files import ListedFiles
+from retrieval_bench.remote.place import RemotePlace
 
 
 def home_of(dataset: str, root: Path | None, needed: str, source: str, inside: Sequence[str] = ()) -> Path:
@@ -23,15 +24,36 @@ def home_of(dataset: str, root: Path | None, needed: str, source: str, inside: S
         inside: folders of the root in which it may lie, too, as archives unpack to.
 
     Raises:
-        BenchError: There is no root, or it has no such thing.
+        BenchError: There is no root, it is a URL, or it has no such thing.
     """
-    if root is None:
-        raise BenchError(f"dataset {dataset} needs --data-root with the folder that holds {needed}; {source}")
+    root = _root_of(dataset, root, needed, source)
     for home in (root, *(root / name for name in inside)):
         if (home / needed).exists():
             return home
     also = f", nor has its folder {' or '.join(f'{name}/' for name in inside)}" if inside else ""
     raise BenchError(f"dataset {dataset}: {printable(root)} has no {needed}{also}; {source}")
+
+
+def folder_of(dataset: str, root: Path | None, name: str, source: str) -> Path:
+    """The folder of this name, which is the root or lies in it; the arguments and errors of `home_of`."""
+    root = _root_of(dataset, root, name, source)
+    return root / name if (root / name).is_dir() else root
+
+
+def refuse_url(dataset: str, root: Path) -> None:
+    """Raise BenchError where the root is no folder of this machine."""
+    if isinstance(root, RemotePlace):
+        raise BenchError(
+            f"dataset {dataset} is read from a folder of this machine; fetch {printable(root)}, unpack it, and name "
+            "the folder with --data-root"
+        )
+
+
+def _root_of(dataset: str, root: Path | None, needed: str, source: str) -> Path:
+    if root is None:
+        raise BenchError(f"dataset {dataset} needs --data-root with the folder that holds {needed}; {source}")
+    refuse_url(dataset, root)
+    return root
 
 
 def columns_of(file: Path, names: Sequence[str], skip: int = 0) -> list[list[str]]:
@@ -69,10 +91,13 @@ def table_of(file: Path, names: Sequence[str]) -> list[dict[str, str]]:
     if absent := [name for name in names if name not in heads]:
         raise BenchError(f"{printable(file)} has no column {absent[0]}; expected {', '.join(names)}")
     rows = []
-    for row in reader:
-        if not all(row[name] for name in names):
-            raise BenchError(f"{printable(file)}, line {reader.line_num}: expected {', '.join(names)}")
-        rows.append({name: row[name].strip() for name in names})
+    try:
+        for row in reader:
+            if not all(row[name] for name in names):
+                raise BenchError(f"{printable(file)}, line {reader.line_num}: expected {', '.join(names)}")
+            rows.append({name: row[name].strip() for name in names})
+    except csv.Error as error:
+        raise BenchError(f"{printable(file)}, line {reader.line_num}: {error}") from None
     if not rows:
         raise BenchError(f"{printable(file)} lists nothing; expected lines of {', '.join(names)}")
     return rows

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from retrieval_bench.core import BenchError, Dataset, printable
-from retrieval_bench.datasets.published import home_of, in_order, named_split
+from retrieval_bench.datasets.published import folder_of, in_order, named_split
 from retrieval_bench.images.listing import names_in
 from retrieval_bench.registry import DATASETS
 
@@ -29,7 +29,7 @@ def ukbench(root: Path | None) -> Dataset:
     Args:
         root: the folder full, or the one that holds it.
     """
-    home = home_of("ukbench", root, "full", SOURCE) / "full" if root is None or (root / "full").is_dir() else root
+    home = folder_of("ukbench", root, "full", SOURCE)
     found = {name: int(match[1]) // EACH for name in names_in(home) if (match := NAME.fullmatch(name))}
     if not found:
         raise BenchError(f"dataset ukbench: {printable(home)} has no image called ukbench00000.jpg and so on; {SOURCE}")

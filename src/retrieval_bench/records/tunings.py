@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +11,13 @@ from pydantic import Field, ValidationError
 
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.records.schema import Amount, Count, Model, Seed, Text
+from retrieval_bench.system.files import read_regular, removed, write_whole
 from retrieval_bench.system.line_file import add_line, drop_half_line, read_lines
 
 FILE = "tuning.jsonl"
+BEGUN_FILE = "tuning.begun.json"
+"""The trial that is going on. It is left behind only where the process ends in the middle of it, as by a crash."""
+ENDED = "the process ended while it was tried; to try it again, remove its line from tuning.jsonl"
 MOST_BYTES = 1 << 28
 Values = Annotated[tuple[float, ...], Field(max_length=10_000_000)]
 
@@ -64,11 +70,12 @@ class TuningFile:
     """
 
     def __init__(self, folder: Path, of: TuningOf) -> None:
-        self.path = folder / FILE
+        self.path, self._begun = folder / FILE, folder / BEGUN_FILE
         self.tried: list[Tried] = []
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             self._read(of)
+            self._keep_what_ended()
         else:
             add_line(self.path, of.model_dump_json())
 
@@ -76,6 +83,18 @@ class TuningFile:
         """Keep one more; it is on the disk afterwards."""
         self.tried.append(tried)
         add_line(self.path, tried.model_dump_json())
+
+    @contextmanager
+    def begun(self, blank: Tried) -> Iterator[None]:
+        """While a trial goes on: where it ends the process, the next search finds that it failed, and goes on.
+
+        blank: the trial, of which nothing is known yet.
+        """
+        write_whole(self._begun, blank.model_copy(update={"failed": ENDED}).model_dump_json().encode())
+        try:
+            yield
+        finally:
+            removed(self._begun)
 
     def _read(self, of: TuningOf) -> None:
         lines = read_lines(self.path, MOST_BYTES)
@@ -94,3 +113,15 @@ class TuningFile:
                 f"{printable(self.path)} is of another search, with another {', '.join(other)}; name another --out"
             )
         drop_half_line(self.path, MOST_BYTES)
+
+    def _keep_what_ended(self) -> None:
+        """A trial that ended the process has failed."""
+        if not self._begun.exists():
+            return
+        try:
+            ended = Tried.model_validate_json(read_regular(self._begun, MOST_BYTES))
+        except (OSError, ValidationError):
+            raise BenchError(f"{printable(self._begun)} is no trial that was begun; remove it") from None
+        if all((one.method, one.part) != (ended.method, ended.part) for one in self.tried):
+            self.add(ended)
+        removed(self._begun)

@@ -131,8 +131,9 @@ def _halved(wave: Sequence[Method], parts: int, board: TrialBoard, try_one: Try,
                 board.add(tried)
             if tried.score is not None:
                 scored.append((-tried.score, place, method))
-            elif part + 1 < parts:
-                unknown.append(method)  # it may need more data than this part has: 512 components of 300 images
+            elif method.backend is not None:
+                # Its index may need more images than this part has. Nothing else does: train is the same in all parts.
+                unknown.append(method)
         keep = len(scored) if part + 1 == parts else max(2, -(-len(scored) // 2))
         alive = [method for _, _, method in sorted(scored, key=lambda item: item[:2])[:keep]] + unknown
 

@@ -16,6 +16,7 @@ from retrieval_bench.experiment.one_method import evaluate
 from retrieval_bench.experiment.prepare import Plan, Trial, decoded_once, load, ready
 from retrieval_bench.images.decoded_cache import PixelStore
 from retrieval_bench.methods.parse import Method, parse_method
+from retrieval_bench.records.files import claimed
 from retrieval_bench.records.tunings import Tried, TuningFile, TuningOf
 from retrieval_bench.registry import METRICS, unknown
 from retrieval_bench.system.progress import Progress, silent
@@ -86,23 +87,34 @@ def tune(
         weights=plan.weights,
         threads=plan.threads,
     )
-    file = TuningFile(out, of)
-    board = TrialBoard(file.tried, len(trials), limits)
-    left = clock(budget_s * (1 - FOR_THE_END), sum(one.seconds for one in file.tried))
-    count = len(file.tried)
+    with claimed(out):
+        file = TuningFile(out, of)
+        board = TrialBoard(file.tried, len(trials), limits)
+        left = clock(budget_s * (1 - FOR_THE_END), sum(one.seconds for one in file.tried))
+        count = len(file.tried)
 
-    def shown(what: str, done: int, total: int) -> None:
-        progress(f"{count} trials, {max(left(), 0) / 60:.0f} min left, {what}", done, total)
+        def shown(what: str, done: int, total: int) -> None:
+            progress(f"{count} trials, {max(left(), 0) / 60:.0f} min left, {what}", done, total)
 
-    def try_one(method: Method, part: int) -> Tried:
-        nonlocal count
-        tried = _tried(method, part, plan, trials, metric, shown)
-        file.add(tried)
-        count += 1
-        on_trial(tried)
-        return tried
+        def try_one(method: Method, part: int) -> Tried:
+            nonlocal count
+            blank = Tried(
+                method=str(method),
+                family=method.family,
+                part=part,
+                whole=part + 1 == len(trials),
+                queries=len(trials[part].dataset.query),
+                score=None,
+                seconds=0.0,
+            )
+            with file.begun(blank):
+                tried = _tried(blank, method, plan, trials[part], metric, shown)
+            file.add(tried)
+            count += 1
+            on_trial(tried)
+            return tried
 
-    search(plan.methods, len(trials), board, try_one, plan.setup, left)
+        search(plan.methods, len(trials), board, try_one, plan.setup, left)
     return _chosen(validation, trials[-1], file.tried, board, plan, metric, limits)
 
 
@@ -121,25 +133,20 @@ def _trials(validation: Dataset, plan: Plan, progress: Progress) -> list[Trial]:
     return [ready(part, plan, progress, store) for part in parts(whole, plan.seed)]
 
 
-def _tried(method: Method, part: int, plan: Plan, trials: Sequence[Trial], metric: str, progress: Progress) -> Tried:
-    trial, whole = trials[part], part + 1 == len(trials)
+def _tried(blank: Tried, method: Method, plan: Plan, trial: Trial, metric: str, progress: Progress) -> Tried:
     started = time.monotonic()
-    result = evaluate(method, plan, trial, progress, timed=whole)
+    result = evaluate(method, plan, trial, progress, timed=blank.whole)
     row = result.row
-    queries = len(trial.dataset.query)
-    spent = round(time.monotonic() - started, 3)
-    blank = Tried(
-        method=str(method), family=method.family, part=part, whole=whole, queries=queries, score=None, seconds=spent
-    )
+    done = blank.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
     if row.error is not None or metric not in result.per_query:
         why = f"has no {metric}" if row.error is None else row.error.sentence
-        return blank.model_copy(update={"failed": why[:1000]})
+        return done.model_copy(update={"failed": why[:1000]})
     values = result.per_query[metric]
     p95, fit = row.times.get("end_to_end_p95"), row.times.get("fit")
-    return blank.model_copy(
+    return done.model_copy(
         update={
             "score": float(values.mean()),
-            "values": tuple(np.round(values, 6).tolist()) if whole else (),
+            "values": tuple(np.round(values, 6).tolist()) if blank.whole else (),
             "bytes": None if row.features is None else row.features.bytes_per_image,
             "p95_ms": None if p95 is None else p95.value,
             "fit_s": None if fit is None else fit.value,
