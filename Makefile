@@ -14,7 +14,7 @@ TORCH_INDEX ?=
 # no: install the newest packages, not those of requirements-dev.txt.
 LOCKED ?= yes
 
-.PHONY: bench serve test quick long faults check docs pictures format smoke reference turned ablation grocery kernel extraction gpu wheel \
+.PHONY: bench serve test quick long faults check docs pictures format smoke reference turned augmented ablation grocery kernel extraction gpu wheel \
 	lock audit clean
 .DEFAULT_GOAL := bench
 
@@ -76,6 +76,35 @@ turned: $(READY)  ## products as they are, and with turned and cropped queries: 
 	$(BIN)/python -m benchmark run --dataset products:queries=turned --methods "$(TURNED)" --overwrite \
 		--out results/turned/products
 	$(BIN)/python -m benchmark.document docs/classical.md
+
+# One change of training images at a time, all at that strength, and what train does by itself; each twice. Of an option
+# given twice the later counts.
+AUGMENT_none := none
+PLAIN := crop=1,flip=0,rotate=0,colour=0,hue=0,noise=0
+AUGMENT_crop := $(PLAIN),crop=0.35
+AUGMENT_flip := $(PLAIN),flip=0.5
+AUGMENT_rotate := $(PLAIN),rotate=30
+AUGMENT_colour := $(PLAIN),colour=0.5,hue=0.02
+AUGMENT_noise := $(PLAIN),noise=0.2
+AUGMENT_erase := $(PLAIN),erase=0.5
+AUGMENT_all := crop=0.35,flip=0.5,rotate=30,colour=0.5,hue=0.02,noise=0.2,erase=0.5
+AUGMENT_default := crop=0.35
+AUGMENTED := $(foreach seed,0 1,$(foreach one,none crop flip rotate colour noise erase all default,mine/augmented/$(one)-$(seed).pth))
+COMMA := ,
+NONE :=
+SPACE := $(NONE) $(NONE)
+AUGMENTED_SIDE := 128
+
+augmented: $(READY) $(AUGMENTED)  ## which augmentation in training helps against which perturbation of queries: 18 trainings, about an hour
+	$(BIN)/python -m benchmark run --perturb all --severity 3 --overwrite --out results/augmented/products \
+		--methods "$(subst $(SPACE),$(COMMA),$(foreach file,$(AUGMENTED),$(LITE):size=$(AUGMENTED_SIDE):crop=no:weights=$(file)))"
+	$(BIN)/python -m benchmark.document docs/training.md
+
+# Its head learns from the images as they are (--augmentations 1), so that --augment alone differs.
+mine/augmented/%.pth: | $(READY)
+	mkdir -p $(dir $@)
+	$(BIN)/python -m benchmark train --method $(LITE) --mode finetune --dataset products --epochs 6 --image-size $(AUGMENTED_SIDE) \
+		--augmentations 1 --augment "$(AUGMENT_$(firstword $(subst -, ,$*)))" --seed $(lastword $(subst -, ,$*)) --holdout 0 --out $@
 
 ENCODERS := sift,sift:words=32,sift:words=128,sift:encode=vlad:words=64,sift:encode=vlad,sift:encode=bow:words=512,sift:encode=bow,sift:encode=bow:words=16384,sift:encode=bow:soft=3
 DESCRIPTORS := sift,sift:root=false,sift:colour=grey,sift:colour=opponent,sift:upright=true,sift:power=1.0,orb
