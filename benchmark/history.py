@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmark.app import app, command, say
+from benchmark.app import app, command
 from benchmark.options import Plugins, Prefer
-from retrieval_bench.core import BenchError, printable
-
-
-class HistoryFormat(StrEnum):
-    text = "text"
-    html = "html"
-    md = "md"
-    json = "json"
+from benchmark.told import Form, chosen_form, tell
+from retrieval_bench.core import printable
 
 
 @command(app, "history")
@@ -30,9 +22,7 @@ def history_command(
         Path | None,
         typer.Option(metavar="FILE", help="Output file; one that ends in .html, .md or .json has that format."),
     ] = None,
-    form: Annotated[
-        HistoryFormat | None, typer.Option("--format", help="Default: text, or what --out ends in.")
-    ] = None,
+    form: Annotated[Form | None, typer.Option("--format", help="Default: text, or what --out ends in.")] = None,
     prefer: Prefer = None,
     front_page: Annotated[
         Path | None,
@@ -48,29 +38,20 @@ def history_command(
     from retrieval_bench.history import history_page, history_text
     from retrieval_bench.history.front_page import write_front_page
     from retrieval_bench.history.timeline import QUALITY, history
-    from retrieval_bench.system.files import write_whole
 
-    if out is not None and out.is_dir():
-        raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as history.html")
-    if as_json:
-        form = HistoryFormat.json
-    if form is None:
-        known = out is not None and out.suffix[1:] in HistoryFormat.__members__
-        form = HistoryFormat(out.suffix[1:]) if out is not None and known else HistoryFormat.text
-    if form is HistoryFormat.html and out is None:
-        out = Path("history.html")
+    form, out = chosen_form("history", out, form, as_json)
     found = history(folder, QUALITY if prefer is None else (prefer,))
     if front_page is not None:
         for file in write_front_page(found, front_page, prefer or QUALITY[-1]):
             typer.echo(f"front page: {printable(file)}", err=True)
-    if form is HistoryFormat.html:
-        made = history_page.render(found)
-    elif form is HistoryFormat.json:
-        made = json.dumps(history_text.as_data(found), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    else:
-        made = history_text.markdown(found) if form is HistoryFormat.md else f"{history_text.text(found)}\n"
-    if out is None:
-        say(made, nl=False)
-        return
-    write_whole(out, made.encode())
-    typer.echo(f"history: {printable(out)} ({len(made.encode()) / 1024:,.0f} KiB)", err=True)
+    tell(
+        "history",
+        out,
+        form,
+        {
+            Form.text: lambda: f"{history_text.text(found)}\n",
+            Form.html: lambda: history_page.render(found),
+            Form.md: lambda: history_text.markdown(found),
+            Form.json: lambda: history_text.as_data(found),
+        },
+    )

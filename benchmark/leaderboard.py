@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmark.app import app, command, say
+from benchmark.app import app, command
 from benchmark.options import AllowHost, AllowOutside, Plugins, Prefer
-from retrieval_bench.core import BenchError, printable
-
-
-class BoardFormat(StrEnum):
-    text = "text"
-    html = "html"
-    md = "md"
-    json = "json"
+from benchmark.told import Form, chosen_form, tell
 
 
 @command(app, "leaderboard")
@@ -33,7 +24,7 @@ def leaderboard_command(
         Path | None,
         typer.Option(metavar="FILE", help="Output file; one that ends in .html, .md or .json has that format."),
     ] = None,
-    form: Annotated[BoardFormat | None, typer.Option("--format", help="Default: text, or what --out ends in.")] = None,
+    form: Annotated[Form | None, typer.Option("--format", help="Default: text, or what --out ends in.")] = None,
     prefer: Prefer = None,
     look: Annotated[
         int,
@@ -52,27 +43,18 @@ def leaderboard_command(
     from retrieval_bench.choosing import board_page, board_text
     from retrieval_bench.choosing.leaderboard import METRIC, leaderboard
     from retrieval_bench.report.evidence import gather
-    from retrieval_bench.system.files import write_whole
 
-    if out is not None and out.is_dir():
-        raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as leaderboard.html")
-    if as_json:
-        form = BoardFormat.json
-    if form is None:
-        known = out is not None and out.suffix[1:] in BoardFormat.__members__
-        form = BoardFormat(out.suffix[1:]) if out is not None and known else BoardFormat.text
-    if form is BoardFormat.html and out is None:
-        out = Path("leaderboard.html")
+    form, out = chosen_form("leaderboard", out, form, as_json)
     found = [gather(path, None, look > 0) for path in dict.fromkeys(records)]
     board = leaderboard(found, prefer or METRIC, look)
-    if form is BoardFormat.html:
-        made = board_page.render(board)
-    elif form is BoardFormat.json:
-        made = json.dumps(board_text.as_data(board), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    else:
-        made = board_text.markdown(board) if form is BoardFormat.md else f"{board_text.text(board)}\n"
-    if out is None:
-        say(made, nl=False)
-        return
-    write_whole(out, made.encode())
-    typer.echo(f"leaderboard: {printable(out)} ({len(made.encode()) / 1024:,.0f} KiB)", err=True)
+    tell(
+        "leaderboard",
+        out,
+        form,
+        {
+            Form.text: lambda: f"{board_text.text(board)}\n",
+            Form.html: lambda: board_page.render(board),
+            Form.md: lambda: board_text.markdown(board),
+            Form.json: lambda: board_text.as_data(board),
+        },
+    )

@@ -193,7 +193,7 @@ def test_the_history_command(tmp_path: Path) -> None:
 
 
 def test_the_snippets_of_the_page_are_yaml() -> None:
-    yaml = pytest.importorskip("yaml")
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the development tools")
     page = (ROOT / "docs" / "history.md").read_text("utf-8")
     github, gitlab = (yaml.safe_load(one) for one in re.findall(r"```yaml\n(.*?)```", page, re.S))
     steps = github["jobs"]["retrieval"]["steps"]

@@ -27,7 +27,7 @@ class BugsTold:
 
         try:
             await self._app(scope, receive, sent)
-        except Exception:
+        except Exception:  # anything at all: what routes expect was told before, so this is ours
             log.exception("%s %s", scope.get("method"), getattr(scope.get("route"), "path", "of no route"))
             if began:
                 raise

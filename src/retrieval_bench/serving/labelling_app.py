@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from functools import wraps
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -26,7 +25,7 @@ from retrieval_bench.serving.decoding_pool import DecodingPool
 from retrieval_bench.serving.guards import Guarded, Guards, csrf_word, require_own
 from retrieval_bench.serving.open_indexes import NoSuchThing
 from retrieval_bench.serving.pictures import PictureCache
-from retrieval_bench.serving.refusals import EXPECTED, RequestRefused, as_refused, refusal, refusal_headers
+from retrieval_bench.serving.refusals import EXPECTED, RequestRefused, as_refused, refusal, told_by
 from retrieval_bench.serving.rendering import rendered
 from retrieval_bench.serving.uploads import Form, UploadLimits, read_form
 
@@ -104,21 +103,12 @@ def _desk(request: Request) -> LabellingDesk:
     return desk
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+async def _refusal_page(request: Request, refused: RequestRefused) -> Response:
+    """The desk as it is, with the sentence above it."""
+    return await _page(request, "", str(refused), refused.status)
 
 
-def _told_as_page(handler: Handler) -> Handler:
-    @wraps(handler)
-    async def wrapped(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except EXPECTED as error:
-            refused = as_refused(error)
-        answer = await _page(request, "", str(refused), refused.status)
-        answer.headers.update(refusal_headers(refused))
-        return answer
-
-    return wrapped
+_told_as_page = told_by(_refusal_page)
 
 
 @router.get("/")
@@ -177,47 +167,31 @@ def _counted(said: str) -> str:
 @_told_as_page
 async def decide(request: Request) -> Response:
     """A person decides about one image."""
-    form = await _own(request)
-    session = _desk(request).session
-    do = form.first("do")
-    if do not in ("label", "nothing", "keep", "skip"):
-        raise RequestRefused(400, f"do: {do!r} is none of label, nothing, keep, skip")
 
-    def work() -> str:
-        if _late(form, session):
-            return "late"
-        session.decide(form.first("id"), do, form.fields.get("label", [""])[-1])  # type: ignore[arg-type]
+    def work(form: Form, session: LabellingSession) -> str:
+        session.decide(form.first("id"), form.first("do"), form.fields.get("label", [""])[-1])  # type: ignore[arg-type]
         return ""
 
-    return _on(form, await _desk(request).decided(work))
+    form = await _own(request)
+    if form.first("do") not in ("label", "nothing", "keep", "skip"):
+        raise RequestRefused(400, f"do: {form.first('do')!r} is none of label, nothing, keep, skip")
+    return await _changed(request, form, work)
 
 
 @router.post("/undo")
 @_told_as_page
 async def undo(request: Request) -> Response:
     """Take the last decision back."""
-    form = await _own(request)
-    session = _desk(request).session
-
-    def work() -> str:
-        if _late(form, session):
-            return "late"
-        return "none" if session.undo() is None else "undone"
-
-    return _on(form, await _desk(request).decided(work))
+    return await _changed(
+        request, await _own(request), lambda _, session: "none" if session.undo() is None else "undone"
+    )
 
 
 @router.post("/accept")
 @_told_as_page
 async def accept(request: Request) -> Response:
     """Accept all that is sure."""
-    form = await _own(request)
-    session = _desk(request).session
-
-    def work() -> str:
-        return "late" if _late(form, session) else f"accepted-{session.accept_confident()}"
-
-    return _on(form, await _desk(request).decided(work))
+    return await _changed(request, await _own(request), lambda _, session: f"accepted-{session.accept_confident()}")
 
 
 @router.post("/save")
@@ -261,6 +235,13 @@ async def _own(request: Request) -> Form:
     form = await read_form(request, LIMITS)
     require_own(request.scope, form)
     return form
+
+
+async def _changed(request: Request, form: Form, work: Callable[[Form, LabellingSession], str]) -> Response:
+    """Do the work, which returns what is said of it, unless the page is late; then on to the next image."""
+    desk = _desk(request)
+    said = await desk.decided(lambda: "late" if _late(form, desk.session) else work(form, desk.session))
+    return _on(form, said)
 
 
 def _late(form: Form, session: LabellingSession) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import wraps
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -33,7 +32,7 @@ from retrieval_bench.serving.page_state import PageState
 from retrieval_bench.serving.page_view import column_views
 from retrieval_bench.serving.recent_queries import RecentQuery
 from retrieval_bench.serving.record_page import RecordPage
-from retrieval_bench.serving.refusals import EXPECTED, RequestRefused, as_refused, refusal_headers
+from retrieval_bench.serving.refusals import RequestRefused, told_by
 from retrieval_bench.serving.rendering import rendered
 from retrieval_bench.serving.served import Served, served
 from retrieval_bench.serving.service import Query, turned_and_cropped
@@ -50,8 +49,6 @@ WHY_SIDE = 420
 """Pixels of each image of an explanation."""
 
 _TABS = {"search.html": "Search", "catalogue.html": "Catalogue", "record.html": "Record"}
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def page(template: str, request: Request, status: int = 200, /, **values: Any) -> HTMLResponse:
@@ -70,22 +67,14 @@ def page(template: str, request: Request, status: int = 200, /, **values: Any) -
     return HTMLResponse(text, status)
 
 
-def told_as_page(handler: Handler) -> Handler:
-    """What cannot be served becomes a page that says so in one sentence."""
+async def _refusal_page(request: Request, refused: RequestRefused) -> Response:
+    """One sentence, and counted."""
+    served(request).service.telemetry.refused.labels(str(refused.status)).inc()
+    heading = HTTPStatus(refused.status).phrase
+    return page("error.html", request, refused.status, sentence=str(refused), heading=heading)
 
-    @wraps(handler)
-    async def wrapped(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except EXPECTED as error:
-            refused = as_refused(error)
-        served(request).service.telemetry.refused.labels(str(refused.status)).inc()
-        heading = HTTPStatus(refused.status).phrase
-        answer = page("error.html", request, refused.status, sentence=str(refused), heading=heading)
-        answer.headers.update(refusal_headers(refused))
-        return answer
 
-    return wrapped
+told_as_page = told_by(_refusal_page)
 
 
 # --- search -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import wraps
+
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -22,6 +26,8 @@ class RequestRefused(Exception):
         super().__init__(sentence)
         self.status, self.retry_after, self.unread = status, retry_after, unread
 
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 EXPECTED = (RequestRefused, QueueFull, NoSuchThing, BadImage, BenchError, TimeoutError)
 """What routes raise where a request cannot be served, by no fault of ours."""
@@ -62,3 +68,22 @@ def refusal_headers(refused: RequestRefused) -> dict[str, str]:
     if refused.unread:
         headers["connection"] = "close"
     return headers
+
+
+def told_by(answer: Callable[[Request, RequestRefused], Awaitable[Response]]) -> Callable[[Handler], Handler]:
+    """A decorator of routes: what cannot be served becomes the page that `answer` makes of it."""
+
+    def decorated(handler: Handler) -> Handler:
+        @wraps(handler)
+        async def wrapped(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except EXPECTED as error:
+                refused = as_refused(error)
+            response = await answer(request, refused)
+            response.headers.update(refusal_headers(refused))
+            return response
+
+        return wrapped
+
+    return decorated
