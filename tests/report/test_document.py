@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from benchmark.document import app
 from retrieval_bench.core import BenchError
-from retrieval_bench.records.schema import Record
+from retrieval_bench.records.schema import Record, Robustness, Row
 from retrieval_bench.report.document import renewed
 from tests.support.records import failed, record, row
 
@@ -73,3 +73,40 @@ def test_the_command_renews_files_in_place(root: Path) -> None:
     result = CliRunner().invoke(app, [str(page), "--root", str(root / "elsewhere")])
     assert result.exit_code == 2
     assert "no such record" in result.output
+
+
+def trained(way: str, seed: int, clean: float, turned: float) -> Row:
+    """A row of one training, with its accuracy as the queries are and turned."""
+    return row(
+        f"net:weights=mine/{way}-{seed}.pth",
+        scores={"accuracy": clean},
+        params={"weights": f"mine/{way}-{seed}.pth"},
+        robustness=(Robustness(perturbation="rotate", severity=3, scores={"accuracy": turned}),),
+    )
+
+
+GAINS = "<!-- gains\ntrained: accuracy\n-->\n<!-- /gains -->\n"
+
+
+def test_gains_are_of_means_and_bold_where_every_training_agrees(tmp_path: Path) -> None:
+    ways = {
+        "none": ((0.5, 0.2), (0.6, 0.3)),
+        "turn": ((0.52, 0.4), (0.6, 0.44)),
+        "grey-out": ((0.4, 0.25), (0.49, 0.1)),
+    }
+    rows = [trained(way, seed, *one) for seed in (0, 1) for way, both in ways.items() for one in (both[seed],)]
+    _put(tmp_path / "trained", record(*rows))
+    assert renewed(GAINS, tmp_path).split("-->\n", 1)[1] == (
+        "| trained with | as they are | rotate |\n"
+        "| --- | ---: | ---: |\n"
+        "| `none` | 0.550 | 0.250 |\n"
+        "| `turn` | +1.0 | **+17.0** |\n"
+        "| `grey-out` | **-10.5** | -7.5 |\n"
+        "<!-- /gains -->\n"
+    )
+
+
+def test_gains_of_rows_without_seeds(tmp_path: Path) -> None:
+    _put(tmp_path / "trained", record(row("sift")))
+    with pytest.raises(BenchError, match="sift: gains need finished rows whose weights are called WAY-SEED"):
+        renewed(GAINS, tmp_path)

@@ -8,6 +8,12 @@ In Markdown, `head=column` renames a column, and rows are the methods that all o
     -->
     (the table)
     <!-- /table -->
+
+    <!-- gains
+    some/record: accuracy
+    -->
+    (the table that `gains` makes of this metric)
+    <!-- /gains -->
 """
 
 from __future__ import annotations
@@ -19,14 +25,16 @@ from pathlib import Path
 from retrieval_bench.core import BenchError
 from retrieval_bench.records.files import load
 from retrieval_bench.records.schema import Record, Row
+from retrieval_bench.report.gains import gains
 from retrieval_bench.report.table import NOT_AVAILABLE, columns
 
-BLOCK = re.compile(r"(<!-- table\n(.*?)-->\n).*?(<!-- /table -->)", re.S)
+BLOCK = re.compile(r"(<!-- (table|gains)\n(.*?)-->\n).*?(<!-- /\2 -->)", re.S)
 
 
 def renewed(text: str, root: Path) -> str:
     """The document with every table made anew from its records, whose paths start at root; BenchError for a bad one."""
-    return BLOCK.sub(lambda block: f"{block[1]}{_table(block[2], root)}{block[3]}", text)
+    made = {"table": _table, "gains": _gains}
+    return BLOCK.sub(lambda block: f"{block[1]}{made[block[2]](block[3], root)}{block[4]}", text)
 
 
 def _asked(spec: str) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -43,7 +51,7 @@ def _table(spec: str, root: Path) -> str:
     asked = [(load(root / path), wanted) for path, wanted in _asked(spec)]
     heads = ["method", *(head for _, wanted in asked for head, _ in wanted)]
     rows = [{row.method: row for row in record.rows if row.status == "ok"} for record, _ in asked]
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    lines = [heads]
     for method in rows[0]:
         if all(method in have for have in rows):
             cells = [
@@ -52,7 +60,18 @@ def _table(spec: str, root: Path) -> str:
                 for _, column in wanted
             ]
             lines.append([f"`{method}`", *cells])
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return _markdown(lines)
+
+
+def _gains(spec: str, root: Path) -> str:
+    [(path, [(_, metric)])] = _asked(spec)
+    return _markdown(gains(load(root / path), metric))
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    """The first line is the head, and the first column words."""
+    ruled = [lines[0], ["---", *["---:"] * (len(lines[0]) - 1)], *lines[1:]]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in ruled)
 
 
 def _cell(name: str, record: Record) -> Callable[[Row], str]:
