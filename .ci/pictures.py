@@ -1,7 +1,8 @@
 """Make the pictures of the documentation again: `make pictures`. Chromium must be installed.
 
 `report.webp` is the top of the report page of the reference record, `explain.webp` one query of it as `explain` shows
-it, `search*.webp` are the pages of `serve`. All are from the embedded dataset, so that nothing is downloaded.
+it, `search*.webp` are the pages of `serve`, `label.webp` is that of `label`, and `leaderboard.webp` the top of what
+`leaderboard` makes of the records beside the reference. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -21,6 +24,9 @@ QUERY = "query/cap/cap-06/view-09.png"
 """An unsharp photo: keypoints and bits are lost in the blur, colours are not."""
 SERVED = "sift,phash,color,efficientnet_lite0,convnet"
 ASKED = "known:0:14"
+SKIPPED = 6
+"""Images that the labelling page shows first, since little is near them."""
+BOARD = (RECORD, "results/turned/products", "results/grocery-test/classical")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDEST = 1600
 MOST_BYTES = 250_000
@@ -39,16 +45,19 @@ def main() -> None:
         keep(folder / "report.png", PICTURES / "report.webp")
         keep(why, PICTURES / "explain.webp")
         search_pages(browser, folder)
+        labelling_page(browser, folder)
+        board = folder / "leaderboard.html"
+        bench("leaderboard", *BOARD, "--out", str(board))
+        shoot(browser, board.as_uri(), folder / "leaderboard.png", folder / "profile")
+        keep(folder / "leaderboard.png", PICTURES / "leaderboard.webp")
 
 
 def search_pages(browser: str, folder: Path) -> None:
     """One photo, every method side by side: on a desk, with the reasons, and on a phone at night."""
     from playwright.sync_api import sync_playwright
 
-    words = [sys.executable, "-m", "benchmark", "serve", "--methods", SERVED, "--port", "0", "--read-only"]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as service, sync_playwright() as started:
-        assert service.stdout is not None
-        address = service.stdout.readline().split()[-1]
+    serving = service("serve", "--methods", SERVED, "--read-only")
+    with serving as address, sync_playwright() as started:
         opened = started.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         desk = opened.new_page(viewport={"width": 1440, "height": 1290})
         desk.goto(f"{address}?q=known:0:0")  # the first search also pays for what starts with it
@@ -67,9 +76,38 @@ def search_pages(browser: str, folder: Path) -> None:
         phone.wait_for_load_state("networkidle")
         phone.screenshot(path=folder / "phone.png")
         opened.close()
-        service.terminate()
     for name in ("search", "why", "phone"):
         keep(folder / f"{name}.png", PICTURES / ("search.webp" if name == "search" else f"search-{name}.webp"))
+
+
+def labelling_page(browser: str, folder: Path) -> None:
+    """A proposal with its evidence."""
+    from playwright.sync_api import sync_playwright
+
+    of = ("--known", "5", "--method", "efficientnet_lite0+color", "--out", str(folder / "labelled.csv"))
+    with service("label", "products", *of, "--serve") as address, sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        desk = opened.new_page(viewport={"width": 1100, "height": 1130})
+        desk.goto(address)
+        for _ in range(SKIPPED):
+            with desk.expect_navigation():
+                desk.keyboard.press("s")
+        desk.wait_for_load_state("networkidle")
+        desk.screenshot(path=folder / "label.png")
+        opened.close()
+    keep(folder / "label.png", PICTURES / "label.webp")
+
+
+@contextmanager
+def service(*words: str) -> Iterator[str]:
+    """The address of a service that runs while the block does."""
+    command = [sys.executable, "-m", "benchmark", *words, "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield next(line for line in process.stdout if "http://" in line).split()[-1]
+        finally:
+            process.terminate()
 
 
 def bench(*words: str) -> None:
