@@ -14,7 +14,7 @@ TORCH_INDEX ?=
 # no: install the newest packages, not those of requirements-dev.txt.
 LOCKED ?= yes
 
-.PHONY: bench serve test quick long faults check docs pictures format smoke reference turned augmented ablation grocery kernel extraction gpu wheel \
+.PHONY: bench serve test quick long faults check docs pictures format smoke reference turned augmented ablation grocery tuned kernel extraction gpu wheel \
 	lock audit clean
 .DEFAULT_GOAL := bench
 
@@ -144,6 +144,11 @@ grocery: $(READY) $(TUNED) $(LITE_TUNED)  ## what was chosen on val, on the test
 	$(GROCERY) --methods "$(NETWORKS)" --weights $(WEIGHTS) --classifiers svm,logistic --out results/grocery-test/networks
 	$(GROCERY) --methods "$(LITES)" --classifiers svm,logistic --out results/grocery-test/efficientnet-lite0
 	$(BIN)/python -m benchmark.document docs/classical.md docs/deep.md
+
+tuned: $(READY)  ## what half an hour of search finds on val, on the test list; needs the clone
+	$(BIN)/python -m benchmark tune --budget 30m --dataset grocery --val grocery:queries=val --data-root GroceryStoreDataset \
+		--out results/grocery-test/tuned
+	$(BIN)/python -m benchmark.document docs/tuning.md
 
 $(LITE_TUNED): | $(READY)
 	mkdir -p $(dir $(LITE_TUNED))
