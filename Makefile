@@ -97,7 +97,7 @@ AUGMENTED_SIDE := 128
 
 augmented: $(READY) $(AUGMENTED)  ## which augmentation in training helps against which perturbation of queries: 18 trainings, about an hour
 	$(BIN)/python -m benchmark run --perturb all --severity 3 --overwrite --out results/augmented/products \
-		--methods "$(subst $(SPACE),$(COMMA),$(foreach file,$(AUGMENTED),$(LITE):size=$(AUGMENTED_SIDE):crop=no:weights=$(file)))"
+		--methods "$(subst $(SPACE),$(COMMA),$(foreach file,$(AUGMENTED),$(LITE):weights=$(file):size=$(AUGMENTED_SIDE):crop=false))"
 	$(BIN)/python -m benchmark.document docs/training.md
 
 # Its head learns from the images as they are (--augmentations 1), so that --augment alone differs.
