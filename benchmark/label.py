@@ -104,6 +104,7 @@ def label_command(
     from retrieval_bench.experiment.device_choice import resolve_device
     from retrieval_bench.experiment.prepare import Plan
     from retrieval_bench.labelling.decisions import DecisionLog, DecisionsOf
+    from retrieval_bench.labelling.output import check_out
     from retrieval_bench.labelling.pool import features_of, pool_of, usable, with_few_known
     from retrieval_bench.labelling.session import LabellingSession
     from retrieval_bench.registry import DATASETS, parse
@@ -114,7 +115,9 @@ def label_command(
         raise BenchError(f"--method {method}: label compares by one method; join several with +")
     if measure and (known is None or serve or accept_confident or out is not None):
         raise BenchError("--measure goes with --known N, and without --serve, --accept-confident and --out")
-    listener = _listener(port) if serve else None  # before minutes are spent
+    if out is not None:  # before minutes are spent, and so for the port
+        check_out(out, data_root)
+    listener = _listener(port) if serve else None
     try:
         cores = usable_threads(threads)
         plan = Plan(
@@ -149,7 +152,8 @@ def label_command(
         if accept_confident:
             taken = session.accept_confident()
             facts["accepted"] = taken
-            typer.echo(f"accepted {taken:,} proposals, noted in {printable(place)}", err=True)
+            told = f"accepted {taken:,} proposals, noted in {printable(place)}" if taken else "accepted no proposal"
+            typer.echo(told, err=True)
         if listener is not None:
             _serve(session, listener, out, keep_open)
         facts |= _standing(session)

@@ -30,7 +30,7 @@ NEAR = np.where(np.arange(60) == 0, 0.0, GOOD)
 
 def keep(home: Path, day: int, right: Mapping[str, np.ndarray], ms: float = 10.0, **changes: Any) -> Path:
     rankings = changes.pop("rankings", True)
-    price = costs(10, 100, end_to_end_p50=ms)
+    price = costs(10, changes.pop("size", 100), end_to_end_p50=ms)
     commit = {"commit": f"{day:02}" * 20, **changes.pop("environment", {})}
     made = planted(
         right, CLUSTERS, dict.fromkeys(right, price), rankings=rankings, created=f"2026-01-{day:02}T00:00:00Z",
@@ -70,6 +70,14 @@ def test_what_can_hold_no_change(values: list[float]) -> None:
 
 
 # --- timelines --------------------------------------------------------------------------------------------------------
+
+
+def test_a_cost_of_nothing_has_no_line(tmp_path: Path) -> None:
+    for day in range(1, 6):
+        keep(tmp_path, day, {"sift": GOOD}, size=0)
+    found = history(tmp_path)
+    assert "bytes_per_image" not in {one.figure.key for one in found.timelines[0].lines}
+    assert "5 records, 2026-01-01 to 2026-01-05, 1 method." in history_text.text(found).replace("\n", " ")
 
 
 def test_a_score_that_the_same_queries_show_is_marked(tmp_path: Path) -> None:

@@ -43,6 +43,15 @@ def test_half_a_line_is_cut_off(tmp_path: Path) -> None:
     assert [held.number for held in DecisionLog(log.path, OF).holding()] == [1, 2]
 
 
+def test_two_programs_do_not_count_from_the_same_number(tmp_path: Path) -> None:
+    first, second = (DecisionLog(tmp_path / "log.jsonl", OF) for _ in range(2))
+    first.add("skip", "person", one("a", ""))
+    with pytest.raises(BenchError, match="changed by another program, so nothing was noted"):
+        second.add("skip", "person", one("b", ""))
+    first.add("skip", "person", one("c", ""))
+    assert [held.number for held in DecisionLog(first.path, OF).holding()] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

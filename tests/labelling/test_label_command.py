@@ -94,3 +94,23 @@ def test_mistakes_are_one_sentence(listed: Path, tmp_path: Path, more: tuple[str
     assert done.exit_code == 2, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("labelled.txt", "is a .csv file"), ("shop.csv", "is the list that is read")]
+)
+def test_a_place_for_no_list_is_refused_before_anything_is_decided(listed: Path, name: str, sentence: str) -> None:
+    before = listed.read_bytes()
+    done = call(*words(listed, "--accept-confident", "--out", listed.with_name(name)))
+    assert done.exit_code == 2, done.stderr
+    assert sentence in done.stderr
+    assert listed.read_bytes() == before
+    assert not list(listed.parent.glob("*.decisions.jsonl"))
+
+
+def test_nothing_to_accept_is_said(listed: Path, tmp_path: Path) -> None:
+    listed.write_text("".join(listed.read_text().splitlines(keepends=True)[:4]))
+    done = call(*words(listed, "--accept-confident", "--log", tmp_path / "log.jsonl"))
+    assert done.exit_code == 0, done.stderr
+    assert "accepted no proposal" in done.stderr
+    assert not (tmp_path / "log.jsonl").exists()

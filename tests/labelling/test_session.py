@@ -54,6 +54,18 @@ def test_what_is_taken_back_comes_next(session: LabellingSession, shop: Path) ->
     assert session.names() == list(session.pool.label_names)
 
 
+@pytest.mark.parametrize(("before", "after"), [('"id":"', '"id":"no-'), ('"label":"a cup"', '"label":""')])
+def test_a_log_with_decisions_that_cannot_be_is_refused(
+    session: LabellingSession, shop: Path, before: str, after: str
+) -> None:
+    first = session.next()
+    assert first is not None
+    session.decide(first.id, "label", "a cup")
+    session.log.path.write_text(session.log.path.read_text().replace(before, after))
+    with pytest.raises(BenchError, match=r"decision 1 is of .* it was changed by hand"):
+        session_at(shop, session.log.path)
+
+
 def test_what_is_skipped_comes_last(session: LabellingSession) -> None:
     first = session.next()
     assert first is not None

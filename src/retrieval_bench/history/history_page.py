@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from retrieval_bench.history import history_text
+from retrieval_bench.history.history_text import counted
 from retrieval_bench.history.timeline import History, HistoryFigure, Line, Timeline
 from retrieval_bench.report import plots
 from retrieval_bench.report.lines import three_digits
@@ -36,16 +37,12 @@ def render(found: History) -> str:
     most = max(len(timeline.methods) for timeline in found.timelines)
     return whole_page(
         "Image retrieval over time",
-        f"{_counted(count, 'record')} of {_counted(len(found.timelines), 'dataset')}",
+        f"{counted(count, 'record')} of {counted(len(found.timelines), 'dataset')}",
         [(section.anchor, section.title) for section in sections],
         [in_place(section) for section in sections],
         range(most),
         f"Made by retrieval_bench {found.newest.record.environment.version}. This page loads nothing from the network.",
     )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _dataset(timeline: Timeline) -> Markup:
@@ -71,7 +68,7 @@ def _dataset(timeline: Timeline) -> Markup:
         joined(tag("h3", "Changes"), small_table(changes)) if len(changes) > 1 else None,
         joined(tag("h3", "Breaks"), small_table(breaks)) if len(breaks) > 1 else None,
         tag("dl", meanings, class_="facts key") if meanings else None,
-        tag("details", tag("summary", f"{len(timeline.kept)} records"), records),
+        tag("details", tag("summary", counted(len(timeline.kept), "record")), records),
     )
 
 

@@ -72,12 +72,18 @@ def _as_table(grid: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(map(in_a_cell, cells))} |\n" for cells in (heads, ["---"] * len(heads), *lines))
 
 
+def counted(number: int, what: str) -> str:
+    """1 record, 2 records."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def sentence(timeline: Timeline) -> str:
     """What became of one dataset."""
     n = len(timeline.kept)
     first, last = timeline.kept[0], timeline.kept[-1]
     when = f"{first.record.created[:10]} to {last.record.created[:10]}" if n > 1 else first.record.created[:10]
-    told = f"{timeline.name}: {n} {'record' if n == 1 else 'records'}, {when}, {len(timeline.methods)} methods."
+    methods = counted(len(timeline.methods), "method")
+    told = f"{timeline.name}: {counted(n, 'record')}, {when}, {methods}."
     changes = timeline.changes
     if n == 1:
         return f"{told} One record has no history."

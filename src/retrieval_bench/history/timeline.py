@@ -46,11 +46,11 @@ class HistoryFigure:
     more: bool = False
 
     def of(self, row: Row) -> float | None:
-        """What a row says; None where it says nothing."""
+        """What a row says; None where it says nothing, and of a cost where that is 0, which has no ratio to others."""
         if not self.unit:
             return row.scores.get(self.key)
         if self.key == "bytes_per_image":
-            return None if row.features is None else float(row.features.bytes_per_image)
+            return None if row.features is None else float(row.features.bytes_per_image) or None
         found = row.times.get(self.key)
         return None if found is None or not found.value else found.value
 
@@ -80,11 +80,8 @@ class KeptRecord:
 
 @dataclass(frozen=True)
 class HistoryChange:
-    """A figure that changed. at: the first record of the new level, from 0. how: what says so. better: None for
-    neither.
-
-    p: of the split; None where queries or tolerances say it.
-    """
+    """A figure that changed. at: the first record of the new level, from 0. how: what says so. p: of the split; None
+    where queries or tolerances say it."""
 
     method: str
     figure: HistoryFigure

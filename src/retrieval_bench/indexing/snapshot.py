@@ -13,6 +13,7 @@ import numpy as np
 from retrieval_bench.core import BenchError, Ranking, Rows, printable
 from retrieval_bench.experiment.extraction import described_texts
 from retrieval_bench.indexing.description import features_path
+from retrieval_bench.indexing.feature_place import Array
 from retrieval_bench.indexing.finding import GrowingSearch, WholeSearch, grown, places_of
 from retrieval_bench.indexing.items import TEXT_OF_VALUE, Item, ItemsState, ItemTable
 from retrieval_bench.indexing.methods import IndexedMethod
@@ -26,7 +27,6 @@ from retrieval_bench.registry import unknown
 MOST_VALUES = 50
 """Attributes with more values than this are no facets."""
 
-Array = np.ndarray | StoredRows
 Search = GrowingSearch | WholeSearch | StoreSearch
 
 

@@ -67,6 +67,7 @@ class DecisionLog:
     def __init__(self, path: Path, of: DecisionsOf) -> None:
         self.path, self._of = path, of
         self.decisions: list[Decision] = []
+        self._bytes = 0
         if path.exists():
             self._read()
 
@@ -90,7 +91,12 @@ class DecisionLog:
         return [one for one in self.decisions if one.do != "undo" and one.number not in undone]
 
     def _added(self, **said: object) -> Decision:
-        if not self.decisions and not self.path.exists():
+        if self._size() != self._bytes:  # two that count from the same number would make a log that nobody can read
+            raise BenchError(
+                f"{printable(self.path)} was changed by another program, so nothing was noted; end this one, and call "
+                "the command again"
+            )
+        if not self._bytes:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -100,8 +106,12 @@ class DecisionLog:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         decision = Decision.model_validate({"number": number, "at": at, **said})
         add_line(self.path, decision.model_dump_json(exclude_defaults=True))
+        self._bytes = self._size()
         self.decisions.append(decision)
         return decision
+
+    def _size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
 
     def _read(self) -> None:
         name = printable(self.path)
@@ -120,3 +130,4 @@ class DecisionLog:
         if known.fingerprint != self._of.fingerprint:
             raise BenchError(f"{name} is of {known.images:,} other images ({known.dataset}); name another --log")
         drop_half_line(self.path, MOST_BYTES)
+        self._bytes = self._size()

@@ -16,7 +16,7 @@ from retrieval_bench.datasets.manifest import SEPARATOR
 from retrieval_bench.images.formats import format_of
 from retrieval_bench.images.reading import files_of
 from retrieval_bench.labelling.session import LabellingSession
-from retrieval_bench.remote.place import is_url
+from retrieval_bench.remote.place import is_url, whole_path
 from retrieval_bench.system.files import write_whole
 
 BY, SURE = "labelled_by", "confidence"
@@ -46,6 +46,17 @@ class WrittenList:
     notices: tuple[str, ...]
 
 
+def check_out(path: Path, source: Path | None = None) -> None:
+    """BenchError where the list must not be written: it is no .csv file, or the list that is read, `source`, from which
+    it would drop the images without a decision."""
+    if path.suffix.lower() != ".csv":
+        raise BenchError(f"--out {path.name}: the list is a .csv file; give it a name such as labelled.csv")
+    if source is not None and os.path.realpath(path) == os.path.realpath(whole_path(source)):
+        raise BenchError(
+            f"--out {path.name}: is the list that is read, and would lose the images without a decision; name another"
+        )
+
+
 def write_list(session: LabellingSession, path: Path, keep_open: bool = False) -> WrittenList:
     """Write the list, whole or not at all.
 
@@ -61,8 +72,7 @@ def write_list(session: LabellingSession, path: Path, keep_open: bool = False) -
     Raises:
         BenchError: It cannot be written, or is no .csv file.
     """
-    if path.suffix.lower() != ".csv":
-        raise BenchError(f"--out {path.name}: the list is a .csv file; give it a name such as labelled.csv")
+    check_out(path)
     pool = session.pool
     several = bool(pool.more_labels)
     label_column = "labels" if several else "label"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Distance
+from retrieval_bench.core import BenchError, Distance, printable
 from retrieval_bench.labelling.confidence import Confidence, confidence_of
 from retrieval_bench.labelling.decisions import MOST_LABEL, DecidedImage, Decision, DecisionLog, Deed
 from retrieval_bench.labelling.order import by_usefulness
@@ -94,6 +94,7 @@ class LabellingSession:
         self._features, self._distance = features, distance
         self.graph: NeighbourGraph = graph_of(features, distance, threads)
         self._row_of = {item: row for row, item in enumerate(pool.ids)}
+        _check_log(log, self._row_of)
         self._lock = threading.RLock()
         self._first: list[int] = []  # what was taken back is decided anew at once
         self._since = 0
@@ -295,6 +296,16 @@ class LabellingSession:
             ].tolist()
         others = [one for one in labelled if self._known[one] != first]
         return tuple([*agree[: EVIDENCE - 1], *others][:EVIDENCE])
+
+
+def _check_log(log: DecisionLog, known: Container[str]) -> None:
+    for decision in log.decisions:
+        for one in decision.items:
+            if one.id not in known or (decision.do == "label" and not one.label):
+                raise BenchError(
+                    f"{printable(log.path)}: decision {decision.number} is of {one.id!r} with label {one.label!r}, "
+                    "which cannot be; it was changed by hand, name another --log"
+                )
 
 
 def _check_label(label: str) -> None:
