@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from benchmark.app import app, command
+from benchmark.forms import Form, chosen_form, tell
 from benchmark.options import Plugins, Prefer
-from benchmark.told import Form, chosen_form, tell
 from retrieval_bench.core import printable
 
 

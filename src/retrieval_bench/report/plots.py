@@ -14,7 +14,7 @@ COLOURS = 10
 """Colours there are; further series take them again with another dash."""
 
 WIDTH, HEIGHT = 420, 300
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 42
 _LETTER = 7.2  # width of a letter at 12 px, on average, in a wide typeface
 _LONGEST = 28
 
