@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,14 @@ def test_mistakes_of_track(record: Path, tmp_path: Path) -> None:
         assert done.exit_code == 2, done.output
         assert said in done.stderr
     assert mlflow_server.allowed("recall@10 blur@3?") == "recall_at_10 blur_at_3_"
+
+
+def test_what_is_damaged_is_one_sentence(record: Path, tmp_path: Path) -> None:
+    file = record / "run.json"
+    created = json.loads(file.read_text())["created"]
+    file.write_text(file.read_text().replace(f'"{created}"', '"yesterday"'))
+    with pytest.raises(BenchError, match="its time 'yesterday' is none such as"):
+        tracked(record)
+    (tmp_path / "net.pth").write_bytes(b"no weights")
+    with pytest.raises(BenchError, match=r"net.pth cannot be read .*; name a file of weights that `train` wrote"):
+        tracked(tmp_path / "net.pth")

@@ -53,8 +53,8 @@ def facts_of(state: Any) -> dict[str, Any] | None:
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
-    """The same, of a file."""
-    return facts_of(_read(path))
+    """The same, of a file. Raises BenchError where it is none of weights."""
+    return facts_of(_read(path, "name a file of weights that `train` wrote"))
 
 
 def refuse_own_images(facts: Mapping[str, Any] | None, digests: Iterable[str], name: str) -> None:
@@ -123,7 +123,7 @@ def _write(path: Path, content: Any, what: str) -> None:
         raise BenchError(f"{what} of {size} cannot be saved: {error}{kept}") from None
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, advice: str = "remove it and train without --resume") -> Any:
     import torch
 
     try:
@@ -133,6 +133,5 @@ def _read(path: Path) -> Any:
     except Exception as error:  # whatever the first wrong byte leads to
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise BenchError(
-            f"{printable(path)} cannot be read as a checkpoint ({type(error).__name__}: {reason}); "
-            "remove it and train without --resume"
+            f"{printable(path)} cannot be read as a checkpoint ({type(error).__name__}: {reason}); {advice}"
         ) from None
