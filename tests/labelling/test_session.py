@@ -62,7 +62,7 @@ def test_a_log_with_decisions_that_cannot_be_is_refused(
     assert first is not None
     session.decide(first.id, "label", "a cup")
     session.log.path.write_text(session.log.path.read_text().replace(before, after))
-    with pytest.raises(BenchError, match="decision 1 is of .* it was changed by hand"):
+    with pytest.raises(BenchError, match=r"decision 1 is of .* it was changed by hand"):
         session_at(shop, session.log.path)
 
 

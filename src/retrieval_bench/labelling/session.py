@@ -303,8 +303,8 @@ def _check_log(log: DecisionLog, known: Container[str]) -> None:
         for one in decision.items:
             if one.id not in known or (decision.do == "label" and not one.label):
                 raise BenchError(
-                    f"{printable(log.path)}: decision {decision.number} is of {one.id!r} with label {one.label!r}, which "
-                    "cannot be; it was changed by hand, name another --log"
+                    f"{printable(log.path)}: decision {decision.number} is of {one.id!r} with label {one.label!r}, "
+                    "which cannot be; it was changed by hand, name another --log"
                 )
 
 
