@@ -117,6 +117,8 @@ def label_command(
         raise BenchError("--measure goes with --known N, and without --serve, --accept-confident and --out")
     if out is not None:  # before minutes are spent, and so for the port
         check_out(out, data_root)
+        if log is not None and out.absolute() == log.absolute():
+            raise BenchError(f"--log {printable(log)}: is the file of --out; name another, such as labelled.jsonl")
     listener = _listener(port) if serve else None
     try:
         cores = usable_threads(threads)

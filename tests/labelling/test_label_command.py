@@ -87,6 +87,7 @@ def test_measured(tmp_path: Path) -> None:
         (("--method", "hsv+color+rrf"), "join by +concat or +early"),
         (("--images", "nowhere"), "no file or folder has this name"),
         (("--out", "labelled.json"), "the list is a .csv file"),
+        (("--out", "labelled.csv", "--log", "labelled.csv"), "is the file of --out"),
     ],
 )
 def test_mistakes_are_one_sentence(listed: Path, tmp_path: Path, more: tuple[str, ...], sentence: str) -> None:
