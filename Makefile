@@ -77,8 +77,8 @@ turned: $(READY)  ## products as they are, and with turned and cropped queries: 
 		--out results/turned/products
 	$(BIN)/python -m benchmark.document docs/classical.md
 
-# One change of training images at a time, all at that strength, and what train does by itself; each twice. Of an option
-# given twice the later counts.
+# One change of training images at a time, all at that strength, and what train does by default, with noise and without; each
+# twice. Of an option given twice the later counts.
 AUGMENT_none := none
 PLAIN := crop=1,flip=0,rotate=0,colour=0,hue=0,noise=0
 AUGMENT_crop := $(PLAIN),crop=0.35
@@ -88,16 +88,17 @@ AUGMENT_colour := $(PLAIN),colour=0.5,hue=0.02
 AUGMENT_noise := $(PLAIN),noise=0.2
 AUGMENT_erase := $(PLAIN),erase=0.5
 AUGMENT_all := crop=0.35,flip=0.5,rotate=30,colour=0.5,hue=0.02,noise=0.2,erase=0.5
-AUGMENT_default := crop=0.35
-AUGMENTED := $(foreach seed,0 1,$(foreach one,none crop flip rotate colour noise erase all default,mine/augmented/$(one)-$(seed).pth))
+AUGMENT_usual := crop=0.35,flip=0.5,rotate=10,colour=0.3,hue=0.02,noise=0.03
+AUGMENT_noiseless := $(AUGMENT_usual),noise=0
+AUGMENTED := $(foreach seed,0 1,$(foreach one,none crop flip rotate colour noise erase all usual noiseless,mine/augmented/$(one)-$(seed).pth))
 COMMA := ,
 NONE :=
 SPACE := $(NONE) $(NONE)
 AUGMENTED_SIDE := 128
 
-augmented: $(READY) $(AUGMENTED)  ## which augmentation in training helps against which perturbation of queries: 18 trainings, about an hour
+augmented: $(READY) $(AUGMENTED)  ## which augmentation in training helps against which perturbation of queries: 20 trainings, about an hour
 	$(BIN)/python -m benchmark run --perturb all --severity 3 --overwrite --out results/augmented/products \
-		--methods "$(subst $(SPACE),$(COMMA),$(foreach file,$(AUGMENTED),$(LITE):weights=$(file):size=$(AUGMENTED_SIDE):crop=false))"
+		--methods "$(LITE):size=$(AUGMENTED_SIDE):crop=false,$(subst $(SPACE),$(COMMA),$(foreach file,$(AUGMENTED),$(LITE):weights=$(file):size=$(AUGMENTED_SIDE):crop=false))"
 	$(BIN)/python -m benchmark.document docs/training.md
 
 # Its head learns from the images as they are (--augmentations 1), so that --augment alone differs.

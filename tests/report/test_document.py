@@ -95,18 +95,22 @@ def test_gains_are_of_means_and_bold_where_every_training_agrees(tmp_path: Path)
         "grey-out": ((0.4, 0.25), (0.49, 0.1)),
     }
     rows = [trained(way, seed, *one) for seed in (0, 1) for way, both in ways.items() for one in (both[seed],)]
-    _put(tmp_path / "trained", record(*rows))
+    before = trained("", 0, 0.5, 0.5).model_copy(update={"method": "net", "params": {"weights": ""}})
+    _put(tmp_path / "trained", record(*rows, before))
     assert renewed(GAINS, tmp_path).split("-->\n", 1)[1] == (
         "| trained with | as they are | rotate |\n"
         "| --- | ---: | ---: |\n"
         "| `none` | 0.550 | 0.250 |\n"
         "| `turn` | +1.0 | **+17.0** |\n"
         "| `grey-out` | **-10.5** | -7.5 |\n"
+        "| not trained here | -5.0 | **+25.0** |\n"
         "<!-- /gains -->\n"
     )
 
 
 def test_gains_of_rows_without_seeds(tmp_path: Path) -> None:
-    _put(tmp_path / "trained", record(row("sift")))
-    with pytest.raises(BenchError, match="sift: gains need finished rows whose weights are called WAY-SEED"):
+    _put(tmp_path / "trained", record(row("net:weights=shop.pth", params={"weights": "shop.pth"})))
+    with pytest.raises(
+        BenchError, match=r"shop\.pth: gains need finished rows whose weights, if any, are called WAY-SEED"
+    ):
         renewed(GAINS, tmp_path)
