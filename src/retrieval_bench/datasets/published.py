@@ -97,7 +97,7 @@ def table_of(file: Path, names: Sequence[str]) -> list[dict[str, str]]:
                 raise BenchError(f"{printable(file)}, line {reader.line_num}: expected {', '.join(names)}")
             rows.append({name: row[name].strip() for name in names})
     except csv.Error as error:
-        raise BenchError(f"{printable(file)}, line {reader.line_num}: {error}") from None
+        raise BenchError(f"{printable(file)}, line {reader.reader.line_num}: {error}") from None
     if not rows:
         raise BenchError(f"{printable(file)} lists nothing; expected lines of {', '.join(names)}")
     return rows
