@@ -147,6 +147,7 @@ grocery: $(READY) $(TUNED) $(LITE_TUNED)  ## what was chosen on val, on the test
 	$(BIN)/python -m benchmark.document docs/classical.md docs/deep.md
 
 tuned: $(READY)  ## what half an hour of search finds on val, on the test list; needs the clone
+	rm -f results/grocery-test/tuned/tuning.jsonl
 	$(BIN)/python -m benchmark tune --budget 30m --dataset grocery --val grocery:queries=val --data-root GroceryStoreDataset \
 		--out results/grocery-test/tuned
 	$(BIN)/python -m benchmark.document docs/tuning.md

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ FOLDERS = sorted(
 )
 ABLATION = [folder for folder in FOLDERS if folder.startswith("results/ablation/")]
 GROCERY = [folder for folder in FOLDERS if folder.startswith("results/grocery-test/")]
-CHOSEN_BY_MACHINE = {"results/grocery-test/tuned"}
+TUNED = "results/grocery-test/tuned"
 HASHES = {"phash", "dhash", "ahash", "whash", "colorhash", "block-mean", "crop-resistant"}
 
 
@@ -67,7 +68,16 @@ def test_records_are_whole(folder: str, commands: str) -> None:
     assert made.settings.limit is None
     assert made.environment.dirty is False
     assert re.search(rf"--out {folder}\s", commands)
-    assert folder in CHOSEN_BY_MACHINE or ",".join(made.settings.methods) in commands
+    assert folder == TUNED or ",".join(made.settings.methods) in commands
+
+
+def test_what_is_told_of_the_search_is_in_its_trials() -> None:
+    trials = [json.loads(line) for line in (ROOT / TUNED / "tuning.jsonl").read_text("utf-8").splitlines()[1:]]
+    methods = {one["method"] for one in trials}
+    assert f"{len(trials)} trials of {len(methods)} methods" in " ".join(PAGES["tuning.md"].split())
+    on_val = {one["method"]: one["score"] for one in trials if one["whole"]}
+    best, start = (f"{on_val[method]:.3f}" for method in record(TUNED).settings.methods)
+    assert f"by which they were chosen, map@r was {best} and {start}." in PAGES["tuning.md"]
 
 
 def test_rankings_are_committed_of_the_reference_alone() -> None:

@@ -56,7 +56,7 @@ class StoreTable:
             return self._store
 
     def ask(self, question: Callable[[IndexStore], _Answer]) -> _Answer:
-        """An answer that changes nothing; asked again where a server was started again, or files were rewritten."""
+        """An answer that changes nothing; repeated where a server has restarted, or files were rewritten."""
         store = self.opened()
         try:
             return question(store)

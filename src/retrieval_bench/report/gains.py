@@ -19,7 +19,7 @@ def gains(record: Record, metric: str) -> list[list[str]]:
     """Cells of a table, its head first: the mean of the first way, and how far the others' means are from it, in points
     of 100. In bold: each training of the way beats, or is beaten by, each of the first. BenchError for other rows."""
     ways = _ways(record)
-    steps = ["as they are", *(step for step in steps_of(next(iter(ways.values()))[0]))]
+    steps = ["as they are", *steps_of(next(iter(ways.values()))[0])]
     first = next(iter(ways))
     scores = {way: [_scores(row, metric, steps) for row in rows] for way, rows in ways.items()}
     table = [["trained with", *(step.partition("@")[0] for step in steps)]]

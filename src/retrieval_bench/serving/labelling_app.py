@@ -167,14 +167,15 @@ def _counted(said: str) -> str:
 @_told_as_page
 async def decide(request: Request) -> Response:
     """A person decides about one image."""
+    form = await _own(request)
+    do = form.first("do")
+    if do not in ("label", "nothing", "keep", "skip"):
+        raise RequestRefused(400, f"do: {do!r} is none of label, nothing, keep, skip")
 
-    def work(form: Form, session: LabellingSession) -> str:
-        session.decide(form.first("id"), form.first("do"), form.fields.get("label", [""])[-1])  # type: ignore[arg-type]
+    def work(session: LabellingSession) -> str:
+        session.decide(form.first("id"), do, form.fields.get("label", [""])[-1])  # type: ignore[arg-type]
         return ""
 
-    form = await _own(request)
-    if form.first("do") not in ("label", "nothing", "keep", "skip"):
-        raise RequestRefused(400, f"do: {form.first('do')!r} is none of label, nothing, keep, skip")
     return await _changed(request, form, work)
 
 
@@ -182,16 +183,14 @@ async def decide(request: Request) -> Response:
 @_told_as_page
 async def undo(request: Request) -> Response:
     """Take the last decision back."""
-    return await _changed(
-        request, await _own(request), lambda _, session: "none" if session.undo() is None else "undone"
-    )
+    return await _changed(request, await _own(request), lambda session: "none" if session.undo() is None else "undone")
 
 
 @router.post("/accept")
 @_told_as_page
 async def accept(request: Request) -> Response:
     """Accept all that is sure."""
-    return await _changed(request, await _own(request), lambda _, session: f"accepted-{session.accept_confident()}")
+    return await _changed(request, await _own(request), lambda session: f"accepted-{session.accept_confident()}")
 
 
 @router.post("/save")
@@ -237,10 +236,10 @@ async def _own(request: Request) -> Form:
     return form
 
 
-async def _changed(request: Request, form: Form, work: Callable[[Form, LabellingSession], str]) -> Response:
+async def _changed(request: Request, form: Form, work: Callable[[LabellingSession], str]) -> Response:
     """Do the work, which returns what is said of it, unless the page is late; then on to the next image."""
     desk = _desk(request)
-    said = await desk.decided(lambda: "late" if _late(form, desk.session) else work(form, desk.session))
+    said = await desk.decided(lambda: "late" if _late(form, desk.session) else work(desk.session))
     return _on(form, said)
 
 
