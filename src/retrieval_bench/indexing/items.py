@@ -123,7 +123,8 @@ class ItemTable:
     def __init__(self, file: Path, *, writable: bool) -> None:
         self._file, self._writable = file, writable
         self._lock = threading.RLock()
-        self._seen: int | None = None
+        self._seen: tuple[ItemsState, int] | None = None
+        """What `state` gave last, and SQLite's number of what others had committed. None after our own write."""
         self._knows_texts = False
         with self._told():
             self._connection = _connect(file, writable)
@@ -171,14 +172,15 @@ class ItemTable:
         Raises:
             BenchError: The file is damaged.
         """
-        with self._reading() as connection:
-            seen = connection.execute("PRAGMA data_version").fetchone()[0]
-            if known is not None and not self._writable and seen == self._seen:
+        with self._lock, self._told():  # one statement in place of a transaction: every search begins with it
+            if self._seen is not None and known is self._seen[0] and self._others_committed() == self._seen[1]:
                 return known
+        with self._reading() as connection:
+            seen = self._others_committed()
             generation, rows = _meta(connection, "generation"), _meta(connection, "rows")
             (version,) = connection.execute("SELECT coalesce(max(number), 0) FROM operations").fetchone()
             if known is not None and (generation, version, rows) == (known.generation, known.version, known.rows):
-                self._seen = seen
+                self._seen = known, seen
                 return known
             if known is None or known.generation != generation:
                 found = _columns(connection.execute("SELECT row, number, removed_by IS NULL FROM items ORDER BY row"))
@@ -199,8 +201,13 @@ class ItemTable:
                 or (np.diff(numbers) <= 0).any()
             ):
                 raise _Damaged("its items and the rows of the features do not belong together")
-            self._seen = seen
-            return ItemsState(generation, version, numbers, live)
+            state = ItemsState(generation, version, numbers, live)
+            self._seen = state, seen
+            return state
+
+    def _others_committed(self) -> int:
+        """A number that changes with each commit of another connection."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def generation(self) -> int:
         """Of the feature files, as it is committed now; it changes where items are forgotten."""
@@ -461,6 +468,8 @@ class ItemTable:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            finally:
+                self._seen = None
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,7 @@ from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.reading import encode_png
 from retrieval_bench.indexing.methods import IndexedMethod
 from retrieval_bench.methods.parse import parse_method
+from retrieval_bench.peer_benchmarks.load import answers_a_second, posted
 from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.serving.client import SearchClient, ServiceRefused
 from retrieval_bench.serving.open_indexes import OpenIndex
@@ -329,11 +331,12 @@ def measure(
         for number, method in enumerate(index.stored.methods):
             progress("measuring methods", number, len(index.stored.methods))
             alone, asked = one_by_one(client, index, method, pictures)
-            question: dict[str, Any] = {"methods": method.name, "joined": False}
+            path = "/search?" + urlencode({"methods": method.name, "joined": "false"})
+            requests = [posted(client.address, path, picture, "application/octet-stream") for picture in pictures]
             bulk, rates = [], []
             for _ in range(ROUNDS):
                 bulk.append(bulk_rate(index, method, queries, workers))
-                rates.append(in_parallel(client, pictures, AT_ONCE, min(5.0, seconds), question).rate)
+                rates.append(answers_a_second(client.address, requests, AT_ONCE, min(5.0, seconds)))
             rows.append(MethodUnderLoad(method.name, alone, asked, median(bulk), median(rates)))
         parallel = in_parallel(client, pictures, clients, seconds, {}, progress)
         changes = None

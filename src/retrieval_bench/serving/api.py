@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from retrieval_bench.core import BenchError
@@ -273,6 +274,11 @@ async def metrics(request: Request) -> Response:
     """Counts, latencies, queue and memory, as Prometheus reads them."""
     own = served(request)
     return Response(await own.run(own.service.telemetry.text), headers={"content-type": CONTENT_TYPE})
+
+
+def search_route() -> APIRoute:
+    """The route of `POST /search`."""
+    return next(route for route in router.routes if isinstance(route, APIRoute) and route.endpoint is search)
 
 
 def methods_shown(service: SearchService) -> Methods:

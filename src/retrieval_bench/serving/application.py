@@ -67,7 +67,8 @@ def create_app(service: SearchService, settings: ServingSettings) -> FastAPI:
     app.include_router(operations_page.router)
     app.include_router(pages.router)
     _tell_errors_in_a_sentence(app, service)
-    app.add_middleware(BugsTold)  # the innermost: its answers, too, pass the guards and are counted
+    app.add_middleware(_SearchesDirectly, service=service)
+    app.add_middleware(BugsTold)  # so far inside that its answers, too, pass the guards and are counted
     app.add_middleware(Guards, allowed=settings.guarded)
     app.add_middleware(_Counted, telemetry=service.telemetry)
     return app
@@ -77,12 +78,35 @@ def _tell_errors_in_a_sentence(app: FastAPI, service: SearchService) -> None:
     """Whatever goes wrong, the client gets {"error": sentence}; what is our fault goes to the log whole."""
 
     async def told(request: Request, error: Exception) -> Response:
-        refused = as_refused(error)
-        service.telemetry.refused.labels(str(refused.status)).inc()
-        return refusal(refused)
+        return _told(service, error)
 
     for kind in (*EXPECTED, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, told)
+
+
+def _told(service: SearchService, error: Exception) -> Response:
+    refused = as_refused(error)
+    service.telemetry.refused.labels(str(refused.status)).inc()
+    return refusal(refused)
+
+
+class _SearchesDirectly:
+    """Leads a search past the framework, whose routing, parameters and handlers take it longer than the search itself;
+    innermost, so that all else that is done with a request is done with these, too."""
+
+    def __init__(self, app: ASGIApp, service: SearchService) -> None:
+        self._app, self._service, self._route = app, service, api.search_route()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or (scope["method"], scope["path"]) != ("POST", self._route.path):
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = self._route
+        try:
+            answer = await api.search(Request(scope, receive))
+        except EXPECTED as error:
+            answer = _told(self._service, error)
+        await answer(scope, receive, send)
 
 
 class _Counted:

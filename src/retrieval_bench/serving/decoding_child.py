@@ -28,6 +28,9 @@ def main() -> None:
     reader, writer = own_streams()
     shared, most_bytes = int(sys.argv[1]), int(sys.argv[2])
     channel = Channel(reader, writer, None if shared < 0 else shared)
+    from retrieval_bench.system.timing import steady_allocator
+
+    steady_allocator()
     _warm_up()
     _limit_memory(most_bytes)
     work: dict[str, Callable[..., tuple[dict[str, Any], list[bytes | np.ndarray]]]] = {

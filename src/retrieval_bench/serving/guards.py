@@ -23,7 +23,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -52,6 +52,7 @@ HEADERS = {
     "permissions-policy": "geolocation=(), microphone=()",
 }
 """On every answer. No script or style within a page runs, so a label that holds one is text."""
+_EVERYWHERE = [(name.encode(), value.encode()) for name, value in (HEADERS | {"cache-control": "no-store"}).items()]
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def own_names(host: str) -> tuple[str, ...]:
 
 def csrf_word(scope: Scope) -> str:
     """The word for the forms of this session, to be sent in the field `FIELD`."""
-    return str(scope["state"]["csrf"])
+    return str(scope["state"]["csrf"]())
 
 
 def require_own(scope: Scope, form: Form | None = None) -> None:
@@ -155,17 +156,15 @@ class Guards:
         if fresh:
             session = secrets.token_hex(16)
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
-        state["csrf"] = hmac.new(self._secret, session.encode(), hashlib.sha256).hexdigest()
+        state["csrf"] = lambda: hmac.new(self._secret, session.encode(), hashlib.sha256).hexdigest()
         state["own_client"] = HEADER in headers
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                ours = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    ours.setdefault(name, value)
-                ours.setdefault("cache-control", "no-store")
-                if fresh and ours.get("content-type", "").startswith("text/html"):
-                    ours.append("set-cookie", _cookie(SESSION, session))
+                given = dict(message["headers"])
+                message["headers"] = [*message["headers"], *(own for own in _EVERYWHERE if own[0] not in given)]
+                if fresh and given.get(b"content-type", b"").startswith(b"text/html"):
+                    message["headers"].append((b"set-cookie", _cookie(SESSION, session).encode("latin-1")))
             await send(message)
 
         try:
@@ -235,6 +234,8 @@ def _refuse_foreign(method: str, headers: Headers) -> None:
 
 
 def _cookies(header: str) -> MutableMapping[str, str]:
+    if not header:
+        return {}
     try:
         return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
     except CookieError:

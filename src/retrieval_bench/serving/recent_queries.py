@@ -57,6 +57,8 @@ class RecentQueries:
         self._most, self._most_bytes, self._most_pixel_bytes = most, most_bytes, most_pixel_bytes
         self._seconds, self._clock = seconds, clock
         self._held: OrderedDict[str, tuple[float, RecentQuery]] = OrderedDict()
+        self._with_pixels: OrderedDict[int, RecentQuery] = OrderedDict()
+        """Those that are held and have pixels, by `id`, the first to lose them first."""
         self._lock = threading.Lock()
         self._bytes = self._pixel_bytes = 0
 
@@ -67,7 +69,7 @@ class RecentQueries:
             self._held[word] = (self._clock(), query)
             query.held = True
             self._bytes += len(query.encoded)
-            self._pixel_bytes += 0 if query.pixels is None else query.pixels.nbytes
+            self._count(query)
             self._forget()
         return word
 
@@ -80,6 +82,8 @@ class RecentQueries:
                 return None
             self._held[word] = (self._clock(), found[1])
             self._held.move_to_end(word)
+            if found[1].pixels is not None:
+                self._with_pixels.move_to_end(id(found[1]))
             return found[1]
 
     def decoded(self, query: RecentQuery, pixels: np.ndarray) -> None:
@@ -87,7 +91,8 @@ class RecentQueries:
         with self._lock:
             if query.pixels is None:
                 query.pixels = pixels
-                self._pixel_bytes += pixels.nbytes if query.held else 0
+                if query.held:
+                    self._count(query)
                 self._forget()
 
     def __len__(self) -> int:
@@ -104,11 +109,15 @@ class RecentQueries:
             self._bytes -= len(query.encoded)
             self._drop(query)
             query.held = False
-        for _, query in self._held.values():
-            if self._pixel_bytes <= self._most_pixel_bytes:
-                break
-            self._drop(query)
+        while self._pixel_bytes > self._most_pixel_bytes:
+            self._drop(next(iter(self._with_pixels.values())))
+
+    def _count(self, query: RecentQuery) -> None:
+        if query.pixels is not None:
+            self._pixel_bytes += query.pixels.nbytes
+            self._with_pixels[id(query)] = query
 
     def _drop(self, query: RecentQuery) -> None:
         self._pixel_bytes -= 0 if query.pixels is None else query.pixels.nbytes
         query.pixels = None
+        self._with_pixels.pop(id(query), None)

@@ -10,9 +10,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from retrieval_bench.core import BenchError
 
@@ -22,21 +21,32 @@ MOST_HEADER_BYTES = 64 << 10
 END_S = 1
 
 
-class _Impatient(H11Protocol):
+class _Impatient(HttpToolsProtocol):
     """HTTP that closes connections whose headers do not come."""
 
     _late: asyncio.TimerHandle | None = None
+    _unfinished = 0
+    """Bytes that came while headers are expected."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect()
 
     def data_received(self, data: bytes) -> None:
+        expected = self._late
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_expecting()
-        elif self.conn.trailing_data[0]:
-            self._expect()
+        if expected is not None and expected is self._late:  # all of it belongs to headers that go on
+            self._unfinished += len(data)
+            if self._unfinished > MOST_HEADER_BYTES and not self.transport.is_closing():
+                self.send_400_response("The headers of this request are too long.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect()
+
+    def on_headers_complete(self) -> None:
+        self._stop_expecting()
+        super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_expecting()
@@ -44,6 +54,7 @@ class _Impatient(H11Protocol):
 
     def _expect(self) -> None:
         if self._late is None:
+            self._unfinished = 0
             self._late = self.loop.call_later(HEADERS_S, self.transport.abort)
 
     def _stop_expecting(self) -> None:
@@ -95,6 +106,7 @@ def server_of(app: Any) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            loop="auto",  # uvloop, where the system has it
             http=_Impatient,
             ws="none",
             lifespan="off",
@@ -105,7 +117,6 @@ def server_of(app: Any) -> uvicorn.Server:
             server_header=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=END_S,
-            h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         )
     )
 

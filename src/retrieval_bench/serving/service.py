@@ -358,7 +358,7 @@ class SearchService:
         return ColumnAnswer(
             key=column.key,
             hits=tuple(
-                hit_of(index, item, distance)
+                hit_of(index, item, distance, (column.key,))
                 for number, distance in zip(numbers, found.distances, strict=False)
                 if (item := items.get(index, number)) is not None
             ),
@@ -504,5 +504,8 @@ def _with_columns(answers: Sequence[ColumnAnswer], answer: ColumnAnswer) -> Colu
     for one in answers:
         for hit in one.hits:
             by_id.setdefault(hit.id, []).append(one.key)
-    hits = tuple(replace(hit, columns=tuple(by_id[hit.id])) for hit in answer.hits)
+    hits = tuple(
+        hit if hit.columns == (columns := tuple(by_id[hit.id])) else replace(hit, columns=columns)
+        for hit in answer.hits
+    )
     return replace(answer, hits=hits)
