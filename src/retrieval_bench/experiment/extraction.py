@@ -236,9 +236,16 @@ def in_chunks(
     def work(some: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
         return some, checked(extractor.transform(decoded(images, some)), len(some), extractor.distance)
 
-    size = getattr(extractor, "chunk", CHUNK)
-    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    if hasattr(extractor, "chunk") or threads == 1:
+        chunks = _pieces(rows, getattr(extractor, "chunk", CHUNK))
+    else:  # small ones at the end, so that no worker waits long for another
+        end = max(0, len(rows) - CHUNK * threads)
+        chunks = [*_pieces(rows[:end], CHUNK), *_pieces(rows[end:], CHUNK // 4)]
     return mapped(work, chunks, threads, in_order=False)
+
+
+def _pieces(rows: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def decoded(images: Images, rows: Sequence[int]) -> list[np.ndarray]:

@@ -31,23 +31,36 @@ def lab_statistics(image: np.ndarray, *, side: int, cells: tuple[int, ...], step
 
     pixels = shrunk(image, side)
     short = [max(SIDE * max(cells) - length, 0) for length in pixels.shape[:2]]
-    pixels = cv2.copyMakeBorder(pixels, 0, short[0], 0, short[1], cv2.BORDER_REPLICATE)
+    if any(short):
+        pixels = cv2.copyMakeBorder(pixels, 0, short[0], 0, short[1], cv2.BORDER_REPLICATE)
     lab = cv2.cvtColor(pixels.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2LAB) / np.float32(100)
     height, width = lab.shape[:2]
-    described, places = [], []
+    squares = lab * lab
+    described = []
     for cell in cells:
         # anchor (0, 0): the box that begins at a pixel is found at that pixel.
         mean, square = (
             cv2.boxFilter(values, -1, (cell, cell), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
-            for values in (lab, lab * lab)
+            for values in (lab, squares)
         )
-        tops, lefts = (np.arange(0, length - SIDE * cell + 1, step) for length in (height, width))
-        found = np.empty((len(tops) * len(lefts), 6 * SIDE * SIDE), np.float32)
-        _compiled()(mean, square, cell, step, len(lefts), found)
+        rows, columns = ((length - SIDE * cell) // step + 1 for length in (height, width))
+        found = np.empty((rows * columns, 6 * SIDE * SIDE), np.float32)
+        _compiled()(mean, square, cell, step, columns, found)
         described.append(found)
-        centres = ((start + cell) / length - 0.5 for start, length in ((tops, height), (lefts, width)))
-        places.append(np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2))
-    return Described(np.concatenate(described), np.concatenate(places).astype(np.float32))
+    return Described(np.concatenate(described), _places(height, width, cells, step))
+
+
+@functools.lru_cache(maxsize=256)
+def _places(height: int, width: int, cells: tuple[int, ...], step: int) -> np.ndarray:
+    """(n, 2) float32, not to be written: the places of all patches, which every picture of this size shares."""
+    found = []
+    for cell in cells:
+        starts = ((np.arange(0, length - SIDE * cell + 1, step), length) for length in (height, width))
+        centres = ((start + cell) / length - 0.5 for start, length in starts)
+        found.append(np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2))
+    places = np.concatenate(found).astype(np.float32)
+    places.setflags(write=False)
+    return places
 
 
 def _patches(mean: np.ndarray, square: np.ndarray, cell: int, step: int, columns: int, found: np.ndarray) -> None:

@@ -68,33 +68,38 @@ def gathered(
     The shares of a descriptor in the Gaussians that have not NEGLIGIBLE little of it sum to 1.
     """
     mass, first, second = (np.zeros(shape, np.float32) for shape in (len(means), means.shape, means.shape))
-    products, squares, constant = _logs(rows, weights, means, variances)
-    _kernel()(products, squares, constant, rows, math.log(NEGLIGIBLE), mass, first, second)
+    factors, constant = _factors(weights, means, variances)
+    least, gather = math.log(NEGLIGIBLE), _kernel()
+    for start in range(0, len(rows), _ROWS_IN_CACHE):
+        some = rows[start : start + _ROWS_IN_CACHE]
+        gather(_with_squares(some) @ factors, constant, some, least, mass, first, second)
     return mass, first, second
 
 
 def log_shares(rows: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     """(n, g) float32: logarithms of weight times density, up to a constant for each row."""
-    logs, squares, constant = _logs(rows, weights, means, variances)
-    logs -= squares
+    factors, constant = _factors(weights, means, variances)
+    logs: np.ndarray = _with_squares(rows) @ factors
     logs += constant
     return logs
 
 
-def _logs(
-    rows: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(n, g), (n, g) and (g,) float32: the first less the second, plus the third, are the logarithms."""
+def _with_squares(rows: np.ndarray) -> np.ndarray:
+    """(n, d) float32 -> (n, 2 d) float32: each row, and behind it its squares."""
+    both = np.empty((len(rows), 2, rows.shape[1]), np.float32)
+    both[:, 0] = rows
+    np.multiply(rows, rows, out=both[:, 1])
+    return both.reshape(len(rows), -1)
+
+
+def _factors(weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(2 d, g) and (g,) float32: a row with its squares times the first, plus the second, are its logarithms."""
     precisions = 1 / variances
     constant = np.log(np.maximum(weights, 1e-30)) - 0.5 * (
         (means * means * precisions).sum(axis=1) + np.log(variances).sum(axis=1)
     )
-    products, squares = rows @ (means * precisions).T, (rows * rows) @ (0.5 * precisions).T
-    return (
-        np.ascontiguousarray(products, np.float32),
-        np.ascontiguousarray(squares, np.float32),
-        np.asarray(constant, np.float32),
-    )
+    factors = np.concatenate([means * precisions, -0.5 * precisions], axis=1)
+    return np.ascontiguousarray(factors.T, np.float32), np.asarray(constant, np.float32)
 
 
 @functools.cache
@@ -107,19 +112,17 @@ def _kernel() -> Callable[..., None]:
     def array(ndim: int, readonly: bool = False) -> Any:
         return types.Array(types.float32, ndim, "C", readonly=readonly)
 
-    signature = types.void(
-        array(2), array(2), array(1), array(2, readonly=True), types.float32, array(1), array(2), array(2)
-    )
+    signature = types.void(array(2), array(1), array(2, readonly=True), types.float32, array(1), array(2), array(2))
     compiled: Callable[..., None] = jit.compiled(_gather, signature)
     return compiled
 
 
+_ROWS_IN_CACHE = 1024  # whose logarithms stay near; with fewer, threads wait for each other between the calls
 _LANES = 16  # logarithms that are compared at a time
 
 
 def _gather(
     products: np.ndarray,
-    squares: np.ndarray,
     constant: np.ndarray,
     rows: np.ndarray,
     least: float,
@@ -139,7 +142,7 @@ def _gather(
     shares = np.empty(gaussians, np.float32)
     for i in range(n):
         for g in range(gaussians):
-            logs[g] = (products[i, g] - squares[i, g]) + constant[g]
+            logs[g] = products[i, g] + constant[g]
         largest[:] = logs[:_LANES]
         for start in range(_LANES, len(logs), _LANES):
             for lane in range(_LANES):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -14,7 +14,7 @@ from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.local import hog_kernel
 from retrieval_bench.extractors.local.area import shrunk
 from retrieval_bench.extractors.local.hog_kernel import hog_blocks, hog_cells, merged
-from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features, nothing
+from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features
 from retrieval_bench.registry import EXTRACTORS, Range, at_least_one
 
 ORIENTATIONS = 9
@@ -39,20 +39,27 @@ def dense_hog(image: np.ndarray, *, side: int, cells: tuple[int, ...], block: in
     several sizes; flat blocks are left out. The three colours of a block are normalised together."""
     pixels = shrunk(image, side)
     depth = block * block * ORIENTATIONS * (3 if opponent else 1)
-    found = [nothing(depth)]
+    found = []
     for cell, votes in zip(cells, opponent_cells(pixels, cells, opponent), strict=True):
         blocks = hog_blocks(votes, (block, block))
         rows, columns = blocks.shape[:2]
-        down, across = (
-            (np.arange(count) + block / 2) * cell / length - 0.5
-            for count, length in zip((rows, columns), pixels.shape, strict=False)
-        )
-        centres = np.stack(np.meshgrid(down, across, indexing="ij"), axis=-1).reshape(rows * columns, 2)
-        flat = blocks.reshape(rows * columns, depth)
+        centres = _places(rows, columns, block, cell, *pixels.shape[:2])
+        flat = blocks.reshape(rows * columns, depth).astype(np.float32)
         seen = flat.any(axis=1)
-        found.append(Described(flat[seen].astype(np.float32), centres[seen].astype(np.float32)))
+        found.append(Described(flat, centres) if seen.all() else Described(flat[seen], centres[seen]))
     descriptors, places = (np.concatenate(each) for each in zip(*found, strict=True))
     return Described(descriptors, places)
+
+
+@functools.lru_cache(maxsize=256)
+def _places(rows: int, columns: int, block: int, cell: int, height: int, width: int) -> np.ndarray:
+    """(rows * columns, 2) float32, not to be written: the places of all blocks, which pictures of one size share."""
+    steps = (
+        (np.arange(count) + block / 2) * cell / length - 0.5 for count, length in ((rows, height), (columns, width))
+    )
+    places = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(rows * columns, 2).astype(np.float32)
+    places.setflags(write=False)
+    return places
 
 
 @dataclass(eq=False)
@@ -121,4 +128,4 @@ def hog(
             raise BenchError(f"hog: side={side} holds no block of {block} x {block} cells of {cell} pixels; raise side")
         return WholeImageHog(side, cell, block)
     cells = tuple(round(cell * 1.5**scale) for scale in range(scales))
-    return partial(dense_hog, side=side, cells=cells, block=block, opponent=opponent)
+    return functools.partial(dense_hog, side=side, cells=cells, block=block, opponent=opponent)

@@ -166,7 +166,7 @@ def _vote(
     used = columns * wide
     lines = np.zeros((3, channels, width))  # line y lies at y % 3, each channel by itself
     along, across, length = np.empty(used), np.empty(used), np.empty(used)
-    bins = np.empty(used, np.int64)
+    bins = np.empty(used, np.uint64)  # without a sign: numba would look at each whether it counts from the end
     share = 1.0 / (high * wide)
     ready = 0
     for y in range(rows * high):
@@ -201,11 +201,11 @@ def _vote(
             along[x] *= sign
             across[x] *= sign
             length[x] = math.sqrt(length[x]) * share
-            bins[x] = begin
+            bins[x] = np.uint64(begin)
         for border in range(len(cosines)):
             cosine, sine = cosines[border], sines[border]
             for x in range(used):
-                bins[x] += 1 if cosine * across[x] - sine * along[x] >= 0 else 0
+                bins[x] += np.uint64(1) if cosine * across[x] - sine * along[x] >= 0 else np.uint64(0)
         votes = cells[y // high]
         for place in range(wide):  # cell by cell, since two votes in a row for one bin wait for each other
             for column in range(columns):
