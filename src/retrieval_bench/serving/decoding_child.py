@@ -30,7 +30,7 @@ def main() -> None:
     channel = Channel(reader, writer, None if shared < 0 else shared)
     from retrieval_bench.system.timing import steady_allocator
 
-    steady_allocator()
+    steady_allocator()  # else the system takes the memory of each picture back, and fetching it again takes longer
     _warm_up()
     _limit_memory(most_bytes)
     work: dict[str, Callable[..., tuple[dict[str, Any], list[bytes | np.ndarray]]]] = {
