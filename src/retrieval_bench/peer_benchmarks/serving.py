@@ -31,7 +31,7 @@ from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.reading import encode_png
 from retrieval_bench.indexing.methods import IndexedMethod
 from retrieval_bench.methods.parse import parse_method
-from retrieval_bench.peer_benchmarks.load import answers_a_second, posted
+from retrieval_bench.peer_benchmarks.serving_clients import answers_a_second, posted
 from retrieval_bench.registry import DATASETS, parse
 from retrieval_bench.serving.client import SearchClient, ServiceRefused
 from retrieval_bench.serving.open_indexes import OpenIndex

@@ -132,7 +132,7 @@ class Buckets:
 
 
 class Guards:
-    """The middleware. `scope["state"]` tells routes `csrf` and `own_client`.
+    """The middleware. `scope["state"]` tells routes `own_client`, and `csrf`, a function that makes the word of forms.
 
     Args:
         app: what is guarded.

@@ -106,7 +106,6 @@ def server_of(app: Any) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            loop="auto",  # uvloop, where the system has it
             http=_Impatient,
             ws="none",
             lifespan="off",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.peer_benchmarks.load import answers_a_second, posted
+from retrieval_bench.peer_benchmarks.serving_clients import answers_a_second, posted
 
 Serve = Callable[[list[bytes]], str]
 
