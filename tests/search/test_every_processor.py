@@ -12,7 +12,7 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from retrieval_bench.search import code_loops, emit, lane_sums, scan_loops
+from retrieval_bench.search import code_loops, emit, lane_sums, scan_loops, strip_loops
 
 X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 AVX2 = ("haswell", "znver2", "znver3")
@@ -36,6 +36,7 @@ def loops(kernel: emit.Kernel, cpu: str) -> list[emit.Loop]:
     """Every loop that a search on this processor could run."""
     found = [scan_loops.products_loop(size, 1, kernel.lanes, kernel.vectors) for size in kernel.blocks]
     found.append(scan_loops.products_loop(1, kernel.side, kernel.lanes, emit.PANEL // kernel.lanes))
+    found += [strip_loops.strip_loop(size, kernel.lanes, kernel.vectors) for size in kernel.blocks]
     found += [scan_loops.bits_loop(size, 1, kernel.lanes // 2) for size in (1, 2, 4)]
     found.append(scan_loops.bits_loop(1, kernel.side, kernel.lanes // 2))
     ways = {"widened": WIDENED, "vnni256": VNNI, "vnni512": VNNI, "tiles": TILES}

@@ -399,6 +399,24 @@ def test_every_batch_shape_shares_out_the_same_answer(monkeypatch):
             assert_equal(searcher.search(queries, 11), expected)
 
 
+@pytest.mark.parametrize(("q", "k"), [(7, 40), (8, 5), (10, 5), (17, 120), (290, 12)])
+def test_long_rows_that_are_compared_some_dimensions_at_a_time(monkeypatch, q, k):
+    """Strips of 16 rows, 200 dimensions at a time; of 290 queries, not all visit them before the next are fetched."""
+    rng = np.random.default_rng(q)
+    gallery, queries = rng.standard_normal((331, 600), np.float32), rng.standard_normal((q, 600), np.float32)
+    gallery[200:300] = gallery[:100]
+    nearest = np.argsort(-queries @ gallery.T, axis=1)
+    exclude = np.where(np.arange(60) < q // 5, nearest[:, :60], -1)
+    expected = NumpyIndex(gallery, "inner_product")(queries, k, exclude)
+    searcher = ExactIndex(gallery, "inner_product", kernel="avx2")
+    assert_equal(searcher.search(queries, k, exclude), expected)
+    monkeypatch.setattr(index, "_SMALL", 0)
+    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    for least in (1, 10_000):  # threads share out queries, or rows
+        monkeypatch.setattr(index, "_BLOCKS_PER_THREAD", least)
+        assert_equal(searcher.search(queries, k, exclude, threads=3), expected)
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_a_gallery_on_disk_gives_the_bits_of_one_in_memory(monkeypatch, tmp_path, distance, dtype):

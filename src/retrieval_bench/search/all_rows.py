@@ -18,7 +18,8 @@ from numba import types
 
 from retrieval_bench.search import jit
 from retrieval_bench.search.emit import borrowed
-from retrieval_bench.search.kernels import EUCLIDEAN, INNER_PRODUCT, KINDS, array, contains
+from retrieval_bench.search.kernels import EUCLIDEAN, INNER_PRODUCT, KINDS, array
+from retrieval_bench.search.keys import contains
 from retrieval_bench.search.lane_sums import LANES, TOGETHER, crossed_differences, crossed_products
 from retrieval_bench.search.rescore import cosine_distance, put_in_place_of_farthest, sort_by_distance
 from retrieval_bench.search.scans import aligned

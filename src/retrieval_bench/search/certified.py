@@ -28,7 +28,7 @@ import numpy as np
 from numba import types
 
 from retrieval_bench.core import BenchError, Distance, Ranking
-from retrieval_bench.search import emit, jit, kernels, tile_loops
+from retrieval_bench.search import emit, jit, kernels, keys, tile_loops
 from retrieval_bench.search.bounds import LENGTH as NORM
 from retrieval_bench.search.bounds import compiled_shifts, distance_limit, score_limit
 from retrieval_bench.search.caches import caches
@@ -45,15 +45,8 @@ from retrieval_bench.search.checks import (
 from retrieval_bench.search.code_loops import coded_queries, queries_together, steps_of, tile_of
 from retrieval_bench.search.emit import borrowed, lowest_bit
 from retrieval_bench.search.float_mode import tiny_numbers_kept
-from retrieval_bench.search.kernels import (
-    INNER_PRODUCT,
-    KINDS,
-    array,
-    bring_smallest_forward,
-    contains,
-    key_distance,
-    key_of,
-)
+from retrieval_bench.search.kernels import INNER_PRODUCT, KINDS, array
+from retrieval_bench.search.keys import bring_smallest_forward, contains, key_distance, key_of
 from retrieval_bench.search.lane_sums import TOGETHER as FOUR_ROWS
 from retrieval_bench.search.points import find_centre, points, values_of, warm_up
 from retrieval_bench.search.quantise import (
@@ -351,8 +344,8 @@ class CertifiedIndex:
         if distance == "hamming":
             raise BenchError("hamming has no int8 scan; it is exact on bits already: use scan='float32'")
         gallery = check_matrix("gallery", gallery, distance)
-        if len(gallery) > kernels.MOST_ROWS:
-            raise BenchError(f"gallery has {len(gallery)} rows; at most {kernels.MOST_ROWS} are supported")
+        if len(gallery) > keys.MOST_ROWS:
+            raise BenchError(f"gallery has {len(gallery)} rows; at most {keys.MOST_ROWS} are supported")
         self._n, self.dim = len(gallery), int(gallery.shape[1])
         if self.dim > MOST_DIM:
             raise BenchError(f"gallery has {self.dim} columns; the int8 scan takes {MOST_DIM}: use scan='float32'")

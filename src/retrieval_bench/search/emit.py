@@ -103,10 +103,10 @@ def lane_bits(builder: Any, condition: Any, to: Any = I64) -> Any:
     return builder.zext(builder.bitcast(condition, ir.IntType(condition.type.count)), to)
 
 
-def prefetch(builder: Any, base: Any, bytes_: int) -> None:
-    """Ask for the cache line at base + bytes_; a hint, harmless wherever it points."""
+def prefetch(builder: Any, base: Any, bytes_: int, level: int = 1) -> None:
+    """Ask for the cache line at base + bytes_, in the cache of that level; a hint, harmless wherever it points."""
     place = builder.inttoptr(moved(builder, base, bytes_), I8.as_pointer())
-    flags = [number(0, I32), number(3, I32), number(1, I32)]  # for reading, into the nearest cache, data
+    flags = [number(0, I32), number(4 - level, I32), number(1, I32)]  # for reading, into which cache, data
     call(builder, "llvm.prefetch.p0", ir.VoidType(), [place, *flags])
 
 
@@ -189,6 +189,8 @@ class Kernel:
     side: panels that a single query is compared with at the same time. Each is read once, from end to end, so that the
         memory sees whole stretches: all PANEL rows of it are in registers at a time, whatever `vectors` says.
     needs: CPU features as LLVM names them.
+    strips: of more than blocks[-1] queries, compare all with a strip of rows after the other (strip_loops.py), not all
+        rows with a block of queries after the other: quicker where it was measured.
     """
 
     name: str
@@ -197,6 +199,7 @@ class Kernel:
     blocks: tuple[int, int, int, int]
     side: int
     needs: tuple[str, ...] = ()
+    strips: bool = False
 
 
 KERNELS = {
@@ -205,7 +208,7 @@ KERNELS = {
         # 12 x 2 sums + 2 rows + broadcasts in 32 registers of 16 lanes.
         Kernel("avx512", 16, 2, (1, 4, 8, 12), 4, ("avx512f", "avx512bw", "avx512vl", "avx512dq")),
         # 6 x 2 sums + 2 rows + broadcasts in 16 registers of 8 lanes.
-        Kernel("avx2", 8, 2, (1, 2, 4, 6), 2, ("avx2", "fma")),
+        Kernel("avx2", 8, 2, (1, 2, 4, 6), 2, ("avx2", "fma"), strips=True),
         # 6 x 4 sums + 4 rows + broadcasts in 32 registers of 4 lanes.
         Kernel("neon", 4, 4, (1, 2, 4, 6), 2, ("neon",)),
         Kernel("plain", 1, 1, (1, 2, 4, 8), 4),

@@ -68,7 +68,7 @@ class TorchIndex:
 
     @tiny_numbers_kept
     def __init__(self, gallery: np.ndarray, distance: Distance = "cosine", device: str = "cpu") -> None:
-        from retrieval_bench.search.kernels import MOST_ROWS
+        from retrieval_bench.search.keys import MOST_ROWS
 
         self.distance = check_distance(distance)
         gallery = check_matrix("gallery", gallery, distance)
@@ -321,7 +321,7 @@ class TorchIndex:
 
 def _keys(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(q, c) float32 values, descending, and rows -> keys of the engine, EMPTY where a value is -inf."""
-    from retrieval_bench.search.kernels import EMPTY
+    from retrieval_bench.search.keys import EMPTY
 
     bits = (0.0 - values).astype(np.float32).view(np.uint32)
     mirrored = np.where(bits >> np.uint32(31), np.uint32(0xFFFFFFFF), np.uint32(0x80000000))

@@ -200,10 +200,10 @@ class ExactIndex:
         return index
 
     def _open(self, gallery: np.ndarray, distance: Distance, kernel: str | None) -> None:
-        from retrieval_bench.search import kernels
+        from retrieval_bench.search import kernels, keys
 
-        if len(gallery) > kernels.MOST_ROWS:
-            raise BenchError(f"gallery has {len(gallery)} rows; at most {kernels.MOST_ROWS} are supported")
+        if len(gallery) > keys.MOST_ROWS:
+            raise BenchError(f"gallery has {len(gallery)} rows; at most {keys.MOST_ROWS} are supported")
         self.distance = distance
         self.dim = int(gallery.shape[1])
         self.kernel = kernel_for(kernel).name
@@ -297,7 +297,7 @@ class ExactIndex:
             if sure:
                 self._last.figures = len(queries), self._n, rescored, 0
                 return ranking
-        from retrieval_bench.search import kernels
+        from retrieval_bench.search.keys import unpack
 
         for batch in self._batches(len(queries), 24 * kept + 16 * found + 8 * self.dim + 1024):
             shares, running = self._shared_out(queries, batch, exclude, threads)
@@ -312,7 +312,7 @@ class ExactIndex:
                     if self.distance != "hamming" and found:
                         settled.append((some, self._settled(some, keys, found, threads)))
                     else:
-                        ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = kernels.unpack(keys)
+                        ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = unpack(keys)
             for some, first_look in settled:
                 result = self._without_doubt(queries, some, first_look, found, exclude, threads)
                 ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = result[:2]
@@ -376,7 +376,7 @@ class ExactIndex:
         search(
             *(small.kind, values, self._layout.centre, self._layout.centre_length, small.g),
             *(piece.panels, piece.starts, self._n, rows.values, rows.squares, rows.factors, rows.zeros),
-            *(exclude, k, kept, kept if kept <= small.few else min(2 * kept, self._n), indices, distances, report),
+            *(exclude, k, kept, small.capacity(len(values), kept, self._n), indices, distances, report),
         )
         refused, doubtful, longest, alike, rescored = report.tolist()
         if refused >= 0:
@@ -576,7 +576,8 @@ class ExactIndex:
 
         n, layout = last - first, self._layout
         panels = aligned((-(-n // kernels.PANEL), layout.width, kernels.PANEL), layout.value)
-        starts = np.zeros((len(panels) if self.distance != "hamming" else 1, kernels.PANEL), np.float32)
+        # What fills up the last panel of vectors is not near to anything.
+        starts = np.full((len(panels) if self.distance != "hamming" else 1, kernels.PANEL), -np.inf, np.float32)
 
         def pack(begin: int, end: int) -> float:
             largest = 0.0

@@ -4,15 +4,15 @@ The gallery lies in panels, `[dim][PANEL rows]`, so that one dimension of PANEL 
 lie in blocks, `[dim][queries]`, in the same way. The innermost loops (scan_loops.py) compare one block with one panel
 after the other until someone is near enough; for nearly all panels, nobody is, and nothing else happens. Two levels of
 blocking keep the data close: a group of panels that fits the second-level cache is visited by all blocks before the
-next group is fetched, and the block in use stays in the first-level cache.
+next group is fetched, and the block in use stays in the first-level cache. On some processors many queries are better
+compared the other way round (strip_scan.py).
 
 Vectors are compared by a score in float32, of which the largest are wanted: a number that no rounding takes below what
 `bounds.py` says. It is summed over the dimensions in ascending order, one fused multiply-add after the other, whatever
 query, thread, block or vector width it belongs to. The ranks are made from float64 distances of the candidates
 (`rescore.py`); bits are counted, and counts are final.
 
-A candidate is one uint64 key, the negated score or the count in the upper half and the gallery row in the lower half,
-written so that keys order like (distance, row). Keys of one query are all different.
+A candidate is one uint64 key that orders like (distance, row): keys.py.
 """
 
 from __future__ import annotations
@@ -25,15 +25,13 @@ import numba
 import numpy as np
 from numba import types
 
-from retrieval_bench.search import jit, scan_loops
+from retrieval_bench.search import jit, scan_loops, strip_scan
 from retrieval_bench.search.caches import caches
 from retrieval_bench.search.emit import PANEL as PANEL
 from retrieval_bench.search.emit import Kernel, borrowed, lowest_bit, take
+from retrieval_bench.search.keys import bring_smallest_forward, contains, key_distance, key_of, leave_smallest, smallest
 
 GROUP_BYTES = caches().second // 2  # panels that all blocks visit before the next are fetched
-
-EMPTY = np.uint64(2**64 - 1)  # sorts behind every real key
-MOST_ROWS = 2**32 - 1  # a row number has half a key
 
 COSINE, EUCLIDEAN, INNER_PRODUCT, HAMMING = 0, 1, 2, 3
 KINDS = {"cosine": COSINE, "euclidean": EUCLIDEAN, "inner_product": INNER_PRODUCT, "hamming": HAMMING}
@@ -74,9 +72,17 @@ def engine(kernel: Kernel, distance: str) -> Engine:
 _engines: dict[tuple[str, Callable], Engine] = {}
 
 
+def capacity(kernel: Kernel, q: int, k: int, n: int) -> int:
+    """How many keys of each of q queries a scan for the k nearest of n rows needs room for; `kernel` of an engine."""
+    if strip_scan.strips_for(kernel, q):
+        return strip_scan.capacity(kernel, k, n)
+    return k if k <= FEW else min(2 * k, n)
+
+
 def _vectors(kernel: Kernel) -> Engine:
     near = _of_size(kernel.blocks, [scan_loops.products(kernel, size) for size in kernel.blocks])
     near_side = scan_loops.products(kernel, 1, kernel.side)
+    strips = strip_scan.strip_scan(kernel) if kernel.strips else None
 
     @_inlined
     def compare(size, block, panels, begin, end, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
@@ -90,7 +96,7 @@ def _vectors(kernel: Kernel) -> Engine:
     def gate(limit):  # type: ignore[no-untyped-def]
         return -limit
 
-    return _engine(kernel, "vectors", types.float32, types.float32, compare, compare_side, gate)
+    return _engine(kernel, "vectors", types.float32, types.float32, compare, compare_side, gate, strips)
 
 
 def _bits(kernel: Kernel) -> Engine:
@@ -111,7 +117,9 @@ def _bits(kernel: Kernel) -> Engine:
     def gate(limit):  # type: ignore[no-untyped-def]
         return np.int64(np.ceil(limit)) if limit < np.float32(NO_LIMIT) else np.int64(NO_LIMIT)
 
-    return _engine(replace(kernel, blocks=blocks), "bits", types.uint64, types.int64, compare, compare_side, gate)
+    return _engine(
+        replace(kernel, blocks=blocks, strips=False), "bits", types.uint64, types.int64, compare, compare_side, gate
+    )
 
 
 def _of_size(blocks: tuple[int, ...], loops: list) -> Any:
@@ -147,11 +155,13 @@ def _of_size_bits(loops: list) -> Any:
 
 
 def _engine(
-    kernel: Kernel, name: str, value: Any, comparable: Any, compare: Any, compare_side: Any, gate: Any
-) -> Engine:
+    kernel: Kernel, name: str, value: Any, comparable: Any, compare: Any, compare_side: Any, gate: Any,
+    scan_strips: Any = None,
+) -> Engine:  # fmt: skip
     """value: what rows and queries consist of; comparable: the type in which the inner loop compares."""
     a, b, c, most = kernel.blocks
     side = kernel.side
+    by_strips = scan_strips is not None
 
     @_inlined
     def size_for(count):  # type: ignore[no-untyped-def]
@@ -170,7 +180,7 @@ def _engine(
             with the same work_counter share out the panels.
         exclude: (q, m) gallery rows that query i must not find, each line ascending, -1 for none.
         keys (q, capacity), counts, limits (q,): what is known so far, and the distance (or negated score) to beat.
-            capacity: k up to FEW; else more than k, or all rows of the gallery. gates: the limits as the inner loop
+            capacity: as of `capacity`. gates: the limits as the inner loop
             compares them, of the queries that fill up the last block too, for whom they are out of reach.
         tile (most, PANEL), masks (most + 1,): scratch; most is no less than kernel.side.
         """
@@ -184,8 +194,13 @@ def _engine(
             if begin == stop:
                 begin = take(work_counter, step)
                 stop = min(begin + step, len(panels))
+                stop = min(begin + step, len(panels))
                 if begin >= stop:
-                    return
+                    break
+            if by_strips and q > most:
+                scan_strips(queries, panels, begin, stop, starts, first, k, exclude, keys, counts, limits, gates, tile)
+                begin = stop
+                continue
             end = min(begin + group, stop) if q > 1 else stop
             if q == 1:
                 block = queries.reshape((dim, 1))
@@ -216,6 +231,10 @@ def _engine(
                         gates[some + r] = gate(limits[some + r])
                     panel = compare(size, block, panels, panel + 1, end, starts, open_, tile, masks)
             begin = end
+        if by_strips and q > most:
+            for query in range(q):
+                leave_smallest(query, k, exclude, keys, counts, limits)
+                gates[query] = gate(limits[query])
 
     def collect(  # type: ignore[no-untyped-def]
         queries, panels, starts, first, n, work_counter, step, at, exclude, radii, rows, distances, owners, gates, tile,
@@ -286,7 +305,7 @@ def _engine(
             integer(array(value, 1), *gallery, counts, exclude, floats, counts, floats, counts, *scratch),
             f"{name}-{kernel.name}",
         ),
-        once(_smallest, keys(keys, counts, integer)),
+        once(smallest, keys(keys, counts, integer)),
     )
 
 
@@ -323,18 +342,6 @@ def _lowest(count):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def contains(ascending, row):  # type: ignore[no-untyped-def]
-    low, high = 0, len(ascending)
-    while low < high:
-        middle = (low + high) // 2
-        if ascending[middle] < row:
-            low = middle + 1
-        else:
-            high = middle
-    return low < len(ascending) and ascending[low] == row
-
-
-@_inlined
 def _admit(query, mask, row, r, tile, exclude, k, keys, counts, limits):  # type: ignore[no-untyped-def]
     """Add the rows of the mask to the keys of the query; tile[r, lane] is the distance to row + lane.
 
@@ -367,68 +374,3 @@ def _admit(query, mask, row, r, tile, exclude, k, keys, counts, limits):  # type
             keys[query, count] = key_of(distance, row + lane)
             count += 1
     counts[query], limits[query] = count, limit
-
-
-@_inlined
-def key_of(distance, row):  # type: ignore[no-untyped-def]
-    """(float32 distance, row) as an integer of the same order: negative floats are mirrored."""
-    bits = np.float32(distance).view(np.uint32)
-    ordered = bits ^ np.uint32(0xFFFFFFFF) if bits >> np.uint32(31) else bits ^ np.uint32(0x80000000)
-    return (np.uint64(ordered) << np.uint64(32)) | np.uint64(row)
-
-
-@_inlined
-def key_distance(key):  # type: ignore[no-untyped-def]
-    ordered = np.uint32(key >> np.uint64(32))
-    bits = ordered ^ np.uint32(0x80000000) if ordered >> np.uint32(31) else ordered ^ np.uint32(0xFFFFFFFF)
-    return np.uint32(bits).view(np.float32)
-
-
-def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keys -> (int64 gallery rows, float32 distances) of the same shape; -1 and inf for EMPTY."""
-    ordered = (keys >> np.uint64(32)).astype(np.uint32)
-    mirrored = np.where(ordered >> np.uint32(31), np.uint32(0x80000000), np.uint32(0xFFFFFFFF))
-    rows = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    distances = (ordered ^ mirrored).view(np.float32)
-    empty = keys == EMPTY
-    rows[empty] = -1
-    distances[empty] = np.inf
-    return rows, distances
-
-
-@_inner
-def bring_smallest_forward(keys, count, k):  # type: ignore[no-untyped-def]
-    """Reorder keys[:count] so that the k smallest stand in front and the k-th smallest at k - 1 (Hoare's FIND).
-
-    The parting is Lomuto's, with every key exchanged, so that nothing is left to guess for the processor: on keys in
-    random order that is three to four times as quick as scans from both ends that stop at unforeseeable places. Keys
-    are all different and the pivot is the middle of three, so both parts get some.
-    """
-    low, high = 0, count
-    while high - low > 2:
-        a, b, c = keys[low], keys[(low + high) // 2], keys[high - 1]
-        pivot = max(min(a, b), min(max(a, b), c))
-        edge: Any = low  # keys below the pivot stand in [low, edge), others from there on
-        for i in range(low, high):
-            key = keys[i]
-            keys[i] = keys[edge]
-            keys[edge] = key
-            edge += np.int64(key < pivot)
-        if k <= edge:
-            high = edge
-        else:
-            low = edge
-    if high - low == 2 and keys[low] > keys[low + 1]:
-        keys[low], keys[low + 1] = keys[low + 1], keys[low]
-
-
-def _smallest(keys: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
-    nearest = np.empty((len(keys), k), np.uint64)
-    for query in range(len(keys)):
-        count = counts[query]
-        if count > k:
-            bring_smallest_forward(keys[query], count, k)
-            count = k
-        for place in range(k):  # written out: Numba takes seconds to compile slices that are filled
-            nearest[query, place] = keys[query, place] if place < count else EMPTY
-    return nearest

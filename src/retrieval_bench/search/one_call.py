@@ -17,7 +17,7 @@ from retrieval_bench.core import Distance
 from retrieval_bench.search import jit
 from retrieval_bench.search.bounds import FACTS, LENGTH, summing_error
 from retrieval_bench.search.emit import Kernel, borrowed
-from retrieval_bench.search.kernels import EUCLIDEAN, FEW, KINDS, PANEL, Engine, array, engine
+from retrieval_bench.search.kernels import EUCLIDEAN, KINDS, PANEL, Engine, array, capacity, engine
 from retrieval_bench.search.points import compiled_points, values_of
 from retrieval_bench.search.rescore import compiled as compiled_settling
 
@@ -36,8 +36,11 @@ class Small:
     def __init__(self, kernel: Kernel, distance: Distance, dim: int, dtype: str) -> None:
         self._made_of = kernel, distance, dim, dtype
         self.kind, self.g = KINDS[distance], summing_error.py_func(dim)
-        self.few, self.most, self.values_of = FEW, MOST_KEPT, values_of
+        self.most, self.values_of = MOST_KEPT, values_of
         self.search = compiled(kernel, "float32", dtype)
+
+    def capacity(self, q: int, kept: int, n: int) -> int:
+        return capacity(self._made_of[0], q, kept, n)
 
     def search_float64(self, *arguments: Any) -> None:
         kernel, _, _, dtype = self._made_of

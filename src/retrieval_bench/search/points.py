@@ -125,8 +125,10 @@ def _points(
                 for i in range(d):
                     point[i] = np.float32(values[i])
             facts[row, LENGTH] = length
-            facts[row, SQUARE] = _square(point)
             facts[row, ALONG] = _product(values, centre) * inverse if along else 0.0
+        four_squares(some, out, at, some)
+        for lane in range(min(4, n - first)):
+            facts[first + lane, SQUARE] = some[lane]
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -138,14 +140,6 @@ def _factor(values: np.ndarray) -> float:
         return 1.0
     exponent = np.int64(1023) - ((np.float64(largest).view(np.int64) >> np.int64(52)) & np.int64(2047))
     return math.ldexp(1.0, int(exponent))
-
-
-@_any_order
-def _square(point: np.ndarray) -> float:
-    total = 0.0
-    for value in point:
-        total += np.float64(value) * np.float64(value)
-    return total
 
 
 @_any_order

@@ -26,7 +26,8 @@ from retrieval_bench.core import Distance
 from retrieval_bench.search import jit
 from retrieval_bench.search.bounds import score_limit
 from retrieval_bench.search.emit import borrowed
-from retrieval_bench.search.kernels import COSINE, EMPTY, EUCLIDEAN, array, contains, key_distance
+from retrieval_bench.search.kernels import COSINE, EUCLIDEAN, array
+from retrieval_bench.search.keys import EMPTY, contains, key_distance
 from retrieval_bench.search.lane_sums import four_differences, four_products, prefetch_row, residual, summed
 
 SMALL_ANGLE = 1.0 - 2.0**-6

@@ -161,7 +161,7 @@ class Nearest(_Scan):
         super().__init__(share)
         q = len(share.queries)
         self.k = k
-        capacity = k if k <= kernels.FEW else min(2 * k, n)
+        capacity = kernels.capacity(self._engine.kernel, q, k, n)
         self.keys = np.empty((q, capacity), np.uint64)
         self.counts, self.limits = np.zeros(q, np.int64), np.full(q, np.inf, np.float32)
 

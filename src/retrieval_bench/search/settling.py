@@ -15,7 +15,8 @@ import numpy as np
 
 from retrieval_bench.core import Distance
 from retrieval_bench.search.checks import check_finite
-from retrieval_bench.search.kernels import EMPTY, KINDS
+from retrieval_bench.search.kernels import KINDS
+from retrieval_bench.search.keys import EMPTY
 from retrieval_bench.search.points import points, value_type, values_of
 from retrieval_bench.search.rescore import compiled
 from retrieval_bench.search.threads import on_threads
