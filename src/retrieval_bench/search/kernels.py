@@ -180,8 +180,8 @@ def _engine(
             with the same work_counter share out the panels.
         exclude: (q, m) gallery rows that query i must not find, each line ascending, -1 for none.
         keys (q, capacity), counts, limits (q,): what is known so far, and the distance (or negated score) to beat.
-            capacity: as of `capacity`. gates: the limits as the inner loop
-            compares them, of the queries that fill up the last block too, for whom they are out of reach.
+            capacity: as of `capacity`. gates: the limits as the inner loop compares them, of the queries that fill up
+            the last block too, for whom they are out of reach.
         tile (most, PANEL), masks (most + 1,): scratch; most is no less than kernel.side.
         """
         queries, panels, starts = borrowed(queries), borrowed(panels), borrowed(starts)
@@ -193,7 +193,6 @@ def _engine(
         while True:
             if begin == stop:
                 begin = take(work_counter, step)
-                stop = min(begin + step, len(panels))
                 stop = min(begin + step, len(panels))
                 if begin >= stop:
                     break
