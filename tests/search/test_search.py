@@ -14,11 +14,12 @@ from numpy.testing import assert_array_equal
 import retrieval_bench
 from retrieval_bench.core import DISTANCES, BenchError, Ranking
 from retrieval_bench.registry import BACKENDS
-from retrieval_bench.search import certified, index, kernels, scans, settling
+from retrieval_bench.search import certified, emit, index, kernels, scans, settling
 from retrieval_bench.search import threads as search_threads
 from retrieval_bench.search.checks import check_radius
 from retrieval_bench.search.index import ExactIndex, topk, warm_up
 from retrieval_bench.search.reference import NumpyIndex
+from retrieval_bench.search.strip_scan import strips_for
 from tests.support.searches import assert_equal, tied_searches
 
 VECTOR_DISTANCES = ("cosine", "euclidean", "inner_product")
@@ -400,21 +401,27 @@ def test_every_batch_shape_shares_out_the_same_answer(monkeypatch):
 
 
 @pytest.mark.parametrize(("q", "k"), [(7, 40), (8, 5), (10, 5), (17, 120), (290, 12)])
-def test_long_rows_that_are_compared_some_dimensions_at_a_time(monkeypatch, q, k):
-    """Strips of 16 rows, 200 dimensions at a time; of 290 queries, not all visit them before the next are fetched."""
+def test_long_rows_that_are_compared_strip_by_strip(monkeypatch, tmp_path, q, k):
+    """16 rows, 200 dimensions at a time; of 290 queries, not all visit them before the next are fetched."""
     rng = np.random.default_rng(q)
-    gallery, queries = rng.standard_normal((331, 600), np.float32), rng.standard_normal((q, 600), np.float32)
+    gallery, queries = rng.standard_normal((2100, 600), np.float32), rng.standard_normal((q, 600), np.float32)
     gallery[200:300] = gallery[:100]
     nearest = np.argsort(-queries @ gallery.T, axis=1)
     exclude = np.where(np.arange(60) < q // 5, nearest[:, :60], -1)
     expected = NumpyIndex(gallery, "inner_product")(queries, k, exclude)
     searcher = ExactIndex(gallery, "inner_product", kernel="avx2")
+    assert strips_for(emit.KERNELS["avx2"], q, k + 10, *gallery.shape)
     assert_equal(searcher.search(queries, k, exclude), expected)
     monkeypatch.setattr(index, "_SMALL", 0)
     monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
     for least in (1, 10_000):  # threads share out queries, or rows
         monkeypatch.setattr(index, "_BLOCKS_PER_THREAD", least)
         assert_equal(searcher.search(queries, k, exclude, threads=3), expected)
+    monkeypatch.setattr(index, "_ROWS_AT_ONCE", 96)
+    monkeypatch.setattr(index, "_FILE_BYTES", 1)  # 22 pieces
+    np.save(tmp_path / "gallery.npy", gallery)
+    on_disk = ExactIndex.from_npy(tmp_path / "gallery.npy", "inner_product", kernel="avx2")
+    assert_equal(on_disk.search(queries, k, exclude, threads=2), expected)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

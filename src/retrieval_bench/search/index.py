@@ -376,7 +376,7 @@ class ExactIndex:
         search(
             *(small.kind, values, self._layout.centre, self._layout.centre_length, small.g),
             *(piece.panels, piece.starts, self._n, rows.values, rows.squares, rows.factors, rows.zeros),
-            *(exclude, k, kept, small.capacity(len(values), kept, self._n), indices, distances, report),
+            *(exclude, k, kept, *small.plan(len(values), kept, self._n), indices, distances, report),
         )
         refused, doubtful, longest, alike, rescored = report.tolist()
         if refused >= 0:

@@ -72,11 +72,12 @@ def engine(kernel: Kernel, distance: str) -> Engine:
 _engines: dict[tuple[str, Callable], Engine] = {}
 
 
-def capacity(kernel: Kernel, q: int, k: int, n: int) -> int:
-    """How many keys of each of q queries a scan for the k nearest of n rows needs room for; `kernel` of an engine."""
-    if strip_scan.strips_for(kernel, q):
-        return strip_scan.capacity(kernel, k, n)
-    return k if k <= FEW else min(2 * k, n)
+def plan(kernel: Kernel, q: int, k: int, n: int, dim: int) -> tuple[bool, int]:
+    """How a scan for the k nearest of n rows goes: strip by strip or not, and how many keys of each of q queries it
+    needs room for. kernel: of an engine."""
+    if strip_scan.strips_for(kernel, q, k, n, dim):
+        return True, strip_scan.capacity(kernel, k, n)
+    return False, k if k <= FEW else min(2 * k, n)
 
 
 def _vectors(kernel: Kernel) -> Engine:
@@ -168,8 +169,9 @@ def _engine(
         return a if count <= a else b if count <= b else c if count <= c else most
 
     def scan(  # type: ignore[no-untyped-def]
-        queries, panels, starts, first, n, work_counter, step, k, exclude, keys, counts, limits, gates, tile, masks
-    ):
+        queries, panels, starts, first, n, work_counter, step, strips, k, exclude, keys, counts, limits, gates, tile,
+        masks,
+    ):  # fmt: skip
         """Add to `keys` what is among the k nearest, as far as the `n` gallery rows from `first` on are concerned.
 
         queries: blocks of `most` queries, and a last one of a size in kernel.blocks, one after the other: flat, each
@@ -178,9 +180,10 @@ def _engine(
             each panel; of bits, not used.
         work_counter: (1,) int64, the next panel that no thread has taken; `step` panels are taken at a time. Threads
             with the same work_counter share out the panels.
+        strips: as of `plan`, of more than `most` queries.
         exclude: (q, m) gallery rows that query i must not find, each line ascending, -1 for none.
         keys (q, capacity), counts, limits (q,): what is known so far, and the distance (or negated score) to beat.
-            capacity: as of `capacity`. gates: the limits as the inner loop compares them, of the queries that fill up
+            capacity: as of `plan`. gates: the limits as the inner loop compares them, of the queries that fill up
             the last block too, for whom they are out of reach.
         tile (most, PANEL), masks (most + 1,): scratch; most is no less than kernel.side.
         """
@@ -196,7 +199,7 @@ def _engine(
                 stop = min(begin + step, len(panels))
                 if begin >= stop:
                     break
-            if by_strips and q > most:
+            if by_strips and strips:
                 scan_strips(queries, panels, begin, stop, starts, first, k, exclude, keys, counts, limits, gates, tile)
                 begin = stop
                 continue
@@ -230,7 +233,7 @@ def _engine(
                         gates[some + r] = gate(limits[some + r])
                     panel = compare(size, block, panels, panel + 1, end, starts, open_, tile, masks)
             begin = end
-        if by_strips and q > most:
+        if by_strips and strips:
             for query in range(q):
                 leave_smallest(query, k, exclude, keys, counts, limits)
                 gates[query] = gate(limits[query])
@@ -296,7 +299,7 @@ def _engine(
         once(_pack, types.none(types.Array(value, 2, "C", readonly=True), panels)),
         jit.compiled(
             scan,
-            types.none(array(value, 1), *gallery, integer, exclude, keys, counts, floats, *scratch),
+            types.none(array(value, 1), *gallery, types.boolean, integer, exclude, keys, counts, floats, *scratch),
             f"{name}-{kernel.name}",
         ),
         jit.compiled(

@@ -93,9 +93,14 @@ def leave_smallest(query, k, exclude, keys, counts, limits):  # type: ignore[no-
             key = keys[query, place]
             keys[query, count] = key
             count += int(not contains(exclude[query], np.int64(key & np.uint64(0xFFFFFFFF))))
-    if count >= k:
+    if count > k:
         bring_smallest_forward(keys[query], count, k)
         limits[query] = key_distance(keys[query, k - 1])
+    elif count == k:
+        largest = keys[query, 0]
+        for place in range(1, k):
+            largest = max(largest, keys[query, place])
+        limits[query] = key_distance(largest)
     counts[query] = min(count, k)
 
 

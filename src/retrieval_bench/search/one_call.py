@@ -17,7 +17,7 @@ from retrieval_bench.core import Distance
 from retrieval_bench.search import jit
 from retrieval_bench.search.bounds import FACTS, LENGTH, summing_error
 from retrieval_bench.search.emit import Kernel, borrowed
-from retrieval_bench.search.kernels import EUCLIDEAN, KINDS, PANEL, Engine, array, capacity, engine
+from retrieval_bench.search.kernels import EUCLIDEAN, KINDS, PANEL, Engine, array, engine, plan
 from retrieval_bench.search.points import compiled_points, values_of
 from retrieval_bench.search.rescore import compiled as compiled_settling
 
@@ -39,8 +39,9 @@ class Small:
         self.most, self.values_of = MOST_KEPT, values_of
         self.search = compiled(kernel, "float32", dtype)
 
-    def capacity(self, q: int, kept: int, n: int) -> int:
-        return capacity(self._made_of[0], q, kept, n)
+    def plan(self, q: int, kept: int, n: int) -> tuple[bool, int]:
+        kernel, _, dim, _ = self._made_of
+        return plan(kernel, q, kept, n, dim)
 
     def search_float64(self, *arguments: Any) -> None:
         kernel, _, _, dtype = self._made_of
@@ -60,7 +61,7 @@ def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
 
     def search(  # type: ignore[no-untyped-def]
         kind, queries, centre, centre_length, g, panels, starts, n, rows, squares, factors, zeros, exclude, k, kept,
-        capacity, indices, distances, report,
+        strips, capacity, indices, distances, report,
     ):  # fmt: skip
         """Fill indices (q, k) int64, distances (q, k) float32 and report (5,) float64."""
         queries, centre, panels, starts = borrowed(queries), borrowed(centre), borrowed(panels), borrowed(starts)
@@ -96,7 +97,10 @@ def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
         for query in range(q):
             limits[query] = np.inf
         tile, masks = np.empty((most, PANEL), np.float32), np.empty(most + 1, np.uint64)
-        scan(packed, panels, starts, 0, n, work, len(panels), kept, exclude, keys, counts, limits, gates, tile, masks)
+        scan(
+            packed, panels, starts, 0, n, work, len(panels), strips, kept, exclude, keys, counts, limits, gates, tile,
+            masks,
+        )  # fmt: skip
         nearest = smallest(keys, counts, kept)
         for query in range(q):
             _sort(nearest[query])
@@ -117,7 +121,7 @@ def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
     real, whole = array(f64, 1), array(i64, 1)
     signature = types.none(
         *(i64, queries, real, f64, f64, array(f32, 3), array(f32, 2), i64, rows, real, real, whole),
-        *(array(i64, 2), i64, i64, i64, array(i64, 2), array(f32, 2), real),
+        *(array(i64, 2), i64, i64, types.boolean, i64, array(i64, 2), array(f32, 2), real),
     )
     return jit.compiled(search, signature, f"{kernel.name}-{asked}-{dtype}")
 

@@ -161,7 +161,7 @@ class Nearest(_Scan):
         super().__init__(share)
         q = len(share.queries)
         self.k = k
-        capacity = kernels.capacity(self._engine.kernel, q, k, n)
+        self._strips, capacity = kernels.plan(self._engine.kernel, q, k, n, share.queries.layout.width)
         self.keys = np.empty((q, capacity), np.uint64)
         self.counts, self.limits = np.zeros(q, np.int64), np.full(q, np.inf, np.float32)
 
@@ -169,9 +169,8 @@ class Nearest(_Scan):
         self._begin(piece)
         queries = self.share.queries
         self._engine.scan(
-            *(queries.packed, piece.panels, piece.starts, piece.first, piece.n),
-            *(turns.work_counter, turns.step, self.k, queries.exclude, self.keys, self.counts, self.limits),
-            *(self.gates, *self.scratch),
+            *(queries.packed, piece.panels, piece.starts, piece.first, piece.n, turns.work_counter, turns.step),
+            *(self._strips, self.k, queries.exclude, self.keys, self.counts, self.limits, self.gates, *self.scratch),
         )
 
     def smallest(self) -> np.ndarray:
