@@ -34,6 +34,10 @@ def extraction(
         str, typer.Option(help="Dataset whose images are the files; others than JPEG are encoded.")
     ] = "products",
     data_root: Annotated[Path | None, typer.Option(help="Path of that dataset.")] = None,
+    processes: Annotated[
+        bool,
+        typer.Option("--processes", help="Also time as many processes of one thread, as --engine processes has them."),
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write every sample into this file.")
     ] = None,
@@ -68,7 +72,9 @@ def extraction(
             queries = limit(parse(DATASETS, dataset).build(data_root), images).query
             files = contest.as_files(queries, Path(folder))
             with OtherProcesses() as others:
-                results = contest.contest(chosen, files, rounds=rounds, threads=counts, progress=display)
+                results = contest.contest(
+                    chosen, files, rounds=rounds, threads=counts, processes=processes, progress=display
+                )
         typer.echo("\n".join([*contest.lines(results, counts), *disturbance(others.share)]))
         if json_file is not None:
             write_whole(json_file, (json.dumps(contest.as_data(results), indent=1) + "\n").encode())

@@ -130,9 +130,10 @@ def run_command(
     engine: Annotated[
         str,
         typer.Option(
-            metavar="local|ray://HOST:PORT|ray://local",
-            help="Who describes images and searches exactly: this machine, or workers of a Ray cluster, with the same "
-            "result; behind a Ray address, ?workers=N&threads=N.",
+            metavar="local|processes|ray://HOST:PORT|ray://local",
+            help="Who describes images and searches exactly, with the same result: threads of this process; several "
+            "processes, for many images on many cores; or workers of a Ray cluster. Behind all but local, "
+            "?workers=N&threads=N.",
         ),
     ] = "local",
     max_bad: Annotated[

@@ -20,6 +20,8 @@ class TestAddresses:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
+            ("processes", EngineAddress(None, 0, None, 1)),
+            ("processes?workers=2&threads=3", EngineAddress(None, 0, 2, 3)),
             ("ray://local", EngineAddress(None, 0, None, 1)),
             ("ray://local?workers=2", EngineAddress(None, 0, 2, 1)),
             ("ray://gpu-1.lan:6379?workers=8&threads=4", EngineAddress("gpu-1.lan", 6379, 8, 4)),
@@ -33,7 +35,9 @@ class TestAddresses:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ("dask://x:1", "write local, ray://HOST:PORT or ray://local"),
+            ("dask://x:1", "write local, processes, ray://HOST:PORT or ray://local"),
+            ("processes:2", "write local, processes"),
+            ("processes?workers=two", "'workers=two' is no option"),
             ("ray://", "write local"),
             ("ray://host", "write local"),
             ("ray://host:99999", "a port is a number from 1 to 65535"),

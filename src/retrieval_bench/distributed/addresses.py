@@ -1,4 +1,4 @@
-"""What `--engine ray://...` names: where the cluster is, how many workers, and how many threads each has."""
+"""What `--engine` names: where the workers are, how many there are, and how many threads each has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from retrieval_bench.core import BenchError
 
 MOST_WORKERS = 10_000
-_FORM = "write local, ray://HOST:PORT or ray://local, with ?workers=N&threads=N behind if you like"
+_FORM = "write local, processes, ray://HOST:PORT or ray://local, with ?workers=N&threads=N behind all but local"
 
 
 class EngineAddress(NamedTuple):
@@ -21,10 +21,10 @@ class EngineAddress(NamedTuple):
 
 
 def parsed(address: str) -> EngineAddress:
-    """Read an address of Ray.
+    """Read the address of workers.
 
     Args:
-        address: "ray://HOST:PORT" or "ray://local"; behind a "?", workers=N and threads=N, joined by "&".
+        address: "processes", "ray://HOST:PORT" or "ray://local"; behind a "?", workers=N and threads=N, joined by "&".
 
     Returns:
         What it says.
@@ -32,7 +32,9 @@ def parsed(address: str) -> EngineAddress:
     Raises:
         BenchError: It says something else.
     """
-    found = re.fullmatch(r"ray://(local|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5})/?(?:\?(.*))?", address)
+    found = re.fullmatch(
+        r"(processes|ray://local|ray://[\w.-]+:\d{1,5}|ray://\[[0-9a-fA-F:]+\]:\d{1,5})/?(?:\?(.*))?", address
+    )
     if found is None:
         raise BenchError(f"engine {address!r} is none; {_FORM}")
     options = {"workers": 0, "threads": 1}
@@ -43,9 +45,9 @@ def parsed(address: str) -> EngineAddress:
                 f"engine {address!r}: {pair!r} is no option; workers=N and threads=N are, from 1 to {MOST_WORKERS:,}"
             )
         options[name] = int(value)
-    if found[1] == "local":
+    if found[1] in ("processes", "ray://local"):
         return EngineAddress(None, 0, options["workers"] or None, options["threads"])
-    host, _, port = found[1].rpartition(":")
+    host, _, port = found[1].removeprefix("ray://").rpartition(":")
     if not 1 <= int(port) <= 65_535:
         raise BenchError(f"engine {address!r}: a port is a number from 1 to 65535")
     return EngineAddress(host, int(port), options["workers"] or None, options["threads"])

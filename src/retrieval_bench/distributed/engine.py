@@ -1,6 +1,7 @@
 """What a run asks of whoever does its work: to describe images, and to search exactly.
 
-`local` is this machine, as ever. `ray://...` is workers on one or several machines. Both answer the same bytes.
+`local` is the threads of this process, as ever. `processes` is several processes of this machine, and `ray://...` is
+workers on one or several machines. All answer the same bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from retrieval_bench.core import Distance, Extractor, Images, Searcher
 
 LOCAL = "local"
+PROCESSES = "processes"
 RAY = "ray://"
 
 Chunks = Callable[[Extractor, Images, Sequence[int], int], Iterator[tuple[Sequence[int], np.ndarray]]]
@@ -90,7 +92,7 @@ def open_engine(address: str) -> WorkEngine:
     """Connect to an engine, or start it.
 
     Args:
-        address: "local", "ray://HOST:PORT" or "ray://local"; behind a "?", workers=N and threads=N.
+        address: "local", "processes", "ray://HOST:PORT" or "ray://local"; behind a "?", workers=N and threads=N.
 
     Returns:
         The engine; whoever opens it closes it.
@@ -102,9 +104,13 @@ def open_engine(address: str) -> WorkEngine:
         from retrieval_bench.distributed.local import LocalEngine
 
         return LocalEngine()
+    if check_address(address).startswith(PROCESSES):
+        from retrieval_bench.distributed.processes import ProcessesEngine
+
+        return ProcessesEngine(address)
     from retrieval_bench.distributed.ray_engine import RayEngine
 
-    return RayEngine(check_address(address))
+    return RayEngine(address)
 
 
 def check_address(address: str) -> str:

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from retrieval_bench.core import BadImage, BenchError
+from retrieval_bench.core import BenchError
 from retrieval_bench.distributed.addresses import EngineAddress
-from retrieval_bench.distributed.worker import Carried, NoMemory, RefusedRequest, Unusable, Worker, facts
+from retrieval_bench.distributed.worker import Worker, facts, value_of
 from retrieval_bench.system.cores import usable_cores
 
 log = logging.getLogger("retrieval_bench")
@@ -220,16 +220,7 @@ class Crew:
             raise WorkerLost(memory, _line(error)) from None
         except errors.RayTaskError as error:
             raise getattr(error, "cause", None) or error from None
-        match answer:
-            case Carried(value):
-                return value
-            case RefusedRequest(sentence):
-                raise BenchError(sentence)
-            case Unusable(reason, detail):
-                raise BadImage(reason, detail)
-            case NoMemory(where):
-                raise BenchError(f"the worker on {where} ran out of memory; use more machines or fewer workers on each")
-        raise TypeError(f"no answer: {answer!r}")
+        return value_of(answer)
 
     def ask(self, place: int, what: str, request: str, *arguments: Any) -> Any:
         """Ask one worker and wait; ask again where it dies. what: it was asked for, for the error sentence."""

@@ -63,6 +63,20 @@ class NoMemory(NamedTuple):
 Answer = Carried | RefusedRequest | Unusable | NoMemory
 
 
+def value_of(answer: Answer) -> Any:
+    """What a request gave; the error where it gave none."""
+    match answer:
+        case Carried(value):
+            return value
+        case RefusedRequest(sentence):
+            raise BenchError(sentence)
+        case Unusable(reason, detail):
+            raise BadImage(reason, detail)
+        case NoMemory(where):
+            raise BenchError(f"the worker on {where} ran out of memory; use more machines or fewer workers on each")
+    raise TypeError(f"no answer: {answer!r}")
+
+
 def facts() -> dict[str, str]:
     """What must be the same on all machines for the same bytes: the code, Python, and the libraries."""
     python = ".".join(platform.python_version_tuple()[:2])

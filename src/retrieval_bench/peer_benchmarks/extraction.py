@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import BenchError, Setup, Split
+from retrieval_bench.distributed.engine import Chunks
+from retrieval_bench.distributed.processes import ProcessesEngine
+from retrieval_bench.experiment.describer import MethodDescriber
 from retrieval_bench.experiment.extraction import extract
 from retrieval_bench.images.reading import ImageFiles
 from retrieval_bench.peer_benchmarks.extraction_peers import PEERS, Job
@@ -52,6 +56,10 @@ def ours(threads: int) -> str:
     return f"{threads} thread" if threads == 1 else f"{threads} threads"
 
 
+def by_processes(count: int) -> str:
+    return f"{count} processes"
+
+
 def as_files(split: Split, folder: Path) -> list[Path]:
     """The images as JPEG files in a folder of their own."""
     images = as_jpeg(split).images
@@ -62,13 +70,31 @@ def as_files(split: Split, folder: Path) -> list[Path]:
 
 
 def contest(
-    methods: Sequence[str], files: Sequence[Path], *, rounds: int, threads: Sequence[int], progress: Progress = silent
+    methods: Sequence[str],
+    files: Sequence[Path],
+    *,
+    rounds: int,
+    threads: Sequence[int],
+    processes: bool = False,
+    progress: Progress = silent,
 ) -> list[Timed]:
     """Time all, interleaved: in each round everybody once.
 
     files: JPEG files, in one folder that holds nothing else. threads: of this package, ascending; peers get the most.
-    Raises BenchError for a method without peers.
+    processes: also as many processes of one thread. Raises BenchError for a method without peers.
     """
+    with closing(ProcessesEngine(f"processes?workers={max(threads)}")) as engine:
+        return _timed(methods, files, rounds, threads, engine if processes else None, progress)
+
+
+def _timed(
+    methods: Sequence[str],
+    files: Sequence[Path],
+    rounds: int,
+    threads: Sequence[int],
+    engine: ProcessesEngine | None,
+    progress: Progress,
+) -> list[Timed]:
     results = []
     for method in methods:
         if method not in PEERS:
@@ -78,6 +104,11 @@ def contest(
         extractor = _fitted(method, files, max(threads))
         for count in threads:
             jobs[ours(count)] = partial(_extract, extractor, files, count)
+        if engine is not None:
+            describer = MethodDescriber(method, Setup(weights="random"))
+            jobs[by_processes(engine.workers)] = partial(
+                _extract, extractor, files, 1, engine.chunks(describer, "", None)
+            )
         for peer in PEERS[method]:
             if peer.there:
                 beneath = max(threads) if peer.libraries else 1
@@ -108,7 +139,7 @@ def _split(files: Sequence[Path]) -> Split:
     return Split(tuple(map(str, files)), np.arange(len(files)) % 2, ImageFiles(files))
 
 
-def _extract(extractor: Any, files: Sequence[Path], threads: int) -> np.ndarray:
+def _extract(extractor: Any, files: Sequence[Path], threads: int, chunks: Chunks | None = None) -> np.ndarray:
     with pinned(1):
         done = extract(
             extractor,
@@ -117,6 +148,7 @@ def _extract(extractor: Any, files: Sequence[Path], threads: int) -> np.ndarray:
             cache=FeatureCache(None),
             key="",
             progress=lambda done, total: None,
+            chunks=chunks,
         )
     return done.features
 
@@ -129,15 +161,16 @@ def _pinned(job: Job, beneath: int) -> Any:
 
 def lines(results: Sequence[Timed], threads: Sequence[int]) -> list[str]:
     """Two tables, and what is to be reached."""
-    most = ours(threads[-1])
-    table = [["method", *map(ours, threads), "peer", "images/s", "ours x", "same"]]
+    most, together = ours(threads[-1]), by_processes(threads[-1])
+    columns = [*map(ours, threads), *([together] if together in results[0].seconds else [])]
+    table = [["method", *columns, "peer", "images/s", "ours x", "same"]]
     for one in results:
-        own = [digits(one.rate(ours(count))) for count in threads]
-        for peer in [who for who in one.seconds if who not in map(ours, threads)] or [""]:
+        own = [digits(one.rate(column)) for column in columns]
+        for peer in [who for who in one.seconds if who not in columns] or [""]:
             cells = [digits(one.rate(peer)), digits(one.rate(most) / one.rate(peer))] if peer else ["-", "-"]
             same = f"{100 * one.same[peer]:.1f} %" if peer in one.same else "-"
             table.append([one.method, *own, peer or "none installed", *cells, same])
-            own = [""] * len(threads)
+            own = [""] * len(columns)
     text = ruled(table)
     rounds = len(next(iter(results[0].seconds.values())))
     text += ["", f"{results[0].images} JPEG files to features: images/s, medians of {rounds} rounds in turns."]
@@ -146,9 +179,10 @@ def lines(results: Sequence[Timed], threads: Sequence[int]) -> list[str]:
         for peer, wanted in TARGETS.items():
             if peer in one.seconds:
                 text.append(_target(f"{one.method}, x {peer}", wanted, one.rate(most) / one.rate(peer)))
-        for count in threads[1:]:
-            share = one.rate(ours(count)) / count / one.rate(ours(1))
-            text.append(_target(f"{one.method}, of each of {count} threads", PER_CORE, share))
+        for who, count in [*((ours(count), count) for count in threads[1:]), (together, threads[-1])]:
+            if who in one.seconds:
+                share = one.rate(who) / count / one.rate(ours(1))
+                text.append(_target(f"{one.method}, of each of {who}", PER_CORE, share))
     return text
 
 
