@@ -43,6 +43,18 @@ def test_hashes_beside_the_loop_over_imagehash(files: list[Path], monkeypatch: p
     assert "medians of 3 rounds" in "\n".join(lines([result], [1, 2]))
 
 
+@pytest.mark.slow(reason="starts two processes, and each loads the libraries")
+def test_processes_beside_threads(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PEERS, "phash", ())
+    (result,) = contest(["phash"], files, rounds=2, threads=[1, 2], processes=True)
+    assert {who: len(samples) for who, samples in result.seconds.items()} == dict.fromkeys(
+        ("1 thread", "2 threads", "2 processes"), 2
+    )
+    text = lines([result], [1, 2])
+    assert "2 processes" in text[0]
+    assert any("phash, of each of 2 processes  >= 0.90" in line for line in text)
+
+
 @pytest.mark.long(reason="fits every method and runs every peer, with workers of their own")
 def test_every_peer_that_is_there_runs(files: list[Path], tmp_path: Path) -> None:
     for method, peers in PEERS.items():

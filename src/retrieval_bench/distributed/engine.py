@@ -16,7 +16,6 @@ from retrieval_bench.core import Distance, Extractor, Images, Searcher
 
 LOCAL = "local"
 PROCESSES = "processes"
-RAY = "ray://"
 
 Chunks = Callable[[Extractor, Images, Sequence[int], int], Iterator[tuple[Sequence[int], np.ndarray]]]
 """(extractor, images, rows, threads) -> (rows, features) in any order, until all rows are done."""

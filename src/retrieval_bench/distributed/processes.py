@@ -10,7 +10,6 @@ import functools
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,19 +23,19 @@ import numpy as np
 from retrieval_bench.core import BenchError, Distance, Extractor, Images, Searcher
 from retrieval_bench.distributed.addresses import parsed
 from retrieval_bench.distributed.engine import Build, Chunks, WorkerDescriber
-from retrieval_bench.distributed.partitions import PartitionFiles, parted
 from retrieval_bench.distributed.worker import Answer, Worker, value_of
 from retrieval_bench.images.decoded_cache import fresh
 from retrieval_bench.system.child_process import end_with
 from retrieval_bench.system.cores import usable_cores
+from retrieval_bench.system.npz import read_arrays
 from retrieval_bench.system.timing import steady_allocator
 
 log = logging.getLogger("retrieval_bench")
 
 AHEAD = 2
-"""Partitions that are under way for each process: one that it works on, and the next."""
+"""Pieces of the work that are under way for each process: one that it works on, and the next."""
 SIZE = 16
-"""Images of a partition: few, so that no process waits long for another at the end."""
+"""Images of a piece: few, so that no process waits long for another at the end."""
 
 
 class ProcessesEngine:
@@ -57,12 +56,11 @@ class ProcessesEngine:
 
     def chunks(self, describer: WorkerDescriber, key: str, cache: Path | None) -> Chunks | None:
         """Who describes images; see `WorkEngine`."""
-        files = PartitionFiles(cache, key)
 
         def described(
             extractor: Extractor, images: Images, rows: Sequence[int], threads: int
         ) -> Iterator[tuple[Sequence[int], np.ndarray]]:
-            return self._described(describer, files, extractor, fresh(images), rows)
+            return self._described(describer, extractor, fresh(images), rows)
 
         return described
 
@@ -77,26 +75,18 @@ class ProcessesEngine:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _described(
-        self,
-        describer: WorkerDescriber,
-        files: PartitionFiles,
-        extractor: Extractor,
-        images: Images,
-        rows: Sequence[int],
+        self, describer: WorkerDescriber, extractor: Extractor, images: Images, rows: Sequence[int]
     ) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         weights, learned = getattr(extractor, "weights", None), _written(extractor)
-        under_way: dict[Future[Answer], list[int]] = {}
+        under_way: dict[Future[Answer], Sequence[int]] = {}
         try:
-            for part in parted(rows, SIZE):
-                known = files.get([images.digest(row) for row in part])
-                if known is not None:
-                    yield part, known
-                    continue
-                under_way[self._submit(describer, images.take(part), learned, weights)] = part
+            for start in range(0, len(rows), SIZE):
+                some = rows[start : start + SIZE]
+                under_way[self._submit(describer, images.take(some), learned, weights)] = some
                 if len(under_way) >= AHEAD * self.workers:
-                    yield from self._ready(under_way, files, images)
+                    yield from _ready(under_way)
             while under_way:
-                yield from self._ready(under_way, files, images)
+                yield from _ready(under_way)
         except BrokenProcessPool as error:
             self.close()  # the next method gets new ones
             raise BenchError(
@@ -114,30 +104,28 @@ class ProcessesEngine:
             log.info("%d processes describe images", self.workers)
         return self._pool.submit(_describe, describer, images, learned, weights)
 
-    def _ready(
-        self, under_way: dict[Future[Answer], list[int]], files: PartitionFiles, images: Images
-    ) -> Iterator[tuple[list[int], np.ndarray]]:
-        """What is finished, at least one; it is under way no more."""
-        done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-        for one in done:
-            features = value_of(one.result())
-            part = under_way.pop(one)
-            files.put([images.digest(row) for row in part], features)
-            yield part, features
+
+def _ready(under_way: dict[Future[Answer], Sequence[int]]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    """What is finished, at least one; it is under way no more."""
+    done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+    for one in done:
+        features = value_of(one.result())
+        yield under_way.pop(one), features
 
 
 def _written(extractor: Extractor) -> Path:
     """A file of what the extractor has learned: it may be large, and each process reads it once."""
     learned = {name: getattr(extractor, name) for name in getattr(extractor, "learned", ())}
-    handle, path = tempfile.mkstemp(prefix="retrieval_bench-learned-")
+    handle, path = tempfile.mkstemp(prefix="retrieval_bench-learned-", suffix=".npz")
     with open(handle, "wb") as file:
-        pickle.dump(learned, file, protocol=pickle.HIGHEST_PROTOCOL)
+        np.savez(file, **learned)
     return Path(path)
 
 
 @functools.lru_cache(1)
 def _read(learned: Path) -> Mapping[str, np.ndarray]:
-    return pickle.loads(learned.read_bytes())  # type: ignore[no-any-return]
+    with learned.open("rb") as file:
+        return read_arrays(file)
 
 
 _mine: list[Worker] = []  # of a process that describes

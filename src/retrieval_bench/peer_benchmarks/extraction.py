@@ -57,7 +57,7 @@ def ours(threads: int) -> str:
 
 
 def by_processes(count: int) -> str:
-    return f"{count} processes"
+    return f"{count} process" if count == 1 else f"{count} processes"
 
 
 def as_files(split: Split, folder: Path) -> list[Path]:
