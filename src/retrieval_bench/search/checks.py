@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -45,6 +46,7 @@ def room_for(q: int, k: int, n: int) -> Ranking:
         ) from None
 
 
+@functools.cache
 def _memory() -> float:
     """Bytes of this machine's memory; inf where the system does not say."""
     sysconf = getattr(os, "sysconf", None)  # Windows has none

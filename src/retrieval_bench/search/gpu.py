@@ -144,8 +144,8 @@ class TorchIndex:
                 "the engine on the CPU takes over",
                 self.device,
             )
-            again = np.ones(len(block), bool)
-        if again.any():
+            again = np.arange(len(block))
+        if len(again):
             exact = self._float32().search(block[again], k, exclude[again])
             indices[again], distances[again] = exact.indices, exact.distances
         return indices, distances

@@ -46,7 +46,7 @@ from retrieval_bench.search.scans import (
     Turns,
     Within,
     aligned,
-    merged,
+    nearest_scans,
     words_of,
 )
 from retrieval_bench.search.stats import LastSearch, ScanStats
@@ -297,27 +297,26 @@ class ExactIndex:
             if sure:
                 self._last.figures = len(queries), self._n, rescored, 0
                 return ranking
-        from retrieval_bench.search.keys import unpack
-
         for batch in self._batches(len(queries), 24 * kept + 16 * found + 8 * self.dim + 1024):
             shares, running = self._shared_out(queries, batch, exclude, threads)
-            parts = [Nearest(share, kept, self._n) for share in shares]
+            parts = nearest_scans(shares, kept, self._n)
             if found and self._rows is not None and self._piece is not None and not shares[0].together:
                 tasks = [functools.partial(self._alone, part, found) for part in parts]
                 settled = list(zip((share.queries for share in shares), on_threads(tasks, running), strict=True))
             else:
                 self._scan_all(parts, running)
                 settled = []
-                for some, keys in merged(parts, kept):
+                for part in parts[:1] if shares[0].together else parts:
+                    some = part.share.queries
                     if self.distance != "hamming" and found:
-                        settled.append((some, self._settled(some, keys, found, threads)))
+                        settled.append((some, self._settled(some, part.nearest(), found, threads)))
                     else:
-                        ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = unpack(keys)
+                        self._spread(part.nearest(), ranking, some.rows)
             for some, first_look in settled:
                 result = self._without_doubt(queries, some, first_look, found, exclude, threads)
                 ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = result[:2]
                 rescored += result.rescored
-                doubtful += int(result.doubtful.sum())
+                doubtful += len(result.doubtful)
         self._last.figures = len(queries), self._n, rescored, doubtful
         return ranking
 
@@ -404,18 +403,28 @@ class ExactIndex:
         """Scan the whole gallery in memory for some queries, and settle at once, while much is in the caches."""
         assert self._piece is not None
         part.scan(self._piece, Turns(self._piece, 1))
-        return self._settled(part.share.queries, np.sort(part.smallest(), axis=1), k, 1)
+        return self._settled(part.share.queries, part.nearest(), k, 1)
+
+    def _spread(self, keys: np.ndarray, ranking: Ranking, rows: slice) -> None:
+        """Counts of bits are final: what the keys (q, k) say is written into rows of the ranking."""
+        whole = ranking.indices.shape[1] == keys.shape[1]
+        indices = ranking.indices[rows] if whole else np.empty(keys.shape, np.int64)
+        distances = ranking.distances[rows] if whole else np.empty(keys.shape, np.float32)
+        self._layout.engine.spread(keys, indices, distances)
+        if not whole:
+            columns = slice(keys.shape[1])
+            ranking.indices[rows, columns], ranking.distances[rows, columns] = indices, distances
 
     def _without_doubt(
         self, queries: np.ndarray, some: Queries, found: Settled, k: int, exclude: np.ndarray, threads: int | None
     ) -> Settled:
         """The same after a second look for the queries that need one."""
+        doubtful = found.doubtful
+        if not len(doubtful):
+            return found
         from retrieval_bench.search.all_rows import nearest_of_all
         from retrieval_bench.search.settling import PAIRS_AT_ONCE, Kept, best_of_each, distances_of
 
-        doubtful = np.flatnonzero(found.doubtful)
-        if not len(doubtful):
-            return found
         if len(doubtful) > len(found.rows) // 50:  # a second look costs more than a longer list
             self._more = min(2 * self._more + k, 4 * k + 64)
         rescored, step = found.rescored, max(1, PAIRS_AT_ONCE // max(1, self._n))

@@ -29,7 +29,15 @@ from retrieval_bench.search import jit, scan_loops, strip_scan
 from retrieval_bench.search.caches import caches
 from retrieval_bench.search.emit import PANEL as PANEL
 from retrieval_bench.search.emit import Kernel, borrowed, lowest_bit, take
-from retrieval_bench.search.keys import bring_smallest_forward, contains, key_distance, key_of, leave_smallest, smallest
+from retrieval_bench.search.keys import (
+    bring_smallest_forward,
+    contains,
+    key_distance,
+    key_of,
+    leave_smallest,
+    nearest,
+    spread,
+)
 
 GROUP_BYTES = caches().second // 2  # panels that all blocks visit before the next are fetched
 
@@ -48,14 +56,15 @@ class Engine(NamedTuple):
     """The compiled functions for vectors or for bits, and one vector width.
 
     pack(rows, panels): (m, d) rows, C order, into (ceil(m / lanes), d, lanes) zeroed panels; read-only rows will do.
-    scan, collect: below. smallest(keys, counts, k): (q, <= k) keys of the nearest, EMPTY where there are fewer.
+    scan, collect: below. nearest, spread: see keys.py.
     """
 
     kernel: Kernel
     pack: Callable
     scan: Callable
     collect: Callable
-    smallest: Callable
+    nearest: Callable
+    spread: Callable
 
 
 def engine(kernel: Kernel, distance: str) -> Engine:
@@ -307,7 +316,8 @@ def _engine(
             integer(array(value, 1), *gallery, counts, exclude, floats, counts, floats, counts, *scratch),
             f"{name}-{kernel.name}",
         ),
-        once(smallest, keys(keys, counts, integer)),
+        once(nearest, keys(array(types.uint64, 3), array(integer, 2), integer)),
+        once(spread, types.none(keys, array(integer, 2), array(types.float32, 2))),
     )
 
 

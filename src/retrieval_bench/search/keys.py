@@ -13,6 +13,7 @@ import numpy as np
 
 EMPTY = np.uint64(2**64 - 1)  # sorts behind every real key
 MOST_ROWS = 2**32 - 1  # a row number has half a key
+IN_ORDER = 64  # of so many keys, each is put in its place by insertion
 
 _inner = numba.njit(nogil=True, error_model="numpy")  # compiled as a part of what calls it
 _inlined = numba.njit(nogil=True, error_model="numpy", forceinline=True)
@@ -31,18 +32,6 @@ def key_distance(key):  # type: ignore[no-untyped-def]
     ordered = np.uint32(key >> np.uint64(32))
     bits = ordered ^ np.uint32(0x80000000) if ordered >> np.uint32(31) else ordered ^ np.uint32(0xFFFFFFFF)
     return np.uint32(bits).view(np.float32)
-
-
-def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keys -> (int64 gallery rows, float32 distances) of the same shape; -1 and inf for EMPTY."""
-    ordered = (keys >> np.uint64(32)).astype(np.uint32)
-    mirrored = np.where(ordered >> np.uint32(31), np.uint32(0x80000000), np.uint32(0xFFFFFFFF))
-    rows = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    distances = (ordered ^ mirrored).view(np.float32)
-    empty = keys == EMPTY
-    rows[empty] = -1
-    distances[empty] = np.inf
-    return rows, distances
 
 
 @_inner
@@ -71,16 +60,46 @@ def bring_smallest_forward(keys, count, k):  # type: ignore[no-untyped-def]
         keys[low], keys[low + 1] = keys[low + 1], keys[low]
 
 
-def smallest(keys: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
-    nearest = np.empty((len(keys), k), np.uint64)
-    for query in range(len(keys)):
-        count = counts[query]
-        if count > k:
-            bring_smallest_forward(keys[query], count, k)
-            count = k
+def nearest(keys: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
+    """The k smallest keys that several threads have found for the same queries.
+
+    keys: (t, q, c), of which counts (t, q) say how many are there; they change places.
+
+    Returns:
+        (q, k), EMPTY where there are fewer; ascending for k up to IN_ORDER, else in any order.
+    """
+    threads, q = counts.shape
+    found, some = np.empty((q, k), np.uint64), np.empty(threads * k, np.uint64)
+    for query in range(q):
+        total = 0
+        for thread in range(threads):
+            count = counts[thread, query]
+            if count > k:
+                bring_smallest_forward(keys[thread, query], count, k)
+                count = k
+            for place in range(count):
+                some[total] = keys[thread, query, place]
+                total += 1
+        if total > k:
+            bring_smallest_forward(some, total, k)
+            total = k
         for place in range(k):  # written out: Numba takes seconds to compile slices that are filled
-            nearest[query, place] = keys[query, place] if place < count else EMPTY
-    return nearest
+            key, at = some[place] if place < total else EMPTY, place
+            if k <= IN_ORDER:
+                while at > 0 and found[query, at - 1] > key:
+                    found[query, at] = found[query, at - 1]
+                    at -= 1
+            found[query, at] = key
+    return found
+
+
+def spread(keys: np.ndarray, rows: np.ndarray, distances: np.ndarray) -> None:
+    """Write what keys (q, k) say into rows (q, k) int64 and distances (q, k) float32; -1 and inf for EMPTY."""
+    for query in range(len(keys)):
+        for place in range(keys.shape[1]):
+            key = keys[query, place]
+            rows[query, place] = np.int64(key & np.uint64(0xFFFFFFFF)) if key != EMPTY else -1
+            distances[query, place] = key_distance(key) if key != EMPTY else np.float32(np.inf)
 
 
 @_inner

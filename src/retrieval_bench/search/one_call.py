@@ -1,7 +1,7 @@
 """A whole small search in one compiled call: from the queries as they were given to rows and distances.
 
 A search that takes microseconds would else spend most of its time in Python, between one compiled step and the next.
-The steps are those of the larger searches, in the same order: `points`, `pack`, `scan`, `smallest`, `settle`.
+The steps are those of the larger searches, in the same order: `points`, `pack`, `scan`, `nearest`, `settle`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from retrieval_bench.search import jit
 from retrieval_bench.search.bounds import FACTS, LENGTH, summing_error
 from retrieval_bench.search.emit import Kernel, borrowed
 from retrieval_bench.search.kernels import EUCLIDEAN, KINDS, PANEL, Engine, array, engine, plan
+from retrieval_bench.search.keys import IN_ORDER
 from retrieval_bench.search.points import compiled_points, values_of
 from retrieval_bench.search.rescore import compiled as compiled_settling
 
@@ -27,16 +28,13 @@ greatest length of a query; whether all rows are at the same distance of any; ho
 for all queries."""
 
 
-MOST_KEPT = 64  # candidates of a query that are put in order one by one
-
-
 class Small:
     """What small searches of an index need, found once: a lookup costs as much as a hundred distances."""
 
     def __init__(self, kernel: Kernel, distance: Distance, dim: int, dtype: str) -> None:
         self._made_of = kernel, distance, dim, dtype
         self.kind, self.g = KINDS[distance], summing_error.py_func(dim)
-        self.most, self.values_of = MOST_KEPT, values_of
+        self.most, self.values_of = IN_ORDER, values_of
         self.search = compiled(kernel, "float32", dtype)
 
     def plan(self, q: int, kept: int, n: int) -> tuple[bool, int]:
@@ -55,7 +53,7 @@ class Small:
 def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
     """`search` below, compiled for a vector width and the dtypes of queries and gallery."""
     steps: Engine = engine(kernel, "cosine")
-    pack, scan, smallest = steps.pack, steps.scan, steps.smallest
+    pack, scan, nearest = steps.pack, steps.scan, steps.nearest
     make_points, (settle, _) = compiled_points(asked), compiled_settling(asked, dtype)
     a, b, c, most = kernel.blocks
 
@@ -92,22 +90,19 @@ def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
         gates, limits = np.empty(whole * most + last, np.float32), np.empty(q, np.float32)
         for place in range(len(gates)):
             gates[place] = -np.inf if place < q else np.inf
-        keys, counts = np.empty((q, capacity), np.uint64), np.zeros(q, np.int64)
+        keys, counts = np.empty((1, q, capacity), np.uint64), np.zeros((1, q), np.int64)
         work = np.zeros(1, np.int64)
         for query in range(q):
             limits[query] = np.inf
         tile, masks = np.empty((most, PANEL), np.float32), np.empty(most + 1, np.uint64)
         scan(
-            packed, panels, starts, 0, n, work, len(panels), strips, kept, exclude, keys, counts, limits, gates, tile,
-            masks,
+            packed, panels, starts, 0, n, work, len(panels), strips, kept, exclude, keys[0], counts[0], limits, gates,
+            tile, masks,
         )  # fmt: skip
-        nearest = smallest(keys, counts, kept)
-        for query in range(q):
-            _sort(nearest[query])
         near, rescored = np.empty((q, k)), np.empty(q, np.int64)
         settle(
-            kind, queries, query_squares, query_factors, facts, rows, squares, factors, zeros, exclude, nearest,
-            np.zeros(q), g, centre_length, k, indices, near, rescored,
+            kind, queries, query_squares, query_factors, facts, rows, squares, factors, zeros, exclude,
+            nearest(keys, counts, kept), np.zeros(q), g, centre_length, k, indices, near, rescored,
         )  # fmt: skip
         for query in range(q):
             if rescored[query] < 0 and kept < n:  # else there are no others
@@ -124,14 +119,3 @@ def compiled(kernel: Kernel, asked: str, dtype: str) -> Any:
         *(array(i64, 2), i64, i64, types.boolean, i64, array(i64, 2), array(f32, 2), real),
     )
     return jit.compiled(search, signature, f"{kernel.name}-{asked}-{dtype}")
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def _sort(keys: np.ndarray) -> None:
-    """By insertion: they are few, and those of few neighbours are in order already."""
-    for place in range(1, len(keys)):
-        key, at = keys[place], place
-        while at > 0 and keys[at - 1] > key:
-            keys[at] = keys[at - 1]
-            at -= 1
-        keys[at] = key

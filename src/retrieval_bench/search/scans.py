@@ -7,7 +7,6 @@ that meets one piece of the gallery after the other and remembers what it found.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -152,29 +151,63 @@ class _Scan:
             )
 
 
+class Room(NamedTuple):
+    """What scans for the nearest write to, those of t threads with the same q queries side by side.
+
+    strips, and how long a line of keys is: as of `kernels.plan`. keys: (t, q, c) uint64. counts: (t, q) int64.
+    limits: (t, q) float32.
+    """
+
+    strips: bool
+    keys: np.ndarray
+    counts: np.ndarray
+    limits: np.ndarray
+
+    @classmethod
+    def for_scans(cls, share: Share, k: int, n: int, threads: int) -> Room:
+        from retrieval_bench.search import kernels
+
+        queries, q = share.queries, len(share.queries)
+        strips, capacity = kernels.plan(queries.layout.engine.kernel, q, k, n, queries.layout.width)
+        keys, counts = np.empty((threads, q, capacity), np.uint64), np.zeros((threads, q), np.int64)
+        return cls(strips, keys, counts, np.full((threads, q), np.inf, np.float32))
+
+
 class Nearest(_Scan):
     """The k nearest, as a scan sees them."""
 
-    def __init__(self, share: Share, k: int, n: int) -> None:
-        from retrieval_bench.search import kernels
-
+    def __init__(self, share: Share, k: int, n: int, room: Room | None = None, place: int = 0) -> None:
+        """room: of all who have the same queries, of whom this is number `place`; by default one of its own."""
         super().__init__(share)
-        q = len(share.queries)
         self.k = k
-        self._strips, capacity = kernels.plan(self._engine.kernel, q, k, n, share.queries.layout.width)
-        self.keys = np.empty((q, capacity), np.uint64)
-        self.counts, self.limits = np.zeros(q, np.int64), np.full(q, np.inf, np.float32)
+        self.room = room or Room.for_scans(share, k, n, 1)
+        self.keys, self.counts, self.limits = self.room.keys[place], self.room.counts[place], self.room.limits[place]
 
     def scan(self, piece: Piece, turns: Turns) -> None:
         self._begin(piece)
         queries = self.share.queries
         self._engine.scan(
             *(queries.packed, piece.panels, piece.starts, piece.first, piece.n, turns.work_counter, turns.step),
-            *(self._strips, self.k, queries.exclude, self.keys, self.counts, self.limits, self.gates, *self.scratch),
+            *(
+                self.room.strips,
+                self.k,
+                queries.exclude,
+                self.keys,
+                self.counts,
+                self.limits,
+                self.gates,
+                *self.scratch,
+            ),
         )
 
-    def smallest(self) -> np.ndarray:
-        return self._engine.smallest(self.keys, self.counts, self.k)
+    def nearest(self) -> np.ndarray:
+        """(q, k) keys of the nearest that all who have the same queries have found, ascending."""
+        from retrieval_bench.search.keys import IN_ORDER
+
+        found = self._engine.nearest(self.room.keys, self.room.counts, self.k)
+        if self.k > IN_ORDER:
+            found.sort(axis=1)
+        return found  # type: ignore[no-any-return]
 
 
 class Within(_Scan):
@@ -224,14 +257,12 @@ class Within(_Scan):
         return tuple(np.concatenate(column) for column in zip(nothing, *self._found, strict=True))
 
 
-def merged(parts: list[Nearest], k: int) -> Iterator[tuple[Queries, np.ndarray]]:
-    """(queries, their k smallest keys, sorted): sorting the keys of all who had the same queries merges them."""
-    if parts[0].share.together:
-        keys = np.concatenate([part.smallest() for part in parts], axis=1)
-        yield parts[0].share.queries, np.ascontiguousarray(np.sort(keys, axis=1)[:, :k])
-    else:
-        for part in parts:
-            yield part.share.queries, np.sort(part.smallest(), axis=1)
+def nearest_scans(shares: list[Share], k: int, n: int) -> list[Nearest]:
+    """A scan for each share; those that have the same queries find what all of them have found."""
+    if not shares[0].together:
+        return [Nearest(share, k, n) for share in shares]
+    room = Room.for_scans(shares[0], k, n, len(shares))
+    return [Nearest(share, k, n, room, place) for place, share in enumerate(shares)]
 
 
 def words_of(layout: Layout, block: np.ndarray) -> np.ndarray:
@@ -245,5 +276,5 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Zeros that begin at a cache line: a vector of 16 lanes then touches one line, not two."""
     size = math.prod(shape) * dtype.itemsize
     memory = np.zeros(size + LINE, np.uint8)
-    skip = -memory.ctypes.data % LINE
+    skip = -memory.__array_interface__["data"][0] % LINE  # a tenth of the time of `memory.ctypes`
     return memory[skip : skip + size].view(dtype).reshape(shape)

@@ -23,6 +23,8 @@ from retrieval_bench.search.threads import on_threads
 
 _WORK_PER_THREAD = 1_000_000  # multiply-adds in float64; below this, starting a thread costs more than it saves
 
+_NONE = np.empty(0, np.int64)
+
 PAIRS_AT_ONCE = 1 << 22  # of query and row, that may wait for their distances
 
 
@@ -124,8 +126,8 @@ class OnDisk:
 
 
 class Settled(NamedTuple):
-    """rows (q, k) int64, distances (q, k) float64: the nearest, -1 and inf behind the last. doubtful: (q,) bool, others
-    could be nearer than the last. rescored: float64 distances computed for all queries."""
+    """rows (q, k) int64, distances (q, k) float64: the nearest, -1 and inf behind the last. doubtful: ascending
+    queries for which others could be nearer than the last. rescored: float64 distances computed for all queries."""
 
     rows: np.ndarray
     distances: np.ndarray
@@ -163,23 +165,35 @@ def settled(
         known, local = gallery, exclude
     settle, _ = compiled(asked.values.dtype.name, known.values.dtype.name)
 
+    of_gallery = known.values, known.squares, known.factors, zeros
+
     def part(begin: int, end: int) -> None:
         some = slice(begin, end)
         settle(
-            *(KINDS[known.distance], *asked.part(some), known.values, known.squares, known.factors, zeros),
+            *(KINDS[known.distance], *asked.part(some), *of_gallery),
             *(local[some], keys[some], slack[some], g, centre_length, k),
             *(rows[some], distances[some], counts[some]),
         )
 
     work = q * keys.shape[1] * known.values.shape[1]
     threads = max(1, min(threads or numba.get_num_threads(), work // _WORK_PER_THREAD, q))
-    bounds = [q * share // threads for share in range(threads + 1)]
-    on_threads([functools.partial(part, *stretch) for stretch in pairwise(bounds)])
+    if threads == 1:  # without slices and tasks: for one query they cost as much as its distances
+        settle(
+            *(KINDS[known.distance], *asked, *of_gallery, local, keys, slack, g, centre_length, k),
+            *(rows, distances, counts),
+        )
+    else:
+        bounds = [q * share // threads for share in range(threads + 1)]
+        on_threads([functools.partial(part, *stretch) for stretch in pairwise(bounds)])
     if numbers is not None and len(numbers):
         rows = np.where(rows >= 0, numbers[rows], -1)
-    _alike(asked, gallery, exclude, rows, distances)
-    doubtful = (counts < 0) & (keys.shape[1] < len(gallery))  # else there are no others
-    return Settled(rows, distances, doubtful, int(np.where(counts < 0, -counts - 1, counts).sum()))
+    computed = counts.tolist()  # for one query, lists are quicker than arrays
+    if 0 in computed:
+        _alike(asked, gallery, exclude, rows, distances)
+    doubtful = _NONE
+    if min(computed, default=0) < 0 and keys.shape[1] < len(gallery):  # else there are no others
+        doubtful = np.flatnonzero(counts < 0)
+    return Settled(rows, distances, doubtful, sum(-count - 1 if count < 0 else count for count in computed))
 
 
 def directionless(asked: Asked, distance: Distance) -> np.ndarray:
