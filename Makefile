@@ -18,6 +18,10 @@ LOCKED ?= yes
 	lock audit clean
 .DEFAULT_GOAL := bench
 
+# Where this is set, every process compiles all that it imports again: torch takes 10 s in place of 4, and the tests
+# start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 bench: $(READY)  ## the default table from the embedded dataset
 	$(BIN)/python -m benchmark run $(ARGS)
 
