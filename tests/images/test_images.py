@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, features
 from retrieval_bench.core import BadImage, printable
 from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.formats import FORMATS
-from retrieval_bench.images.reading import ImageBytes, ImageFiles, encode_png
+from retrieval_bench.images.reading import ImageBytes, ImageFiles, _content, encode_png
 from tests.support.nasty import BAD, huge_bmp, huge_png, not_utf8_name, photo, picture, truncated_jpeg
 
 LOSSLESS = [
@@ -266,6 +266,13 @@ def test_a_file_of_too_many_bytes_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(BadImage) as caught:
         ImageFiles([path]).read(0)
     assert caught.value.reason == "too many bytes"
+
+
+@pytest.mark.parametrize("size", [0, 1, 2999, 3000, 3001, 9000])
+def test_a_file_that_changes_while_it_is_read_is_read_to_its_end(tmp_path: Path, size: int) -> None:
+    file = tmp_path / "growing.jpg"
+    file.write_bytes(bytes(range(250)) * 12)
+    assert _content(str(file), size) == file.read_bytes()
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

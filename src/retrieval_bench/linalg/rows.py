@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -21,8 +23,8 @@ def unit_rows_of_any_size(rows: np.ndarray) -> np.ndarray:
 
 def unit(vector: np.ndarray) -> np.ndarray:
     """(d,) floats -> (d,) float32 at length 1, which is summed in float64; zeros stay zeros."""
-    length = float(np.sqrt(np.sum(np.square(vector, dtype=np.float64))))
-    return (vector / length if length > 0 else vector).astype(np.float32)
+    length = math.sqrt(np.add.reduce(np.square(vector, dtype=np.float64)))
+    return (vector / length).astype(np.float32, copy=False) if length > 0 else vector.astype(np.float32)
 
 
 def signs(codes: np.ndarray) -> np.ndarray:

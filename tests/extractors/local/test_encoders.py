@@ -12,7 +12,14 @@ from threadpoolctl import threadpool_limits
 from retrieval_bench.extractors.local.bow import BagOfWords
 from retrieval_bench.extractors.local.codebook import Vocabulary, learn_words
 from retrieval_bench.extractors.local.encoders import power_law
-from retrieval_bench.extractors.local.fisher import NEGLIGIBLE, Fisher, gathered, learn_mixture, log_shares
+from retrieval_bench.extractors.local.fisher import (
+    NEGLIGIBLE,
+    Fisher,
+    _with_squares,
+    gathered,
+    learn_mixture,
+    log_shares,
+)
 from retrieval_bench.extractors.local.vlad import Vlad
 from retrieval_bench.linalg.pca import principal_axes, projected
 from retrieval_bench.linalg.rows import unit
@@ -195,6 +202,50 @@ def test_fisher_vector_is_the_gradient_of_the_likelihood():
     wanted = np.concatenate([by_means.ravel(), by_deviations.ravel()]) / len(rows)
     wanted = np.sign(wanted) * np.sqrt(np.abs(wanted))
     assert_allclose(encoder.encode(rows, learned), wanted / np.linalg.norm(wanted), atol=2e-3)
+
+
+def fisher_vector_by_numpy(rows: np.ndarray, power: float, *mixture: np.ndarray) -> np.ndarray:
+    """The plain twin of what the compiled loops make of the sums, in float32 and in the same order."""
+    weights, means, variances = mixture
+    mass, first, second = gathered(rows, *mixture)
+    mass = mass[:, None]
+    by_means = (first - mass * means) / np.sqrt(variances * weights[:, None])
+    by_deviations = second - 2 * first * means + mass * (means * means - variances)
+    by_deviations /= variances * np.sqrt(2 * weights)[:, None]
+    gradient = np.concatenate([by_means.ravel(), by_deviations.ravel()]) / len(rows)
+    return unit(power_law(gradient, power))
+
+
+@pytest.mark.parametrize("power", [0.5, 0.3, 1.0])
+@pytest.mark.parametrize(("n", "d", "g"), [(1, 1, 1), (300, 12, 1), (1500, 3, 40), (70, 33, 9)])
+def test_fisher_vectors_have_the_bits_of_numpy(n, d, g, power):
+    rng = np.random.default_rng(n + d)
+    mixture = (rng.dirichlet(np.ones(g)), rng.standard_normal((g, d)), rng.uniform(0.1, 2, (g, d)))
+    mixture = tuple(array.astype(np.float32) for array in mixture)
+    for array in mixture:
+        array.setflags(write=False)
+    rows = rng.standard_normal((n, d)).astype(np.float32)
+    rows[: n // 2] = mixture[1][0]  # no gradient by the means
+    encoder = Fisher(g, power=power)
+    found = encoder.encode(rows, dict(zip(encoder.learned, mixture, strict=True)))
+    wanted = fisher_vector_by_numpy(rows, power, *mixture)
+    assert_array_equal(found, wanted)
+    assert_array_equal(np.signbit(found), np.signbit(wanted))
+
+
+def test_another_mixture_gives_another_vector():
+    """What was found once for a mixture is not taken for a second one of the same shape."""
+    rows, encoder = descriptors(30, 2), Fisher(4)
+    for seed in (0, 1, 0):
+        learned = encoder.fit([descriptors(200, seed)], seed)
+        wanted = fisher_vector_by_numpy(rows, 0.5, *(learned[name] for name in encoder.learned))
+        assert_array_equal(encoder.encode(rows, learned), wanted)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (1, 1), (7, 24), (3, 33)])
+def test_rows_and_their_squares_have_the_bits_of_numpy(shape):
+    rows = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    assert_array_equal(_with_squares(rows), np.concatenate([rows, rows * rows], axis=1))
 
 
 @pytest.mark.parametrize(("n", "d"), [(200, 12), (9, 40)])

@@ -7,9 +7,8 @@ import pytest
 from skimage.feature import hog as skimage_hog
 
 from retrieval_bench.core import BenchError, Setup
-from retrieval_bench.extractors.local import hog_kernel
-from retrieval_bench.extractors.local.hog import dense_hog, opponent_cells
-from retrieval_bench.extractors.local.hog_kernel import hog_cells
+from retrieval_bench.extractors.local.hog import dense_hog
+from retrieval_bench.extractors.local.hog_kernel import dense_blocks, hog_blocks, hog_cells, merged, opponent_cells
 from retrieval_bench.images.resize import OPPONENT
 from retrieval_bench.registry import EXTRACTORS, parse
 
@@ -38,7 +37,7 @@ def test_the_global_descriptor_of_a_plain_image_is_zero(shape: tuple[int, int]) 
 
 def test_opponent_cells_of_a_grey_image_hold_brightness_alone() -> None:
     grey = np.repeat(noise(32, 32)[:, :, :1], 3, axis=2)
-    cells = opponent_cells(grey, (8,), opponent=True)[0].reshape(4, 4, 3, 9)
+    cells = opponent_cells(grey, 9, 8).reshape(4, 4, 3, 9)
     np.testing.assert_allclose(cells[:, :, :2], 0, atol=1e-4)
     assert (cells[:, :, 2].sum(axis=2) > 1).all()
 
@@ -48,13 +47,13 @@ def test_opponent_cells_have_the_bits_of_each_colour_by_itself() -> None:
     red, green, blue = (image[..., channel].astype(np.float32) for channel in range(3))
     planes = (red - green, red + green - 2 * blue, red + green + blue)
     each = [hog_cells(plane * OPPONENT[row, 0], 9, (4, 4)) for row, plane in enumerate(planes)]
-    np.testing.assert_array_equal(hog_kernel.opponent_cells(image, 9, 4), np.concatenate(each, axis=2))
+    np.testing.assert_array_equal(opponent_cells(image, 9, 4), np.concatenate(each, axis=2))
 
 
 def test_equal_brightness_hides_an_edge_from_grey_and_not_from_opponent_colours() -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     image[:, :8], image[:, 8:] = (200, 0, 100), (0, 200, 100)
-    cells = opponent_cells(image, (8,), opponent=True)[0].reshape(2, 2, 3, 9)
+    cells = opponent_cells(image, 9, 8).reshape(2, 2, 3, 9)
     assert (cells[:, :, 0, 0] > 10).all()
     assert not cells[:, :, 2].any()
 
@@ -62,8 +61,22 @@ def test_equal_brightness_hides_an_edge_from_grey_and_not_from_opponent_colours(
 @pytest.mark.parametrize("shape", [(96, 120), (77, 53), (11, 40)])
 def test_large_cells_are_what_their_pixels_vote_for(shape: tuple[int, int]) -> None:
     image = noise(*shape)
-    for cell, cells in zip((8, 12), opponent_cells(image, (8, 12), opponent=False), strict=True):
-        np.testing.assert_allclose(cells, hog_cells(image, 9, (cell, cell), channel_axis=2), atol=1e-9)
+    small = hog_cells(image, 9, (4, 4), channel_axis=2)
+    for cell, times in ((8, 2), (12, 3)):
+        np.testing.assert_allclose(merged(small, times), hog_cells(image, 9, (cell, cell), channel_axis=2), atol=1e-9)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(96, 120), (77, 53), (40, 9), (11, 40)])
+def test_dense_blocks_have_the_bits_of_each_size_by_itself(shape: tuple[int, int], block: int) -> None:
+    image = noise(*shape)
+    image[: shape[0] // 2] = 90
+    small = opponent_cells(image, 9, 4)
+    found, seen = dense_blocks(small, (1, 3), block)
+    each = [hog_blocks(merged(small, times), (block, block)) for times in (1, 3)]
+    expected = np.concatenate([blocks.reshape(-1, block * block * 27) for blocks in each]).astype(np.float32)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(seen, expected.any(axis=1))
 
 
 def test_an_image_smaller_than_a_block_has_no_descriptor() -> None:

@@ -8,13 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from retrieval_bench.extractors.local.codebook import learn_words
 from retrieval_bench.extractors.local.encoders import Learned, power_law
 from retrieval_bench.linalg.rows import unit
+from retrieval_bench.system.by_identity import by_identity
 
 ROUNDS = 30
 """Of expectation-maximisation; the likelihood of local descriptors hardly rises after twenty."""
@@ -69,29 +70,29 @@ def gathered(
     """
     mass, first, second = (np.zeros(shape, np.float32) for shape in (len(means), means.shape, means.shape))
     factors, constant = _factors(weights, means, variances)
-    least, gather = math.log(NEGLIGIBLE), _kernel()
+    least, gather, both = math.log(NEGLIGIBLE), _kernels().gather, _with_squares(rows)
     for start in range(0, len(rows), _ROWS_IN_CACHE):
-        some = rows[start : start + _ROWS_IN_CACHE]
-        gather(_with_squares(some) @ factors, constant, some, least, mass, first, second)
+        some = slice(start, start + _ROWS_IN_CACHE)
+        gather(both[some] @ factors, constant, rows[some], least, mass, first, second)
     return mass, first, second
 
 
 def log_shares(rows: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     """(n, g) float32: logarithms of weight times density, up to a constant for each row."""
     factors, constant = _factors(weights, means, variances)
-    logs: np.ndarray = _with_squares(rows) @ factors
+    logs: np.ndarray = _with_squares(np.ascontiguousarray(rows, np.float32)) @ factors
     logs += constant
     return logs
 
 
 def _with_squares(rows: np.ndarray) -> np.ndarray:
     """(n, d) float32 -> (n, 2 d) float32: each row, and behind it its squares."""
-    both = np.empty((len(rows), 2, rows.shape[1]), np.float32)
-    both[:, 0] = rows
-    np.multiply(rows, rows, out=both[:, 1])
-    return both.reshape(len(rows), -1)
+    both = np.empty((len(rows), 2 * rows.shape[1]), np.float32)
+    _kernels().square(rows, both)
+    return both
 
 
+@by_identity
 def _factors(weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(2 d, g) and (g,) float32: a row with its squares times the first, plus the second, are its logarithms."""
     precisions = 1 / variances
@@ -102,9 +103,32 @@ def _factors(weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> t
     return np.ascontiguousarray(factors.T, np.float32), np.asarray(constant, np.float32)
 
 
+class _Scales(NamedTuple):
+    """What turns the sums of an image into a gradient, beside the means; (g, d) float32 each.
+
+    excess: squares of the means, less the variances. by_means, by_deviations: what the two halves are divided by.
+    """
+
+    excess: np.ndarray
+    by_means: np.ndarray
+    by_deviations: np.ndarray
+
+
+@by_identity
+def _scales(weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> _Scales:
+    by_means = np.sqrt(variances * weights[:, None])
+    return _Scales(means * means - variances, by_means, variances * np.sqrt(2 * weights)[:, None])
+
+
+class _FisherKernels(NamedTuple):
+    gather: Callable[..., None]
+    square: Callable[..., None]
+    differentiate: Callable[..., None]
+
+
 @functools.cache
-def _kernel() -> Callable[..., None]:
-    """Compiled; from the second time on a machine it comes from the cache on disk."""
+def _kernels() -> _FisherKernels:
+    """Compiled; from the second time on a machine they come from the cache on disk."""
     from numba import types
 
     from retrieval_bench.search import jit
@@ -112,9 +136,55 @@ def _kernel() -> Callable[..., None]:
     def array(ndim: int, readonly: bool = False) -> Any:
         return types.Array(types.float32, ndim, "C", readonly=readonly)
 
-    signature = types.void(array(2), array(1), array(2, readonly=True), types.float32, array(1), array(2), array(2))
-    compiled: Callable[..., None] = jit.compiled(_gather, signature)
-    return compiled
+    rows, vector, matrix = array(2, readonly=True), array(1), array(2)
+    return _FisherKernels(
+        jit.compiled(_gather, types.void(matrix, vector, rows, types.float32, vector, matrix, matrix)),
+        jit.compiled(_square, types.void(rows, matrix)),
+        jit.compiled(
+            _differentiate,
+            types.void(*(vector, matrix, matrix), *[rows] * 4, types.float32, types.boolean, vector),
+        ),
+    )
+
+
+def _square(rows: np.ndarray, both: np.ndarray) -> None:
+    """(n, d) -> (n, 2 d)."""
+    n, dims = rows.shape
+    for i in range(n):
+        row, values, squares = rows[i], both[i, :dims], both[i, dims:]
+        for c in range(dims):
+            values[c] = row[c]
+            squares[c] = row[c] * row[c]
+
+
+def _differentiate(
+    mass: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    means: np.ndarray,
+    excess: np.ndarray,
+    by_means: np.ndarray,
+    by_deviations: np.ndarray,
+    count: float,
+    root: bool,
+    gradient: np.ndarray,
+) -> None:
+    """The sums of `count` descriptors and `_Scales` -> (2 * g * d,); root: with the power law of 0.5."""
+    gaussians, dims = first.shape
+    size = gaussians * dims
+    for g in range(gaussians):
+        share = mass[g]
+        mean, deviation = gradient[g * dims : (g + 1) * dims], gradient[size + g * dims : size + (g + 1) * dims]
+        for c in range(dims):
+            mean[c] = (first[g, c] - share * means[g, c]) / by_means[g, c]
+            moved = second[g, c] - np.float32(2) * first[g, c] * means[g, c] + share * excess[g, c]
+            deviation[c] = moved / by_deviations[g, c]
+    for place in range(2 * size):
+        gradient[place] /= count
+    if root:
+        for place in range(2 * size):
+            value = gradient[place]
+            gradient[place] = math.copysign(np.sqrt(abs(value)), value) + np.float32(0)
 
 
 _ROWS_IN_CACHE = 1024  # whose logarithms stay near; with fewer, threads wait for each other between the calls
@@ -189,9 +259,7 @@ class Fisher:
         if not len(descriptors):
             return np.zeros(2 * means.size, np.float32)
         mass, first, second = gathered(np.ascontiguousarray(descriptors, np.float32), weights, means, variances)
-        mass = mass[:, None]
-        by_means = (first - mass * means) / np.sqrt(variances * weights[:, None])
-        by_deviations = second - 2 * first * means + mass * (means * means - variances)
-        by_deviations /= variances * np.sqrt(2 * weights)[:, None]
-        gradient = np.concatenate([by_means.ravel(), by_deviations.ravel()]) / len(descriptors)
-        return unit(power_law(gradient, self.power))
+        gradient, root = np.empty(2 * means.size, np.float32), self.power == 0.5
+        scales = _scales(weights, means, variances)
+        _kernels().differentiate(mass, first, second, means, *scales, len(descriptors), root, gradient)
+        return unit(gradient if root else power_law(gradient, self.power))

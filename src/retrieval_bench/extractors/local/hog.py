@@ -11,53 +11,42 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
-from retrieval_bench.extractors.local import hog_kernel
 from retrieval_bench.extractors.local.area import shrunk
-from retrieval_bench.extractors.local.hog_kernel import hog_blocks, hog_cells, merged
+from retrieval_bench.extractors.local.hog_kernel import dense_blocks, hog_blocks, hog_cells, opponent_cells
 from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features
 from retrieval_bench.registry import EXTRACTORS, Range, at_least_one
 
 ORIENTATIONS = 9
 
 
-def opponent_cells(image: np.ndarray, cells: tuple[int, ...], opponent: bool) -> list[np.ndarray]:
-    """(h, w, 3) uint8 RGB -> for each size of cell, (h // cell, w // cell, o) float64: of each opponent colour, o = 27,
-    or of the colour whose gradient is the largest at the pixel, as Dalal and Triggs have it, o = 9.
-
-    Large cells are made of small ones, of the size that divides all, so that each pixel votes once.
-    """
-    common = math.gcd(*cells)
-    if not opponent:
-        small = hog_cells(image, ORIENTATIONS, (common, common), channel_axis=2)
-    else:
-        small = hog_kernel.opponent_cells(image, ORIENTATIONS, common)
-    return [merged(small, cell // common) for cell in cells]
-
-
 def dense_hog(image: np.ndarray, *, side: int, cells: tuple[int, ...], block: int, opponent: bool) -> Described:
     """(h, w, 3) uint8 RGB -> Described, d = block * block * 9, times 3 with opponent colours: the blocks of cells of
-    several sizes; flat blocks are left out. The three colours of a block are normalised together."""
-    pixels = shrunk(image, side)
-    depth = block * block * ORIENTATIONS * (3 if opponent else 1)
-    found = []
-    for cell, votes in zip(cells, opponent_cells(pixels, cells, opponent), strict=True):
-        blocks = hog_blocks(votes, (block, block))
-        rows, columns = blocks.shape[:2]
-        centres = _places(rows, columns, block, cell, *pixels.shape[:2])
-        flat = blocks.reshape(rows * columns, depth).astype(np.float32)
-        seen = flat.any(axis=1)
-        found.append(Described(flat, centres) if seen.all() else Described(flat[seen], centres[seen]))
-    descriptors, places = (np.concatenate(each) for each in zip(*found, strict=True))
-    return Described(descriptors, places)
+    several sizes; flat blocks are left out. The three colours of a block are normalised together.
+
+    opponent: each of the opponent colours votes; else the colour whose gradient is the largest at the pixel, as Dalal
+    and Triggs have it. Large cells are made of small ones, of the size that divides all, so that each pixel votes once.
+    """
+    pixels, common = shrunk(image, side), math.gcd(*cells)
+    if opponent:
+        small = opponent_cells(pixels, ORIENTATIONS, common)
+    else:
+        small = hog_cells(pixels, ORIENTATIONS, (common, common), channel_axis=2)
+    descriptors, seen = dense_blocks(small, [cell // common for cell in cells], block)
+    places = _places(pixels.shape[0], pixels.shape[1], cells, block)
+    return Described(descriptors, places) if seen.all() else Described(descriptors[seen], places[seen])
 
 
 @functools.lru_cache(maxsize=256)
-def _places(rows: int, columns: int, block: int, cell: int, height: int, width: int) -> np.ndarray:
-    """(rows * columns, 2) float32, not to be written: the places of all blocks, which pictures of one size share."""
-    steps = (
-        (np.arange(count) + block / 2) * cell / length - 0.5 for count, length in ((rows, height), (columns, width))
-    )
-    places = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(rows * columns, 2).astype(np.float32)
+def _places(height: int, width: int, cells: tuple[int, ...], block: int) -> np.ndarray:
+    """(n, 2) float32, not to be written: the places of all blocks, which pictures of one size share."""
+    found = []
+    for cell in cells:
+        centres = (
+            (np.arange(max(length // cell - block + 1, 0)) + block / 2) * cell / length - 0.5
+            for length in (height, width)
+        )
+        found.append(np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2))
+    places = np.concatenate(found).astype(np.float32)
     places.setflags(write=False)
     return places
 

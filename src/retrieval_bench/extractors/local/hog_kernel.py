@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -74,11 +75,8 @@ def hog_cells(
 def opponent_cells(image: np.ndarray, orientations: int, cell: int) -> np.ndarray:
     """(h, w, 3) uint8 RGB -> (h // cell, w // cell, 3 * orientations) float64: the cells of each opponent colour."""
     height, width = image.shape[:2]
-    planes = np.empty((3, height, width, 1))
-    _kernels()["opponent"](np.ascontiguousarray(image), OPPONENT, planes)
     cells = np.zeros((height // cell, width // cell, 3 * orientations))
-    for place, plane in enumerate(planes):
-        _kernels()[np.float64](plane, False, cell, cell, *borders(orientations), place * orientations, cells)
+    _kernels()["opponent"](np.ascontiguousarray(image), OPPONENT, cell, *borders(orientations), cells)
     return cells
 
 
@@ -106,6 +104,26 @@ def hog_blocks(
     blocks = np.empty((max(rows - high + 1, 0), max(columns - wide + 1, 0), high, wide, orientations))
     _kernels()["blocks"](np.ascontiguousarray(cells, np.float64), BLOCK_NORMS.index(block_norm), blocks)
     return blocks
+
+
+def dense_blocks(cells: np.ndarray, times: Sequence[int], block: int) -> tuple[np.ndarray, np.ndarray]:
+    """The blocks of cells of several sizes: of each, `hog_blocks` of the cells `merged` so many times.
+
+    Args:
+        cells: (r, c, o) float64, the small cells.
+        times: how many of them a larger one has along each side.
+        block: cells along a block.
+
+    Returns:
+        (n, block * block * o) float32, the blocks of one size behind those of another, each size line by line; and (n,)
+        bool, whether anything in a block is not 0.
+    """
+    rows, columns, orientations = cells.shape
+    sizes = np.array(times, np.int64)
+    n = sum(max(rows // each - block + 1, 0) * max(columns // each - block + 1, 0) for each in times)
+    blocks, seen = np.empty((n, block * block * orientations), np.float32), np.empty(n, np.bool_)
+    _kernels()["dense"](cells, sizes, block, BLOCK_NORMS.index("L2-Hys"), blocks, seen)
+    return blocks, seen
 
 
 @functools.cache
@@ -142,10 +160,16 @@ def _kernels() -> dict[Any, Any]:
         kernels[kind] = jit.compiled(_vote, signature)
     signature = types.void(array(types.float64, 3), types.int64, array(types.float64, 5))
     kernels["blocks"] = jit.compiled(_normalise, signature)
-    pixels, factors = array(types.uint8, 3, readonly=True), array(types.float32, 2, readonly=True)
-    kernels["opponent"] = jit.compiled(_opponent, types.void(pixels, factors, array(types.float64, 4)))
     cells = array(types.float64, 3)
     kernels["merge"] = jit.compiled(_merge, types.void(cells, types.int64, cells))
+    pixels, factors = array(types.uint8, 3, readonly=True), array(types.float32, 2, readonly=True)
+    signature = types.void(pixels, factors, types.int64, table, table, cells)
+    kernels["opponent"] = jit.compiled(_opponent_votes(kernels[np.float64]), signature)
+    signature = types.void(
+        *(cells, array(types.int64, 1), types.int64, types.int64),
+        *(array(types.float32, 2), array(types.bool_, 1)),
+    )
+    kernels["dense"] = jit.compiled(_dense(kernels["merge"], kernels["blocks"]), signature)
     return kernels
 
 
@@ -213,21 +237,53 @@ def _vote(
                 votes[column, bins[x]] += length[x]
 
 
-def _opponent(image: np.ndarray, factors: np.ndarray, planes: np.ndarray) -> None:
-    """(h, w, 3) uint8 RGB -> (3, h, w, 1) float64, the numbers that float32 gives.
+def _opponent_votes(vote: Callable[..., None]) -> Callable[..., None]:
+    def opponent(
+        image: np.ndarray, factors: np.ndarray, cell: int, cosines: np.ndarray, sines: np.ndarray, cells: np.ndarray
+    ) -> None:
+        """(h, w, 3) uint8 RGB; cells += the votes of each opponent colour, of the numbers that float32 gives.
 
-    Whole numbers before factors: equal pixels have equal values to the last bit, wherever they lie, which a product of
-    matrices does not promise. A plain area has no gradient then.
-    """
-    height, width = image.shape[:2]
-    for y in range(height):
-        pixels = image[y].reshape(-1)
-        first, second, third = planes[0, y].reshape(-1), planes[1, y].reshape(-1), planes[2, y].reshape(-1)
-        for x in range(width):
-            red, green, blue = np.int32(pixels[3 * x]), np.int32(pixels[3 * x + 1]), np.int32(pixels[3 * x + 2])
-            first[x] = np.float32(np.int32(red - green)) * factors[0, 0]
-            second[x] = np.float32(np.int32(red + green - 2 * blue)) * factors[1, 0]
-            third[x] = np.float32(np.int32(red + green + blue)) * factors[2, 0]
+        Whole numbers before factors: equal pixels have equal values to the last bit, wherever they lie, which a product
+        of matrices does not promise. A plain area has no gradient then.
+        """
+        height, width = image.shape[:2]
+        planes = np.empty((3, height, width, 1))
+        for y in range(height):
+            pixels = image[y].reshape(-1)
+            first, second, third = planes[0, y].reshape(-1), planes[1, y].reshape(-1), planes[2, y].reshape(-1)
+            for x in range(width):
+                red, green, blue = np.int32(pixels[3 * x]), np.int32(pixels[3 * x + 1]), np.int32(pixels[3 * x + 2])
+                first[x] = np.float32(np.int32(red - green)) * factors[0, 0]
+                second[x] = np.float32(np.int32(red + green - 2 * blue)) * factors[1, 0]
+                third[x] = np.float32(np.int32(red + green + blue)) * factors[2, 0]
+        for place in range(3):
+            vote(planes[place], False, cell, cell, cosines, sines, place * (len(cosines) + 1), cells)
+
+    return opponent
+
+
+def _dense(merge: Callable[..., None], normalise: Callable[..., None]) -> Callable[..., None]:
+    def dense(cells: np.ndarray, times: np.ndarray, block: int, norm: int, found: np.ndarray, seen: np.ndarray) -> None:
+        orientations = cells.shape[2]
+        first = 0
+        for each in times:
+            rows, columns = cells.shape[0] // each, cells.shape[1] // each
+            means = np.empty((rows, columns, orientations))
+            merge(cells, each, means)
+            high, wide = max(rows - block + 1, 0), max(columns - block + 1, 0)
+            blocks = np.empty((high, wide, block, block, orientations))
+            normalise(means, norm, blocks)
+            numbers = blocks.reshape(-1)
+            n, depth = high * wide, found.shape[1]
+            for k in range(n):
+                row, something = found[first + k], False
+                for c in range(depth):
+                    row[c] = numbers[k * depth + c]
+                    something |= row[c] != 0
+                seen[first + k] = something
+            first += n
+
+    return dense
 
 
 def _merge(cells: np.ndarray, times: int, means: np.ndarray) -> None:
