@@ -316,8 +316,8 @@ def _engine(
             integer(array(value, 1), *gallery, counts, exclude, floats, counts, floats, counts, *scratch),
             f"{name}-{kernel.name}",
         ),
-        once(nearest, keys(array(types.uint64, 3), array(integer, 2), integer)),
-        once(spread, types.none(keys, array(integer, 2), array(types.float32, 2))),
+        jit.compiled(nearest, keys(array(types.uint64, 3), array(integer, 2), integer)),
+        jit.compiled(spread, types.none(keys, array(integer, 2), array(types.float32, 2))),
     )
 
 

@@ -188,16 +188,8 @@ class Nearest(_Scan):
         queries = self.share.queries
         self._engine.scan(
             *(queries.packed, piece.panels, piece.starts, piece.first, piece.n, turns.work_counter, turns.step),
-            *(
-                self.room.strips,
-                self.k,
-                queries.exclude,
-                self.keys,
-                self.counts,
-                self.limits,
-                self.gates,
-                *self.scratch,
-            ),
+            *(self.room.strips, self.k, queries.exclude, self.keys, self.counts, self.limits),
+            *(self.gates, *self.scratch),
         )
 
     def nearest(self) -> np.ndarray:

@@ -8,7 +8,7 @@ from skimage.feature import hog as skimage_hog
 
 from retrieval_bench.core import BenchError, Setup
 from retrieval_bench.extractors.local.hog import dense_hog
-from retrieval_bench.extractors.local.hog_kernel import dense_blocks, hog_blocks, hog_cells, merged, opponent_cells
+from retrieval_bench.extractors.local.hog_kernel import dense_blocks, hog_blocks, hog_cells, opponent_cells
 from retrieval_bench.images.resize import OPPONENT
 from retrieval_bench.registry import EXTRACTORS, parse
 
@@ -56,6 +56,15 @@ def test_equal_brightness_hides_an_edge_from_grey_and_not_from_opponent_colours(
     cells = opponent_cells(image, 9, 8).reshape(2, 2, 3, 9)
     assert (cells[:, :, 0, 0] > 10).all()
     assert not cells[:, :, 2].any()
+
+
+def merged(cells: np.ndarray, times: int) -> np.ndarray:
+    """(r, c, o) -> (r // times, c // times, o): the means of times x times cells, added up line by line."""
+    rows, columns = (length // times for length in cells.shape[:2])
+    total = np.zeros((rows, columns, cells.shape[2]))
+    for place in range(times * times):
+        total += cells[place // times : rows * times : times, place % times : columns * times : times]
+    return total / (times * times)
 
 
 @pytest.mark.parametrize("shape", [(96, 120), (77, 53), (11, 40)])

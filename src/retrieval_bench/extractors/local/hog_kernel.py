@@ -80,13 +80,6 @@ def opponent_cells(image: np.ndarray, orientations: int, cell: int) -> np.ndarra
     return cells
 
 
-def merged(cells: np.ndarray, times: int) -> np.ndarray:
-    """(r, c, o) float64 -> (r // times, c // times, o) float64: the means of times x times cells."""
-    means = np.empty((cells.shape[0] // times, cells.shape[1] // times, cells.shape[2]))
-    _kernels()["merge"](cells, times, means)
-    return means
-
-
 def hog_blocks(
     cells: np.ndarray, cells_per_block: tuple[int, int] = (3, 3), block_norm: BlockNorm = "L2-Hys"
 ) -> np.ndarray:
@@ -107,7 +100,7 @@ def hog_blocks(
 
 
 def dense_blocks(cells: np.ndarray, times: Sequence[int], block: int) -> tuple[np.ndarray, np.ndarray]:
-    """The blocks of cells of several sizes: of each, `hog_blocks` of the cells `merged` so many times.
+    """The blocks of cells of several sizes, as of `hog_blocks`; a large cell is the mean of small ones.
 
     Args:
         cells: (r, c, o) float64, the small cells.
