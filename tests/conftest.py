@@ -22,6 +22,8 @@ from tests.support.shop import shelf_at
 # Idle OpenMP threads of torch and scikit-learn sleep instead of spinning: the tests beside need the core. To be set
 # before either is loaded, and holds for the processes that tests start too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tests beside each other would measure each other.
+os.environ.setdefault("RETRIEVAL_BENCH_FETCH_AHEAD", "usual")
 
 
 def pytest_collection_finish() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from retrieval_bench.core import BenchError, Ranking
-from retrieval_bench.search import bounds, certified, code_loops, emit, quantise, tile_loops
+from retrieval_bench.search import bounds, certified, code_loops, emit, quantise, tile_loops, widened_loops
 from retrieval_bench.search.certified import CertifiedIndex, choose, inner_loop, rescore_budget
 from retrieval_bench.search.index import ExactIndex
 from retrieval_bench.search.kernels import KINDS
@@ -23,6 +23,7 @@ from tests.support.searches import random
 
 DISTANCES = ("cosine", "inner_product", "euclidean")
 KERNELS = ("avx512", "avx2", "plain")
+FINE = "fine"  # in place of a kernel: the plain loop for one query with codes of 16 bits
 
 
 def kernels_here() -> list[str]:
@@ -269,7 +270,7 @@ def product(query, row):
 
 @functools.cache
 def all_tiles(how, together):
-    loop = code_loops.tile_of(how, together)
+    loop = widened_loops.fine_plain if how == FINE else code_loops.tile_of(how, together)
     in_tiles = how == "tiles" and together > 1
     prepare, give_back = (
         (tile_loops.shape_tiles, tile_loops.release_tiles) if in_tiles else (tile_loops.nothing, tile_loops.nothing)
@@ -289,16 +290,21 @@ def all_tiles(how, together):
     return run
 
 
+def twin(how, layers):
+    """The kernel of the plain loop that this way of scanning equals."""
+    return FINE if how == "widened" and layers == 2 else "plain"
+
+
 def tiles(queries, gallery, kernel, layers, shifts=None):
     """U of all queries and rows, in both layouts of queries: (q, n) float32, and the terms and facts used."""
     quantise_rows, _ = quantise.quantiser()
-    how = inner_loop(kernel)
+    how = FINE if kernel == FINE else inner_loop(kernel)
     panels, steps = -(-len(gallery) // quantise.ROWS), code_loops.steps_of(how, gallery.shape[1])
     codes = np.empty((panels, steps, quantise.ROWS, quantise.FOUR), np.uint8)
     facts = np.empty((panels, 4, quantise.ROWS), np.float32)
     quantise_rows(gallery, np.zeros(len(gallery), np.float32) if shifts is None else shifts, codes, facts)
     together = 1 if layers == 2 else code_loops.queries_together(how)
-    coded, starts, terms = code_loops.coded_queries(how, queries, together, layers, steps)
+    coded, starts, terms = code_loops.coded_queries("widened" if how == FINE else how, queries, together, layers, steps)
     bounds = np.empty((len(coded), panels, together, quantise.ROWS), np.float32)
     bits = np.empty((len(coded), panels, together), np.uint32)
     all_tiles(how, together)(coded, starts, terms, codes, facts, bounds, bits)
@@ -318,9 +324,9 @@ def test_codes_begin_at_a_cache_line(together, layers, side_by_side):
 
 
 @pytest.mark.slow(reason="exact fractions")
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("kernel", "layers"), [("plain", 1), ("plain", 2), (FINE, 2)])
 @pytest.mark.parametrize("maker", DATA, ids=lambda maker: maker.__name__)
-def test_the_bound_holds(maker, layers):
+def test_the_bound_holds(maker, kernel, layers):
     rng = np.random.default_rng(12)
     for dim in (1, 3, 17, 64):
         gallery, queries = maker(rng, 20, dim), np.concatenate([maker(rng, 3, dim), random(rng, 2, dim)])
@@ -329,7 +335,7 @@ def test_the_bound_holds(maker, layers):
             gallery[1] = (np.arange(dim) % 100 + 0.5) * np.float32(0.01)
             gallery[1, 0] = 1.27
             queries[1] = gallery[1]
-        upper, _, terms, *_ = tiles(queries, gallery, "plain", layers)
+        upper, _, terms, *_ = tiles(queries, gallery, kernel, layers)
         limits = terms[:, quantise.LIMIT].ravel()[: len(queries)]
         for query, line, limit in zip(queries, upper, limits, strict=True):
             if limit == np.inf:
@@ -341,9 +347,9 @@ def test_the_bound_holds(maker, layers):
                     assert product(query, row) <= Fraction(float(bound)) + slack
 
 
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("kernel", "layers"), [("plain", 1), ("plain", 2), (FINE, 2)])
 @pytest.mark.slow(reason="wide arrays")
-def test_errors_of_one_sign_come_up_to_the_bound(layers):
+def test_errors_of_one_sign_come_up_to_the_bound(kernel, layers):
     """The query's codes have no error; each value of the row lies 0.49 of a step from its code, where it hurts most."""
     rng = np.random.default_rng(20)
     signs = rng.choice([-1.0, 1.0], 64)
@@ -352,7 +358,7 @@ def test_errors_of_one_sign_come_up_to_the_bound(layers):
     step = np.where(np.arange(64) > 0, 0.49, 0.0)
     query = signs.astype(np.float32)[None]
     row = ((codes + step * signs) / 127).astype(np.float32)[None]
-    bound = float(tiles(query, row, "plain", layers)[0][0, 0])
+    bound = float(tiles(query, row, kernel, layers)[0][0, 0])
     exact = float(product(query[0], row[0]))
     by_codes = float((codes * signs).sum()) / 127
     assert exact <= bound
@@ -367,9 +373,11 @@ def test_the_bound_is_not_much_wider_than_it_must_be(distance):
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     exact = queries.astype(np.float64) @ gallery.T.astype(np.float64)
-    one, two = (tiles(queries, gallery, "plain", layers)[0] - exact for layers in (1, 2))
+    ways = ("plain", 1), ("plain", 2), (FINE, 2)
+    one, two, fine = (tiles(queries, gallery, kernel, layers)[0] - exact for kernel, layers in ways)
     assert 0 < one.min() < one.max() < 0.03
     assert two.max() < 0.6 * one.max()
+    assert fine.max() < 1.001 * two.max()
 
 
 @pytest.mark.slow(reason="exact fractions of a wide grid of shapes and distances")
@@ -418,7 +426,7 @@ def test_emitted_loops_equal_the_plain_one(dim, layers, kernel):
     gallery[3:9] = [[0.0], [1e-40], [1e30], [1.0], [-1.0], [127.0]]
     queries[2:4] = [[0.0], [1.0]]
     emitted, bits, *_ = tiles(queries, gallery, kernel, layers)
-    plain, plain_bits, *_ = tiles(queries, gallery, "plain", layers)
+    plain, plain_bits, *_ = tiles(queries, gallery, twin(inner_loop(kernel), layers), layers)
     assert_array_equal(emitted.view(np.uint32), plain.view(np.uint32))
     assert_array_equal(by_query(bits, len(queries)), by_query(plain_bits, len(queries)))
 
@@ -450,7 +458,7 @@ def test_the_loop_for_avx2_equals_the_plain_one_also_where_another_is_chosen(dim
     gallery, queries = random(rng, 70, dim), random(rng, 11, dim)
     gallery[3:9] = [[0.0], [1e-40], [1e30], [1.0], [-1.0], [127.0]]
     queries[2:4] = [[0.0], [1.0]]
-    plain, plain_bits, *_ = tiles(queries, gallery, "plain", layers)
+    plain, plain_bits, *_ = tiles(queries, gallery, twin("widened", layers), layers)
     monkeypatch.setitem(globals(), "inner_loop", lambda kernel: "widened")
     emitted, bits, *_ = tiles(queries, gallery, "avx2", layers)
     assert_array_equal(emitted.view(np.uint32), plain.view(np.uint32))

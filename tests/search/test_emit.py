@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from numba import types
 from numpy.testing import assert_array_equal
 
 from retrieval_bench.core import DISTANCES, BenchError
@@ -256,3 +259,30 @@ def test_notice_is_silent_when_quick(caplog):
     with jit.announced(), jit.announced():
         pass
     assert not caplog.records
+
+
+def test_parts_of_variants_have_names_of_their_own():
+    """Numba counts what it compiles anew in each process, and takes functions of one name and number for the same."""
+
+    def make(variant):
+        @jit.part(variant)
+        def add(x):
+            return x + len(variant)
+
+        add.compile((types.int64,))
+        (found,) = add.overloads.values()
+        return re.sub(r"v\d+", "", found.fndesc.llvm_func_name)
+
+    assert make("a") == make("a")
+    assert make("a") != make("bb")
+
+
+def test_parts_that_a_factory_makes_are_marked():
+    """What is copied into its callers has no name, and what a module defines is one function."""
+    for file in Path(jit.__file__).parent.glob("*.py"):
+        for outer in [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)]:
+            for node in ast.walk(outer):
+                if isinstance(node, ast.FunctionDef) and node is not outer and node.decorator_list:
+                    marks = [ast.unparse(mark) for mark in node.decorator_list]
+                    allowed = marks in (["_inlined"], ["intrinsic"]) or marks[0].startswith(("jit.part(", "functools."))
+                    assert allowed, f"{file.name}: {node.name} is marked {marks}"

@@ -7,6 +7,7 @@ speed without changing a bit of the result: only the machine code shows it.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import llvmlite.binding as llvm
 import pytest
@@ -34,11 +35,11 @@ def cases() -> list[tuple[str, str, str]]:
 
 def loops(kernel: emit.Kernel, cpu: str) -> list[emit.Loop]:
     """Every loop that a search on this processor could run."""
-    found = [scan_loops.products_loop(size, 1, kernel.lanes, kernel.vectors) for size in kernel.blocks]
-    found.append(scan_loops.products_loop(1, kernel.side, kernel.lanes, emit.PANEL // kernel.lanes))
+    found = [scan_loops.products_loop(kernel, size) for size in kernel.blocks]
+    found.append(scan_loops.products_loop(kernel, 1, kernel.side))
     found += [strip_loops.strip_loop(size, kernel.lanes, kernel.vectors) for size in kernel.blocks]
-    found += [scan_loops.bits_loop(size, 1, kernel.lanes // 2) for size in (1, 2, 4)]
-    found.append(scan_loops.bits_loop(1, kernel.side, kernel.lanes // 2))
+    found += [scan_loops.bits_loop(kernel, size) for size in (1, 2, 4)]
+    found.append(scan_loops.bits_loop(kernel, 1, kernel.bits_side))
     ways = {"widened": WIDENED, "vnni256": VNNI, "vnni512": VNNI, "tiles": TILES}
     found += [loop for (how, _), loop in code_loops.LOOPS.items() if cpu in ways[how]]
     for element in (emit.F32, lane_sums.F64):
@@ -104,5 +105,6 @@ def test_sums_stay_in_registers_of_the_width_asked_for(triple: str, cpu: str, ke
 
 
 def test_a_loop_that_wants_too_many_registers_would_be_noticed() -> None:
-    code = machine_code(scan_loops.products_loop(20, 1, 16, 2), X86, "skylake-avx512")
+    kernel = replace(emit.KERNELS["avx512"], blocks=(1, 4, 8, 20))
+    code = machine_code(scan_loops.products_loop(kernel, 20), X86, "skylake-avx512")
     assert any(STACK.search(line) for body in innermost(code) for line in body)

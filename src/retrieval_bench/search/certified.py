@@ -28,7 +28,7 @@ import numpy as np
 from numba import types
 
 from retrieval_bench.core import BenchError, Distance, Ranking
-from retrieval_bench.search import emit, jit, kernels, keys, tile_loops
+from retrieval_bench.search import certified_call, emit, jit, kernels, keys, tile_loops
 from retrieval_bench.search.bounds import LENGTH as NORM
 from retrieval_bench.search.bounds import compiled_shifts, distance_limit, score_limit
 from retrieval_bench.search.caches import caches
@@ -66,7 +66,8 @@ from retrieval_bench.search.rescore import distances_of_four, put_in_place_of_fa
 from retrieval_bench.search.scans import aligned
 from retrieval_bench.search.settling import Asked, Kept
 from retrieval_bench.search.stats import LastSearch, ScanStats
-from retrieval_bench.search.threads import on_threads
+from retrieval_bench.search.threads import on_threads, start, wait
+from retrieval_bench.search.widened_loops import ahead_here, fine_queries
 
 CHUNK_BYTES = caches().second // 4  # codes that stay in the second-level cache while all queries visit them
 CHUNK_ROWS = 1024
@@ -106,7 +107,8 @@ def inner_loop(kernel: str) -> str:
 @functools.cache
 def scanner(how: str, together: int, asked: str, dtype: str) -> Any:
     """`scan` below, compiled for one way of scanning, blocks of `together` queries, and dtypes of queries and rows."""
-    tile = tile_of(how, together)
+    ahead = ahead_here() if how == "widened" and together == 1 else 0
+    tile = tile_of(how, together, ahead)
     in_tiles = how == "tiles" and together > 1
     prepare, give_back = (
         (tile_loops.shape_tiles, tile_loops.release_tiles) if in_tiles else (tile_loops.nothing, tile_loops.nothing)
@@ -200,7 +202,7 @@ def scanner(how: str, together: int, asked: str, dtype: str) -> Any:
         *(whole, array(types.uint64, 2), matrix, whole, array(f32, 2)),
         *(array(types.uint32, 1), whole, real),
     )
-    return jit.compiled(scan, signature, f"{how}-{together}-{asked}-{dtype}")
+    return jit.compiled(scan, signature, f"{how}-{together}-{ahead}-{asked}-{dtype}")
 
 
 @_in_place
@@ -363,12 +365,12 @@ class CertifiedIndex:
         self._facts = aligned((panels, 4, ROWS), np.dtype(np.float32))
         self._largest_norm = 0.0
         kind = KINDS[distance]
-        for start in range(0, self._n, _ROWS_AT_ONCE):
-            part = slice(start, min(start + _ROWS_AT_ONCE, self._n))
+        for first in range(0, self._n, _ROWS_AT_ONCE):
+            part = slice(first, min(first + _ROWS_AT_ONCE, self._n))
             some, facts, squares = self._rows.take(gallery[part], part, self._centre)
             shifts = np.empty(len(some), np.float32)
             compiled_shifts()(kind, facts, squares, self.dim, self._centre_length, shifts)
-            tiles = slice(start // ROWS, -(-part.stop // ROWS))
+            tiles = slice(first // ROWS, -(-part.stop // ROWS))
             quantise_rows(some, shifts, self._codes[tiles], self._facts[tiles])
             self._largest_norm = max(self._largest_norm, float(facts[:, NORM].max(initial=0.0)))
         self._rows.complete()
@@ -401,18 +403,16 @@ class CertifiedIndex:
         found = min(k, self._n)
         rescored = doubtful = 0
         batch = max(_SCRATCH_BYTES // (64 * found + 12 * self.dim + 1024), 1)
-        for start in range(0, len(queries), batch):
-            part = slice(start, min(start + batch, len(queries)))
-            values = values_of("queries", queries[part], self.distance, start)
-            some, squares, factors, facts = points(self.distance, values, self._centre, queries=True)
-            check_finite("queries", np.isfinite(squares), start)
-            check_range(self.distance, float(facts[:, NORM].max(initial=0.0)), self._largest_norm)
+        for first in range(0, len(queries), batch):
+            part = slice(first, min(first + batch, len(queries)))
             if not found:
+                self._points(queries[part], first)
                 continue
-            asked = Asked(values, squares, factors, facts)
-            who, near, counts = self._scanned(asked, some, found, exclude[part], threads)
+            few = len(queries) < FEW_QUERIES and found <= certified_call.MOST
+            scanned = self._in_two_calls if few else self._scanned
+            who, near, counts = scanned(queries[part], first, found, exclude[part], threads)
             rescored += int(np.where(counts < 0, -counts - 1, counts).sum())
-            again = start + np.flatnonzero(counts < 0)
+            again = first + np.flatnonzero(counts < 0)
             if len(self._rows.zeros):
                 self._with_zeros(who, near, exclude[part])
             ranking.indices[part, :found], ranking.distances[part, :found] = who, near
@@ -436,20 +436,53 @@ class CertifiedIndex:
             order = np.lexsort((rows, distances))[:k]
             who[query], near[query] = rows[order], distances[order]
 
+    def _points(self, queries: np.ndarray, first: int) -> tuple[Asked, np.ndarray]:
+        """Queries that are fit to be searched for, and their points, (q, d) float32. first: number of the first one."""
+        values = values_of("queries", queries, self.distance, first)
+        some, squares, factors, facts = points(self.distance, values, self._centre, queries=True)
+        check_finite("queries", np.isfinite(squares), first)
+        check_range(self.distance, float(facts[:, NORM].max(initial=0.0)), self._largest_norm)
+        return Asked(values, squares, factors, facts), some
+
+    def _in_two_calls(
+        self, queries: np.ndarray, first: int, k: int, exclude: np.ndarray, most_threads: int | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `_scanned`, for fewer than FEW_QUERIES."""
+        values, kept = values_of("queries", queries, self.distance, first), self._rows
+        q, panels, kind = len(values), len(self._codes), KINDS[self.distance]
+        threads = max(1, min(self._threads_for(q, most_threads), panels))
+        asked, dtype = values.dtype.name, kept.values.dtype.name
+        call = certified_call.compiled(scanner(self.inner_loop, 1, asked, dtype), self.inner_loop, asked, dtype)
+        longest, *begun = call.begin(kind, values, self._centre, self._codes.shape[1], threads, k)
+        check_finite("queries", np.isfinite(begun[0]), first)
+        check_range(self.distance, longest, self._largest_norm)
+        of_rows = self._codes, self._facts, kept.values, kept.squares, kept.factors, self._centre_length
+        all_ = kind, values, *begun, *of_rows, exclude, rescore_budget(self._n, k), *self._chunks(k)
+        results = np.empty((q, k), np.int64), np.empty((q, k)), np.empty(q, np.int64)
+        helpers = start([partial(call.join, *all_, place) for place in range(1, threads)]) if threads > 1 else []
+        if not call.finish(*all_, *results):
+            wait(helpers)
+            call.finish(*all_, *results)
+        return results
+
+    def _threads_for(self, q: int, most: int | None) -> int:
+        return max(1, min(most or numba.get_num_threads(), q * self._codes.size // _WORK_PER_THREAD))
+
     def _scanned(
-        self, asked: Asked, some: np.ndarray, k: int, exclude: np.ndarray, most_threads: int | None
+        self, queries: np.ndarray, first: int, k: int, exclude: np.ndarray, most_threads: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows and float64 distances (q, k), in order, and how many rows were rescored, negative, less one, where the
-        query must go to the float32 engine. some: (q, d) float32 points.
+        query must go to the float32 engine. first: number of the first query.
 
         Many queries are dealt out to the threads; of few, each thread scans its own stretch of the gallery.
         """
+        asked, some = self._points(queries, first)
         q, budget = len(some), rescore_budget(self._n, k)
         together, layers = (1, 2) if q < FEW_QUERIES else (queries_together(self.inner_loop), 1)
         kept = self._rows
         scan = scanner(self.inner_loop, together, asked.values.dtype.name, kept.values.dtype.name)
         coded = partial(coded_queries, self.inner_loop, together=together, layers=layers, steps=self._codes.shape[1])
-        threads = max(1, min(most_threads or numba.get_num_threads(), q * self._codes.size // _WORK_PER_THREAD))
+        threads = self._threads_for(q, most_threads)
         blocks = -(-q // together)
         by_query = q >= QUERIES_PER_THREAD * threads
         total = blocks if by_query else len(self._codes)
@@ -489,17 +522,20 @@ class CertifiedIndex:
             near, who = (np.take_along_axis(each, order, axis=1) for each in (near, who))
         return who[:, :k], near[:, :k], counts
 
+    def _chunks(self, k: int) -> tuple[int, int, int]:
+        """least, most and capacity of `scan`."""
+        most = min(max(CHUNK_BYTES // max(self._codes[:1].size, 1), 1), CHUNK_ROWS // ROWS)
+        # Nothing is known before k rows have been seen, so the first chunk is small, and chunks grow from there.
+        return max(1, -(-2 * k // ROWS)), most, max(CAPACITY, 4 * k)
+
     def _scratch(self, together: int, blocks: int, k: int) -> tuple[Any, ...]:
         """least, most, capacity and the scratch arrays of `scan`.
 
         Kept from search to search, since fresh memory costs a page fault per 4 KiB.
         """
-        most = min(max(CHUNK_BYTES // max(self._codes[:1].size, 1), 1), CHUNK_ROWS // ROWS)
-        # Nothing is known before k rows have been seen, so the first chunk is small, and chunks grow from there.
-        least = max(1, -(-2 * k // ROWS))
+        least, most, capacity = self._chunks(k)
         # A group of queries at a time, so that their candidates stay in the cache as well.
         lines = together * min(GROUP, blocks)
-        capacity = max(CAPACITY, 4 * k)
         shapes = (lines, capacity + max(most, least) * ROWS), (lines, k)
         try:
             kept = self._idle.pop()  # atomic: two threads never get the same
@@ -530,7 +566,9 @@ def compile_for(inner_loop: str, dtype: str = "float32") -> None:
         warm_up(dtype)
         compiled_shifts()
         quantiser()
-        scanner(inner_loop, 1, "float32", dtype)
+        if inner_loop == "widened":
+            fine_queries()
+        certified_call.compiled(scanner(inner_loop, 1, "float32", dtype), inner_loop, "float32", dtype)
         scanner(inner_loop, queries_together(inner_loop), "float32", dtype)
 
 

@@ -178,7 +178,7 @@ LOOPS = {
     ("vnni256", TOGETHER): tile_loop(TOGETHER, 1, 8),
     ("vnni256", 1): tile_loop(1, 2, 8),
     ("widened", widened_loops.TOGETHER): widened_loops.widened_loop(widened_loops.TOGETHER, 1),
-    ("widened", 1): widened_loops.widened_loop(1, 2),
+    ("widened", 1): widened_loops.widened_loop(1, ROWS // widened_loops.LANES),
     ("tiles", tile_loops.TOGETHER): tile_loops.tiles_loop(),
 }
 _TOGETHER = {"tiles": tile_loops.TOGETHER, "widened": widened_loops.TOGETHER}
@@ -198,19 +198,30 @@ def steps_of(how: str, dim: int) -> int:
 def coded_queries(
     how: str, queries: np.ndarray, together: int, layers: int, steps: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `quantise_queries` makes of (q, d) float32 queries, with codes as `tile_of(how)` wants them."""
+    """What `quantise_queries` makes of (q, d) float32 queries, with codes as `tile_of(how)` wants them.
+
+    layers: 1, or 2 for blocks of one query; finer codes may take the place of the two.
+    """
+    if how == "widened" and layers == 2:
+        fine, starts, terms = widened_loops.fine_queries()(queries, steps)
+        return fine.view(np.int8).reshape(len(fine), steps, 1, 2 * FOUR), starts, terms
     side_by_side = tile_loops.STEPS if how == "tiles" and layers == 1 else 1
     codes, starts, terms = quantiser()[1](queries, together, layers, steps, side_by_side)
     return widened_loops.widened(codes) if how == "widened" else codes, starts, terms
 
 
-def tile_of(how: str, together: int) -> Any:
-    """`tile_plain`, or the emitted loop that equals it, for blocks of 1 query (two layers) or more (one layer)."""
+def tile_of(how: str, together: int, ahead: int = widened_loops.AHEAD) -> Any:
+    """`tile_plain`, or the emitted loop that equals it, for blocks of 1 query or more.
+
+    ahead: as of `widened_loop`.
+    """
     if how == "plain":
         return tile_plain
     if how == "tiles" and together == 1:
         how = "vnni512"  # one query in a tile would leave 15 of 16 lines empty
     loop, layers = LOOPS[how, together], 2 if together == 1 else 1
+    if how == "widened" and together == 1:
+        loop, layers = widened_loops.widened_loop(1, ROWS // widened_loops.LANES, ahead), 1
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         codes, starts, terms, panels, facts, block, begin, end, upper, masks = values

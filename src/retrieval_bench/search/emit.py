@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +22,6 @@ from numba import types
 from numba.extending import intrinsic
 
 PANEL = 32  # gallery rows side by side, whatever the kernel: two vectors of 16 lanes, four of 8, eight of 4
-
-# How far ahead of the multiply-adds the panels are fetched from memory, in bytes. The processor itself does not look
-# past the dozens of multiply-adds in flight: without this, eight queries wait for memory as if they did not compute.
-PREFETCH = 16384
-PREFETCH_SIDE = 2048  # the same where several panels are read side by side
 
 F32 = ir.FloatType()
 I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
@@ -186,8 +182,12 @@ class Kernel:
     vectors: vectors of gallery rows that are worked on together; lanes * vectors divides PANEL.
     blocks: the four numbers of queries for which an inner loop is made, ascending. The largest is the work horse: its
         blocks[-1] * vectors sums, the vectors of rows and a broadcast query value fill the registers.
-    side: panels that a single query is compared with at the same time. Each is read once, from end to end, so that the
-        memory sees whole stretches: all PANEL rows of it are in registers at a time, whatever `vectors` says.
+    side: panels that a single query is compared with at the same time, as the memory hands out several stretches at
+        once more quickly; bits_side: the same of bits.
+    ahead: how far ahead of the multiply-adds the panels are fetched from memory, in bytes. Some processors do not look
+        past the dozens of multiply-adds in flight by themselves: without this, eight queries wait for memory as if they
+        did not compute. Others do better by themselves, and fetching far ahead is in their way. ahead_side: the same
+        where several panels are read side by side; ahead_bits: the same of bits. `fetch_ahead.py` measures all three.
     needs: CPU features as LLVM names them.
     strips: of more than blocks[-1] queries, compare all with a strip of rows after the other (strip_loops.py), not all
         rows with a block of queries after the other: quicker where it was measured.
@@ -198,20 +198,37 @@ class Kernel:
     vectors: int
     blocks: tuple[int, int, int, int]
     side: int
+    bits_side: int
+    ahead: int
+    ahead_side: int
+    ahead_bits: int
     needs: tuple[str, ...] = ()
     strips: bool = False
+
+    @property
+    def variant(self) -> str:
+        """Tells compiled functions of one kernel from those of another, and of the same with other distances."""
+        return f"{self.name}-{self.ahead}-{self.ahead_side}-{self.ahead_bits}"
+
+    def vectors_for(self, queries: int) -> int:
+        """Vectors of rows for a block of so many queries: all of a panel, so that it is read from end to end, where the
+        registers can hold as many sums."""
+        whole = PANEL // self.lanes
+        return whole if queries * whole <= self.blocks[-1] * self.vectors else self.vectors
 
 
 KERNELS = {
     kernel.name: kernel
     for kernel in (
         # 12 x 2 sums + 2 rows + broadcasts in 32 registers of 16 lanes.
-        Kernel("avx512", 16, 2, (1, 4, 8, 12), 4, ("avx512f", "avx512bw", "avx512vl", "avx512dq")),
+        Kernel(
+            "avx512", 16, 2, (1, 4, 8, 12), 4, 4, 16384, 2048, 16384, ("avx512f", "avx512bw", "avx512vl", "avx512dq")
+        ),
         # 6 x 2 sums + 2 rows + broadcasts in 16 registers of 8 lanes.
-        Kernel("avx2", 8, 2, (1, 2, 4, 6), 2, ("avx2", "fma"), strips=True),
+        Kernel("avx2", 8, 2, (1, 2, 3, 6), 3, 1, 512, 512, 512, ("avx2", "fma"), strips=True),
         # 6 x 4 sums + 4 rows + broadcasts in 32 registers of 4 lanes.
-        Kernel("neon", 4, 4, (1, 2, 4, 6), 2, ("neon",)),
-        Kernel("plain", 1, 1, (1, 2, 4, 8), 4),
+        Kernel("neon", 4, 4, (1, 2, 4, 6), 2, 2, 16384, 2048, 16384, ("neon",)),
+        Kernel("plain", 1, 1, (1, 2, 4, 8), 4, 4, 0, 0, 0),
     )
 }
 
@@ -277,13 +294,28 @@ def count_bits(context: Any, word: Any) -> Any:
 
 @intrinsic
 def take(context: Any, work_counter: Any, count: Any) -> Any:
-    """Add count to work_counter[0], an int64, in one atomic step -> what it was before."""
+    """Add count to work_counter[0], an int64, in one atomic step -> what it was before. Other threads that see the sum
+    also see what this one had written to memory."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.inttoptr(address(context, builder, signature.args[0], arguments[0]), I64.as_pointer())
-        return builder.atomic_rmw("add", place, arguments[1], "monotonic")
+        return builder.atomic_rmw("add", place, arguments[1], "acq_rel")
 
     return types.int64(work_counter, types.int64), code
+
+
+@intrinsic
+def pause(context: Any) -> Any:
+    """Wait for some dozens of cycles, as the processor wants it of a thread that waits for another."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if platform.machine() in ("x86_64", "AMD64"):
+            call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        elif platform.machine() in ("aarch64", "arm64"):
+            call(builder, "llvm.aarch64.hint", ir.VoidType(), [number(1, I32)])
+        return context.get_dummy_value()
+
+    return types.none(), code
 
 
 @intrinsic

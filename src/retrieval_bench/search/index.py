@@ -63,6 +63,7 @@ _FILE_BYTES = 64 << 20  # what the packed piece of a gallery on disk may occupy
 _SCRATCH_BYTES = 48 << 20  # what the queries of one batch and their candidates may occupy
 _WORK_PER_THREAD = 10_000_000  # multiply-adds; below this, starting a thread costs more than it saves
 _SMALL = 2 * _WORK_PER_THREAD  # multiply-adds of a search that one thread does in one compiled call
+_FEW = 2_000_000  # multiply-adds in float64 for the candidates of few queries; above this, threads share them out
 _MOST_IN_DOUBT = 16  # of so many rows, one may be in doubt; of more, all rows are looked at, which is simpler work
 _WORDS_COST = 5  # a word of bits against a multiply-add
 _BLOCKS_PER_THREAD = 8  # blocks of queries; from here on, threads share out the queries instead of the gallery
@@ -200,7 +201,7 @@ class ExactIndex:
         return index
 
     def _open(self, gallery: np.ndarray, distance: Distance, kernel: str | None) -> None:
-        from retrieval_bench.search import kernels, keys
+        from retrieval_bench.search import kernels, keys, one_call
 
         if len(gallery) > keys.MOST_ROWS:
             raise BenchError(f"gallery has {len(gallery)} rows; at most {keys.MOST_ROWS} are supported")
@@ -210,14 +211,17 @@ class ExactIndex:
         self._n = len(gallery)
         bits = distance == "hamming"
         centre = np.zeros(0)
-        if not bits:
-            from retrieval_bench.search import all_rows, one_call, points, rescore
+        self._call: Any
+        if bits:
+            self._call = one_call.BitSearch(kernel_for(kernel))
+        else:
+            from retrieval_bench.search import all_rows, points, rescore
 
             kind = points.value_type(gallery.dtype).name
             points.warm_up(kind)
             rescore.compiled("float32", kind)  # nothing compiles in a search
             all_rows.compiled("float32", kind)
-            self._small = one_call.Small(kernel_for(kernel), distance, self.dim, kind)
+            self._call = one_call.VectorSearch(kernel_for(kernel), distance, self.dim, kind)
             centre = points.find_centre(distance, gallery)
         self._layout = Layout(
             distance,
@@ -289,14 +293,11 @@ class ExactIndex:
         ranking = room_for(len(queries), k, self._n)
         found = min(k, self._n)
         kept = found if self.distance == "hamming" else min(self._n, found + self._more + _spare(found, self.dim))
-        small = found > 0 and self._rows is not None and self._piece is not None
-        small = small and len(queries) * self._n * self.dim < _SMALL and kept <= self._small.most
+        done = self._in_one_call(queries, found, kept, exclude, ranking, threads)
+        if done is not None:
+            self._last.figures = len(queries), self._n, *done
+            return ranking
         rescored = doubtful = 0
-        if small:
-            rescored, sure = self._in_one_call(queries, found, kept, exclude, ranking)
-            if sure:
-                self._last.figures = len(queries), self._n, rescored, 0
-                return ranking
         for batch in self._batches(len(queries), 24 * kept + 16 * found + 8 * self.dim + 1024):
             shares, running = self._shared_out(queries, batch, exclude, threads)
             parts = nearest_scans(shares, kept, self._n)
@@ -313,7 +314,7 @@ class ExactIndex:
                     else:
                         self._spread(part.nearest(), ranking, some.rows)
             for some, first_look in settled:
-                result = self._without_doubt(queries, some, first_look, found, exclude, threads)
+                result = self._without_doubt(queries[some.rows], _asked(some), some.exclude, first_look, found, threads)
                 ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = result[:2]
                 rescored += result.rescored
                 doubtful += len(result.doubtful)
@@ -361,31 +362,49 @@ class ExactIndex:
         return Ranking(found.indices, distances)
 
     def _in_one_call(
-        self, queries: np.ndarray, k: int, kept: int, exclude: np.ndarray, ranking: Ranking
-    ) -> tuple[int, bool]:
-        """Fill the ranking, if that leaves no doubt -> (float64 distances computed, whether it did)."""
-        rows, piece, small = self._rows, self._piece, self._small
-        assert piece is not None
-        values = small.values_of("queries", queries, self.distance)
+        self, queries: np.ndarray, k: int, kept: int, exclude: np.ndarray, ranking: Ranking, most_threads: int | None
+    ) -> tuple[int, int] | None:
+        """Fill the ranking, if compiled code can do the whole search: few queries, a gallery in memory.
+
+        Returns:
+            How many float64 distances were computed, and how many queries needed a second look.
+        """
+        from retrieval_bench.search.one_call import MOST
+
+        piece, q, bits = self._piece, len(queries), self.distance == "hamming"
+        if piece is None or not 0 < kept <= MOST:
+            return None
+        threads, together = self._threads_for(q, most_threads)
+        small = q * self._n * self._layout.width < _SMALL
+        if not small and not (together and (bits or q * kept * self.dim < _FEW)):
+            return None
         whole = ranking.indices.shape[1] == k
-        indices = ranking.indices if whole else np.empty((len(values), k), np.int64)
-        distances = ranking.distances if whole else np.empty((len(values), k), np.float32)
-        report = np.empty(5)
-        search = small.search if values.dtype == np.float32 else small.search_float64
-        search(
-            *(small.kind, values, self._layout.centre, self._layout.centre_length, small.g),
-            *(piece.panels, piece.starts, self._n, rows.values, rows.squares, rows.factors, rows.zeros),
-            *(exclude, k, kept, *small.plan(len(values), kept, self._n), indices, distances, report),
-        )
-        refused, doubtful, longest, alike, rescored = report.tolist()
-        if refused >= 0:
-            check_finite("queries", np.arange(len(values)) < refused)
-        check_range(self.distance, longest, piece.largest)
-        if doubtful or alike:
-            return int(rescored), False
+        indices = ranking.indices if whole else np.empty((q, k), np.int64)
+        distances = ranking.distances if whole else np.empty((q, k), np.float32)
+        rescored = 0
+        if bits:
+            self._call.search(piece, words_of(self._layout, queries), exclude, threads, indices, distances)
+        else:
+            report = self._call.search(
+                self._layout, piece, self._rows, queries, exclude, kept, threads, indices, distances
+            )
+            if report.refused >= 0:
+                check_finite("queries", np.arange(q) < report.refused)
+            check_range(self.distance, report.longest, piece.largest)
+            rescored = report.rescored
+            if report.doubtful or report.alike:
+                from retrieval_bench.search.settling import concluded
+
+                some = Queries(self._layout, queries, slice(0, q), exclude)
+                some.prepare()
+                asked, others = _asked(some), kept < self._n
+                first_look = concluded(asked, self._rows, exclude, indices, report.near, report.counts, others)
+                result = self._without_doubt(queries, asked, exclude, first_look, k, most_threads)
+                ranking.indices[:, :k], ranking.distances[:, :k] = result[:2]
+                return result.rescored, len(result.doubtful)
         if not whole:
             ranking.indices[:, :k], ranking.distances[:, :k] = indices, distances
-        return int(rescored), True
+        return rescored, 0
 
     def _settled(self, some: Queries, keys: np.ndarray, k: int, threads: int | None) -> Settled:
         """The k nearest, from the best scores of each query."""
@@ -394,7 +413,7 @@ class ExactIndex:
         return settled(
             *(_asked(some), self._rows, some.exclude, keys, k),
             slack=np.zeros(len(keys)),
-            g=self._small.g,
+            g=self._call.g,
             centre_length=self._layout.centre_length,
             threads=threads,
         )
@@ -416,7 +435,7 @@ class ExactIndex:
             ranking.indices[rows, columns], ranking.distances[rows, columns] = indices, distances
 
     def _without_doubt(
-        self, queries: np.ndarray, some: Queries, found: Settled, k: int, exclude: np.ndarray, threads: int | None
+        self, queries: np.ndarray, asked: Any, exclude: np.ndarray, found: Settled, k: int, threads: int | None
     ) -> Settled:
         """The same after a second look for the queries that need one."""
         doubtful = found.doubtful
@@ -431,14 +450,13 @@ class ExactIndex:
         start, size = 0, 1  # the first tells whether few rows are in question or most of them are
         while start < len(doubtful):
             again = doubtful[start : start + size]
-            rows = some.rows.start + again
             farthest = np.nextafter(found.distances[again, -1], np.inf)
-            asked, owners, who, _ = self._in_question(queries[rows], farthest, exclude[rows], threads)
+            asking, owners, who, _ = self._in_question(queries[again], farthest, exclude[again], threads)
             if start == 0 and isinstance(self._rows, Kept) and len(owners) > self._n // _MOST_IN_DOUBT:
-                nearest = nearest_of_all(_asked(some).part(doubtful), self._rows, some.exclude[doubtful], k, threads)
+                nearest = nearest_of_all(asked.part(doubtful), self._rows, exclude[doubtful], k, threads)
                 found.rows[doubtful], found.distances[doubtful] = nearest
                 return found._replace(rescored=rescored + len(doubtful) * self._n)
-            distances = distances_of(asked, self._rows, owners, who, threads)
+            distances = distances_of(asking, self._rows, owners, who, threads)
             found.rows[again], found.distances[again] = best_of_each(owners, who, distances, len(again), k)
             rescored += len(owners)
             start, size = start + size, step
@@ -542,13 +560,10 @@ class ExactIndex:
         self, queries: np.ndarray, batch: slice, exclude: np.ndarray, most_threads: int | None
     ) -> tuple[list[Share], int]:
         """Many queries: each thread takes some; few: each takes stretches of the gallery. -> (shares, threads)."""
-        import numba
-
         q, most = batch.stop - batch.start, self._layout.engine.kernel.blocks[-1]
-        work = q * self._n * self._layout.width * (_WORDS_COST if self.distance == "hamming" else 1)
-        threads = max(1, min(most_threads or numba.get_num_threads(), work // _WORK_PER_THREAD))
-        blocks = -(-q // most)
-        if blocks >= _BLOCKS_PER_THREAD * threads:
+        threads, together = self._threads_for(q, most_threads)
+        if not together:
+            blocks = -(-q // most)
             parts = min(blocks // _BLOCKS_PER_THREAD, _PARTS_PER_THREAD * threads) if threads > 1 else 1
             bounds = [batch.start + min(q, most * (blocks * part // parts)) for part in range(parts + 1)]
             alone = [Queries(self._layout, queries, slice(a, b), exclude) for a, b in pairwise(bounds)]
@@ -556,6 +571,14 @@ class ExactIndex:
         shared = Queries(self._layout, queries, batch, exclude)
         shared.prepare()
         return [Share(shared, batch.start, True)] * threads, threads
+
+    def _threads_for(self, q: int, most: int | None) -> tuple[int, bool]:
+        """How many threads search for q queries, and whether all of them scan for all queries."""
+        import numba
+
+        work = q * self._n * self._layout.width * (_WORDS_COST if self.distance == "hamming" else 1)
+        threads = max(1, min(most or numba.get_num_threads(), work // _WORK_PER_THREAD))
+        return threads, -(-q // self._layout.engine.kernel.blocks[-1]) < _BLOCKS_PER_THREAD * threads
 
     def _scan_all(self, scans: Sequence[Nearest] | Sequence[Within], threads: int) -> None:
         """Every scan meets the whole gallery: alone, or together with those who have the same queries."""
@@ -676,16 +699,18 @@ def warm_up(distance: Distance = "cosine", kernel: str | None = None) -> None:
         distance: "cosine", "euclidean", "inner_product" or "hamming".
         kernel: as for `ExactIndex`.
     """
-    from retrieval_bench.search import kernels
+    from retrieval_bench.search import kernels, one_call_steps
 
     kernels.engine(kernel_for(kernel), check_distance(distance))
-    if distance != "hamming":
-        from retrieval_bench.search import all_rows, one_call, points, rescore
+    if distance == "hamming":
+        one_call_steps.for_bits(kernel_for(kernel))
+    else:
+        from retrieval_bench.search import all_rows, points, rescore
 
         points.warm_up()
         rescore.compiled("float32", "float32")
         all_rows.compiled("float32", "float32")
-        one_call.compiled(kernel_for(kernel), "float32", "float32")
+        one_call_steps.for_vectors(kernel_for(kernel), "float32", "float32")
 
 
 @BACKENDS("exact", about="exact search in compiled code on all threads; the same bits every time", exact=True)

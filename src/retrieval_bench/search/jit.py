@@ -93,6 +93,21 @@ def lazily(function: Callable, variant: str = "") -> Any:
     return dispatcher
 
 
+def part(variant: str) -> Callable[[Callable], Any]:
+    """Mark a function that a factory makes, and that is compiled as a part of those who call it.
+
+    Numba names what it compiles by the function's own name and by a number that each process counts from the beginning.
+    Two variants that two processes have kept on disk could bear the same name, and whoever loads both would run one of
+    them in place of the other. variant: tells them apart.
+    """
+
+    def mark(function: Callable) -> Any:
+        function.__qualname__ = f"{function.__qualname__}-{variant}"
+        return numba.njit(nogil=True, error_model="numpy")(function)
+
+    return mark
+
+
 @contextmanager
 def announced() -> Iterator[None]:
     """Hold the compiler, and say so where it takes long; what is compiled together goes into one `with`."""

@@ -25,7 +25,7 @@ import numba
 import numpy as np
 from numba import types
 
-from retrieval_bench.search import jit, scan_loops, strip_scan
+from retrieval_bench.search import fetch_ahead, jit, scan_loops, strip_scan
 from retrieval_bench.search.caches import caches
 from retrieval_bench.search.emit import PANEL as PANEL
 from retrieval_bench.search.emit import Kernel, borrowed, lowest_bit, take
@@ -47,8 +47,7 @@ KINDS = {"cosine": COSINE, "euclidean": EUCLIDEAN, "inner_product": INNER_PRODUC
 FEW = 16  # up to so many neighbours are kept sorted; more wait in a buffer that is cleared out now and then
 NO_LIMIT = 2**62  # more bits than anything differs in
 
-_inner = numba.njit(nogil=True, error_model="numpy")  # compiled as a part of what calls it
-# The same, copied into the caller: a call hands over each array in seven registers, as costly as a panel of 64 bits.
+# Copied into the caller: a call hands over each array in seven registers, as costly as a panel of 64 bits.
 _inlined = numba.njit(nogil=True, error_model="numpy", forceinline=True)
 
 
@@ -69,8 +68,9 @@ class Engine(NamedTuple):
 
 def engine(kernel: Kernel, distance: str) -> Engine:
     """Compiled, or loaded from the cache on disk, at the first call."""
+    kernel = fetch_ahead.kernel_here(kernel)
     make = _bits if distance == "hamming" else _vectors
-    key = kernel.name, make
+    key = kernel.variant, make
     if key not in _engines:
         with jit.announced():
             if key not in _engines:  # another thread may have been quicker
@@ -102,7 +102,7 @@ def _vectors(kernel: Kernel) -> Engine:
     def compare_side(block, panels, begin, end, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
         return near_side(block, panels, begin, end, starts, gates, tile, masks)
 
-    @_inner
+    @_inlined
     def gate(limit):  # type: ignore[no-untyped-def]
         return -limit
 
@@ -113,7 +113,7 @@ def _bits(kernel: Kernel) -> Engine:
     blocks = (1, 2, 4, 4)
     loops = [scan_loops.bit_differences(kernel, size) for size in blocks[:3]]
     near = _of_size_bits(loops)
-    near_side = scan_loops.bit_differences(kernel, 1, kernel.side)
+    near_side = scan_loops.bit_differences(kernel, 1, kernel.bits_side)
 
     @_inlined
     def compare(size, block, panels, begin, end, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
@@ -123,13 +123,14 @@ def _bits(kernel: Kernel) -> Engine:
     def compare_side(block, panels, begin, end, starts, gates, tile, masks):  # type: ignore[no-untyped-def]
         return near_side(block, panels, begin, end, gates, tile, masks)
 
-    @_inner
+    @_inlined
     def gate(limit):  # type: ignore[no-untyped-def]
         return np.int64(np.ceil(limit)) if limit < np.float32(NO_LIMIT) else np.int64(NO_LIMIT)
 
     return _engine(
-        replace(kernel, blocks=blocks, strips=False), "bits", types.uint64, types.int64, compare, compare_side, gate
-    )
+        replace(kernel, blocks=blocks, side=kernel.bits_side, strips=False), "bits", types.uint64, types.int64, compare,
+        compare_side, gate,
+    )  # fmt: skip
 
 
 def _of_size(blocks: tuple[int, ...], loops: list) -> Any:
@@ -309,12 +310,12 @@ def _engine(
         jit.compiled(
             scan,
             types.none(array(value, 1), *gallery, types.boolean, integer, exclude, keys, counts, floats, *scratch),
-            f"{name}-{kernel.name}",
+            f"{name}-{kernel.variant}",
         ),
         jit.compiled(
             collect,
             integer(array(value, 1), *gallery, counts, exclude, floats, counts, floats, counts, *scratch),
-            f"{name}-{kernel.name}",
+            f"{name}-{kernel.variant}",
         ),
         jit.compiled(nearest, keys(array(types.uint64, 3), array(integer, 2), integer)),
         jit.compiled(spread, types.none(keys, array(integer, 2), array(types.float32, 2))),

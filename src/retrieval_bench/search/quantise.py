@@ -2,7 +2,8 @@
 
 A vector x is kept as x^ = s c: one float32 scale s and codes c, whole numbers from -127 to 127. What is lost is
 measured and not estimated: e = |x - x^|, computed in float64 and rounded up. A query can have a second layer of codes
-for what the first leaves over, q^ = s c + t r with t = s / 254, which makes its own error 254 times smaller.
+for what the first leaves over, q^ = s c + t r with t = s / 254, which makes its own error 254 times smaller; or one
+layer of codes of 16 bits.
 
 **The bound.** Wanted: a score U without rounding errors in the sense of `bounds.py`: U >= <q, x> + h_x for points q
 and x, with the shift h_x of each row (`bounds.py` says which). Write |.| for the Euclidean length, u = 2^-24 for the
@@ -10,10 +11,11 @@ unit roundoff of float32.
 
 1. <q,x> = <q^,x^> + <q - q^, x> + <q^, x - x^>. By Cauchy-Schwarz the last two are at most e_q |x| and |q^| e_x.
 2. <q^,x^> = s_x (s_q <c_q,c_x> + t_q <r_q,c_x>). Both products of codes are integers below 2^31 for d <= MOST_DIM, so
-   they are exact. The rest of the expression is evaluated in float32 as p = (s_q float(i) + t_q float(j)) s_x, at most
-   five roundings on any path, the sum with the margin below included: it is wrong by at most 8 u A |x^|, where
-   A = |s_q c_q| + |t_q r_q| bounds both parts (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. 2002,
-   lemma 3.1), and |x^| <= |x| + e_x.
+   they are exact. (Codes of 16 bits are chosen so that |c_q| 127 sqrt(d) < 2^31, which bounds the product; what its
+   partial sums do is of no account, as they are taken modulo 2^32.) The rest of the expression is evaluated in float32
+   as p = (s_q float(i) + t_q float(j)) s_x, at most five roundings on any path, the sum with the margin below included:
+   it is wrong by at most 8 u A |x^|, where A = |s_q c_q| + |t_q r_q| bounds both parts (Higham, Accuracy and Stability
+   of Numerical Algorithms, 2nd ed. 2002, lemma 3.1), and |x^| <= |x| + e_x.
 3. So <q,x> <= p + b |x| + c e_x with b = e_q + 8 u A and c = |q^| + 8 u A. The margin b |x| + c e_x + h_x is again
    evaluated in float32, with at most four roundings and all terms but h of one sign: b and c are made 16 u larger and
    rounded up, h is made 8 u |h| larger.
@@ -192,6 +194,52 @@ def quantise_queries(
         terms[block, PER_ERROR, lane] = _up((np.sqrt(known) + 8.0 * _U * lengths) * grown)
         terms[block, LIMIT, lane] = -np.inf
     return codes, starts, terms
+
+
+@_inner
+def finely_coded(values: np.ndarray, codes: np.ndarray, terms: np.ndarray) -> int:
+    """One (d,) float32 query in one layer of 16 bits -> the sum of its codes.
+
+    codes: int16, zeros, d of them at least: filled. terms: (5,) float32 as of `quantise_queries`, LIMIT +inf: filled,
+    SECOND 0.
+    """
+    largest, square = np.float64(0.0), np.float64(0.0)
+    for value in values:
+        largest = max(largest, abs(np.float64(value)))
+        square += np.float64(value) * np.float64(value)
+    # Rounded codes are no longer than sqrt(square) / scale + sqrt(d) / 2; see 2. of the module's derivation.
+    root = np.sqrt(np.float64(len(codes)))
+    longest = 2147483647.0 / (127.0 * root) - root
+    scale = np.float32(max(largest / 32767.0, np.sqrt(square) / longest))
+    if not (np.float32(LEAST_SCALE) <= scale <= np.float32(MOST_SCALE)):
+        if square == 0.0:
+            terms[LIMIT] = -np.inf
+        return 0
+    lost, known, total = _finely_coded(values, scale, codes)
+    slack = 1.0 + (len(values) + 8) * 2.0**-51
+    grown = slack * (1.0 + 16.0 * _U)
+    length = np.sqrt(known) * slack
+    terms[FIRST] = scale
+    terms[PER_LENGTH] = _up((np.sqrt(lost) + 8.0 * _U * length) * grown)
+    terms[PER_ERROR] = _up((length + 8.0 * _U * length) * grown)
+    terms[LIMIT] = -np.inf
+    return total
+
+
+@_any_order
+def _finely_coded(values: np.ndarray, scale: np.float32, codes: np.ndarray) -> Any:
+    """-> sum of (value - scale * code)^2, sum of (scale * code)^2, sum of codes."""
+    inverse = 1.0 / np.float64(scale)
+    lost, known, total = 0.0, 0.0, np.int64(0)
+    for i in range(len(values)):
+        value = np.float64(values[i])
+        code = min(max(np.rint(value * inverse), -32767.0), 32767.0)
+        coded = np.float64(scale) * code
+        codes[i] = np.int16(code)
+        lost += (value - coded) * (value - coded)
+        known += coded * coded
+        total += np.int64(code)
+    return lost, known, total
 
 
 @_inner

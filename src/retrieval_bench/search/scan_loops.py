@@ -11,18 +11,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from retrieval_bench.search import jit
 from retrieval_bench.search.emit import (
     F32,
     I64,
     PANEL,
-    PREFETCH,
-    PREFETCH_SIDE,
     Kernel,
     Loop,
     address,
@@ -60,7 +58,7 @@ def products(kernel: Kernel, queries: int, side: int = 1) -> Any:
     assert queries == 1 or side == 1
     if kernel.lanes == 1:
         return _products_plain(queries, side)
-    loop = products_loop(queries, side, kernel.lanes, kernel.vectors if side == 1 else PANEL // kernel.lanes)
+    loop = products_loop(kernel, queries, side)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, panels, begin, end, bias, gates, tile, masks = arguments
@@ -83,7 +81,7 @@ def products(kernel: Kernel, queries: int, side: int = 1) -> Any:
 
 
 def _products_plain(queries: int, side: int) -> Any:
-    @numba.njit(nogil=True, error_model="numpy")
+    @jit.part(f"{queries}x{side}")
     def near(block, panels, begin, end, bias, gates, tile, masks):  # type: ignore[no-untyped-def]
         for panel in range(begin, end, side):
             anyone = False
@@ -115,19 +113,47 @@ def _products_plain(queries: int, side: int) -> Any:
     return near
 
 
-def products_loop(queries: int, side: int, lanes: int, vectors: int) -> Loop:
-    """The loop as LLVM code, with `lanes` sums in a register and `vectors` registers a query, or a panel."""
+def products_loop(kernel: Kernel, queries: int, side: int = 1, *, measured: bool = False) -> Loop:
+    """The loop as LLVM code. measured: one argument more says how many bytes ahead panels are fetched."""
+    lanes, vectors = kernel.lanes, kernel.vectors_for(queries)
+    ahead = kernel.ahead if side == 1 else kernel.ahead_side
     row, rows = vector(F32, lanes), lanes * vectors  # a vector of one dimension; gallery rows in registers at a time
     no_lane = ir.Constant(vector(ir.IntType(1), lanes), [0] * lanes)
 
     def body(
         builder: Any, block: Any, panels: Any, bias: Any, gates: Any, tile: Any, masks: Any, dim: Any, begin: Any,
-        end: Any, bias_step: Any,
+        end: Any, bias_step: Any, distance: Any = None,
     ) -> Any:  # fmt: skip
+        far = number(ahead) if distance is None else distance
         panel_bytes = builder.mul(dim, number(4 * PANEL))
 
         def gate_of(r: int) -> Any:
             return broadcast(builder, load(builder, F32, gates, 4 * r if side == 1 else 0), lanes)
+
+        def multiplied(builder: Any, values: Any, there: Any, columns: list[int], sums: list[Any]) -> list[Any]:
+            """The sums of all queries with one dimension more. What is fewer, queries or vectors of rows, is held in
+            registers, and of the others one at a time."""
+
+            def rows_of(v: int) -> Any:
+                return load(builder, row, there, 4 * columns[v])
+
+            def value_of(r: int) -> Any:
+                return broadcast(builder, load(builder, F32, values, 4 * r), lanes)
+
+            new = list(sums)
+            if queries < vectors:
+                held = [value_of(r) for r in range(queries)]
+                for v in range(vectors):
+                    x = rows_of(v)
+                    for r in range(queries):
+                        new[r * vectors + v] = fma(builder, held[r], x, sums[r * vectors + v])
+                return new
+            held = [rows_of(v) for v in range(vectors)]
+            for r in range(queries):
+                value = value_of(r)
+                for v in range(vectors):
+                    new[r * vectors + v] = fma(builder, value, held[v], sums[r * vectors + v])
+            return new
 
         def one_panel(panel: Any) -> tuple[list[list[Any]], Any]:
             """-> the sums of each query (or panel) as far as they are in registers, and whether any row passes."""
@@ -147,13 +173,10 @@ def products_loop(queries: int, side: int, lanes: int, vectors: int) -> Loop:
                     new = []
                     for s in range(side):
                         there = builder.add(offsets[s], builder.mul(d, number(4 * PANEL)))
-                        x = [load(builder, row, there, 4 * column) for column in columns]
                         for column in range(columns[0], columns[0] + rows, 16):  # 16 float32 are one cache line
-                            prefetch(builder, there, (PREFETCH if side == 1 else PREFETCH_SIDE) + 4 * column)
-                        for r in range(queries):
-                            value = broadcast(builder, load(builder, F32, values, 4 * r), lanes)
-                            place = (s + r) * vectors
-                            new += [fma(builder, value, x[v], sums[place + v]) for v in range(vectors)]
+                            prefetch(builder, builder.add(there, far), 4 * column)
+                        of_panel = sums[s * queries * vectors :][: queries * vectors]
+                        new += multiplied(builder, values, there, columns, of_panel)
                     return new
 
                 initial = [value for panel in start for _ in range(queries) for value in panel]
@@ -192,7 +215,7 @@ def products_loop(queries: int, side: int, lanes: int, vectors: int) -> Loop:
 
         return first_hit(builder, begin, end, side, one_panel, write)
 
-    pointers_and_counts = (I64,) * 10
+    pointers_and_counts = (I64,) * (11 if measured else 10)
     return Loop(f"products-{queries}x{side}-{lanes}x{vectors}", pointers_and_counts, body)
 
 
@@ -226,7 +249,7 @@ def bit_differences(kernel: Kernel, queries: int, side: int = 1) -> Any:
     assert queries == 1 or side == 1
     if kernel.lanes == 1:
         return _bits_plain(queries, side)
-    loop = bits_loop(queries, side, kernel.lanes // 2)
+    loop = bits_loop(kernel, queries, side)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, panels, begin, end, gates, tile, masks = arguments
@@ -245,7 +268,7 @@ def bit_differences(kernel: Kernel, queries: int, side: int = 1) -> Any:
 
 
 def _bits_plain(queries: int, side: int) -> Any:
-    @numba.njit(nogil=True, error_model="numpy")
+    @jit.part(f"{queries}x{side}")
     def near(block, panels, begin, end, gates, tile, masks):  # type: ignore[no-untyped-def]
         for panel in range(begin, end, side):
             anyone = False
@@ -270,16 +293,20 @@ def _bits_plain(queries: int, side: int) -> Any:
     return near
 
 
-def bits_loop(queries: int, side: int, lanes: int) -> Loop:
-    """The loop as LLVM code, with `lanes` words in a register."""
+def bits_loop(kernel: Kernel, queries: int, side: int = 1, *, measured: bool = False) -> Loop:
+    """The loop as LLVM code. measured: as for `products_loop`."""
+    lanes = kernel.lanes // 2  # words in a register
     row = vector(I64, lanes)
-    # The sums of all queries, or panels, take half of the registers: counting bits needs some where it is no
-    # instruction of its own.
-    vectors = max(1, min(PANEL // lanes, (16 if lanes == 8 else 4) // (queries * side)))
+    # The sums of all queries, or panels, take a part of the registers: counting bits needs some where it is no
+    # instruction of its own. A single panel is read from end to end.
+    most = 16 if lanes == 8 else 8 if lanes == 4 and queries * side == 1 else 4
+    vectors = max(1, min(PANEL // lanes, most // (queries * side)))
 
     def body(
-        builder: Any, block: Any, panels: Any, gates: Any, tile: Any, masks: Any, words: Any, begin: Any, end: Any
-    ) -> Any:
+        builder: Any, block: Any, panels: Any, gates: Any, tile: Any, masks: Any, words: Any, begin: Any, end: Any,
+        distance: Any = None,
+    ) -> Any:  # fmt: skip
+        far = number(kernel.ahead_bits) if distance is None else distance
         panel_bytes = builder.mul(words, number(8 * PANEL))
 
         def gate_of(r: int) -> Any:
@@ -301,7 +328,7 @@ def bits_loop(queries: int, side: int, lanes: int) -> Loop:
                         there = builder.add(offsets[s], builder.mul(word, number(8 * PANEL)))
                         x = [load(builder, row, there, 8 * column) for column in columns]
                         for column in range(columns[0], columns[0] + lanes * vectors, 8):  # 8 words are a cache line
-                            prefetch(builder, there, PREFETCH + 8 * column)
+                            prefetch(builder, builder.add(there, far), 8 * column)
                         for r in range(queries):
                             value = broadcast(builder, load(builder, I64, values, 8 * r), lanes)
                             for v in range(vectors):
@@ -343,4 +370,4 @@ def bits_loop(queries: int, side: int, lanes: int) -> Loop:
 
         return first_hit(builder, begin, end, side, one_panel, write)
 
-    return Loop(f"bits-{queries}x{side}-{lanes}", (I64,) * 8, body)
+    return Loop(f"bits-{queries}x{side}-{lanes}", (I64,) * (9 if measured else 8), body)

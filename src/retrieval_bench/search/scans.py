@@ -51,12 +51,17 @@ class Piece(NamedTuple):
 class Turns:
     """Who scans which panels of a piece: threads take turns, so that whoever is held up leaves more to the others.
 
-    work_counter: (1,) int64, the next panel to be taken. step: how many are taken at a time; a megabyte at least.
+    work_counter: (1,) int64, the next panel to be taken. step: how many are taken at a time.
     """
 
     def __init__(self, piece: Piece, threads: int) -> None:
-        turns = max(threads, min(piece.panels.nbytes >> 20, 16 * threads)) if threads > 1 else 1
-        self.work_counter, self.step = np.zeros(1, np.int64), -(-len(piece.panels) // turns)
+        self.work_counter, self.step = np.zeros(1, np.int64), turn_of(piece, threads)
+
+
+def turn_of(piece: Piece, threads: int) -> int:
+    """How many panels of a piece a thread takes at a time: a megabyte at least."""
+    turns = max(threads, min(piece.panels.nbytes >> 20, 16 * threads)) if threads > 1 else 1
+    return -(-len(piece.panels) // turns)
 
 
 class Queries:

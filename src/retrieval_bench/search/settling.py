@@ -187,12 +187,19 @@ def settled(
         on_threads([functools.partial(part, *stretch) for stretch in pairwise(bounds)])
     if numbers is not None and len(numbers):
         rows = np.where(rows >= 0, numbers[rows], -1)
+    return concluded(asked, gallery, exclude, rows, distances, counts, keys.shape[1] < len(gallery))
+
+
+def concluded(
+    asked: Asked, gallery: Kept | OnDisk, exclude: np.ndarray, rows: np.ndarray, distances: np.ndarray,
+    counts: np.ndarray, others: bool,
+) -> Settled:  # fmt: skip
+    """What `rescore.settle` found: rows, distances and counts are its results. others: whether there are rows that were
+    no candidates. Queries that no row is nearer to than another get the first rows."""
     computed = counts.tolist()  # for one query, lists are quicker than arrays
     if 0 in computed:
         _alike(asked, gallery, exclude, rows, distances)
-    doubtful = _NONE
-    if min(computed, default=0) < 0 and keys.shape[1] < len(gallery):  # else there are no others
-        doubtful = np.flatnonzero(counts < 0)
+    doubtful = np.flatnonzero(counts < 0) if others and min(computed, default=0) < 0 else _NONE
     return Settled(rows, distances, doubtful, sum(-count - 1 if count < 0 else count for count in computed))
 
 

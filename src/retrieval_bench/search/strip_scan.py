@@ -12,6 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from retrieval_bench.search import jit
 from retrieval_bench.search.caches import LINE, caches
 from retrieval_bench.search.emit import PANEL, Kernel
 from retrieval_bench.search.keys import leave_smallest
@@ -23,7 +24,6 @@ STRIP_PANELS = 4  # that some dimensions visit before the next do: as many sums 
 ROWS_FOR_EACH = 16  # neighbour that is wanted: with fewer, the other order was as quick or quicker (1.05 times at 5)
 LEAST_WAITING = 16  # keys that wait with those of a query, even if few neighbours are wanted
 
-_inner = numba.njit(nogil=True, error_model="numpy")
 _inlined = numba.njit(nogil=True, error_model="numpy", forceinline=True)
 
 
@@ -73,7 +73,7 @@ def strip_scan(kernel: Kernel) -> Any:
                     gates[some] = -limits[some]
             block += 1
 
-    @_inner
+    @jit.part(kernel.variant)
     def scan(  # type: ignore[no-untyped-def]
         queries, panels, begin, end, starts, first, k, exclude, keys, counts, limits, gates, tile
     ):

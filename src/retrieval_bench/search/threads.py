@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from retrieval_bench.core import BenchError
@@ -89,15 +89,25 @@ def on_threads(tasks: Sequence[Callable[[], Any]], threads: int | None = None) -
             except BenchError as error:
                 errors[number] = error
 
-    pool = _pool(os.getpid(), threads - 1)
-    pool.keep_off()
-    running = [pool.executor.submit(work) for _ in range(threads - 1)]
+    running = start([work] * (threads - 1))
     try:
         work()
     finally:
-        for worker in running:
-            if not worker.cancel():  # one that has not begun has nothing left to do
-                worker.result()
+        wait(running)
     if errors:
         raise errors[min(errors)]
     return results
+
+
+def start(tasks: Sequence[Callable[[], Any]]) -> list[Future]:
+    """Run the tasks on other threads, one each, as soon as these are free; for whoever goes on without the results."""
+    pool = _pool(os.getpid(), len(tasks))
+    pool.keep_off()
+    return [pool.executor.submit(task) for task in tasks]
+
+
+def wait(running: Sequence[Future]) -> None:
+    """Until those that have begun are done; the others never begin."""
+    for worker in running:
+        if not worker.cancel():
+            worker.result()

@@ -4,24 +4,44 @@ Eight rows with four codes each fill a register. They are widened to 16 bits, an
 such numbers and adds them two by two. So a row has two sums, which are added once at the end. Codes of queries are
 widened before the scan. A product of bytes with its neighbour would be one instruction less, but it saturates: 2 x 255
 x 127 is more than 16 bits hold.
+
+A single query has codes of 16 bits in one layer, as precise as two layers of 8 and half of the work (`fine_queries`).
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
+from numba import types
 
-from retrieval_bench.search import emit
+from retrieval_bench.search import emit, fetch_ahead, jit
 from retrieval_bench.search.emit import I64, Loop
-from retrieval_bench.search.quantise import FOUR, LIMIT, ROWS
+from retrieval_bench.search.kernels import array
+from retrieval_bench.search.quantise import (
+    ERROR,
+    FIRST,
+    FOUR,
+    LENGTH,
+    LIMIT,
+    PER_ERROR,
+    PER_LENGTH,
+    ROWS,
+    SCALE,
+    SHIFT,
+    finely_coded,
+)
 from retrieval_bench.search.scan_loops import first_hit
 
 TOGETHER = 6
 """Queries of a block: 6 x 2 sums of 8 rows, these rows in two registers and a query fill 15 of the 16 registers."""
 
 LANES = 8
+AHEAD = 768  # bytes ahead of the multiplications that codes are fetched for a single query
 _WIDE = 2 * FOUR  # bytes of four codes of a query
 _LOW = [place for half in (0, 16) for code in range(8) for place in (half + code, 32)]
 """The first eight bytes of each half of a register, each with a zero behind it; byte 32 stands for that."""
@@ -32,12 +52,68 @@ def widened(codes: np.ndarray) -> np.ndarray:
     return codes.astype(np.int16).view(np.int8)
 
 
-def widened_loop(together: int, layers: int) -> Loop:
-    """As `code_loops.tile_loop`, for `widened` codes of queries."""
-    side = 1 if together * layers > 2 else 2  # registers of rows at a time: two are a whole cache line
+@functools.cache
+def fine_queries() -> Any:
+    """Compiled: `quantise.finely_coded` for each of (q, d) float32 queries -> codes, starts and terms.
+
+    What it returns is what `quantise.quantise_queries` does, for blocks of one query with one layer: codes (q, 4 *
+    steps) int16, starts (q, 1) int32, terms (q, 5, 1) float32. It takes queries and steps.
+    """
+
+    def fine(queries, steps):  # type: ignore[no-untyped-def]
+        codes = np.zeros((len(queries), FOUR * steps), np.int16)
+        starts = np.zeros((len(queries), 1), np.int32)
+        terms = np.zeros((len(queries), 5, 1), np.float32)
+        for query in range(len(queries)):
+            terms[query, LIMIT, 0] = np.inf
+            total = finely_coded(queries[query], codes[query], terms[query, :, 0])
+            starts[query, 0] = np.int32(-128 * total)  # of which 32 bits are kept, as of the sums
+        return codes, starts, terms
+
+    i64, f32 = types.int64, types.float32
+    made = types.Tuple((array(types.int16, 2), array(types.int32, 2), array(f32, 3)))
+    return jit.compiled(fine, made(array(f32, 2), i64))
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def fine_plain(
+    codes: np.ndarray, starts: np.ndarray, terms: np.ndarray, panels: np.ndarray, facts: np.ndarray,
+    block: int, begin: int, end: int, upper: np.ndarray, masks: np.ndarray,
+) -> int:  # fmt: skip
+    """The plain twin of the loop for one query, as `code_loops.tile_plain` of others. codes: (q, steps, 1, 8) int8."""
+    for p in range(begin, end):
+        masks[0] = 0
+        for lane in range(ROWS):
+            total = np.int64(starts[block, 0])
+            for step in range(panels.shape[1]):
+                for j in range(FOUR):
+                    low, high = codes[block, step, 0, 2 * j], codes[block, step, 0, 2 * j + 1]
+                    code = np.int64(high) * 256 + (np.int64(low) & 255)
+                    total += code * np.int64(panels[p, step, lane, j])
+            total = ((total + 2**31) & (2**32 - 1)) - 2**31  # as a register of 32 bits has it
+            margin = (
+                terms[block, PER_LENGTH, 0] * facts[p, LENGTH, lane]
+                + terms[block, PER_ERROR, 0] * facts[p, ERROR, lane]
+            )
+            score = np.float32(np.int32(total)) * terms[block, FIRST, 0] * facts[p, SCALE, lane]
+            upper[0, lane] = score + (margin + facts[p, SHIFT, lane])
+            if not upper[0, lane] < terms[block, LIMIT, 0]:
+                masks[0] |= np.uint32(1) << np.uint32(lane)
+        if masks[0] != 0:
+            return p
+    return end
+
+
+def widened_loop(together: int, side: int, ahead: int = AHEAD, *, measured: bool = False) -> Loop:
+    """As `code_loops.tile_loop` with one layer, for `widened` codes of queries, or of one query `fine_queries`.
+
+    side: registers of rows at a time. ahead: how many bytes ahead codes are fetched for a single query; measured: one
+    argument more says that.
+    """
     ints, floats = emit.vector(emit.I32, LANES), emit.vector(emit.F32, LANES)
     bytes_, words = emit.vector(emit.I8, 4 * LANES), emit.vector(emit.I16, 2 * LANES)
-    places = together * layers
+    places = together
+    prefetch = side == ROWS // LANES  # a query by itself waits for memory
 
     def spread(builder: Any, base: Any, index: int, kind: Any) -> Any:
         return emit.broadcast(builder, emit.load(builder, kind, base, 4 * index, align=4), LANES)
@@ -55,9 +131,10 @@ def widened_loop(together: int, layers: int) -> Loop:
 
     def body(
         builder: Any, codes: Any, starts: Any, terms: Any, panels: Any, facts: Any, upper: Any, masks: Any, steps: Any,
-        begin: Any, end: Any,
+        begin: Any, end: Any, distance: Any = None,
     ) -> Any:  # fmt: skip
         """codes, starts, terms: of the block."""
+        far = emit.number(ahead) if distance is None else distance
 
         def sums_of(panel: Any, first: int) -> list[Any]:
             """Of the registers of rows from `first` on: for each of them and each place, its two sums."""
@@ -65,6 +142,9 @@ def widened_loop(together: int, layers: int) -> Loop:
             def four_dimensions(step: Any, sums: Any) -> list[Any]:
                 x = builder.add(panel, builder.mul(step, emit.number(FOUR * ROWS)))
                 q = builder.add(codes, builder.mul(step, emit.number(_WIDE * places)))
+                if prefetch:
+                    for line in range(0, FOUR * ROWS, 64):
+                        emit.prefetch(builder, builder.add(x, far), line)
                 rows = [halves(builder, emit.load(builder, bytes_, x, 4 * LANES * (first + s))) for s in range(side)]
                 new: list[Any] = []
                 for place in range(places):
@@ -97,13 +177,11 @@ def widened_loop(together: int, layers: int) -> Loop:
                         return builder.sitofp(builder.add(total, spread(builder, starts, place, emit.I32)), floats)
 
                     for r in range(together):
-                        one, two, per_length, per_error, limit = (
-                            spread(builder, terms, line * together + r, emit.F32) for line in range(LIMIT + 1)
+                        one, per_length, per_error, limit = (
+                            spread(builder, terms, line * together + r, emit.F32)
+                            for line in (FIRST, PER_LENGTH, PER_ERROR, LIMIT)
                         )
-                        score = builder.fmul(product(r), one)
-                        if layers == 2:
-                            score = builder.fadd(score, builder.fmul(product(together + r), two))
-                        score = builder.fmul(score, scale)
+                        score = builder.fmul(builder.fmul(product(r), one), scale)
                         margin = builder.fadd(builder.fmul(per_length, length), builder.fmul(per_error, error))
                         bound = builder.fadd(score, builder.fadd(margin, shift))
                         reached = builder.or_(reached, builder.fcmp_unordered(">=", bound, limit))
@@ -123,4 +201,20 @@ def widened_loop(together: int, layers: int) -> Loop:
 
         return first_hit(builder, begin, end, 1, one_panel, write)
 
-    return Loop(f"codes-widened-{together}-{layers}", (I64,) * 10, body)
+    return Loop(f"codes-widened-{together}-{side}", (I64,) * (11 if measured else 10), body)
+
+
+def ahead_here() -> int:
+    """The distance for one query on this machine."""
+    return fetch_ahead.measured("widened", AHEAD, _trial)
+
+
+def _trial() -> tuple[Loop, Sequence[int], Any]:
+    steps, panels = fetch_ahead.DIM // FOUR, fetch_ahead.memory()
+    count = panels.nbytes // (steps * FOUR * ROWS)
+    codes, starts = np.ones((steps, _WIDE), np.int8), np.zeros(1, np.int32)
+    terms, facts = np.zeros(5, np.float32), np.zeros((count, 4, ROWS), np.float32)
+    terms[LIMIT] = np.inf  # nothing reaches it
+    arrays = codes, starts, terms, panels, facts, np.empty(ROWS, np.float32), np.empty(1, np.uint32)
+    loop = widened_loop(1, ROWS // LANES, measured=True)
+    return loop, (*fetch_ahead.addresses(arrays), steps, 0, count), arrays
