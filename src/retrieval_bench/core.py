@@ -59,6 +59,10 @@ class NotComparable(BenchError):
     """Two records must not be compared; the sentence says why. Commands end with exit code 3."""
 
 
+class BadJudgement(BenchError, ValueError):
+    """Arrays that are no judgement: of what `Judged` was given, the sentence says which, and what it must be."""
+
+
 class BadImage(Exception):
     """One image that cannot be used.
 
@@ -552,6 +556,8 @@ class Searcher(Protocol):
 class Judged:
     """Everything that a metric may use; checked when it is created.
 
+    Whole numbers of any kind, also as lists, are taken, and become int64.
+
     Args:
         expected: (q,) int64, the label of each query, from 0.
         retrieved: (q, k) int64, the labels found, nearest first; padded with -1.
@@ -565,9 +571,9 @@ class Judged:
         truncated: rankings may end before the gallery does; a relevant item without a rank was not found.
 
     Raises:
-        ValueError: A shape or dtype is wrong, a query has nothing relevant or has more hits than relevant items,
-            relevant_ranks is incomplete (unless truncated), unsorted, or contradicts what was retrieved, or grades
-            contradict the hits.
+        BadJudgement: An array is missing, its shape, dtype or range is wrong, a query has nothing relevant or has more
+            hits than relevant items, relevant_ranks is incomplete (unless truncated), unsorted, or contradicts what was
+            retrieved, or grades contradict the hits.
     """
 
     expected: np.ndarray
@@ -579,24 +585,20 @@ class Judged:
     truncated: bool = False
 
     def __post_init__(self) -> None:
-        q = np.size(self.expected)
         one, many = (), ("k",)
         shapes = {"expected": one, "retrieved": many, "n_relevant": one, "grades": many, "n_partly": one}
         for name, shape in {**shapes, "relevant_ranks": ("R",)}.items():
-            if getattr(self, name) is None:
-                continue
-            array = np.asarray(getattr(self, name))
-            if array.ndim != 1 + len(shape) or len(array) != q:
-                expected = ", ".join((str(q), *shape)) if shape else f"{q},"
-                raise ValueError(f"{name} has shape {array.shape}, expected ({expected})")
-            if array.dtype.kind not in "iu":
-                raise ValueError(f"{name} is {array.dtype}, expected whole numbers")
-            object.__setattr__(self, name, array)
+            given = getattr(self, name)
+            if given is None and name not in ("relevant_ranks", "grades", "n_partly"):
+                raise BadJudgement(f"{name} is None; give whole numbers, an entry for each query")
+            if given is not None:
+                object.__setattr__(self, name, _whole_numbers(name, given))
+                _check_shape(name, getattr(self, name), self.expected.size, shape)
         _check_labels(self)
         if self.relevant_ranks is not None:
             _check_ranks(self, self.relevant_ranks)
         if (self.grades is None) != (self.n_partly is None):
-            raise ValueError("grades and n_partly belong together; give both or none")
+            raise BadJudgement("grades and n_partly belong together; give both or none")
         if self.grades is not None:
             _check_grades(self, self.grades)
 
@@ -624,18 +626,43 @@ class Judged:
         return Judged(*found, ranks, grades, partly, self.truncated)
 
 
+_MOST = 2**53
+"""The largest count and rank that are taken: sums of two of them do not wrap around, and float64 tells each apart."""
+
+
+def _whole_numbers(name: str, given: Any) -> np.ndarray:
+    """As int64: sums of smaller whole numbers would wrap around."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:  # NumPy's sentence speaks of its own parts
+        raise BadJudgement(f"{name} has rows of different lengths; pad them with -1") from error
+    if array.dtype.kind not in "iu":
+        raise BadJudgement(f"{name} is {array.dtype}, expected whole numbers")
+    most = np.iinfo(np.int64).max if name in ("expected", "retrieved") else _MOST
+    if array.size and array.max() > most:
+        raise BadJudgement(f"{name} holds {array.max()}; the largest number that it may hold is {most}")
+    return array.astype(np.int64, copy=False)
+
+
+def _check_shape(name: str, array: np.ndarray, q: int, shape: tuple[str, ...]) -> None:
+    """shape: of what there is for each of q queries."""
+    if array.ndim != 1 + len(shape) or len(array) != q:
+        expected = ", ".join((str(q), *shape)) if shape else f"{q},"
+        raise BadJudgement(f"{name} has shape {array.shape}, expected ({expected})")
+
+
 def _check_labels(judged: Judged) -> None:
     """No label may be taken for padding, and no query may find more than there is."""
     expected, n_relevant = judged.expected, judged.n_relevant
     if (query := _first(expected < 0)) is not None:
-        raise ValueError(f"query {query} has label {expected[query]}; labels count from 0")
+        raise BadJudgement(f"query {query} has label {expected[query]}; labels count from 0")
     if (query := _first((judged.retrieved < -1).any(axis=1))) is not None:
-        raise ValueError(f"query {query}: retrieved holds {judged.retrieved[query].min()}; only -1 pads")
+        raise BadJudgement(f"query {query}: retrieved holds {judged.retrieved[query].min()}; only -1 pads")
     if (query := _first(n_relevant < 1)) is not None:
-        raise ValueError(f"query {query} has nothing relevant in the gallery; leave it out first")
+        raise BadJudgement(f"query {query} has nothing relevant in the gallery; leave it out first")
     found = judged.hits.sum(axis=1)
     if (query := _first(found > n_relevant)) is not None:
-        raise ValueError(f"query {query} found {found[query]} relevant items, but n_relevant is {n_relevant[query]}")
+        raise BadJudgement(f"query {query} found {found[query]} relevant items, but n_relevant is {n_relevant[query]}")
 
 
 def _check_ranks(judged: Judged, ranks: np.ndarray) -> None:
@@ -645,20 +672,20 @@ def _check_ranks(judged: Judged, ranks: np.ndarray) -> None:
     ranked = real.sum(axis=1)
     wrong = ranked > judged.n_relevant if judged.truncated else ranked != judged.n_relevant
     if (query := _first(wrong)) is not None:
-        raise ValueError(
+        raise BadJudgement(
             f"query {query}: relevant_ranks does not hold a rank for every relevant item, but {real[query].sum()} for "
             f"{judged.n_relevant[query]}"
         )
     filled = np.arange(ranks.shape[1]) < ranked[:, None]
     if (query := _first((np.where(filled, -1, ranks) != -1).any(axis=1))) is not None:
-        raise ValueError(f"query {query}: relevant_ranks must hold the ranks first and then -1 alone")
+        raise BadJudgement(f"query {query}: relevant_ranks must hold the ranks first and then -1 alone")
     if (query := _first((filled[:, 1:] & (ranks[:, 1:] <= ranks[:, :-1])).any(axis=1))) is not None:
-        raise ValueError(f"query {query}: relevant_ranks must ascend, no rank twice")
+        raise BadJudgement(f"query {query}: relevant_ranks must ascend, no rank twice")
     first = ranks[:, :k]  # ascending from 0: what ranks below k stands in the first k columns
     places = np.zeros((len(ranks), k + 1), bool)
     np.put_along_axis(places, np.where(filled[:, :k] & (first < k), first, k), True, axis=1)
     if (query := _first((places[:, :k] != judged.hits).any(axis=1))) is not None:
-        raise ValueError(
+        raise BadJudgement(
             f"query {query}: relevant_ranks and retrieved disagree about which ranks below {k} are relevant"
         )
 
@@ -666,11 +693,11 @@ def _check_ranks(judged: Judged, ranks: np.ndarray) -> None:
 def _check_grades(judged: Judged, grades: np.ndarray) -> None:
     """2 where it is relevant and nowhere else, and no more of grade 1 than there are."""
     if grades.shape != judged.retrieved.shape:
-        raise ValueError(f"grades has shape {grades.shape}, retrieved {judged.retrieved.shape}")
+        raise BadJudgement(f"grades has shape {grades.shape}, retrieved {judged.retrieved.shape}")
     if (query := _first((~np.isin(grades, (0, 1, 2)) | ((grades == 2) != judged.hits)).any(axis=1))) is not None:
-        raise ValueError(f"query {query}: grades must be 2 where the item is relevant, and 1 or 0 elsewhere")
+        raise BadJudgement(f"query {query}: grades must be 2 where the item is relevant, and 1 or 0 elsewhere")
     if (query := _first((grades == 1).sum(axis=1) > judged.n_partly)) is not None:
-        raise ValueError(f"query {query} found more items of grade 1 than n_partly says")
+        raise BadJudgement(f"query {query} found more items of grade 1 than n_partly says")
 
 
 def _first(wrong: Any) -> int | None:

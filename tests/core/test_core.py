@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval_bench.core import BenchError, Dataset, Judged, Split
+from retrieval_bench.evaluation.metrics import scores
 from retrieval_bench.images.reading import ImageBytes
 from tests.support.shop import shop, split
 
@@ -135,11 +136,41 @@ def judged_columns(**changes: object) -> dict[str, object]:
         ({"relevant_ranks": [[1, 3], [4, -1]]}, "query 0: relevant_ranks and retrieved disagree about which ranks"),
         ({"relevant_ranks": [[0, 2], [4, -1]]}, "query 0: relevant_ranks and retrieved disagree about which ranks"),
         ({"relevant_ranks": [[3, 4], [4, -1]]}, "query 0: relevant_ranks and retrieved disagree about which ranks"),
+        ({"expected": "ab"}, r"expected is <U2, expected whole numbers"),
+        ({"expected": np.array([2**63, 0], np.uint64)}, f"expected holds {2**63}; the largest number that it may hold"),
+        ({"n_relevant": [2**63 - 1, 1]}, f"n_relevant holds {2**63 - 1}; the largest number that it may hold"),
+        ({"relevant_ranks": [[0, 2**62], [4, -1]]}, f"relevant_ranks holds {2**62}; the largest number"),
     ],
 )
 def test_what_is_no_judgement_is_refused(changes: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(BenchError, match=said) as caught:
         Judged(**judged_columns(**changes))
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("name", ["expected", "retrieved", "n_relevant"])
+def test_a_judgement_without_its_arrays_is_refused(name: str) -> None:
+    with pytest.raises(BenchError, match=f"{name} is None; give whole numbers"):
+        Judged(**{**judged_columns(), name: None})
+
+
+def test_a_judgement_with_rows_of_different_lengths_is_refused() -> None:
+    with pytest.raises(BenchError, match="retrieved has rows of different lengths; pad them with -1"):
+        Judged([1, 2], [[1], [1, 2]], [1, 1])
+    with pytest.raises(BenchError, match=r"expected has shape \(\), expected \(1,\)"):
+        Judged(1, [[1]], [1])
+
+
+def test_small_whole_numbers_do_not_wrap_around() -> None:
+    """uint8 250 + 10 is 4; int8 127 + 1 is -128."""
+    many = Judged(np.array([0]), np.zeros((1, 10), int), np.array([250], np.uint8))
+    assert scores(many, [10])["f1@10"] == 20 / 260
+    ranked = Judged(np.array([0]), np.zeros((1, 128), int), np.array([128]), np.arange(128, dtype=np.int8)[None])
+    assert scores(ranked, [1])["map"] == 1
+    columns = {name: column.astype(np.int8) for name, column in judged_columns().items()}
+    columns |= {"grades": np.array([[2, 1, 0], [0, 1, 0]], np.uint8), "n_partly": np.array([1, 1], np.uint8)}
+    graded = Judged(**columns)
+    assert {getattr(graded, name).dtype for name in columns} == {np.dtype(np.int64)}
 
 
 def test_a_judgement_of_any_whole_numbers_is_taken() -> None:
