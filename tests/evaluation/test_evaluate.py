@@ -19,6 +19,7 @@ from tests.support.runs import plan
 from tests.support.shop import shop, split
 
 GALLERY, QUERIES = ["cup", "cup", "hat", "bag", "hat"], ["hat", "cup", "bag", "pen"]
+TEXT = np.dtypes.StringDType(na_object=None)
 NAMES = sorted(set(QUERIES))
 FOUND = [[0, 2, 3], [1, 0, 4], [4, 3, -1], [1, 2, 3]]
 """Four queries, of which nothing answers the last: hats at rank 2; cups at 1 and 2; the bag at 2."""
@@ -121,6 +122,47 @@ def test_excluded_rows_are_neither_relevant_nor_found() -> None:
     assert gone.rows.tolist() == [0, 1]
 
 
+def test_what_one_query_loses_costs_no_other_its_ranks() -> None:
+    """Query 4 loses two of four rows; the relevant row of query 3 stands at rank 3, once its own is taken out."""
+    indices = [[7, 4, -1, -1], [2, 0, 6, 4], [-1] * 4, [2, 1, 6, 3], [2, 4, 5, 3]]
+    hidden = [[0, 5], [4, 3], [4, 0], [7, 1], [3, 4]]
+    found = evaluate(indices, [1, 0, 1, 0, 1, 0, 1, 1], [2, 0, 1, 0, 0], exclude=hidden)
+    assert found.rows.tolist() == [1, 2, 3, 4]
+    assert found.per_query["mrr"].tolist() == [0, 0, 1 / 3, 1 / 2]
+    assert "recall@1" in found.scores
+    assert "recall@5" not in found.scores
+
+
+def test_a_query_that_lost_ranks_makes_what_needs_them_unavailable() -> None:
+    gallery = [0, 1] * 6
+    indices = [[0, 1, 3, 5, 7, 9], [1, 0, 2, 4, 6, 8]]  # the second lost none, and has all of its ranks
+    found = evaluate(indices, gallery, [0, 0], exclude=[[0, 1], [-1, -1]])
+    reason = "needs the first 5 ranks, and query 0 has 4 beside its excluded rows"
+    assert found.unavailable["recall@5"] == reason
+    assert not any(name.endswith("@5") for name in found.scores)
+    assert "needs the first R items, and query 0 has R = 5 and 4 ranks" in found.unavailable["map@r"]
+    for kind in (found.scores, found.per_query, found.intervals):
+        assert not {"map@r", "class_mean_map@r", "recall@5"} & set(kind)
+    assert found.per_query["mrr"].tolist() == [0, 1 / 2]
+    ended = evaluate([[*indices[0][:5], -1], indices[1]], gallery, [0, 0], exclude=[[0, 1], [-1, -1]])
+    assert ended.per_query["recall@5"].tolist() == [0, 4 / 6]  # it found nothing more: no rank is missing
+    assert set(ended.unavailable) == {"map"}
+    with pytest.raises(BenchError, match="no rank of query 1 beside its excluded rows; each query needs at least one"):
+        evaluate([[0], [1]], gallery, [0, 0], exclude=[-1, 1])
+
+
+def test_labels_that_differ_in_trailing_nul_characters_stay_apart() -> None:
+    for kind in (list, tuple, lambda labels: np.array(labels, object)):
+        found = evaluate([[0, 1]], kind(["a\0", "a"]), kind(["a"]))
+        assert found.per_query["mrr"].tolist() == [1 / 2]
+
+
+def test_objects_that_are_integers_of_numpy_are_labels() -> None:
+    gallery = np.array([np.int64(3), np.uint8(4), 5], object)
+    found = evaluate([[0, 1, 2]], gallery, np.array([np.int32(4)], object))
+    assert found.per_query["mrr"].tolist() == [1 / 2]
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -177,9 +219,18 @@ def test_against_loops(data: st.DataObject) -> None:
     if all(len(kept[query]) == len(gallery) - (hidden[query] >= 0) for query in judged):
         precisions = [[sum(row[: i + 1]) / (i + 1) for i, hit in enumerate(row) if hit] for row in hits]
         assert found.per_query["map"].tolist() == pytest.approx([np.mean(row) for row in precisions])
-        assert found.per_query["mrr"].tolist() == [1 / (row.index(True) + 1) for row in hits]
     else:
         assert "map" in found.unavailable
+    assert found.per_query["mrr"].tolist() == [1 / (row.index(True) + 1) if any(row) else 0 for row in hits]
+    if "map@r" not in found.unavailable:
+        relevant = [len(wanted[query]) for query in judged]
+        precisions = [
+            [sum(row[: i + 1]) / (i + 1) for i, hit in enumerate(row[:r]) if hit]
+            for row, r in zip(hits, relevant, strict=True)
+        ]
+        assert found.per_query["map@r"].tolist() == pytest.approx(
+            [sum(row) / r for row, r in zip(precisions, relevant, strict=True)]
+        )
 
 
 @pytest.mark.parametrize(
@@ -198,12 +249,24 @@ def test_against_loops(data: st.DataObject) -> None:
         ({"query_labels": [QUERIES]}, r"query_labels has shape \(1, 4\)"),
         ({"query_labels": [1, 2, 3, 4]}, "both must be integers, or both strings"),
         ({"query_labels": [1.0, 2.0, 3.0, 4.0]}, "query_labels is float64; labels must be integers or strings"),
-        ({"query_labels": np.array(["a", 1, None, "b"], object)}, "query_labels is object; labels must be"),
+        ({"query_labels": np.array(["a", 1, None, "b"], object)}, "query_labels holds 1 for image 1; labels must be"),
+        ({"query_labels": ["a", 1, "b", "c"]}, "query_labels holds 1 for image 1; labels must be"),
+        ({"query_labels": [1, 2, True, None]}, "query_labels holds True for image 2; labels must be"),
+        (
+            {"query_labels": np.array(["a", None, "b", "c"], TEXT)},
+            "query_labels holds None for image 1; labels must be",
+        ),
+        ({"indices": [[0], [1], [2], [3, 4]]}, "indices has rows of different lengths; pad them with -1"),
+        ({"query_labels": [[0], [1], [2], [3, 4]]}, "query_labels has rows of different lengths"),
+        ({"exclude": [[0], [1], [2], [3, 4]]}, "exclude has rows of different lengths; pad the short ones with -1"),
+        ({"exclude": [[], [], []]}, r"exclude has shape \(3, 0\)"),
         ({"query_labels": ["pen"] * 4}, "no query has an item of its label in the gallery; there is nothing to score"),
         ({"exclude": [1]}, r"exclude has shape \(1,\); it must be \(4,\) or \(4, m\)"),
         ({"exclude": [9, -1, -1, -1]}, "exclude names row 9 for query 0"),
         ({"k": [4]}, "k 4 is more than the 3 ranks"),
         ({"k": [0]}, "k is 0; it must be a whole number"),
+        ({"k": 2}, r"k is 2; it must be a list of cutoffs, such as \[1, 5\]"),
+        ({"k": "12"}, "k is '1'; it must be a whole number"),
     ],
 )
 def test_a_mistake_is_one_sentence(changes: dict[str, Any], said: str) -> None:

@@ -13,7 +13,7 @@ from retrieval_bench.registry import unknown
 
 
 def check_distance(distance: Distance) -> Distance:
-    if distance not in DISTANCES:
+    if not isinstance(distance, str) or distance not in DISTANCES:
         raise BenchError(unknown("distance", distance, DISTANCES))
     return distance
 
@@ -57,23 +57,44 @@ def _memory() -> float:
 
 
 def check_radius(radius: Any) -> np.float32:
-    """The largest float32 that does not exceed the radius."""
+    """The largest float32 that does not exceed the radius, as far as a distance can be as large or as small."""
     if isinstance(radius, bool) or not isinstance(radius, int | float | np.integer | np.floating) or radius != radius:
         raise BenchError(f"radius is {radius!r}; it must be a number, in the unit of the distance")
-    with np.errstate(over="ignore"):
-        limit = np.float32(radius)
-    return np.nextafter(limit, np.float32(-np.inf)) if float(limit) > float(radius) else limit
+    try:
+        value = float(radius)
+    except OverflowError:  # a Python integer has no greatest value
+        value = np.inf if radius > 0 else -np.inf
+    most = float(np.finfo(np.float32).max)
+    if abs(value) >= most:  # no distance is
+        return np.float32(np.inf if value > 0 else -most)
+    limit = np.float32(value)
+    return np.nextafter(limit, np.float32(-np.inf)) if float(limit) > value else limit
+
+
+def as_array(name: str, given: Any, ragged: str) -> np.ndarray:
+    """The argument as an array of whatever dtype NumPy gives it; BenchError where there is none.
+
+    ragged: what is asked of rows that have different lengths.
+    """
+    try:
+        return np.asarray(given)
+    except ValueError as error:  # NumPy's sentence speaks of its own parts
+        raise BenchError(f"{name} has rows of different lengths; {ragged}") from error
+    except (TypeError, RuntimeError, OverflowError) as error:  # an array of another library: bfloat16, on a GPU, ...
+        raise BenchError(
+            f"{name} is a {type(given).__name__} that NumPy cannot read ({str(error).splitlines()[0].rstrip('.')}); "
+            "give an array of NumPy, in the memory of the CPU"
+        ) from error
 
 
 def check_matrix(name: str, array: Any, distance: Distance, dim: int | None = None) -> np.ndarray:
     """The argument as a two-dimensional array of a dtype that the distance can use; values are not looked at.
 
-    dim: of the gallery, for queries; a single one may have one dimension.
+    dim: of the gallery, for queries; a single one may have one dimension, and an empty list is none.
     """
-    try:
-        array = np.asarray(array)
-    except ValueError as error:  # NumPy's sentence speaks of its own parts
-        raise BenchError(f"{name} has rows of different lengths; all must have as many columns") from error
+    array = as_array(name, array, "all must have as many columns")
+    if array.shape == (0,) and dim is not None:  # a list without a query tells no dtype
+        array = np.empty((0, dim), np.uint8 if distance == "hamming" else np.float32)
     if array.ndim == 1 and dim is not None:
         array = array[None]
     if array.ndim != 2:
@@ -116,7 +137,9 @@ def check_exclude(exclude: Any, q: int, n: int) -> np.ndarray:
     """(q, m) int64; m is 0 where nothing is excluded."""
     if exclude is None:
         return np.empty((q, 0), np.int64)
-    rows = np.asarray(exclude)
+    rows = as_array("exclude", exclude, "pad the short ones with -1, which stands for none")
+    if not rows.size:  # an empty list tells no dtype
+        rows = rows.astype(np.int64)
     if rows.dtype.kind not in "iu":
         raise BenchError(f"exclude is {rows.dtype}; it must hold gallery rows as integers, -1 for none")
     if rows.ndim not in (1, 2) or len(rows) != q:
