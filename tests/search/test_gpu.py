@@ -175,6 +175,18 @@ def test_products_in_less_than_float32_are_found_out(
     assert candidates == [40, 40]
 
 
+@pytest.mark.parametrize("distance", VECTORS)
+def test_a_query_without_a_direction_accuses_no_device(distance: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is at one distance from all rows by definition, whatever the device's products say."""
+    gallery = np.random.default_rng(0).random((500, 8), np.float32)
+    queries = np.concatenate([np.zeros((2, 8), np.float32), gallery[:3]])
+    index = TorchIndex(gallery, distance)
+    with caplog.at_level(logging.WARNING):
+        assert_equal(index.search(queries, 3), ExactIndex(gallery, distance).search(queries, 3))
+    assert index._trusted
+    assert not caplog.records
+
+
 def test_a_lowered_precision_of_products_is_raised_and_put_back() -> None:
     gallery, queries = some(3, 1000, 10, 32, "cosine")
     seen: list[str] = []

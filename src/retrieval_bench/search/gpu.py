@@ -209,14 +209,16 @@ class TorchIndex:
         wanted = queries * self._n + found
         place = order[np.searchsorted(numbers, wanted, sorter=order).clip(max=len(order) - 1)]
         known = values.ravel()[place].astype(np.float64)
-        # Rows of zeros, and queries without a direction, were not found by the device.
-        seen = (found >= 0) & (numbers[place] == wanted) & np.isfinite(known)
-        distances = np.where(seen, distances, 0.0)
         length, square, along = (facts[:, column, None] for column in (LENGTH, SQUARE, ALONG))
+        # The device never finds rows of zeros, and what it finds for a query of zeros tells nothing: by definition it
+        # is at one distance from all rows, under cosine and inner product.
+        seen = (found >= 0) & (numbers[place] == wanted) & np.isfinite(known)
+        if self.distance != "euclidean":
+            seen &= length > 0.0
+        distances = np.where(seen, distances, 0.0)
         centre = float(np.sqrt((self._centre**2).sum()))
         in_float64 = (self.dim + 64) * 2.0**-50  # relative to the lengths of centre and vectors
         if self.distance == "inner_product":
-            seen &= length > 0.0
             reached = distances / np.where(length > 0.0, length, 1.0)
             exact, tolerance = -reached - along, (np.abs(reached) + 2.0 * centre) * in_float64
         else:
