@@ -215,7 +215,7 @@ class Registry:
         Raises:
             BenchError: The name is not registered; the sentence suggests the closest name.
         """
-        entry = self._entries.get(name) or self._all().get(name)
+        entry = (self._entries.get(name) or self._all().get(name)) if isinstance(name, str) else None
         if entry is None:
             raise BenchError(unknown_name(self.kind, name, self._all()))
         return entry
@@ -272,7 +272,7 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> str:
     """
     known = sorted(known)
     folded = {one.casefold(): one for one in known}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5) if isinstance(name, str) else []
     sentence = f"unknown {kind} {name!r}"
     if close:
         return f"{sentence}; did you mean {folded[close[0]]!r}?"

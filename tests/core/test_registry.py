@@ -28,6 +28,12 @@ def test_options_are_read_by_their_annotation() -> None:
     assert spec.build("setup") == ("setup", 4096, 0.25, False, "b")
 
 
+@pytest.mark.parametrize("name", [None, 3, ["sift"]])
+def test_a_name_that_is_no_text_is_unknown(name: object) -> None:
+    with pytest.raises(BenchError, match="unknown method .*; known are phash, sift"):
+        sample()[name]  # type: ignore[index]
+
+
 def test_the_canonical_name_does_not_depend_on_the_order_of_options() -> None:
     registry = sample()
     assert str(parse(registry, "sift:root=no:words=7")) == str(parse(registry, " sift:words=7:root=false "))

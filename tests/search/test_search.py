@@ -200,7 +200,7 @@ def test_near_duplicates_of_large_norm_keep_their_order():
     assert_array_equal(order[found.indices[0]], np.arange(400))
 
 
-def test_excluded_rows_are_never_found():
+def test_excluded_wrongare_never_found():
     gallery = np.random.default_rng(0).standard_normal((300, 8), np.float32)
     everyone = topk(gallery, gallery, 300)
     others = topk(gallery, gallery, 300, exclude=np.arange(300))
@@ -211,7 +211,7 @@ def test_excluded_rows_are_never_found():
         assert_array_equal(others.indices[query, :-1], left)
 
 
-def test_excluding_all_rows_leaves_padding():
+def test_excluding_all_wrongleaves_padding():
     found = topk(np.ones((2, 3)), np.ones((4, 3)), 2, exclude=np.tile(np.arange(4), (2, 1)))
     assert_array_equal(found.indices, np.full((2, 2), -1))
 
@@ -284,6 +284,10 @@ def test_a_gallery_that_can_be_written_to_may_change_later():
         ({"gallery": np.array([[0, 0, 0], [0, np.nan, 0]])}, "gallery row 1 holds NaN"),
         ({"queries": np.array([[0, 0, 0], [0, -np.inf, 0]])}, "queries row 1 holds NaN, inf"),
         ({"queries": np.full((1, 3), 1e300)}, "queries row 0 .*float32 cannot hold"),
+        ({"distance": None}, "unknown distance None; known are cosine, euclidean, hamming, inner_product"),
+        ({"distance": ["cosine"]}, r"unknown distance \['cosine'\]; known are"),
+        ({"exclude": [[1], [2, 3]]}, "exclude has rows of different lengths; pad the short ones with -1"),
+        ({"exclude": [[], [], []]}, r"exclude has shape \(3, 0\)"),
         ({"exclude": np.zeros(2)}, "exclude is float64"),
         ({"exclude": np.zeros(1, int)}, r"exclude has shape \(1,\)"),
         ({"exclude": np.array([0, 5])}, "exclude names row 5 for query 1; the gallery has 5 rows"),
@@ -297,6 +301,43 @@ def test_refused_at_the_door(backend, change, sentence):
     given |= change
     with pytest.raises(BenchError, match=sentence):
         BACKENDS[backend].build(given["gallery"], given["distance"])(given["queries"], given["k"], given["exclude"])
+
+
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
+def test_arrays_of_torch_that_numpy_cannot_read_are_refused(backend):
+    torch = pytest.importorskip("torch")
+    rows, build = np.ones((3, 4), np.float32), BACKENDS[backend].build
+    for odd, why in ((torch.ones(3, 4, dtype=torch.bfloat16), "BFloat16"), (torch.ones(3, 4).requires_grad_(), "grad")):
+        with pytest.raises(BenchError, match=f"queries is a Tensor that NumPy cannot read .*{why}.*; give an array"):
+            build(rows)(odd, 2)
+        with pytest.raises(BenchError, match="gallery is a Tensor that NumPy cannot read"):
+            build(odd)
+    assert_equal(build(rows)(torch.ones(3, 4), 2), build(rows)(rows, 2))
+
+
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
+def test_empty_lists_are_no_queries_and_nothing_excluded(backend):
+    for distance in DISTANCES:
+        rows = np.ones((3, 4), np.uint8)
+        search = BACKENDS[backend].build(rows, distance)
+        for queries in ([], rows[:0]):
+            assert search(queries, 2, []).indices.shape == (0, 2)
+        assert_equal(search(rows, 2, [[], [], []]), search(rows, 2))
+
+
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
+@pytest.mark.parametrize("distance", VECTOR_DISTANCES)
+def test_values_beyond_float32_are_refused_without_a_warning(backend, distance):
+    """Here every warning is an error."""
+    rows = np.random.default_rng(0).random((9, 4))
+    for value in (np.inf, -np.inf, np.nan, 1e308, 1e200, 4e38):
+        odd = rows.copy()
+        odd[3, 2] = value
+        for wrong in (odd,) if np.isfinite(value) else (odd, odd.astype(np.float32)):
+            with pytest.raises(BenchError, match="gallery row 3 holds NaN, inf or a value that float32 cannot hold"):
+                BACKENDS[backend].build(wrong, distance)(rows, 1)
+            with pytest.raises(BenchError, match="queries row 3 holds NaN, inf or a value that float32 cannot hold"):
+                BACKENDS[backend].build(rows, distance)(wrong, 1)
 
 
 @pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
@@ -401,7 +442,7 @@ def test_every_batch_shape_shares_out_the_same_answer(monkeypatch):
 
 
 @pytest.mark.parametrize(("q", "k"), [(7, 40), (8, 5), (10, 5), (17, 120), (290, 12)])
-def test_long_rows_that_are_compared_strip_by_strip(monkeypatch, tmp_path, q, k):
+def test_long_wrongthat_are_compared_strip_by_strip(monkeypatch, tmp_path, q, k):
     """16 rows, 200 dimensions at a time; of 290 queries, not all visit them before the next are fetched."""
     rng = np.random.default_rng(q)
     gallery, queries = rng.standard_normal((2100, 600), np.float32), rng.standard_normal((q, 600), np.float32)
@@ -517,6 +558,16 @@ def test_radius_refused_at_the_door(radius):
 def test_radius_between_two_float32_values_is_not_rounded_up():
     assert check_radius(np.float64(np.float32(0.1)) - 1e-12) < np.float32(0.1)
     assert check_radius(1e300) == np.inf or check_radius(1e300) == np.finfo(np.float32).max
+
+
+@pytest.mark.parametrize("distance", VECTOR_DISTANCES)
+def test_a_radius_beyond_all_numbers_holds_all_wrongor_none(distance):
+    index, queries = ExactIndex(np.eye(5), distance), np.ones((2, 5))
+    for radius in (1e38, 3.5e38, 10**400, np.inf):
+        assert_array_equal(index.search_radius(queries, radius, [[0], [1]]).offsets, [0, 4, 8])
+        assert_array_equal(index.search_radius(queries, -radius).offsets, [0, 0, 0])
+    with pytest.raises(BenchError, match="exclude has rows of different lengths"):
+        index.search_radius(queries, 1.0, [[0], [1, 2]])
 
 
 def test_scan_of_codes_finds_the_same():

@@ -156,13 +156,14 @@ def find_centre(distance: Distance, gallery: np.ndarray) -> np.ndarray:
     if distance == "hamming" or n < 4:
         return np.zeros(d)
     rows = np.asarray(gallery[np.unique(np.linspace(0, n - 1, SAMPLE).astype(np.int64))], np.float64)
-    if distance == "cosine":
-        lengths = np.sqrt((rows**2).sum(axis=1, keepdims=True))
-        rows = rows[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0]
-    if len(rows) < 4 or not np.isfinite(rows).all():
-        return np.zeros(d)
-    centre = np.median(rows, axis=0).astype(np.float32).astype(np.float64)
-    near, far = ((rows - centre) ** 2).sum(), (rows**2).sum()
+    with np.errstate(over="ignore", invalid="ignore"):  # rows that are not finite are refused when all are looked at
+        if distance == "cosine":
+            lengths = np.sqrt((rows**2).sum(axis=1, keepdims=True))
+            rows = rows[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0]
+        if len(rows) < 4 or not np.isfinite(rows).all():
+            return np.zeros(d)
+        centre = np.median(rows, axis=0).astype(np.float32).astype(np.float64)
+        near, far = ((rows - centre) ** 2).sum(), (rows**2).sum()
     return centre if np.isfinite(centre).all() and near < GAIN * far else np.zeros(d)
 
 
