@@ -30,7 +30,7 @@ def test_options_are_read_by_their_annotation() -> None:
 
 @pytest.mark.parametrize("name", [None, 3, ["sift"]])
 def test_a_name_that_is_no_text_is_unknown(name: object) -> None:
-    with pytest.raises(BenchError, match="unknown method .*; known are phash, sift"):
+    with pytest.raises(BenchError, match=r"unknown method .*; known are phash, sift"):
         sample()[name]  # type: ignore[index]
 
 

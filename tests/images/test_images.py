@@ -224,6 +224,15 @@ def test_other_formats_that_pillow_knows_are_not_taken() -> None:
     assert caught.value.reason == "not an image"
 
 
+@pytest.mark.parametrize("kind", [b"Pf", b"PF"])
+def test_a_portable_float_map_is_refused_by_its_name(kind: bytes) -> None:
+    """Pillow reads a grey one: a flat one of 0.5 would become black."""
+    data = kind + b"\n4 2\n-1.0\n" + np.full(4 * 2 * (1 if kind == b"Pf" else 3), 0.5, "<f4").tobytes()
+    with pytest.raises(BadImage, match=r"an image of the format PFM, .*; save it as PNG or TIFF") as caught:
+        decode(data)
+    assert caught.value.reason == "PFM, which cannot be read here"
+
+
 @pytest.mark.parametrize("write", [huge_png, huge_bmp])
 def test_a_huge_header_is_refused_before_anything_is_allocated(write, tmp_path: Path) -> None:
     data = write(tmp_path).read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import sys
 import warnings
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval_bench.compare.reload import values_of
-from retrieval_bench.core import BenchError, Dataset
+from retrieval_bench.core import BenchError, Dataset, printable
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.records.conversion import (
     QRELS_FILE,
@@ -190,6 +191,13 @@ def test_files_hold_the_ranking_whatever_the_names(ids: list[str], data: st.Data
     relevant = [(unquote(query), unquote(image)) for query, _, image, _ in judged]
     assert relevant == [(ids[i], ids[j]) for i, j in np.argwhere(same)]
     lines = [line.split() for line in files["a%20b.run.trec"].decode("ascii").splitlines()]
+    missed = [
+        f"{token(item)} Q0 %nothing% 1 {depth} a%20b".split()
+        for item, rows in zip(ids, orders, strict=True)
+        if rows.max() < 0
+    ]
+    assert [line for line in lines if line[2] == "%nothing%"] == missed
+    lines = [line for line in lines if line[2] != "%nothing%"]
     expected = [(i, row, rank) for i, rows in enumerate(orders.tolist()) for rank, row in enumerate(rows) if row >= 0]
     assert len(lines) == len(expected)
     for (query, q0, image, rank, score, tag), (i, row, place) in zip(lines, expected, strict=True):
@@ -212,8 +220,81 @@ def small() -> Arrays:
 def test_by_hand() -> None:
     assert qrels(small()) == "x 0 b 1\ny 0 a 1\ny 0 c 1\n"
     assert run_of(small(), "m") == "x Q0 c 1 2 m\nx Q0 b 2 1 m\ny Q0 a 1 2 m\n"
+    nobody = small() | {"m/indices": np.array([[-1, -1], [0, -1]])}
+    assert run_of(nobody, "m") == "x Q0 %nothing% 1 2 m\ny Q0 a 1 2 m\n"
     hidden = small() | {"exclude": np.array([-1, 2]), "n_relevant": np.array([1, 1])}
     assert qrels(hidden) == "x 0 b 1\ny 0 a 1\n"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        by_ir_measures,
+        pytest.param(by_ranx, marks=pytest.mark.long(reason="ranx compiles its metrics when it is imported")),
+    ],
+)
+def test_a_query_that_found_nothing_is_a_miss_to_another_program(
+    ask: Callable[..., dict[str, dict]], tmp_path: Path
+) -> None:
+    """ranx refuses a run that lacks a query, and trec_eval would leave it out of the mean."""
+    arrays = small() | {"gallery_ids": np.array(["a", "%nothing%", "c"]), "m/indices": np.array([[-1, -1], [2, 0]])}
+    for name, content in trec_files(arrays, ["m"]).items():
+        (tmp_path / name).write_bytes(content)
+    told = ask(tmp_path, "m", {"x": 1, "y": 2}, (1, 2))
+    for name, of in told.items():
+        wanted = 1 / 2 if name == "recall@1" else 2 / 3 if name == "f1@1" else 1
+        assert of == pytest.approx({"x": 0, "y": wanted}), name
+
+
+def test_trec_eval_counts_a_query_that_found_nothing(tmp_path: Path) -> None:
+    """As the program itself does: a mean over the queries that are in both files."""
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    arrays = small() | {"m/indices": np.array([[-1, -1], [2, 0]])}
+    judged = pytrec_eval.parse_qrel(io.StringIO(qrels(arrays)))
+    held = pytrec_eval.parse_run(io.StringIO(run_of(arrays, "m")))
+    told = pytrec_eval.RelevanceEvaluator(judged, {"map", "recip_rank", "P_1"}).evaluate(held)
+    assert told == {"x": {"map": 0, "recip_rank": 0, "P_1": 0}, "y": {"map": 1, "recip_rank": 1, "P_1": 1}}
+
+
+ODD = ["a\rb", "a\nb", "a\r\nb", 'a"b,', " a", "\u2028", "a\0", "caf\u00e9", "\r", "plain"]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_tables_give_back_names_of_any_kind(form: str) -> None:
+    """A carriage return without quotes would end the row."""
+    odd = {"query": ODD, "map": [index / 7 for index in range(len(ODD))]}
+    content = table_bytes(odd, form)
+    if form == "parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        assert parquet.read_table(io.BytesIO(content)).to_pydict() == odd
+        return
+    assert content.endswith(f"\nplain,{9 / 7}\n".encode())
+    lines = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    assert [line["query"] for line in lines] == ODD
+    assert [float(line["map"]) for line in lines] == odd["map"]
+
+
+def test_another_program_reads_carriage_returns_in_a_csv() -> None:
+    pandas = pytest.importorskip("pandas")
+    arrow = pytest.importorskip("pyarrow.csv")
+    names = [name for name in ODD if "\0" not in name]
+    content = table_bytes({"query": names, "n": list(range(len(names)))}, "csv")
+    read = pandas.read_csv(io.BytesIO(content))
+    assert read["query"].tolist() == names
+    assert read["n"].tolist() == list(range(len(names)))
+    many = arrow.read_csv(io.BytesIO(content), parse_options=arrow.ParseOptions(newlines_in_values=True))
+    assert many.to_pydict() == {"query": names, "n": list(range(len(names)))}
+
+
+def test_names_that_are_no_unicode_are_escaped_in_every_table() -> None:
+    """A file name that is not UTF-8, as an early record may hold it, and half a surrogate pair of a JSON file."""
+    odd = {"query": ["caf\udce9.png", "\ud800x", "caf\u00e9.png"], "map": [0.5, 1.0, 0.25]}
+    told = [r"caf\xe9.png", r"\ud800x", "caf\u00e9.png"]
+    assert told[0] == printable(os.fsdecode(b"caf\xe9.png"))
+    lines = csv.DictReader(io.StringIO(table_bytes(odd, "csv").decode()))
+    assert [line["query"] for line in lines] == told
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert parquet.read_table(io.BytesIO(table_bytes(odd, "parquet"))).to_pydict()["query"] == told
 
 
 def test_a_method_with_a_path_in_its_name_is_a_file_of_the_folder() -> None:

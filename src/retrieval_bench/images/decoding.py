@@ -35,6 +35,7 @@ from retrieval_bench.images.formats import (
     format_of,
     frames_told,
     has_frames,
+    is_float_map,
     needs,
     opened_as,
     readable,
@@ -114,6 +115,11 @@ def decoded(data: bytes, how: Decoding = Decoding()) -> Decoded:
     """
     if not data:
         raise BadImage("empty file", "the file holds no byte")
+    if is_float_map(data[:HEAD]):
+        raise BadImage(
+            "PFM, which cannot be read here",
+            "an image of the format PFM, whose numbers do not say what is white; save it as PNG or TIFF",
+        )
     try:
         with _strict_pillow():
             return _decoded(data, how)

@@ -109,6 +109,11 @@ def format_of(head: bytes) -> str:
     return ""
 
 
+def is_float_map(head: bytes) -> bool:
+    """Whether these first bytes are those of a PFM file, which Pillow takes for a PPM of one grey channel."""
+    return re.match(rb"P[fF]\s+[#\d]", head) is not None
+
+
 def _is_bitmap(head: bytes) -> bool:
     """Two letters are little evidence: the size of the header behind them must be one that bitmaps have."""
     return int.from_bytes(head[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from retrieval_bench.images.formats import format_of
 from retrieval_bench.images.reading import files_of
 from retrieval_bench.labelling.session import LabellingSession
 from retrieval_bench.remote.place import is_url, whole_path
+from retrieval_bench.system.csv_text import csv_text
 from retrieval_bench.system.files import write_whole
 
 BY, SURE = "labelled_by", "confidence"
@@ -115,10 +114,8 @@ def write_list(session: LabellingSession, path: Path, keep_open: bool = False) -
         raise BenchError("no image has a label by now, so that there is no list to write; label some with --serve")
     if outside:
         notices.append(f"{outside:,} images lie outside the folder of {path.name}: read it with --allow-outside")
-    text = io.StringIO()
     head = ["path", label_column, "id", *(["category"] if categories else []), BY, SURE, *kept]
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    write_whole(path, text.getvalue().encode("utf-8", errors="surrogateescape"))
+    write_whole(path, csv_text([head, *rows]).encode("utf-8", errors="surrogateescape"))
     return WrittenList(path, len(rows), **counts, left_out=len(pool) - len(rows), notices=tuple(notices))
 
 

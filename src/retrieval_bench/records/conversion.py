@@ -2,12 +2,13 @@
 
 TREC tools order equal scores by a rule of their own. So a run file holds no distances but scores that fall by one from
 rank to rank: whoever sorts them gets the ranking of the record, with its tie rule.
+
+A query that a run does not name is no miss to all of them: trec_eval leaves it out of its means, and ranx refuses the
+run. So a query that found nothing has one line, with the image NOTHING that no gallery holds: a miss to every program.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,9 +18,12 @@ import numpy as np
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.records.switch import RANKINGS_FILE
+from retrieval_bench.system.csv_text import csv_text
 
 QRELS_FILE = "qrels.trec"
 RUN_SUFFIX = ".run.trec"
+NOTHING = "%nothing%"
+"""What a query found that found nothing. It is no token of an image: in those, each % begins a %XX."""
 TABLE_FORMATS = ("csv", "parquet")
 
 _IN_A_COLUMN = string.punctuation.replace("%", "")
@@ -73,14 +77,14 @@ def label_sets(arrays: Mapping[str, np.ndarray], of: str) -> np.ndarray:
 
 
 def run(arrays: Mapping[str, np.ndarray], method: str) -> str:
-    """A line `query Q0 image rank score method` for each image found. rank: from 1. score: depth + 1 - rank."""
+    """A line `query Q0 image rank score method` for each image found, and one for a query that found none. rank: from
+    1. score: depth + 1 - rank."""
     queries, images = _tokens(arrays, "query_ids"), _tokens(arrays, "gallery_ids")
     tag, depth = token(method), arrays[f"{method}/indices"].shape[1]
     lines = []
     for name, rows in zip(queries, arrays[f"{method}/indices"].tolist(), strict=True):
-        lines += [
-            f"{name} Q0 {images[row]} {rank + 1} {depth - rank} {tag}\n" for rank, row in enumerate(rows) if row >= 0
-        ]
+        found = [(rank, images[row]) for rank, row in enumerate(rows) if row >= 0] or [(0, NOTHING)]
+        lines += [f"{name} Q0 {image} {rank + 1} {depth - rank} {tag}\n" for rank, image in found]
     return "".join(lines)
 
 
@@ -115,8 +119,13 @@ def score_columns(
 
 
 def table_bytes(columns: Mapping[str, Sequence[Any]], form: str) -> bytes:
-    """form: one of TABLE_FORMATS. Numbers read back from either are the same to the last bit."""
-    return {"csv": _csv, "parquet": _parquet}[form](columns)
+    """form: one of TABLE_FORMATS. Numbers read back from either are the same to the last bit, and so are names; what
+    of a name is no Unicode is escaped, as in `core.printable`."""
+    told = {
+        name: [_encodable(value) if isinstance(value, str) else value for value in values]
+        for name, values in columns.items()
+    }
+    return {"csv": _csv, "parquet": _parquet}[form](told)
 
 
 def need_packages(form: str) -> None:
@@ -132,12 +141,16 @@ def need_packages(form: str) -> None:
         ) from None
 
 
+def _encodable(text: str) -> str:
+    r"""Bytes of a file name that are not UTF-8 become \xNN, other halves of surrogate pairs \uNNNN."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return buffer.getvalue().encode("utf-8", "backslashreplace")
+    return csv_text([columns, *zip(*columns.values(), strict=True)]).encode()
 
 
 def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:

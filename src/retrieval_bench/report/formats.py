@@ -11,6 +11,7 @@ from retrieval_bench.report import table
 from retrieval_bench.report.combined import combined
 from retrieval_bench.report.evidence import Evidence
 from retrieval_bench.report.findings import find
+from retrieval_bench.system.csv_text import csv_of_columns
 
 
 def markdown(evidences: Sequence[Evidence]) -> str:
@@ -35,11 +36,7 @@ def tidy_csv(evidences: Sequence[Evidence]) -> str:
         for row in csv.DictReader(io.StringIO(table.tidy_csv(evidence.record))):
             rows.append({"record": evidence.name, **row})
     heads = list(dict.fromkeys(name for row in rows for name in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, heads, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return csv_of_columns(heads, rows)
 
 
 def as_json(evidences: Sequence[Evidence]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from retrieval_bench.report import backends, by_threshold, concurrency, robustne
 from retrieval_bench.report.lines import ends, three_digits
 from retrieval_bench.report.markup import visible
 from retrieval_bench.report.names import names_of, renamed
+from retrieval_bench.system.csv_text import csv_of_columns
 from retrieval_bench.system.other_processes import DISTURBED
 
 NOT_AVAILABLE = "n/a"
@@ -372,13 +372,7 @@ def tidy_csv(record: Record) -> str:
     heads = [
         name for groups in zip(*rows, strict=True) for name in dict.fromkeys(name for each in groups for name in each)
     ]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, heads, restval="", lineterminator="\n")
-    writer.writeheader()
-    for groups in rows:
-        cells = {name: value for each in groups for name, value in each.items()}
-        writer.writerow({name: "" if value is None else value for name, value in cells.items()})
-    return buffer.getvalue()
+    return csv_of_columns(heads, ({name: value for each in groups for name, value in each.items()} for groups in rows))
 
 
 def _everything(row: Row) -> tuple[dict[str, Any], ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import os
 import threading
@@ -25,6 +24,7 @@ from retrieval_bench.serving.changes import KeptJudgement
 from retrieval_bench.serving.decoding_pool import KeptPicture
 from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex
 from retrieval_bench.serving.service import Query, SearchService
+from retrieval_bench.system.csv_text import csv_text
 from retrieval_bench.system.files import write_whole
 
 LOG, MANIFEST, PICTURES = "feedback.jsonl", "manifest.csv", "pictures"
@@ -108,7 +108,7 @@ class FeedbackLog:
                 return KeptJudgement("", why_not)
             self._list_gallery(index)
             row = (_relative(path, self._folder), label, "query", query_id, self._category_of(index, label))
-            self._append(self._folder / MANIFEST, _csv([(*row, text) if self._lists_texts() else row]))
+            self._append(self._folder / MANIFEST, csv_text([(*row, text) if self._lists_texts() else row]))
             self._ids().add(query_id)
             return KeptJudgement(query_id)
 
@@ -172,7 +172,7 @@ class FeedbackLog:
                 continue
             row = (_relative(path, self._folder), item.label or "", "gallery", item.id, item.category or "")
             rows.append((*row, item.text) if texts else row)
-        write_whole(file, _csv(rows).encode(), "--feedback")
+        write_whole(file, csv_text(rows).encode(), "--feedback")
 
     def _file_of(self, index: OpenIndex, item: Any) -> Path:
         if item.picture is not None:
@@ -201,9 +201,3 @@ class FeedbackLog:
 
 def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()

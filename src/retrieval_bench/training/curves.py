@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import io
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.system import event_files
+from retrieval_bench.system.csv_text import csv_text
 from retrieval_bench.system.event_files import write_events
 from retrieval_bench.system.files import write_whole
 from retrieval_bench.training_loop.epochs import Epoch
@@ -55,13 +55,11 @@ def draw(history: Sequence[Epoch], title: str, file: Path, score: str = "validat
 
 def as_csv(history: Sequence[Epoch], file: Path, score: str) -> None:
     """Write a table with a line for each epoch. score: what its third column is called; empty where there is none."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["epoch", "loss", score, "learning rate", "seconds"])
+    lines = [["epoch", "loss", score, "learning rate", "seconds"]]
     for line in history:
         judged = "" if line.accuracy is None else f"{line.accuracy:.6f}"
-        writer.writerow([line.epoch, f"{line.loss:.6f}", judged, f"{line.rate:.8f}", f"{line.seconds:.3f}"])
-    write_whole(file, table.getvalue().encode())
+        lines.append([str(line.epoch), f"{line.loss:.6f}", judged, f"{line.rate:.8f}", f"{line.seconds:.3f}"])
+    write_whole(file, csv_text(lines).encode())
 
 
 def tensorboard(history: Sequence[Epoch], folder: Path, score: str = "validation accuracy") -> None:
