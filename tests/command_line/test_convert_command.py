@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.command import call
@@ -53,6 +56,33 @@ def test_scores_of_each_query(form: str, tmp_path: Path, monkeypatch: pytest.Mon
             rows = list(csv.DictReader(file))
         assert {row["method"] for row in rows} == {"phash", "color"}
         assert all(0 <= float(row["map@r"]) <= 1 for row in rows)
+
+
+def with_ids(folder: Path, *ids: str) -> Path:
+    """The record whose first queries have these names."""
+    shutil.copytree(SCHEMA_1, folder)
+    with np.load(folder / "rankings.npz") as file:
+        arrays = dict(file)
+    arrays["query_ids"] = np.array([*ids, *arrays["query_ids"][len(ids) :].tolist()])
+    np.savez_compressed(folder / "rankings.npz", **arrays)
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record["rankings"]["sha256"] = hashlib.sha256((folder / "rankings.npz").read_bytes()).hexdigest()
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_odd_names_come_back_or_are_escaped(form: str, tmp_path: Path) -> None:
+    record, out = with_ids(tmp_path / "record", "a\rb", "q\udcff", "\ud800"), tmp_path / f"scores.{form}"
+    result = call("convert", record, "--to", form, "--methods", "phash", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    if form == "csv":
+        with out.open(encoding="utf-8", newline="") as file:
+            names = [row["query"] for row in csv.DictReader(file)]
+    else:
+        names = pytest.importorskip("pyarrow.parquet").read_table(out).to_pydict()["query"]
+    assert names[:3] == ["a\rb", r"q\xff", r"\ud800"]
+    assert len(names) == 12
 
 
 def test_a_folder_with_files_of_another_record_is_refused(tmp_path: Path) -> None:

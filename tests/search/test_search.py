@@ -570,6 +570,23 @@ def test_a_radius_beyond_all_numbers_holds_all_wrongor_none(distance):
         index.search_radius(queries, 1.0, [[0], [1, 2]])
 
 
+@pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
+def test_where_float64_ends(backend):
+    """As docs/library.md says: what float64 cannot tell apart is equal, and what float32 cannot sum is refused."""
+
+    def found(query, rows, distance):
+        return BACKENDS[backend].build(np.array(rows), distance)(np.array(query), 2).indices[0].tolist()
+
+    assert found([[0]], [[2**53 + 1], [2**53]], "euclidean") == [0, 1]
+    assert found([[0]], [[2**53 + 2], [2**53]], "euclidean") == [1, 0]
+    assert found([[0.0]], [[1e-170], [1e-171]], "euclidean") == [0, 1]
+    assert found([[0.0]], [[1e-150], [1e-151]], "euclidean") == [1, 0]
+    for distance, longest in (("euclidean", 6.5e18), ("inner_product", 1.3e19)):
+        assert found([[longest, 0]], [[longest, 0], [-1, 0]], distance) == [0, 1]
+        with pytest.raises(BenchError, match=f"overflow float32 under {distance}"):
+            found([[longest * 1.01, 0]], [[longest * 1.01, 0], [-1, 0]], distance)
+
+
 def test_scan_of_codes_finds_the_same():
     rng = np.random.default_rng(9)
     gallery, queries = rng.standard_normal((2000, 40), np.float32), rng.standard_normal((9, 40), np.float32)
