@@ -178,7 +178,7 @@ def test_products_in_less_than_float32_are_found_out(
 @pytest.mark.parametrize("distance", VECTORS)
 def test_a_query_without_a_direction_accuses_no_device(distance: Any, caplog: pytest.LogCaptureFixture) -> None:
     """It is at one distance from all rows by definition, whatever the device's products say."""
-    gallery = np.random.default_rng(0).random((500, 8), np.float32)
+    gallery = np.random.default_rng(0).random((100, 8), np.float32)
     queries = np.concatenate([np.zeros((2, 8), np.float32), gallery[:3]])
     index = TorchIndex(gallery, distance)
     with caplog.at_level(logging.WARNING):

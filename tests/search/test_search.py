@@ -200,7 +200,7 @@ def test_near_duplicates_of_large_norm_keep_their_order():
     assert_array_equal(order[found.indices[0]], np.arange(400))
 
 
-def test_excluded_wrongare_never_found():
+def test_excluded_rows_are_never_found():
     gallery = np.random.default_rng(0).standard_normal((300, 8), np.float32)
     everyone = topk(gallery, gallery, 300)
     others = topk(gallery, gallery, 300, exclude=np.arange(300))
@@ -211,7 +211,7 @@ def test_excluded_wrongare_never_found():
         assert_array_equal(others.indices[query, :-1], left)
 
 
-def test_excluding_all_wrongleaves_padding():
+def test_excluding_all_rows_leaves_padding():
     found = topk(np.ones((2, 3)), np.ones((4, 3)), 2, exclude=np.tile(np.arange(4), (2, 1)))
     assert_array_equal(found.indices, np.full((2, 2), -1))
 
@@ -442,7 +442,7 @@ def test_every_batch_shape_shares_out_the_same_answer(monkeypatch):
 
 
 @pytest.mark.parametrize(("q", "k"), [(7, 40), (8, 5), (10, 5), (17, 120), (290, 12)])
-def test_long_wrongthat_are_compared_strip_by_strip(monkeypatch, tmp_path, q, k):
+def test_long_rows_that_are_compared_strip_by_strip(monkeypatch, tmp_path, q, k):
     """16 rows, 200 dimensions at a time; of 290 queries, not all visit them before the next are fetched."""
     rng = np.random.default_rng(q)
     gallery, queries = rng.standard_normal((2100, 600), np.float32), rng.standard_normal((q, 600), np.float32)
@@ -561,7 +561,7 @@ def test_radius_between_two_float32_values_is_not_rounded_up():
 
 
 @pytest.mark.parametrize("distance", VECTOR_DISTANCES)
-def test_a_radius_beyond_all_numbers_holds_all_wrongor_none(distance):
+def test_a_radius_beyond_all_numbers_holds_all_rows_or_none(distance):
     index, queries = ExactIndex(np.eye(5), distance), np.ones((2, 5))
     for radius in (1e38, 3.5e38, 10**400, np.inf):
         assert_array_equal(index.search_radius(queries, radius, [[0], [1]]).offsets, [0, 4, 8])

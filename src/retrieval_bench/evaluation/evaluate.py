@@ -235,7 +235,7 @@ def _cutoffs(k: Iterable[int] | None, kept: _Kept, rows: np.ndarray) -> tuple[in
 
 def _too_short(kept: _Kept, n_relevant: np.ndarray, rows: np.ndarray, k: Iterable[int] | None) -> dict[str, str]:
     """Metric -> why it is unavailable, of those that need ranks that some query lost to its excluded rows."""
-    absent = {}
+    absent: dict[str, str] = {}
     worst = int(kept.known.argmin())
     fewest = int(kept.known[worst])
     for cutoff in metrics.DEFAULT_K if k is None else ():
