@@ -152,7 +152,7 @@ def test_a_query_that_lost_ranks_makes_what_needs_them_unavailable() -> None:
 
 
 def test_labels_that_differ_in_trailing_nul_characters_stay_apart() -> None:
-    for kind in (list, tuple, lambda labels: np.array(labels, object)):
+    for kind in (list, tuple, lambda labels: np.array(labels, object), lambda labels: np.array(labels, TEXT)):
         found = evaluate([[0, 1]], kind(["a\0", "a"]), kind(["a"]))
         assert found.per_query["mrr"].tolist() == [1 / 2]
 

@@ -157,7 +157,10 @@ def _labels(name: str, labels: ArrayLike) -> np.ndarray:
                 raise BenchError(
                     f"{name} holds {value!r} for image {place}; labels must be integers or strings, all of one kind"
                 )
-        array = np.array([int(value) for value in values] if integers else values, object)
+        if integers:
+            array = np.array([int(value) for value in values], object)
+        elif not any(value.endswith("\0") for value in values):
+            array = np.array(values, str)  # sorted ten times as fast as objects
     elif array.dtype.kind not in "iuU":
         raise BenchError(f"{name} is {array.dtype}; labels must be integers or strings")
     return array

@@ -81,9 +81,10 @@ def as_array(name: str, given: Any, ragged: str) -> np.ndarray:
     except ValueError as error:  # NumPy's sentence speaks of its own parts
         raise BenchError(f"{name} has rows of different lengths; {ragged}") from error
     except (TypeError, RuntimeError, OverflowError) as error:  # an array of another library: bfloat16, on a GPU, ...
+        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise BenchError(
-            f"{name} is a {type(given).__name__} that NumPy cannot read ({str(error).splitlines()[0].rstrip('.')}); "
-            "give an array of NumPy, in the memory of the CPU"
+            f"{name} is a {type(given).__name__} that NumPy cannot read ({why}); give an array of NumPy, in the memory "
+            "of the CPU"
         ) from error
 
 
