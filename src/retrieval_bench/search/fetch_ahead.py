@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import Any
 
 import llvmlite.binding
-import numba
 import numpy as np
 from numba import types
 from numba.core import cgutils
@@ -119,7 +118,7 @@ def _compiled(loop: Loop) -> Any:
 
         return types.int64(values), code
 
-    @numba.njit(nogil=True)
+    @jit.part(loop.name)
     def run(values):  # type: ignore[no-untyped-def]
         return call(values)
 
