@@ -69,9 +69,9 @@ def test_the_loops_of_this_machine_are_measured(tmp_path: Path, monkeypatch: pyt
     kernel = emit.choose()[0]
     here = kernel_here(kernel)
     assert len(files(tmp_path)) == 3
-    assert {here.ahead, here.ahead_side, here.ahead_bits} <= {
+    assert {here.ahead, here.ahead_few, here.ahead_bits} <= {
         *DISTANCES,
-        *(kernel.ahead, kernel.ahead_side, kernel.ahead_bits),
+        *(kernel.ahead, kernel.ahead_few, kernel.ahead_bits),
     }
     assert (here.variant == kernel.variant) == (here == kernel)
     if "avx2" in emit.cpu_features():

@@ -174,6 +174,10 @@ class Loop:
 KERNEL_VARIABLE = "RETRIEVAL_BENCH_KERNEL"
 
 
+FEW = 3  # queries that wait for memory most of the time
+BITS_AHEAD = 16384  # bytes that panels of bits are fetched ahead of several queries
+
+
 @dataclass(frozen=True)
 class Kernel:
     """The shape of the inner loop.
@@ -186,10 +190,11 @@ class Kernel:
         once more quickly; bits_side: the same of bits.
     ahead: how far ahead of the multiply-adds the panels are fetched from memory, in bytes. Some processors do not look
         past the dozens of multiply-adds in flight by themselves: without this, eight queries wait for memory as if they
-        did not compute. Others do better by themselves, and fetching far ahead is in their way. ahead_side: the same
-        where several panels are read side by side; ahead_bits: the same of bits. `fetch_ahead.py` measures all three.
+        did not compute. Others do better by themselves, and fetching far ahead is in their way. ahead_few: the same for
+        FEW queries and fewer; ahead_bits: for one query of bits. `fetch_ahead.py`
+        measures all three.
     needs: CPU features as LLVM names them.
-    strips: of more than blocks[-1] queries, compare all with a strip of rows after the other (strip_loops.py), not all
+    strips: of more than FEW queries, compare all with a strip of rows after the other (strip_loops.py), not all
         rows with a block of queries after the other: quicker where it was measured.
     """
 
@@ -200,7 +205,7 @@ class Kernel:
     side: int
     bits_side: int
     ahead: int
-    ahead_side: int
+    ahead_few: int
     ahead_bits: int
     needs: tuple[str, ...] = ()
     strips: bool = False
@@ -208,7 +213,7 @@ class Kernel:
     @property
     def variant(self) -> str:
         """Tells compiled functions of one kernel from those of another, and of the same with other distances."""
-        return f"{self.name}-{self.ahead}-{self.ahead_side}-{self.ahead_bits}"
+        return f"{self.name}-{self.ahead}-{self.ahead_few}-{self.ahead_bits}"
 
     def vectors_for(self, queries: int) -> int:
         """Vectors of rows for a block of so many queries: all of a panel, so that it is read from end to end, where the

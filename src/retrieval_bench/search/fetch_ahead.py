@@ -48,13 +48,11 @@ def kernel_here(kernel: Kernel) -> Kernel:
     key = kernel.name, str(cache_root())
     if key not in _kernels:
         with jit.announced():
-            block = kernel.blocks[2]
+            block = kernel.blocks[-1]
             _kernels[key] = replace(
                 kernel,
                 ahead=measured(f"{kernel.name}-block", kernel.ahead, lambda: _products(kernel, block, 1)),
-                ahead_side=measured(
-                    f"{kernel.name}-side", kernel.ahead_side, lambda: _products(kernel, 1, kernel.side)
-                ),
+                ahead_few=measured(f"{kernel.name}-few", kernel.ahead_few, lambda: _products(kernel, 1, kernel.side)),
                 ahead_bits=measured(f"{kernel.name}-bits", kernel.ahead_bits, lambda: _bits(kernel)),
             )
     return _kernels[key]

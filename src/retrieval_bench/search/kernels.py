@@ -190,7 +190,7 @@ def _engine(
             each panel; of bits, not used.
         work_counter: (1,) int64, the next panel that no thread has taken; `step` panels are taken at a time. Threads
             with the same work_counter share out the panels.
-        strips: as of `plan`, of more than `most` queries.
+        strips: as of `plan`.
         exclude: (q, m) gallery rows that query i must not find, each line ascending, -1 for none.
         keys (q, capacity), counts, limits (q,): what is known so far, and the distance (or negated score) to beat.
             capacity: as of `plan`. gates: the limits as the inner loop compares them, of the queries that fill up

@@ -18,7 +18,9 @@ from numba.extending import intrinsic
 
 from retrieval_bench.search import jit
 from retrieval_bench.search.emit import (
+    BITS_AHEAD,
     F32,
+    FEW,
     I64,
     PANEL,
     Kernel,
@@ -116,7 +118,7 @@ def _products_plain(queries: int, side: int) -> Any:
 def products_loop(kernel: Kernel, queries: int, side: int = 1, *, measured: bool = False) -> Loop:
     """The loop as LLVM code. measured: one argument more says how many bytes ahead panels are fetched."""
     lanes, vectors = kernel.lanes, kernel.vectors_for(queries)
-    ahead = kernel.ahead if side == 1 else kernel.ahead_side
+    ahead = kernel.ahead_few if queries <= FEW else kernel.ahead
     row, rows = vector(F32, lanes), lanes * vectors  # a vector of one dimension; gallery rows in registers at a time
     no_lane = ir.Constant(vector(ir.IntType(1), lanes), [0] * lanes)
 
@@ -306,7 +308,7 @@ def bits_loop(kernel: Kernel, queries: int, side: int = 1, *, measured: bool = F
         builder: Any, block: Any, panels: Any, gates: Any, tile: Any, masks: Any, words: Any, begin: Any, end: Any,
         distance: Any = None,
     ) -> Any:  # fmt: skip
-        far = number(kernel.ahead_bits) if distance is None else distance
+        far = number(kernel.ahead_bits if queries == 1 else BITS_AHEAD) if distance is None else distance
         panel_bytes = builder.mul(words, number(8 * PANEL))
 
         def gate_of(r: int) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from retrieval_bench.search import jit
 from retrieval_bench.search.caches import LINE, caches
-from retrieval_bench.search.emit import PANEL, Kernel
+from retrieval_bench.search.emit import FEW, PANEL, Kernel
 from retrieval_bench.search.keys import leave_smallest
 from retrieval_bench.search.strip_loops import strip_products
 
@@ -32,7 +32,7 @@ def strips_for(kernel: Kernel, q: int, k: int, n: int, dim: int) -> bool:
 
     Not of so few rows that they stay in the cache anyway, and not where so many pass that they take most of the time.
     """
-    return kernel.strips and q > kernel.blocks[-1] and 4 * n * dim > BLOCKS_BYTES and n > ROWS_FOR_EACH * k
+    return kernel.strips and q > FEW and 4 * n * dim > BLOCKS_BYTES and n > ROWS_FOR_EACH * k
 
 
 def capacity(kernel: Kernel, k: int, n: int) -> int:
@@ -82,6 +82,8 @@ def strip_scan(kernel: Kernel) -> Any:
         deep = -(-dim // chunks)
         whole, left = q // most, q % most
         last_size = a if left <= a else b if left <= b else c if left <= c else most
+        if left > 0 and last_size == most:
+            whole, left = whole + 1, 0
         visits = -(-whole // max(1, BLOCKS_BYTES // (4 * most * deep)))
         together = -(-whole // visits)
         slot = rows * (together * most + last_size)  # sums of all these blocks with one strip
