@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from benchmark.app import Command
+from retrieval_bench.core import BenchError
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
@@ -20,16 +21,22 @@ def coverage(
     differences: Annotated[
         bool, typer.Option("--differences", help="Intervals of the difference of two methods, not of one mean.")
     ] = False,
+    unequal: Annotated[
+        bool, typer.Option("--unequal", help="Labels of very unequal numbers of queries, without a bootstrap.")
+    ] = False,
 ) -> None:
     """Print how often 95 % intervals hold the true mean of simulated samples, for scores next to 0, 0.5 and 1.
 
-    The table is Markdown. In brackets stands the same of a bootstrap over labels.
+    The table is Markdown. In brackets stands the same of a bootstrap over labels, then the mean length.
 
     Exit codes: 0 success; 2 a mistake in the command.
     """
-    from retrieval_bench.evaluation.coverage import coverages, table
+    from retrieval_bench.evaluation.coverage import coverages, table, unequal_coverages
 
-    for line in table(coverages(worlds, seed, differences=differences)):
+    if unequal and differences:
+        raise BenchError("--unequal and --differences: the table is of the one or of the other")
+    found = unequal_coverages(worlds, seed) if unequal else coverages(worlds, seed, differences=differences)
+    for line in table(found):
         typer.echo(line)
 
 
