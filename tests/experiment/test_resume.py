@@ -92,7 +92,9 @@ def test_a_row_that_failed_runs_again_between_those_that_did_not(
 
 
 @pytest.mark.slow(reason=RUNS)
-def test_a_run_of_other_settings_is_refused_with_the_difference(tmp_path: Path) -> None:
+def test_a_run_of_other_settings_is_refused_with_the_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     interrupted(tmp_path)
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(BenchError, match="of another run: seed 0 there, 1 here; leave --resume out"):
@@ -100,6 +102,9 @@ def test_a_run_of_other_settings_is_refused_with_the_difference(tmp_path: Path) 
     with pytest.raises(BenchError, match="of another run: fingerprint of the dataset"):
         run(plan(shop(4, 5), "hsv", "phash"), tmp_path, resume=True)
     assert (tmp_path / "run.json").read_bytes() == before
+    monkeypatch.setattr("retrieval_bench.evaluation.uncertainty.DEFINITION", "another one")
+    with pytest.raises(BenchError, match="of another run: intervals are defined otherwise"):
+        run(planned(), tmp_path, resume=True)
 
 
 @pytest.mark.slow(reason=RUNS)

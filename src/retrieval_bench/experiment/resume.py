@@ -86,6 +86,8 @@ def _differences(then: Record, now: Record) -> Iterator[str]:
         yield from _difference(name, getattr(then.environment, name), getattr(now.environment, name))
     if then.metrics != now.metrics:
         yield "metrics are defined otherwise"
+    if then.statistics != now.statistics:
+        yield "intervals are defined otherwise"
 
 
 def _difference(name: str, then: object, now: object) -> Iterator[str]:
