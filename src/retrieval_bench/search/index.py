@@ -369,15 +369,14 @@ class ExactIndex:
         Returns:
             How many float64 distances were computed, and how many queries needed a second look.
         """
-        from retrieval_bench.search.one_call import MOST
-
         piece, q, bits = self._piece, len(queries), self.distance == "hamming"
-        if piece is None or not 0 < kept <= MOST:
+        if piece is None or not 0 < kept <= self._call.most:
             return None
-        threads, together = self._threads_for(q, most_threads)
-        small = q * self._n * self._layout.width < _SMALL
-        if not small and not (together and (bits or q * kept * self.dim < _FEW)):
-            return None
+        threads = 1
+        if self._work(q) >= _SMALL:
+            threads, together = self._threads_for(q, most_threads)
+            if not together or not (bits or q * kept * self.dim < _FEW):
+                return None
         whole = ranking.indices.shape[1] == k
         indices = ranking.indices if whole else np.empty((q, k), np.int64)
         distances = ranking.distances if whole else np.empty((q, k), np.float32)
@@ -572,12 +571,15 @@ class ExactIndex:
         shared.prepare()
         return [Share(shared, batch.start, True)] * threads, threads
 
+    def _work(self, q: int) -> int:
+        """Multiply-adds of a search for q queries, or what costs as much."""
+        return q * self._n * self._layout.width * (_WORDS_COST if self.distance == "hamming" else 1)
+
     def _threads_for(self, q: int, most: int | None) -> tuple[int, bool]:
         """How many threads search for q queries, and whether all of them scan for all queries."""
         import numba
 
-        work = q * self._n * self._layout.width * (_WORDS_COST if self.distance == "hamming" else 1)
-        threads = max(1, min(most or numba.get_num_threads(), work // _WORK_PER_THREAD))
+        threads = max(1, min(most or numba.get_num_threads(), self._work(q) // _WORK_PER_THREAD))
         return threads, -(-q // self._layout.engine.kernel.blocks[-1]) < _BLOCKS_PER_THREAD * threads
 
     def _scan_all(self, scans: Sequence[Nearest] | Sequence[Within], threads: int) -> None:

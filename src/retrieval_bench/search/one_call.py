@@ -48,6 +48,8 @@ class VectorSearch:
     """Searches of few queries in an index of vectors. What they need is found once: a lookup costs as much as a hundred
     distances."""
 
+    most = MOST
+
     def __init__(self, kernel: Kernel, distance: Distance, dim: int, dtype: str) -> None:
         self._made_of = kernel, distance, dim, dtype
         self._kind, self.g = KINDS[distance], summing_error.py_func(dim)
@@ -89,6 +91,8 @@ class VectorSearch:
 
 class BitSearch:
     """The same in an index of bits."""
+
+    most = MOST
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel, self._steps = kernel, for_bits(kernel)
