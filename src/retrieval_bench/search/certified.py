@@ -66,7 +66,7 @@ from retrieval_bench.search.rescore import distances_of_four, put_in_place_of_fa
 from retrieval_bench.search.scans import aligned
 from retrieval_bench.search.settling import Asked, Kept
 from retrieval_bench.search.stats import LastSearch, ScanStats
-from retrieval_bench.search.threads import on_threads, start, wait
+from retrieval_bench.search.threads import finish_on_threads, on_threads
 from retrieval_bench.search.widened_loops import ahead_here, fine_queries
 
 CHUNK_BYTES = caches().second // 4  # codes that stay in the second-level cache while all queries visit them
@@ -459,10 +459,7 @@ class CertifiedIndex:
         of_rows = self._codes, self._facts, kept.values, kept.squares, kept.factors, self._centre_length
         all_ = kind, values, *begun, *of_rows, exclude, rescore_budget(self._n, k), *self._chunks(k)
         results = np.empty((q, k), np.int64), np.empty((q, k)), np.empty(q, np.int64)
-        helpers = start([partial(call.join, *all_, place) for place in range(1, threads)]) if threads > 1 else []
-        if not call.finish(*all_, *results):
-            wait(helpers)
-            call.finish(*all_, *results)
+        finish_on_threads(call.finish, threads, (*all_, *results))
         return results
 
     def _threads_for(self, q: int, most: int | None) -> int:

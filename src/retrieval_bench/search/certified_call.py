@@ -21,7 +21,7 @@ from retrieval_bench.search.kernels import array
 from retrieval_bench.search.lane_sums import TOGETHER as FOUR_ROWS
 from retrieval_bench.search.one_call_steps import APART, PATIENCE
 from retrieval_bench.search.points import compiled_points
-from retrieval_bench.search.quantise import FOUR, ROWS, quantiser
+from retrieval_bench.search.quantise import ROWS, quantiser
 from retrieval_bench.search.rescore import sort_by_distance
 from retrieval_bench.search.widened_loops import fine_queries
 
@@ -29,10 +29,9 @@ MOST = 64  # neighbours, which are put in order one by one
 
 
 class CodeSteps(NamedTuple):
-    """Compiled functions, in the order in which they are called; `join` on other threads."""
+    """Compiled functions: `begin`, then `finish` on each thread."""
 
     begin: Any
-    join: Any
     finish: Any
 
 
@@ -45,7 +44,7 @@ def compiled(scan: Callable, how: str, asked: str, dtype: str) -> CodeSteps:
     fine, finely = fine_queries(), how == "widened"
 
     def begin(kind, queries, centre, steps, threads, k):  # type: ignore[no-untyped-def]
-        """-> the longest query, and what the other two need: squares, factors and facts of the queries; codes, starts
+        """-> the longest query, and what `finish` needs: squares, factors and facts of the queries; codes, starts
         and terms; near (t, q, k), who (t, q, k), counts (t, q), and state (2 + t APART,): how many stretches are done,
         and which are taken."""
         q, dim = queries.shape
@@ -56,8 +55,7 @@ def compiled(scan: Callable, how: str, asked: str, dtype: str) -> CodeSteps:
         for query in range(q):
             longest = max(longest, facts[query, LENGTH])
         if finely:
-            wide, starts, terms = fine(compared, steps)
-            codes = wide.view(np.int8).reshape((q, steps, 1, 2 * FOUR))
+            codes, starts, terms = fine(compared, steps)
         else:
             codes, starts, terms = in_layers(compared, 1, 2, steps, 1)
         near, who = np.empty((threads, q, k)), np.empty((threads, q, k), np.int64)
@@ -83,29 +81,17 @@ def compiled(scan: Callable, how: str, asked: str, dtype: str) -> CodeSteps:
         )  # fmt: skip
         take(state, 1)
 
-    def join(  # type: ignore[no-untyped-def]
-        kind, queries, squares, factors, facts, codes, starts, terms, near, who, counts, state, panels, row_facts,
-        rows, row_squares, row_factors, centre_length, exclude, budget, least, most, capacity, place,
-    ):  # fmt: skip
-        """Scan stretch number `place`, if no other thread has. The arguments from `panels` on are those of `scan`."""
-        queries, squares, factors, facts = borrowed(queries), borrowed(squares), borrowed(factors), borrowed(facts)
-        codes, starts, terms, near = borrowed(codes), borrowed(starts), borrowed(terms), borrowed(near)
-        who, counts, state, panels = borrowed(who), borrowed(counts), borrowed(state), borrowed(panels)
-        row_facts, rows, row_squares = borrowed(row_facts), borrowed(rows), borrowed(row_squares)
-        row_factors, exclude = borrowed(row_factors), borrowed(exclude)
-        take_part(
-            kind, queries, squares, factors, facts, codes, starts, terms, near, who, counts, state, place, panels,
-            row_facts, rows, row_squares, row_factors, centre_length, exclude, budget, least, most, capacity,
-        )  # fmt: skip
-
     def finish(  # type: ignore[no-untyped-def]
         kind, queries, squares, factors, facts, codes, starts, terms, near, who, counts, state, panels, row_facts,
         rows, row_squares, row_factors, centre_length, exclude, budget, least, most, capacity, indices, distances,
-        rescored,
+        rescored, place,
     ):  # fmt: skip
-        """Scan stretch 0 and those that nobody has taken -> whether all are done; then indices (q, k) int64, distances
-        (q, k) float64 and rescored (q,) int64 are filled, as of `certified.scanner`. Where not, call it once more when
-        the others have returned."""
+        """Thread number `place` scans its stretch, if no other has. Number 0 then scans those that nobody has taken ->
+        whether all are done: then indices (q, k) int64, distances (q, k) float64 and rescored (q,) int64 are filled, as
+        of `certified.scanner`. Where not, call it once more when the others have returned.
+
+        The arguments from `panels` to `capacity` are those of `certified.scanner`.
+        """
         queries, squares, factors, facts = borrowed(queries), borrowed(squares), borrowed(factors), borrowed(facts)
         codes, starts, terms, near = borrowed(codes), borrowed(starts), borrowed(terms), borrowed(near)
         who, counts, state, panels = borrowed(who), borrowed(counts), borrowed(state), borrowed(panels)
@@ -113,11 +99,13 @@ def compiled(scan: Callable, how: str, asked: str, dtype: str) -> CodeSteps:
         row_factors, exclude, indices = borrowed(row_factors), borrowed(exclude), borrowed(indices)
         distances, rescored = borrowed(distances), borrowed(rescored)
         threads, q, k = near.shape
-        for place in range(threads):
+        for stretch in range(place, place + 1 if place > 0 else threads):
             take_part(
-                kind, queries, squares, factors, facts, codes, starts, terms, near, who, counts, state, place, panels,
+                kind, queries, squares, factors, facts, codes, starts, terms, near, who, counts, state, stretch, panels,
                 row_facts, rows, row_squares, row_factors, centre_length, exclude, budget, least, most, capacity,
             )  # fmt: skip
+        if place > 0:
+            return True
         looks = 0
         while take(state, 0) < threads:
             looks += 1
@@ -154,6 +142,5 @@ def compiled(scan: Callable, how: str, asked: str, dtype: str) -> CodeSteps:
     scanning = i64, queries, *of_all, *of_rows, numbers, i64, i64, i64, i64
     return CodeSteps(
         jit.compiled(begin, types.Tuple((f64, *of_all))(i64, queries, real, i64, i64, i64), variant),
-        jit.compiled(join, types.none(*scanning, i64), variant),
-        jit.compiled(finish, types.boolean(*scanning, numbers, matrix, whole), variant),
+        jit.compiled(finish, types.boolean(*scanning, numbers, matrix, whole, i64), variant),
     )

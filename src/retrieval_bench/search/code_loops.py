@@ -178,7 +178,7 @@ LOOPS = {
     ("vnni256", TOGETHER): tile_loop(TOGETHER, 1, 8),
     ("vnni256", 1): tile_loop(1, 2, 8),
     ("widened", widened_loops.TOGETHER): widened_loops.widened_loop(widened_loops.TOGETHER, 1),
-    ("widened", 1): widened_loops.widened_loop(1, ROWS // widened_loops.LANES),
+    ("widened", 1): widened_loops.one_query_loop(),
     ("tiles", tile_loops.TOGETHER): tile_loops.tiles_loop(),
 }
 _TOGETHER = {"tiles": tile_loops.TOGETHER, "widened": widened_loops.TOGETHER}
@@ -203,8 +203,7 @@ def coded_queries(
     layers: 1, or 2 for blocks of one query; finer codes may take the place of the two.
     """
     if how == "widened" and layers == 2:
-        fine, starts, terms = widened_loops.fine_queries()(queries, steps)
-        return fine.view(np.int8).reshape(len(fine), steps, 1, 2 * FOUR), starts, terms
+        return widened_loops.fine_queries()(queries, steps)  # type: ignore[no-any-return]
     side_by_side = tile_loops.STEPS if how == "tiles" and layers == 1 else 1
     codes, starts, terms = quantiser()[1](queries, together, layers, steps, side_by_side)
     return widened_loops.widened(codes) if how == "widened" else codes, starts, terms
@@ -213,15 +212,15 @@ def coded_queries(
 def tile_of(how: str, together: int, ahead: int = widened_loops.AHEAD) -> Any:
     """`tile_plain`, or the emitted loop that equals it, for blocks of 1 query or more.
 
-    ahead: as of `widened_loop`.
+    ahead: as of `widened_loops.one_query_loop`.
     """
     if how == "plain":
         return tile_plain
     if how == "tiles" and together == 1:
         how = "vnni512"  # one query in a tile would leave 15 of 16 lines empty
-    loop, layers = LOOPS[how, together], 2 if together == 1 else 1
-    if how == "widened" and together == 1:
-        loop, layers = widened_loops.widened_loop(1, ROWS // widened_loops.LANES, ahead), 1
+    finely = how == "widened" and together == 1
+    loop = widened_loops.one_query_loop(ahead) if finely else LOOPS[how, together]
+    layers = 2 if together == 1 and not finely else 1
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         codes, starts, terms, panels, facts, block, begin, end, upper, masks = values

@@ -174,7 +174,7 @@ class Loop:
 KERNEL_VARIABLE = "RETRIEVAL_BENCH_KERNEL"
 
 
-FEW = 3  # queries that wait for memory most of the time
+MEMORY_BOUND = 3  # up to so many queries wait for memory most of the time
 BITS_AHEAD = 16384  # bytes that panels of bits are fetched ahead of several queries
 
 
@@ -191,11 +191,10 @@ class Kernel:
     ahead: how far ahead of the multiply-adds the panels are fetched from memory, in bytes. Some processors do not look
         past the dozens of multiply-adds in flight by themselves: without this, eight queries wait for memory as if they
         did not compute. Others do better by themselves, and fetching far ahead is in their way. ahead_few: the same for
-        FEW queries and fewer; ahead_bits: for one query of bits. `fetch_ahead.py`
-        measures all three.
+        MEMORY_BOUND queries and fewer; ahead_bits: for one query of bits. `fetch_ahead.py` measures all three.
     needs: CPU features as LLVM names them.
-    strips: of more than FEW queries, compare all with a strip of rows after the other (strip_loops.py), not all
-        rows with a block of queries after the other: quicker where it was measured.
+    strips: of more than MEMORY_BOUND queries, compare all with a strip of rows after the other (strip_loops.py), not
+        all rows with a block of queries after the other: quicker where it was measured.
     """
 
     name: str
@@ -227,13 +226,36 @@ KERNELS = {
     for kernel in (
         # 12 x 2 sums + 2 rows + broadcasts in 32 registers of 16 lanes.
         Kernel(
-            "avx512", 16, 2, (1, 4, 8, 12), 4, 4, 16384, 2048, 16384, ("avx512f", "avx512bw", "avx512vl", "avx512dq")
+            *("avx512", 16, 2, (1, 4, 8, 12)),
+            side=4,
+            bits_side=4,
+            ahead=16384,
+            ahead_few=2048,
+            ahead_bits=16384,
+            needs=("avx512f", "avx512bw", "avx512vl", "avx512dq"),
         ),
         # 6 x 2 sums + 2 rows + broadcasts in 16 registers of 8 lanes.
-        Kernel("avx2", 8, 2, (1, 2, 3, 6), 3, 1, 512, 512, 512, ("avx2", "fma"), strips=True),
+        Kernel(
+            *("avx2", 8, 2, (1, 2, 3, 6)),
+            side=3,
+            bits_side=1,
+            ahead=512,
+            ahead_few=512,
+            ahead_bits=512,
+            needs=("avx2", "fma"),
+            strips=True,
+        ),
         # 6 x 4 sums + 4 rows + broadcasts in 32 registers of 4 lanes.
-        Kernel("neon", 4, 4, (1, 2, 4, 6), 2, 2, 16384, 2048, 16384, ("neon",)),
-        Kernel("plain", 1, 1, (1, 2, 4, 8), 4, 4, 0, 0, 0),
+        Kernel(
+            *("neon", 4, 4, (1, 2, 4, 6)),
+            side=2,
+            bits_side=2,
+            ahead=16384,
+            ahead_few=2048,
+            ahead_bits=16384,
+            needs=("neon",),
+        ),
+        Kernel(*("plain", 1, 1, (1, 2, 4, 8)), side=4, bits_side=4, ahead=0, ahead_few=0, ahead_bits=0),
     )
 }
 

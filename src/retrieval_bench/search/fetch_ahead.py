@@ -13,9 +13,10 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import llvmlite.binding
 import numpy as np
@@ -41,11 +42,19 @@ GAIN = 1.02  # times as quick as the usual distance another one must be
 DIM, WORDS = 512, 4  # columns of the vectors, and words of the bits, that are scanned for nothing
 
 
+class LoopTrial(NamedTuple):
+    """A loop whose last argument is the distance in bytes, its other arguments, and the arrays they point into."""
+
+    loop: Loop
+    arguments: Sequence[int]
+    arrays: Sequence[np.ndarray]
+
+
 def kernel_here(kernel: Kernel) -> Kernel:
     """The kernel with the distances of this machine."""
     if kernel.lanes == 1 or not cpu_features().issuperset(kernel.needs) or not _wanted():
         return kernel
-    key = kernel.name, str(cache_root())
+    key = kernel.name, cache_root()
     if key not in _kernels:
         with jit.announced():
             block = kernel.blocks[-1]
@@ -58,30 +67,28 @@ def kernel_here(kernel: Kernel) -> Kernel:
     return _kernels[key]
 
 
-_kernels: dict[tuple[str, str], Kernel] = {}
+_kernels: dict[tuple[str, Path], Kernel] = {}
 
 
-def measured(name: str, usual: int, trial: Any) -> int:
+def measured(name: str, usual: int, trial: Callable[[], LoopTrial]) -> int:
     """The quickest of DISTANCES and the usual one, as kept on disk or else as measured now.
 
-    trial: makes a loop whose last argument is the distance in bytes, its other arguments, and the arrays that these
-        point into; called where nothing is kept.
+    trial: makes what is measured; called where nothing is kept.
     """
     if not _wanted():
         return usual
-    folder, file = _folder(str(cache_root())), f"ahead-{name}-{_machine()}.json"
+    folder, file = _folder(cache_root()), f"ahead-{name}-{_machine()}.json"
     kept = folder.read(file)
     if kept is not None:
         return int(json.loads(kept))
-    loop, arguments, arrays = trial()
-    run = _compiled(loop)
+    what = trial()
+    run = _compiled(what.loop)
     times: dict[int, list[float]] = {distance: [] for distance in sorted({usual, *DISTANCES})}
     for _ in range(ROUNDS):
         for distance, some in times.items():
             begin = time.perf_counter()
-            run((*arguments, distance))
+            run((*what.arguments, distance))
             some.append(time.perf_counter() - begin)
-    del arrays
     best = min(times, key=lambda distance: min(times[distance]))
     if min(times[usual]) < GAIN * min(times[best]):
         best = usual
@@ -95,8 +102,9 @@ def _wanted() -> bool:
 
 
 @functools.cache
-def _folder(root: str) -> SealedFolder:
-    return SealedFolder(cache_root() / "kernels" / "ahead", "it is measured again")
+def _folder(root: Path) -> SealedFolder:
+    """One a process, so that what is wrong with it is told once."""
+    return SealedFolder(root / "kernels" / "ahead", "it is measured again")
 
 
 @functools.cache
@@ -129,7 +137,7 @@ def memory() -> np.ndarray:
     return np.full(MEMORY // 4, 0.5, np.float32)
 
 
-def _products(kernel: Kernel, queries: int, side: int) -> tuple[Loop, Sequence[int], Any]:
+def _products(kernel: Kernel, queries: int, side: int) -> LoopTrial:
     loop = products_loop(kernel, queries, side, measured=True)
     panels = memory()
     count = len(panels) // (DIM * PANEL) // side * side
@@ -137,10 +145,10 @@ def _products(kernel: Kernel, queries: int, side: int) -> tuple[Loop, Sequence[i
     block, bias = np.ones((DIM, queries), np.float32), np.zeros(PANEL, np.float32)
     tile, masks = np.empty((queries * side, PANEL), np.float32), np.empty(queries * side + 1, np.uint64)
     arrays = block, panels, bias, gates, tile, masks
-    return loop, (*addresses(arrays), DIM, 0, count, 0), arrays
+    return LoopTrial(loop, (*addresses(arrays), DIM, 0, count, 0), arrays)
 
 
-def _bits(kernel: Kernel) -> tuple[Loop, Sequence[int], Any]:
+def _bits(kernel: Kernel) -> LoopTrial:
     side = kernel.bits_side
     loop = bits_loop(kernel, 1, side, measured=True)
     panels = memory()
@@ -148,7 +156,7 @@ def _bits(kernel: Kernel) -> tuple[Loop, Sequence[int], Any]:
     block, gates = np.ones((WORDS, 1), np.uint64), np.zeros(1, np.int64)
     tile, masks = np.empty((side, PANEL), np.int64), np.empty(side + 1, np.uint64)
     arrays = block, panels, gates, tile, masks
-    return loop, (*addresses(arrays), WORDS, 0, count), arrays
+    return LoopTrial(loop, (*addresses(arrays), WORDS, 0, count), arrays)
 
 
 def addresses(arrays: Sequence[np.ndarray]) -> list[int]:

@@ -63,7 +63,9 @@ _FILE_BYTES = 64 << 20  # what the packed piece of a gallery on disk may occupy
 _SCRATCH_BYTES = 48 << 20  # what the queries of one batch and their candidates may occupy
 _WORK_PER_THREAD = 10_000_000  # multiply-adds; below this, starting a thread costs more than it saves
 _SMALL = 2 * _WORK_PER_THREAD  # multiply-adds of a search that one thread does in one compiled call
-_FEW = 2_000_000  # multiply-adds in float64 for the candidates of few queries; above this, threads share them out
+_FEW_DISTANCES = (
+    2_000_000  # multiply-adds in float64 for the candidates of few queries; above this, threads share them out
+)
 _MOST_IN_DOUBT = 16  # of so many rows, one may be in doubt; of more, all rows are looked at, which is simpler work
 _WORDS_COST = 5  # a word of bits against a multiply-add
 _BLOCKS_PER_THREAD = 8  # blocks of queries; from here on, threads share out the queries instead of the gallery
@@ -375,7 +377,7 @@ class ExactIndex:
         threads = 1
         if self._work(q) >= _SMALL:
             threads, together = self._threads_for(q, most_threads)
-            if not together or not (bits or q * kept * self.dim < _FEW):
+            if not together or not (bits or q * kept * self.dim < _FEW_DISTANCES):
                 return None
         whole = ranking.indices.shape[1] == k
         indices = ranking.indices if whole else np.empty((q, k), np.int64)

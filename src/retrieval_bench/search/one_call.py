@@ -6,7 +6,6 @@ would a single query in a large gallery, which sweeps Python's memory out of the
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,10 +14,10 @@ from retrieval_bench.core import Distance
 from retrieval_bench.search.bounds import summing_error
 from retrieval_bench.search.kernels import KINDS, plan
 from retrieval_bench.search.keys import IN_ORDER
-from retrieval_bench.search.one_call_steps import Steps, for_bits, for_vectors
+from retrieval_bench.search.one_call_steps import for_bits, for_vectors
 from retrieval_bench.search.points import values_of
 from retrieval_bench.search.scans import Layout, Piece, turn_of
-from retrieval_bench.search.threads import start, wait
+from retrieval_bench.search.threads import finish_on_threads
 
 if TYPE_CHECKING:
     from retrieval_bench.search.emit import Kernel
@@ -80,11 +79,8 @@ class VectorSearch:
             steps.search(self._kind, values, layout.centre, *known, exclude, k, kept, strips, capacity, *results)
         else:
             begun = steps.begin(self._kind, values, layout.centre, threads, kept, capacity, report)
-            packed, *_, keys, found, state = begun
-            step = turn_of(piece, threads)
-            scanning = packed, *panels, state, step, strips, kept, exclude, keys, found
-            finishing = self._kind, values, *begun, step, *known, exclude, k, kept, strips, *results
-            _on_threads(steps, threads, scanning, finishing)
+            of_queries = self._kind, values, *begun, turn_of(piece, threads)
+            finish_on_threads(steps.finish, threads, (*of_queries, *known, exclude, k, kept, strips, *results))
         refused, doubtful, longest, alike, rescored = report.tolist()
         return Report(int(refused), longest, doubtful > 0, alike > 0, int(rescored), near, counts)
 
@@ -111,16 +107,6 @@ class BitSearch:
         if threads == 1:
             steps.search(words, *panels, exclude, k, capacity, indices, distances)
             return
-        begun = packed, keys, found, state = steps.begin(words, threads, capacity)
-        step = turn_of(piece, threads)
-        scanning = packed, *panels, state, step, False, k, exclude, keys, found
-        _on_threads(steps, threads, scanning, (*begun, step, *panels, exclude, k, indices, distances))
-
-
-def _on_threads(steps: Steps, threads: int, scanning: tuple, finishing: tuple) -> None:
-    """Scan on so many threads, and finish on this one. scanning: arguments of `join`, but for the last; finishing: of
-    `finish`."""
-    helpers = start([functools.partial(steps.join, *scanning, place) for place in range(1, threads)])
-    if not steps.finish(*finishing):
-        wait(helpers)
-        steps.finish(*finishing)
+        begun = steps.begin(words, threads, capacity)
+        arguments = *begun, turn_of(piece, threads), *panels, exclude, k, indices, distances
+        finish_on_threads(steps.finish, threads, arguments)

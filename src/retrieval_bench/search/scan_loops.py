@@ -20,8 +20,8 @@ from retrieval_bench.search import jit
 from retrieval_bench.search.emit import (
     BITS_AHEAD,
     F32,
-    FEW,
     I64,
+    MEMORY_BOUND,
     PANEL,
     Kernel,
     Loop,
@@ -118,7 +118,7 @@ def _products_plain(queries: int, side: int) -> Any:
 def products_loop(kernel: Kernel, queries: int, side: int = 1, *, measured: bool = False) -> Loop:
     """The loop as LLVM code. measured: one argument more says how many bytes ahead panels are fetched."""
     lanes, vectors = kernel.lanes, kernel.vectors_for(queries)
-    ahead = kernel.ahead_few if queries <= FEW else kernel.ahead
+    ahead = kernel.ahead_few if queries <= MEMORY_BOUND else kernel.ahead
     row, rows = vector(F32, lanes), lanes * vectors  # a vector of one dimension; gallery rows in registers at a time
     no_lane = ir.Constant(vector(ir.IntType(1), lanes), [0] * lanes)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from retrieval_bench.search import jit
 from retrieval_bench.search.caches import LINE, caches
-from retrieval_bench.search.emit import FEW, PANEL, Kernel
+from retrieval_bench.search.emit import MEMORY_BOUND, PANEL, Kernel
 from retrieval_bench.search.keys import leave_smallest
 from retrieval_bench.search.strip_loops import strip_products
 
@@ -32,7 +32,7 @@ def strips_for(kernel: Kernel, q: int, k: int, n: int, dim: int) -> bool:
 
     Not of so few rows that they stay in the cache anyway, and not where so many pass that they take most of the time.
     """
-    return kernel.strips and q > FEW and 4 * n * dim > BLOCKS_BYTES and n > ROWS_FOR_EACH * k
+    return kernel.strips and q > MEMORY_BOUND and 4 * n * dim > BLOCKS_BYTES and n > ROWS_FOR_EACH * k
 
 
 def capacity(kernel: Kernel, k: int, n: int) -> int:

@@ -111,3 +111,13 @@ def wait(running: Sequence[Future]) -> None:
     for worker in running:
         if not worker.cancel():
             worker.result()
+
+
+def finish_on_threads(finish: Callable[..., bool], threads: int, arguments: tuple[Any, ...]) -> None:
+    """Call `finish(*arguments, place)` on so many threads, each with its number. Number 0 is this one, which says
+    whether the others have come so far that it could do its part; where not, it is called again when they are done."""
+    others = [functools.partial(finish, *arguments, place) for place in range(1, threads)]
+    helpers = start(others) if others else []
+    if not finish(*arguments, 0):
+        wait(helpers)
+        finish(*arguments, 0)

@@ -11,7 +11,6 @@ A single query has codes of 16 bits in one layer, as precise as two layers of 8 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -56,8 +55,9 @@ def widened(codes: np.ndarray) -> np.ndarray:
 def fine_queries() -> Any:
     """Compiled: `quantise.finely_coded` for each of (q, d) float32 queries -> codes, starts and terms.
 
-    What it returns is what `quantise.quantise_queries` does, for blocks of one query with one layer: codes (q, 4 *
-    steps) int16, starts (q, 1) int32, terms (q, 5, 1) float32. It takes queries and steps.
+    What it returns is what `quantise.quantise_queries` does, for blocks of one query with one layer: codes (q,
+    steps, 1, 8) int8, in pairs as of `widened`, starts (q, 1) int32, terms (q, 5, 1) float32. It takes queries and
+    steps.
     """
 
     def fine(queries, steps):  # type: ignore[no-untyped-def]
@@ -68,10 +68,10 @@ def fine_queries() -> Any:
             terms[query, LIMIT, 0] = np.inf
             total = finely_coded(queries[query], codes[query], terms[query, :, 0])
             starts[query, 0] = np.int32(-128 * total)  # of which 32 bits are kept, as of the sums
-        return codes, starts, terms
+        return codes.view(np.int8).reshape((len(queries), steps, 1, _WIDE)), starts, terms
 
     i64, f32 = types.int64, types.float32
-    made = types.Tuple((array(types.int16, 2), array(types.int32, 2), array(f32, 3)))
+    made = types.Tuple((array(types.int8, 4), array(types.int32, 2), array(f32, 3)))
     return jit.compiled(fine, made(array(f32, 2), i64))
 
 
@@ -209,12 +209,17 @@ def ahead_here() -> int:
     return fetch_ahead.measured("widened", AHEAD, _trial)
 
 
-def _trial() -> tuple[Loop, Sequence[int], Any]:
+def one_query_loop(ahead: int = AHEAD, *, measured: bool = False) -> Loop:
+    """The loop for one query, which reads a panel from end to end; arguments as of `widened_loop`."""
+    return widened_loop(1, ROWS // LANES, ahead, measured=measured)
+
+
+def _trial() -> fetch_ahead.LoopTrial:
     steps, panels = fetch_ahead.DIM // FOUR, fetch_ahead.memory()
     count = panels.nbytes // (steps * FOUR * ROWS)
     codes, starts = np.ones((steps, _WIDE), np.int8), np.zeros(1, np.int32)
     terms, facts = np.zeros(5, np.float32), np.zeros((count, 4, ROWS), np.float32)
     terms[LIMIT] = np.inf  # nothing reaches it
     arrays = codes, starts, terms, panels, facts, np.empty(ROWS, np.float32), np.empty(1, np.uint32)
-    loop = widened_loop(1, ROWS // LANES, measured=True)
-    return loop, (*fetch_ahead.addresses(arrays), steps, 0, count), arrays
+    loop = one_query_loop(measured=True)
+    return fetch_ahead.LoopTrial(loop, (*fetch_ahead.addresses(arrays), steps, 0, count), arrays)
