@@ -429,7 +429,7 @@ def test_other_worlds_are_covered_too(seed: int) -> None:
     found = [one for one in coverages(300, seed) if one.means != (1.0,)]
     assert min(one.covered for one in found) > 0.89
     assert np.mean([one.covered < 0.935 for one in found]) < 0.15
-    assert np.mean([one.covered for one in found]) < 0.98
+    assert np.mean([one.covered for one in found]) < 0.976
     assert np.mean([one.covered for one in found if one.means == (0.5,)]) == pytest.approx(0.95, abs=0.01)
 
 
@@ -445,7 +445,8 @@ def test_class_means_are_covered(labels: int, mean: float) -> None:
             (values,) = drawn(random, clusters, "graded", shared, (mean,), 100)
             low, high = mean_intervals(values, clusters, weights=class_weights(clusters)).T
             covered.append((low <= mean) & (mean <= high))
-    assert 0.93 <= np.mean(covered) <= (0.98 if mean == 0.5 else 1.0)
+    most = {10: 0.98}.get(labels, 0.975)  # ten labels with queries that are not alike: 0.986
+    assert 0.93 <= np.mean(covered) <= (most if mean == 0.5 else 1.0)
 
 
 @pytest.mark.parametrize("labels", [2, 3, 5, 9])
