@@ -45,7 +45,7 @@ def test_a_run_that_ends_before_the_gallery_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_scores_of_each_query(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if form == "parquet":
-        pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow", reason='needs pip install "retrieval-bench[parquet]"')
     monkeypatch.chdir(tmp_path)
     result = call("convert", SCHEMA_1, "--to", form, "--methods", "phash,color")
     assert result.exit_code == 0, result.stderr
@@ -80,7 +80,11 @@ def test_odd_names_come_back_or_are_escaped(form: str, tmp_path: Path) -> None:
         with out.open(encoding="utf-8", newline="") as file:
             names = [row["query"] for row in csv.DictReader(file)]
     else:
-        names = pytest.importorskip("pyarrow.parquet").read_table(out).to_pydict()["query"]
+        names = (
+            pytest.importorskip("pyarrow.parquet", reason='needs pip install "retrieval-bench[parquet]"')
+            .read_table(out)
+            .to_pydict()["query"]
+        )
     assert names[:3] == ["a\rb", r"q\xff", r"\ud800"]
     assert len(names) == 12
 

@@ -62,7 +62,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def by_ir_measures(folder: Path, method: str, n_relevant: dict[str, int], ks: tuple[int, ...]) -> dict[str, dict]:
     """Our name -> query -> value."""
-    ir = pytest.importorskip("ir_measures")
+    ir = pytest.importorskip("ir_measures", reason="ir_measures comes with the development tools")
     names = {"accuracy": ir.P @ 1, "map": ir.AP, "mrr": ir.RR}
     for k in ks:
         names |= {f"precision@{k}": ir.P @ k, f"recall@{k}": ir.R @ k, f"hit_rate@{k}": ir.Success @ k}
@@ -78,7 +78,7 @@ def by_ir_measures(folder: Path, method: str, n_relevant: dict[str, int], ks: tu
 
 
 def by_ranx(folder: Path, method: str, n_relevant: dict[str, int], ks: tuple[int, ...]) -> dict[str, dict]:
-    ranx = pytest.importorskip("ranx")
+    ranx = pytest.importorskip("ranx", reason="ranx comes with the development tools")
     names = {"accuracy": "precision@1", "map": "map", "mrr": "mrr"}
     for k in ks:
         names |= {f"{name}@{k}": f"{name}@{k}" for name in ("hit_rate", "precision", "recall", "f1", "ndcg")}
@@ -130,7 +130,7 @@ def test_another_program_gives_our_numbers(
 
 
 def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ir = pytest.importorskip("ir_measures")
+    ir = pytest.importorskip("ir_measures", reason="ir_measures comes with the development tools")
     folder = ROOT / "results" / "reference" / "products"
     record = load(folder)
     (tmp_path / "trec").mkdir()
@@ -248,7 +248,7 @@ def test_a_query_that_found_nothing_is_a_miss_to_another_program(
 
 def test_trec_eval_counts_a_query_that_found_nothing(tmp_path: Path) -> None:
     """As the program itself does: a mean over the queries that are in both files."""
-    pytrec_eval = pytest.importorskip("pytrec_eval")
+    pytrec_eval = pytest.importorskip("pytrec_eval", reason="pytrec_eval comes with the development tools")
     arrays = small() | {"m/indices": np.array([[-1, -1], [2, 0]])}
     judged = pytrec_eval.parse_qrel(io.StringIO(qrels(arrays)))
     held = pytrec_eval.parse_run(io.StringIO(run_of(arrays, "m")))
@@ -265,7 +265,7 @@ def test_tables_give_back_names_of_any_kind(form: str) -> None:
     odd = {"query": ODD, "map": [index / 7 for index in range(len(ODD))]}
     content = table_bytes(odd, form)
     if form == "parquet":
-        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet = pytest.importorskip("pyarrow.parquet", reason='needs pip install "retrieval-bench[parquet]"')
         assert parquet.read_table(io.BytesIO(content)).to_pydict() == odd
         return
     assert content.endswith(f"\nplain,{9 / 7}\n".encode())
@@ -275,8 +275,8 @@ def test_tables_give_back_names_of_any_kind(form: str) -> None:
 
 
 def test_another_program_reads_carriage_returns_in_a_csv() -> None:
-    pandas = pytest.importorskip("pandas")
-    arrow = pytest.importorskip("pyarrow.csv")
+    pandas = pytest.importorskip("pandas", reason="pandas comes with the development tools")
+    arrow = pytest.importorskip("pyarrow.csv", reason='needs pip install "retrieval-bench[parquet]"')
     names = [name for name in ODD if "\0" not in name]
     content = table_bytes({"query": names, "n": list(range(len(names)))}, "csv")
     read = pandas.read_csv(io.BytesIO(content))
@@ -293,7 +293,7 @@ def test_names_that_are_no_unicode_are_escaped_in_every_table() -> None:
     assert told[0] == printable(os.fsdecode(b"caf\xe9.png"))
     lines = csv.DictReader(io.StringIO(table_bytes(odd, "csv").decode()))
     assert [line["query"] for line in lines] == told
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason='needs pip install "retrieval-bench[parquet]"')
     assert parquet.read_table(io.BytesIO(table_bytes(odd, "parquet"))).to_pydict()["query"] == told
 
 
@@ -311,7 +311,7 @@ def test_arrays_that_contradict_each_other_are_refused() -> None:
 
 
 def test_tables_hold_the_scores_to_the_last_bit(made: tuple[Path, Record, Arrays]) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason='needs pip install "retrieval-bench[parquet]"')
     folder, record, arrays = made
     values = values_of(folder, record)
     assert values is not None

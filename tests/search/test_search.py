@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -305,7 +306,6 @@ def test_refused_at_the_door(backend, change, sentence):
 
 @pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
 def test_arrays_of_torch_that_numpy_cannot_read_are_refused(backend):
-    torch = pytest.importorskip("torch")
     rows, build = np.ones((3, 4), np.float32), BACKENDS[backend].build
     for odd, why in ((torch.ones(3, 4, dtype=torch.bfloat16), "BFloat16"), (torch.ones(3, 4).requires_grad_(), "grad")):
         with pytest.raises(BenchError, match=f"queries is a Tensor that NumPy cannot read .*{why}.*; give an array"):
