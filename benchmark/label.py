@@ -181,7 +181,7 @@ def _listener(port: int) -> Any:
 def _serve(session: LabellingSession, listener: Any, out: Path | None, keep_open: bool) -> None:
     from retrieval_bench.labelling.output import write_list
     from retrieval_bench.serving import running
-    from retrieval_bench.serving.decoding_pool import DecodingPool
+    from retrieval_bench.serving.decoding.pool import DecodingPool
     from retrieval_bench.serving.labelling_app import create_labelling_app
 
     children = DecodingPool(1)

@@ -22,7 +22,7 @@ from benchmark.options import (
 from retrieval_bench.core import BenchError, printable
 
 if TYPE_CHECKING:
-    from retrieval_bench.serving.opening import OpenedIndexes
+    from retrieval_bench.serving.answering.opening import OpenedIndexes
 
 NEEDS = "serve needs more packages: pip install 'retrieval-bench[serve]'"
 
@@ -117,11 +117,11 @@ def serve_command(
             raise
         raise BenchError(NEEDS) from None
     from retrieval_bench.registry import BACKENDS, parse
-    from retrieval_bench.serving.approximate_search import ApproximateColumns
-    from retrieval_bench.serving.guards import Guarded, is_loopback, own_names
-    from retrieval_bench.serving.service import Capacity, SearchService
-    from retrieval_bench.serving.settings import ServingSettings
-    from retrieval_bench.serving.uploads import UploadLimits
+    from retrieval_bench.serving.answering.approximate_search import ApproximateColumns
+    from retrieval_bench.serving.answering.service import Capacity, SearchService
+    from retrieval_bench.serving.requests.guards import Guarded, is_loopback, own_names
+    from retrieval_bench.serving.requests.settings import ServingSettings
+    from retrieval_bench.serving.requests.uploads import UploadLimits
     from retrieval_bench.system.timing import steady_allocator
 
     shown_token = _token(token, is_loopback(host))
@@ -206,7 +206,7 @@ def _opened(
     from retrieval_bench.registry import DATASETS, parse
     from retrieval_bench.remote.copies import copied
     from retrieval_bench.remote.trees import lies_elsewhere
-    from retrieval_bench.serving.opening import (
+    from retrieval_bench.serving.answering.opening import (
         HowToOpen,
         default_methods,
         is_index,

@@ -25,7 +25,7 @@ from retrieval_bench.registry import fill
 from retrieval_bench.search.stores.pgvector import open_store
 from retrieval_bench.search.stores.postgres_client import connect
 from retrieval_bench.search.stores.postgres_server import PostgresServer
-from retrieval_bench.serving.stored_rows import stored_rows
+from retrieval_bench.serving.answering.stored_rows import stored_rows
 from tests.support.command import call
 from tests.support.indexes import built_at, described_as
 from tests.support.paths import ROOT

@@ -16,8 +16,8 @@ from tests.support.paths import ROOT
 HOME = Path(retrieval_bench.__file__).parent
 
 FLOORS = (
-    ("peer_benchmarks",),
-    ("serving",),
+    ("peer_benchmarks", "serving"),
+    ("serving.answering",),
     ("choosing", "contracts", "explaining", "history", "indexing", "labelling", "tracking", "tuning"),
     ("experiment", "exporting"),
     ("methods", "training"),
@@ -33,11 +33,12 @@ FLOORS = (
         "extractors.text",
         "search.ann",
         "search.stores",
+        "serving.decoding",
         "stored",
         "training_loop",
     ),
     ("images", "plugins", "records", "remote", "search", "texts"),
-    ("registry", "system"),
+    ("registry", "serving.client", "serving.requests", "system"),
     ("core", "datasets.shop", "linalg"),
 )
 """The rooms from the roof down. Each imports from floors below its own, never from beside it."""

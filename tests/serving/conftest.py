@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_bench.serving.service import SearchService
+from retrieval_bench.serving.answering.service import SearchService
 from tests.support.served import index_at, service_over, shelf_at, told_index_at
 
 

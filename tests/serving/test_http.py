@@ -21,11 +21,11 @@ from starlette.testclient import TestClient
 from retrieval_bench.images.decoding import decode
 from retrieval_bench.images.reading import encode_png
 from retrieval_bench.registry import DATASETS, parse
+from retrieval_bench.serving.answering.service import Query, SearchService
 from retrieval_bench.serving.application import create_app
-from retrieval_bench.serving.guards import FIELD, SESSION, Guarded
-from retrieval_bench.serving.service import Query, SearchService
-from retrieval_bench.serving.settings import ServingSettings
-from retrieval_bench.serving.uploads import UploadLimits
+from retrieval_bench.serving.requests.guards import FIELD, SESSION, Guarded
+from retrieval_bench.serving.requests.settings import ServingSettings
+from retrieval_bench.serving.requests.uploads import UploadLimits
 from tests.support.served import LOCAL, OURS, service_over
 from tests.support.shop import picture
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_bench.serving.decoding_pool import DecodingPool
+from retrieval_bench.serving.decoding.pool import DecodingPool
 from retrieval_bench.serving.labelling_app import create_labelling_app
 from retrieval_bench.serving.running import address_of, listening, server_of
 from tests.support.browser import browser

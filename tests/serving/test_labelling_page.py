@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from retrieval_bench.labelling.output import write_list
 from retrieval_bench.labelling.session import LabellingSession
-from retrieval_bench.serving.decoding_pool import DecodingPool
+from retrieval_bench.serving.decoding.pool import DecodingPool
 from retrieval_bench.serving.labelling_app import create_labelling_app
 from tests.support.half_labelled import EACH, KNOWN, LABELS, half_labelled_at, session_at
 from tests.support.served import LOCAL

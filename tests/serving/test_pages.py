@@ -10,11 +10,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from retrieval_bench.images.reading import encode_png
+from retrieval_bench.serving.answering.service import SearchService
 from retrieval_bench.serving.application import create_app
-from retrieval_bench.serving.guards import FIELD, Guarded
-from retrieval_bench.serving.service import SearchService
-from retrieval_bench.serving.settings import ServingSettings
-from retrieval_bench.serving.uploads import UploadLimits
+from retrieval_bench.serving.requests.guards import FIELD, Guarded
+from retrieval_bench.serving.requests.settings import ServingSettings
+from retrieval_bench.serving.requests.uploads import UploadLimits
 from tests.support.served import LOCAL
 from tests.support.shop import picture
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import parse_method
-from retrieval_bench.serving.guards import Guarded
-from retrieval_bench.serving.service import SearchService
-from retrieval_bench.serving.settings import ServingSettings
+from retrieval_bench.serving.answering.service import SearchService
+from retrieval_bench.serving.requests.guards import Guarded
+from retrieval_bench.serving.requests.settings import ServingSettings
 from tests.support.browser import browser, listening_service
 from tests.support.served import plan_of
 from tests.support.shop import picture

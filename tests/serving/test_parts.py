@@ -14,14 +14,14 @@ import pytest
 from retrieval_bench.core import BenchError, Bundle
 from retrieval_bench.methods.fusion import rrf
 from retrieval_bench.search.index import ExactIndex
-from retrieval_bench.serving.answers import Question
-from retrieval_bench.serving.guards import Buckets, Guarded, Guards, require_own
-from retrieval_bench.serving.joined_row import joined_row
-from retrieval_bench.serving.recent_queries import RecentQueries, RecentQuery
-from retrieval_bench.serving.refusals import RequestRefused
-from retrieval_bench.serving.relevance_feedback import moved
-from retrieval_bench.serving.service import turned_and_cropped
-from retrieval_bench.serving.work_queue import LARGEST_BATCH, ExtractionQueue, QueueFull
+from retrieval_bench.serving.answering.joined_row import joined_row
+from retrieval_bench.serving.answering.recent_queries import RecentQueries, RecentQuery
+from retrieval_bench.serving.answering.relevance_feedback import moved
+from retrieval_bench.serving.answering.service import turned_and_cropped
+from retrieval_bench.serving.answering.work_queue import LARGEST_BATCH, ExtractionQueue
+from retrieval_bench.serving.client.answers import Question
+from retrieval_bench.serving.requests.errors import QueueFull, RequestRefused
+from retrieval_bench.serving.requests.guards import Buckets, Guarded, Guards, require_own
 
 
 class Slow:

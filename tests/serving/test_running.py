@@ -20,12 +20,12 @@ import pytest
 from retrieval_bench.core import BenchError
 from retrieval_bench.images.reading import encode_png
 from retrieval_bench.serving import running
+from retrieval_bench.serving.answering.service import SearchService
 from retrieval_bench.serving.application import create_app
 from retrieval_bench.serving.client import SearchClient, ServiceRefused
-from retrieval_bench.serving.guards import Guarded
-from retrieval_bench.serving.service import SearchService
-from retrieval_bench.serving.settings import ServingSettings
-from retrieval_bench.serving.uploads import UploadLimits
+from retrieval_bench.serving.requests.guards import Guarded
+from retrieval_bench.serving.requests.settings import ServingSettings
+from retrieval_bench.serving.requests.uploads import UploadLimits
 from tests.support.command import call
 from tests.support.shop import picture
 

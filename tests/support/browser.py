@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from retrieval_bench.serving.answering.service import SearchService
 from retrieval_bench.serving.application import create_app
+from retrieval_bench.serving.requests.settings import ServingSettings
 from retrieval_bench.serving.running import address_of, listening, server_of
-from retrieval_bench.serving.service import SearchService
-from retrieval_bench.serving.settings import ServingSettings
 
 
 def chromium() -> str:

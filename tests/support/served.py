@@ -11,9 +11,9 @@ from retrieval_bench.indexing.build import build
 from retrieval_bench.indexing.index import StoredIndex
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import DATASETS, fill, parse
-from retrieval_bench.serving.approximate_search import ApproximateColumns
-from retrieval_bench.serving.open_indexes import OpenIndex
-from retrieval_bench.serving.service import Capacity, SearchService
+from retrieval_bench.serving.answering.approximate_search import ApproximateColumns
+from retrieval_bench.serving.answering.open_indexes import OpenIndex
+from retrieval_bench.serving.answering.service import Capacity, SearchService
 from tests.support.pair_tasks import shop_with_texts
 from tests.support.shop import picture
 

@@ -33,9 +33,9 @@ from retrieval_bench.indexing.methods import IndexedMethod
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.peer_benchmarks.serving_clients import answers_a_second, posted
 from retrieval_bench.registry import DATASETS, parse
+from retrieval_bench.serving.answering.open_indexes import OpenIndex
+from retrieval_bench.serving.answering.opening import HowToOpen, open_dataset
 from retrieval_bench.serving.client import SearchClient, ServiceRefused
-from retrieval_bench.serving.open_indexes import OpenIndex
-from retrieval_bench.serving.opening import HowToOpen, open_dataset
 from retrieval_bench.system.cache import FeatureCache, cache_root
 from retrieval_bench.system.cores import usable_cores
 from retrieval_bench.system.progress import Progress, silent

@@ -1,4 +1,5 @@
-"""A search service over indexes: uploads, the queue of extraction, answers by every method side by side, HTTP.
+"""A search service over indexes, as programs and people meet it: HTTP and pages.
 
-How items are stored and searched does not belong here (`indexing/`), nor how a method works (`methods/`).
+What is searched and how a search is answered does not belong here (`answering/`), nor what a request may ask
+(`requests/`), nor what its client is told (`client/`), nor how strangers' pictures are decoded (`decoding/`).
 """

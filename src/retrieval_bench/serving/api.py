@@ -10,17 +10,17 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.serving.answers import Answer, Filters, Question
-from retrieval_bench.serving.catalogue import AddingOptions, attributes_of
-from retrieval_bench.serving.changes import AddedPictures, CatalogueChange, KeptJudgement, ListedItem, Listing
-from retrieval_bench.serving.facts import Health, IndexFacts, MethodFactsShown, Methods, OperationShown
-from retrieval_bench.serving.feedback import HitJudgement
-from retrieval_bench.serving.guards import require_own
+from retrieval_bench.serving.answering.catalogue import AddingOptions, attributes_of
+from retrieval_bench.serving.answering.feedback import HitJudgement
+from retrieval_bench.serving.answering.service import Query, SearchService
+from retrieval_bench.serving.answering.telemetry import CONTENT_TYPE
+from retrieval_bench.serving.client.answers import Answer, Filters, Question
+from retrieval_bench.serving.client.changes import AddedPictures, CatalogueChange, KeptJudgement, ListedItem, Listing
+from retrieval_bench.serving.client.facts import Health, IndexFacts, MethodFactsShown, Methods, OperationShown
+from retrieval_bench.serving.requests.guards import require_own
+from retrieval_bench.serving.requests.uploads import Form, read_form
+from retrieval_bench.serving.requests.words import checked_text
 from retrieval_bench.serving.served import Served, served
-from retrieval_bench.serving.service import Query, SearchService
-from retrieval_bench.serving.telemetry import CONTENT_TYPE
-from retrieval_bench.serving.uploads import Form, read_form
-from retrieval_bench.serving.words import checked_text
 
 router = APIRouter()
 

@@ -15,19 +15,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrieval_bench import __version__
 from retrieval_bench.serving import api, operations_page, pages
-from retrieval_bench.serving.bugs import BugsTold
-from retrieval_bench.serving.catalogue import Catalogue
-from retrieval_bench.serving.column_calibration import ColumnCalibrations
-from retrieval_bench.serving.explanations import Explanations
-from retrieval_bench.serving.feedback import FeedbackLog
-from retrieval_bench.serving.guards import Guards
+from retrieval_bench.serving.answering.catalogue import Catalogue
+from retrieval_bench.serving.answering.column_calibration import ColumnCalibrations
+from retrieval_bench.serving.answering.explanations import Explanations
+from retrieval_bench.serving.answering.feedback import FeedbackLog
+from retrieval_bench.serving.answering.service import SearchService
+from retrieval_bench.serving.answering.telemetry import Telemetry
 from retrieval_bench.serving.pictures import ShownPictures
 from retrieval_bench.serving.record_page import RecordPage
-from retrieval_bench.serving.refusals import EXPECTED, as_refused, refusal
+from retrieval_bench.serving.requests.bugs import BugsTold
+from retrieval_bench.serving.requests.guards import Guards
+from retrieval_bench.serving.requests.refusals import EXPECTED, as_refused, refusal
+from retrieval_bench.serving.requests.settings import ServingSettings
 from retrieval_bench.serving.served import Served
-from retrieval_bench.serving.service import SearchService
-from retrieval_bench.serving.settings import ServingSettings
-from retrieval_bench.serving.telemetry import Telemetry
 
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"

@@ -20,14 +20,14 @@ from retrieval_bench import __version__
 from retrieval_bench.labelling.output import WrittenList
 from retrieval_bench.labelling.session import LabellingSession
 from retrieval_bench.serving.application import STATIC
-from retrieval_bench.serving.bugs import BugsTold
-from retrieval_bench.serving.decoding_pool import DecodingPool
-from retrieval_bench.serving.guards import Guarded, Guards, csrf_word, require_own
-from retrieval_bench.serving.open_indexes import NoSuchThing
+from retrieval_bench.serving.decoding.pool import DecodingPool
 from retrieval_bench.serving.pictures import PictureCache
-from retrieval_bench.serving.refusals import EXPECTED, RequestRefused, as_refused, refusal, told_by
 from retrieval_bench.serving.rendering import rendered
-from retrieval_bench.serving.uploads import Form, UploadLimits, read_form
+from retrieval_bench.serving.requests.bugs import BugsTold
+from retrieval_bench.serving.requests.errors import NoSuchThing, RequestRefused
+from retrieval_bench.serving.requests.guards import Guarded, Guards, csrf_word, require_own
+from retrieval_bench.serving.requests.refusals import EXPECTED, as_refused, refusal, told_by
+from retrieval_bench.serving.requests.uploads import Form, UploadLimits, read_form
 
 log = logging.getLogger("retrieval_bench")
 

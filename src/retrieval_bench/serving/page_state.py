@@ -8,8 +8,8 @@ from typing import Any, Literal, Self, get_args
 from urllib.parse import urlencode
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.serving.answers import MOST_K, Filters, Question
-from retrieval_bench.serving.words import checked_text
+from retrieval_bench.serving.client.answers import MOST_K, Filters, Question
+from retrieval_bench.serving.requests.words import checked_text
 
 Sort = Literal["distance", "agreement", "name"]
 SORTS: tuple[Sort, ...] = get_args(Sort)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval_bench.report.markup import visible
-from retrieval_bench.serving.answers import JOINED, Answer, ColumnAnswer, Hit
-from retrieval_bench.serving.column_calibration import ColumnCalibration
+from retrieval_bench.serving.answering.column_calibration import ColumnCalibration
+from retrieval_bench.serving.client.answers import JOINED, Answer, ColumnAnswer, Hit
 from retrieval_bench.serving.page_state import THRESHOLD, PageState
 
 FRAMES = "ABCDEFGH"

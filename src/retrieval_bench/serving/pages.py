@@ -21,23 +21,24 @@ from retrieval_bench.explaining.clues import Clue, Shown, WordPair
 from retrieval_bench.explaining.pairs import pair_of
 from retrieval_bench.indexing.items import Item
 from retrieval_bench.methods.modalities import IMAGE
-from retrieval_bench.serving.answers import Answer, Filters, picture_address
-from retrieval_bench.serving.catalogue import AddingOptions
-from retrieval_bench.serving.changes import AddedPictures, CatalogueChange
-from retrieval_bench.serving.explanations import DrawnPair, LayerShown, WordBar
-from retrieval_bench.serving.feedback import HitJudgement
-from retrieval_bench.serving.guards import csrf_word, require_own
-from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex, SearchColumn
+from retrieval_bench.serving.answering.catalogue import AddingOptions
+from retrieval_bench.serving.answering.explanations import DrawnPair, LayerShown, WordBar
+from retrieval_bench.serving.answering.feedback import HitJudgement
+from retrieval_bench.serving.answering.open_indexes import OpenIndex, SearchColumn
+from retrieval_bench.serving.answering.recent_queries import RecentQuery
+from retrieval_bench.serving.answering.service import Query, turned_and_cropped
+from retrieval_bench.serving.client.answers import Answer, Filters, picture_address
+from retrieval_bench.serving.client.changes import AddedPictures, CatalogueChange
 from retrieval_bench.serving.page_state import PageState
 from retrieval_bench.serving.page_view import column_views
-from retrieval_bench.serving.recent_queries import RecentQuery
 from retrieval_bench.serving.record_page import RecordPage
-from retrieval_bench.serving.refusals import RequestRefused, told_by
 from retrieval_bench.serving.rendering import rendered
+from retrieval_bench.serving.requests.errors import NoSuchThing, RequestRefused
+from retrieval_bench.serving.requests.guards import csrf_word, require_own
+from retrieval_bench.serving.requests.refusals import told_by
+from retrieval_bench.serving.requests.uploads import UploadedFile, read_form
+from retrieval_bench.serving.requests.words import MOST_CHARACTERS, checked_text
 from retrieval_bench.serving.served import Served, served
-from retrieval_bench.serving.service import Query, turned_and_cropped
-from retrieval_bench.serving.uploads import UploadedFile, read_form
-from retrieval_bench.serving.words import MOST_CHARACTERS, checked_text
 
 router = APIRouter(include_in_schema=False)
 

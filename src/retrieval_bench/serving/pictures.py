@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from retrieval_bench.core import BadImage
-from retrieval_bench.serving.decoding_pool import DecodingPool
-from retrieval_bench.serving.open_indexes import NoSuchThing
-from retrieval_bench.serving.service import SearchService
+from retrieval_bench.serving.answering.service import SearchService
+from retrieval_bench.serving.decoding.pool import DecodingPool
+from retrieval_bench.serving.requests.errors import NoSuchThing
 
 SIDES = (96, 160, 240, 320, 480, 640, 960, 1280)
 """Sizes that are made; another one is rounded up, so that a client cannot make us keep any number of them."""

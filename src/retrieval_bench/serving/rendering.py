@@ -10,9 +10,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from retrieval_bench.report.markup import visible
-from retrieval_bench.serving.answers import JOINED, picture_address
-from retrieval_bench.serving.guards import FIELD
+from retrieval_bench.serving.client.answers import JOINED, picture_address
 from retrieval_bench.serving.page_state import FACET, SORTS
+from retrieval_bench.serving.requests.guards import FIELD
 
 _HERE = Path(__file__).parent
 

@@ -9,14 +9,14 @@ from typing import TypeVar, cast
 import anyio
 from starlette.requests import Request
 
-from retrieval_bench.serving.catalogue import Catalogue
-from retrieval_bench.serving.column_calibration import ColumnCalibrations
-from retrieval_bench.serving.explanations import Explanations
-from retrieval_bench.serving.feedback import FeedbackLog
+from retrieval_bench.serving.answering.catalogue import Catalogue
+from retrieval_bench.serving.answering.column_calibration import ColumnCalibrations
+from retrieval_bench.serving.answering.explanations import Explanations
+from retrieval_bench.serving.answering.feedback import FeedbackLog
+from retrieval_bench.serving.answering.service import SearchService
 from retrieval_bench.serving.pictures import ShownPictures
 from retrieval_bench.serving.record_page import RecordPage
-from retrieval_bench.serving.service import SearchService
-from retrieval_bench.serving.settings import ServingSettings
+from retrieval_bench.serving.requests.settings import ServingSettings
 
 _Result = TypeVar("_Result")
 

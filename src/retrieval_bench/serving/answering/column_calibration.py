@@ -16,7 +16,7 @@ from retrieval_bench.evaluation.calibration import (
     calibrated,
     threshold_curve,
 )
-from retrieval_bench.serving.open_indexes import SearchColumn
+from retrieval_bench.serving.answering.open_indexes import SearchColumn
 
 CALIBRATED_HITS = 10
 """Of each query's hits, those that a probability is learned from: about as many as a page shows."""

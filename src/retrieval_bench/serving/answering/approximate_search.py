@@ -19,7 +19,7 @@ from retrieval_bench.experiment.approximation import let_go, vectors
 from retrieval_bench.indexing.methods import IndexedMethod
 from retrieval_bench.indexing.snapshot import Snapshot
 from retrieval_bench.registry import Spec
-from retrieval_bench.serving.answers import Question
+from retrieval_bench.serving.client.answers import Question
 
 log = logging.getLogger("retrieval_bench")
 

@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from retrieval_bench.core import Rows
+from retrieval_bench.serving.requests.errors import QueueFull
 
 log = logging.getLogger("retrieval_bench")
 
@@ -35,14 +36,6 @@ class DescribesPictures(Protocol):
 
     def rows(self, features: Sequence[np.ndarray]) -> Rows:
         """What is searched for, from the features of each part."""
-
-
-class QueueFull(Exception):
-    """More waits than the bound allows. retry_after: seconds after which to ask again."""
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"the service is busy; ask again in {retry_after} s")
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,10 @@ import numpy as np
 from retrieval_bench.core import Ranking, Rows
 from retrieval_bench.indexing.methods import IndexedMethod
 from retrieval_bench.indexing.snapshot import Snapshot
-from retrieval_bench.serving.answers import Filters, Question
-from retrieval_bench.serving.joined_row import DEPTH, joined_row
-from retrieval_bench.serving.relevance_feedback import NO_MEAN, has_mean, moved
-from retrieval_bench.serving.stored_rows import stored_rows
+from retrieval_bench.serving.answering.joined_row import DEPTH, joined_row
+from retrieval_bench.serving.answering.relevance_feedback import NO_MEAN, has_mean, moved
+from retrieval_bench.serving.answering.stored_rows import stored_rows
+from retrieval_bench.serving.client.answers import Filters, Question
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,8 +27,9 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrieval_bench.serving.refusals import RequestRefused, refusal
-from retrieval_bench.serving.uploads import Form
+from retrieval_bench.serving.requests.errors import RequestRefused
+from retrieval_bench.serving.requests.refusals import refusal
+from retrieval_bench.serving.requests.uploads import Form
 
 HEADER = "x-retrieval-bench"
 """The header of clients that are no browser; any value. A foreign page cannot send it without our leave."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrieval_bench.serving.guards import Guarded
-from retrieval_bench.serving.uploads import UploadLimits
+from retrieval_bench.serving.requests.guards import Guarded
+from retrieval_bench.serving.requests.uploads import UploadLimits
 
 
 @dataclass(frozen=True)

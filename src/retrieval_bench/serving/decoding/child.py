@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_bench.serving.channel import Channel, Closed
+from retrieval_bench.serving.decoding.channel import Channel, Closed
 from retrieval_bench.system.child_process import own_streams
 
 _JPEG_FROM = 4_000_000

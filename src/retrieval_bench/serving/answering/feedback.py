@@ -20,10 +20,11 @@ from typing import Any
 
 from retrieval_bench.core import BadImage, BenchError, printable
 from retrieval_bench.methods.modalities import TEXT
-from retrieval_bench.serving.changes import KeptJudgement
-from retrieval_bench.serving.decoding_pool import KeptPicture
-from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex
-from retrieval_bench.serving.service import Query, SearchService
+from retrieval_bench.serving.answering.open_indexes import OpenIndex
+from retrieval_bench.serving.answering.service import Query, SearchService
+from retrieval_bench.serving.client.changes import KeptJudgement
+from retrieval_bench.serving.decoding.pool import KeptPicture
+from retrieval_bench.serving.requests.errors import NoSuchThing
 from retrieval_bench.system.csv_text import csv_text
 from retrieval_bench.system.files import write_whole
 

@@ -6,7 +6,8 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrieval_bench.serving.refusals import RequestRefused, refusal
+from retrieval_bench.serving.requests.errors import RequestRefused
+from retrieval_bench.serving.requests.refusals import refusal
 
 log = logging.getLogger("retrieval_bench")
 

@@ -23,7 +23,7 @@ from retrieval_bench.indexing.description import DESCRIPTION_FILE, read_descript
 from retrieval_bench.indexing.index import StoredIndex
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.records.files import load as load_record
-from retrieval_bench.serving.open_indexes import OpenIndex
+from retrieval_bench.serving.answering.open_indexes import OpenIndex
 from retrieval_bench.system.cache import FeatureCache, cache_root, code_version, library_versions, recipe_key
 from retrieval_bench.system.progress import Progress, silent
 

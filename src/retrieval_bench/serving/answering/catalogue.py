@@ -19,8 +19,11 @@ from retrieval_bench.core import BadImage, BenchError
 from retrieval_bench.indexing.index import NewItem
 from retrieval_bench.indexing.items import Item, Operation
 from retrieval_bench.methods.modalities import IMAGE
-from retrieval_bench.serving.answers import Filters, picture_address
-from retrieval_bench.serving.changes import (
+from retrieval_bench.serving.answering.column_search import filtered
+from retrieval_bench.serving.answering.open_indexes import OpenIndex, SearchColumn
+from retrieval_bench.serving.answering.service import EXTRACTION_S, SearchService
+from retrieval_bench.serving.client.answers import Filters, picture_address
+from retrieval_bench.serving.client.changes import (
     AddedPictures,
     CandidatePicture,
     CatalogueChange,
@@ -28,12 +31,10 @@ from retrieval_bench.serving.changes import (
     ListedItem,
     Listing,
 )
-from retrieval_bench.serving.column_search import filtered
-from retrieval_bench.serving.decoding_pool import KeptPicture
-from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex, SearchColumn
-from retrieval_bench.serving.service import EXTRACTION_S, SearchService
-from retrieval_bench.serving.uploads import UploadedFile
-from retrieval_bench.serving.words import MOST_CHARACTERS
+from retrieval_bench.serving.decoding.pool import KeptPicture
+from retrieval_bench.serving.requests.errors import NoSuchThing
+from retrieval_bench.serving.requests.uploads import UploadedFile
+from retrieval_bench.serving.requests.words import MOST_CHARACTERS
 from retrieval_bench.system.threads import mapped
 
 EVERYTHING = Filters()

@@ -14,17 +14,18 @@ from retrieval_bench.core import BenchError, Rows, Split
 from retrieval_bench.indexing.items import Item
 from retrieval_bench.indexing.snapshot import Snapshot
 from retrieval_bench.methods.modalities import BOTH, TEXT
-from retrieval_bench.serving.answers import JOINED, Answer, ColumnAnswer, Hit, Question, picture_address
-from retrieval_bench.serving.approximate_search import ApproximateColumns, in_words
-from retrieval_bench.serving.column_search import FoundItems, search_column
-from retrieval_bench.serving.decoding_pool import DecodingPool
-from retrieval_bench.serving.joined_row import DEPTH, joined_row
-from retrieval_bench.serving.open_indexes import NoSuchThing, OpenIndex, SearchColumn, columns_of
-from retrieval_bench.serving.recent_queries import RecentQueries, RecentQuery
-from retrieval_bench.serving.stored_rows import stored_rows
-from retrieval_bench.serving.telemetry import Telemetry
-from retrieval_bench.serving.words import MOST_CHARACTERS
-from retrieval_bench.serving.work_queue import DescribedQuery, ExtractionQueue, QueueFull
+from retrieval_bench.serving.answering.approximate_search import ApproximateColumns, in_words
+from retrieval_bench.serving.answering.column_search import FoundItems, search_column
+from retrieval_bench.serving.answering.joined_row import DEPTH, joined_row
+from retrieval_bench.serving.answering.open_indexes import OpenIndex, SearchColumn, columns_of
+from retrieval_bench.serving.answering.recent_queries import RecentQueries, RecentQuery
+from retrieval_bench.serving.answering.stored_rows import stored_rows
+from retrieval_bench.serving.answering.telemetry import Telemetry
+from retrieval_bench.serving.answering.work_queue import DescribedQuery, ExtractionQueue
+from retrieval_bench.serving.client.answers import JOINED, Answer, ColumnAnswer, Hit, Question, picture_address
+from retrieval_bench.serving.decoding.pool import DecodingPool
+from retrieval_bench.serving.requests.errors import NoSuchThing, QueueFull
+from retrieval_bench.serving.requests.words import MOST_CHARACTERS
 from retrieval_bench.system.timing import pinned
 
 DEFAULTS = Question()

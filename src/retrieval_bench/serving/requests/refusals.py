@@ -1,4 +1,4 @@
-"""Requests that are not served: which status, which sentence, and when to ask again."""
+"""Requests that are not served, as HTTP says it: which status, which sentence, and when to ask again."""
 
 from __future__ import annotations
 
@@ -11,21 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from retrieval_bench.core import BadImage, BenchError
-from retrieval_bench.serving.open_indexes import NoSuchThing
-from retrieval_bench.serving.work_queue import QueueFull
-
-
-class RequestRefused(Exception):
-    """A request that is not served. status: of HTTP; the message is one sentence for the client.
-
-    retry_after: seconds; 0: to ask again is of no use. unread: the body was not read to its end, so that nothing else
-    can come through this connection.
-    """
-
-    def __init__(self, status: int, sentence: str, retry_after: int = 0, *, unread: bool = False) -> None:
-        super().__init__(sentence)
-        self.status, self.retry_after, self.unread = status, retry_after, unread
-
+from retrieval_bench.serving.requests.errors import NoSuchThing, QueueFull, RequestRefused
 
 Handler = Callable[[Request], Awaitable[Response]]
 

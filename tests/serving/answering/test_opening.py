@@ -13,7 +13,7 @@ from retrieval_bench.experiment import runner
 from retrieval_bench.indexing.description import DESCRIPTION_FILE
 from retrieval_bench.indexing.index import StoredIndex
 from retrieval_bench.methods.parse import parse_method
-from retrieval_bench.serving.opening import (
+from retrieval_bench.serving.answering.opening import (
     HowToOpen,
     OpenedIndexes,
     cached_index,

@@ -13,16 +13,13 @@ from retrieval_bench.indexing.index import StoredIndex
 from retrieval_bench.indexing.items import Item
 from retrieval_bench.indexing.methods import IndexedMethod
 from retrieval_bench.indexing.snapshot import Snapshot
+from retrieval_bench.serving.requests.errors import NoSuchThing
 
 CHANGED = "another picture has its name by now; build the index again"
 
 
 KEPT_ITEMS = 20_000
 """What is known of so many is kept for the next answers."""
-
-
-class NoSuchThing(BenchError):
-    """What a request names is not there (any more)."""
 
 
 class OpenIndex:

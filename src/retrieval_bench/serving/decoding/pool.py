@@ -17,7 +17,7 @@ import psutil
 
 from retrieval_bench.core import BadImage, BenchError
 from retrieval_bench.images.decoding import Decoded
-from retrieval_bench.serving.channel import Channel, Closed, shared_memory
+from retrieval_bench.serving.decoding.channel import Channel, Closed, shared_memory
 from retrieval_bench.system.child_process import end, own_bytes, started, why_it_ended
 
 log = logging.getLogger("retrieval_bench")
@@ -29,7 +29,7 @@ BYTES_A_PIXEL = 40
 SMALLEST_BYTES = 256 << 20
 START_S = 60.0
 """For a child to load its libraries."""
-_CODE = "from retrieval_bench.serving.decoding_child import main; main()"
+_CODE = "from retrieval_bench.serving.decoding.child import main; main()"
 
 
 @dataclass(frozen=True, eq=False)

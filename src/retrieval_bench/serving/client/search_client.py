@@ -15,9 +15,9 @@ from urllib.parse import quote, urlencode, urlsplit
 from pydantic import TypeAdapter
 
 from retrieval_bench.core import BenchError
-from retrieval_bench.serving.answers import Answer
-from retrieval_bench.serving.changes import AddedPictures, CatalogueChange, KeptJudgement, Listing
-from retrieval_bench.serving.facts import Methods, OperationShown
+from retrieval_bench.serving.client.answers import Answer
+from retrieval_bench.serving.client.changes import AddedPictures, CatalogueChange, KeptJudgement, Listing
+from retrieval_bench.serving.client.facts import Methods, OperationShown
 
 _Result = TypeVar("_Result")
 Fields = Iterable[tuple[str, object]]

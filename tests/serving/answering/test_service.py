@@ -18,13 +18,11 @@ from retrieval_bench.images.reading import encode_png
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.records.files import load, load_rankings
 from retrieval_bench.registry import DATASETS, parse
-from retrieval_bench.serving import decoding_pool
-from retrieval_bench.serving.answers import Filters, Question
-from retrieval_bench.serving.decoding_pool import DecodingPool
-from retrieval_bench.serving.open_indexes import NoSuchThing
-from retrieval_bench.serving.relevance_feedback import NO_MEAN
-from retrieval_bench.serving.service import Capacity, Query, SearchService
-from retrieval_bench.serving.work_queue import QueueFull
+from retrieval_bench.serving.answering.relevance_feedback import NO_MEAN
+from retrieval_bench.serving.answering.service import Capacity, Query, SearchService
+from retrieval_bench.serving.client.answers import Filters, Question
+from retrieval_bench.serving.decoding.pool import DecodingPool
+from retrieval_bench.serving.requests.errors import NoSuchThing, QueueFull
 from tests.support.nasty import huge_png, truncated_jpeg
 from tests.support.served import METHODS, TEXT_METHODS, plan_of, service_over
 from tests.support.shop import picture
@@ -166,7 +164,7 @@ def test_more_requests_than_the_bound_are_told_to_come_again(index_folder: Path)
 @pytest.fixture(params=["shared memory", "pipes"])
 def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[DecodingPool]:
     if request.param == "pipes":  # as on systems without shared memory that has no name
-        monkeypatch.setattr(decoding_pool, "shared_memory", lambda: None)
+        monkeypatch.setattr("retrieval_bench.serving.decoding.pool.shared_memory", lambda: None)
     made = DecodingPool(1, seconds=30, max_pixels=1_000_000)
     yield made
     made.close()
@@ -187,9 +185,9 @@ def test_children_decode_as_this_process_does(pool: DecodingPool, tmp_path: Path
 
 def test_a_child_that_hangs_or_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever sent the picture hears of it, and the next one is decoded."""
-    dying = "import sys, os; from retrieval_bench.serving import decoding_child as child;"
+    dying = "import sys, os; from retrieval_bench.serving.decoding import child;"
     hang = "child._decode = lambda data, **how: __import__('time').sleep(60) if len(data) == 3 else os._exit(3);"
-    monkeypatch.setattr(decoding_pool, "_CODE", f"{dying}{hang} child.main()")
+    monkeypatch.setattr("retrieval_bench.serving.decoding.pool._CODE", f"{dying}{hang} child.main()")
     pool = DecodingPool(1, seconds=1.0)
     try:
         pool.keep(encode_png(picture(0, 0)))  # it has started by then
@@ -211,9 +209,9 @@ def test_a_child_that_hangs_or_dies_is_replaced(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif("sys.platform != 'linux'", reason="only Linux limits the memory of a process so")
 def test_a_picture_gets_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "from retrieval_bench.serving import decoding_child as child; import numpy as np;"
+    code = "from retrieval_bench.serving.decoding import child; import numpy as np;"
     code += "child._decode = lambda data, **how: ({}, [np.ones(2**30, np.uint8)]); child.main()"
-    monkeypatch.setattr(decoding_pool, "_CODE", code)
+    monkeypatch.setattr("retrieval_bench.serving.decoding.pool._CODE", code)
     pool = DecodingPool(1, max_pixels=1_000_000)
     try:
         with pytest.raises(BadImage, match="more memory than it may"):

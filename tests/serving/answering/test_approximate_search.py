@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from retrieval_bench.registry import BACKENDS, parse
-from retrieval_bench.serving.answers import Answer, Filters, Question
-from retrieval_bench.serving.approximate_search import ApproximateColumns, FoundApproximately, in_words
-from retrieval_bench.serving.service import Query, SearchService
+from retrieval_bench.serving.answering.approximate_search import ApproximateColumns, FoundApproximately, in_words
+from retrieval_bench.serving.answering.service import Query, SearchService
+from retrieval_bench.serving.client.answers import Answer, Filters, Question
 from tests.support.command import call
 from tests.support.served import index_at, service_over, shelf_at
 

@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from retrieval_bench.serving.refusals import RequestRefused
+from retrieval_bench.serving.requests.errors import RequestRefused
 
 MOST_PARTS = 100
 MOST_FIELD_BYTES = 64 << 10

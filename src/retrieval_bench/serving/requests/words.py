@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retrieval_bench.serving.refusals import RequestRefused
+from retrieval_bench.serving.requests.errors import RequestRefused
 
 MOST_CHARACTERS = 2000
 """Of a text that is searched for, added or shown."""

@@ -10,11 +10,11 @@ import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from retrieval_bench.serving.answers import Answer
-from retrieval_bench.serving.open_indexes import OpenIndex
+from retrieval_bench.serving.answering.open_indexes import OpenIndex
+from retrieval_bench.serving.client.answers import Answer
 
 if TYPE_CHECKING:
-    from retrieval_bench.serving.service import SearchService
+    from retrieval_bench.serving.answering.service import SearchService
 
 NAMESPACE = "retrieval_bench"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
