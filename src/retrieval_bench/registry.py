@@ -342,6 +342,9 @@ class Spec:
 _BETWEEN = re.compile(r"(?<![:=][A-Za-z]):|:(?![/\\])")
 """The colons between options; that of a drive is none, as in `onnx:C:\\model.onnx` and `vgg16:weights=C:/mine.pth`."""
 
+_PASSWORD = re.compile(r"://[^\s/@]*:[^\s/@]*@|password\s*=")
+"""Where the address of a server holds one."""
+
 
 def parse(registry: Registry, text: str) -> Spec:
     """Parse a specification, `name[:key=value]...`.
@@ -360,6 +363,8 @@ def parse(registry: Registry, text: str) -> Spec:
     name, *pairs = _BETWEEN.split(text.strip())
     name, equals, value = (part.strip() for part in name.partition("="))
     entry = registry[name]
+    if entry.facts.get("no_password") and _PASSWORD.search(text):
+        raise BenchError(entry.facts["no_password"])  # before any sentence that would repeat what was written
     pairs = _with_colons(pairs, entry.facts.get("colons", ()))
     main = entry.facts.get("main")
     if equals and main is None:

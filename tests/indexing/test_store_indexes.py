@@ -205,9 +205,16 @@ def test_what_no_store_holds_is_refused_before_anything_is_described(
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(BenchError, match=r"unknown store 'faiss'.*lancedb, pgvector"):
         parse_store("faiss:hnsw")
-    with pytest.raises(BenchError, match="dsn holds a password") as told:
-        parse_store(f"pgvector:exact:dsn=postgresql://me:{SECRET}@h/db")
-    assert SECRET not in str(told.value)
+    for store in (
+        f"pgvector:exact:dsn=postgresql://me:{SECRET}@h/db",
+        f"pgvector:dsn=postgresql://me:{SECRET}@h/db",
+        f"pgvector:hnsw,dsn=postgresql://me:{SECRET}@h/db",
+        f"pgvector:hnsw:m=8:m=8:dsn=host=h password={SECRET}",
+        f"pgvector:exact:dsn=postgresql://me:{SECRET}@h/db,more=3",
+    ):
+        with pytest.raises(BenchError, match="dsn holds a password") as told:
+            parse_store(store)
+        assert SECRET not in str(told.value)
 
 
 def told(*words: object) -> str:

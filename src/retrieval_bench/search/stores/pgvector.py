@@ -48,6 +48,10 @@ IndexKind = Literal["exact", "hnsw", "ivfflat"]
 Stored = Literal["auto", "vector", "halfvec", "bit"]
 Iterative = Literal["off", "strict_order", "relaxed_order"]
 
+NO_PASSWORD = (
+    f"pgvector: dsn holds a password, which would stand in every record; put the address into {VARIABLE}, or the "
+    "password into PGPASSWORD or ~/.pgpass"
+)
 AT_SEARCH = ("ef", "probes", "iterative", "rerank")
 MOST_INDEXED: Mapping[str, int] = {"vector": 2_000, "halfvec": 4_000, "bit": 64_000}
 """Dimensions that an index of pgvector 0.8 takes."""
@@ -488,10 +492,7 @@ def checked(options: PgvectorOptions) -> PgvectorOptions:
 def check_address(dsn: str) -> None:
     """BenchError where an address that records will show holds a password."""
     if dsn and has_password(dsn):
-        raise BenchError(
-            f"pgvector: dsn holds a password, which would stand in every record; put the address into {VARIABLE}, or "
-            "the password into PGPASSWORD or ~/.pgpass"
-        )
+        raise BenchError(NO_PASSWORD)
 
 
 @contextlib.contextmanager
@@ -543,6 +544,7 @@ def open_store(
     argument="kind",
     colons=("dsn",),
     at_search=AT_SEARCH,
+    no_password=NO_PASSWORD,
 )
 def pgvector(
     gallery: np.ndarray,
