@@ -398,9 +398,9 @@ class CertifiedIndex:
         threads = check_threads(threads)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
-        exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
-        ranking = room_for(len(queries), k, self._n)
+        exclude = check_exclude(exclude, len(queries), self._n)
         found = min(k, self._n)
+        ranking = room_for(len(queries), k, self._n, unset=found)
         rescored = doubtful = 0
         batch = max(_SCRATCH_BYTES // (64 * found + 12 * self.dim + 1024), 1)
         for first in range(0, len(queries), batch):

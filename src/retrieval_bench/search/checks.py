@@ -11,6 +11,8 @@ import numpy as np
 from retrieval_bench.core import DISTANCES, BenchError, Distance, Ranking
 from retrieval_bench.registry import unknown
 
+_LONGEST_SUM = float(np.finfo(np.float32).max) / 2
+
 
 def check_distance(distance: Distance) -> Distance:
     if not isinstance(distance, str) or distance not in DISTANCES:
@@ -33,12 +35,19 @@ def check_threads(threads: Any) -> int | None:
     return int(threads)
 
 
-def room_for(q: int, k: int, n: int) -> Ranking:
-    """A result that holds nothing yet: (q, k) rows of -1 and distances of inf."""
+def room_for(q: int, k: int, n: int, *, unset: int = 0) -> Ranking:
+    """A result that holds nothing yet: (q, k) rows of -1 and distances of inf.
+
+    unset: so many of the first columns may hold anything, because the search writes each of them.
+    """
     try:
         if 12 * q * k > _memory():
             raise MemoryError
-        return Ranking(np.full((q, k), -1, np.int64), np.full((q, k), np.inf, np.float32))
+        ranking = Ranking(np.empty((q, k), np.int64), np.empty((q, k), np.float32))
+        if unset < k:
+            ranking.indices[:, unset:] = -1
+            ranking.distances[:, unset:] = np.inf
+        return ranking
     except (MemoryError, ValueError, OverflowError):
         raise BenchError(
             f"k is {k}: the {k:,} nearest of each of {q:,} queries do not fit into memory; the gallery has {n:,} rows, "
@@ -126,8 +135,10 @@ def check_range(distance: Distance, query_norm: float, gallery_norm: float) -> N
 
     By Cauchy-Schwarz none exceeds |q||x| for the inner product, nor (|q| + |x|)^2 for the euclidean distance.
     """
-    bounds = {"inner_product": query_norm * gallery_norm, "euclidean": (query_norm + gallery_norm) ** 2}
-    if bounds.get(distance, 0.0) > float(np.finfo(np.float32).max) / 2:
+    if distance not in ("inner_product", "euclidean"):
+        return
+    bound = query_norm * gallery_norm if distance == "inner_product" else (query_norm + gallery_norm) ** 2
+    if bound > _LONGEST_SUM:
         raise BenchError(
             f"vectors of length {max(query_norm, gallery_norm):.3g} overflow float32 under {distance}; "
             "scale queries and gallery down by the same factor, or use cosine"
@@ -135,7 +146,7 @@ def check_range(distance: Distance, query_norm: float, gallery_norm: float) -> N
 
 
 def check_exclude(exclude: Any, q: int, n: int) -> np.ndarray:
-    """(q, m) int64; m is 0 where nothing is excluded."""
+    """(q, m) int64, each line in ascending order; m is 0 where nothing is excluded."""
     if exclude is None:
         return np.empty((q, 0), np.int64)
     rows = as_array("exclude", exclude, "pad the short ones with -1, which stands for none")
@@ -152,4 +163,6 @@ def check_exclude(exclude: Any, q: int, n: int) -> np.ndarray:
             f"exclude names row {rows[place]} for query {place[0]}; the gallery has {n} rows, counted from 0, "
             "and -1 stands for none"
         )
-    return np.ascontiguousarray(rows if rows.ndim == 2 else rows[:, None], np.int64)
+    ascending = np.array(rows if rows.ndim == 2 else rows[:, None], np.int64, order="C")
+    ascending.sort(axis=1)
+    return ascending

@@ -23,12 +23,13 @@ def tiny_numbers_kept(function: F) -> F:
 
     @functools.wraps(function)
     def kept(*arguments: Any, **options: Any) -> Any:
-        mode = keep_tiny_numbers()
+        keep, put_back = _switches()
+        mode = keep(_FLUSHES)
         try:
             return function(*arguments, **options)
         finally:
             if mode & _FLUSHES:
-                _switches()[1](mode)
+                put_back(mode)
 
     return cast(F, kept)
 

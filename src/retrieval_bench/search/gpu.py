@@ -99,7 +99,7 @@ class TorchIndex:
         """The k nearest gallery rows of each query; arguments and result as for ExactIndex.search."""
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
-        exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
+        exclude = check_exclude(exclude, len(queries), self._n)
         ranking = room_for(len(queries), k, self._n)
         nearest = self._nearest_codes if self.distance == "hamming" else self._nearest_vectors
         for start in range(0, len(queries), QUERIES_AT_ONCE):

@@ -291,9 +291,9 @@ class ExactIndex:
         threads = check_threads(threads)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
-        exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
-        ranking = room_for(len(queries), k, self._n)
+        exclude = check_exclude(exclude, len(queries), self._n)
         found = min(k, self._n)
+        ranking = room_for(len(queries), k, self._n, unset=found)
         kept = found if self.distance == "hamming" else min(self._n, found + self._more + _spare(found, self.dim))
         done = self._in_one_call(queries, found, kept, exclude, ranking, threads)
         if done is not None:
@@ -503,7 +503,7 @@ class ExactIndex:
         threads = check_threads(threads)
         queries = check_matrix("queries", queries, self.distance, self.dim)
         limit = check_radius(radius)
-        exclude = np.sort(check_exclude(exclude, len(queries), self._n), axis=1)
+        exclude = check_exclude(exclude, len(queries), self._n)
         farthest = np.full(len(queries), np.nextafter(limit, np.float32(np.inf)), np.float64)
         counts, indices, distances = [], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         for batch in self._batches(len(queries), 8 * self.dim + 1024):
