@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import threading
 import time
@@ -31,6 +30,7 @@ from retrieval_bench.search.index import ExactIndex
 from retrieval_bench.system.cache import FeatureCache
 from retrieval_bench.system.timing import pinned
 from tests.support.pictures import photo_of
+from tests.support.ray_clusters import with_token
 from tests.support.runs import plan
 from tests.support.shop import shop
 
@@ -46,9 +46,7 @@ def cluster() -> Iterator[str]:
     """The address of a cluster of two nodes of three CPUs each. Ray is loaded here and no earlier: it then reads, once,
     whether there is a token."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        with_token(patch)
         from ray.cluster_utils import Cluster
 
         both = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from importlib.util import find_spec
 
 import pytest
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.distributed.engine import open_engine
+from tests.support.ray_clusters import with_token
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray, of the extra distributed, is not installed"),
@@ -18,9 +18,7 @@ pytestmark = [
 
 
 def test_workers_that_memory_does_not_suffice_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with_token(monkeypatch)
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")  # any machine has more than that in use
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     from ray.cluster_utils import Cluster
