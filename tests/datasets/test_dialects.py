@@ -230,7 +230,10 @@ def test_the_details_say_what_is_there(tmp_path: Path) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pyarrow, parquet = (
+        pytest.importorskip("pyarrow", reason='needs pip install "retrieval-bench[parquet]"'),
+        pytest.importorskip("pyarrow.parquet", reason='needs pip install "retrieval-bench[parquet]"'),
+    )
     columns = dict(zip(("path", "label", "split"), map(list, zip(*ROWS, strict=True)), strict=True))
     read(tmp_path, table())
     parquet.write_table(pyarrow.table(columns), tmp_path / "manifest.parquet")

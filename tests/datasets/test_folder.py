@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retrieval_bench.core import BenchError, Dataset
@@ -74,11 +74,13 @@ def test_copies_share_a_split_whatever_their_name_and_label(tmp_path: Path) -> N
     assert dataset.notices == ()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None)
 @given(old=st.sets(st.integers(0, 10**6), min_size=30, max_size=40), new=st.sets(st.integers(0, 10**6), max_size=10))
+@example(old={0, 1, 2, 4, *range(6, 11), 12, 13, 14, *range(16, 23), 24, *range(26, 31), 32, *range(34, 38)}, new={3})
 @pytest.mark.slow(reason="many drawn folders")
 def test_stability_over_arbitrary_contents(tmp_path_factory, old: set[int], new: set[int]) -> None:
-    root = tmp_path_factory.mktemp("any")
+    """Nothing moves in a label to which contents alone give gallery and query images; of another, two at most."""
+    root, whole = tmp_path_factory.mktemp("any"), {0, 1}
 
     def write(numbers: set[int]) -> None:
         for number in numbers:
@@ -86,11 +88,17 @@ def test_stability_over_arbitrary_contents(tmp_path_factory, old: set[int], new:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(str(number).encode())
 
-    write(old | {0, 1})
+    def by_content(label: int) -> set[str]:
+        digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in old | whole if number % 2 == label]
+        return {content_split(digest, (34, 33, 33)) for digest in digests}
+
+    write(old | whole)
     before = where(folder(root, split="34/33/33"))
     write(new)
     after = where(folder(root, split="34/33/33"))
-    assert {item: after[item] for item in before} == before
+    for label in (0, 1):
+        moved = [item for item in before if item.startswith(f"label{label}/") and after[item] != before[item]]
+        assert len(moved) <= (0 if {"gallery", "query"} <= by_content(label) else 2)
 
 
 def test_a_layout_that_is_split_already(tmp_path: Path) -> None:

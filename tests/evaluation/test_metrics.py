@@ -107,7 +107,8 @@ def random_case(seed: int, q: int = 40, n: int = 60, labels: int = 9) -> tuple[J
 
 @pytest.mark.parametrize("seed", range(3))
 def test_against_scikit_learn(seed):
-    sk = pytest.importorskip("sklearn.metrics")
+    from sklearn import metrics as sk
+
     judged, relevant = random_case(seed)
     n = relevant.shape[1]
     falling = -np.arange(n, dtype=float)
@@ -123,7 +124,8 @@ def test_against_scikit_learn(seed):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("k", KS)
 def test_votes_against_scikit_learn(seed, k):
-    sk = pytest.importorskip("sklearn.metrics")
+    from sklearn import metrics as sk
+
     judged, _ = random_case(seed)
     judged = judged.take(np.flatnonzero(judged.expected != 0))  # label 0, the most frequent, is found but never asked
     votes = []
@@ -139,7 +141,8 @@ def test_votes_against_scikit_learn(seed, k):
 
 def test_odd_votes_against_nearest_neighbour_classifier():
     """Two labels and an odd k leave no ties, so that scikit-learn's own rule for them does not matter."""
-    neighbors = pytest.importorskip("sklearn.neighbors")
+    from sklearn import neighbors
+
     rng = np.random.default_rng(0)
     gallery, queries = rng.standard_normal((50, 3)), rng.standard_normal((30, 3))
     labels, expected = rng.integers(0, 2, 50), rng.integers(0, 2, 30)
@@ -159,7 +162,7 @@ def trec(relevant: np.ndarray) -> tuple[dict, dict]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_against_trec_eval(seed):
-    ir = pytest.importorskip("ir_measures")
+    ir = pytest.importorskip("ir_measures", reason="ir_measures comes with the development tools")
     judged, relevant = random_case(seed)
     ours = {ir.AP: metric("map", judged), ir.RR: metric("mrr", judged), ir.P @ 1: metric("accuracy", judged)}
     for k in KS:
@@ -178,8 +181,11 @@ def test_against_trec_eval(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_against_pytorch_metric_learning(seed):
-    calculator = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
-    torch = pytest.importorskip("torch")
+    calculator = pytest.importorskip(
+        "pytorch_metric_learning.utils.accuracy_calculator", reason='needs pip install "retrieval-bench[train]"'
+    )
+    import torch
+
     judged, _ = random_case(seed)
     # Its search is replaced by the ranking itself: the gallery is renamed for each query, so one query at a time.
     ours = {

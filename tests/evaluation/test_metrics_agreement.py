@@ -67,7 +67,7 @@ def trec(judged: Judged) -> tuple[dict, dict]:
 
 
 def by_ranx(judged: Judged) -> Values:
-    ranx = pytest.importorskip("ranx")
+    ranx = pytest.importorskip("ranx", reason="ranx comes with the development tools")
     qrels, run = trec(judged)
     relevant = {query: {doc: hit for doc, hit in docs.items() if hit} for query, docs in qrels.items()}
     names = {"accuracy": "precision@1", "map": "map", "mrr": "mrr"}
@@ -85,7 +85,7 @@ def by_ranx(judged: Judged) -> Values:
 
 
 def by_trec_eval(judged: Judged) -> Values:
-    pytrec_eval = pytest.importorskip("pytrec_eval")
+    pytrec_eval = pytest.importorskip("pytrec_eval", reason="pytrec_eval comes with the development tools")
     qrels, run = trec(judged)
     cuts = ",".join(map(str, KS))
     measures = {"map", "recip_rank", *(f"{name}.{cuts}" for name in ("P", "recall", "success", "ndcg_cut"))}
@@ -104,7 +104,8 @@ def by_trec_eval(judged: Judged) -> Values:
 
 def by_scikit_learn(judged: Judged) -> Values:
     """Of the votes and the means over labels; and F1, of what is and what should be among the first k."""
-    sk = pytest.importorskip("sklearn.metrics")
+    from sklearn import metrics as sk
+
     found: Values = {}
     for k in KS:
         votes = voted(judged, k)
@@ -126,7 +127,7 @@ def set_f1(f1_score: Callable[..., float], judged: Judged, query: int, k: int) -
 
 def by_pycm(judged: Judged) -> Values:
     """The votes and their means over labels, from pycm's figures of each class."""
-    pycm = pytest.importorskip("pycm")
+    pycm = pytest.importorskip("pycm", reason="pycm comes with the development tools")
     found: Values = {}
     labels = np.unique(judged.expected).tolist()
     for k in KS:
@@ -139,7 +140,7 @@ def by_pycm(judged: Judged) -> Values:
 
 
 def by_ir_measures(judged: Judged) -> Values:
-    ir = pytest.importorskip("ir_measures")
+    ir = pytest.importorskip("ir_measures", reason="ir_measures comes with the development tools")
     qrels, run = trec(judged)
     names = {"accuracy": ir.P @ 1, "map": ir.AP, "mrr": ir.RR}
     for k in KS:
@@ -158,7 +159,9 @@ def by_metric_learning(judged: Judged) -> Values:
 
     Its reciprocal rank is of single precision, so it is not asked for.
     """
-    theirs = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
+    theirs = pytest.importorskip(
+        "pytorch_metric_learning.utils.accuracy_calculator", reason='needs pip install "retrieval-bench[train]"'
+    )
     import torch
 
     labels, counts = np.unique(judged.expected, return_counts=True)

@@ -184,7 +184,7 @@ def test_relevance_by_category(tmp_path: Path) -> None:
 
 @pytest.mark.slow(reason="whole runs")
 def test_graded_relevance(tmp_path: Path) -> None:
-    pytrec_eval = pytest.importorskip("pytrec_eval")
+    pytrec_eval = pytest.importorskip("pytrec_eval", reason="pytrec_eval comes with the development tools")
     dataset = several(tmp_path)
     record, arrays = ran(dataset, tmp_path / "out", "phash", "hsv", k=(1, 5), relevance="graded")
     agrees(record, arrays, shares)

@@ -115,7 +115,7 @@ def test_curves_begin_with_the_clean_score() -> None:
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason='needs pip install "retrieval-bench[train]"')
     robustness.draw(shaken(), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(BenchError, match="run again with --perturb"):

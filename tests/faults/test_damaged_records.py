@@ -267,7 +267,7 @@ def test_no_damage_is_more_than_a_sentence(tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize(("name", "share"), [(RUN, 0.8), (RANKINGS, 0.2)])
 def test_damaged_reference_records_cost_neither_time_nor_memory(tmp_path: Path, name: str, share: float) -> None:
     """Of each, the time; of all, the memory. A fiftieth is judged again, too."""
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="Windows has no limits of a process")
     folder = shutil.copytree(REFERENCE, tmp_path / "record")
     whole = (folder / name).read_bytes()
     looked_at(folder, whole, name, deep=True)  # what is loaded and compiled once

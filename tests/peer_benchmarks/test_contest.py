@@ -80,8 +80,8 @@ def test_judged_in_parts_it_is_the_same(monkeypatch):
 @pytest.fixture
 def on_one_thread(monkeypatch):
     """Nobody waits for a second core that other tests may be using."""
-    for library in ("torch", "faiss", "usearch", "numkong", "sklearn.neighbors"):
-        pytest.importorskip(library)
+    for library in ("faiss", "usearch", "numkong"):
+        pytest.importorskip(library, reason="all competitors come with the development tools")
     monkeypatch.setattr(measurement, "_QUIET_AT_MOST_S", 0.0)
     with pinned(1):
         yield
@@ -441,7 +441,7 @@ def test_hard_data_from_end_to_end(monkeypatch, tmp_path):
 
 @pytest.mark.slow(reason="loads matplotlib")
 def test_the_plot_is_drawn(without_peaks, monkeypatch, tmp_path):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason='needs pip install "retrieval-bench[train]"')
     monkeypatch.setattr(measurement, "_QUIET_AT_MOST_S", 0.0)
     monkeypatch.setattr(run, "rivals", lambda: {"float32": competitors.ours_float32, "numpy": competitors.search_numpy})
     file = tmp_path / "new folder" / "sizes.png"

@@ -152,6 +152,13 @@ def test_every_slow_test_says_why() -> None:
         assert all(mark in told for mark in marks), f"{file}: write pytest.mark.slow(reason=...), or long"
 
 
+def test_every_test_that_needs_a_library_says_which_installation_has_it() -> None:
+    for file in TESTS.rglob("*.py"):
+        for node in nodes_of(file):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip":
+                assert any(word.arg == "reason" for word in node.keywords), f"{file}:{node.lineno}: say why it skips"
+
+
 def test_a_class_name_means_one_thing() -> None:
     names = [node.name for file in HOME.rglob("*.py") for node in nodes_of(file) if isinstance(node, ast.ClassDef)]
     assert sorted({name for name in names if names.count(name) > 1}) == []

@@ -94,7 +94,7 @@ def test_the_example_of_other_libraries_is_what_the_code_gives() -> None:
 
 
 def test_the_example_is_what_trec_eval_gives() -> None:
-    pytrec_eval = pytest.importorskip("pytrec_eval")
+    pytrec_eval = pytest.importorskip("pytrec_eval", reason="pytrec_eval comes with the development tools")
     names, queries, scores = example()
     run = {str(q): dict(zip(names, map(float, row), strict=True)) for q, row in enumerate(scores)}
     qrels = {str(q): {name: int(name[0].upper() == label) for name in names} for q, label in enumerate(queries)}
@@ -108,7 +108,9 @@ def test_the_example_is_what_trec_eval_gives() -> None:
 
 @pytest.mark.slow(reason="imports torch")
 def test_the_example_is_what_pytorch_metric_learning_gives() -> None:
-    calculator = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
+    calculator = pytest.importorskip(
+        "pytorch_metric_learning.utils.accuracy_calculator", reason='needs pip install "retrieval-bench[train]"'
+    )
     import torch
 
     names, _, scores = example()

@@ -169,7 +169,7 @@ def test_every_loss_pulls_labels_apart(loss: str) -> None:
     torch.manual_seed(0)
     labels = np.arange(24) % 3
     if loss in ("proxy-anchor", "triplet"):
-        pytest.importorskip("pytorch_metric_learning")
+        pytest.importorskip("pytorch_metric_learning", reason='needs pip install "retrieval-bench[train]"')
     goal = objective(TrainingSettings(loss=loss, smoothing=0.0), 5, labels, 3)
     features = nn.Parameter(torch.randn(24, 5, generator=torch.Generator().manual_seed(1)))
     steps = torch.optim.Adam([features, *goal.parameters()], lr=0.05)

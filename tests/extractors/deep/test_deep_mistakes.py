@@ -318,7 +318,7 @@ def test_odd_images_go_through_networks_and_training(odd: Path, tmp_path: Path) 
 
 
 def test_curves_for_tensorboard_need_a_folder(shelf: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason='needs pip install "retrieval-bench[tensorboard]"')
     (tmp_path / "board").touch()
     result = train(shelf, tmp_path / "a.pth", "--mode", "scratch", "--tensorboard", tmp_path / "board")
     assert result.exit_code == 2
