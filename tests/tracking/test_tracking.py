@@ -147,7 +147,7 @@ def test_what_is_damaged_is_one_sentence(record: Path, tmp_path: Path) -> None:
     file = record / "run.json"
     created = json.loads(file.read_text())["created"]
     file.write_text(file.read_text().replace(f'"{created}"', '"yesterday"'))
-    with pytest.raises(BenchError, match="its time 'yesterday' is none such as"):
+    with pytest.raises(BenchError, match="created is 'yesterday', and no time such as"):
         tracked(record)
     (tmp_path / "net.pth").write_bytes(b"no weights")
     with pytest.raises(BenchError, match=r"net.pth cannot be read .*; name a file of weights that `train` wrote"):

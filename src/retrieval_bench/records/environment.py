@@ -15,13 +15,13 @@ import psutil
 
 from retrieval_bench import __version__
 from retrieval_bench.core import printable
-from retrieval_bench.records.schema import Environment
+from retrieval_bench.records.schema import MOMENT, Environment
 from retrieval_bench.system.passive_waiting import waiting
 
 
 def now() -> str:
     """UTC, to the second, ISO 8601."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime(MOMENT)
 
 
 def environment(libraries: Mapping[str, str], gpu: str | None, allocator: str) -> Environment:

@@ -27,6 +27,8 @@ _HEADS = AliasChoices("heads", "classifiers")
 Fitted = Literal["nothing to learn", "learned", "from cache"]
 
 
+MOMENT = "%Y-%m-%dT%H:%M:%SZ"
+"""How times are written: UTC, to the second, ISO 8601."""
 MOST_TEXT = 200_000
 """Characters of any text."""
 MOST_ROWS = 10_000

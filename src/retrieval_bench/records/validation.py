@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import numpy as np
 
-from retrieval_bench.records.schema import Record, Row
+from retrieval_bench.records.schema import MOMENT, Record, Row
 
 OF_EACH_QUERY = (
     "query_labels",
@@ -32,6 +33,8 @@ COMMON = ("gallery_ids", "gallery_labels", "query_ids", "query_labels", "n_relev
 
 def fault_of_record(record: Record) -> str:
     """What in a record contradicts itself, with the name of the field; "" where nothing does."""
+    if not _is_moment(record.created):
+        return f"created is {record.created[:40]!r}, and no time such as 2026-01-31T12:00:00Z"
     names = Counter(row.method for row in record.rows)
     if twice := next((name for name, count in names.items() if count > 1), ""):
         return f"two rows are called {twice!r}"
@@ -43,6 +46,14 @@ def fault_of_record(record: Record) -> str:
         if named - names.keys():
             return f"comparisons.{metric} names methods that no row has"
     return ""
+
+
+def _is_moment(text: str) -> bool:
+    """Whether it is written as `environment.now` writes it: records are put in order by it."""
+    try:
+        return datetime.strptime(text, MOMENT).strftime(MOMENT) == text
+    except ValueError:
+        return False
 
 
 def _fault_of_row(row: Row) -> str:
