@@ -226,6 +226,13 @@ def test_every_file_the_map_names_exists() -> None:
         assert (ROOT / "src" / "retrieval_bench" / name).exists() or (ROOT / name).exists(), name
 
 
+def test_the_map_names_every_folder() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `([\w/]+)/` \|", text, re.M))
+    folders = {file.parent.name for file in (ROOT / "src" / "retrieval_bench").glob("*/__init__.py")}
+    assert sorted(folders - named) == []
+
+
 def test_the_default_chores_exist() -> None:
     chores = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert {"bench", "test", "check", "smoke", "kernel", "clean"} <= set(chores)
