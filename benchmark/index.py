@@ -305,6 +305,7 @@ def query_command(
                     {
                         "image": image,
                         "text": text,
+                        "text_read": bool(texts[0].strip()) and "text" in method.sides.query,
                         "method": method.name,
                         "describe_ms": round(describing.seconds * 1000 / len(pictures), 3),
                         "search_ms": round(searching.seconds * 1000 / len(pictures), 3),

@@ -53,9 +53,9 @@ def answer_lines(answers: Sequence[dict[str, Any]]) -> list[str]:
             image, text = shown = answer["image"], answer["text"]
             asked = [*([] if image is None else [image]), *([f'"{visible(text)}"'] if text else [])]
             lines += [*([""] if lines else []), f"{' with '.join(asked)}:"]
-        lines.append(
-            f"  {answer['method']}: describe {answer['describe_ms']:.1f} ms, search {answer['search_ms']:.1f} ms"
-        )
+        times = f"describe {answer['describe_ms']:.1f} ms, search {answer['search_ms']:.1f} ms"
+        unread = "; the words are not read" if answer["text"] and not answer["text_read"] else ""
+        lines.append(f"  {answer['method']}: {times}{unread}")
         labels = [visible(one["label"] or "-") for one in answer["found"]]
         of_label = min(max(map(cell_len, labels), default=0), width // 3)
         for one, label in zip(answer["found"], labels, strict=True):

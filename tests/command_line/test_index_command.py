@@ -127,6 +127,14 @@ def test_query_shows_a_table_that_fits_and_filters(home: Path, monkeypatch: pyte
     assert "not an image" in refused("query", own, home / "own" / "index.json")
 
 
+def test_words_that_no_method_reads_are_said_to_be_unread(home: Path) -> None:
+    own, query = home / "own", home / "shelf" / "query" / "product-1" / "0.png"
+    assert told("query", own, query, "--text", "red mug").count("; the words are not read") == 2
+    assert "not read" not in told("query", own, query)
+    answers = json.loads(told("query", own, query, "--text", "red mug", "--json"))["answers"]
+    assert [(one["method"], one["text_read"]) for one in answers] == [("phash", False), ("hsv", False)]
+
+
 def test_info_tells_what_an_index_is(home: Path) -> None:
     text = told("info", home / "own")
     assert ["phash", "hamming", "bits", "64", "8", "-"] in [line.split()[:6] for line in text.splitlines()]
