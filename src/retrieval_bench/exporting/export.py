@@ -58,9 +58,9 @@ def exportable(method: Method) -> Spec:
         ("crop", True, "a file takes images of one shape, not whole images of any shape"),
     ):
         if options[option] != plain:
-            raise BenchError(
-                f"--method {method}: {option}={options[option]}: {reason.format(options[option])}; leave it out"
-            )
+            value = options[option]
+            help_it = "leave it out" if spec.entry.options[option].default == plain else f"write {option}={plain}"
+            raise BenchError(f"--method {method}: {option}={value}: {reason.format(value)}; {help_it}")
     return spec
 
 
