@@ -35,7 +35,6 @@ from retrieval_bench.report.markup import visible
 MOST_WIDTH = 2400
 CELL, LEAST_CELL = 452, 230
 """Pixels across what is said of one image that was found; narrower where many are shown."""
-MOST_FOUND = 8
 ASKED = 300
 GAP, MARGIN = 22, 28
 THUMB = 168

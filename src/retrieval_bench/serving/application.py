@@ -30,7 +30,6 @@ from retrieval_bench.serving.requests.settings import ServingSettings
 from retrieval_bench.serving.served import Served
 
 STATIC = Path(__file__).parent / "static"
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def create_app(service: SearchService, settings: ServingSettings) -> FastAPI:
