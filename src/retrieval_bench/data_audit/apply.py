@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from retrieval_bench.core import BenchError, Images, printable
 from retrieval_bench.images.formats import has_frames
-from retrieval_bench.system.files import write_whole
+from retrieval_bench.system.files import sync_folder, write_whole
 
 Action = Literal["hardlink", "move"]
 FORMAT = "retrieval_bench dedupe journal 1"
@@ -280,7 +280,7 @@ def _carry(source: Path, target: Path) -> None:
         if not filecmp.cmp(source, beside, shallow=False):
             raise _NotNow("its copy differs")
         os.rename(beside, target)
-        _settle(target.parent)
+        sync_folder(target.parent)
         source.unlink()
     finally:
         with contextlib.suppress(OSError):
@@ -290,16 +290,6 @@ def _carry(source: Path, target: Path) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _settle(folder: Path) -> None:
-    """Have the names in a folder on the disk before anything elsewhere is removed for them."""
-    with contextlib.suppress(OSError):  # some systems cannot
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _beside(path: Path) -> Path:

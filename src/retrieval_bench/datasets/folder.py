@@ -8,12 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from retrieval_bench.core import SPLITS, BenchError, Dataset, Images, Split, printable
 from retrieval_bench.datasets.remote_files import RemoteFile, RemoteFiles
 from retrieval_bench.datasets.split_names import BOTH, LOOK_LIKE_SPLITS, offered, our_splits, parse_mapping
-from retrieval_bench.datasets.splits import LEAVE_ONE_OUT, content_splits, divide, observations, parse_shares, some
+from retrieval_bench.datasets.splits import (
+    LEAVE_ONE_OUT,
+    content_splits,
+    divide,
+    numbers,
+    observations,
+    parse_shares,
+    some,
+)
 from retrieval_bench.images.formats import SUFFIXES
 from retrieval_bench.images.listing import PassedOver, image_files, is_image_by_name, names_in
 from retrieval_bench.images.reading import ImageFiles
@@ -107,9 +113,9 @@ def folder(
     label_names, category_names = sorted(set(labels)), sorted(set(above))
     whole = Split(
         ids=tuple(printable(file.path) for file in files),
-        labels=_numbers(labels, label_names),
+        labels=numbers(labels, label_names),
         images=images,
-        categories=_numbers(above, category_names) if above else None,
+        categories=numbers(above, category_names) if above else None,
     )
     divided = divide(whole, assigned)
     dataset = Dataset(
@@ -267,12 +273,6 @@ def _above(leaf: str) -> str:
     """The folder above a label's folder; of one that has none, itself."""
     parent = PurePosixPath(leaf).parent.as_posix()
     return leaf if parent == "." else parent
-
-
-def _numbers(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
-    """(n,) int64: where each name stands in `known`."""
-    index = {name: number for number, name in enumerate(known)}
-    return np.array([index[name] for name in names], np.int64)
 
 
 def _subfolders(directory: Path) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Split, printable
 from retrieval_bench.datasets.listed_files import ListedFiles
+from retrieval_bench.datasets.splits import numbers
 from retrieval_bench.remote.place import RemotePlace
 
 
@@ -125,12 +126,6 @@ def named_split(
         categories=numbers(categories, category_names) if category_names else None,
         attributes={name: np.array(column, dtype=object) for name, column in (attributes or {}).items()},
     )
-
-
-def numbers(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
-    """(n,) int64: where each name stands in `known`."""
-    index = {name: number for number, name in enumerate(known)}
-    return np.array([index[name] for name in names], np.int64)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -104,6 +104,12 @@ def some(names: Iterable[str], shown: int = 3) -> str:
     return text if len(names) <= shown else f"{text} and {len(names) - shown} more"
 
 
+def numbers(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """(n,) int64: where each name stands in `known`."""
+    index = {name: number for number, name in enumerate(known)}
+    return np.array([index[name] for name in names], np.int64)
+
+
 def observations(dataset: Dataset) -> tuple[str, ...]:
     """What is odd but usable about these splits, as notices for the record. Reads every file once, for its digest."""
     notices = []
