@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmark.app import app, command, say
+from benchmark.forms import refuse_place
 from retrieval_bench.core import BenchError, printable
 
 
@@ -52,8 +53,7 @@ def convert_command(
         raise BenchError(f"{RANKINGS_FILE}: the record holds no ranking of any method; run again")
     if to is not Target.trec:
         place = Path(f"per_query.{to.value}") if out is None else out
-        if place.is_dir():
-            raise BenchError(f"--out {printable(place)}: is a folder; name a file in it, such as per_query.{to.value}")
+        refuse_place(place, f"per_query.{to.value}", [record])
         columns = conversion.score_columns(arrays, {name: values.by_method[name] for name in names})
         write_whole(place, conversion.table_bytes(columns, to.value))
         say(f"{printable(place)}: {len(columns['method'])} rows, one for each of {len(names)} methods and each query")

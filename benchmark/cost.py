@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.app import SOME_FAILED, app, command
+from benchmark.forms import refuse_place
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import AllowOutside, DataRoot, Plugins, finite, parse_backends, usable_threads
 from retrieval_bench.core import BenchError, printable
@@ -66,6 +67,8 @@ def cost_command(
     from retrieval_bench.system.files import write_whole
 
     prices = replace(_prices(price), watts=watts)
+    if as_json is not None:  # before minutes are spent
+        refuse_place(as_json, "costs.json", [record], "--json")
     asked = Load(images, queries_per_second, busy)
     whole = load(record)
     others = () if backends is None else parse_backends(backends)
@@ -116,7 +119,7 @@ def cost_command(
                     "growth": {name: asdict(growth) for name, growth in growths.items()},
                     "left_out": left_out,
                 }
-                write_whole(as_json, (json.dumps(facts, indent=2) + "\n").encode())
+                write_whole(as_json, (json.dumps(facts, indent=2) + "\n").encode(), "--json")
     if not costs:
         raise BenchError("nothing was left whose cost could be told")
     return SOME_FAILED if left_out and methods is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,36 @@ class Form(StrEnum):
     json = "json"
 
 
-def chosen_form(name: str, out: Path | None, form: Form | None, as_json: bool) -> tuple[Form, Path | None]:
+def refuse_place(out: Path, example: str, records: Sequence[Path] = (), option: str = "--out") -> None:
+    """BenchError where out is a folder, or a file of a record: that one would be lost.
+
+    Args:
+        out: the file to be written.
+        example: a name for a file that may be written.
+        records: what is read: files of records, of any name, or their folders.
+        option: by which the user chose the place.
+    """
+    from retrieval_bench.records.files import run_file
+    from retrieval_bench.records.switch import RANKINGS_FILE, RUN_FILE
+
+    if out.is_dir():
+        raise BenchError(f"{option} {printable(out)}: is a folder; name a file in it, such as {example}")
+    place = out.resolve()
+    if out.is_file() and (
+        place.name in (RUN_FILE, RANKINGS_FILE) or any(run_file(record).resolve() == place for record in records)
+    ):
+        raise BenchError(
+            f"{option} {printable(out)}: is a file of a record, which would be lost; name another, such as {example}"
+        )
+
+
+def chosen_form(
+    name: str, out: Path | None, form: Form | None, as_json: bool, records: Sequence[Path] = ()
+) -> tuple[Form, Path | None]:
     """The form, and the file: what --json and --format say, else what --out ends in, else text. A page needs a file,
-    which is then called as the command is; BenchError where --out is a folder."""
-    if out is not None and out.is_dir():
-        raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as {name}.html")
+    which is then called as the command is; BenchError where --out is a folder, or a file of one of the records."""
+    if out is not None:
+        refuse_place(out, f"{name}.html", records)
     if as_json:
         form = Form.json
     if form is None:

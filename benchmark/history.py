@@ -39,7 +39,7 @@ def history_command(
     from retrieval_bench.history.front_page import write_front_page
     from retrieval_bench.history.timeline import QUALITY, history
 
-    form, out = chosen_form("history", out, form, as_json)
+    form, out = chosen_form("history", out, form, as_json, [folder])
     found = history(folder, QUALITY if prefer is None else (prefer,))
     if front_page is not None:
         for file in write_front_page(found, front_page, prefer or QUALITY[-1]):

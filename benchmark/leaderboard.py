@@ -44,7 +44,7 @@ def leaderboard_command(
     from retrieval_bench.choosing.leaderboard import METRIC, leaderboard
     from retrieval_bench.report.evidence import gather
 
-    form, out = chosen_form("leaderboard", out, form, as_json)
+    form, out = chosen_form("leaderboard", out, form, as_json, records)
     found = [gather(path, None, look > 0) for path in dict.fromkeys(records)]
     board = leaderboard(found, prefer or METRIC, look)
     tell(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmark.app import app, command, say
+from benchmark.forms import refuse_place
 from benchmark.options import (
     AllowHost,
     AllowOutside,
@@ -71,8 +72,8 @@ def report_command(
 
     if form is ReportFormat.html and out is None:
         out = Path("report.html")
-    if out is not None and out.is_dir():
-        raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as report.html")
+    if out is not None:
+        refuse_place(out, "report.html", records)
     asked = (max_p95_ms, max_bytes, max_fit_s, images, prefer, costs)
     recommended = recommended or any(one is not None for one in asked)
     if recommended and form is not ReportFormat.html:

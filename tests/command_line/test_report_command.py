@@ -185,3 +185,33 @@ def test_another_relevance_shares_no_table(tmp_path: Path) -> None:
     text = call("report", first, second, "--format", "md").stdout
     assert "its label in others, so their numbers must not stand in one table" in text
     assert "| method | record |" not in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "R"),
+        ("report", "R", "--format", "json"),
+        ("leaderboard", "R"),
+        ("history", "R"),
+        ("convert", "R", "--to", "csv"),
+        ("cost", "R", "--images", "100"),
+    ],
+)
+@pytest.mark.parametrize("name", ["run.json", "rankings.npz", "link.json", "kept.json"])
+def test_no_command_writes_over_a_record(words: tuple[str, ...], name: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "r")
+    (folder / "link.json").symlink_to("run.json")
+    (folder / "kept.json").write_bytes((folder / "run.json").read_bytes())
+    if name == "kept.json":
+        if words[0] == "history":
+            pytest.skip("history reads records called run.json alone")
+        words = tuple(str(folder / "kept.json") if word == "R" else word for word in words)
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    option = "--json" if words[0] == "cost" else "--out"
+    result = call(*(folder if word == "R" else word for word in words), option, folder / name)
+    assert result.exit_code == 2, result.output
+    assert f"error: {option} {folder / name}: is a file of a record, which would be lost; name another, such as " in (
+        result.stderr
+    )
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
