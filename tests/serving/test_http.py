@@ -113,6 +113,8 @@ def test_metrics_are_counted_by_route(client: TestClient) -> None:
         ({"data": {"turn": "7"}, "files": {"file": png()}}, 400, "turn"),
         ({"data": {"methods": "oracle"}, "files": {"file": png()}}, 404, "no column"),
         ({"data": {"threshold": "phash=x"}, "files": {"file": png()}}, 400, "threshold"),
+        ({"data": {"threshold": "phash=nan"}, "files": {"file": png()}}, 400, "threshold='phash=nan'"),
+        ({"data": {"joined": "maybe"}, "files": {"file": png()}}, 400, "joined='maybe': must be true or false"),
         ({"data": {"item": "nobody"}}, 404, "no item"),
         ({"data": {"item": "nobody", "known": "0:1"}}, 400, "one thing"),
         ({"data": {"known": "../../etc/passwd:1"}}, 400, "index:row"),
@@ -210,6 +212,17 @@ def test_writes_come_from_us(writer: TestClient) -> None:
     assert writer.request("DELETE", "/items?id=x").status_code == 403
     assert writer.get("/operations").json()[0]["what"] == "build"
     assert writer.get("/methods", headers={"host": "evil.example"}).status_code == 421
+
+
+@pytest.mark.parametrize(("field", "value"), [("preview", "perhaps"), ("preview", "TRUE "), ("duplicates", "yes")])
+def test_an_unclear_yes_or_no_adds_nothing(writer: TestClient, field: str, value: str) -> None:
+    files = [("file", ("a.png", png(1, 905)))]
+    answer = writer.post("/items", files=files, data={field: value}, headers=OURS)
+    assert answer.status_code == 400, answer.text
+    assert f"{field}={value!r}: must be " in error_of(answer)
+    assert writer.get("/items").json()["total"] == 60
+    look = writer.post("/items", files=files, data={"preview": "True"}, headers=OURS).json()
+    assert look["changes"] == []
 
 
 def test_items_are_added_once_found_at_once_and_removed_again(writer: TestClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from retrieval_bench.serving.requests.words import checked_text
 from retrieval_bench.serving.served import Served, served
 
 router = APIRouter()
+
+_SAID = dict.fromkeys(("true", "1", "on", "yes"), True) | dict.fromkeys(("false", "0", "off", "no"), False)
 
 
 _ANSWER, _ADDED, _LISTING = TypeAdapter(Answer), TypeAdapter(AddedPictures), TypeAdapter(Listing)
@@ -148,16 +151,18 @@ def add_form(own: Served, form: Form) -> AddedPictures:
     """Add what a form holds, or only look at it."""
     if not form.files:
         raise BenchError("no picture was sent; send files in fields called file")
+    duplicates = form.first("duplicates")
+    if duplicates not in ("", "add"):
+        raise BenchError(f"duplicates={duplicates[:40]!r}: must be add, or left out")
     said = AddingOptions(
         labels=tuple(form.fields.get("label", ())),
         texts=tuple(map(checked_text, form.fields.get("text", ()))),
         ids=tuple(form.fields.get("id", ())),
         category=form.first("category"),
         attributes=attributes_of(form.first("attributes")),
-        allow_duplicates=form.first("duplicates") == "add",
+        allow_duplicates=duplicates == "add",
     )
-    preview = form.first("preview") in ("true", "1", "on", "yes")
-    return (own.catalogue.look if preview else own.catalogue.add)(form.files, said)
+    return (own.catalogue.look if _yes_or_no(form, "preview", default=False) else own.catalogue.add)(form.files, said)
 
 
 @router.delete(
@@ -343,6 +348,8 @@ def question_of(form: Form) -> Question:
             continue
         try:
             thresholds[key] = float(value)
+            if math.isnan(thresholds[key]):  # nothing is farther than it
+                raise ValueError
         except ValueError:
             raise BenchError(f"threshold={text[:40]!r}: write column=distance, such as phash=12") from None
     return Question(
@@ -355,7 +362,7 @@ def question_of(form: Form) -> Question:
         less=_texts(form, "less"),
         crop=crop,
         turn=_number(form, "turn", 0),
-        joined=form.first("joined") != "false",
+        joined=_yes_or_no(form, "joined", default=True),
     )
 
 
@@ -380,6 +387,15 @@ def filters_of(form: Form) -> Filters:
 def _texts(form: Form, name: str) -> tuple[str, ...]:
     """Every value of a field that is not empty, as it is: a label may hold a comma."""
     return tuple(value for value in form.fields.get(name, []) if value)
+
+
+def _yes_or_no(form: Form, name: str, default: bool) -> bool:
+    text = form.first(name)
+    if not text:
+        return default
+    if text.lower() not in _SAID:
+        raise BenchError(f"{name}={text[:40]!r}: must be true or false")
+    return _SAID[text.lower()]
 
 
 def _number(form: Form, name: str, default: int | None = None) -> int:
