@@ -19,19 +19,23 @@ if TYPE_CHECKING:
     from retrieval_bench.choosing.measured_growth import SearchGrowth
 
 MOST_ROWS = 4_000_000
+MOST = 1e15
+"""Of images and more: far beyond what there is, and far below what a sum of them cannot hold."""
 
 
 @command(app, "cost")
 def cost_command(
     record: Annotated[Path, typer.Argument(help="A run.json, or the folder that holds it.")],
-    images: Annotated[float, typer.Option(min=1, callback=finite, help="Images in the index, e.g. 10e6.")],
+    images: Annotated[float, typer.Option(min=1, max=MOST, callback=finite, help="Images in the index, e.g. 10e6.")],
     queries_per_second: Annotated[
-        float, typer.Option(min=0, callback=finite, help="Queries a second at the busiest.")
+        float, typer.Option(min=0, max=MOST, callback=finite, help="Queries a second at the busiest.")
     ] = 1.0,
     price: Annotated[
         str, typer.Option(metavar="cpu-hour=A,gb-month=B", help="Prices, in any money. Default: none is shown.")
     ] = "",
-    watts: Annotated[float, typer.Option(min=0, callback=finite, help="Of a core at work, for the energy.")] = 8.0,
+    watts: Annotated[
+        float, typer.Option(min=0, max=MOST, callback=finite, help="Of a core at work, for the energy.")
+    ] = 8.0,
     busy: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="Share of the cores that may be at work at the busiest.")
     ] = 0.6,
@@ -135,6 +139,8 @@ def _prices(text: str) -> Prices:
         if match is None or match[1] in found:
             raise BenchError(f"--price {part!r}: write cpu-hour=0.04,gb-month=0.02, each once, in any money")
         found[match[1]] = float(match[2])
+        if found[match[1]] > MOST:
+            raise BenchError(f"--price {match[1]}: must be at most {MOST:,.0f}")
     if "gb-month" in found and "cpu-hour" not in found:
         raise BenchError("--price: gb-month alone prices no machine; add cpu-hour=...")
     return Prices(found.get("cpu-hour"), found.get("gb-month"))

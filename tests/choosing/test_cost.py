@@ -187,6 +187,10 @@ def test_what_was_measured_is_shown_when_the_rest_is_interrupted(
     [
         (("--price", "cpu=3"), "write cpu-hour=0.04,gb-month=0.02"),
         (("--price", "gb-month=3"), "gb-month alone prices no machine"),
+        (("--price", "cpu-hour=1" + 400 * "0"), "--price cpu-hour: must be at most 1,000,000,000,000,000"),
+        (("--images", "1e308"), "Invalid value for '--images'"),
+        (("--queries-per-second", "1e308"), "Invalid value for '--queries-per-second'"),
+        (("--watts", "1e308"), "Invalid value for '--watts'"),
         (("--methods", "hog"), "the record has hsv, crop-resistant"),
         (("--methods", "crop-resistant"), "nothing was left whose cost could be told"),
     ],
