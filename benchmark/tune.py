@@ -51,7 +51,7 @@ def tune_command(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Every trial, and the record of the chosen; run again to go on.")
     ] = Path("results/tuned"),
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of what is drawn.")] = 0,
     weights: Annotated[str, typer.Option(metavar="auto|pretrained|random|DIR", help="Of networks.")] = "auto",
     plugin: Plugins = None,
     allow_outside: AllowOutside = False,
