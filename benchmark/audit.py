@@ -52,6 +52,8 @@ def audit_command(
     from retrieval_bench.records.files import load, load_rankings
     from retrieval_bench.registry import DATASETS, parse
 
+    if within is not None and method is None:
+        raise BenchError("--within is a distance by --method; name one, or set how many bits of hashes with --radius")
     spec = parse(DATASETS, dataset)
     workers = usable_threads(threads)
     whole = None if record is None else load(record)

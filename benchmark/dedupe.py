@@ -141,6 +141,12 @@ def dedupe_command(
     chosen = parse_methods(methods)
     a_dataset = source.partition(":")[0] in DATASETS
     _check(apply, to, yes, a_dataset, labels, len(chosen))
+    if within is not None and precision is not None:
+        raise BenchError("--within is a threshold and --precision chooses one; give one of them")
+    if undo_file is not None and apply not in (Apply.hardlink, Apply.move):
+        raise BenchError("--undo-file is written where something is changed; add --apply hardlink or --apply move")
+    if data_root is not None and not a_dataset:
+        raise BenchError(f"--data-root is for a dataset, and {printable(source)} is none; leave it out")
     workers = usable_threads(threads)
     checked_weights(weights, any(method.deep for method in chosen))
     with interruptible(), Display() as display:

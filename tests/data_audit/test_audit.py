@@ -79,6 +79,12 @@ def test_a_method_finds_what_hashes_find_and_measures_its_distance(spoilt: Path)
     assert 2 <= strict["pairs"] <= color["pairs"]
 
 
+def test_a_distance_without_a_method_is_refused(shelf: Path) -> None:
+    refused = call("audit", "folder", "--data-root", shelf, "--within", 3)
+    assert refused.exit_code == 2
+    assert "--within is a distance by --method" in refused.stderr
+
+
 def test_a_clean_dataset_is_called_clean(shelf: Path) -> None:
     facts = found("--data-root", shelf)
     for kind in facts["duplicates"][:2]:

@@ -105,6 +105,21 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     assert "does not keep one vector" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--within", "3", "--precision", "0.9"), "give one of them"),
+        (("--undo-file", "u.jsonl"), "--undo-file is written where something is changed"),
+        (("--data-root", "."), "--data-root is for a dataset"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
+    photo_of(20, 30, 3).save(tmp_path / "3.png")
+    refused = call("dedupe", tmp_path, *words)
+    assert refused.exit_code == 2
+    assert sentence in refused.stderr
+
+
 def facts_of(*words: object) -> dict[str, Any]:
     result = call("dedupe", *words, "--json")
     assert result.exit_code == 0, result.stderr
