@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.app import OK, SOME_FAILED, app, command, say
-from retrieval_bench.core import DISTANCES, BenchError
+from retrieval_bench.core import DISTANCES, BenchError, printable
 from retrieval_bench.registry import unknown
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def stores_command(
     from retrieval_bench.search.stores.trial_table import lines
     from retrieval_bench.system.files import write_whole
 
+    if out is not None and out.exists() and not out.is_dir():  # before minutes are spent
+        raise BenchError(f"--out {printable(out)}: is a file; name a folder")
     specs = parse_stores(stores)
     data = _data(vectors, n, dim, queries, distance, k, seed)
     with interruptible(), Display() as display:
@@ -80,14 +82,18 @@ def _data(vectors: Path | None, n: int, dim: int, queries: int, distance: str, k
         raise BenchError(unknown("distance", distance, DISTANCES))
     if vectors is None:
         bits = distance == "hamming"
-        asked, gallery = drawn(
-            "clustered", np.random.default_rng(seed), queries, n, dim - dim % 8 if bits else dim, bits
-        )
+        if bits and dim % 8:
+            raise BenchError(f"--dim {dim}: bits are kept by eights; write {dim - dim % 8} or {dim - dim % 8 + 8}")
+        asked, gallery = drawn("clustered", np.random.default_rng(seed), queries, n, dim, bits)
         return TrialData(gallery, asked, distance, k, seed)  # type: ignore[arg-type]
     try:
         rows = np.load(vectors, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BenchError(f"--vectors {vectors} cannot be read as a .npy array: {error}") from None
+    except OSError as error:
+        raise BenchError(f"--vectors {printable(vectors)}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, EOFError):  # whose words advise to trust a file that NumPy does not know
+        raise BenchError(
+            f"--vectors {printable(vectors)}: cannot be read as a .npy array of numbers; save one with np.save"
+        ) from None
     if not isinstance(rows, np.ndarray) or rows.ndim != 2:
         raise BenchError(f"--vectors {vectors} holds no array of two dimensions; save one vector a row with np.save")
     held_out = np.random.default_rng(seed).permutation(len(rows))

@@ -63,6 +63,20 @@ def test_mistakes_of_the_command_are_one_sentence_each(tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
+def test_mistakes_that_need_no_server_are_told_before_anything_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,label\n")
+    for words, sentence in (
+        (("--dim", 9, "--distance", "hamming"), "--dim 9: bits are kept by eights; write 8 or 16"),
+        (("--out", tmp_path / "list.csv"), "is a file; name a folder"),
+        (("--vectors", tmp_path / "list.csv"), "cannot be read as a .npy array of numbers; save one with np.save"),
+        (("--vectors", tmp_path / "none.npy"), "none.npy: cannot be read (No such file or directory)"),
+    ):
+        done = call("stores", "--n", 1000, "--dim", 8, "--stores", "lancedb:exact", *words)
+        assert done.exit_code == 2, done.output
+        assert sentence in done.stderr
+        assert "pickle" not in done.stderr
+
+
 def test_the_tables_fit_a_terminal_whatever_a_store_is_called() -> None:
     name = "pgvector:hnsw:m=32:build_ef=400:ef=1000:iterative=strict_order:dsn=postgresql://someone@a.far.host:5432/db"
     whole = StoreResult(name, 123_456.7, 1234.5, 12_345.6, 12.34, 123.4, 0.999)
