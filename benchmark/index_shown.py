@@ -51,7 +51,7 @@ def answer_lines(answers: Sequence[dict[str, Any]]) -> list[str]:
     for answer in answers:
         if (answer["image"], answer["text"]) != shown:
             image, text = shown = answer["image"], answer["text"]
-            asked = [*([] if image is None else [image]), *([f'"{visible(text)}"'] if text else [])]
+            asked = [*([] if image is None else [visible(image)]), *([f'"{visible(text)}"'] if text else [])]
             lines += [*([""] if lines else []), f"{' with '.join(asked)}:"]
         times = f"describe {answer['describe_ms']:.1f} ms, search {answer['search_ms']:.1f} ms"
         unread = "; the words are not read" if answer["text"] and not answer["text_read"] else ""

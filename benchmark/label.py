@@ -231,6 +231,8 @@ def _standing(session: LabellingSession) -> dict[str, Any]:
 
 
 def _lines(session: LabellingSession, facts: dict[str, Any]) -> list[str]:
+    from retrieval_bench.report.markup import visible
+
     standing, confidence = session.standing(), session.confidence
     lines = [
         (
@@ -238,7 +240,7 @@ def _lines(session: LabellingSession, facts: dict[str, Any]) -> list[str]:
             f"{standing.images - standing.open:,} with a label or a decision, {standing.open:,} without"
         ),
         *facts["notices"],
-        *(f"left out: {one}" for one in facts["skipped"][:SHOWN]),
+        *(f"left out: {visible(one)}" for one in facts["skipped"][:SHOWN]),
     ]
     if confidence.threshold is None:
         lines.append(f"nothing is accepted without a person: {confidence.why_not}")
@@ -253,7 +255,7 @@ def _lines(session: LabellingSession, facts: dict[str, Any]) -> list[str]:
     if rows:
         lines.append(f"{len(rows):,} of the labels are likely to be wrong:")
         for one in map(session.proposal, rows[:SHOWN]):
-            lines.append(f"  {printable(one.id)}: {one.given}, or rather {one.candidates[0].label}")
+            lines.append(visible(f"  {one.id}: {one.given}, or rather {one.candidates[0].label}"))
     return lines
 
 

@@ -83,7 +83,9 @@ def _data(vectors: Path | None, n: int, dim: int, queries: int, distance: str, k
     if vectors is None:
         bits = distance == "hamming"
         if bits and dim % 8:
-            raise BenchError(f"--dim {dim}: bits are kept by eights; write {dim - dim % 8} or {dim - dim % 8 + 8}")
+            below = dim - dim % 8
+            either = f"{below} or {below + 8}" if below else "8"
+            raise BenchError(f"--dim {dim}: bits are kept by eights; write {either}")
         asked, gallery = drawn("clustered", np.random.default_rng(seed), queries, n, dim, bits)
         return TrialData(gallery, asked, distance, k, seed)  # type: ignore[arg-type]
     try:

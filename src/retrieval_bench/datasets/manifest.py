@@ -378,7 +378,7 @@ def _separators(rows: Sequence[ManifestRow], separator: str, column: str) -> lis
     counts = Counter(mark for row in rows for label in row.labels for mark in marks if mark in label)
     return [
         f"{count} cells of {column} hold {mark!r} and are taken as one label each; "
-        f"--dataset 'manifest:separator={mark}' takes them as several labels"
+        f"the dataset 'manifest:separator={mark}' takes them as several labels"
         for mark, count in counts.items()
     ]
 

@@ -189,8 +189,12 @@ class ExactIndex:
         started = time.perf_counter()
         try:
             gallery = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except OSError as error:
             raise BenchError(f"{os.fspath(path)} cannot be read as a .npy array: {error}") from error
+        except (ValueError, EOFError) as error:  # whose words may advise to trust a file that NumPy does not know
+            raise BenchError(
+                f"{os.fspath(path)} cannot be read as a .npy array of numbers; save one with np.save"
+            ) from error
         if not isinstance(gallery, np.ndarray):
             raise BenchError(f"{os.fspath(path)} holds several arrays; save the gallery alone, with np.save")
         index = cls.__new__(cls)
