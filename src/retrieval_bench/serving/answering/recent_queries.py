@@ -1,6 +1,7 @@
 """Pictures that were searched for a moment ago, in memory alone, so that a page can search again with another setting.
 
-A picture is found by a random word that only its page knows. Nothing of it is ever on a disk.
+A picture is found by a random word that only its page knows. Nothing of it is on a disk, unless a user
+judges what was found and the service keeps pictures of such queries (`feedback.py`).
 """
 
 from __future__ import annotations
