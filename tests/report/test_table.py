@@ -212,6 +212,14 @@ def test_queries_without_an_answer_are_shown_where_asked_for() -> None:
     assert (first["auroc"], first["auroc high"], first["unanswerable queries"]) == ("0.75", "0.9", "4")
 
 
+def test_the_mark_of_learning_from_the_gallery_is_explained_where_a_row_has_it() -> None:
+    settings = {"learn_from": "gallery"}
+    marked = table.terminal(record(row("phash"), row("color[gallery]"), settings=settings))
+    assert "[gallery]: learned from the images that it is searched in, not from train." in marked
+    unmarked = table.terminal(record(row("phash"), settings=settings))
+    assert "learned from" not in unmarked
+
+
 def test_where_all_queries_have_an_answer_nothing_is_said_of_it() -> None:
     usual = record(row())
     assert table.terminal(usual) == table.terminal(usual, unknown=True)

@@ -193,8 +193,10 @@ def caption(record: Record, unknown: bool = False) -> list[str]:
     lines += [f"{row.method}: {notice}." for row in record.rows for notice in _notices(row)]
     if data.leave_one_out:
         lines.append("Leave-one-out: a query that is in the gallery is searched for among all other images.")
-    if settings.learn_from == "gallery":
-        lines.append("[gallery]: learned from the images that it is searched in, not from train; classifiers did, too.")
+    if any("[gallery]" in row.method for row in record.rows):
+        lines.append("[gallery]: learned from the images that it is searched in, not from train.")
+    if settings.learn_from == "gallery" and any(row.classifiers for row in record.rows):
+        lines.append("Classifiers learned from the gallery, not from train.")
     if settings.relevance == "graded":
         lines.append("graded_ndcg: the query's label counts 2, its category alone 1.")
     lines += [
