@@ -168,6 +168,7 @@ def test_limit_with_leave_one_out_keeps_pairs() -> None:
     small = limit(dataset, 5)
     assert small.query.ids == small.gallery.ids
     assert np.bincount(small.query.labels).tolist() == [2, 2, 1]
+    assert small.notices == ("limited to 5 images per split: 6 of 11 images are used",)
     with pytest.raises(BenchError, match="at least 4"):
         limit(dataset, 3)
 

@@ -181,9 +181,10 @@ def limit(dataset: Dataset, n: int) -> Dataset:
     answerable = (count >= turn) & np.isin(np.arange(len(count)), dataset.query.labels)
     order = [*np.flatnonzero(answerable).tolist(), *np.flatnonzero(~answerable).tolist()]
     splits = {name: _cut(split, order, n, turn) for name, split in dataset.splits.items()}
-    before, after = (sum(len(split) for split in s.values()) for s in (dataset.splits, splits))
-    if before == after:
+    if all(len(splits[name]) == len(split) for name, split in dataset.splits.items()):
         return dataset
+    # An image may lie in two splits, with leave-one-out in both gallery and query.
+    before, after = (len(set().union(*(split.ids for split in s.values()))) for s in (dataset.splits, splits))
     return dataset.with_splits(splits, [f"limited to {n} images per split: {after} of {before} images are used"])
 
 

@@ -7,7 +7,6 @@ signature.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -92,16 +91,3 @@ def refuses_the_meaningless(called: Callable[..., str], allowed: Callable[..., C
         return cast(F, guarded)
 
     return around
-
-
-def default_of(build: Callable[..., Any], option: str) -> Any:
-    """The value of an option that is not given.
-
-    Args:
-        build: the builder.
-        option: one of its keyword parameters.
-
-    Returns:
-        Its default.
-    """
-    return inspect.signature(build).parameters[option].default
