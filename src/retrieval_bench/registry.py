@@ -342,7 +342,7 @@ class Spec:
 _BETWEEN = re.compile(r"(?<![:=][A-Za-z]):|:(?![/\\])")
 """The colons between options; that of a drive is none, as in `onnx:C:\\model.onnx` and `vgg16:weights=C:/mine.pth`."""
 
-_PASSWORD = re.compile(r"://[^\s/@]*:[^\s/@]*@|password\s*=")
+_PASSWORD = re.compile(r"://[^\s/@]*:[^\s@]*@|password\s*=")
 """Where the address of a server holds one."""
 
 

@@ -209,6 +209,7 @@ def test_what_no_store_holds_is_refused_before_anything_is_described(
         f"pgvector:exact:dsn=postgresql://me:{SECRET}@h/db",
         f"pgvector:dsn=postgresql://me:{SECRET}@h/db",
         f"pgvector:hnsw,dsn=postgresql://me:{SECRET}@h/db",
+        f"pgvector:exact:dsn=postgresql://me:sla/sh{SECRET}@h/db",
         f"pgvector:hnsw:m=8:m=8:dsn=host=h password={SECRET}",
         f"pgvector:exact:dsn=postgresql://me:{SECRET}@h/db,more=3",
     ):

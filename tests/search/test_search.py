@@ -17,7 +17,7 @@ from retrieval_bench.core import DISTANCES, BenchError, Ranking
 from retrieval_bench.registry import BACKENDS
 from retrieval_bench.search import certified, emit, index, kernels, scans, settling
 from retrieval_bench.search import threads as search_threads
-from retrieval_bench.search.checks import check_radius
+from retrieval_bench.search.checks import check_radius, room_for
 from retrieval_bench.search.index import ExactIndex, topk, warm_up
 from retrieval_bench.search.reference import NumpyIndex
 from retrieval_bench.search.strip_scan import strips_for
@@ -216,6 +216,31 @@ def test_excluded_rows_are_never_found():
 def test_excluding_all_rows_leaves_padding():
     found = topk(np.ones((2, 3)), np.ones((4, 3)), 2, exclude=np.tile(np.arange(4), (2, 1)))
     assert_array_equal(found.indices, np.full((2, 2), -1))
+
+
+@pytest.mark.parametrize("scan", ["float32", "int8"])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_every_place_of_a_result_is_written(monkeypatch, distance, scan):
+    """A search is given places that hold anything, and may leave none of them as it is."""
+
+    def junk(q, k, n, *, unset=0):
+        ranking = room_for(q, k, n)
+        ranking.indices[:, :unset], ranking.distances[:, :unset] = 7_777, np.nan
+        return ranking
+
+    for module in (index, certified):
+        monkeypatch.setattr(module, "room_for", junk)
+    rng = np.random.default_rng(5)
+    rows = rng.integers(0, 3, (60, 8)).astype(np.uint8)
+    gallery = rows if distance == "hamming" else rows.astype(np.float32)
+    for n in (0, 1, 60):
+        engine = ExactIndex(gallery[:n], distance, scan="float32" if distance == "hamming" else scan)
+        for q in (0, 1, 5, 60):
+            hidden = np.tile(np.arange(2, max(n, 2)), (q, 1)) if n else None
+            for k in (1, 7, 80):
+                for exclude in (None, hidden):
+                    expected = NumpyIndex(gallery[:n], distance)(gallery[:q], k, exclude)
+                    assert_equal(engine.search(gallery[:q], k, exclude), expected)
 
 
 @pytest.mark.parametrize("backend", [entry.name for entry in BACKENDS.own() if entry.facts.get("exact")])
