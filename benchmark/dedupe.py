@@ -147,6 +147,8 @@ def dedupe_command(
         raise BenchError("--undo-file is written where something is changed; add --apply hardlink or --apply move")
     if data_root is not None and not a_dataset:
         raise BenchError(f"--data-root is for a dataset, and {printable(source)} is none; leave it out")
+    if out is not None and out.exists() and not out.is_dir():
+        raise BenchError(f"--out {printable(out)}: is a file, and two files are written into a folder; name a folder")
     workers = usable_threads(threads)
     checked_weights(weights, any(method.deep for method in chosen))
     with interruptible(), Display() as display:

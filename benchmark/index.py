@@ -30,6 +30,7 @@ from benchmark.options import (
     usable_threads,
 )
 from retrieval_bench.core import DISTRACTOR, BenchError, Setup, printable
+from retrieval_bench.registry import unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -494,7 +495,7 @@ def _among(snapshot: Snapshot, filters: Sequence[str]) -> np.ndarray | None:
             raise BenchError(f"--filter {name}=: only label and category can be left out; write label!=cup")
     if len(known["id"]) > 1:
         raise BenchError("--filter id=: give one part of the id")
-    return snapshot.where(
+    found = snapshot.where(
         labels=known["label"],
         categories=known["category"],
         not_labels=known["label!"],
@@ -502,6 +503,12 @@ def _among(snapshot: Snapshot, filters: Sequence[str]) -> np.ndarray | None:
         text_in_id="".join(known["id"]),
         attributes=wanted,
     )
+    if not len(found) and wanted:
+        attributes = snapshot.attribute_names()
+        for name in wanted:
+            if name not in attributes:
+                raise BenchError(f"--filter: {unknown('attribute', name, {*attributes, 'label', 'category', 'id'})}")
+    return found
 
 
 def _say_info(opened: StoredIndex, as_json: bool) -> None:

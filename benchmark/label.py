@@ -74,7 +74,10 @@ def label_command(
     serve: Annotated[
         bool, typer.Option("--serve", help="Open the page on which a person decides, by keyboard.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page is; 0: any free port.")] = 8001,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Where the page of --serve is; 0: any free port. Default: 8001."),
+    ] = None,
     measure: Annotated[
         bool,
         typer.Option("--measure", help="Hide labels that are known, and say what proposals are worth; needs --known."),
@@ -82,7 +85,9 @@ def label_command(
     known: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Keep N labels of each product, and hide all others.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Drawings of known labels for --measure.")] = 10,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Drawings of known labels for --measure. Default: 10.")
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Of the first drawing, and of what methods learn.")
     ] = 0,
@@ -115,11 +120,18 @@ def label_command(
         raise BenchError(f"--method {method}: label compares by one method; join several with +")
     if measure and (known is None or serve or accept_confident or out is not None):
         raise BenchError("--measure goes with --known N, and without --serve, --accept-confident and --out")
+    for option, given, partner in (
+        ("--seeds", seeds is not None and not measure, "--measure"),
+        ("--port", port is not None and not serve, "--serve"),
+        ("--keep-open", keep_open and out is None, "--out FILE.csv"),
+    ):
+        if given:
+            raise BenchError(f"{option} does nothing without {partner}; add that, or leave {option} out")
     if out is not None:  # before minutes are spent, and so for the port
         check_out(out, data_root)
         if log is not None and out.absolute() == log.absolute():
             raise BenchError(f"--log {printable(log)}: is the file of --out; name another, such as labelled.jsonl")
-    listener = _listener(port) if serve else None
+    listener = _listener(8001 if port is None else port) if serve else None
     try:
         cores = usable_threads(threads)
         plan = Plan(
@@ -142,7 +154,8 @@ def label_command(
             facts["notices"] = list(pool.notices)
             if measure:
                 assert known is not None
-                facts |= _measured(pool, features, distance, known, range(seed, seed + seeds), target, cores, progress)
+                drawings = range(seed, seed + (10 if seeds is None else seeds))
+                facts |= _measured(pool, features, distance, known, drawings, target, cores, progress)
                 say(json.dumps(facts, indent=1) if as_json else "\n".join(_measured_lines(facts)))
                 return
             if known is not None:

@@ -229,7 +229,7 @@ def parse_methods(text: str, *, texts: bool = False, backends: bool = False) -> 
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise BenchError("--methods names no method; write e.g. --methods sift,resnet50")
+        raise BenchError(f"{text!r} names no method; write e.g. sift,resnet50, and see `python -m benchmark list`")
     methods = tuple(parse_method(name) for name in names)
     named = next((method for method in methods if method.backend is not None), None)
     if named is not None and not backends:

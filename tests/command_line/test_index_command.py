@@ -123,6 +123,9 @@ def test_query_shows_a_table_that_fits_and_filters(home: Path, monkeypatch: pyte
     assert (found["version"], [len(one["found"]) for one in found["answers"]]) == (1, [12, 12])
     assert "write KEY=VALUE, such as label=cup" in refused("query", own, query, "--filter", "cup")
     assert "only label and category can be left out" in refused("query", own, query, "--filter", "shelf!=1")
+    assert "unknown attribute 'shelv'; known are category, id, label" in refused(
+        "query", own, query, "--filter", "shelv=1"
+    )
     assert "has no method 'hog'; it has phash, hsv" in refused("query", own, query, "--method", "hog")
     assert "not an image" in refused("query", own, home / "own" / "index.json")
 

@@ -83,6 +83,9 @@ def test_a_distance_without_a_method_is_refused(shelf: Path) -> None:
     refused = call("audit", "folder", "--data-root", shelf, "--within", 3)
     assert refused.exit_code == 2
     assert "--within is a distance by --method" in refused.stderr
+    refused = call("audit", "folder", "--data-root", shelf, "--method", "phash", "--within", -1)
+    assert refused.exit_code == 2
+    assert "no pair lies within it" in refused.stderr
 
 
 def test_a_clean_dataset_is_called_clean(shelf: Path) -> None:

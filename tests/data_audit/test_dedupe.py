@@ -103,6 +103,9 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     refused = call("dedupe", tmp_path, "--methods", "sift+verify=10", "--within", 1)
     assert refused.exit_code == 2
     assert "does not keep one vector" in refused.stderr
+    (tmp_path / "taken").write_text("")
+    assert "--out" in (file := call("dedupe", tmp_path, "--out", tmp_path / "taken")).stderr
+    assert "name a folder" in file.stderr
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,9 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         (("--within", "3", "--precision", "0.9"), "give one of them"),
         (("--undo-file", "u.jsonl"), "--undo-file is written where something is changed"),
         (("--data-root", "."), "--data-root is for a dataset"),
+        (("--within", "-1"), "no pair lies within it"),
+        (("--within", "nan"), "no pair lies within it"),
+        (("--labels", "nope"), "neither `folders` nor a CSV file that can be read (No such file or directory)"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:

@@ -88,6 +88,10 @@ def test_measured(tmp_path: Path) -> None:
         (("--images", "nowhere"), "no file or folder has this name"),
         (("--out", "labelled.json"), "the list is a .csv file"),
         (("--out", "labelled.csv", "--log", "labelled.csv"), "is the file of --out"),
+        (("--seeds", "3"), "--seeds does nothing without --measure"),
+        (("--port", "0"), "--port does nothing without --serve"),
+        (("--keep-open",), "--keep-open does nothing without --out"),
+        (("--method", ","), "',' names no method"),
     ],
 )
 def test_mistakes_are_one_sentence(listed: Path, tmp_path: Path, more: tuple[str, ...], sentence: str) -> None:

@@ -115,6 +115,7 @@ def test_metrics_are_counted_by_route(client: TestClient) -> None:
         ({"data": {"threshold": "phash=x"}, "files": {"file": png()}}, 400, "threshold"),
         ({"data": {"threshold": "phash=nan"}, "files": {"file": png()}}, 400, "threshold='phash=nan'"),
         ({"data": {"joined": "maybe"}, "files": {"file": png()}}, 400, "joined='maybe': must be true or false"),
+        ({"data": {"not_lable": "x"}, "files": {"file": png()}}, 400, "unknown field 'not_lable'"),
         ({"data": {"item": "nobody"}}, 404, "no item"),
         ({"data": {"item": "nobody", "known": "0:1"}}, 400, "one thing"),
         ({"data": {"known": "../../etc/passwd:1"}}, 400, "index:row"),

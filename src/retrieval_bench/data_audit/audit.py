@@ -15,7 +15,7 @@ import numpy as np
 from retrieval_bench.compare.reload import main_values, methods_of
 from retrieval_bench.core import BadImage, BenchError, Dataset, Images, Setup, Split
 from retrieval_bench.data_audit.calibration import Copies, Originals, PlantedCopies, judged, unlike
-from retrieval_bench.data_audit.duplicates import Describe, Gathered, Pairs, groups, pairs_within
+from retrieval_bench.data_audit.duplicates import Describe, Gathered, Pairs, check_within, groups, pairs_within
 from retrieval_bench.data_audit.looks import FLAT, contrast_of, thumbnail_of
 from retrieval_bench.extractors.hashes.imagehash import dhash, phash
 from retrieval_bench.images.decoding import decode
@@ -157,6 +157,8 @@ def by_method(
         if found is None:
             raise BenchError("all images have one label: no distance can be measured; give one with --within")
         within = max(0.0, found.threshold)
+    else:
+        check_within(within, distance)
     return name, within, _at(pairs_within(features["items"], within, distance), rows)
 
 

@@ -27,7 +27,7 @@ from retrieval_bench.data_audit.calibration import (
     planted,
     unlike,
 )
-from retrieval_bench.data_audit.duplicates import Describe, Gathered
+from retrieval_bench.data_audit.duplicates import Describe, Gathered, check_within
 from retrieval_bench.data_audit.grouping import Group, Grouped, grouped, of_equal_pixels
 from retrieval_bench.data_audit.looks import Looks, look_at_all
 from retrieval_bench.images.formats import SUFFIXES
@@ -198,10 +198,12 @@ def _labelled(collection: Collection, folder: Path, labels: str) -> Collection:
 def _label_file(file: Path) -> dict[str, str]:
     try:
         rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline="")))
-    except (OSError, ValueError, csv.Error) as error:
+    except OSError as error:
         raise BenchError(
-            f"--labels {printable(file)}: neither `folders` nor a CSV file that can be read ({error})"
+            f"--labels {printable(file)}: neither `folders` nor a CSV file that can be read ({error.strerror})"
         ) from None
+    except (ValueError, csv.Error) as error:
+        raise BenchError(f"--labels {printable(file)}: is no CSV file ({error})") from None
     if not rows or not {"path", "label"} <= {str(name) for name in rows[0]}:
         raise BenchError(f"--labels {printable(file)}: it needs the columns path and label, and a row for each image")
     return {os.path.normpath(row["path"]): row["label"] for row in rows if row["path"] and row["label"]}
@@ -311,6 +313,8 @@ def by_method(
     distance: Distance | None = None
     if len(drawn) and (within is not None or changes):  # else there is nothing that the method could be asked about
         name, distance, features = describe(collection.train, wanted)
+        if within is not None:
+            check_within(within, distance)
     judgement = None
     if changes and distance is not None:
         others = np.sort(order[:DIFFERENT])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,12 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.first)
+
+
+def check_within(within: float, distance: Distance) -> None:
+    """Raise BenchError where no two features can lie within this distance of each other."""
+    if math.isnan(within) or (within < 0 and distance != "inner_product"):
+        raise BenchError(f"--within {within:g}: no pair lies within it; a {distance} distance is 0 for equal images")
 
 
 def pairs_within(features: np.ndarray, radius: float, distance: Distance, *, most: int = MOST_PAIRS) -> Pairs:

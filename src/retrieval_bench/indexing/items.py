@@ -294,6 +294,12 @@ class ItemTable:
                 f"SELECT number, key, {TEXT_OF_VALUE} FROM items, json_each(attributes) WHERE value IS NOT NULL"
             )
 
+    def attribute_names(self) -> frozenset[str]:
+        """The names of the attributes of all items, removed or not."""
+        with self._told(), contextlib.closing(_connect(self._file, False)) as connection:
+            found = connection.execute("SELECT DISTINCT key FROM items, json_each(attributes)")
+            return frozenset(name for (name,) in found)
+
     def operations(self, last: int = 100) -> list[Operation]:
         """The last operations, the oldest of them first."""
         asked = "SELECT number, at, what, count, note, undoes, undone_by FROM operations ORDER BY number DESC LIMIT ?"

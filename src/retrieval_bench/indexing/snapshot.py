@@ -249,6 +249,10 @@ class Snapshot:
         found = self._items.numbers_where(" AND ".join(conditions), values)
         return np.intersect1d(found, self.numbers, assume_unique=True)
 
+    def attribute_names(self) -> frozenset[str]:
+        """The names of the attributes that any item was ever given, removed or not."""
+        return self._items.attribute_names()
+
     def facets(self) -> Mapping[str, Mapping[str, int]]:
         """How many items have each category, and each value of every attribute that has few.
 

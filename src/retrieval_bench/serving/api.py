@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from retrieval_bench.core import BenchError
+from retrieval_bench.registry import unknown
 from retrieval_bench.serving.answering.catalogue import AddingOptions, attributes_of
 from retrieval_bench.serving.answering.feedback import HitJudgement
 from retrieval_bench.serving.answering.service import Query, SearchService
@@ -18,7 +19,7 @@ from retrieval_bench.serving.answering.telemetry import CONTENT_TYPE
 from retrieval_bench.serving.client.answers import Answer, Filters, Question
 from retrieval_bench.serving.client.changes import AddedPictures, CatalogueChange, KeptJudgement, ListedItem, Listing
 from retrieval_bench.serving.client.facts import Health, IndexFacts, MethodFactsShown, Methods, OperationShown
-from retrieval_bench.serving.requests.guards import require_own
+from retrieval_bench.serving.requests.guards import FIELD, require_own
 from retrieval_bench.serving.requests.uploads import Form, read_form
 from retrieval_bench.serving.requests.words import checked_text
 from retrieval_bench.serving.served import Served, served
@@ -80,6 +81,7 @@ async def search(request: Request) -> Response:
     own = served(request)
     with own.service.admitted():
         form = await read_form(request, own.settings.upload)
+        _refuse_others(form, _SEARCH)
         query, question = query_of(form), question_of(form)
         answer = await own.run(lambda: answered(own, query, question))
     return _json(_ANSWER, answer)
@@ -110,6 +112,7 @@ async def items(
     """Items of an index, filtered as in a search (label, category, attribute, in_id, ...), by number."""
     own = served(request)
     form = await read_form(request, own.settings.upload)
+    _refuse_others(form, (*_FILTERS, "index", "start", "count"))
     return _json(
         _LISTING, await own.run(lambda: own.catalogue.listing(index, filters_of(form), start, min(count, 1000)))
     )
@@ -142,6 +145,7 @@ async def add(request: Request) -> Response:
     with own.service.admitted(adding=True):
         form = await read_form(request, own.settings.adding)
         require_own(request.scope, form)
+        _refuse_others(form, _ADDING)
         added = await own.run(lambda: add_form(own, form))
     failed = [change for change in added.changes if change.error]
     return _json(_ADDED, added, 409 if failed and len(failed) == len(added.changes) else 200)
@@ -165,14 +169,16 @@ def add_form(own: Served, form: Form) -> AddedPictures:
     return (own.catalogue.look if _yes_or_no(form, "preview", default=False) else own.catalogue.add)(form.files, said)
 
 
-@router.delete(
-    "/items", response_model=list[CatalogueChange], openapi_extra=_form_of({"id": ("string", "Ids of items.")})
-)
+_REMOVING = {"id": ("string", "Ids of items.")}
+
+
+@router.delete("/items", response_model=list[CatalogueChange], openapi_extra=_form_of(_REMOVING))
 async def remove(request: Request) -> Response:
     """Remove items by their ids from every index that is open for writing."""
     own = served(request)
     form = await read_form(request, own.settings.upload)
     require_own(request.scope, form)
+    _refuse_others(form, _REMOVING)
     ids = form.fields.get("id", [])
     if not ids:
         raise BenchError("no id was sent; send fields called id")
@@ -201,6 +207,7 @@ _FEEDBACK = {
     "query": ("string", "The word of the picture that was searched for, from the answer."),
     "known": ("string", "Or a query of an index's dataset, as index:row."),
     "item": ("string", "Or the id of the item that was searched for."),
+    "text": ("string", "The words that were searched for; alone, they are no query of a manifest."),
     "index": ("integer", "Number of the index of the hit."),
     "number": ("integer", "Number of the hit."),
     "right": ("boolean", "true: the hit shows what the query shows."),
@@ -217,6 +224,7 @@ async def feedback(request: Request) -> Response:
     own = served(request)
     form = await read_form(request, own.settings.upload)
     require_own(request.scope, form)
+    _refuse_others(form, _FEEDBACK)
     right = form.first("right")
     if right not in ("true", "false"):
         raise BenchError("right: must be true or false")
@@ -382,6 +390,13 @@ def filters_of(form: Form) -> Filters:
         not_labels=_texts(form, "not_label"),
         not_categories=_texts(form, "not_category"),
     )
+
+
+def _refuse_others(form: Form, known: Collection[str]) -> None:
+    """Raise BenchError for a field that is none of these: a misspelt filter would answer another question."""
+    for name in form.fields:
+        if name not in known and name != FIELD:
+            raise BenchError(unknown("field", name[:40], known))
 
 
 def _texts(form: Form, name: str) -> tuple[str, ...]:
