@@ -54,6 +54,9 @@ def convert_command(
     if to is not Target.trec:
         place = Path(f"per_query.{to.value}") if out is None else out
         refuse_place(place, f"per_query.{to.value}", [record])
+        other = place.suffix[1:].lower()
+        if other != to.value and other in Target.__members__:
+            raise BenchError(f"--out {printable(place)}: --to {to.value} writes no {other}; say --to {other}")
         columns = conversion.score_columns(arrays, {name: values.by_method[name] for name in names})
         write_whole(place, conversion.table_bytes(columns, to.value))
         say(f"{printable(place)}: {len(columns['method'])} rows, one for each of {len(names)} methods and each query")

@@ -48,15 +48,26 @@ def chosen_form(
     name: str, out: Path | None, form: Form | None, as_json: bool, records: Sequence[Path] = ()
 ) -> tuple[Form, Path | None]:
     """The form, and the file: what --json and --format say, else what --out ends in, else text. A page needs a file,
-    which is then called as the command is; BenchError where --out is a folder, or a file of one of the records."""
+    which is then called as the command is; BenchError where --out is a folder, a file of one of the records, or ends
+    in what no form is called, and where --json and --format disagree."""
     if out is not None:
         refuse_place(out, f"{name}.html", records)
     if as_json:
+        if form not in (None, Form.json):
+            raise BenchError(f"--json and --format {form}: two forms; give one of them")
         form = Form.json
     if form is None:
-        known = out is not None and out.suffix[1:] in Form.__members__
-        form = Form(out.suffix[1:]) if out is not None and known else Form.text
+        form = Form.text if out is None else _form_of(out)
     return form, Path(f"{name}.html") if form is Form.html and out is None else out
+
+
+def _form_of(out: Path) -> Form:
+    ending = out.suffix[1:].lower()
+    if ending in ("", "txt"):
+        return Form.text
+    if ending not in Form.__members__:
+        raise BenchError(f"--out {printable(out)}: {out.suffix} is no form; end it in .html, .md, .json or .txt")
+    return Form(ending)
 
 
 def tell(name: str, out: Path | None, form: Form, makers: Mapping[Form, Callable[[], Any]]) -> None:

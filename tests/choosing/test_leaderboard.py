@@ -204,3 +204,11 @@ def test_the_command_writes_each_format(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "`report` and `recommend` take records of one dataset" in refused.stderr
     assert call("leaderboard", *places, "--out", tmp_path).exit_code == 2
+    for words, sentence in (
+        (("--out", tmp_path / "board.pdf"), ".pdf is no form"),
+        (("--json", "--format", "md"), "give one of them"),
+    ):
+        refused = call("leaderboard", *places, *words)
+        assert refused.exit_code == 2
+        assert sentence in refused.stderr
+    assert not (tmp_path / "board.pdf").exists()
