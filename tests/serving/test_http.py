@@ -343,6 +343,8 @@ def test_pictures_are_small_and_never_change(client: TestClient) -> None:
     assert client.get(f"{address}&side=30", headers={"if-none-match": first.headers["etag"]}).status_code == 304
     assert client.get(address.partition("?")[0]).headers["cache-control"] == "no-cache"
     assert decode(client.get("/queries/0/3").content).shape == (48, 48, 3)
+    for path in (f"{address}&side=0", "/items?count=-1", "/items?count=1001", "/items?start=-1", "/operations?last=0"):
+        assert client.get(path).status_code == 400, path
     for path in (
         "/pictures/0/999",
         "/pictures/9/1",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi import Query as Param
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
@@ -25,6 +26,8 @@ from retrieval_bench.serving.requests.words import checked_text
 from retrieval_bench.serving.served import Served, served
 
 router = APIRouter()
+
+Side = Annotated[int, Param(ge=1, description="Pixels along the longer side; rounded up to one of a few sizes.")]
 
 _SAID = dict.fromkeys(("true", "1", "on", "yes"), True) | dict.fromkeys(("false", "0", "off", "no"), False)
 
@@ -106,16 +109,14 @@ async def methods(request: Request) -> Response:
 async def items(
     request: Request,
     index: int = 0,
-    start: int = 0,
-    count: int = 50,
+    start: Annotated[int, Param(ge=0)] = 0,
+    count: Annotated[int, Param(ge=0, le=1000)] = 50,
 ) -> Response:
     """Items of an index, filtered as in a search (label, category, attribute, in_id, ...), by number."""
     own = served(request)
     form = await read_form(request, own.settings.upload)
     _refuse_others(form, (*_FILTERS, "index", "start", "count"))
-    return _json(
-        _LISTING, await own.run(lambda: own.catalogue.listing(index, filters_of(form), start, min(count, 1000)))
-    )
+    return _json(_LISTING, await own.run(lambda: own.catalogue.listing(index, filters_of(form), start, count)))
 
 
 @router.get("/items/{index}/{number}", response_model=ListedItem)
@@ -186,10 +187,10 @@ async def remove(request: Request) -> Response:
 
 
 @router.get("/operations", response_model=list[OperationShown])
-async def operations(request: Request, index: int = 0, last: int = 100) -> Response:
+async def operations(request: Request, index: int = 0, last: Annotated[int, Param(ge=1, le=1000)] = 100) -> Response:
     """The last changes of an index, the newest first."""
     own = served(request)
-    found = await own.run(lambda: own.catalogue.operations(index, max(1, min(last, 1000))))
+    found = await own.run(lambda: own.catalogue.operations(index, last))
     shown = [OperationShown(one.number, one.at, one.what, one.count, one.note, one.undone_by) for one in found]
     return _json(_OPERATIONS, shown)
 
@@ -240,7 +241,7 @@ async def feedback(request: Request) -> Response:
 
 
 @router.get("/pictures/{index}/{number}", response_class=Response)
-async def picture(request: Request, index: int, number: int, side: int = 320, v: str = "") -> Response:
+async def picture(request: Request, index: int, number: int, side: Side = 320, v: str = "") -> Response:
     """The picture of an item as a JPEG; it never changes where `v` is its tag."""
     own = served(request)
     tag = await own.run(lambda: own.pictures.tag(index, number))
@@ -250,14 +251,14 @@ async def picture(request: Request, index: int, number: int, side: int = 320, v:
 
 
 @router.get("/queries/{index}/{row}", response_class=Response)
-async def known_query(request: Request, index: int, row: int, side: int = 320) -> Response:
+async def known_query(request: Request, index: int, row: int, side: Side = 320) -> Response:
     """The picture of a query of an index's dataset as a JPEG."""
     own = served(request)
     return await _shown(request, own, "", False, lambda: own.pictures.of_query(index, row, side).jpeg)
 
 
 @router.get("/uploads/{word}", response_class=Response)
-async def upload(request: Request, word: str, side: int = 640) -> Response:
+async def upload(request: Request, word: str, side: Side = 640) -> Response:
     """The picture that was sent a moment ago as a JPEG; `word` is that of the answer."""
     own = served(request)
     return await _shown(request, own, "", False, lambda: own.pictures.of_upload(word, side).jpeg)
