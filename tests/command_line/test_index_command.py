@@ -150,6 +150,7 @@ def test_info_tells_what_an_index_is(home: Path) -> None:
 
 def test_what_cannot_be_built_is_one_sentence(home: Path) -> None:
     assert "is there already" in refused("build", "--methods", "phash", "--out", home / "own")
+    assert f"lies in the index {home / 'own'}" in refused("build", "--methods", "phash", "--out", home / "own" / "two")
     assert "is a control" in refused("build", "--methods", "oracle", "--out", home / "other")
     assert "unknown method" in refused("build", "--methods", "phush", "--out", home / "other")
     assert f"{home / 'other'}: no index is there" in refused("info", home / "other")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,7 @@ def test_what_is_cut_gone_or_something_else_is_one_sentence(
         assert done.exit_code == 2, done.output
         assert f"error: {own / name}" in done.stderr
         assert sentence in done.stderr
+        assert re.search("build (the index|it) again|cannot be read", done.stderr)
         assert len(done.stderr.splitlines()) == 1
 
 

@@ -266,6 +266,7 @@ def test_what_cannot_be_kept_of_an_item_is_refused(writer: TestClient) -> None:
         {"label": ["a", "b", "c"]},
         {"id": "one"},
         {"attributes": "[1]"},
+        {"attributes": json.dumps({"label": "cup"})},
         {"attributes": json.dumps({"a": {"b": 1}})},
         {"attributes": json.dumps({str(n): "x" for n in range(30)})},
     )

@@ -147,6 +147,12 @@ def build(
 
 
 def _refuse_place(folder: Path, overwrite: bool) -> None:
+    for outer in Path(os.path.abspath(folder)).parents:
+        if (outer / DESCRIPTION_FILE).is_file() and (outer / ITEMS_FILE).is_file():
+            raise BenchError(
+                f"--out {printable(folder)}: lies in the index {printable(outer)}, whose --overwrite would remove it; "
+                "name a folder beside that"
+            )
     if not os.path.lexists(folder):
         return
     if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):

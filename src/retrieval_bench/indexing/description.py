@@ -173,9 +173,9 @@ def read_description(folder: Path) -> Description:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "as a whole"
-        raise BenchError(f"{printable(file)} is damaged: {where}: {first['msg']}") from None
+        raise BenchError(f"{printable(file)} is damaged: {where}: {first['msg']}; build the index again") from None
     except (ValueError, RecursionError) as error:
-        raise BenchError(f"{printable(file)} is damaged: {error}") from None
+        raise BenchError(f"{printable(file)} is damaged: {error}; build the index again") from None
     return description
 
 

@@ -54,7 +54,8 @@ class FeatureFiles:
             size = file.stat().st_size
             if size < rows * facts.row_bytes:
                 raise BenchError(
-                    f"{printable(file)} is damaged: {size:,} bytes, and {rows:,} rows take {rows * facts.row_bytes:,}"
+                    f"{printable(file)} is damaged: {size:,} bytes, and {rows:,} rows take {rows * facts.row_bytes:,}; "
+                    "build the index again"
                 )
             kind = np.dtype(facts.kept).newbyteorder("<")
             return np.memmap(file, kind, "r", shape=(rows, facts.width)).view(np.ndarray)

@@ -244,7 +244,7 @@ class ItemTable:
                     asked = f"SELECT number, text FROM items WHERE text IS NOT NULL AND number IN ({marks})"
                     found |= dict(connection.execute(asked, some))
         if not all(isinstance(text, str) for text in found.values()):
-            raise BenchError(f"{printable(self._file)} is damaged: a text is none")
+            raise BenchError(f"{printable(self._file)} is damaged: a text is none; build the index again")
         return [found.get(int(number), "") for number in numbers]
 
     def all_items(self) -> Iterator[tuple[Item, int, bytes, bool]]:
@@ -483,14 +483,14 @@ class ItemTable:
         try:
             yield
         except (_Damaged, UnicodeDecodeError) as error:  # SQLite may name a damaged name in a sentence
-            raise BenchError(f"{printable(self._file)} is damaged: {error}") from None
+            raise BenchError(f"{printable(self._file)} is damaged: {error}; build the index again") from None
         except sqlite3.ProgrammingError:  # ours: it is closed
             raise
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorname", "").startswith(_NOT_THE_FILES_FAULT):
                 kind = "written" if self._writable else "read"
                 raise BenchError(f"{printable(self._file)}: cannot be {kind} ({error})") from None
-            raise BenchError(f"{printable(self._file)} is damaged: {error}") from None
+            raise BenchError(f"{printable(self._file)} is damaged: {error}; build the index again") from None
 
 
 class _Damaged(Exception):

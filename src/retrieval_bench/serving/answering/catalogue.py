@@ -279,6 +279,9 @@ def attributes_of(text: str) -> dict[str, str]:
         found = None
     if not isinstance(found, dict) or not all(isinstance(one, str | int | float | bool) for one in found.values()):
         raise BenchError('attributes: write a JSON object of texts, such as {"colour": "red"}')
+    for name in ("id", "label", "category"):
+        if name in found:  # a filter by this name asks for the field
+            raise BenchError(f"attributes: {name} is a field of its own; send it as the field {name}")
     return {str(name): str(value) for name, value in found.items()}
 
 
