@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,11 +12,9 @@ from retrieval_bench.choosing.cost_table import FAR_MARK
 from retrieval_bench.choosing.power import POWER
 from retrieval_bench.choosing.recommend import SAME_TIME, Advice, Limit, Loosening, Undecided, machine_of
 from retrieval_bench.choosing.telling_apart import PairVerdict
-from retrieval_bench.report.lines import aligned, three_digits
-from retrieval_bench.report.plots import short
+from retrieval_bench.report.lines import aligned, signed, three_digits, with_short_names, wrapped
 
 SCHEMA_VERSION = 1
-WIDTH = 80
 NOT_KNOWN = "n/a"
 FRONT_MARK = "*"
 MOST_NAMED = 4
@@ -40,16 +37,10 @@ MODEL = (
 
 def text(advice: Advice) -> str:
     """All of it for a terminal of 80 columns."""
-    lines = [*_wrapped(paragraph(advice)), "", *aligned(_narrow(grid(advice))), ""]
-    lines += [line for sentence in notes(advice) for line in _wrapped(sentence, "  ")]
-    lines += [line for sentence in advice.warnings for line in _wrapped(f"warning: {sentence}", "  ")]
+    lines = [*wrapped(paragraph(advice)), "", *aligned(with_short_names(grid(advice))), ""]
+    lines += [line for sentence in notes(advice) for line in wrapped(sentence, rest="  ")]
+    lines += [line for sentence in advice.warnings for line in wrapped(f"warning: {sentence}", rest="  ")]
     return "\n".join(lines)
-
-
-def _narrow(lines: list[list[str]]) -> list[list[str]]:
-    """The same with names that are shortened to what the other columns leave of the width."""
-    others = sum(2 + max(len(line[place]) for line in lines) for place in range(1, len(lines[0])))
-    return [[short(first, max(12, WIDTH - others)), *rest] for first, *rest in lines]
 
 
 def grid(advice: Advice) -> list[list[str]]:
@@ -145,12 +136,8 @@ def _reach(verdict: PairVerdict, advice: Advice) -> str:
     """Of the difference best minus taken."""
     if verdict.low is None or verdict.high is None:
         return ""
-    sure = f"{100 * advice.telling.level:.0f} % interval {_signed(-verdict.high)} to {_signed(-verdict.low)}"
-    return f", a difference of {_signed(-verdict.mean)} ({sure})"
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 3) + 0.0:+.3f}"
+    sure = f"{100 * advice.telling.level:.0f} % interval {signed(-verdict.high)} to {signed(-verdict.low)}"
+    return f", a difference of {signed(-verdict.mean)} ({sure})"
 
 
 def _learning(one: Candidate) -> str:
@@ -281,8 +268,8 @@ def _of_pair(one: Undecided, advice: Advice) -> str:
     verdict = one.verdict
     ends = ""
     if verdict.low is not None and verdict.high is not None:
-        ends = f" ({100 * advice.telling.level:.0f} % {_signed(verdict.low)} to {_signed(verdict.high)})"
-    return f"{one.first.name} or {one.second.name}, {_signed(verdict.mean)}{ends}: {_needed(verdict, advice)}."
+        ends = f" ({100 * advice.telling.level:.0f} % {signed(verdict.low)} to {signed(verdict.high)})"
+    return f"{one.first.name} or {one.second.name}, {signed(verdict.mean)}{ends}: {_needed(verdict, advice)}."
 
 
 def _needed(verdict: PairVerdict, advice: Advice) -> str:
@@ -323,10 +310,6 @@ def _names_of(names: Sequence[str]) -> str:
 
 def _and(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def _wrapped(sentence: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(sentence, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def as_data(advice: Advice) -> dict[str, Any]:

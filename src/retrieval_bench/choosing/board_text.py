@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from retrieval_bench.choosing.leaderboard import EVERYWHERE, OPEN, SOMEWHERE, TURNS, BoardPair, Leaderboard
 from retrieval_bench.evaluation.across_datasets import FEWEST_DATASETS
-from retrieval_bench.report.lines import aligned, three_digits
+from retrieval_bench.report.lines import aligned, shortened, three_digits, with_short_names, wrapped
 from retrieval_bench.report.names import Names, names_of
-from retrieval_bench.report.plots import short
 from retrieval_bench.report.table import in_a_cell
 
 SCHEMA_VERSION = 1
-WIDTH = 80
 LEVEL_TOLD = "95 %"
 MOST_NAMED = 4
 
@@ -46,15 +43,15 @@ def name_map(board: Leaderboard) -> Names:
 
 def text(board: Leaderboard) -> str:
     """All of it for a terminal of 80 columns."""
-    lines = [*_wrapped(paragraph(board)), "", *aligned(_narrow(rank_grid(board))), ""]
-    lines += [*aligned(_narrow(score_grid(board, wide=False))), ""]
+    lines = [*wrapped(paragraph(board)), "", *aligned(with_short_names(rank_grid(board))), ""]
+    lines += [*aligned(with_short_names(score_grid(board, wide=False))), ""]
     if pairs := pair_grid(board)[1:]:
-        lines += [*aligned(_narrow([pair_grid(board)[0], *pairs[:12]])), ""]
+        lines += [*aligned(with_short_names([pair_grid(board)[0], *pairs[:12]])), ""]
         lines += [f"  and {len(pairs) - 12} pairs more; --format md or html has them", ""] if len(pairs) > 12 else []
     if len(strong := strength_grid(board)) > 1:
-        lines += [*aligned(_narrow(strong)), ""]
-    lines += [line for sentence in notes(board) for line in _wrapped(sentence, "  ")]
-    lines += [line for sentence in board.warnings for line in _wrapped(f"warning: {sentence}", "  ")]
+        lines += [*aligned(with_short_names(strong)), ""]
+    lines += [line for sentence in notes(board) for line in wrapped(sentence, "  ", "    ")]
+    lines += [line for sentence in board.warnings for line in wrapped(f"warning: {sentence}", "  ", "    ")]
     return "\n".join(lines)
 
 
@@ -102,7 +99,7 @@ def score_grid(board: Leaderboard, wide: bool = True) -> list[list[str]]:
     """Heads, then a line for each method: its score in each dataset, with its rank. wide: with whole names."""
     names = name_map(board).short
     room = 40 if wide else 14
-    grid = [["method", *(short(one.name, room) for one in board.datasets)]]
+    grid = [["method", *(shortened(one.name, room) for one in board.datasets)]]
     for place, method in enumerate(board.methods):
         cells = [
             f"{score:.3f} ({rank:g})"
@@ -303,15 +300,3 @@ def as_data(board: Leaderboard) -> dict[str, Any]:
         "warnings": list(board.warnings),
         "paragraph": paragraph(board),
     }
-
-
-def _narrow(lines: list[list[str]]) -> list[list[str]]:
-    """The same with names that are shortened to what the other columns leave of the width."""
-    others = sum(2 + max(len(line[place]) for line in lines) for place in range(1, len(lines[0])))
-    return [[short(first, max(12, WIDTH - others)), *rest] for first, *rest in lines]
-
-
-def _wrapped(sentence: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        sentence, WIDTH, initial_indent=indent, subsequent_indent=indent and f"{indent}  ", break_on_hyphens=False
-    )

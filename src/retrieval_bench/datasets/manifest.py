@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -107,16 +108,7 @@ def manifest(
     shares = parse_shares(split)
     found = _find(root)
     file = found.file
-    known = {
-        "id",
-        "category",
-        "group",
-        "text",
-        *OTHER_NAMES,
-        *(name for names in OTHER_NAMES.values() for name in names),
-    }
-    named = {column.casefold() for column in (path, label) if column}
-    table = read_table(file, known | named, {*known, *named} - {"text", "group"}, found.content)
+    table = _table(found, path, label)
     if not table.rows:
         raise BenchError(f"{printable(file)} lists no image; {COLUMNS}")
     wanted = {"path": path, "label": label}
@@ -180,16 +172,7 @@ def read_list(root: Path, *, separator: str = "", path: str = "", label: str = "
     """
     found = _find(root)
     file = found.file
-    known = {
-        "id",
-        "category",
-        "group",
-        "text",
-        *OTHER_NAMES,
-        *(name for names in OTHER_NAMES.values() for name in names),
-    }
-    named = {column.casefold() for column in (path, label) if column}
-    table = read_table(file, known | named, {*known, *named} - {"text", "group"}, found.content)
+    table = _table(found, path, label)
     if not table.rows:
         raise BenchError(f"{printable(file)} lists no image; it needs the columns path and label")
     names, notices = _columns(file, table, {"path": path, "label": label})
@@ -268,6 +251,13 @@ def _find(root: Path) -> _Found:
             f"dataset manifest: {printable(root)} is neither {' nor '.join(SUFFIXES_OF_TABLES)}; {COLUMNS}"
         )
     return _Found(root)
+
+
+def _table(found: _Found, path: str, label: str) -> Table:
+    """All lines of a manifest. path, label: names of columns that the caller gives, or ""."""
+    known = {"id", "category", "group", "text", *OTHER_NAMES, *itertools.chain.from_iterable(OTHER_NAMES.values())}
+    named = {column.casefold() for column in (path, label) if column}
+    return read_table(found.file, known | named, {*known, *named} - {"text", "group"}, found.content)
 
 
 def _find_elsewhere(root: Path) -> _Found:

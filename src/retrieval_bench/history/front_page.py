@@ -8,9 +8,9 @@ from pathlib import Path
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.history.timeline import History
 from retrieval_bench.report import table
+from retrieval_bench.report.lines import shortened
 from retrieval_bench.report.markup import tag
 from retrieval_bench.report.names import names_of
-from retrieval_bench.report.plots import short
 from retrieval_bench.system.files import write_whole
 
 BADGE, ENDPOINT, TABLE = "badge.svg", "badge.json", "table.md"
@@ -58,7 +58,7 @@ def badge(found: History, metric: str) -> tuple[str, str, str]:
     best = max(rows, key=lambda row: row.scores[metric])
     last = len(timeline.kept) - 1
     worse = any(one.at == last and not one.better for one in timeline.changes)
-    name = short(names_of(row.method for row in newest.record.rows).short[best.method], _ROOM)
+    name = shortened(names_of(row.method for row in newest.record.rows).short[best.method], _ROOM)
     told = f"{name} {best.scores[metric]:.3f}"
     return metric, f"{told}, worse" if worse else told, "red" if worse else "brightgreen"
 

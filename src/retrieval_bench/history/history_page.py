@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from retrieval_bench.history import history_text
-from retrieval_bench.history.history_text import counted
 from retrieval_bench.history.timeline import History, HistoryFigure, Line, Timeline
 from retrieval_bench.report import plots
-from retrieval_bench.report.lines import three_digits
+from retrieval_bench.report.lines import counted, three_digits
 from retrieval_bench.report.markup import Markup, joined, tag
 from retrieval_bench.report.page import small_table
 from retrieval_bench.report.plots import Axis, colour, frame, path_of, x_at, y_at

@@ -3,20 +3,17 @@ JSON."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from retrieval_bench.core import printable
 from retrieval_bench.history.change_points import FEWEST, LEVEL
 from retrieval_bench.history.timeline import LEAST_COST, LEAST_QUALITY, History, HistoryChange, Timeline
-from retrieval_bench.report.lines import aligned, three_digits
+from retrieval_bench.report.lines import TERMINAL, aligned, counted, shortened, three_digits, wrapped
 from retrieval_bench.report.names import Names, names_of
-from retrieval_bench.report.plots import short
 from retrieval_bench.report.table import in_a_cell
 
 SCHEMA_VERSION = 1
-WIDTH = 80
 MOST = 12
 HOW = (
     "A score is marked where the same queries show a difference (95 % interval of the paired differences over "
@@ -46,13 +43,13 @@ def text(found: History) -> str:
     """All of it for a terminal of 80 columns."""
     lines = []
     for timeline in found.timelines:
-        lines += [*_wrapped(sentence(timeline)), ""]
+        lines += [*wrapped(sentence(timeline)), ""]
         if len(grid := change_grid(timeline)) > 1:
             lines += [*aligned(_narrow(grid[: MOST + 1])), ""]
             lines += [f"  and {len(grid) - 1 - MOST} more", ""] if len(grid) > MOST + 1 else []
         for at, commit, methods, why in break_grid(timeline)[1:]:
-            lines += _wrapped(f"No line leads to record {at} (commit {commit}) of {methods}: {why}.", "  ")
-    lines += [line for told in (HOW, JOINED, *_left_out(found)) for line in _wrapped(told, "  ")]
+            lines += wrapped(f"No line leads to record {at} (commit {commit}) of {methods}: {why}.", "  ", "    ")
+    lines += [line for told in (HOW, JOINED, *_left_out(found)) for line in wrapped(told, "  ", "    ")]
     return "\n".join(lines)
 
 
@@ -70,11 +67,6 @@ def markdown(found: History) -> str:
 def _as_table(grid: Sequence[Sequence[str]]) -> str:
     heads, *lines = grid
     return "".join(f"| {' | '.join(map(in_a_cell, cells))} |\n" for cells in (heads, ["---"] * len(heads), *lines))
-
-
-def counted(number: int, what: str) -> str:
-    """1 record, 2 records."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def sentence(timeline: Timeline) -> str:
@@ -187,14 +179,8 @@ def _left_out(found: History) -> list[str]:
 def _narrow(lines: list[list[str]]) -> list[list[str]]:
     """The same with cells that are shortened until a line fits."""
     for most in (28, 20, 16, 12, 10, 8):
-        shown = [[short(cell, most) for cell in line] for line in lines]
+        shown = [[shortened(cell, most) for cell in line] for line in lines]
         wide = sum(max(len(line[place]) for line in shown) for place in range(len(shown[0]))) + 2 * (len(shown[0]) - 1)
-        if wide <= WIDTH:
+        if wide <= TERMINAL:
             break
     return shown
-
-
-def _wrapped(told: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        told, WIDTH, initial_indent=indent, subsequent_indent=indent and f"{indent}  ", break_on_hyphens=False
-    )

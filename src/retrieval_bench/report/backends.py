@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from retrieval_bench.records.schema import Difference, Record, Row
-from retrieval_bench.report.lines import aligned, ends
+from retrieval_bench.report.lines import aligned, ends, signed
 
 HEADS = [
     *("method and backend", "found", "95 %", "accuracy", "d", "95 %", "map@r", "d", "95 %"),
@@ -73,9 +73,5 @@ def _time(row: Row, name: str, digits: int) -> str:
 def _difference(one: Difference | None) -> list[str]:
     if one is None:
         return ["n/a", "n/a"]
-    reach = "n/a" if one.low is None or one.high is None else f"{_signed(one.low)} {_signed(one.high)}"
-    return [_signed(one.mean), reach]
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 3) + 0.0:+.3f}"  # no minus before a zero
+    reach = "n/a" if one.low is None or one.high is None else f"{signed(one.low)} {signed(one.high)}"
+    return [signed(one.mean), reach]

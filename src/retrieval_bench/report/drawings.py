@@ -10,7 +10,7 @@ from retrieval_bench.report import plots
 from retrieval_bench.report.evidence import CONTROL, Evidence
 from retrieval_bench.report.findings import COSTS, SLICED, Confusion, Findings
 from retrieval_bench.report.gallery import heat_map
-from retrieval_bench.report.lines import ends, three_digits
+from retrieval_bench.report.lines import ends, shortened, three_digits
 from retrieval_bench.report.markup import Markup, joined, tag
 from retrieval_bench.report.plots import Axis, Reach, Series, Spot
 from retrieval_bench.report.table import NOT_AVAILABLE
@@ -347,7 +347,7 @@ def _confused(one: Confusion) -> Markup:
 
 
 def _counts(one: Confusion) -> Markup:
-    heads = [tag("th", ""), *(tag("th", plots.short(name, 10), scope="col", title=name) for name in one.labels)]
+    heads = [tag("th", ""), *(tag("th", shortened(name, 10), scope="col", title=name) for name in one.labels)]
     body = []
     for row, name in enumerate(one.labels):
         total = max(int(one.matrix[row].sum()), 1)
@@ -357,7 +357,7 @@ def _counts(one: Confusion) -> Markup:
             strength = min(9, -(-9 * count // total))
             kind = f"shade f{strength}{'' if row == column else ' red'}" if count else None
             cells.append(tag("td", str(count) if count else "", class_=kind))
-        body.append(tag("tr", tag("th", plots.short(name, 14), scope="row", title=name), cells))
+        body.append(tag("tr", tag("th", shortened(name, 14), scope="row", title=name), cells))
     return tag("div", tag("table", tag("thead", tag("tr", heads)), tag("tbody", body)), class_="scroll")
 
 

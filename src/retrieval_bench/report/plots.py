@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from retrieval_bench.report.lines import three_digits
+from retrieval_bench.report.lines import shortened, three_digits
 from retrieval_bench.report.markup import Markup, joined, tag
 
 COLOURS = 10
@@ -16,7 +16,6 @@ COLOURS = 10
 WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 42
 _LETTER = 7.2  # width of a letter at 12 px, on average, in a wide typeface
-_LONGEST = 28
 
 
 @dataclass(frozen=True)
@@ -108,14 +107,6 @@ def amount(value: float) -> str:
     return f"{value:g}"
 
 
-def short(name: str, most: int = _LONGEST) -> str:
-    """A name without its middle where it is too long: names of methods differ at both ends."""
-    if len(name) <= most:
-        return name
-    end = (most - 1) // 2
-    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
-
-
 def letter_width(text: str) -> float:
     """About how wide a text is in a chart."""
     return len(text) * _LETTER
@@ -194,7 +185,7 @@ def spots(
         said = tag("title", f"{point.name}: {three_digits(point.x)}, {point.y:.3f}")
         kind = "spot" if point.name in front else "spot beaten"
         drawn.append(tag("circle", said, cx=across, cy=down, r=5, class_=f"{kind} {colour(point.series)}"))
-        name = short(point.name)
+        name = shortened(point.name)
         spot = _free(across, down, len(name) * _LETTER, taken)
         if spot is not None:
             left, base, anchor, box = spot
@@ -226,7 +217,7 @@ def _free(across: float, down: float, width: float, taken: Sequence[_Box]) -> tu
 
 def reaches(rows: Sequence[Reach], x: Axis, title: str) -> Markup:
     """A row for each method: a dot at the median, a thick line to the 95th percentile, a thin one to the 99th."""
-    names = [short(row.name) for row in rows]
+    names = [shortened(row.name) for row in rows]
     left = max(map(len, names)) * _LETTER + 14
     step, top = 21, 6
     height = top + step * len(rows) + 36

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from retrieval_bench.report.lines import shortened
 from retrieval_bench.report.markup import Markup, tag
-from retrieval_bench.report.plots import WIDTH, amount, colour, letter_width, short, svg
+from retrieval_bench.report.plots import WIDTH, amount, colour, letter_width, svg
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def rank_plot(rows: Sequence[RankReach], groups: Mapping[str, str], title: str) 
     letters = list(dict.fromkeys(letter for own in held for letter in own))
     members = {letter: [place for place, own in enumerate(held) if letter in own] for letter in letters}
     bars = [places for places in members.values() if len(places) > 1]
-    left = max(letter_width(short(row.name)) for row in rows) + 14
+    left = max(letter_width(shortened(row.name)) for row in rows) + 14
     step, top, aside = 24, 6, 14 * len(bars) + (10 if bars else 0)
     height = top + step * len(rows) + 36
     wide = WIDTH - left - aside - 40
@@ -49,7 +50,9 @@ def rank_plot(rows: Sequence[RankReach], groups: Mapping[str, str], title: str) 
     )
     for number, row in enumerate(rows):
         down = top + step * number + step / 2
-        drawn.append(tag("text", tag("title", row.name), short(row.name), x=left - 8, y=down + 4, class_="name end"))
+        drawn.append(
+            tag("text", tag("title", row.name), shortened(row.name), x=left - 8, y=down + 4, class_="name end")
+        )
         end = row.mean
         said = f"{row.name}: {row.mean:.2f}"
         if row.low is not None and row.high is not None:

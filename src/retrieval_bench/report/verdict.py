@@ -11,7 +11,7 @@ from retrieval_bench.compare.diff import Change, DiffVerdict
 from retrieval_bench.compare.gates import bigger_is_better, time_name
 from retrieval_bench.records.schema import Record
 from retrieval_bench.records.scores import intervals_of, perturbed_of, quality_of
-from retrieval_bench.report.lines import three_digits
+from retrieval_bench.report.lines import counted, three_digits
 
 _SPEED_SHOWN = ("end_to_end_p50", "search_p50", "extract_throughput", "fit")
 _QUALITY_SHOWN = ("accuracy", "map@r")
@@ -49,15 +49,15 @@ def headline(verdict: DiffVerdict) -> str:
     """The verdict in one line."""
     methods = len(_methods(verdict))
     if verdict.passed and verdict.unjudged:
-        return f"not comparable in {_count(len(verdict.unjudged), 'point')}; everything that could be judged passed"
+        return f"not comparable in {counted(len(verdict.unjudged), 'point')}; everything that could be judged passed"
     if verdict.passed:
-        return f"same: {_count(methods, 'method')}, nothing changed by more than is allowed"
+        return f"same: {counted(methods, 'method')}, nothing changed by more than is allowed"
     parts = []
     if verdict.broken:
-        parts.append(f"{_count(len(verdict.broken), 'row')} missing, failed or incomplete")
+        parts.append(f"{counted(len(verdict.broken), 'row')} missing, failed or incomplete")
     if verdict.moved:
         kind = "gated" if verdict.gates else "quality"
-        parts.append(f"{_count(len(verdict.moved), f'{kind} number')} changed too much")
+        parts.append(f"{counted(len(verdict.moved), f'{kind} number')} changed too much")
     return f"different: {'; '.join(parts)}"
 
 
@@ -181,10 +181,6 @@ def _identical(verdict: DiffVerdict) -> str:
     changed = set(_changed(verdict))
     same = [method for method in _methods(verdict) if method not in changed]
     return f"Identical in every quality number: {', '.join(same)}" if same else ""
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _once(change: Change) -> str:
