@@ -11,6 +11,8 @@ import numpy as np
 from retrieval_bench.core import DISTANCES, BenchError, Distance, Ranking
 from retrieval_bench.registry import unknown
 
+_WHOLE = int, np.integer
+_ROWS, _DISTANCES = np.dtype(np.int64), np.dtype(np.float32)  # made once: a small search makes many arrays
 _LONGEST_SUM = float(np.finfo(np.float32).max) / 2
 
 
@@ -21,7 +23,7 @@ def check_distance(distance: Distance) -> Distance:
 
 
 def check_k(k: Any) -> int:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, _WHOLE) or k < 1:
         raise BenchError(f"k is {k!r}; it must be a whole number, at least 1")
     return int(k)
 
@@ -30,7 +32,7 @@ def check_threads(threads: Any) -> int | None:
     """threads: at most so many, None for as many as `numba.get_num_threads()` says."""
     if threads is None:
         return None
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+    if isinstance(threads, bool) or not isinstance(threads, _WHOLE) or threads < 1:
         raise BenchError(f"threads is {threads!r}; it must be a whole number, at least 1, or None for all")
     return int(threads)
 
@@ -43,7 +45,7 @@ def room_for(q: int, k: int, n: int, *, unset: int = 0) -> Ranking:
     try:
         if 12 * q * k > _memory():
             raise MemoryError
-        ranking = Ranking(np.empty((q, k), np.int64), np.empty((q, k), np.float32))
+        ranking = Ranking(np.empty((q, k), _ROWS), np.empty((q, k), _DISTANCES))
         if unset < k:
             ranking.indices[:, unset:] = -1
             ranking.distances[:, unset:] = np.inf
@@ -148,7 +150,7 @@ def check_range(distance: Distance, query_norm: float, gallery_norm: float) -> N
 def check_exclude(exclude: Any, q: int, n: int) -> np.ndarray:
     """(q, m) int64, each line in ascending order; m is 0 where nothing is excluded."""
     if exclude is None:
-        return np.empty((q, 0), np.int64)
+        return _nothing(q)
     rows = as_array("exclude", exclude, "pad the short ones with -1, which stands for none")
     if not rows.size:  # an empty list tells no dtype
         rows = rows.astype(np.int64)
@@ -166,3 +168,9 @@ def check_exclude(exclude: Any, q: int, n: int) -> np.ndarray:
     ascending = np.array(rows if rows.ndim == 2 else rows[:, None], np.int64, order="C")
     ascending.sort(axis=1)
     return ascending
+
+
+@functools.lru_cache(maxsize=64)
+def _nothing(q: int) -> np.ndarray:
+    """(q, 0) int64, which has no number that anybody could change."""
+    return np.empty((q, 0), np.int64)

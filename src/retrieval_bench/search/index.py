@@ -296,9 +296,10 @@ class ExactIndex:
         queries = check_matrix("queries", queries, self.distance, self.dim)
         k = check_k(k)
         exclude = check_exclude(exclude, len(queries), self._n)
-        found = min(k, self._n)
+        found, kept = _depths(k, self._n, self.dim, self._more)
+        if self.distance == "hamming":  # a scan of bits is exact
+            kept = found
         ranking = room_for(len(queries), k, self._n, unset=found)
-        kept = found if self.distance == "hamming" else min(self._n, found + self._more + _spare(found, self.dim))
         done = self._in_one_call(queries, found, kept, exclude, ranking, threads)
         if done is not None:
             self._last.figures = len(queries), self._n, *done
@@ -390,20 +391,20 @@ class ExactIndex:
         if bits:
             self._call.search(piece, words_of(self._layout, queries), exclude, threads, indices, distances)
         else:
-            report = self._call.search(
+            (refused, doubtful, longest, alike, computed), near, counts = self._call.search(
                 self._layout, piece, self._rows, queries, exclude, kept, threads, indices, distances
             )
-            if report.refused >= 0:
-                check_finite("queries", np.arange(q) < report.refused)
-            check_range(self.distance, report.longest, piece.largest)
-            rescored = report.rescored
-            if report.doubtful or report.alike:
+            if refused >= 0:
+                check_finite("queries", np.arange(q) < refused)
+            check_range(self.distance, longest, piece.largest)
+            rescored = int(computed)
+            if doubtful or alike:
                 from retrieval_bench.search.settling import concluded
 
                 some = Queries(self._layout, queries, slice(0, q), exclude)
                 some.prepare()
                 asked, others = _asked(some), kept < self._n
-                first_look = concluded(asked, self._rows, exclude, indices, report.near, report.counts, others)
+                first_look = concluded(asked, self._rows, exclude, indices, near, counts, others)
                 result = self._without_doubt(queries, asked, exclude, first_look, k, most_threads)
                 ranking.indices[:, :k], ranking.distances[:, :k] = result[:2]
                 return result.rescored, len(result.doubtful)
@@ -660,13 +661,16 @@ def _asked(queries: Queries) -> Any:
     return Asked(queries.values, queries.squares, queries.factors, queries.facts)
 
 
-def _spare(k: int, dim: int) -> int:
-    """How many rows beyond k a scan keeps, so that it is nearly always sure to have the k nearest.
+@functools.lru_cache(maxsize=256)
+def _depths(k: int, n: int, dim: int, more: int) -> tuple[int, int]:
+    """How many of n rows a search finds, and how many its scan keeps, so that it is nearly always sure to have these.
 
-    Of random vectors, about k dim^1.5 10^-6 rows lie too close to the k-th nearest for float32 to tell.
+    Of random vectors, about k dim^1.5 10^-6 rows lie too close to the k-th nearest for float32 to tell. more: so many
+    are kept beyond that.
     """
-    close = 1.6e-6 * k * dim**1.5
-    return 2 + int(close + 3 * close**0.5)
+    found = min(k, n)
+    close = 1.6e-6 * found * dim**1.5
+    return found, min(n, found + more + 2 + int(close + 3 * close**0.5))
 
 
 def kernel_for(name: str | None = None) -> Kernel:

@@ -6,7 +6,7 @@ would a single query in a large gallery, which sweeps Python's memory out of the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,23 +26,6 @@ if TYPE_CHECKING:
 MOST = IN_ORDER  # candidates of a query, which are merged in order
 
 
-class Report(NamedTuple):
-    """What a search of vectors says, beside its results.
-
-    refused: the first query that holds NaN or inf, or -1. longest: the greatest length of a query. doubtful: whether
-    any result needs a second look. alike: whether all rows are at the same distance of any query. rescored: how many
-    float64 distances were computed for all queries. near: (q, k) float64 distances. counts: (q,), of `rescore.settle`.
-    """
-
-    refused: int
-    longest: float
-    doubtful: bool
-    alike: bool
-    rescored: int
-    near: np.ndarray
-    counts: np.ndarray
-
-
 class VectorSearch:
     """Searches of few queries in an index of vectors. What they need is found once: a lookup costs as much as a hundred
     distances."""
@@ -60,11 +43,20 @@ class VectorSearch:
     def search(
         self, layout: Layout, piece: Piece, rows: Kept, queries: np.ndarray, exclude: np.ndarray, kept: int,
         threads: int, indices: np.ndarray, distances: np.ndarray,
-    ) -> Report:  # fmt: skip
+    ) -> tuple[list[float], np.ndarray, np.ndarray]:  # fmt: skip
         """Fill indices (q, k) int64 and distances (q, k) float32 with the nearest, out of all rows of the gallery.
 
-        queries, exclude: checked, as for `ExactIndex.search`. kept: how many candidates of each query, MOST of them at
-        most, the float64 distances choose from.
+        Args:
+            layout, piece, rows: the index.
+            queries, exclude: checked, as for `ExactIndex.search`.
+            kept: how many candidates of each query, MOST of them at most, the float64 distances choose from.
+            threads: 1 or more.
+            indices, distances: filled.
+
+        Returns:
+            The report, of five numbers: the first query that holds NaN or inf, or -1; whether any result needs a second
+            look; the greatest length of a query; whether all rows are at the same distance of any query; how many
+            float64 distances were computed. Then (q, k) float64 distances, and (q,) counts of `rescore.settle`.
         """
         kernel, _, dim, dtype = self._made_of
         values = values_of("queries", queries, layout.distance)
@@ -81,8 +73,7 @@ class VectorSearch:
             begun = steps.begin(self._kind, values, layout.centre, threads, kept, capacity, report)
             of_queries = self._kind, values, *begun, turn_of(piece, threads)
             finish_on_threads(steps.finish, threads, (*of_queries, *known, exclude, k, kept, strips, *results))
-        refused, doubtful, longest, alike, rescored = report.tolist()
-        return Report(int(refused), longest, doubtful > 0, alike > 0, int(rescored), near, counts)
+        return report.tolist(), near, counts
 
 
 class BitSearch:

@@ -22,7 +22,7 @@ from retrieval_bench.search.points import compiled_points
 from retrieval_bench.search.rescore import compiled as compiled_settling
 
 REFUSED, DOUBTFUL, LONGEST, ALIKE, RESCORED = 0, 1, 2, 3, 4
-"""Places of the report of vectors, which `one_call.Report` describes."""
+"""Places of the report of vectors, which `one_call.VectorSearch.search` describes."""
 
 APART = 16  # int64 between the places of the state: each has a pair of cache lines to itself
 BEGUN, ENDED = APART, 2 * APART
