@@ -50,7 +50,8 @@ MAKERS = {
 def test_it_finds_what_the_twin_finds(distance: Distance, maker: str, threads: int, monkeypatch: Any) -> None:
     monkeypatch.setattr(all_rows, "_WORK_PER_THREAD", 1)
     rng = np.random.default_rng(threads)
-    for q, n, dim, k in ((1, 700, 5, 3), (7, 300, 24, 20), (13, 1, 8, 1), (5, 600, 33, 600)):
+    sizes = (1, 700, 5, 3), (7, 300, 24, 20), (13, 1, 8, 1), (5, 600, 33, 600), (13, 900, 16, 2), (13, 200, 16, 5)
+    for q, n, dim, k in sizes:
         for kinds in ((np.float32, np.float32), (np.float64, np.float32), (np.float32, np.float64)):
             gallery, queries = MAKERS[maker](rng, n, dim), MAKERS[maker](rng, q, dim)[:q]
             gallery, queries = gallery.astype(kinds[0]), queries.astype(kinds[1])

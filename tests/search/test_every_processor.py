@@ -48,9 +48,8 @@ def loops(kernel: emit.Kernel, cpu: str) -> list[emit.Loop]:
             for term in (lane_sums.PRODUCT, lane_sums.SQUARE, lane_sums.DIFFERENCE)
         ]
         found.append(lane_sums.lane_sums_loop(lane_sums.RESIDUAL, 1, element))
-    size = lane_sums.crossed_at_once(kernel.lanes)
     found += [
-        lane_sums.crossed_sums_loop(term, size, size, fused)
+        lane_sums.crossed_sums_loop(term, *lane_sums.crossed_at_once(fused, kernel.lanes), fused)
         for term, fused in ((lane_sums.PRODUCT, True), (lane_sums.PRODUCT, False), (lane_sums.DIFFERENCE, False))
     ]
     return found

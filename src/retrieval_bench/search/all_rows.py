@@ -1,6 +1,6 @@
 """The nearest by float64 distances to every row, for queries to which no scan in float32 can tell the rows apart.
 
-Rows are converted to float64 some at a time, which all queries then meet, four by four, in registers. Two things keep
+Rows are converted to float64 some at a time, which all queries then meet, four by twelve. Two things keep
 the work small where it would be greatest: a row that equals the one before it is at the same distance, and is not
 looked at; and the sum of products, or of squared differences, tells of most rows that they are farther than those
 found already, without the rest of the definition of `rescore.py`.
@@ -18,9 +18,9 @@ from numba import types
 
 from retrieval_bench.search import jit
 from retrieval_bench.search.emit import borrowed
-from retrieval_bench.search.kernels import EUCLIDEAN, INNER_PRODUCT, KINDS, array
+from retrieval_bench.search.kernels import COSINE, EUCLIDEAN, INNER_PRODUCT, KINDS, array
 from retrieval_bench.search.keys import contains
-from retrieval_bench.search.lane_sums import LANES, TOGETHER, crossed_differences, crossed_products
+from retrieval_bench.search.lane_sums import CROSSED, LANES, TOGETHER, crossed_differences, crossed_products
 from retrieval_bench.search.rescore import cosine_distance, put_in_place_of_farthest, sort_by_distance
 from retrieval_bench.search.scans import aligned
 from retrieval_bench.search.threads import on_threads
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 _WORK_PER_THREAD = 4_000_000  # multiply-adds; below this, starting a thread costs more than it saves
 _TILE_BYTES = 1 << 17  # of converted rows, that stay in the caches while all queries meet them
-_TILE_ROWS = 256  # at most
+_ROWS_FOR_EACH = 64  # rows of a thread for each that it finds; of more, threads share out the rows
+_SIDE_BY_SIDE = 32  # numbers of two rows that are compared before any difference is looked at
+_TILE_ROWS = 21 * CROSSED  # at most
 
 _inner = numba.njit(nogil=True, error_model="numpy")  # compiled as a part of what calls it
 
@@ -45,7 +47,7 @@ def nearest_of_all(
     q, n, dim = len(asked.values), len(gallery), gallery.values.shape[1]
     of_all = compiled(asked.values.dtype.name, gallery.values.dtype.name)
     threads = max(1, min(threads or numba.get_num_threads(), q * n * dim // _WORK_PER_THREAD))
-    by_query = q >= TOGETHER * threads
+    by_query = q >= TOGETHER * threads and n < _ROWS_FOR_EACH * k * threads
     total = q if by_query else n
     width = max(1, -(-dim // LANES)) * LANES
     wide = aligned((q, width), np.dtype(np.float64))
@@ -55,7 +57,8 @@ def nearest_of_all(
         some, first, last = (slice(begin, end), 0, n) if by_query else (slice(None), begin, end)
         mine = asked.part(some)
         rows, distances = np.empty((len(mine.values), k), np.int64), np.empty((len(mine.values), k))
-        tile = aligned((min(_TILE_ROWS, max(TOGETHER, _TILE_BYTES // (8 * width))), width), np.dtype(np.float64))
+        fitting = _TILE_BYTES // (8 * width * CROSSED) * CROSSED
+        tile = aligned((min(_TILE_ROWS, max(CROSSED, fitting)), width), np.dtype(np.float64))
         of_all(
             *(KINDS[gallery.distance], *mine[:3], gallery.values, gallery.squares, gallery.factors, first, last),
             *(wide[some], tile, exclude[some], rows, distances),
@@ -88,8 +91,9 @@ def _nearest_of_all(
     dim, k, most = rows.shape[1], indices.shape[1], len(tile)
     limits, before = np.empty(len(queries)), np.empty(len(queries))
     starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)  # of runs of equal rows
-    at_query, at_row, sums = np.empty(TOGETHER, np.int64), np.empty(TOGETHER, np.int64), np.empty((TOGETHER, TOGETHER))
-    coefficients = np.empty(4)
+    scales, heights = np.ones(most), np.ones(most)  # of their first rows: the factor, and the sum of squares, scaled
+    at_query, at_row, sums = np.empty(TOGETHER, np.int64), np.empty(CROSSED, np.int64), np.empty((CROSSED, TOGETHER))
+    own_factors, own_limits, coefficients = np.empty(TOGETHER), np.empty(TOGETHER), np.empty(4)
     for query in range(len(queries)):
         for place in range(k):
             indices[query, place], distances[query, place] = -1, np.inf
@@ -110,6 +114,8 @@ def _nearest_of_all(
                 starts[runs], ends[runs] = row, row + 1
                 for column in range(dim):
                     tile[runs, column] = rows[row, column]
+                if kind == COSINE:
+                    scales[runs], heights[runs] = factors[row], squares[row] * (factors[row] * factors[row])
                 runs += 1
             row += 1
         for query in range(len(queries)):
@@ -122,17 +128,32 @@ def _nearest_of_all(
         for one in range(0, len(queries), TOGETHER):
             for lane in range(TOGETHER):
                 at_query[lane] = min(one + lane, len(queries) - 1)
-            for group in range(0, runs, TOGETHER):
-                for lane in range(TOGETHER):
+                own_factors[lane], own_limits[lane] = query_factors[at_query[lane]], limits[at_query[lane]]
+            for group in range(0, runs, CROSSED):
+                for lane in range(CROSSED):
                     at_row[lane] = min(group + lane, runs - 1)
                 if kind == EUCLIDEAN:
                     crossed_differences(queries, rows, wide, tile, at_query, at_row, sums)
                 else:
                     crossed_products(queries, rows, wide, tile, at_query, at_row, sums)
+                near = 0
+                for lane in range(CROSSED):  # side by side, as nearly always all are farther
+                    for asked in range(TOGETHER):
+                        total = sums[lane, asked]
+                        if kind == EUCLIDEAN:
+                            far = total > own_limits[asked]
+                        elif kind == INNER_PRODUCT:
+                            far = total < own_limits[asked]
+                        else:
+                            along = total * own_factors[asked] * scales[group + lane]
+                            far = along * abs(along) < own_limits[asked] * heights[group + lane]
+                        near += 0 if far else 1
+                if near == 0:
+                    continue
                 for asked in range(min(TOGETHER, len(queries) - one)):
-                    query = one + asked
-                    for lane in range(min(TOGETHER, runs - group)):
-                        total, run = sums[asked, lane], group + lane
+                    query, own = one + asked, own_factors[asked]
+                    for lane in range(min(CROSSED, runs - group)):
+                        total, run = sums[lane, asked], group + lane
                         if kind == EUCLIDEAN:
                             if total > limits[query]:
                                 continue
@@ -142,20 +163,20 @@ def _nearest_of_all(
                                 continue
                             distance = 0.0 - total
                         else:
-                            known, factor = starts[run], factors[starts[run]]
-                            along = total * query_factors[query] * factor
-                            if along * abs(along) < limits[query] * (squares[known] * factor * factor):
+                            known, factor = starts[run], scales[run]
+                            along = total * own * factor
+                            if along * abs(along) < limits[query] * heights[run]:
                                 continue
                             distance = cosine_distance(
-                                queries[query], query_squares[query], query_factors[query], rows, known, squares[known],
-                                factor, total, coefficients,
+                                queries[query], query_squares[query], own, rows, known, squares[known], factor, total,
+                                coefficients,
                             )  # fmt: skip
                         if run == runs - 1:
                             before[query] = distance
                         if distance < distances[query, 0]:
                             _keep(distances, indices, query, distance, starts[run], ends[run], exclude[query])
-                            square = query_squares[query] * query_factors[query] * query_factors[query]
-                            limits[query] = _limit(kind, distances[query, 0], square, dim)
+                            limits[query] = _limit(kind, distances[query, 0], query_squares[query] * own * own, dim)
+                            own_limits[asked] = limits[query]
     spare_near, spare_who = np.empty(k), np.empty(k, np.int64)
     for query in range(len(queries)):
         sort_by_distance(distances[query], indices[query], k, spare_near, spare_who)
@@ -164,6 +185,13 @@ def _nearest_of_all(
 @_inner
 def _equal(rows, one, other):  # type: ignore[no-untyped-def]
     column = 0
+    while column + _SIDE_BY_SIDE <= rows.shape[1]:
+        different = 0
+        for place in range(column, column + _SIDE_BY_SIDE):
+            different += rows[one, place] != rows[other, place]
+        if different > 0:
+            return False
+        column += _SIDE_BY_SIDE
     while column < rows.shape[1] and rows[one, column] == rows[other, column]:
         column += 1
     return column == rows.shape[1]

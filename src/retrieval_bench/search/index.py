@@ -15,6 +15,7 @@ on the scan, thread count, vector width, or on how queries are grouped into call
 from __future__ import annotations
 
 import functools
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -452,20 +453,25 @@ class ExactIndex:
 
         if len(doubtful) > len(found.rows) // 50:  # a second look costs more than a longer list
             self._more = min(2 * self._more + k, 4 * k + 64)
-        rescored, step = found.rescored, max(1, PAIRS_AT_ONCE // max(1, self._n))
-        start, size = 0, 1  # the first tells whether few rows are in question or most of them are
+        rescored, start, size = found.rescored, 0, 1
+        most = self._n // _MOST_IN_DOUBT if isinstance(self._rows, Kept) else self._n
         while start < len(doubtful):
             again = doubtful[start : start + size]
             farthest = np.nextafter(found.distances[again, -1], np.inf)
-            asking, owners, who, _ = self._in_question(queries[again], farthest, exclude[again], threads)
-            if start == 0 and isinstance(self._rows, Kept) and len(owners) > self._n // _MOST_IN_DOUBT:
+            in_question = self._in_question(queries[again], farthest, exclude[again], threads, most)
+            if in_question is None and start == 0:  # the first tells that most rows are in question
                 nearest = nearest_of_all(asked.part(doubtful), self._rows, exclude[doubtful], k, threads)
                 found.rows[doubtful], found.distances[doubtful] = nearest
                 return found._replace(rescored=rescored + len(doubtful) * self._n)
-            distances = distances_of(asking, self._rows, owners, who, threads)
-            found.rows[again], found.distances[again] = best_of_each(owners, who, distances, len(again), k)
-            rescored += len(owners)
-            start, size = start + size, step
+            if in_question is None:
+                size = max(1, size // 8)
+            else:
+                asking, owners, who, _ = in_question
+                distances = distances_of(asking, self._rows, owners, who, threads)
+                found.rows[again], found.distances[again] = best_of_each(owners, who, distances, len(again), k)
+                rescored, start = rescored + len(owners), start + len(again)
+                size = max(1, PAIRS_AT_ONCE * len(again) // max(1, 4 * len(owners)))
+            most = max(self._n, PAIRS_AT_ONCE)
         return found._replace(rescored=rescored)
 
     def _certified_search(
@@ -527,7 +533,9 @@ class ExactIndex:
         self, queries: np.ndarray, farthest: np.ndarray, exclude: np.ndarray, threads: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(query, gallery row, float64 distance) of all rows at a distance of at most farthest[query]; others, too."""
-        asked, owners, rows, near = self._in_question(queries, farthest, exclude, threads)
+        found = self._in_question(queries, farthest, exclude, threads)
+        assert found is not None  # as many as there are may be found
+        asked, owners, rows, near = found
         if asked is None:
             return owners, rows, near.astype(np.float64)
         from retrieval_bench.search.settling import distances_of
@@ -535,15 +543,18 @@ class ExactIndex:
         return owners, rows, distances_of(asked, self._rows, owners, rows, threads)
 
     def _in_question(
-        self, queries: np.ndarray, farthest: np.ndarray, exclude: np.ndarray, threads: int | None
-    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+        self, queries: np.ndarray, farthest: np.ndarray, exclude: np.ndarray, threads: int | None,
+        most: float = math.inf,
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray] | None:  # fmt: skip
         """The queries for `distances_of`, and (query, gallery row, score) of all rows that could be so near.
 
-        For hamming: None, and the distance in place of the score.
+        None where they are more than `most`. For hamming: None for the queries, and the distance in place of the score.
         """
         shares, running = self._shared_out(queries, slice(0, len(queries)), exclude, threads)
-        parts = [Within(share, farthest) for share in shares]
+        parts = [Within(share, farthest, most) for share in shares]
         self._scan_all(parts, running)
+        if sum(part.count for part in parts) > most:
+            return None
         owners, rows, near = (np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True))
         if self.distance == "hamming":
             return None, owners, rows, near

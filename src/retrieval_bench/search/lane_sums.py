@@ -38,6 +38,7 @@ from retrieval_bench.search.emit import (
 )
 
 LANES = 8
+CROSSED = 12  # rows that meet some queries: as many as 2, 3 or 4 divide
 TOGETHER = 4  # rows whose sums run side by side: each addition waits for the one before it in its own sum
 
 _AHEAD = 256  # bytes of a row that are asked for before it is used
@@ -133,57 +134,70 @@ def lane_sums_loop(term: str, rows: int, element: Any, asked: Any = F64) -> Loop
     return Loop(f"sums-{term}-{rows}-{sizes}", (I64,) * (rows + 4), body)
 
 
-def crossed_sums_loop(term: str, queries: int, rows: int, fused: bool = False) -> Loop:
-    """The sums of each of some queries with each of some rows, in registers all at once, as LLVM code.
+def crossed_sums_loop(term: str, rows: int, parts: int, fused: bool = False) -> Loop:
+    """The sums of each of TOGETHER queries with each of some rows, as LLVM code.
 
-    All are float64, filled up with zeros to a multiple of LANES dimensions. Called with the addresses of the queries,
-    of the rows and of the results (float64, a line of TOGETHER for each query), and the number of dimensions over
-    LANES; returns 0. Terms: product or difference. fused: products are exact, so that to round once is the same.
+    A part of the lanes is added up after the other, 1/`parts` of them: as many as the registers hold all sums of.
+    All are float64, filled up with zeros to a multiple of LANES dimensions. Called with the number of dimensions over
+    LANES, and the addresses of the results (float64, a line of TOGETHER for each row), of the queries and of the rows;
+    returns 0. Terms: product or difference. fused: products are exact, so that to round once is the same.
     """
+    queries, lanes = TOGETHER, LANES // parts
+    kind = vector(F64, lanes)
 
     def body(builder: Any, *places: Any) -> Any:
-        asked, known, (out, steps) = places[:queries], places[queries : queries + rows], places[queries + rows :]
+        (steps, out), asked, known = places[:2], places[2 : 2 + queries], places[2 + queries :]
 
         def of(q: Any, x: Any, total: Any) -> Any:
             if term == DIFFERENCE:
                 q = x = builder.fsub(q, x)
             elif fused:
-                return call(builder, f"llvm.fma.v{LANES}f64", _ROW, [q, x, total])
+                return call(builder, f"llvm.fma.v{lanes}f64", kind, [q, x, total])
             return builder.fadd(total, builder.fmul(q, x))
 
-        def step(index: Any, sums: Any) -> list[Any]:
-            offset = builder.mul(index, number(8 * LANES))
-            values = [load(builder, _ROW, place, offset) for place in known]
-            new = []
-            for i, place in enumerate(asked):
-                q = load(builder, _ROW, place, offset)
-                new += [of(q, x, sums[rows * i + j]) for j, x in enumerate(values)]
-            return new
+        def sums_of(part: int) -> Any:
+            def step(index: Any, sums: Any) -> list[Any]:
+                offset = builder.add(builder.mul(index, number(8 * LANES)), number(8 * lanes * part))
+                values = [load(builder, kind, place, offset) for place in known]
+                new = []
+                for i, place in enumerate(asked):
+                    q = load(builder, kind, place, offset)
+                    new += [of(q, x, sums[rows * i + j]) for j, x in enumerate(values)]
+                return new
 
-        sums = counted_loop(builder, steps, [zeros(_ROW)] * (queries * rows), step)
-        for i in range(queries):
-            store(builder, _folded_together(builder, sums[rows * i : rows * (i + 1)]), out, 8 * TOGETHER * i)
+            return counted_loop(builder, steps, [zeros(kind)] * (queries * rows), step)
+
+        sums = list(zip(*map(sums_of, range(parts)), strict=True))
+        for j in range(rows):
+            store(builder, _folded_together(builder, sums[j::rows]), out, 8 * queries * j)
         return number(0)
 
-    name = f"crossed-{term}-{queries}x{rows}{'-fused' if fused else ''}"
+    name = f"crossed-{term}-{queries}x{rows}-{parts}{'-fused' if fused else ''}"
     return Loop(name, (I64,) * (queries + rows + 2), body)
 
 
-def _folded_together(builder: Any, sums: Any) -> Any:
-    """2 or 4 vectors of LANES -> one vector of their sums, each added up as `_folded` does it."""
+def _folded_together(builder: Any, sums: Sequence[Sequence[Any]]) -> Any:
+    """4 times the parts of LANES -> one vector of their sums, each added up as `_folded` does it."""
 
     def shuffled(a: Any, b: Any, lanes: Sequence[int]) -> Any:
         return builder.shuffle_vector(a, b, ir.Constant(vector(ir.IntType(32), len(lanes)), list(lanes)))
 
-    fours = [builder.fadd(shuffled(each, each, range(4)), shuffled(each, each, range(4, 8))) for each in sums]
-    pairs = [
-        builder.fadd(shuffled(a, b, (0, 1, 4, 5)), shuffled(a, b, (2, 3, 6, 7)))
-        for a, b in zip(fours[::2], fours[1::2], strict=True)
+    def pair(parts: Sequence[Any]) -> Any:
+        while len(parts) > 1:
+            half = len(parts) // 2
+            parts = [builder.fadd(a, b) for a, b in zip(parts[:half], parts[half:], strict=True)]
+        (lanes,) = parts
+        while lanes.type.count > 2:
+            half = lanes.type.count // 2
+            lanes = builder.fadd(shuffled(lanes, lanes, range(half)), shuffled(lanes, lanes, range(half, 2 * half)))
+        return lanes
+
+    pairs = [pair(parts) for parts in sums]
+    twos = [
+        builder.fadd(shuffled(a, b, (0, 2)), shuffled(a, b, (1, 3)))
+        for a, b in zip(pairs[::2], pairs[1::2], strict=True)
     ]
-    last = 2 * len(sums)
-    return builder.fadd(
-        shuffled(pairs[0], pairs[-1], range(0, last, 2)), shuffled(pairs[0], pairs[-1], range(1, last, 2))
-    )
+    return shuffled(*twos, range(4))
 
 
 def _folded(builder: Any, lanes: Any) -> Any:
@@ -208,9 +222,11 @@ def rows_at_once(lanes: int) -> int:
     return TOGETHER if lanes >= 8 else 2
 
 
-def crossed_at_once(lanes: int) -> int:
-    """How many queries, and as many rows, `crossed_sums_loop` takes, of vectors of `lanes` float32 values."""
-    return TOGETHER if lanes >= 16 else 2
+def crossed_at_once(fused: bool, lanes: int) -> tuple[int, int]:
+    """How many rows `crossed_sums_loop` takes, and parts of the lanes, of vectors of `lanes` float32 values: sums, rows
+    and a query fill the registers, and what is not fused needs one more. There are 32 of the widest and of Arm's, else
+    16."""
+    return 4 if lanes in (16, 4) else 3 if fused else 2, {16: 1, 8: 2}.get(lanes, 4)
 
 
 def _crossed(term: str) -> Any:
@@ -221,26 +237,23 @@ def _crossed(term: str) -> Any:
         dim = length(context, builder, kinds[1], rows, axis=1)
         row_bytes = builder.mul(dim, number(8))
 
-        def places(kind: Any, values: Any, at_kind: Any, at: Any) -> list[Any]:
+        def places(kind: Any, values: Any, at_kind: Any, at: Any, count: int) -> list[Any]:
             first, numbers = address(context, builder, kind, values), address(context, builder, at_kind, at)
             return [
-                builder.add(first, builder.mul(load(builder, I64, numbers, 8 * i), row_bytes)) for i in range(TOGETHER)
+                builder.add(first, builder.mul(load(builder, I64, numbers, 8 * i), row_bytes)) for i in range(count)
             ]
 
-        asked = places(kinds[0], queries, kinds[2], at_query)
-        known = places(kinds[1], rows, kinds[3], at_row)
+        asked = places(kinds[0], queries, kinds[2], at_query, TOGETHER)
+        known = places(kinds[1], rows, kinds[3], at_row, CROSSED)
         results = address(context, builder, kinds[4], out)
         kernel = choose()[0]
-        exact = (
-            all(_element(kind) is F32 for kind in given) and kernel.lanes > 1
-        )  # else there may be no such instruction
-        size = crossed_at_once(kernel.lanes)
-        loop = crossed_sums_loop(term, size, size, exact and term == PRODUCT)
+        exact = all(_element(kind) is F32 for kind in given)
+        fused = exact and term == PRODUCT and kernel.lanes > 1  # else there may be no such instruction
+        some, parts = crossed_at_once(fused, kernel.lanes)
+        loop = crossed_sums_loop(term, some, parts, fused)
         steps = builder.udiv(dim, number(LANES))
-        for i in range(0, TOGETHER, size):
-            for j in range(0, TOGETHER, size):
-                place = builder.add(results, number(8 * (TOGETHER * i + j)))
-                loop.call(builder, [*asked[i : i + size], *known[j : j + size], place, steps])
+        for j in range(0, CROSSED, some):
+            loop.call(builder, [steps, builder.add(results, number(8 * TOGETHER * j)), *asked, *known[j : j + some]])
         return number(0)
 
     @intrinsic
@@ -251,9 +264,9 @@ def _crossed(term: str) -> Any:
 
 
 crossed_products = _crossed(PRODUCT)
-"""Sums of four queries with four rows: out[i, j] of queries[at_query[i]] and rows[at_row[j]].
+"""Sums of TOGETHER queries with CROSSED rows: out[j, i] of queries[at_query[i]] and rows[at_row[j]].
 
-(given_queries, given_rows, queries (q, w), rows (n, w), at_query (4,), at_row (4,) int64, out (4, 4)): float64, w a
+(given_queries, given_rows, queries (q, w), rows (n, w), at_query (4,), at_row (12,) int64, out (12, 4)): float64, w a
 multiple of LANES. Of the first two, from which the values were taken, the types alone are used.
 """
 crossed_differences = _crossed(DIFFERENCE)

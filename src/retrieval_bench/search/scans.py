@@ -210,11 +210,12 @@ class Nearest(_Scan):
 class Within(_Scan):
     """All rows that may be within a distance of each query, as a scan sees them; of bits, all that are.
 
-    farthest: (queries of the batch,) float64.
+    farthest: (queries of the batch,) float64. most: where more are found, the scan stops, and has not found all.
     """
 
-    def __init__(self, share: Share, farthest: np.ndarray) -> None:
+    def __init__(self, share: Share, farthest: np.ndarray, most: float = math.inf) -> None:
         super().__init__(share)
+        self._most, self.count = most, 0
         start = share.queries.rows.start - share.base
         self._farthest = farthest[start : start + len(share.queries)]
         self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -236,17 +237,18 @@ class Within(_Scan):
         self._begin(piece)
         queries = self.share.queries
         most_at_once = self._engine.kernel.blocks[-1] * piece.panels.shape[2]
-        capacity = max(FOUND_AT_ONCE, most_at_once)
+        capacity = int(max(min(FOUND_AT_ONCE, self._most), most_at_once))
         rows, near, owners = np.empty(capacity, np.int64), np.empty(capacity, np.float32), np.empty(capacity, np.int64)
         radii, offset = self._radii(), queries.rows.start - self.share.base
         at, found = np.zeros(4, np.int64), capacity
-        while found + most_at_once > capacity:
+        while found + most_at_once > capacity and self.count <= self._most:
             found = self._engine.collect(
                 *(queries.packed, piece.panels, piece.starts, piece.first, piece.n),
                 *(turns.work_counter, turns.step, at, queries.exclude, radii, rows, near, owners),
                 *(self.gates, *self.scratch),
             )
             self._found.append((owners[:found] + offset, rows[:found].copy(), near[:found].copy()))
+            self.count += found
 
     def found(self) -> tuple[np.ndarray, ...]:
         """(query of the batch, gallery row, count or negated score) of all."""
