@@ -193,11 +193,11 @@ def _folded_together(builder: Any, sums: Sequence[Sequence[Any]]) -> Any:
         return lanes
 
     pairs = [pair(parts) for parts in sums]
-    twos = [
+    first, second = (
         builder.fadd(shuffled(a, b, (0, 2)), shuffled(a, b, (1, 3)))
         for a, b in zip(pairs[::2], pairs[1::2], strict=True)
-    ]
-    return shuffled(*twos, range(4))
+    )
+    return shuffled(first, second, range(4))
 
 
 def _folded(builder: Any, lanes: Any) -> Any:
