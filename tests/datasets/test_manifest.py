@@ -200,6 +200,12 @@ def test_a_file_that_query_and_gallery_share_under_two_ids(tmp_path: Path) -> No
     refused(tmp_path, text, "line 4: file 'a.png' is in two splits, gallery in line 2 and query here")
 
 
+@pytest.mark.parametrize("beginning", ["", "file://"])
+def test_a_file_that_query_and_train_share_is_one_by_its_whole_path(tmp_path: Path, beginning: str) -> None:
+    text = f"path,label,split\na.png,mug,train\n{beginning}{tmp_path}/sub/../a.png,mug,query\nc.png,bag,gallery\n"
+    refused(tmp_path, text, "line 3: file 'a.png' is in two splits, train in line 2 and query here")
+
+
 def test_one_label_or_an_empty_split(tmp_path: Path) -> None:
     head = "path,label,split\na.png,mug,gallery\n"
     with pytest.raises(BenchError, match="labelled 'mug'"):

@@ -25,11 +25,11 @@ class ListedFiles(ImageFiles):
     """
 
     def __init__(self, folder: Path, written: Sequence[str], ids: Sequence[str] | None = None) -> None:
-        super().__init__([folder / _here(path) for path in written], within=folder)
+        super().__init__([folder / path_here(path) for path in written], within=folder)
         self.folder = folder
         self.written, self.ids = list(written), None if ids is None else list(ids)
         self._names = _Names()
-        urls = {row: path for row, path in enumerate(written) if is_url(path) and _here(path) == path}
+        urls = {row: path for row, path in enumerate(written) if is_url(path) and path_here(path) == path}
         anywhere = Anywhere(printable(folder), frozenset())
         self._at = {row: place for place, row in enumerate(urls)}  # of those with a URL: where they stand in `_remote`
         self._remote = RemoteFiles([by_url(anywhere, url) for url in urls.values()])
@@ -68,7 +68,7 @@ class ListedFiles(ImageFiles):
         return taken
 
 
-def _here(path: str) -> str:
+def path_here(path: str) -> str:
     """The path of a file of this machine that is written as a URL; what is no such URL as it is."""
     return address_of(path).url if path.lower().startswith("file:/") else path
 

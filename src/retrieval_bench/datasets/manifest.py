@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retrieval_bench.core import DISTRACTOR, BadImage, BenchError, Dataset, Images, Split, printable
-from retrieval_bench.datasets.listed_files import ListedFiles
+from retrieval_bench.datasets.listed_files import ListedFiles, path_here
 from retrieval_bench.datasets.remote_files import listed_elsewhere
 from retrieval_bench.datasets.split_names import BOTH, LEFT_OUT, OURS, offered, offers, our_splits, parse_mapping
 from retrieval_bench.datasets.splits import LEAVE_ONE_OUT, content_splits, divide, observations, parse_shares, some
@@ -418,11 +418,19 @@ def _unit(digest: str, group: str) -> str:
     return hashlib.sha256(f"group {group}".encode()).hexdigest() if group else digest
 
 
+def _file_of(file: Path, row: ManifestRow) -> str:
+    """The row's file, the same however its path is written: from the folder of the list; "" without a picture."""
+    path = path_here(row.path)
+    if os.path.isabs(path) and not lies_elsewhere(file):
+        path = os.path.relpath(path, os.path.abspath(file.parent))
+    return os.path.normpath(path) if path else ""
+
+
 def _merged(file: Path, rows: Sequence[ManifestRow]) -> list[ManifestRow]:
     """Rows that give one image of a split different labels become one row with all of them, in place of the first."""
     together: dict[tuple[str, str], list[ManifestRow]] = {}
     for row in rows:
-        what = os.path.normpath(row.path) if row.path else f"no picture of {row.id}"
+        what = _file_of(file, row) or f"no picture of {row.id}"
         together.setdefault((row.split, what), []).append(row)
     merged: dict[int, ManifestRow] = {}
     gone: set[int] = set()
@@ -473,7 +481,7 @@ def _check(file: Path, rows: list[ManifestRow]) -> None:
                     file, row.line, f"id {row.id!r} is in {split} already, by line {first.line}; ids are unique"
                 )
         group = row.more.get("group") if row.labels else None  # without a label, an image answers no other of its group
-        for kind, name in (("id", row.id), ("file", os.path.normpath(row.path) if row.path else ""), ("group", group)):
+        for kind, name in (("id", row.id), ("file", _file_of(file, row)), ("group", group)):
             first, _ = seen.setdefault((kind, name), (row, "")) if name else (row, "")
             # train and gallery may share images, but a group is all in one
             if first.split != row.split and (kind == "group" or "query" in (*first.splits, *row.splits)):
