@@ -237,8 +237,8 @@ def values(*hits: float, ids: tuple[str, ...] | None = None) -> Values:
 
 def test_quality_is_paired_query_by_query() -> None:
     old, new = values(1, 1, 0, 0, 1, 0, 1, 0), values(1, 0, 0, 1, 1, 0, 1, 1)
-    one = record(row())
-    change = diff(one, one, values=(old, new)).quality[0]
+    one, other = (record(row(scores={"accuracy": score})) for score in (0.5, 0.625))
+    change = diff(one, other, values=(old, new)).quality[0]
     differences = np.array([[0.0], [-1], [0], [1], [0], [0], [0], [1]])
     ((low, high),) = intervals(resampled_means(differences, old.clusters, RESAMPLES, 0), 4)
     assert (change.low, change.high) == pytest.approx((low, high))
@@ -305,6 +305,20 @@ def test_a_score_that_is_not_what_its_rankings_give_fails() -> None:
     (sentence,) = verdict.broken
     assert sentence.startswith("sift has in the second record accuracy 0.750000, its rankings give 0.500000: ")
     assert not verdict.passed
+
+
+@pytest.mark.parametrize("said", [0.5, 0.75])
+def test_nothing_false_is_told_of_a_contradicted_row(said: float) -> None:
+    """Neither that it is identical, nor the interval of a difference that its scores do not have."""
+    one, other = record(row(scores={"accuracy": 0.5})), record(row(scores={"accuracy": said}))
+    found = values(1, 0, 1, 0), values(*((1, 0, 1, 0) if said > 0.5 else (1, 0, 0, 0)))
+    verdict = diff(one, other, values=found)
+    assert verdict.contradicted == ("sift",)
+    (change,) = (change for change in verdict.quality if change.name == "accuracy")
+    assert (change.low, change.high) == (None, None)
+    told = "\n".join(lines(verdict))
+    assert "Identical" not in told
+    assert told.startswith("different: 1 row missing, failed, incomplete or contradicted")
 
 
 def test_what_is_identical_is_one_sentence() -> None:

@@ -28,6 +28,8 @@ def arrays(**changes: list) -> dict[str, np.ndarray]:
 
 def test_the_last_row_and_padding_are_sound() -> None:
     assert fault(arrays(), ["sift"]) == ""
+    nothing = {"sift__indices": [[0, 1], [-1, -1]], "sift__distances": [[0.0, 1.0], [np.inf, np.inf]]}
+    assert fault(arrays(**nothing), ["sift"]) == ""
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,7 @@ def test_the_last_row_and_padding_are_sound() -> None:
     [
         ({"sift__indices": [[0, GALLERY], [3, -1]]}, "rows that the gallery of 4 images does not have"),
         ({"sift__indices": [[0, 1], [3, -2]]}, "rows that the gallery of 4 images does not have"),
+        ({"sift__indices": [[2, 2], [3, -1]]}, "sift/indices names an image twice for one query"),
         ({"query_labels": [0, 3]}, "query_labels holds labels that have no name"),
         ({"gallery_labels": [0, 1, 2, 3]}, "gallery_labels holds labels that have no name"),
         ({"query_labels": [0, -1]}, "query_labels holds labels that have no name"),

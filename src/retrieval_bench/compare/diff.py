@@ -76,12 +76,12 @@ class Change:
 
 @dataclass(frozen=True)
 class DiffVerdict:
-    """broken: sentences on rows that are missing or failed.
+    """broken: sentences on rows that are missing, failed or contradicted.
 
     quality: every quality figure of every common row; speed: times of the common rows, where the machine is the same.
     gates: what each gate that was asked for looked at, in every common row. unjudged: sentences on gates and curves for
     which the two records are not comparable. options: what the methods of one name did not have the same. notes: what
-    is told and not judged.
+    is told and not judged. contradicted: methods of which a record's scores are not what its rankings give.
     """
 
     quality: tuple[Change, ...]
@@ -93,6 +93,7 @@ class DiffVerdict:
     unjudged: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     notes: tuple[str, ...] = ()
+    contradicted: tuple[str, ...] = ()
 
     @property
     def moved(self) -> tuple[Change, ...]:
@@ -137,6 +138,7 @@ def diff(
     broken: list[str] = []
     options: list[Option] = []
     one_sided: list[_OneSided] = []
+    contradicted: set[str] = set()
     searches = before.settings.backend, after.settings.backend
     same_machine = machine_key(before) == machine_key(after) and searches[0] == searches[1]
     for place, record in (("first", before), ("second", after)):
@@ -144,7 +146,9 @@ def diff(
             broken.append(f"the run of the {place} record failed: {'; '.join(record.violations)}")
         elif record.status != "finished":
             broken.append(f"the run of the {place} record did not finish")
-        broken += _contradicted(place, record, values[place == "second"])
+        told = _contradicted(place, record, values[place == "second"])
+        broken += told.values()
+        contradicted |= told.keys()
     for old in before.rows:
         new = find_row(after.rows, old.method)
         if new is None:
@@ -155,7 +159,8 @@ def diff(
         else:
             refuse_other_method(old, new)
             learns = old.features is not None and old.features.fit != "nothing to learn"
-            reach = paired_intervals(old.method, values, before)
+            # the interval is of the rankings' difference: it says nothing of scores that are others
+            reach = {} if old.method in contradicted else paired_intervals(old.method, values, before)
             quality += _changes(old, new, learned_tolerance if learns else tolerance, reach)
             broken += _lost(old, new, asked_steps(after), before.metrics.keys() - after.metrics.keys())
             speed += _times(old, new)
@@ -190,6 +195,7 @@ def diff(
         unjudged=tuple(unjudged),
         options=tuple(options),
         notes=tuple(notes),
+        contradicted=tuple(sorted(contradicted)),
     )
 
 
@@ -238,17 +244,17 @@ def _judged(
     return judged, unjudged
 
 
-def _contradicted(place: str, record: Record, values: Values | None) -> list[str]:
-    """A record's figures follow from its own rankings; where they do not, somebody changed one of the two."""
+def _contradicted(place: str, record: Record, values: Values | None) -> dict[str, str]:
+    """Method -> a sentence. Figures follow from the record's rankings; where not, somebody changed one of the two."""
     if values is None:
-        return []
-    found = []
+        return {}
+    found = {}
     for row in record.rows:
         for name, column in values.by_method.get(row.method, {}).items():
             right = float(column.mean())
             if row.status == "ok" and abs(row.scores.get(name, right) - right) > _ROUNDING:
                 said = f"{name} {row.scores[name]:.6f}, its rankings give {right:.6f}"
-                found.append(
+                found[row.method] = (
                     f"{row.method} has in the {place} record {said}: one of them was changed or computed differently"
                 )
                 break

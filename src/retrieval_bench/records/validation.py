@@ -165,6 +165,9 @@ def _wrong_values(arrays: Mapping[str, np.ndarray], methods: Sequence[str], gall
         indices, distances = arrays[f"{method}/indices"], arrays[f"{method}/distances"]
         if indices.size and (indices.min() < -1 or indices.max() >= gallery):
             return f"{method}/indices names rows that the gallery of {gallery} images does not have"
+        ordered = np.sort(indices, axis=1)
+        if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+            return f"{method}/indices names an image twice for one query"
         if distances.dtype.kind not in "fiu" or np.isnan(distances).any():
             return f"{method}/distances holds what is no number"
         aside = arrays.get(f"{method}/unanswerable_distances", np.empty(0))

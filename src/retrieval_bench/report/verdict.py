@@ -54,7 +54,7 @@ def headline(verdict: DiffVerdict) -> str:
         return f"same: {counted(methods, 'method')}, nothing changed by more than is allowed"
     parts = []
     if verdict.broken:
-        parts.append(f"{counted(len(verdict.broken), 'row')} missing, failed or incomplete")
+        parts.append(f"{counted(len(verdict.broken), 'row')} missing, failed, incomplete or contradicted")
     if verdict.moved:
         kind = "gated" if verdict.gates else "quality"
         parts.append(f"{counted(len(verdict.moved), f'{kind} number')} changed too much")
@@ -178,7 +178,7 @@ def _options(verdict: DiffVerdict) -> list[str]:
 
 
 def _identical(verdict: DiffVerdict) -> str:
-    changed = set(_changed(verdict))
+    changed = {*_changed(verdict), *verdict.contradicted}
     same = [method for method in _methods(verdict) if method not in changed]
     return f"Identical in every quality number: {', '.join(same)}" if same else ""
 
