@@ -636,6 +636,11 @@ def _whole_numbers(name: str, given: Any) -> np.ndarray:
         array = np.asarray(given)
     except ValueError as error:  # NumPy's sentence speaks of its own parts
         raise BadJudgement(f"{name} has rows of different lengths; pad them with -1") from error
+    except (TypeError, RuntimeError) as error:  # a tensor that lies elsewhere, or has a gradient
+        raise BadJudgement(
+            f"{name} is a {type(given).__name__} that NumPy cannot read ({error}); give an array of NumPy, in the "
+            "memory of the CPU"
+        ) from error
     if array.dtype.kind not in "iu":
         raise BadJudgement(f"{name} is {array.dtype}, expected whole numbers")
     most = np.iinfo(np.int64).max if name in ("expected", "retrieved") else _MOST

@@ -161,6 +161,19 @@ def test_a_judgement_with_rows_of_different_lengths_is_refused() -> None:
         Judged(1, [[1]], [1])
 
 
+@pytest.mark.parametrize("kind", [TypeError, RuntimeError])
+def test_a_judgement_of_what_numpy_cannot_read_is_refused(kind: type[Exception]) -> None:
+    """As a tensor of torch that is on a GPU, or has a gradient."""
+
+    class Tensor:
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            raise kind("call detach first")
+
+    said = r"n_relevant is a Tensor that NumPy cannot read \(call detach first\); give an array of NumPy"
+    with pytest.raises(BenchError, match=said):
+        Judged([1], [[1]], Tensor())
+
+
 def test_small_whole_numbers_do_not_wrap_around() -> None:
     """uint8 250 + 10 is 4; int8 127 + 1 is -128."""
     many = Judged(np.array([0]), np.zeros((1, 10), int), np.array([250], np.uint8))
