@@ -124,7 +124,7 @@ def test_the_example_of_an_extractor_runs(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_plugin_stays")
 def test_the_example_of_a_metric_runs(tmp_path: Path) -> None:
-    (tmp_path / "pairs.py").write_text(f"import numpy as np\n{blocks('extending.md', 'python')[1]}", encoding="utf-8")
+    (tmp_path / "pairs.py").write_text(blocks("extending.md", "python")[1], encoding="utf-8")
     (plugin,) = load_files([tmp_path / "pairs.py"])
     assert plugin.registered == (("metrics", "first-two"),), plugin.reason
     scored = evaluate([[0, 1, 2], [2, 0, 1]], ["cup", "cup", "hat"], ["cup", "hat"], k=(1,))
