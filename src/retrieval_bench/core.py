@@ -632,6 +632,8 @@ _MOST = 2**53
 
 def _whole_numbers(name: str, given: Any) -> np.ndarray:
     """As int64: sums of smaller whole numbers would wrap around."""
+    if isinstance(given, np.ma.MaskedArray):
+        raise BadJudgement(f"{name} is a masked array, whose hidden values would be read; give it filled (.filled())")
     try:
         array = np.asarray(given)
     except ValueError as error:  # NumPy's sentence speaks of its own parts

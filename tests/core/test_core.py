@@ -172,6 +172,8 @@ def test_a_judgement_of_what_numpy_cannot_read_is_refused(kind: type[Exception])
     said = r"n_relevant is a Tensor that NumPy cannot read \(call detach first\); give an array of NumPy"
     with pytest.raises(BenchError, match=said):
         Judged([1], [[1]], Tensor())
+    with pytest.raises(BenchError, match="n_relevant is a masked array"):
+        Judged([1], [[1]], np.ma.masked_array([1], [True]))
 
 
 def test_small_whole_numbers_do_not_wrap_around() -> None:

@@ -414,6 +414,12 @@ def test_leave_one_out_of_a_folder_that_is_split_already_is_refused(tmp_path: Pa
         folder(tmp_path, split="leave-one-out")
 
 
+def test_a_folder_with_our_name_for_no_label_is_refused(tmp_path: Path) -> None:
+    shop(tmp_path, {"cup": 3, "(distractor)": 3})
+    with pytest.raises(BenchError, match=r"the label \(distractor\) is ours"):
+        folder(tmp_path)
+
+
 def test_a_mapping_that_leaves_out_all_it_names_is_no_layout(tmp_path: Path) -> None:
     """Else the folder that was to be left out would become a label."""
     for name in ("cats", "dogs", "val"):

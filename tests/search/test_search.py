@@ -338,6 +338,8 @@ def test_arrays_of_torch_that_numpy_cannot_read_are_refused(backend):
             build(rows)(odd, 2)
         with pytest.raises(BenchError, match="gallery is a Tensor that NumPy cannot read"):
             build(odd)
+    with pytest.raises(BenchError, match="gallery is a masked array, whose hidden values would be read"):
+        build(np.ma.masked_array(rows, rows > 2))
     assert_equal(build(rows)(torch.ones(3, 4), 2), build(rows)(rows, 2))
 
 
@@ -530,6 +532,9 @@ def test_files_that_are_no_gallery(tmp_path):
     for name in ("none.npy", "text.npy", "several.npz", "objects.npy"):
         with pytest.raises(BenchError, match=name):
             ExactIndex.from_npy(tmp_path / name)
+    for no_path in (None, 3, np.ones((3, 2), np.float32)):
+        with pytest.raises(BenchError, match="from_npy takes the path"):
+            ExactIndex.from_npy(no_path)
     searcher = ExactIndex.from_npy(tmp_path / "nan.npy")
     with pytest.raises(BenchError, match="gallery row 123 holds NaN"):
         searcher.search(np.ones((1, 2)), 1)

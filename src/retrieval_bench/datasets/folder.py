@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from retrieval_bench.core import SPLITS, BenchError, Dataset, Images, Split, printable
+from retrieval_bench.core import DISTRACTOR, SPLITS, BenchError, Dataset, Images, Split, printable
 from retrieval_bench.datasets.remote_files import RemoteFile, RemoteFiles
 from retrieval_bench.datasets.split_names import BOTH, LOOK_LIKE_SPLITS, offered, our_splits, parse_mapping
 from retrieval_bench.datasets.splits import (
@@ -86,6 +86,8 @@ def folder(
     if not files:
         raise BenchError(f"dataset folder: no {'/'.join(SUFFIXES)} in a label's folder of {printable(root)}; {LAYOUT}")
     labels = [file.leaf if label == "leaf" else file.top for file in files]
+    if DISTRACTOR in labels:
+        raise BenchError(f"dataset folder: the label {DISTRACTOR} is ours, for images without one; rename its folder")
     if label == "top":
         notices += _deeper(files, root)
 

@@ -87,6 +87,8 @@ def as_array(name: str, given: Any, ragged: str) -> np.ndarray:
 
     ragged: what is asked of rows that have different lengths.
     """
+    if isinstance(given, np.ma.MaskedArray):
+        raise BenchError(f"{name} is a masked array, whose hidden values would be read; give it filled (.filled())")
     try:
         return np.asarray(given)
     except ValueError as error:  # NumPy's sentence speaks of its own parts

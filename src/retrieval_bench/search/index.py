@@ -188,6 +188,8 @@ class ExactIndex:
             BenchError: The file cannot be read, or holds no such array.
         """
         started = time.perf_counter()
+        if not isinstance(path, str | os.PathLike):
+            raise BenchError(f"from_npy takes the path of a .npy file, not a {type(path).__name__}")
         try:
             gallery = np.load(path, mmap_mode="r", allow_pickle=False)
         except OSError as error:
