@@ -42,7 +42,8 @@ class Evaluation:
     unavailable: Mapping[str, str]
 
     def __str__(self) -> str:
-        lines = [f"{len(self.rows)} queries of {self.clusters} labels; {self.left_out} left out"]
+        queries, labels = "query" if len(self.rows) == 1 else "queries", "label" if self.clusters == 1 else "labels"
+        lines = [f"{len(self.rows)} {queries} of {self.clusters} {labels}; {self.left_out} left out"]
         wide = max(map(len, self.scores))
         for name, score in self.scores.items():
             reach = self.intervals.get(name)
