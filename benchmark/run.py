@@ -38,7 +38,7 @@ from benchmark.options import (
     usable_threads,
 )
 from benchmark.shown import Format, formatted, one_line
-from retrieval_bench.core import BenchError, printable
+from retrieval_bench.core import SEVERITIES, BenchError, printable
 
 if TYPE_CHECKING:
     from retrieval_bench.experiment.isolation import IsolatedExecutor
@@ -157,8 +157,12 @@ def run_command(
         ),
     ] = None,
     severity: Annotated[
-        str, typer.Option(metavar="1,3,5", help="Strengths of the perturbations, from 1 (slight) to 5 (severe).")
-    ] = "1,2,3,4,5",
+        str | None,
+        typer.Option(
+            metavar="1,3,5",
+            help="Strengths of the perturbations of --perturb, from 1 (slight) to 5 (severe). Default 1,2,3,4,5.",
+        ),
+    ] = None,
     relevance: Annotated[
         Relevance,
         typer.Option(
@@ -260,6 +264,10 @@ def run_command(
         for one in plugins():
             if one.reason and one.file not in named:
                 typer.echo(f"{one.failure}; it is left out", err=True)
+        if severity is not None and perturb is None:
+            raise BenchError(
+                f"--severity {severity!r} is of --perturb; name what changes the queries, e.g. --perturb blur"
+            )
         classifiers = renamed("--classifiers", classifiers, "--heads", heads, None)
         given = parse_methods(
             ",".join(runner.DEFAULT_METHODS) if methods is None else methods, texts=True, backends=True
@@ -284,7 +292,7 @@ def run_command(
             decoding=decoding(max_pixels),
             decode=decode.value,
             perturb=() if perturb is None else parse_perturbations(perturb, read_of(chosen)),
-            severities=parse_severities(severity),
+            severities=SEVERITIES if severity is None else parse_severities(severity),
             relevance=relevance.value,
             learn_from=learn_from.value,
             concurrency=() if concurrency is None else parse_concurrency(concurrency),

@@ -256,6 +256,11 @@ def test_a_measured_growth_is_taken_in_place_of_the_line() -> None:
     assert times("color", 801, {"color": growth}).far
 
 
+def test_costs_without_a_number_of_images_are_refused() -> None:
+    with pytest.raises(BenchError, match="say among how many by --images N"):
+        recommend([shop()], ChoiceQuestion(), MeasuredSearch({}, "elsewhere"))
+
+
 def test_more_images_are_warned_of_and_an_index_is_proposed() -> None:
     measured = MeasuredSearch({}, "elsewhere")
     advice = recommend([shop()], ChoiceQuestion(max_p95_ms=20, images=2e6), measured)

@@ -102,6 +102,7 @@ def test_some_failed_is_exit_4_and_the_others_are_saved(shelf: Path, tmp_path: P
         (["--backend", "exakt"], "did you mean 'exact'"),
         (["--k", "1,x"], "write whole numbers"),
         (["--k", "0"], "at least 1"),
+        (["--severity", "3"], "--severity '3' is of --perturb"),
         (["--concurrency", "1,x"], "write whole numbers from 1 to 256"),
         (["--concurrency", "0"], "write whole numbers from 1 to 256"),
         (["--weights", "pretraind"], "is no folder and not one of"),

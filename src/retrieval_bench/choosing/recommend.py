@@ -144,6 +144,8 @@ def recommend(
     Raises:
         BenchError: The records cannot be mixed, or none of their rows can be judged by what is preferred.
     """
+    if measured is not None and question.images is None:
+        raise BenchError("--costs says how search grows among more images; say among how many by --images N")
     _refuse_to_mix(evidences)
     growths: Mapping[str, Growth] = {} if measured is None else measured.query_ms
     candidates, left_out = candidates_of(evidences, question.prefer, question.images, growths)
