@@ -127,7 +127,9 @@ def test_equal_scores_are_ties_and_ranks_are_none(tmp_path: Path) -> None:
     assert got.ties["recall@5"].best == pytest.approx(np.mean(np.minimum(hits, 5) / 3))
     assert got.ties["hit_rate@5"].worst <= got.scores["hit_rate@5"] <= got.ties["hit_rate@5"].best
     assert found(data, f"ranking:{table(tmp_path / 'a.csv', lines_of(data, 6), 'rank')}").ties == {}
-    assert "has ranks and no scores, so there are no ties" in met(data, tmp_path / "a.csv")[0]
+    level = found(data, f"ranking:{table(tmp_path / 'level.csv', flat, 'rank')}")
+    assert level.ties["accuracy"] == bounds
+    assert "has ranks and no scores, so only equal ranks are ties" in met(data, tmp_path / "a.csv")[0]
 
 
 def test_scores_that_float32_cannot_tell_apart_are_no_ties(tmp_path: Path) -> None:

@@ -188,6 +188,21 @@ def test_lists_of_several_lengths_and_missing_values_are_refused(tmp_path: Path)
             read_vectors(tmp_path / "v.parquet", "embeddings:v")
 
 
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (ROWS.astype(np.uint8), "vectors in .* holds uint8; vectors are float16, float32, float64, int8"),
+        (ROWS.astype(np.complex64), "holds complex64; vectors are"),
+        (ROWS[:, 0], "has the shape 3; a row for each image is wanted, n x d"),
+        (ROWS[:, :, None], "a row for each image is wanted, n x d"),
+    ],
+)
+def test_what_is_wrong_with_the_vectors_of_an_npz_file_is_told(rows: np.ndarray, sentence: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "v.npz", ids=np.array(IDS), vectors=rows)
+    with pytest.raises(BenchError, match=sentence):
+        read_vectors(tmp_path / "v.npz", "embeddings:v")
+
+
 def test_text_is_taken_for_ids_before_whole_numbers(tmp_path: Path) -> None:
     np.savez(tmp_path / "v.npz", table=ROWS, labels=np.arange(3), keys=np.array(IDS))
     assert read_vectors(tmp_path / "v.npz", "embeddings:v").ids == IDS

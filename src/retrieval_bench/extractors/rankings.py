@@ -68,7 +68,7 @@ class RankingFile:
         what = f"its rankings hold {n} items a query"
         if least < len(dataset.gallery) - dataset.leave_one_out:
             what += f" of a gallery of {len(dataset.gallery):,}; what they do not hold counts as not found"
-        ties = "" if stored.scored else "; the file has ranks and no scores, so there are no ties"
+        ties = "" if stored.scored else "; the file has ranks and no scores, so only equal ranks are ties"
         extra = len(stored.queries) - len(asked)
         return (what + ties, *([f"{extra:,} queries of the file are not asked here"] if extra else []))
 

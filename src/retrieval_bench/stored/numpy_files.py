@@ -42,6 +42,8 @@ def npz(file: Path, called: str, vectors: str, ids: str) -> StoredVectors:
     flat = {name: array.dtype.kind for name, array in arrays.items() if array.ndim == 1}
     tables = [name for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind in "fi"]
     of_ids = chosen([ids] if ids in flat else of_text(flat), ids, ID_NAMES, "ids", file, called)
+    # Of arrays that hold no vectors, the one that was meant is read all the same: what is wrong with it is then told.
+    tables = tables or [name for name in arrays if name != of_ids]
     of_vectors = chosen(tables, vectors, VECTOR_NAMES, "vectors", file, called)
     return StoredVectors(as_text(arrays[of_ids]), as_float32(arrays[of_vectors], file, called, of_vectors))
 
