@@ -148,9 +148,7 @@ def fit_classifier(
         raise BenchError(f"classifier {name}: the train split holds no image; it needs images of at least two labels")
     classes, class_index = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
-        raise BenchError(
-            f"classifier {name}: all train images have label {classes[0]}; a classifier needs at least two labels"
-        )
+        raise BenchError(f"classifier {name}: all train images have one label; a classifier needs at least two labels")
     if threads < 1:
         raise ValueError(f"threads is {threads}, must be at least 1")
     data = TrainingData(features, class_index.astype(np.int64), len(classes), seed, threads, bits)

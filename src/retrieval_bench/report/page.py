@@ -150,12 +150,13 @@ def _headline(evidence: Evidence, names: Names, series_of: dict[str, int]) -> Ma
     warnings += [f"{row.method} failed: {row.error.sentence}" for row in failed if row.error is not None]
     if evidence.no_arrays:
         warnings.append(f"Curves, slices, confusion and examples are not shown: {evidence.no_arrays}")
+    asked = any(row.open_set is not None for row in record.rows)  # the page shows it wherever there is something
     return joined(
         [tag("p", sentence, class_="warn") for sentence in warnings],
         _cards(evidence),
         _table(record, series_of),
         _key(names.of(row.method for row in record.rows)),
-        tag("ul", [tag("li", sentence) for sentence in caption(record, unknown=True)], class_="sentences"),
+        tag("ul", [tag("li", sentence) for sentence in caption(record, unknown=asked)], class_="sentences"),
     )
 
 

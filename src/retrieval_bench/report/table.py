@@ -195,7 +195,8 @@ def caption(record: Record, unknown: bool = False) -> list[str]:
         lines.append("Leave-one-out: a query that is in the gallery is searched for among all other images.")
     if any("[gallery]" in row.method for row in record.rows):
         lines.append("[gallery]: learned from the images that it is searched in, not from train.")
-    if settings.learn_from == "gallery" and any(row.classifiers for row in record.rows):
+    learned = any(facts.error is None for row in record.rows for facts in row.classifiers.values())
+    if settings.learn_from == "gallery" and learned:
         lines.append("Classifiers learned from the gallery, not from train.")
     if settings.relevance == "graded":
         lines.append("graded_ndcg: the query's label counts 2, its category alone 1.")
@@ -235,7 +236,8 @@ def _unanswerable(record: Record, unknown: bool) -> list[str]:
     """Sentences on the queries that were left out."""
     known = [row.open_set for row in record.rows if row.open_set is not None]
     if not known:
-        return []
+        told = unknown and any(row.status == "ok" for row in record.rows)
+        return ["No auroc, rejected@95: the record knows of no query without an answer."] if told else []
     if not unknown:
         return ["`show --unknown` says how well each method could have told the queries that were left out."]
     counts = f"{known[0].unanswerable:,} queries without an answer against {known[0].answerable:,} with one"
