@@ -134,6 +134,11 @@ def test_columns_that_some_json_objects_lack(tmp_path: Path) -> None:
     assert dataset.query.categories is None
 
 
+def test_a_list_of_which_no_file_is_there_says_so(tmp_path: Path) -> None:
+    lines = "".join(f"shots/{number}.png,{'mug' if number % 2 else 'bag'}\n" for number in range(20))
+    refused(tmp_path, f"path,label\n{lines}", "no image of it can be read; the first is 'shots/0.png' (missing file")
+
+
 def test_paths_are_relative_to_the_manifest_and_missing_files_are_left_to_screening(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def manifest(
     rows = _merged(file, rows)
     images = _images(found, rows)
     if by_content:
+        _refuse_unreadable(file, rows, images)
         units = [_unit(images.digest(place), row.more.get("group", "")) for place, row in enumerate(rows)]
         first = [row.labels[:1] or ("",) for row in rows]
         assigned = [BOTH] * len(rows) if shares is None else content_splits(units, first, shares)
@@ -411,6 +412,21 @@ def _mapped(
     if not lost:
         return kept, []
     return kept, [f"{len(rows) - len(kept)} rows of the split {some(lost)} are left out, as splits= says"]
+
+
+def _refuse_unreadable(file: Path, rows: Sequence[ManifestRow], images: Images) -> None:
+    """BenchError where no picture of the list can be read: contents, which decide the splits, are then all the same,
+    and that a split is empty would say nothing of the cause."""
+    first = None
+    for place, row in enumerate(rows):
+        if row.path:
+            try:
+                images.read(place)
+                return
+            except BadImage as bad:
+                first = first or f"{row.path!r} ({bad.reason}: {bad.detail})"
+    if first is not None:
+        raise BenchError(f"{printable(file)}: no image of it can be read; the first is {first}")
 
 
 def _unit(digest: str, group: str) -> str:
