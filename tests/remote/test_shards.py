@@ -71,6 +71,11 @@ def test_what_is_wrong_with_shards(shards: Path, tmp_path: Path) -> None:
         "not valid JSON": {"a.png": b"x", "a.json": b"{"},
         "not an object": {"a.png": b"x", "a.json": b"[]"},
         "no image in": {"a.cls": b"x"},
+        r"label in 'a\.json' is \{\"x\": 1\}; it must be text or a whole number": {
+            "a.png": b"x",
+            "a.json": b'{"label": {"x": 1}}',
+        },
+        "'a' has no label": {"a.png": b"x", "a.json": b'{"label": null}'},
     }
     for told, items in cases.items():
         shard(tmp_path / "bad" / "a.tar", items)

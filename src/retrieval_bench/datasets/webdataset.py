@@ -156,10 +156,10 @@ def _together(tree: Tree) -> Iterator[tuple[str, dict[str, str]]]:
 def _said(tree: Tree, shard: Path, stem: str, parts: dict[str, str], key: str) -> tuple[str, str]:
     """(label, text) of an item. BenchError where it has no label."""
     facts = _json(tree, shard, parts["json"]) if "json" in parts else {}
-    label = str(facts.get(key, "")) if key else ""
-    if not key:
-        label = _text(tree, shard, parts["cls"]) if "cls" in parts else ""
-        label = label or next((str(facts[name]) for name in ("label", "cls", "class") if name in facts), "")
+    label = "" if key or "cls" not in parts else _text(tree, shard, parts["cls"])
+    known = next((name for name in ([key] if key else ("label", "cls", "class")) if name in facts), None)
+    if not label and known is not None:
+        label = _label(facts[known], f"{printable(shard)}: {known} in {parts['json']!r}")
     if not label.strip():
         where = f"a key {key!r} in its .json" if key else "a .cls, or a .json with label, cls or class"
         raise BenchError(
@@ -167,6 +167,18 @@ def _said(tree: Tree, shard: Path, stem: str, parts: dict[str, str], key: str) -
         )
     text = _text(tree, shard, parts["txt"]) if "txt" in parts else ""
     return label.strip(), text or next((str(facts[name]) for name in _TEXTS if facts.get(name)), "").strip()
+
+
+def _label(value: Any, where: str) -> str:
+    """Of a .json, as in a manifest: text or a whole number, "" where there is null. BenchError where it is neither."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        told = json.dumps(value)
+        raise BenchError(
+            f"{where} is {told if len(told) <= 40 else told[:37] + '...'}; it must be text or a whole number"
+        )
+    return str(value)
 
 
 def _text(tree: Tree, shard: Path, name: str) -> str:
