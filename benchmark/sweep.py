@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,11 +89,13 @@ def _values(spec: Spec, over: str) -> tuple[str, tuple[Any, ...]]:
             f"--over {over!r}: write an option of {spec.entry.name} with its values, e.g. ef=16..512; it has "
             f"{', '.join(spec.entry.options)}"
         )
+    if option in spec.options:
+        raise BenchError(
+            f"--backend {spec} says {option} already, and --over {over} varies it; leave it out of --backend"
+        )
     low, dots, high = text.partition("..")
     words = text.split(",") if not dots else _doubled(over, low, high)
-    others = {key: value for key, value in spec.options.items() if key != option}
-    base = replace(spec, options=others)
-    found = [parse(BACKENDS, f"{base}:{option}={word.strip()}").options[option] for word in words]
+    found = [parse(BACKENDS, f"{spec}:{option}={word.strip()}").options[option] for word in words]
     if len(set(found)) < 2 or len(found) > MOST_VALUES or not all(isinstance(one, int | float) for one in found):
         raise BenchError(f"--over {over!r}: give from 2 to {MOST_VALUES} different numbers, e.g. {option}=16..512")
     return option, tuple(sorted(set(found)))

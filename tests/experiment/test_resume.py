@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,8 @@ def test_a_run_of_other_settings_is_refused_with_the_difference(
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(BenchError, match="of another run: seed 0 there, 1 here; leave --resume out"):
         run(planned(seed=1), tmp_path, resume=True)
+    with pytest.raises(BenchError, match="of another run: concurrency none there, 1, 2 here"):
+        run(replace(planned(), concurrency=(1, 2)), tmp_path, resume=True)
     with pytest.raises(BenchError, match="of another run: fingerprint of the dataset"):
         run(plan(shop(4, 5), "hsv", "phash"), tmp_path, resume=True)
     assert (tmp_path / "run.json").read_bytes() == before

@@ -85,6 +85,12 @@ def test_values_are_doubled_or_listed(over: str, values: tuple[int, ...]) -> Non
     assert _values(parse(BACKENDS, "faiss:hnsw"), over) == (over.partition("=")[0], values)
 
 
+def test_an_option_that_the_backend_has_already_is_not_varied() -> None:
+    BACKENDS.fill_with_own()
+    with pytest.raises(BenchError, match="faiss:hnsw:ef=3 says ef already, and --over ef=8,16 varies it"):
+        _values(parse(BACKENDS, "faiss:hnsw:ef=3"), "ef=8,16")
+
+
 @pytest.mark.parametrize(
     ("over", "sentence"),
     [

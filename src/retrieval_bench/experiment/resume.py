@@ -96,7 +96,7 @@ def _difference(name: str, then: object, now: object) -> Iterator[str]:
 
 
 def _shown(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
