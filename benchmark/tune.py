@@ -74,6 +74,11 @@ def tune_command(
     seconds = _seconds(budget)
     metric = prefer or PREFERRED
     methods = parse_methods(start)
+    if controls := [str(one) for one in methods if any(part.entry.family == "control" for part in one.members)]:
+        raise BenchError(
+            f"--start {start}: {', '.join(controls)}: controls show what chance or the labels give, and are no methods "
+            "to choose; leave them out"
+        )
     limits = CostLimits(max_p95_ms, max_bytes, max_fit_s)
     plan = prepare.Plan(
         methods=methods,

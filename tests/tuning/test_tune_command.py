@@ -92,6 +92,8 @@ def test_what_nothing_keeps_is_one_sentence_with_the_nearest(
     [
         (("--budget", "soon"), "--budget 'soon': write a time such as 90s, 30m or 2h"),
         (("--prefer", "beauty"), "beauty"),
+        (("--start", "hsv,oracle"), "--start hsv,oracle: oracle: controls show what chance"),
+        (("--start", "hsv+random"), "hsv+random: controls show what chance"),
         (("--seed", "4294967296"), "Invalid value for '--seed'"),
         (("--val", "folder"), "are queries of folder"),
     ],
