@@ -33,6 +33,17 @@ class ReportFormat(StrEnum):
     json = "json"
 
 
+_ENDINGS = {
+    "": ReportFormat.html,
+    ".html": ReportFormat.html,
+    ".htm": ReportFormat.html,
+    ".md": ReportFormat.md,
+    ".csv": ReportFormat.csv,
+    ".tex": ReportFormat.latex,
+    ".json": ReportFormat.json,
+}
+
+
 @command(app, "report")
 def report_command(
     records: Annotated[
@@ -43,8 +54,11 @@ def report_command(
         typer.Option(metavar="FILE", help="Output file. Default: report.html; other formats go to stdout."),
     ] = None,
     form: Annotated[
-        ReportFormat, typer.Option("--format", help="json holds every number that the page draws.")
-    ] = ReportFormat.html,
+        ReportFormat | None,
+        typer.Option(
+            "--format", help="json holds every number that the page draws. Default: what --out ends in, else html."
+        ),
+    ] = None,
     plugin: Plugins = None,
     data_root: DataRoot = None,
     allow_outside: AllowOutside = False,
@@ -70,9 +84,11 @@ def report_command(
     from retrieval_bench.report.evidence import gather
     from retrieval_bench.system.files import write_whole
 
+    if out is not None:
+        refuse_place(out, "report.html", records)
+    form = form or _form_of(out)
     if form is ReportFormat.html and out is None:
         out = Path("report.html")
-    if out is not None:
         refuse_place(out, "report.html", records)
     asked = (max_p95_ms, max_bytes, max_fit_s, images, prefer, costs)
     recommended = recommended or any(one is not None for one in asked)
@@ -114,3 +130,15 @@ def report_command(
             if missing:
                 typer.echo(f"{evidence.name}: {missing}", err=True)
     typer.echo(f"report: {printable(out)} ({len(text.encode()) / 1024:,.0f} KiB)", err=True)
+
+
+def _form_of(out: Path | None) -> ReportFormat:
+    if out is None:
+        return ReportFormat.html
+    ending = out.suffix.lower()
+    if ending not in _ENDINGS:
+        raise BenchError(
+            f"--out {printable(out)}: {ending} is no form; end it in {', '.join(filter(None, _ENDINGS))}, "
+            "or say what it is by --format"
+        )
+    return _ENDINGS[ending]

@@ -221,3 +221,29 @@ def test_no_command_writes_over_a_record(words: tuple[str, ...], name: str, tmp_
         result.stderr
     )
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("a.md", "| method |"),
+        ("a.csv", "method,"),
+        ("a.tex", "% "),
+        ("a.json", "{"),
+        ("a.HTM", "<!DOCTYPE"),
+        ("a", "<!DOC"),
+    ],
+)
+def test_the_ending_says_the_form(name: str, begins: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "r")
+    assert call("report", folder, "--no-images", "--out", tmp_path / name).exit_code == 0
+    assert (tmp_path / name).read_text(encoding="utf-8").lstrip().startswith(begins)
+
+
+def test_an_ending_that_is_no_form_is_refused_unless_the_form_is_said(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "r")
+    done = call("report", folder, "--no-images", "--out", tmp_path / "a.pdf")
+    assert done.exit_code == 2
+    assert "a.pdf: .pdf is no form; end it in .html, " in done.stderr
+    assert not (tmp_path / "a.pdf").exists()
+    assert call("report", folder, "--no-images", "--out", tmp_path / "a.txt", "--format", "md").exit_code == 0
