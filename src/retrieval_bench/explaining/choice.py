@@ -41,7 +41,7 @@ def most_disputed(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> t
     count = int(right[:, row].sum())
     return row, (
         f"no query was given; this is the one on which the {len(methods)} methods disagree most; "
-        f"{count} of them are right about the nearest image"
+        f"{count} of them {'is' if count == 1 else 'are'} right about the nearest image"
     )
 
 
