@@ -43,7 +43,7 @@ def slices_command(
     whole = load(record)
     if metric not in main_metrics(whole):
         raise BenchError(f"--metric {metric!r} is not one of {', '.join(main_metrics(whole))}")
-    names = methods_of(whole, tuple(name.strip() for name in methods.split(",")) if methods else ())
+    names = methods_of(whole, tuple(name.strip() for name in methods.split(",")) if methods is not None else ())
     arrays = load_own_rankings(record, whole)
     for name, sentence in contradictions(whole, arrays).items():
         if name in names:

@@ -168,6 +168,7 @@ def test_the_command(shelf: Path, tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.stderr
     assert "these queries cannot be divided" in shown.stdout  # one class size, no category
     assert call("slices", tmp_path / "out", "--methods", "sift").exit_code == 2
+    assert call("slices", tmp_path / "out", "--methods", "").exit_code == 2
     assert call("slices", tmp_path / "out", "--metric", "f1@3").exit_code == 2
     found = json.loads(call("slices", tmp_path / "out", "--json").stdout)
     assert found == {"dataset": "folder", "methods": ["color", "phash"], "slicings": []}
