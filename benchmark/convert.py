@@ -46,7 +46,7 @@ def convert_command(
 
     conversion.need_packages(to.value)
     whole = load(record)
-    names = methods_of(whole, tuple(name.strip() for name in methods.split(",")) if methods else ())
+    names = methods_of(whole, tuple(name.strip() for name in methods.split(",")) if methods is not None else ())
     arrays = load_rankings(record, whole)
     values = from_arrays(arrays, whole)
     if values is None or not names:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 
@@ -19,6 +19,11 @@ class Form(StrEnum):
     html = "html"
     md = "md"
     json = "json"
+
+
+_ENDINGS = {"": Form.text, ".txt": Form.text, ".html": Form.html, ".htm": Form.html, ".md": Form.md, ".json": Form.json}
+
+T = TypeVar("T")
 
 
 def refuse_place(out: Path, example: str, records: Sequence[Path] = (), option: str = "--out") -> None:
@@ -57,17 +62,19 @@ def chosen_form(
             raise BenchError(f"--json and --format {form}: two forms; give one of them")
         form = Form.json
     if form is None:
-        form = Form.text if out is None else _form_of(out)
+        form = Form.text if out is None else form_by_ending(out, _ENDINGS)
     return form, Path(f"{name}.html") if form is Form.html and out is None else out
 
 
-def _form_of(out: Path) -> Form:
-    ending = out.suffix[1:].lower()
-    if ending in ("", "txt"):
-        return Form.text
-    if ending not in Form.__members__:
-        raise BenchError(f"--out {printable(out)}: {out.suffix} is no form; end it in .html, .md, .json or .txt")
-    return Form(ending)
+def form_by_ending(out: Path, endings: Mapping[str, T]) -> T:
+    """The form that a file's ending tells. endings: ending, in lower case -> form; BenchError where it has another."""
+    ending = out.suffix.lower()
+    if ending not in endings:
+        raise BenchError(
+            f"--out {printable(out)}: {out.suffix} is no form; end it in {', '.join(filter(None, endings))}, or say "
+            "what it is by --format"
+        )
+    return endings[ending]
 
 
 def tell(name: str, out: Path | None, form: Form, makers: Mapping[Form, Callable[[], Any]]) -> None:

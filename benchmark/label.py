@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 NEEDS = "label --serve needs more packages: pip install 'retrieval-bench[serve]'"
 SHOWN = 10
+PORT, SEEDS = 8001, 10
 
 
 @command(app, "label")
@@ -76,7 +77,7 @@ def label_command(
     ] = False,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Where the page of --serve is; 0: any free port. Default: 8001."),
+        typer.Option(min=0, max=65535, help=f"Where the page of --serve is; 0: any free port. Default: {PORT}."),
     ] = None,
     measure: Annotated[
         bool,
@@ -86,7 +87,7 @@ def label_command(
         int | None, typer.Option(min=1, metavar="N", help="Keep N labels of each product, and hide all others.")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Drawings of known labels for --measure. Default: 10.")
+        int | None, typer.Option(min=1, max=1000, help=f"Drawings of known labels for --measure. Default: {SEEDS}.")
     ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Of the first drawing, and of what methods learn.")
@@ -131,7 +132,7 @@ def label_command(
         check_out(out, data_root)
         if log is not None and out.absolute() == log.absolute():
             raise BenchError(f"--log {printable(log)}: is the file of --out; name another, such as labelled.jsonl")
-    listener = _listener(8001 if port is None else port) if serve else None
+    listener = _listener(PORT if port is None else port) if serve else None
     try:
         cores = usable_threads(threads)
         plan = Plan(
@@ -154,7 +155,7 @@ def label_command(
             facts["notices"] = list(pool.notices)
             if measure:
                 assert known is not None
-                drawings = range(seed, seed + (10 if seeds is None else seeds))
+                drawings = range(seed, seed + (SEEDS if seeds is None else seeds))
                 facts |= _measured(pool, features, distance, known, drawings, target, cores, progress)
                 say(json.dumps(facts, indent=1) if as_json else "\n".join(_measured_lines(facts)))
                 return

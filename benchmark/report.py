@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmark.app import app, command, say
-from benchmark.forms import refuse_place
+from benchmark.forms import form_by_ending, refuse_place
 from benchmark.options import (
     AllowHost,
     AllowOutside,
@@ -84,12 +84,13 @@ def report_command(
     from retrieval_bench.report.evidence import gather
     from retrieval_bench.system.files import write_whole
 
-    if out is not None:
-        refuse_place(out, "report.html", records)
-    form = form or _form_of(out)
-    if form is ReportFormat.html and out is None:
-        out = Path("report.html")
-        refuse_place(out, "report.html", records)
+    place = Path("report.html") if out is None else out
+    if out is not None or form in (None, ReportFormat.html):
+        refuse_place(place, "report.html", records)
+    if form is None:
+        form = form_by_ending(place, _ENDINGS)
+    if form is ReportFormat.html:
+        out = place
     asked = (max_p95_ms, max_bytes, max_fit_s, images, prefer, costs)
     recommended = recommended or any(one is not None for one in asked)
     if recommended and form is not ReportFormat.html:
@@ -130,15 +131,3 @@ def report_command(
             if missing:
                 typer.echo(f"{evidence.name}: {missing}", err=True)
     typer.echo(f"report: {printable(out)} ({len(text.encode()) / 1024:,.0f} KiB)", err=True)
-
-
-def _form_of(out: Path | None) -> ReportFormat:
-    if out is None:
-        return ReportFormat.html
-    ending = out.suffix.lower()
-    if ending not in _ENDINGS:
-        raise BenchError(
-            f"--out {printable(out)}: {ending} is no form; end it in {', '.join(filter(None, _ENDINGS))}, "
-            "or say what it is by --format"
-        )
-    return _ENDINGS[ending]

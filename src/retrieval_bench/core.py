@@ -630,19 +630,31 @@ _MOST = 2**53
 """The largest count and rank that are taken: sums of two of them do not wrap around, and float64 tells each apart."""
 
 
+def as_array(name: str, given: Any, ragged: str) -> np.ndarray:
+    """The argument as an array of whatever dtype NumPy gives it; BenchError where there is none.
+
+    ragged: what is asked of rows that have different lengths.
+    """
+    if isinstance(given, np.ma.MaskedArray):
+        raise BenchError(f"{name} is a masked array, whose hidden values would be read; give it filled (.filled())")
+    try:
+        return np.asarray(given)
+    except ValueError as error:  # NumPy's sentence speaks of its own parts
+        raise BenchError(f"{name} has rows of different lengths; {ragged}") from error
+    except (TypeError, RuntimeError, OverflowError) as error:  # an array of another library: bfloat16, on a GPU, ...
+        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise BenchError(
+            f"{name} is a {type(given).__name__} that NumPy cannot read ({why}); give an array of NumPy, in the memory "
+            "of the CPU"
+        ) from error
+
+
 def _whole_numbers(name: str, given: Any) -> np.ndarray:
     """As int64: sums of smaller whole numbers would wrap around."""
-    if isinstance(given, np.ma.MaskedArray):
-        raise BadJudgement(f"{name} is a masked array, whose hidden values would be read; give it filled (.filled())")
     try:
-        array = np.asarray(given)
-    except ValueError as error:  # NumPy's sentence speaks of its own parts
-        raise BadJudgement(f"{name} has rows of different lengths; pad them with -1") from error
-    except (TypeError, RuntimeError) as error:  # a tensor that lies elsewhere, or has a gradient
-        raise BadJudgement(
-            f"{name} is a {type(given).__name__} that NumPy cannot read ({error}); give an array of NumPy, in the "
-            "memory of the CPU"
-        ) from error
+        array = as_array(name, given, "pad them with -1")
+    except BenchError as error:
+        raise BadJudgement(str(error)) from error
     if array.dtype.kind not in "iu":
         raise BadJudgement(f"{name} is {array.dtype}, expected whole numbers")
     most = np.iinfo(np.int64).max if name in ("expected", "retrieved") else _MOST

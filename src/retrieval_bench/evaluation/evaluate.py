@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from retrieval_bench.core import BenchError, Ranking
+from retrieval_bench.core import BenchError, Ranking, as_array
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.evaluation.relevance import count_relevant, judge, ranks_of_relevant
 from retrieval_bench.evaluation.uncertainty import class_mean_intervals_of, intervals_of, statistics
 from retrieval_bench.records.schema import Interval
 from retrieval_bench.registry import METRICS
-from retrieval_bench.search.checks import as_array, check_exclude, check_k
+from retrieval_bench.search.checks import check_exclude, check_k
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,9 @@
 """The nearest by float64 distances to every row, for queries to which no scan in float32 can tell the rows apart.
 
-Rows are converted to float64 some at a time, which all queries then meet, four by twelve. Two things keep
-the work small where it would be greatest: a row that equals the one before it is at the same distance, and is not
-looked at; and the sum of products, or of squared differences, tells of most rows that they are farther than those
-found already, without the rest of the definition of `rescore.py`.
+Rows are converted to float64 some at a time. All queries then meet these, four queries and twelve rows at a time. Two
+things keep the work small where it would be greatest: a row that equals the one before it is at the same distance, and
+is not looked at; and the sum of products, or of squared differences, tells of most rows that they are farther than
+those found already, without the rest of the definition of `rescore.py`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_bench.core import DISTANCES, BenchError, Distance, Ranking
+from retrieval_bench.core import DISTANCES, BenchError, Distance, Ranking, as_array
 from retrieval_bench.registry import unknown
 
 _WHOLE = int, np.integer
@@ -80,25 +80,6 @@ def check_radius(radius: Any) -> np.float32:
         return np.float32(np.inf if value > 0 else -most)
     limit = np.float32(value)
     return np.nextafter(limit, np.float32(-np.inf)) if float(limit) > value else limit
-
-
-def as_array(name: str, given: Any, ragged: str) -> np.ndarray:
-    """The argument as an array of whatever dtype NumPy gives it; BenchError where there is none.
-
-    ragged: what is asked of rows that have different lengths.
-    """
-    if isinstance(given, np.ma.MaskedArray):
-        raise BenchError(f"{name} is a masked array, whose hidden values would be read; give it filled (.filled())")
-    try:
-        return np.asarray(given)
-    except ValueError as error:  # NumPy's sentence speaks of its own parts
-        raise BenchError(f"{name} has rows of different lengths; {ragged}") from error
-    except (TypeError, RuntimeError, OverflowError) as error:  # an array of another library: bfloat16, on a GPU, ...
-        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise BenchError(
-            f"{name} is a {type(given).__name__} that NumPy cannot read ({why}); give an array of NumPy, in the memory "
-            "of the CPU"
-        ) from error
 
 
 def check_matrix(name: str, array: Any, distance: Distance, dim: int | None = None) -> np.ndarray:

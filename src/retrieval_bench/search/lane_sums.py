@@ -137,7 +137,7 @@ def lane_sums_loop(term: str, rows: int, element: Any, asked: Any = F64) -> Loop
 def crossed_sums_loop(term: str, rows: int, parts: int, fused: bool = False) -> Loop:
     """The sums of each of TOGETHER queries with each of some rows, as LLVM code.
 
-    A part of the lanes is added up after the other, 1/`parts` of them: as many as the registers hold all sums of.
+    It goes over the dimensions `parts` times, each time for a part of the lanes, of which the registers hold all sums.
     All are float64, filled up with zeros to a multiple of LANES dimensions. Called with the number of dimensions over
     LANES, and the addresses of the results (float64, a line of TOGETHER for each row), of the queries and of the rows;
     returns 0. Terms: product or difference. fused: products are exact, so that to round once is the same.
