@@ -105,6 +105,7 @@ def test_a_folder_with_files_of_another_record_is_refused(tmp_path: Path) -> Non
         (("nothing", "--to", "trec"), "no such record"),
         ((SCHEMA_1, "--to", "csv", "--methods", "sift"), "--methods 'sift': the record has color, phash"),
         ((SCHEMA_1, "--to", "csv", "--out", "."), "is a folder; name a file in it, such as per_query.csv"),
+        ((SCHEMA_1, "--to", "csv", "--methods", ""), "--methods '': the record has color, phash"),
         ((SCHEMA_1, "--to", "csv", "--out", "x.parquet"), "--to csv writes no parquet; say --to parquet"),
         ((SCHEMA_1, "--to", "trec", "--out", "file"), "is a file; name a folder"),
         ((SCHEMA_1, "--to", "csv", "--out", "file/below"), "cannot be written"),
