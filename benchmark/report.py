@@ -98,6 +98,8 @@ def report_command(
             f"--format {form}: a recommendation stands on the page alone; `recommend --json` has it as data"
         )
     drawn = form in (ReportFormat.html, ReportFormat.json)
+    if not drawn and data_root is not None:
+        raise BenchError(f"--data-root is of the pictures that html and json show; leave it out of --format {form}")
     looked_for = drawn and not no_images
     found = [gather(path, data_root, looked_for) for path in dict.fromkeys(records)]
     if form is ReportFormat.html:

@@ -275,6 +275,7 @@ def run_command(
         sided = with_sides(given, parse_sides("--query", query), parse_sides("--gallery", gallery))
         of_run, others = _searches(backend, backends)
         chosen = runner.unique(with_backends(sided, others, of_run))
+        searching = [method for method in chosen if method.family != "control"]
         plan = prepare.Plan(
             methods=chosen,
             dataset=parse(DATASETS, dataset),
@@ -291,7 +292,7 @@ def run_command(
             max_bad=max_bad,
             decoding=decoding(max_pixels),
             decode=decode.value,
-            perturb=() if perturb is None else parse_perturbations(perturb, read_of(chosen)),
+            perturb=() if perturb is None else parse_perturbations(perturb, read_of(searching)),
             severities=SEVERITIES if severity is None else parse_severities(severity),
             relevance=relevance.value,
             learn_from=learn_from.value,
@@ -304,7 +305,7 @@ def run_command(
         if folder.exists() and not folder.is_dir():
             raise BenchError(f"--out {folder}: a file of this name exists; name a folder")
         if dry_run:
-            return _dry_run(plan, folder, as_json)
+            return _dry_run(plan, folder, resume, as_json)
 
         with interruptible(), Display() as display:
             record = runner.run(
@@ -360,15 +361,22 @@ def _failed_classifiers(row: Row) -> bool:
     return any(facts.error is not None for facts in row.classifiers.values())
 
 
-def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
+def _dry_run(plan: Plan, folder: Path, resume: bool, as_json: bool) -> int:
     from benchmark.display import Display
     from retrieval_bench.experiment import runner
+    from retrieval_bench.experiment.in_process import InProcessExecutor
+    from retrieval_bench.experiment.resume import finished_before
 
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise BenchError(f"--out {printable(folder)}: cannot be written; name another")
     with Display() as display:
         trial = runner.check(plan, display)
+        finished: list[str] = []
+        if resume:
+            with contextlib.closing(InProcessExecutor()) as executor:
+                before = finished_before(folder, executor.open(plan, display), plan.methods)
+            finished = [] if before is None else list(before[1])
     dataset = trial.dataset
     facts = {
         "dataset": str(plan.dataset),
@@ -376,7 +384,8 @@ def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
         "labels": dataset.label_count,
         "fingerprint": trial.fingerprint,
         "skipped": len(trial.skipped),
-        "methods": [str(method) for method in plan.methods],
+        "methods": [name for method in plan.methods if (name := str(method)) not in finished],
+        **({"finished": finished} if resume else {}),
         "classifiers": plan.classifiers or "none",
         "k": trial.k,
         "seed": plan.seed,
@@ -396,7 +405,7 @@ def _dry_run(plan: Plan, folder: Path, as_json: bool) -> int:
     else:
         say("Would run (nothing was run):")
         for name, value in facts.items():
-            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            shown = (", ".join(map(str, value)) or "none") if isinstance(value, (list, tuple)) else value
             if isinstance(value, dict):
                 shown = ", ".join(f"{key} {count:,}" for key, count in value.items())
             say(f"  {name:12} {shown}")

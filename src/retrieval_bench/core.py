@@ -492,6 +492,20 @@ class Extractor(Protocol):
         """
 
 
+def refuse_unfitted(extractor: object, called: str) -> None:
+    """Check that `fit` was called, or that what it learns was set.
+
+    Args:
+        extractor: an Extractor that is to describe something.
+        called: what the sentence begins with.
+
+    Raises:
+        BenchError: It lacks an array of those that it learns.
+    """
+    if any(not hasattr(extractor, name) for name in getattr(extractor, "learned", ())):
+        raise BenchError(f"{called} learns from train, and has learned nothing yet; call fit first")
+
+
 @dataclass(frozen=True, eq=False)
 class Bundle:
     """Several features of the same n images, by name, for methods that search with more than one array.

@@ -77,6 +77,30 @@ def test_dry_run_runs_nothing(shelf: Path, tmp_path: Path) -> None:
     assert content["images"] == {"train": 12, "gallery": 12, "query": 12}
 
 
+def test_a_dry_run_that_resumes_says_what_is_finished_and_refuses_the_record_of_another_run(
+    shelf: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "squeezenet1_1.pth").write_bytes(b"not weights")
+    words = ("--methods", "color,squeezenet1_1", "--weights", weights)
+    assert run(shelf, out, *words).exit_code == 4
+    told = json.loads(run(shelf, out, *words, "--resume", "--dry-run", "--json").stdout)
+    assert (told["methods"], told["finished"]) == (["squeezenet1_1"], ["color"])
+    refused = run(shelf, out, *words, "--seed", 5, "--resume", "--dry-run")
+    assert refused.exit_code == 2
+    assert "seed 0 there, 5 here" in refused.stderr
+    assert not (out / "earlier").exists()
+
+
+def test_perturbations_of_queries_that_no_method_reads_are_refused(shelf: Path, tmp_path: Path) -> None:
+    for asked in ("blur", "all"):
+        result = run(shelf, tmp_path / "out", "--methods", "random,oracle", "--perturb", asked)
+        assert result.exit_code == 2
+        assert f"--perturb {asked}: no method of this run reads queries" in result.stderr
+
+
 def test_some_failed_is_exit_4_and_the_others_are_saved(shelf: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()

@@ -247,3 +247,10 @@ def test_an_ending_that_is_no_form_is_refused_unless_the_form_is_said(tmp_path: 
     assert "a.pdf: .pdf is no form; end it in .html, " in done.stderr
     assert not (tmp_path / "a.pdf").exists()
     assert call("report", folder, "--no-images", "--out", tmp_path / "a.txt", "--format", "md").exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["md", "csv", "latex"])
+def test_the_place_of_pictures_is_refused_where_none_is_shown(form: str, tmp_path: Path) -> None:
+    done = call("report", saved(tmp_path / "r"), "--format", form, "--data-root", tmp_path)
+    assert done.exit_code == 2
+    assert f"--data-root is of the pictures that html and json show; leave it out of --format {form}" in done.stderr

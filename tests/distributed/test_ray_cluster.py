@@ -36,7 +36,7 @@ from tests.support.shop import shop
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray, of the extra distributed, is not installed"),
-    pytest.mark.slow(reason="starts a cluster of two nodes, and each worker loads this package"),
+    pytest.mark.long(reason="starts a cluster of two nodes, and each worker loads this package"),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 

@@ -100,7 +100,7 @@ def test_each_fault_ends_its_own_row_and_says_why(shelf: Path, tmp_path: Path) -
     assert "Traceback" not in errors
 
 
-@pytest.mark.slow(reason="waits for as long as a busy machine may take to come to the method that hangs")
+@pytest.mark.long(reason="waits for as long as a busy machine may take to come to the method that hangs")
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_method_that_hangs_is_ended_and_the_next_has_a_new_process(
     shelf: Path, tmp_path: Path, no_plugin_stays: None
@@ -183,7 +183,9 @@ def test_a_program_that_registers_and_calls_the_command_line_needs_no_guard(shel
 
 @pytest.mark.slow(reason=IN_PROCESSES)
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long(reason="a gentler end")), signal.SIGKILL]
+)
 def test_no_child_outlives_the_run(number: int, shelf: Path, tmp_path: Path) -> None:
     plugin = faulty_file(tmp_path / "faulty.py")
     with begun(command(shelf, tmp_path / "out", "--methods", "phash,f-hang", "--plugin", plugin)) as process:

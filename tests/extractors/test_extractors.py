@@ -25,8 +25,10 @@ OWN = [
     for entry in EXTRACTORS.own()
     if entry.name != "oracle" and "argument" not in entry.facts and entry.family != "text"
 ]
-NETWORKS = {  # mobilenet_v3_small goes the same way in a third of the time
-    "efficientnet_lite0": pytest.mark.slow(reason="a whole network, again and again"),
+NETWORKS = {
+    "efficientnet_lite0": pytest.mark.long(
+        reason="a whole network, again and again; mobilenet_v3_small goes the same way"
+    ),
     "efficientnet_lite2": pytest.mark.long(reason="a larger network, again and again, of the same code as lite0"),
 }
 METHODS = [
@@ -135,6 +137,23 @@ def test_shape_dtype_and_finite_rows_for_nasty_images(method: str) -> None:
     assert features.shape[1] > 0
     assert features.dtype == (np.uint8 if fitted(method).distance == "hamming" else np.float32)
     assert np.isfinite(features).all()
+
+
+def test_what_is_no_picture_is_refused_and_not_described_wrongly(method: str) -> None:
+    if EXTRACTORS[method].family == "control":
+        return  # which looks at no pixel
+    for wrong in (np.zeros((40, 40), np.uint8), np.zeros((40, 40, 4), np.uint8), np.zeros((3, 40, 40), np.uint8)):
+        with pytest.raises(BenchError, match="picture 1 is an array of uint8 of the shape"):
+            fitted(method).transform([scene(0), wrong])
+    with pytest.raises(BenchError, match="picture 0 is an array of float64"):
+        fitted(method).transform([scene(0) / 255])
+
+
+def test_what_learns_is_not_asked_before_it_has(method: str) -> None:
+    if not getattr(fitted(method), "learned", ()):
+        return
+    with pytest.raises(BenchError, match="learns from train, and has learned nothing yet; call fit first"):
+        build(method).transform([scene(0)])
 
 
 def test_structured_images_get_different_features(method: str) -> None:

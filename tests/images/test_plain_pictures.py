@@ -155,7 +155,7 @@ def test_every_damage_has_the_verdict_of_pillow() -> None:
     for _, data in samples():
         if len(data) > 3000:
             continue
-        for _ in range(10):
+        for _ in range(4):
             cut = data[: rng.integers(len(data))]
             flipped = bytearray(data)
             for place in rng.integers(len(data), size=rng.integers(1, 4)):

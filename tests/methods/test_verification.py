@@ -129,7 +129,10 @@ def places(row: np.ndarray) -> int:
 
 
 @pytest.mark.slow(reason="the twin is slow")
-@pytest.mark.parametrize("ratio", [0.7, 0.8, 0.95, 1.0])
+@pytest.mark.parametrize(
+    "ratio",
+    [0.8, 1.0, *(pytest.param(ratio, marks=pytest.mark.long(reason="the twin is slow")) for ratio in (0.7, 0.95))],
+)
 @pytest.mark.parametrize("tolerance", [2.0, 8.0, 30.0])
 def test_counts_are_those_of_the_slow_twin(rows: dict[str, np.ndarray], ratio: float, tolerance: float) -> None:
     names = list(rows)

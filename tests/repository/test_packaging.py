@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 import subprocess
@@ -72,8 +73,13 @@ def test_the_sdist_holds_what_a_packager_needs(tmp_path: Path) -> None:
     assert not any(name.startswith((".venv", ".git/", "dist", "build/", "mine/")) for name in held)
 
 
-def imports(file: Path) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def imports(file: Path) -> tuple[tuple[str, bool], ...]:
     """The packages of others that a file imports, and whether it does so already when it is itself imported."""
+    return tuple(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[tuple[str, bool]]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     lazy = {
         inner

@@ -24,6 +24,7 @@ OF = TuningOf(
     seed=0,
     weights="auto",
     threads=2,
+    start=("color", "sift"),
 )
 
 
@@ -151,9 +152,17 @@ def test_trials_of_another_search_are_refused(tmp_path: Path) -> None:
     TuningFile(tmp_path, OF)
     with pytest.raises(BenchError, match="of another search, with another metric, seed; name another --out"):
         TuningFile(tmp_path, OF.model_copy(update={"metric": "accuracy", "seed": 1}))
+    with pytest.raises(BenchError, match="of another search, with another start; name another --out"):
+        TuningFile(tmp_path, OF.model_copy(update={"start": ("hog",)}))
     (tmp_path / FILE).write_text("nonsense\n", encoding="utf-8")
     with pytest.raises(BenchError, match="is no list of trials"):
         TuningFile(tmp_path, OF)
+
+
+def test_a_file_that_does_not_say_what_it_began_with_goes_on(tmp_path: Path) -> None:
+    older = OF.model_dump_json(exclude={"start"})
+    (tmp_path / FILE).write_text(f"{older}\n{tried('sift', 0.5).model_dump_json()}\n", encoding="utf-8")
+    assert [one.method for one in TuningFile(tmp_path, OF).tried] == ["sift"]
 
 
 def test_a_trial_that_ended_the_process_is_not_begun_again(tmp_path: Path) -> None:

@@ -112,6 +112,12 @@ def candidates_of(
     if not found:
         known = dict.fromkeys(name for one in evidences for row in one.contestants for name in row.scores)
         if metric not in known:
+            controls = [row.method for one in evidences for row in one.record.rows if row.status == "ok"]
+            if not known and controls:
+                raise BenchError(
+                    f"the records hold controls alone ({', '.join(dict.fromkeys(controls))}), which show what chance "
+                    "or the labels give and are no methods to choose; run others beside them"
+                )
             raise BenchError(f"--prefer {metric}: the records have {', '.join(known) or 'no method that finished'}")
         raise BenchError(f"no row can be chosen: {'; '.join(left_out)}")
     return found, left_out

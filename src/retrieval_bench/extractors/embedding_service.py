@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Setup, Split, printable
+from retrieval_bench.images.pictures import pictures
 from retrieval_bench.images.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS, Range
 
@@ -260,7 +261,10 @@ class ServiceFeatures:
         """n images -> (n, dimensions) float32. How far a row depends on those beside it is up to the service."""
         rows = np.empty((len(images), self.dimensions), np.float32)
         for start in range(0, len(images), self.chunk):
-            some = [_encoded(image, self.sent_as, self.size) for image in images[start : start + self.chunk]]
+            some = [
+                _encoded(image, self.sent_as, self.size)
+                for image in pictures(images[start : start + self.chunk], start)
+            ]
             found = self.service.ask(some, f"image/{self.sent_as}")
             if found.shape[1] != self.dimensions:
                 raise BenchError(

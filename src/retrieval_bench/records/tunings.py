@@ -23,7 +23,11 @@ Values = Annotated[tuple[float, ...], Field(max_length=10_000_000)]
 
 
 class TuningOf(Model):
-    """The first line: of what the trials are. fingerprint: of the data that they are chosen by."""
+    """The first line: of what the trials are.
+
+    fingerprint: of the data that they are chosen by. start: the methods that it began with, in alphabetical order; none
+    in an older file, which goes on with any.
+    """
 
     format: Annotated[int, Field(ge=1, le=1)] = 1
     version: Text
@@ -34,6 +38,7 @@ class TuningOf(Model):
     seed: Seed
     weights: Text
     threads: Count
+    start: tuple[Text, ...] = ()
 
 
 class Tried(Model):
@@ -107,6 +112,8 @@ class TuningFile:
                 f"{printable(self.path)} is no list of trials ({first['msg']}); remove it, or name another --out"
             ) from None
         own, theirs = of.model_dump(exclude={"version"}), known.model_dump(exclude={"version"})
+        if not known.start:
+            own["start"] = theirs["start"]
         other = sorted(name for name in own if own[name] != theirs[name])
         if other:
             raise BenchError(

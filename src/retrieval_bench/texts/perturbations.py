@@ -76,13 +76,15 @@ def parse_perturbations(text: str, read: frozenset[str]) -> tuple[str, ...]:
         The names, without repeats.
 
     Raises:
-        BenchError: There is no name, one is unknown, or it changes what no query has.
+        BenchError: There is no name, one is unknown, it changes what no query has, or no method reads any.
     """
     names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
     if not names:
         raise BenchError(f"--perturb {text!r} names nothing; write e.g. --perturb rotate,blur or --perturb all")
     of = {"image": [one.name for one in PERTURBATIONS], "text": [one.name for one in TEXT_PERTURBATIONS]}
     possible = [name for modality in ("image", "text") if modality in read for name in of[modality]]
+    if not possible:
+        raise BenchError(f"--perturb {text}: no method of this run reads queries; add one that does, e.g. phash")
     if "all" in names:
         return tuple(possible)
     for name in names:

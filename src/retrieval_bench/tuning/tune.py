@@ -86,6 +86,7 @@ def tune(
         seed=plan.seed,
         weights=plan.weights,
         threads=plan.threads,
+        start=tuple(sorted({str(method) for method in plan.methods})),
     )
     with claimed(out):
         file = TuningFile(out, of)

@@ -43,6 +43,7 @@ def build(text: str = "crop-resistant") -> CropResistant:
 
 
 PEER = pytest.mark.slow(reason="imagehash, the peer, takes seconds")
+OTHER_OPTIONS = pytest.mark.long(reason="imagehash, the peer, takes seconds with each")
 
 
 @pytest.mark.slow(reason="imagehash's own segments")
@@ -50,10 +51,8 @@ PEER = pytest.mark.slow(reason="imagehash, the peer, takes seconds")
     "options",
     [
         "",
-        *(
-            pytest.param(options, marks=PEER)
-            for options in (":segments=3", ":segments=255", ":size=16", ":size=3:segments=5")
-        ),
+        *(pytest.param(options, marks=PEER) for options in (":segments=255", ":size=16")),
+        *(pytest.param(options, marks=OTHER_OPTIONS) for options in (":segments=3", ":size=3:segments=5")),
     ],
 )
 def test_the_segments_are_those_of_imagehash(options: str) -> None:

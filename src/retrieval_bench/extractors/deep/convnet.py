@@ -14,7 +14,8 @@ from typing import Annotated, Any, Self
 import numpy as np
 from PIL import Image
 
-from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split, refuse_unfitted
+from retrieval_bench.images.pictures import pictures
 from retrieval_bench.registry import EXTRACTORS, Range
 from retrieval_bench.system.device import on_gpu, steady
 
@@ -102,14 +103,14 @@ class Convnet:
             seed=self.setup.seed,
         )
         frames = [squeezed(train.images[row], self.wanted) for row in range(n)]
-        pictures = ImageSource(frames, settings.augment, self.side, MEAN, DEVIATION)
+        source = ImageSource(frames, settings.augment, self.side, MEAN, DEVIATION)
         names, labels = np.unique(train.labels, return_inverse=True)
         network = self._network()
         goal = first(settings, self.dims, labels, len(names))
         trained = loop.train(
             network,
             goal,
-            pictures,
+            source,
             labels,
             settings,
             rows=np.resize(np.arange(n), max(n, LEAST)),
@@ -126,10 +127,11 @@ class Convnet:
         """n images -> (n, dims) float32, rows of norm 1; one at a time, so that a row depends on its image alone."""
         import torch
 
+        refuse_unfitted(self, "convnet")
         network = self.learned_network()
         rows = np.empty((len(images), self.dims), np.float32)
         with torch.inference_mode():
-            for row, image in enumerate(images):
+            for row, image in enumerate(pictures(images)):
                 pixels = squeezed(image, self.side)[None].float() / 255.0
                 pixels = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
                 batch = pixels.to(self.setup.device, memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split, refuse_unfitted
 from retrieval_bench.extractors.deep import weights
 from retrieval_bench.extractors.deep.backbones import HEAD, LAST, Backbone, Taps, Trainable, channels_first, check_size
 from retrieval_bench.extractors.deep.fused_inference import Compute, faster, has_bfloat16, steady_batch
@@ -25,6 +25,7 @@ from retrieval_bench.extractors.deep.nearest_network import AUXILIARY_HEADS
 from retrieval_bench.extractors.deep.pooling import pooled
 from retrieval_bench.extractors.deep.postprocess import Kept, PostProcess, Tune
 from retrieval_bench.extractors.deep.preprocess import LARGEST_SIDE, LEAST_SIDE, Preprocess, not_too_long, of_recipe
+from retrieval_bench.images.pictures import pictures
 from retrieval_bench.registry import EXTRACTORS, Entry, Range
 from retrieval_bench.system.checkpoint import facts_of
 from retrieval_bench.system.device import LANES, Feeder, on_gpu, steady
@@ -159,6 +160,7 @@ class NetworkFeatures:
         On the CPU images go through in batches that give each the same bits as alone. On a GPU they go in larger ones,
         and the last bits may depend on the batch.
         """
+        refuse_unfitted(self, self.backbone.name)
         learned = {name: getattr(self, name) for name in self.after.learned}
         width = self.after.width(self.dimensions, learned)
         rows: np.ndarray = np.empty((len(images), width), self.after.dtype)
@@ -177,7 +179,7 @@ class NetworkFeatures:
         vectors = np.empty((len(images), self.dimensions), np.float32)
         with torch.inference_mode():
             for start in range(0, len(images), self.chunk):
-                some = [not_too_long(image) for image in images[start : start + self.chunk]]
+                some = [not_too_long(image) for image in pictures(images[start : start + self.chunk], start)]
                 total = sum(self._viewed(view, some, describe) for view in self.views)
                 vectors[start : start + len(some)] = (_unit(total) if len(self.views) > 1 else total).numpy()
         return vectors

@@ -17,6 +17,7 @@ from PIL import Image, ImageFilter
 from retrieval_bench.core import BenchError, Distance, Extractor, Searcher, Setup, Split
 from retrieval_bench.extractors.hashes.imagehash import MAX_SIZE, UPRIGHT_RGB, checked_size
 from retrieval_bench.extractors.hashes.multihash import MOST_SEGMENTS, SegmentIndex, row_bytes
+from retrieval_bench.images.pictures import pictures
 from retrieval_bench.registry import EXTRACTORS, Range
 
 SIDE = 300
@@ -99,7 +100,7 @@ class CropResistant:
         import imagehash
 
         rows = np.zeros((len(images), row_bytes(self.segments, self.size * self.size)), np.uint8)
-        for row, image in enumerate(images):
+        for row, image in enumerate(pictures(images)):
             grey = Image.fromarray(image).convert("L")
             boxes = segment_boxes(grey, self.segments)
             bits = [imagehash.dhash(crop, hash_size=self.size).hash.ravel() for crop in crops(grey, boxes)]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.hashes.thumbnail import grey_thumbnail
+from retrieval_bench.images.pictures import pictures
 from retrieval_bench.registry import EXTRACTORS, Range
 
 MAX_SIZE = 64
@@ -43,7 +44,7 @@ class ImageHash:
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """n images -> (n, ceil(n_bits / 8)) packed uint8, first bit highest; the last byte is padded with 0."""
         bits = np.zeros((len(images), self.n_bits), bool)
-        for row, image in enumerate(images):
+        for row, image in enumerate(pictures(images)):
             bits[row] = self.bits_of(image).ravel()
         return np.packbits(bits, axis=1)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.histograms.regions import MAX_LEVELS, SIDE, pyramid
+from retrieval_bench.images.pictures import pictures
 from retrieval_bench.images.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS, Range
 
@@ -39,7 +40,7 @@ class ColorHistogram:
         size = int(np.prod(self.bins))
         regions = sum(4**level for level in range(self.levels))
         roots = np.zeros((len(images), regions * size), np.float32)
-        for row, image in enumerate(images):
+        for row, image in enumerate(pictures(images)):
             roots[row] = np.sqrt(
                 np.concatenate([self._shares(part, size) for part in pyramid(self.bins_of(image), self.levels)])
             )

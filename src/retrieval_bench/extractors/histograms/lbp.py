@@ -11,6 +11,7 @@ import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.histograms.regions import MAX_LEVELS, pyramid
+from retrieval_bench.images.pictures import pictures
 from retrieval_bench.images.resize import grey
 from retrieval_bench.registry import EXTRACTORS, Range
 
@@ -94,7 +95,7 @@ class LbpHistogram:
         """n images -> (n, radii * regions * PATTERNS) float32 of norm 1: square roots of the shares of the pixels."""
         regions = sum(4**level for level in range(self.levels))
         rows = np.zeros((len(images), self.radii * regions * PATTERNS), np.float32)
-        for row, image in enumerate(images):
+        for row, image in enumerate(pictures(images)):
             luma = grey(image, self.side)
             shares = []
             for radius in range(1, self.radii + 1):

@@ -8,8 +8,9 @@ from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split, refuse_unfitted
 from retrieval_bench.extractors.histograms.regions import MAX_LEVELS, SIDE, pyramid
+from retrieval_bench.images.pictures import pictures
 from retrieval_bench.images.resize import shrunk
 from retrieval_bench.registry import EXTRACTORS, Range
 
@@ -57,8 +58,9 @@ class ColorMoments:
 
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """n images -> (n, regions * 9) float32. The mean is not subtracted, as Euclidean distances do not see it."""
+        refuse_unfitted(self, "moments")
         rows = np.zeros((len(images), len(self.scale_)), np.float32)
-        for row, image in enumerate(images):
+        for row, image in enumerate(pictures(images)):
             rows[row] = lab_moments(image, self.levels) * self.scale_
         return rows
 

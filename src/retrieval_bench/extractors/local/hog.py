@@ -14,6 +14,7 @@ from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
 from retrieval_bench.extractors.local.area import shrunk
 from retrieval_bench.extractors.local.hog_kernel import dense_blocks, hog_blocks, hog_cells, opponent_cells
 from retrieval_bench.extractors.local.pipeline import Describe, Described, encoded, local_features
+from retrieval_bench.images.pictures import pictures
 from retrieval_bench.registry import EXTRACTORS, Range, at_least_one
 
 ORIENTATIONS = 9
@@ -74,7 +75,7 @@ class WholeImageHog:
 
         blocks = max(self.side // self.cell - self.block + 1, 0)
         rows = np.zeros((len(images), (blocks * self.block) ** 2 * ORIENTATIONS), np.float32)
-        for row, image in enumerate(images):
+        for row, image in enumerate(pictures(images)):
             square = cv2.resize(image, (self.side, self.side), interpolation=cv2.INTER_AREA)
             cells = hog_cells(square, ORIENTATIONS, (self.cell, self.cell), channel_axis=2)
             rows[row] = hog_blocks(cells, (self.block, self.block)).ravel()

@@ -16,6 +16,7 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 
 from retrieval_bench.core import BenchError, Distance, Split
+from retrieval_bench.images.pictures import pictures
 from retrieval_bench.images.resize import grey
 
 COUNT_BYTES, PLACE_BYTES, DESCRIPTOR_BYTES = 2, 8, 128
@@ -74,7 +75,7 @@ class KeypointBlocks:
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """n images -> (n, 2 + 136 * keypoints) uint8."""
         rows = np.zeros((len(images), width(self.keypoints)), np.uint8)
-        for row, image in zip(rows, images, strict=True):
+        for row, image in zip(rows, pictures(images), strict=True):
             row[:] = pack(self.find(image), self.keypoints)
         return rows
 

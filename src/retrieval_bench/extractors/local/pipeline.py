@@ -9,11 +9,12 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, get_type
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split
+from retrieval_bench.core import BenchError, Distance, Extractor, Setup, Split, refuse_unfitted
 from retrieval_bench.extractors.local.bow import BagOfWords
 from retrieval_bench.extractors.local.encoders import Encoder
 from retrieval_bench.extractors.local.fisher import Fisher
 from retrieval_bench.extractors.local.vlad import Vlad
+from retrieval_bench.images.pictures import pictures
 from retrieval_bench.linalg.pca import principal_axes, projected
 from retrieval_bench.linalg.rows import unit
 from retrieval_bench.registry import Range
@@ -108,8 +109,9 @@ class LocalFeatures:
 
     def transform(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """n images -> (n, D) float32, rows of norm 1; an image without a descriptor is a zero row."""
+        refuse_unfitted(self, self.name)
         rows = []
-        for image in images:
+        for image in pictures(images):
             encoded = self._encoded(image)
             if self.whiten:
                 whitened = unit(projected(encoded[None], self.whiten_mean_, self.whiten_axes_)[0])

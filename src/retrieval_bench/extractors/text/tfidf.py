@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 import numpy as np
 
-from retrieval_bench.core import BenchError, Distance, Setup, Split
+from retrieval_bench.core import BenchError, Distance, Setup, Split, refuse_unfitted
 from retrieval_bench.registry import EXTRACTORS, Range
 from retrieval_bench.texts.words import normalised
 
@@ -41,6 +41,7 @@ class TfIdf:
 
     def transform_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(n, pieces) float32 rows of length 1; zeros for a text without any of the pieces."""
+        refuse_unfitted(self, "tfidf")
         counts = self._fitted.transform([normalised(text) for text in texts])
         return np.ascontiguousarray(counts.toarray(), np.float32)
 
