@@ -237,6 +237,23 @@ def test_what_defeats_the_bound_falls_back_and_is_right(maker, distance):
     assert index.last.queries == 9
 
 
+@pytest.mark.parametrize("q", [3, 40])
+def test_after_codes_told_too_little_some_searches_leave_them_out(q, monkeypatch):
+    rng = np.random.default_rng(13)
+    gallery = denormal(rng, 20_000, 8)
+    index, asked = CertifiedIndex(gallery, "euclidean"), gallery[:q]
+    expected = ExactIndex(gallery, "euclidean").search(asked, 5)
+    monkeypatch.setattr(certified, "_LEFT_OUT", 2)
+    scans = []
+    for name in ("_scanned", "_in_two_calls"):
+        scan = getattr(CertifiedIndex, name)
+        monkeypatch.setattr(CertifiedIndex, name, lambda *words, scan=scan: (scans.append(1), scan(*words))[1])
+    for number in range(1, 7):
+        assert_identical(index.search(asked, 5), expected)
+        assert index.last.queries == q
+        assert len(scans) == (number if q == 3 else 1 + (number - 1) // 3)
+
+
 def test_a_zero_query_ties_with_everyone_and_falls_back():
     rng = np.random.default_rng(9)
     gallery, queries = random(rng, 20_000, 8), np.zeros((1, 8), np.float32)

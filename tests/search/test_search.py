@@ -542,15 +542,17 @@ def test_files_that_are_no_gallery(tmp_path):
 
 def test_few_rows_in_question_of_one_query_promise_nothing_of_the_next(monkeypatch):
     """Two heaps far from their centre: of one, float32 tells most rows apart, of the other none. The second look begins
-    with a query at the first heap, and takes all others together."""
+    with two queries at the first heap, as so many fit even where half of the rows are in question, and takes all others
+    together."""
     rng = np.random.default_rng(5)
     away = np.zeros(8)
     away[0] = 5e6
     wide, narrow = rng.standard_normal((1500, 8)) * 1e4, rng.standard_normal((1500, 8))
     wide[:40] = rng.standard_normal((40, 8))
     gallery = np.concatenate([away + wide, narrow - away]).astype(np.float32)
-    queries = np.concatenate([away[None], rng.standard_normal((9, 8)) - away]).astype(np.float32)
+    queries = np.concatenate([np.stack([away, away + 1]), rng.standard_normal((9, 8)) - away]).astype(np.float32)
     monkeypatch.setattr(settling, "PAIRS_AT_ONCE", 3000)
+    monkeypatch.setattr(index, "_MOST_IN_DOUBT", 2)
     looks, look = [], ExactIndex._in_question
 
     def noted(*words):
@@ -561,7 +563,7 @@ def test_few_rows_in_question_of_one_query_promise_nothing_of_the_next(monkeypat
     found = ExactIndex(gallery, "euclidean").search(queries, 5)
     assert_equal(found, NumpyIndex(gallery, "euclidean")(queries, 5))
     sizes = [(count, result is None) for count, result in looks]
-    assert sizes == [(1, False), (9, True), (2, False), *[(1, False)] * 7]
+    assert sizes == [(2, False), (9, True), (2, False), *[(1, False)] * 7]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -44,6 +44,7 @@ from retrieval_bench.search.checks import (
 )
 from retrieval_bench.search.code_loops import coded_queries, queries_together, steps_of, tile_of
 from retrieval_bench.search.emit import borrowed, lowest_bit
+from retrieval_bench.search.first_look import FirstLook, without_scan
 from retrieval_bench.search.float_mode import tiny_numbers_kept
 from retrieval_bench.search.kernels import INNER_PRODUCT, KINDS, array
 from retrieval_bench.search.keys import bring_smallest_forward, contains, key_distance, key_of
@@ -80,6 +81,10 @@ FEW_QUERIES = 4  # below this a scan waits for memory, and a second layer of que
 _ROWS_AT_ONCE = 16_384
 _SCRATCH_BYTES = 64 << 20
 _WORK_PER_THREAD = 20_000_000  # multiply-adds of codes; below this, starting a thread costs more than it saves
+
+
+_FEW_IN_NEED = 10  # queries, that may be odd ones, whatever codes tell of others
+_LEFT_OUT = 15  # searches that scan in float32 after one in which most queries had to; then codes are tried again
 
 
 _inner = numba.njit(nogil=True, error_model="numpy")  # compiled as a part of what calls it
@@ -374,6 +379,8 @@ class CertifiedIndex:
             quantise_rows(some, shifts, self._codes[tiles], self._facts[tiles])
             self._largest_norm = max(self._largest_norm, float(facts[:, NORM].max(initial=0.0)))
         self._rows.complete()
+        self._first_look = FirstLook(self._rows, self.kernel, 10 if self.inner_loop == "tiles" else 1)
+        self._left_out = 0  # searches that will not scan codes, since these told too little
         self._idle: list[Any] = []  # scratch that no search is using
         self._last = LastSearch()
 
@@ -401,6 +408,14 @@ class CertifiedIndex:
         exclude = check_exclude(exclude, len(queries), self._n)
         found = min(k, self._n)
         ranking = room_for(len(queries), k, self._n, unset=found)
+        if self._first_look.in_vain(queries, found):
+            return self._without_scan(queries, found, exclude, ranking, threads)
+        if self._left_out:
+            self._left_out -= 1
+            float32 = self.float32()
+            exact = float32.search(queries, k, exclude, threads=threads)
+            self._last.figures = tuple(float32.last)
+            return exact  # type: ignore[no-any-return]
         rescored = doubtful = 0
         batch = max(_SCRATCH_BYTES // (64 * found + 12 * self.dim + 1024), 1)
         for first in range(0, len(queries), batch):
@@ -422,10 +437,28 @@ class CertifiedIndex:
                 ranking.indices[again], ranking.distances[again] = exact.indices, exact.distances
                 rescored += float32.last.rescored
                 doubtful += len(again)
+        if doubtful > max(_FEW_IN_NEED, len(queries) // 2):
+            self._left_out = _LEFT_OUT
         self._last.figures = len(queries), self._n, rescored, doubtful
         return ranking
 
     __call__ = search
+
+    def _without_scan(
+        self, queries: np.ndarray, k: int, exclude: np.ndarray, ranking: Ranking, threads: int | None
+    ) -> Ranking:
+        """Fill the ranking by the float64 distances to every row."""
+        rescored = doubtful = 0
+        batch = max(_SCRATCH_BYTES // (16 * k + 24 * self.dim + 1024), 1)
+        for first in range(0, len(queries), batch):
+            part = slice(first, min(first + batch, len(queries)))
+            asked, _ = self._points(queries[part], first)
+            done = without_scan(asked, self._rows, exclude[part], k, threads)
+            ranking.indices[part, :k], ranking.distances[part, :k] = done[:2]
+            rescored += done.rescored
+            doubtful += len(done.doubtful)
+        self._last.figures = len(queries), self._n, rescored, doubtful
+        return ranking
 
     def _with_zeros(self, who: np.ndarray, near: np.ndarray, exclude: np.ndarray) -> None:
         """Rows that are all zeros, which no scan finds, lie at a cosine distance of 1."""

@@ -55,6 +55,7 @@ from retrieval_bench.search.threads import on_threads
 
 if TYPE_CHECKING:
     from retrieval_bench.search.emit import Kernel
+    from retrieval_bench.search.first_look import FirstLook
     from retrieval_bench.search.settling import Settled
 
 Scan = Literal["float32", "int8", "auto"]
@@ -245,12 +246,14 @@ class ExactIndex:
         self._rows: Any = None
         self._more = 0  # candidates kept beyond the usual number, since it has been too small
         self._piece = self._certified = None
+        self._first_look: FirstLook | None = None
         self._bytes = 0
         self._last = LastSearch()
         self.build_seconds = 0.0
 
     def _pack_all(self) -> None:
         if self.distance != "hamming":
+            from retrieval_bench.search.first_look import FirstLook
             from retrieval_bench.search.settling import Kept
 
             self._rows = Kept.for_gallery(self.distance, self._gallery)
@@ -258,6 +261,7 @@ class ExactIndex:
         self._bytes = piece.panels.nbytes
         if self._rows is not None:
             self._rows.complete()
+            self._first_look = FirstLook(self._rows, self.kernel)
             self._bytes += piece.starts.nbytes + self._rows.bytes
 
     def __len__(self) -> int:
@@ -307,6 +311,9 @@ class ExactIndex:
         if done is not None:
             self._last.figures = len(queries), self._n, *done
             return ranking
+        if self._first_look is not None and self._first_look.in_vain(queries, found):
+            self._without_scan(queries, found, exclude, ranking, threads)
+            return ranking
         rescored = doubtful = 0
         for batch in self._batches(len(queries), 24 * kept + 16 * found + 8 * self.dim + 1024):
             shares, running = self._shared_out(queries, batch, exclude, threads)
@@ -323,11 +330,11 @@ class ExactIndex:
                         settled.append((some, self._settled(some, part.nearest(), found, threads)))
                     else:
                         self._spread(part.nearest(), ranking, some.rows)
-            for some, first_look in settled:
-                result = self._without_doubt(queries[some.rows], _asked(some), some.exclude, first_look, found, threads)
-                ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = result[:2]
-                rescored += result.rescored
-                doubtful += len(result.doubtful)
+            for some, done in settled:
+                ranking.indices[some.rows, :found], ranking.distances[some.rows, :found] = done[:2]
+                rescored += done.rescored
+                doubtful += len(done.doubtful)
+            rescored += self._second_look(queries, settled, exclude, ranking, found, threads)
         self._last.figures = len(queries), self._n, rescored, doubtful
         return ranking
 
@@ -407,13 +414,31 @@ class ExactIndex:
                 some = Queries(self._layout, queries, slice(0, q), exclude)
                 some.prepare()
                 asked, others = _asked(some), kept < self._n
-                first_look = concluded(asked, self._rows, exclude, indices, near, counts, others)
-                result = self._without_doubt(queries, asked, exclude, first_look, k, most_threads)
-                ranking.indices[:, :k], ranking.distances[:, :k] = result[:2]
-                return result.rescored, len(result.doubtful)
+                first = concluded(asked, self._rows, exclude, indices, near, counts, others)
+                ranking.indices[:, :k], ranking.distances[:, :k] = first[:2]
+                more = self._second_look(queries, [(some, first)], exclude, ranking, k, most_threads)
+                return first.rescored + more, len(first.doubtful)
         if not whole:
             ranking.indices[:, :k], ranking.distances[:, :k] = indices, distances
         return rescored, 0
+
+    def _without_scan(
+        self, queries: np.ndarray, k: int, exclude: np.ndarray, ranking: Ranking, threads: int | None
+    ) -> None:
+        """Fill the ranking by the float64 distances to every row."""
+        from retrieval_bench.search.first_look import without_scan
+
+        assert self._piece is not None
+        rescored = doubtful = 0
+        for batch in self._batches(len(queries), 16 * k + 16 * self.dim + 1024):
+            some = Queries(self._layout, queries, batch, exclude)
+            some.prepare()
+            check_range(self.distance, some.largest, self._piece.largest)
+            done = without_scan(_asked(some), self._rows, some.exclude, k, threads)
+            ranking.indices[batch, :k], ranking.distances[batch, :k] = done[:2]
+            rescored += done.rescored
+            doubtful += len(done.doubtful)
+        self._last.figures = len(queries), self._n, rescored, doubtful
 
     def _settled(self, some: Queries, keys: np.ndarray, k: int, threads: int | None) -> Settled:
         """The k nearest, from the best scores of each query."""
@@ -443,38 +468,47 @@ class ExactIndex:
             columns = slice(keys.shape[1])
             ranking.indices[rows, columns], ranking.distances[rows, columns] = indices, distances
 
-    def _without_doubt(
-        self, queries: np.ndarray, asked: Any, exclude: np.ndarray, found: Settled, k: int, threads: int | None
-    ) -> Settled:
-        """The same after a second look for the queries that need one."""
-        doubtful = found.doubtful
-        if not len(doubtful):
-            return found
+    def _second_look(
+        self, queries: np.ndarray, first: Sequence[tuple[Queries, Settled]], exclude: np.ndarray, ranking: Ranking,
+        k: int, threads: int | None,
+    ) -> int:  # fmt: skip
+        """Fill the lines of the ranking that need a second look -> how many float64 distances that took."""
+        first = [(some, done) for some, done in first if len(done.doubtful)]
+        if not first:
+            return 0
         from retrieval_bench.search.all_rows import nearest_of_all
         from retrieval_bench.search.settling import PAIRS_AT_ONCE, Kept, best_of_each, distances_of
 
-        if len(doubtful) > len(found.rows) // 50:  # a second look costs more than a longer list
+        lines = np.concatenate([some.rows.start + done.doubtful for some, done in first])
+        reach = np.nextafter(np.concatenate([done.distances[done.doubtful, -1] for _, done in first]), np.inf)
+        if len(lines) > len(queries) // 50:  # a second look costs more than a longer list
             self._more = min(2 * self._more + k, 4 * k + 64)
-        rescored, start, size = found.rescored, 0, 1
-        most = self._n // _MOST_IN_DOUBT if isinstance(self._rows, Kept) else self._n
-        while start < len(doubtful):
-            again = doubtful[start : start + size]
-            farthest = np.nextafter(found.distances[again, -1], np.inf)
-            in_question = self._in_question(queries[again], farthest, exclude[again], threads, most)
-            if in_question is None and start == 0:  # the first tells that most rows are in question
-                nearest = nearest_of_all(asked.part(doubtful), self._rows, exclude[doubtful], k, threads)
-                found.rows[doubtful], found.distances[doubtful] = nearest
-                return found._replace(rescored=rescored + len(doubtful) * self._n)
+        rescored, start, size, most = 0, 0, 1, self._n
+        if isinstance(self._rows, Kept):
+            each = max(1, self._n // _MOST_IN_DOUBT)
+            size = min(len(lines), max(1, PAIRS_AT_ONCE // each))
+            most = each * size
+        while start < len(lines):
+            again = slice(start, min(start + size, len(lines)))
+            some = lines[again]
+            in_question = self._in_question(queries[some], reach[again], exclude[some], threads, most)
+            if in_question is None and start == 0:  # these tell that most rows are in question
+                parts = [_asked(some).part(done.doubtful) for some, done in first]
+                asked = type(parts[0])(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+                nearest = nearest_of_all(asked, self._rows, exclude[lines], k, threads)
+                ranking.indices[lines, :k], ranking.distances[lines, :k] = nearest
+                return len(lines) * self._n
             if in_question is None:
                 size = max(1, size // 8)
             else:
                 asking, owners, who, _ = in_question
                 distances = distances_of(asking, self._rows, owners, who, threads)
-                found.rows[again], found.distances[again] = best_of_each(owners, who, distances, len(again), k)
-                rescored, start = rescored + len(owners), start + len(again)
-                size = max(1, PAIRS_AT_ONCE * len(again) // max(1, 4 * len(owners)))
+                found = best_of_each(owners, who, distances, len(some), k)
+                ranking.indices[some, :k], ranking.distances[some, :k] = found
+                rescored, start = rescored + len(owners), start + len(some)
+                size = max(1, PAIRS_AT_ONCE * len(some) // max(1, 4 * len(owners)))
             most = max(self._n, PAIRS_AT_ONCE)
-        return found._replace(rescored=rescored)
+        return rescored
 
     def _certified_search(
         self, queries: np.ndarray, k: int, exclude: np.ndarray | None, threads: int | None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retrieval_bench.core import Distance
-from retrieval_bench.search.caches import LINE
+from retrieval_bench.search.caches import LINE, caches
 from retrieval_bench.search.checks import check_finite, check_range
 
 if TYPE_CHECKING:
@@ -240,11 +240,14 @@ class Within(_Scan):
         capacity = int(max(min(FOUND_AT_ONCE, self._most), most_at_once))
         rows, near, owners = np.empty(capacity, np.int64), np.empty(capacity, np.float32), np.empty(capacity, np.int64)
         radii, offset = self._radii(), queries.rows.start - self.share.base
+        # All queries meet the panels that are taken before others are: these stay in the second-level cache meanwhile.
+        fitting = caches().second // 2 // max(1, math.prod(piece.panels.shape[1:]) * piece.panels.itemsize)
+        step = min(turns.step, max(1, fitting))
         at, found = np.zeros(4, np.int64), capacity
         while found + most_at_once > capacity and self.count <= self._most:
             found = self._engine.collect(
                 *(queries.packed, piece.panels, piece.starts, piece.first, piece.n),
-                *(turns.work_counter, turns.step, at, queries.exclude, radii, rows, near, owners),
+                *(turns.work_counter, step, at, queries.exclude, radii, rows, near, owners),
                 *(self.gates, *self.scratch),
             )
             self._found.append((owners[:found] + offset, rows[:found].copy(), near[:found].copy()))

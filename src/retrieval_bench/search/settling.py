@@ -198,7 +198,7 @@ def concluded(
     no candidates. Queries that no row is nearer to than another get the first rows."""
     computed = counts.tolist()  # for one query, lists are quicker than arrays
     if 0 in computed:
-        _alike(asked, gallery, exclude, rows, distances)
+        alike(asked, gallery, exclude, rows, distances)
     doubtful = np.flatnonzero(counts < 0) if others and min(computed, default=0) < 0 else _NONE
     return Settled(rows, distances, doubtful, sum(-count - 1 if count < 0 else count for count in computed))
 
@@ -210,7 +210,7 @@ def directionless(asked: Asked, distance: Distance) -> np.ndarray:
     return np.flatnonzero(asked.squares == 0.0)
 
 
-def _alike(asked: Asked, gallery: Kept | OnDisk, exclude: np.ndarray, rows: np.ndarray, distances: np.ndarray) -> None:
+def alike(asked: Asked, gallery: Kept | OnDisk, exclude: np.ndarray, rows: np.ndarray, distances: np.ndarray) -> None:
     """Give queries without a direction the first rows that they may find."""
     k = rows.shape[1]
     for query in directionless(asked, gallery.distance):
