@@ -47,7 +47,6 @@ def photos(side: int = 400) -> Dataset:
         (["phash"], 32),
         (["phash:size=16"], 64),
         (["dhash", "ahash"], 9),
-        (["random", "oracle"], 1),
         (["lbp", "color"], 256),
         (["sift:side=200+color"], 200),
         (["hog:encode=global:side=64"], 64),
@@ -69,6 +68,12 @@ def test_what_looks_at_every_pixel_has_photos_decoded_whole_and_is_named(method:
         asked, notices = reduced(plan(shop(2, 2), *methods, decode="reduced"))
         assert asked.decoding == Decoding()
         assert notices == (f"--decode reduced: images are decoded whole, since {method} looks at every pixel",)
+
+
+def test_where_no_method_looks_at_pixels_nothing_is_decoded_otherwise() -> None:
+    asked, notices = reduced(plan(shop(2, 2), "random", "oracle", decode="reduced"))
+    assert asked.decoding == Decoding()
+    assert notices == ("--decode reduced: no method of this run looks at pixels",)
 
 
 def test_perturbed_queries_have_photos_decoded_whole() -> None:

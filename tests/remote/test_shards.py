@@ -65,6 +65,18 @@ def test_shards(shards: Path) -> None:
     assert [len(split) for split in mapped.splits.values()] == [4, 8, 4]
 
 
+def test_items_that_are_not_taken_whole_are_counted(tmp_path: Path) -> None:
+    png = {name: encode_png(picture(number, 0)) for number, name in enumerate("abcd")}
+    items = {f"{name}.front.png": png[name] for name in "abc"} | {f"{name}.cls": name.encode() for name in "abc"}
+    shard(tmp_path / "odd" / "a.tar", items | {"a.back.png": png["d"], "d.cls": b"d"})
+    found = webdataset(tmp_path / "odd", splits="a:gallery+query")
+    assert len(found.gallery) == 3
+    assert found.notices[:2] == (
+        "items without an image, which are left out: 1",
+        "items with several images, of which the first is taken: 1",
+    )
+
+
 def test_what_is_wrong_with_shards(shards: Path, tmp_path: Path) -> None:
     cases = {
         "no label": {"a.png": b"x"},
@@ -76,6 +88,7 @@ def test_what_is_wrong_with_shards(shards: Path, tmp_path: Path) -> None:
             "a.json": b'{"label": {"x": 1}}',
         },
         "'a' has no label": {"a.png": b"x", "a.json": b'{"label": null}'},
+        r"'a\.cls' is not UTF-8; write it anew in UTF-8": {"a.png": b"x", "a.cls": "café".encode("latin-1")},
     }
     for told, items in cases.items():
         shard(tmp_path / "bad" / "a.tar", items)

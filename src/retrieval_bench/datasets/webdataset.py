@@ -59,18 +59,19 @@ def webdataset(root: Path | None, *, split: str = "70/15/15", splits: str = "", 
         raise BenchError(f"dataset webdataset needs --data-root; {LAYOUT}")
     mapping, shares = parse_mapping("webdataset", splits), parse_shares(split)
     items: list[_Item] = []
-    bare = 0
+    bare = beside = 0
     for shard in _shards(root):
         told = _split_of(shard.name, mapping) if mapping else ""
         if told is None:
             continue
         tree = tree_of(shard)
         for stem, parts in _together(tree):
-            picture = next((parts[kind] for kind in parts if f".{kind.rpartition('.')[2]}" in SUFFIXES), "")
-            if not picture:
+            pictures = [parts[kind] for kind in parts if f".{kind.rpartition('.')[2]}" in SUFFIXES]
+            if not pictures:
                 bare += 1
                 continue
-            items.append(_Item(tree, picture, stem, *_said(tree, shard, stem, parts, label), told))
+            beside += len(pictures) > 1
+            items.append(_Item(tree, pictures[0], stem, *_said(tree, shard, stem, parts, label), told))
     if not items:
         raise BenchError(f"dataset webdataset: no image in {printable(root)}; {LAYOUT}")
     images = RemoteFiles([RemoteFile(item.tree, item.picture) for item in items]).with_digests()
@@ -97,7 +98,14 @@ def webdataset(root: Path | None, *, split: str = "70/15/15", splits: str = "", 
         label_names=tuple(names),
         category_names=(),
         leave_one_out=any({"gallery", "query"} <= set(our_splits(name)) for name in set(assigned)),
-        notices=(f"{bare} items have no image and are left out",) if bare else (),
+        notices=tuple(
+            notice
+            for count, notice in (
+                (bare, f"items without an image, which are left out: {bare:,}"),
+                (beside, f"items with several images, of which the first is taken: {beside:,}"),
+            )
+            if count
+        ),
     )
     return dataset.with_splits({}, observations(dataset))
 
@@ -156,7 +164,7 @@ def _together(tree: Tree) -> Iterator[tuple[str, dict[str, str]]]:
 def _said(tree: Tree, shard: Path, stem: str, parts: dict[str, str], key: str) -> tuple[str, str]:
     """(label, text) of an item. BenchError where it has no label."""
     facts = _json(tree, shard, parts["json"]) if "json" in parts else {}
-    label = "" if key or "cls" not in parts else _text(tree, shard, parts["cls"])
+    label = "" if key or "cls" not in parts else _text(tree, shard, parts["cls"], "strict")
     known = next((name for name in ([key] if key else ("label", "cls", "class")) if name in facts), None)
     if not label and known is not None:
         label = _label(facts[known], f"{printable(shard)}: {known} in {parts['json']!r}")
@@ -181,11 +189,13 @@ def _label(value: Any, where: str) -> str:
     return str(value)
 
 
-def _text(tree: Tree, shard: Path, name: str) -> str:
+def _text(tree: Tree, shard: Path, name: str, errors: str = "replace") -> str:
     try:
-        return tree.read(name).decode("utf-8-sig", "replace").strip()
+        return tree.read(name).decode("utf-8-sig", errors).strip()
     except BadImage as bad:
         raise BenchError(f"{printable(shard)}: {name!r} cannot be read: {bad.detail}") from None
+    except UnicodeDecodeError:  # two labels could become one
+        raise BenchError(f"{printable(shard)}: {name!r} is not UTF-8; write it anew in UTF-8") from None
 
 
 def _json(tree: Tree, shard: Path, name: str) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def reduced(plan: Plan) -> tuple[Plan, tuple[str, ...]]:
             if wanted is None:
                 return plan, (f"--decode reduced: images are decoded whole, since {part.name} looks at every pixel",)
             side = max(side, wanted)
+    if side == 1:
+        return plan, ("--decode reduced: no method of this run looks at pixels",)
     notice = (
         f"--decode reduced: JPEG files of {4 * side:,} pixels and more along the shorter side are decoded at 1/2, 1/4 "
         f"or 1/8 of it, with {2 * side:,} or more left"
