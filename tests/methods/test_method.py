@@ -90,6 +90,7 @@ def test_a_network_anywhere_makes_it_deep() -> None:
         ("sift@trim=5", "trim takes no value; write trim:key=value"),
         ("sift@trim:side=5", "unknown option of trim 'side'"),
         ("sift@denoise:by=magic", "by='magic' is not one of bilateral, nlmeans"),
+        ("color,phash", "'color,phash' names several methods, and one is wanted here; name one"),
         ("sift+verify@trim=100", "verify cleans nothing; write @ behind an extractor"),
         ("sift+color+rrf@trim", "rrf cleans nothing; write @ behind an extractor"),
         ("sift@trim+sift@trim", "sift@trim is in it twice"),

@@ -166,6 +166,8 @@ def parse_method(text: str) -> Method:
             if join is not None or steps:
                 raise BenchError(f"method {text!r}: {name} must come once, after the methods and before re-ranking")
             join = parse(JOINS, part)
+        elif "," in name:
+            raise BenchError(f"{text!r} names several methods, and one is wanted here; name one")
         elif name not in EXTRACTORS:
             known = [*(entry.name for registry in (EXTRACTORS, JOINS, STEPS) for entry in registry)]
             raise BenchError(unknown_name("method", name, known))
