@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-import retrieval_bench.extractors
-import retrieval_bench.methods.pipeline  # noqa: F401 - the two register methods, joins and steps
 from retrieval_bench.core import BenchError
 from retrieval_bench.methods.parse import parse_method
+from retrieval_bench.registry import fill
+
+fill()
 
 
 @pytest.mark.parametrize(
