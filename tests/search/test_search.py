@@ -20,6 +20,7 @@ from retrieval_bench.search import threads as search_threads
 from retrieval_bench.search.checks import check_radius, room_for
 from retrieval_bench.search.index import ExactIndex, topk, warm_up
 from retrieval_bench.search.reference import NumpyIndex
+from retrieval_bench.search.scans import Within
 from retrieval_bench.search.strip_scan import strips_for
 from tests.support.searches import assert_equal, tied_searches
 
@@ -564,6 +565,34 @@ def test_few_rows_in_question_of_one_query_promise_nothing_of_the_next(monkeypat
     assert_equal(found, NumpyIndex(gallery, "euclidean")(queries, 5))
     sizes = [(count, result is None) for count, result in looks]
     assert sizes == [(2, False), (9, True), (2, False), *[(1, False)] * 7]
+
+
+def test_threads_stop_when_all_together_have_found_too_many(monkeypatch):
+    """Else each would hold as many pairs as all of them may."""
+    rows = np.ones((3000, 8), np.float32)
+    queries, nothing, scans, scan = rows[:2400], np.empty((2400, 0), np.int64), [], Within.scan
+    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(Within, "scan", lambda self, *words: (scans.append(self), scan(self, *words)))
+    searcher = ExactIndex(rows, "euclidean")
+    assert searcher._in_question(queries, np.ones(2400), nothing, 3, 9000) is None
+    assert len(scans) == 6, "three of them wait"
+    assert sum(len(one.found()[0]) for one in scans) <= 9000 + 3 * 9000
+
+
+def test_a_longer_list_is_kept_where_many_of_a_batch_were_in_doubt(monkeypatch):
+    """However many batches there are."""
+    rng = np.random.default_rng(2)
+    gallery = rng.standard_normal((2000, 8))
+    gallery[:50] = gallery[0] + 1e-9 * rng.standard_normal((50, 8))
+    queries = rng.standard_normal((400, 8))
+    queries[::20] = gallery[0]
+    monkeypatch.setattr(index, "_SMALL", 0)
+    monkeypatch.setattr(index, "_FEW_DISTANCES", 0)
+    monkeypatch.setattr(index, "_SCRATCH_BYTES", 40_000)
+    searcher = ExactIndex(gallery, "euclidean")
+    assert_equal(searcher.search(queries, 5), NumpyIndex(gallery, "euclidean")(queries, 5))
+    assert searcher.last.doubtful > 0
+    assert searcher._more > 0
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -473,6 +473,7 @@ class ExactIndex:
         k: int, threads: int | None,
     ) -> int:  # fmt: skip
         """Fill the lines of the ranking that need a second look -> how many float64 distances that took."""
+        scanned = sum(len(some) for some, _ in first)
         first = [(some, done) for some, done in first if len(done.doubtful)]
         if not first:
             return 0
@@ -481,7 +482,7 @@ class ExactIndex:
 
         lines = np.concatenate([some.rows.start + done.doubtful for some, done in first])
         reach = np.nextafter(np.concatenate([done.distances[done.doubtful, -1] for _, done in first]), np.inf)
-        if len(lines) > len(queries) // 50:  # a second look costs more than a longer list
+        if len(lines) > scanned // 50:  # a second look costs more than a longer list
             self._more = min(2 * self._more + k, 4 * k + 64)
         rescored, start, size, most = 0, 0, 1, self._n
         if isinstance(self._rows, Kept):
@@ -587,9 +588,10 @@ class ExactIndex:
         None where they are more than `most`. For hamming: None for the queries, and the distance in place of the score.
         """
         shares, running = self._shared_out(queries, slice(0, len(queries)), exclude, threads)
-        parts = [Within(share, farthest, most) for share in shares]
+        counts = [0] * len(shares)
+        parts = [Within(share, farthest, counts, place, most) for place, share in enumerate(shares)]
         self._scan_all(parts, running)
-        if sum(part.count for part in parts) > most:
+        if sum(counts) > most:
             return None
         owners, rows, near = (np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True))
         if self.distance == "hamming":

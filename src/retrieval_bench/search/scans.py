@@ -210,12 +210,15 @@ class Nearest(_Scan):
 class Within(_Scan):
     """All rows that may be within a distance of each query, as a scan sees them; of bits, all that are.
 
-    farthest: (queries of the batch,) float64. most: where more are found, the scan stops, and has not found all.
+    farthest: (queries of the batch,) float64. counts: how many each of those that scan at once has found so far; this
+    is number `place`. most: where all of them have found more, the scan stops, and has not found all.
     """
 
-    def __init__(self, share: Share, farthest: np.ndarray, most: float = math.inf) -> None:
+    def __init__(
+        self, share: Share, farthest: np.ndarray, counts: list[int], place: int, most: float = math.inf
+    ) -> None:
         super().__init__(share)
-        self._most, self.count = most, 0
+        self._most, self._counts, self._place = most, counts, place
         start = share.queries.rows.start - share.base
         self._farthest = farthest[start : start + len(share.queries)]
         self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -244,14 +247,14 @@ class Within(_Scan):
         fitting = caches().second // 2 // max(1, math.prod(piece.panels.shape[1:]) * piece.panels.itemsize)
         step = min(turns.step, max(1, fitting))
         at, found = np.zeros(4, np.int64), capacity
-        while found + most_at_once > capacity and self.count <= self._most:
+        while found + most_at_once > capacity and sum(self._counts) <= self._most:
             found = self._engine.collect(
                 *(queries.packed, piece.panels, piece.starts, piece.first, piece.n),
                 *(turns.work_counter, step, at, queries.exclude, radii, rows, near, owners),
                 *(self.gates, *self.scratch),
             )
             self._found.append((owners[:found] + offset, rows[:found].copy(), near[:found].copy()))
-            self.count += found
+            self._counts[self._place] += found
 
     def found(self) -> tuple[np.ndarray, ...]:
         """(query of the batch, gallery row, count or negated score) of all."""
