@@ -63,6 +63,24 @@ def test_where_rows_can_be_told_apart_the_scan_goes_on(maker: Any, distance: Dis
     assert searcher.last.rescored < 20 * 3000 // 4
 
 
+@pytest.mark.parametrize("distance", VECTORS)
+def test_a_few_near_rows_that_the_sample_lacks_are_not_overlooked(distance: Distance) -> None:
+    """All other rows are three, many times over: none is told apart from its like, nor needs to be."""
+    rng = np.random.default_rng(3)
+    gallery = rng.standard_normal((3, 8))[rng.integers(0, 3, 3000)]
+    gallery[1501:1511] = rng.standard_normal((10, 8)) + 5  # between the rows 1500 and 1511 of the sample
+    gallery, queries = gallery.astype(np.float32), (rng.standard_normal((40, 8)) + 5).astype(np.float32)
+    searcher = ExactIndex(gallery, distance)
+    found, expected = searcher.search(queries, 7), NumpyIndex(gallery, distance)(queries, 7)
+    assert_array_equal(found.indices, expected.indices)
+    assert_array_equal(found.distances, expected.distances)
+    assert searcher.last.rescored < 40 * 3000 // 4
+    hidden = np.tile(np.arange(1501, 1511), (40, 1))
+    found, expected = searcher.search(queries, 7, hidden), NumpyIndex(gallery, distance)(queries, 7, hidden)
+    assert_array_equal(found.indices, expected.indices)
+    assert searcher.last.rescored == 40 * 3000
+
+
 @pytest.mark.parametrize("scan", ["float32", "int8"])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @pytest.mark.parametrize(("maker", "distance"), IN_VAIN)

@@ -408,7 +408,7 @@ class CertifiedIndex:
         exclude = check_exclude(exclude, len(queries), self._n)
         found = min(k, self._n)
         ranking = room_for(len(queries), k, self._n, unset=found)
-        if self._first_look.in_vain(queries, found):
+        if self._first_look.in_vain(queries, found, exclude, threads):
             return self._without_scan(queries, found, exclude, ranking, threads)
         if self._left_out:
             self._left_out -= 1

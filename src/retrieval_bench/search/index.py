@@ -311,7 +311,7 @@ class ExactIndex:
         if done is not None:
             self._last.figures = len(queries), self._n, *done
             return ranking
-        if self._first_look is not None and self._first_look.in_vain(queries, found):
+        if self._first_look is not None and self._first_look.in_vain(queries, found, exclude, threads):
             self._without_scan(queries, found, exclude, ranking, threads)
             return ranking
         rescored = doubtful = 0
