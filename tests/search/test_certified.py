@@ -243,15 +243,28 @@ def test_after_codes_told_too_little_some_searches_leave_them_out(q, monkeypatch
     gallery = denormal(rng, 20_000, 8)
     index, asked = CertifiedIndex(gallery, "euclidean"), gallery[:q]
     expected = ExactIndex(gallery, "euclidean").search(asked, 5)
-    monkeypatch.setattr(certified, "_LEFT_OUT", 2)
+    monkeypatch.setattr(certified, "_LEFT_OUT", 3)
     scans = []
     for name in ("_scanned", "_in_two_calls"):
         scan = getattr(CertifiedIndex, name)
         monkeypatch.setattr(CertifiedIndex, name, lambda *words, scan=scan: (scans.append(1), scan(*words))[1])
-    for number in range(1, 7):
+    for number, tried in enumerate([1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4], 1):
         assert_identical(index.search(asked, 5), expected)
         assert index.last.queries == q
-        assert len(scans) == (number if q == 3 else 1 + (number - 1) // 3)
+        assert len(scans) == (number if q == 3 else tried)
+
+
+def test_a_single_odd_search_leaves_codes_out_of_one_search_only():
+    rng = np.random.default_rng(14)
+    gallery, odd = random(rng, 20_000, 8), np.zeros((12, 8), np.float32)
+    index, float32 = CertifiedIndex(gallery), ExactIndex(gallery)
+    for _ in range(3):
+        assert_identical(index.search(odd, 5), float32.search(odd, 5))
+        left_out = []
+        for _ in range(3):
+            left_out.append(index._left_out)
+            assert_identical(index.search(gallery[:9], 5), float32.search(gallery[:9], 5))
+        assert left_out == [1, 0, 0]
 
 
 def test_a_zero_query_ties_with_everyone_and_falls_back():

@@ -84,7 +84,7 @@ _WORK_PER_THREAD = 20_000_000  # multiply-adds of codes; below this, starting a 
 
 
 _FEW_IN_NEED = 10  # queries, that may be odd ones, whatever codes tell of others
-_LEFT_OUT = 15  # searches that scan in float32 after one in which most queries had to; then codes are tried again
+_LEFT_OUT = 15  # at most so many searches scan in float32 after one in which most queries had to: see `_note`
 
 
 _inner = numba.njit(nogil=True, error_model="numpy")  # compiled as a part of what calls it
@@ -380,7 +380,7 @@ class CertifiedIndex:
             self._largest_norm = max(self._largest_norm, float(facts[:, NORM].max(initial=0.0)))
         self._rows.complete()
         self._first_look = FirstLook(self._rows, self.kernel, 10 if self.inner_loop == "tiles" else 1)
-        self._left_out = 0  # searches that will not scan codes, since these told too little
+        self._left_out = self._in_a_row = 0  # searches that will not scan codes, since these told too little
         self._idle: list[Any] = []  # scratch that no search is using
         self._last = LastSearch()
 
@@ -410,8 +410,9 @@ class CertifiedIndex:
         ranking = room_for(len(queries), k, self._n, unset=found)
         if self._first_look.in_vain(queries, found, exclude, threads):
             return self._without_scan(queries, found, exclude, ranking, threads)
-        if self._left_out:
-            self._left_out -= 1
+        left_out = self._left_out
+        if left_out > 0:
+            self._left_out = left_out - 1  # never less than 0, whoever else is searching
             float32 = self.float32()
             exact = float32.search(queries, k, exclude, threads=threads)
             self._last.figures = tuple(float32.last)
@@ -437,12 +438,16 @@ class CertifiedIndex:
                 ranking.indices[again], ranking.distances[again] = exact.indices, exact.distances
                 rescored += float32.last.rescored
                 doubtful += len(again)
-        if doubtful > max(_FEW_IN_NEED, len(queries) // 2):
-            self._left_out = _LEFT_OUT
+        self._note(doubtful > max(_FEW_IN_NEED, len(queries) // 2))
         self._last.figures = len(queries), self._n, rescored, doubtful
         return ranking
 
     __call__ = search
+
+    def _note(self, in_vain: bool) -> None:
+        """Leave codes out of the next search, if they told too little; of 3, 7 and 15, as long as they go on to."""
+        self._in_a_row = min(2 * self._in_a_row + 1, _LEFT_OUT) if in_vain else 0
+        self._left_out = self._in_a_row
 
     def _without_scan(
         self, queries: np.ndarray, k: int, exclude: np.ndarray, ranking: Ranking, threads: int | None
