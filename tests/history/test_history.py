@@ -18,6 +18,7 @@ from retrieval_bench.history.change_points import level_changes
 from retrieval_bench.history.front_page import badge, write_front_page
 from retrieval_bench.history.timeline import History, Line, history
 from retrieval_bench.records.files import save
+from retrieval_bench.registry import METRICS
 from tests.support.command import call
 from tests.support.paths import ROOT
 from tests.support.planted import ABOUT, costs, planted
@@ -149,6 +150,32 @@ def test_broken_and_unfinished_records_are_told(tmp_path: Path) -> None:
             history(place)
     with pytest.raises(BenchError, match="--prefer recall@7: the records have accuracy, map@r"):
         history(tmp_path, ("recall@7",))
+
+
+def test_scores_that_the_rankings_contradict_are_told_and_not_drawn(tmp_path: Path) -> None:
+    described = {"accuracy": ABOUT.model_copy(update={"definition": METRICS["accuracy"].facts["definition"]})}
+    for day in (1, 2):
+        keep(tmp_path, day, {"sift": GOOD, "color": POOR}, metrics=described)
+    file = tmp_path / "day-02" / "run.json"
+    file.write_text(file.read_text("utf-8").replace('"accuracy": 0.8,', '"accuracy": 0.99,'), "utf-8")
+    found = history(tmp_path)
+    (told,) = found.left_out
+    assert told.startswith(
+        f"{tmp_path / 'day-02'}: scores of sift: accuracy is 0.990000 in the record, and 0.800000 by"
+    )
+    assert line(found, "sift", "accuracy").parts == (((0, 0.8),),)
+    assert line(found, "color", "accuracy").parts == (((0, 0.4), (1, 0.4)),)
+    assert badge(found, "accuracy")[1] == "color 0.400"
+    assert "| sift [contradicted] |" in write_front_page(found, tmp_path / "front", "accuracy")[2].read_text("utf-8")
+
+
+def test_rankings_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    for day in (1, 2):
+        keep(tmp_path, day, {"sift": GOOD})
+    (tmp_path / "day-02" / "rankings.npz").write_bytes(b"PK")
+    (told,) = history(tmp_path).left_out
+    assert "not the rankings that run.json beside it names" in told
+    assert told.endswith("; here the tolerances tell what changed")
 
 
 def test_earlier_records_are_read(tmp_path: Path) -> None:

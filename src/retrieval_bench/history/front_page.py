@@ -7,6 +7,7 @@ from pathlib import Path
 
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.history.timeline import History
+from retrieval_bench.records.scores import is_marked
 from retrieval_bench.report import table
 from retrieval_bench.report.lines import shortened
 from retrieval_bench.report.markup import tag
@@ -48,10 +49,13 @@ def write_front_page(found: History, folder: Path, metric: str) -> list[Path]:
 
 
 def badge(found: History, metric: str) -> tuple[str, str, str]:
-    """Label, message and colour: the best method of the newest record; red where that record is marked as worse."""
+    """Label, message and colour: the best method of the newest record whose scores its rankings do not contradict; red
+    where that record is marked as worse."""
     timeline, newest = found.timelines[0], found.newest
     rows = [
-        row for row in newest.record.rows if row.status == "ok" and row.family != "control" and metric in row.scores
+        row
+        for row in newest.record.rows
+        if row.status == "ok" and row.family != "control" and metric in row.scores and not is_marked(row)
     ]
     if not rows:
         return metric, "no result", "lightgrey"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval_bench.compare.contradictions import contradictions, marked
 from retrieval_bench.compare.diff import (
     LEARNED_TOLERANCE,
     TOLERANCE,
@@ -21,8 +22,9 @@ from retrieval_bench.compare.diff import (
 from retrieval_bench.compare.reload import Values, values_of
 from retrieval_bench.core import BenchError, NotComparable, printable
 from retrieval_bench.history.change_points import level_changes
-from retrieval_bench.records.files import load
+from retrieval_bench.records.files import load, load_rankings, rankings_file
 from retrieval_bench.records.schema import Record, Row, find_row
+from retrieval_bench.records.scores import MARK, is_marked
 from retrieval_bench.records.switch import RUN_FILE
 from retrieval_bench.system.other_processes import DISTURBED
 
@@ -46,9 +48,10 @@ class HistoryFigure:
     more: bool = False
 
     def of(self, row: Row) -> float | None:
-        """What a row says; None where it says nothing, and of a cost where that is 0, which has no ratio to others."""
+        """What a row says; None where it says nothing, of a score that its rankings contradict, and of a cost where
+        that is 0, which has no ratio to others."""
         if not self.unit:
-            return row.scores.get(self.key)
+            return None if is_marked(row) else row.scores.get(self.key)
         if self.key == "bytes_per_image":
             return None if row.features is None else float(row.features.bytes_per_image) or None
         found = row.times.get(self.key)
@@ -135,7 +138,8 @@ class Timeline:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """Timelines of the datasets, that with the newest record first; and sentences on records that are left out."""
+    """Timelines of the datasets, that with the newest record first; and sentences on what is left out: records, scores
+    that the rankings beside them contradict, and rankings that cannot be read."""
 
     timelines: tuple[Timeline, ...]
     left_out: tuple[str, ...]
@@ -163,9 +167,12 @@ def history(folder: Path, metrics: Sequence[str] = QUALITY) -> History:
         if any(part.startswith(".") for part in file.relative_to(folder).parts):
             continue
         try:
-            kept.append(KeptRecord(file.parent, load(file)))
+            record, told = _against_rankings(file.parent, load(file))
         except BenchError as error:
             left_out.append(str(error))
+            continue
+        kept.append(KeptRecord(file.parent, record))
+        left_out += told
     if not kept:
         reason = f": {left_out[0]}" if left_out else "; `run --out` writes one, and keeps the one before in earlier/"
         raise BenchError(f"{printable(folder)}: there is no record below it{reason}")
@@ -181,6 +188,19 @@ def history(folder: Path, metrics: Sequence[str] = QUALITY) -> History:
         raise BenchError(f"--prefer {absent[0]}: the records have {', '.join(sorted(known))}")
     ordered = sorted(parted.values(), key=lambda own: own[-1].record.created, reverse=True)
     return History(tuple(_timeline(own, figures) for own in ordered), tuple(left_out))
+
+
+def _against_rankings(folder: Path, record: Record) -> tuple[Record, list[str]]:
+    """The record, with a mark at each row that its rankings contradict; and a sentence on each, and on rankings that
+    cannot be read."""
+    if not rankings_file(folder, record).exists():
+        return record, []
+    try:
+        found = contradictions(record, load_rankings(folder, record))
+    except BenchError as error:
+        return record, [f"{error}; here the tolerances tell what changed"]
+    bare = {method: said.removeprefix(f"{MARK} ") for method, said in found.items()}
+    return marked(record, found), [f"{printable(folder)}: scores of {method}: {said}" for method, said in bare.items()]
 
 
 def _question(record: Record) -> tuple[object, ...]:
