@@ -15,8 +15,9 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from retrieval_bench.classifiers.classifier import FittedClassifier
 from retrieval_bench.core import Dataset
+from retrieval_bench.datasets.splits import some
 from retrieval_bench.experiment.classification import unseen
-from retrieval_bench.experiment.prepare import Plan
+from retrieval_bench.experiment.prepare import Plan, ready
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.records.files import load_rankings
@@ -141,6 +142,27 @@ def test_one_label_or_no_train_is_told(tmp_path: Path) -> None:
     (row,) = with_classifiers(none, tmp_path / "b", "phash", classifiers=("svm",)).rows
     assert "shop has none; add a train split" in (row.classifiers["svm"].error or "")
     assert row.status == "ok"
+
+
+def test_queries_that_no_classifier_can_be_right_about_are_counted() -> None:
+    data = shop(4, 3)
+    fewer = data.with_splits({"train": data.train.take([0, 1, 2, 6, 7, 8])})
+    source = Spec(Entry(data.name, lambda root: fewer, "for tests"), {})
+    asked = Plan(methods=(parse_method("phash"),), dataset=source, classifiers=("knn",))
+    told = f"no classifier can be right about 6 of 12 queries: train has no image of {some(data.label_names[1::2])}"
+    assert ready(fewer, asked).dataset.notices[-1] == told
+    assert not any("classifier" in one for one in ready(data, asked).dataset.notices)
+    assert not any("classifier" in one for one in ready(fewer, replace(asked, classifiers=())).dataset.notices)
+    assert not any("classifier" in one for one in ready(fewer, replace(asked, learn_from="gallery")).dataset.notices)
+
+
+def test_the_first_of_several_labels_counts_for_classifiers() -> None:
+    data = shop(4, 3)
+    several = replace(data.query, other_labels=np.roll(data.query.labels, 3)[:, None])
+    source = Spec(Entry(data.name, lambda root: data, "for tests"), {})
+    asked = Plan(methods=(parse_method("phash"),), dataset=source, classifiers=("knn",))
+    (told,) = [one for one in ready(data.with_splits({"query": several}), asked).dataset.notices if "classifier" in one]
+    assert told.startswith("classifiers learn the first label of each image")
 
 
 @pytest.mark.slow(reason="whole runs with classifiers")

@@ -191,6 +191,8 @@ def ready(dataset: Dataset, plan: Plan, progress: Progress = silent, store: Pixe
         dataset = dataset.with_splits({"query": dataset.query.take(answerable)})
         exclude = None if exclude is None else exclude[answerable]
     n_relevant = n_relevant[answerable]
+    if plan.classifiers:
+        notices += _classifier_notices(dataset, plan.learn_from)
 
     reachable = len(dataset.gallery) - (1 if dataset.leave_one_out else 0)
     k = plan.k or tuple(k for k in DEFAULT_K if k <= reachable)
@@ -250,6 +252,26 @@ def _text_notices(dataset: Dataset) -> list[str]:
         notices.append(
             f"{len(same)} of {len(query)} queries have, word for word, the text of a gallery item of their label, so "
             f"that comparing texts with texts asks nothing of them: {some(same)}"
+        )
+    return notices
+
+
+def _classifier_notices(dataset: Dataset, learn_from: str) -> list[str]:
+    """What classifiers cannot know, so that their accuracy is not read beside that of a search without it."""
+    known, query = learned_split(dataset, learn_from), dataset.query
+    if not len(known):
+        return []
+    notices = []
+    strange = ~np.isin(query.labels, known.labels)
+    if strange.any():
+        names = some(dataset.label_names[label] for label in set(query.labels[strange].tolist()))
+        notices.append(
+            f"no classifier can be right about {int(strange.sum())} of {len(query)} queries: {learn_from} has no image "
+            f"of {names}"
+        )
+    if any(one.other_labels is not None and (one.other_labels >= 0).any() for one in (known, query)):
+        notices.append(
+            "classifiers learn the first label of each image, and are right about a query where they say its first"
         )
     return notices
 
