@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC, LinearSVC
 
-from retrieval_bench.classifiers import fit_classifier, linear
+from retrieval_bench.classifiers import fit_classifier, judge_classifier, linear
 from retrieval_bench.classifiers.model_selection import chosen, hold_out
 from retrieval_bench.classifiers.preprocessing import Scale, unit
 from retrieval_bench.core import BenchError
@@ -258,6 +258,25 @@ def test_our_own_mistakes_keep_their_traceback(bits):
         fit(features, threads=0)
     with pytest.raises(ValueError, match="learned from rows of"):
         fit(features).scores(features[:, 1:])
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.2, 1.7, 0.1], [0, 1, np.nan, 0], [0, 1, -1, 0], ["0", "1", "1", "0"]])
+def test_labels_that_a_cast_would_change_are_refused(labels):
+    rows = np.eye(4, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"labels .* expected whole numbers from 0"):
+        fit_classifier("knn", rows, labels, seed=0, threads=1)
+    with pytest.raises(ValueError, match=r"expected labels .* expected whole numbers from 0"):
+        judge_classifier(labels, np.eye(4)[:, :2], [0, 1])
+
+
+def test_hidden_values_are_not_read():
+    rows, labels = np.eye(4, dtype=np.float32), np.array([0, 1, 1, 0])
+    hidden = np.ma.masked_array(rows, rows > 0), np.ma.masked_array(labels, labels > 0)
+    for given in ((hidden[0], labels), (rows, hidden[1])):
+        with pytest.raises(BenchError, match="is a masked array"):
+            fit_classifier("knn", *given, seed=0, threads=1)
+    with pytest.raises(BenchError, match="query features is a masked array"):
+        fit_classifier("knn", rows, labels, seed=0, threads=1).scores(hidden[0])
 
 
 def test_hold_out_takes_a_quarter_of_each_label_and_leaves_it_some():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_bench.core import BenchError
+from retrieval_bench.core import BenchError, as_array
 from retrieval_bench.registry import CLASSIFIERS
 
 _BLOCK = 256  # queries scored at once: bounds what a classifier holds beside the scores
@@ -134,14 +134,15 @@ def fit_classifier(
         The fitted classifier.
 
     Raises:
-        BenchError: The classifier is unknown, there is no row or only one label, or a feature is not finite.
-        ValueError: Wrong shape or dtype, or no thread.
+        BenchError: The classifier is unknown, there is no row or only one label, a feature is not finite, or an array
+            is masked.
+        ValueError: Wrong shape or dtype, a label below 0, or no thread.
     """
     from threadpoolctl import threadpool_limits
 
     entry = CLASSIFIERS[name]
     features = _checked(features, bits, "train")
-    labels = np.asarray(labels, np.int64)
+    labels = whole_labels("labels", labels)
     if labels.shape != (len(features),):
         raise ValueError(f"labels have shape {labels.shape}, expected ({len(features)},)")
     if not len(features):
@@ -161,6 +162,21 @@ def fit_classifier(
     return Classifier(name, classes, learned.chosen, features.shape[1], bits, learned.score)
 
 
+def whole_labels(name: str, given: Any) -> np.ndarray:
+    """As int64, where a cast changes none of them.
+
+    Raises:
+        BenchError: The array is masked.
+        ValueError: One is no whole number from 0.
+    """
+    labels = as_array(name, given, "it must hold one label for each image")
+    if labels.dtype.kind not in "biu" and labels.size:
+        raise ValueError(f"{name} are {labels.dtype}, expected whole numbers from 0")
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"{name} hold {labels.min()}, expected whole numbers from 0")
+    return labels.astype(np.int64)
+
+
 def _convergence_warning() -> type[Warning]:
     from sklearn.exceptions import ConvergenceWarning
 
@@ -168,7 +184,7 @@ def _convergence_warning() -> type[Warning]:
 
 
 def _checked(features: np.ndarray, bits: bool, split: str) -> np.ndarray:
-    features = np.asarray(features)
+    features = as_array(f"{split} features", features, "all must have as many columns")
     wanted = np.uint8 if bits else np.float32
     if features.ndim != 2 or features.dtype != wanted or not features.shape[1]:
         raise ValueError(f"features are {features.dtype} {features.shape}, expected {np.dtype(wanted)} (n, d), d > 0")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from retrieval_bench.classifiers.classifier import whole_labels
 from retrieval_bench.core import Judged
 from retrieval_bench.evaluation import metrics
 
@@ -123,7 +124,7 @@ def _curve(scores: np.ndarray, right: np.ndarray, grid: np.ndarray) -> np.ndarra
 def _checked(
     expected: np.ndarray, scores: np.ndarray, classes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    expected, classes = np.asarray(expected, np.int64), np.asarray(classes, np.int64)
+    expected, classes = whole_labels("expected labels", expected), whole_labels("classes", classes)
     scores = np.asarray(scores, np.float64)
     if not len(expected):
         raise ValueError("no query to judge")
