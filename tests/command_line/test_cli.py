@@ -303,6 +303,15 @@ def test_diff_exit_codes(tmp_path: Path) -> None:
     assert call("diff", same, moved, "--fail", "accuracy").exit_code == 2
     assert call("diff", same, moved, "--format", "md").stdout.startswith("### ")
     assert call("diff", same, moved, "--format", "github").stdout.startswith("{")
+    for passed_over, said in (
+        (("--json", "--format", "md"), "--json and --format md: two forms"),
+        (("--fail", "accuracy:0.01", "--tolerance", "0.1"), "--tolerance and --fail: with --fail no tolerance"),
+        (("--fail", "accuracy:0.01", "--learned-tolerance", "0.1"), "--learned-tolerance and --fail"),
+        (("--tolerance", "5"), "--tolerance"),
+    ):
+        result = call("diff", same, moved, *passed_over)
+        assert result.exit_code == 2, passed_over
+        assert said in result.stderr
     elsewhere = tmp_path / "elsewhere"
     save(record(row(scores={"accuracy": 0.5}), environment={"processor": "another"}), elsewhere, {})
     assert call("diff", same, elsewhere).exit_code == 0

@@ -224,6 +224,13 @@ def test_what_is_no_gate_is_refused(text: str) -> None:
         parse_gate(text)
 
 
+@pytest.mark.parametrize("text", ["accuracy:5", "accuracy:1", "accuracy:100%"])
+def test_a_gate_that_no_score_can_fail_is_refused(text: str) -> None:
+    with pytest.raises(BenchError, match=r"this never fails; lower the limit, e\.g\. accuracy:0\.01 or accuracy:1%"):
+        diff(record(moved(0)), record(moved(-0.5)), gates=[parse_gate(text)])
+    assert not diff(record(moved(0)), record(moved(-0.5)), gates=[parse_gate("accuracy:0.4")]).passed
+
+
 def test_a_gate_on_nothing_is_refused() -> None:
     with pytest.raises(BenchError, match="no row has acuracy; known are accuracy"):
         gated(moved(0), moved(0), "acuracy:0.1")

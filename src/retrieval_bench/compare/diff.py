@@ -127,7 +127,8 @@ def diff(
 
     tolerance: the largest difference of a quality number, in either direction, that still counts as the same, for
         rows that learn nothing from train; learned_tolerance: for those that do.
-    gates: judged in place of the tolerances. BenchError for a name that no row has.
+    gates: judged in place of the tolerances. BenchError for a name that no row has, and for a limit that no score can
+        exceed.
     values: every query's values of both records, for intervals.
     """
     refuse_false_comparison(before, after)
@@ -217,6 +218,11 @@ def _judged(
             clean, perturbed = ([c.name for c in quality if c.perturbed == wanted] for wanted in (False, True))
             known = known_names(set(clean), {c.name: c.unit for c in speed}, perturbed)
             raise BenchError(f"--fail {gate}: no row has {gate.name}; known are {known}")
+        if figures and gate.limit >= 1 and all(abs(change.before) <= 1 for change in figures):
+            raise BenchError(
+                f"--fail {gate}: no score can fall by more than 1 or 100%, so this never fails; lower the limit, e.g. "
+                f"{gate.name}:0.01 or {gate.name}:1%"
+            )
         for place in ("first", "second"):
             methods = [one.method for one in absent if one.lacks == place]
             if methods:
