@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.app import app, command, say
+from benchmark.forms import refuse_picture
 from benchmark.options import AllowHost, AllowOutside, DataRoot, MaxPixels, Plugins, decoding
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def prepare_command(
     from retrieval_bench.system.cores import usable_cores
 
     spec = parse(DATASETS, name)
+    if sheet is not None:  # before minutes are spent
+        refuse_picture(sheet, "sheet.png", option="--sheet")
     with Display() as display:
         dataset: Dataset = decoded_by(spec.build(data_root), decoding(max_pixels))
         dataset, skipped = screen(

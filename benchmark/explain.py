@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark.app import app, command
+from benchmark.forms import refuse_picture
 from benchmark.interrupt import interruptible, stoppable
 from benchmark.options import AllowHost, AllowOutside, DataRoot, Plugins, usable_threads
 from retrieval_bench.core import BenchError, printable
@@ -44,10 +45,7 @@ def explain_command(
     from retrieval_bench.system.cache import FeatureCache, cache_root
     from retrieval_bench.system.files import write_whole
 
-    if out.is_dir():
-        raise BenchError(f"--out {printable(out)}: is a folder; name a file in it, such as why.png")
-    if out.suffix.lower() != ".png":
-        raise BenchError(f"--out {printable(out)}: the picture is a PNG file; name a file that ends in .png")
+    refuse_picture(out, "why.png", [record])
     if weights is not None and not weights.is_dir():
         raise BenchError(f"--weights {printable(weights)}: is no folder; name the one that holds the weights")
     whole = load(record)

@@ -49,6 +49,15 @@ def refuse_place(out: Path, example: str, records: Sequence[Path] = (), option: 
         )
 
 
+def refuse_picture(out: Path, example: str, records: Sequence[Path] = (), option: str = "--out") -> None:
+    """The same for a picture, whose file must also end in .png."""
+    refuse_place(out, example, records, option)
+    if out.suffix.lower() != ".png":
+        raise BenchError(
+            f"{option} {printable(out)}: the picture is a PNG file; name a file that ends in .png, such as {example}"
+        )
+
+
 def chosen_form(
     name: str, out: Path | None, form: Form | None, as_json: bool, records: Sequence[Path] = ()
 ) -> tuple[Form, Path | None]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark.app import app, command, say
+from benchmark.forms import refuse_picture
 from benchmark.options import Unknown
 from benchmark.shown import Format, formatted
 from retrieval_bench.core import BenchError
@@ -27,6 +28,8 @@ def show_command(
     from retrieval_bench.records.files import load, load_rankings, rankings_file
     from retrieval_bench.report import robustness
 
+    if curves is not None:
+        refuse_picture(curves, "curves.png", [record], "--curves")
     shown = load(record)
     if rankings_file(record, shown).exists():
         try:

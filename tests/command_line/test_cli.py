@@ -377,6 +377,24 @@ def test_repeat_of_a_record_is_identical(shelf: Path, tmp_path: Path) -> None:
     assert call("repeat", tmp_path / "out", "--out", tmp_path / "out").exit_code == 2
 
 
+def test_a_picture_takes_the_place_of_no_record_and_of_no_other_form(tmp_path: Path) -> None:
+    save(record(row()), tmp_path / "kept", {})
+    file = tmp_path / "kept" / "run.json"
+    before = file.read_bytes()
+    for words in (("show", tmp_path / "kept", "--curves"), ("data", "prepare", "products", "--sheet")):
+        for place, said in (
+            (file, "is a file of a record, which would be lost"),
+            (tmp_path / "curves.txt", "name a file that ends in .png"),
+            (tmp_path, "is a folder"),
+        ):
+            result = call(*words, place)
+            assert result.exit_code == 2, words
+            assert f"{words[-1]} {place}: " in result.stderr
+            assert said in result.stderr
+    assert file.read_bytes() == before
+    assert not (tmp_path / "curves.txt").exists()
+
+
 @pytest.mark.slow(reason="24 processes")
 def test_race_exit_codes(tmp_path: Path) -> None:
     """By the time of a record that the commands print: how long they take themselves depends on what else runs here."""
