@@ -127,7 +127,13 @@ def test_what_the_record_does_not_say_fits_no_limit() -> None:
     every = {name: costs(1.0, fit=None) for name in RIGHT}
     nothing = recommend([planted(RIGHT, CLUSTERS, every)], ChoiceQuestion(max_fit_s=5))
     assert nothing.nearest is None
-    assert "the record lacks a number that a limit asks for" in said(nothing)
+    assert "Of each, the record lacks a number that a limit asks for." in said(nothing)
+
+
+def test_a_limit_of_nothing_has_no_nearest_miss() -> None:
+    nothing = recommend([planted(RIGHT, CLUSTERS, PRICES)], ChoiceQuestion(max_p95_ms=0))
+    assert nothing.nearest is None
+    assert "Each takes more than a limit of 0, or the record lacks a number that a limit asks for." in said(nothing)
 
 
 # --- several records --------------------------------------------------------------------------------------------------

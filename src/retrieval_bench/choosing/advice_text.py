@@ -151,7 +151,9 @@ def _nothing_fits(advice: Advice) -> list[str]:
     what, keeps = ("Nothing is sure to fit", "is sure to keep") if unsure else ("Nothing fits", "keeps")
     told = [f"{what}: none of {len(advice.candidates)} methods {keeps} within {_asked(advice)}."]
     if advice.nearest is None:
-        return [*told, "Of each, the record lacks a number that a limit asks for."]
+        if all(limit.most for limit in advice.question.limits):
+            return [*told, "Of each, the record lacks a number that a limit asks for."]
+        return [*told, "Each takes more than a limit of 0, or the record lacks a number that a limit asks for."]
     one, factor = advice.nearest
     over = [
         f"{_value(limit, one)} {limit.unit} where {limit.most:,.10g} are allowed"
