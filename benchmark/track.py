@@ -36,5 +36,7 @@ def track_command(
     if kind not in TARGETS or not place:
         raise BenchError(f"--to {to!r}: write mlflow:URI, as mlflow:sqlite:///mlflow.db, or tensorboard:DIR")
     found = [tracked(path) for path in dict.fromkeys(files)]
+    for doubt in (doubt for one in found for doubt in one.doubts):
+        typer.echo(doubt, err=True)
     for line in mlflow_server.send(found, place) if kind == "mlflow" else tensorboard_folder.send(found, Path(place)):
         say(line)

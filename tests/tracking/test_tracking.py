@@ -12,11 +12,12 @@ import pytest
 
 from retrieval_bench.core import BenchError
 from retrieval_bench.records.files import save
+from retrieval_bench.registry import METRICS
 from retrieval_bench.system.checkpoint import save_weights
 from retrieval_bench.tracking import mlflow_server, tensorboard_folder
 from retrieval_bench.tracking.tracked import tracked
 from tests.support.command import call
-from tests.support.planted import costs, planted
+from tests.support.planted import ABOUT, costs, planted
 from tests.support.records import failed
 
 RIGHT = {"sift": np.array([1.0, 1.0, 1.0, 0.0]), "color[untrained]": np.array([1.0, 0.0, 1.0, 0.0])}
@@ -141,6 +142,25 @@ def test_mistakes_of_track(record: Path, tmp_path: Path) -> None:
         assert done.exit_code == 2, done.output
         assert said in done.stderr
     assert mlflow_server.allowed("recall@10 blur@3?") == "recall_at_10 blur_at_3_"
+
+
+def test_scores_that_the_rankings_contradict_are_told(tmp_path: Path) -> None:
+    described = {"accuracy": ABOUT.model_copy(update={"definition": METRICS["accuracy"].facts["definition"]})}
+    found = planted(RIGHT, np.arange(4), dict.fromkeys(RIGHT, costs(10)), rankings=True, metrics=described)
+    save(found.record, tmp_path / "kept", dict(found.arrays))
+    assert tracked(tmp_path / "kept").doubts == ()
+    file = tmp_path / "kept" / "run.json"
+    file.write_text(file.read_text("utf-8").replace('"accuracy": 0.75,', '"accuracy": 0.99,'), "utf-8")
+    sent = tracked(tmp_path / "kept")
+    said = "accuracy is 0.990000 in the record, and 0.750000 by its rankings"
+    assert sent.runs[0].params["contradicted"].startswith(said)
+    assert "contradicted" not in sent.runs[1].params
+    assert "| sift [contradicted] |" in sent.text
+    done = call("track", tmp_path / "kept", "--to", f"tensorboard:{tmp_path / 'board'}")
+    assert done.exit_code == 0
+    assert f"kept: scores of sift: {said}" in done.stderr
+    (tmp_path / "kept" / "rankings.npz").write_bytes(b"PK")
+    assert tracked(tmp_path / "kept").doubts[0].endswith("; its scores are sent without a look at them")
 
 
 def test_what_is_damaged_is_one_sentence(record: Path, tmp_path: Path) -> None:

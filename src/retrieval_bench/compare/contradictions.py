@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from retrieval_bench.compare.reload import judged, refuse_shallow
+from retrieval_bench.core import BenchError, printable
 from retrieval_bench.evaluation import metrics
+from retrieval_bench.records.files import load_rankings, rankings_file
 from retrieval_bench.records.schema import Record
 from retrieval_bench.records.scores import MARK
 
@@ -56,3 +59,24 @@ def marked(record: Record, found: Mapping[str, str]) -> Record:
         for row in record.rows
     )
     return record.model_copy(update={"rows": rows})
+
+
+def against_rankings(path: Path, record: Record, otherwise: str) -> tuple[Record, list[str]]:
+    """Hold a record against the rankings beside it.
+
+    Args:
+        path: where the record was read.
+        record: the record.
+        otherwise: what is done where there are rankings and they cannot be read.
+
+    Returns:
+        The record, `marked`; and a sentence on each row that is contradicted, and on rankings that cannot be read.
+    """
+    if not rankings_file(path, record).exists():
+        return record, []
+    try:
+        found = contradictions(record, load_rankings(path, record))
+    except BenchError as error:
+        return record, [f"{error}; {otherwise}"]
+    bare = {method: said.removeprefix(f"{MARK} ") for method, said in found.items()}
+    return marked(record, found), [f"{printable(path)}: scores of {method}: {said}" for method, said in bare.items()]

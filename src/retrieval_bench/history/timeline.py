@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_bench.compare.contradictions import contradictions, marked
+from retrieval_bench.compare.contradictions import against_rankings
 from retrieval_bench.compare.diff import (
     LEARNED_TOLERANCE,
     TOLERANCE,
@@ -22,9 +22,9 @@ from retrieval_bench.compare.diff import (
 from retrieval_bench.compare.reload import Values, values_of
 from retrieval_bench.core import BenchError, NotComparable, printable
 from retrieval_bench.history.change_points import level_changes
-from retrieval_bench.records.files import load, load_rankings, rankings_file
+from retrieval_bench.records.files import load
 from retrieval_bench.records.schema import Record, Row, find_row
-from retrieval_bench.records.scores import MARK, is_marked
+from retrieval_bench.records.scores import is_marked
 from retrieval_bench.records.switch import RUN_FILE
 from retrieval_bench.system.other_processes import DISTURBED
 
@@ -167,7 +167,7 @@ def history(folder: Path, metrics: Sequence[str] = QUALITY) -> History:
         if any(part.startswith(".") for part in file.relative_to(folder).parts):
             continue
         try:
-            record, told = _against_rankings(file.parent, load(file))
+            record, told = against_rankings(file.parent, load(file), "here the tolerances tell what changed")
         except BenchError as error:
             left_out.append(str(error))
             continue
@@ -188,19 +188,6 @@ def history(folder: Path, metrics: Sequence[str] = QUALITY) -> History:
         raise BenchError(f"--prefer {absent[0]}: the records have {', '.join(sorted(known))}")
     ordered = sorted(parted.values(), key=lambda own: own[-1].record.created, reverse=True)
     return History(tuple(_timeline(own, figures) for own in ordered), tuple(left_out))
-
-
-def _against_rankings(folder: Path, record: Record) -> tuple[Record, list[str]]:
-    """The record, with a mark at each row that its rankings contradict; and a sentence on each, and on rankings that
-    cannot be read."""
-    if not rankings_file(folder, record).exists():
-        return record, []
-    try:
-        found = contradictions(record, load_rankings(folder, record))
-    except BenchError as error:
-        return record, [f"{error}; here the tolerances tell what changed"]
-    bare = {method: said.removeprefix(f"{MARK} ") for method, said in found.items()}
-    return marked(record, found), [f"{printable(folder)}: scores of {method}: {said}" for method, said in bare.items()]
 
 
 def _question(record: Record) -> tuple[object, ...]:

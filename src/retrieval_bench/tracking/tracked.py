@@ -9,12 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from retrieval_bench.compare.contradictions import against_rankings
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.pair_training.file import SUFFIX as PAIR_SUFFIX
 from retrieval_bench.pair_training.file import read_pairs
 from retrieval_bench.records.files import load, run_file
 from retrieval_bench.records.schema import Record, Row
-from retrieval_bench.records.scores import perturbed_of, quality_of
+from retrieval_bench.records.scores import MARK, perturbed_of, quality_of
 from retrieval_bench.report.table import markdown
 from retrieval_bench.system.checkpoint import read_facts
 
@@ -34,7 +35,8 @@ class TrackedRun:
 @dataclass(frozen=True)
 class Tracked:
     """What is sent at once. group: the dataset. sha256: of the file that it is from. when: seconds since 1970. text:
-    Markdown; "" for none. file: what to keep beside it."""
+    Markdown; "" for none. file: what to keep beside it. doubts: sentences on scores that the rankings contradict, and
+    on rankings that cannot be read."""
 
     name: str
     group: str
@@ -44,6 +46,7 @@ class Tracked:
     tags: Mapping[str, str]
     file: Path
     text: str = ""
+    doubts: tuple[str, ...] = ()
 
 
 def tracked(path: Path) -> Tracked:
@@ -58,7 +61,8 @@ def tracked(path: Path) -> Tracked:
 
 
 def _record(path: Path) -> Tracked:
-    record, file = load(path), run_file(path)
+    record, doubts = against_rankings(path, load(path), "its scores are sent without a look at them")
+    file = run_file(path)
     facts, where = record.dataset, record.environment
     tags = {
         "dataset": facts.spec,
@@ -74,13 +78,15 @@ def _record(path: Path) -> Tracked:
     runs = tuple(_run(row, record) for row in record.rows if row.status == "ok")
     when = datetime.fromisoformat(record.created.replace("Z", "+00:00")).timestamp()
     name = f"{facts.spec} {record.created}"
-    return Tracked(name, facts.spec, _sha256(file), when, runs, _known(tags), file, markdown(record))
+    return Tracked(name, facts.spec, _sha256(file), when, runs, _known(tags), file, markdown(record), tuple(doubts))
 
 
 def _run(row: Row, record: Record) -> TrackedRun:
     times = {f"{name} {figure.unit}": figure.value for name, figure in row.times.items() if figure.value is not None}
     sizes = {} if row.features is None else {"bytes_per_image": float(row.features.bytes_per_image)}
     params = {"method": row.method, **flat(row.params)}
+    if said := next((notice for notice in row.notices if notice.startswith(MARK)), ""):
+        params["contradicted"] = said.removeprefix(f"{MARK} ")
     tags = {"family": row.family, "dataset": record.dataset.spec}
     return TrackedRun(row.method, params, {0: {**quality_of(row), **perturbed_of(row), **times, **sizes}}, tags)
 
