@@ -258,7 +258,7 @@ def run_command(
         from retrieval_bench.methods.parse import read_of, with_backends, with_sides
         from retrieval_bench.plugins.loading import plugins
         from retrieval_bench.registry import DATASETS, parse
-        from retrieval_bench.texts.perturbations import parse_perturbations
+        from retrieval_bench.texts.perturbations import entry_of, parse_perturbations
 
         named = {file.absolute() for file in plugin or ()}  # of which the option has told already
         for one in plugins():
@@ -276,6 +276,12 @@ def run_command(
         of_run, others = _searches(backend, backends)
         chosen = runner.unique(with_backends(sided, others, of_run))
         searching = [method for method in chosen if method.family != "control"]
+        perturbed = () if perturb is None else parse_perturbations(perturb, read_of(searching))
+        if severity is not None and not any(entry_of(name).facts["graded"] for name in perturbed):
+            raise BenchError(
+                f"--severity {severity!r}: {' and '.join(perturbed)} {'has' if len(perturbed) == 1 else 'have'} no "
+                "severity; leave it out"
+            )
         plan = prepare.Plan(
             methods=chosen,
             dataset=parse(DATASETS, dataset),
@@ -292,7 +298,7 @@ def run_command(
             max_bad=max_bad,
             decoding=decoding(max_pixels),
             decode=decode.value,
-            perturb=() if perturb is None else parse_perturbations(perturb, read_of(searching)),
+            perturb=perturbed,
             severities=SEVERITIES if severity is None else parse_severities(severity),
             relevance=relevance.value,
             learn_from=learn_from.value,

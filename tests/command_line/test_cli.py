@@ -127,6 +127,7 @@ def test_some_failed_is_exit_4_and_the_others_are_saved(shelf: Path, tmp_path: P
         (["--k", "1,x"], "write whole numbers"),
         (["--k", "0"], "at least 1"),
         (["--severity", "3"], "--severity '3' is of --perturb"),
+        (["--perturb", "flip", "--severity", "3"], "--severity '3': flip has no severity; leave it out"),
         (["--concurrency", "1,x"], "write whole numbers from 1 to 256"),
         (["--concurrency", "0"], "write whole numbers from 1 to 256"),
         (["--weights", "pretraind"], "is no folder and not one of"),
