@@ -1,4 +1,5 @@
-"""Scores that are not what the rankings beside them give: somebody changed one of the two, or computed differently."""
+"""Scores that are not what the rankings and predictions beside them give: somebody changed one of the two, or computed
+differently."""
 
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from retrieval_bench.compare.reload import judged, refuse_shallow
-from retrieval_bench.core import BenchError, printable
+from retrieval_bench.core import BenchError, Judged, printable
 from retrieval_bench.evaluation import metrics
 from retrieval_bench.records.files import load_rankings, rankings_file
-from retrieval_bench.records.schema import Record
+from retrieval_bench.records.schema import Record, Row
 from retrieval_bench.records.scores import MARK
 
 ROUNDING = 1e-9
@@ -19,14 +20,14 @@ ROUNDING = 1e-9
 
 
 def contradictions(record: Record, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """What the rankings of a record say against its scores.
+    """What the rankings of a record say against its scores, and the predictions of its classifiers against theirs.
 
     Args:
         record: the record.
         arrays: those of its rankings.npz.
 
     Returns:
-        method -> one sentence, for the methods whose scores are not what their rankings give. Only metrics that this
+        method -> one sentence, for the methods whose scores are not what their arrays give. Only metrics that this
         version defines as the record does are computed again.
 
     Raises:
@@ -40,15 +41,36 @@ def contradictions(record: Record, arrays: Mapping[str, np.ndarray]) -> dict[str
             continue
         refuse_shallow(arrays, row.method, record.settings.k)
         right = metrics.scores(judged(arrays, row.method), record.settings.k)
-        for name, said in row.scores.items():
-            if name.partition("@")[0] not in same and name not in same:
-                continue
-            if name in right and abs(said - right[name]) > ROUNDING:
+        figures = [
+            (name, said, right[name], "rankings")
+            for name, said in row.scores.items()
+            if name in right and (name.partition("@")[0] in same or name in same)
+        ]
+        for name, said, computed, by in [*figures, *_of_classifiers(row, arrays)]:
+            if abs(said - computed) > ROUNDING:
                 found[row.method] = (
-                    f"{MARK} {name} is {said:.6f} in the record, and {right[name]:.6f} by its rankings: one of the two "
-                    "was changed, or computed differently"
+                    f"{MARK} {name} is {said:.6f} in the record, and {computed:.6f} by its {by}: one of the two was "
+                    "changed, or computed differently"
                 )
                 break
+    return found
+
+
+def _of_classifiers(row: Row, arrays: Mapping[str, np.ndarray]) -> list[tuple[str, float, float, str]]:
+    """Name, value in the record and value by the predictions, of what predictions alone give."""
+    found = []
+    for classifier, facts in row.classifiers.items():
+        predicted = arrays.get(f"{row.method}/heads/{classifier}/predicted")
+        if facts.error is not None or predicted is None:
+            continue
+        expected = arrays["query_labels"]
+        one = Judged(expected, predicted[:, None], np.ones(len(expected), np.int64))
+        right = {"accuracy": float(one.hits.mean()), "macro_f1": metrics.macro_f1(one, 1)}
+        found += [
+            (f"{classifier} {name}", facts.scores[name], value, "predictions")
+            for name, value in right.items()
+            if name in facts.scores
+        ]
     return found
 
 
