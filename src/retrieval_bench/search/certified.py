@@ -379,7 +379,7 @@ class CertifiedIndex:
             quantise_rows(some, shifts, self._codes[tiles], self._facts[tiles])
             self._largest_norm = max(self._largest_norm, float(facts[:, NORM].max(initial=0.0)))
         self._rows.complete()
-        self._first_look = FirstLook(self._rows, self.kernel, 10 if self.inner_loop == "tiles" else 1)
+        self._first_look = FirstLook(self._rows, self.kernel, 10 if self.inner_loop == "tiles" else 1).ready()
         self._left_out = self._in_a_row = 0  # searches that will not scan codes, since these told too little
         self._idle: list[Any] = []  # scratch that no search is using
         self._last = LastSearch()

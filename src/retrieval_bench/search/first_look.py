@@ -61,11 +61,16 @@ class FirstLook:
         _, distances = nearest_of_all(Asked(values, *facts), self._rows, exclude[last], k, threads)
         return _most_in_question(index, queries[last], distances[:, -1])
 
+    def ready(self) -> FirstLook:
+        """Itself, once all is there that it takes, so that nothing is compiled in a search."""
+        self._sample()
+        return self
+
     def _sample(self) -> ExactIndex:
         if self._index is None:
             from retrieval_bench.search.index import ExactIndex
 
-            places = np.arange(_ROWS) * len(self._rows) // _ROWS
+            places = np.arange(min(_ROWS, len(self._rows))) * len(self._rows) // _ROWS
             self._index = ExactIndex(self._rows.values[places], self._rows.distance, kernel=self._kernel)
         return self._index
 
