@@ -18,7 +18,7 @@ from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.serving.answering.service import SearchService
 from retrieval_bench.serving.requests.guards import Guarded
 from retrieval_bench.serving.requests.settings import ServingSettings
-from tests.support.browser import browser, listening_service
+from tests.support.browser import await_count, await_text, browser, listening_service
 from tests.support.served import plan_of
 from tests.support.shop import picture
 
@@ -150,7 +150,7 @@ def test_why_is_drawn_on_demand(chrome: Any, site: str) -> None:
         page.wait_for_selector('.column[data-key="phash"] .explained img')
         assert page.locator('.column[data-key="phash"] .explained img').evaluate("it => it.naturalWidth") > 100
         page.locator('.column[data-key="phash"] a.why').first.click()
-        assert page.locator(".explained").count() == 0
+        await_count(page, ".explained", 0)
 
 
 def test_feedback_is_noted(chrome: Any, site: str, tmp_path: Path) -> None:
@@ -166,11 +166,11 @@ def test_pictures_are_added_found_removed_and_brought_back(chrome: Any, site: st
         page.set_input_files("#files", [fresh, png(4, 972)])
         page.fill("form[action='/catalogue/look'] input[name=label]", "<b>new</b>")
         page.get_by_text("Look at them").click()
-        assert page.locator("input[name=word]").count() == 2
+        await_count(page, "input[name=word]", 2)
         for place in range(2):  # pictures that are merely like others are not ticked at first
             page.locator("input[name=word]").nth(place).check()
         page.get_by_text("Add what is ticked").click()
-        assert "2 items by operation" in page.locator("section[role=status]").inner_text()
+        await_text(page, "section[role=status]", "2 items by operation")
         page.goto(site + "/")
         page.set_input_files("#file", fresh)
         page.wait_for_selector("#answer")
@@ -178,7 +178,7 @@ def test_pictures_are_added_found_removed_and_brought_back(chrome: Any, site: st
         page.goto(site + "/catalogue")
         page.set_input_files("#files", fresh)
         page.get_by_text("Look at them").click()
-        assert "May be there already" in page.locator("main").inner_text()
+        await_text(page, "main", "May be there already")
         assert not page.locator("input[name=word]").is_checked()
         page.goto(site + "/catalogue?label=%3Cb%3Enew%3C/b%3E")
         page.get_by_text("remove", exact=True).first.click()
@@ -186,6 +186,7 @@ def test_pictures_are_added_found_removed_and_brought_back(chrome: Any, site: st
         page.goto(site + "/catalogue?label=%3Cb%3Enew%3C/b%3E")
         assert "1 item" in page.locator("#items-title").inner_text()
         page.get_by_label(re.compile("^Undo operation")).first.click()
+        page.wait_for_selector("section[role=status]")
         page.goto(site + "/catalogue?label=%3Cb%3Enew%3C/b%3E")
         assert "2 items" in page.locator("#items-title").inner_text()
 
@@ -194,17 +195,17 @@ def test_everything_works_without_a_script(chrome: Any, site: str) -> None:
     with opened(chrome, site, "/", java_script_enabled=False) as page:
         page.set_input_files("#file", png(1, 960))
         page.locator("#upload button").click()
-        assert page.locator(".column").count() == 4
+        await_count(page, ".column", 4)
         page.locator("summary").click()
         page.select_option("select[name=sort]", "agreement")
         page.locator("#controls button").click()
-        assert "sort=agreement" in page.url
+        page.wait_for_url("**sort=agreement**")
         page.locator("a.why").first.click()
-        assert page.locator(".explained").count() == 1
+        await_count(page, ".explained", 1)
         page.get_by_text("Back to the search").click()
         page.get_by_text("Turn right").click()
         page.locator(".judge button").first.click()
-        assert "Noted as right" in page.locator("main").inner_text()
+        await_text(page, "main", "Noted as right")
 
 
 def test_by_keyboard_alone(chrome: Any, site: str) -> None:

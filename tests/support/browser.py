@@ -17,6 +17,8 @@ from retrieval_bench.serving.application import create_app
 from retrieval_bench.serving.requests.settings import ServingSettings
 from retrieval_bench.serving.running import address_of, listening, server_of
 
+PATIENCE_MS = 30_000
+
 
 def chromium() -> str:
     """The system's Chromium; skips where there is none."""
@@ -41,6 +43,20 @@ def listening_service(service: SearchService, settings: ServingSettings) -> Iter
         server.should_exit = True
         thread.join(10)
         listener.close()
+
+
+def await_count(page: Any, selector: str, count: int) -> None:
+    """Wait for a page that shows so many: a click returns before what it asked for is there."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector)).to_have_count(count, timeout=PATIENCE_MS)
+
+
+def await_text(page: Any, selector: str, text: str) -> None:
+    """Wait for a page that says this there."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector)).to_contain_text(text, timeout=PATIENCE_MS)
 
 
 @contextmanager
