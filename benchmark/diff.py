@@ -71,12 +71,12 @@ def diff_command(
     for option, given in (("--tolerance", tolerance), ("--learned-tolerance", learned_tolerance)):
         if gates and given is not None:
             raise BenchError(f"{option} and --fail: with --fail no tolerance is checked; give one of them")
-    allowed = [TOLERANCE if tolerance is None else tolerance]
-    allowed += [LEARNED_TOLERANCE if learned_tolerance is None else learned_tolerance]
+    tolerance = TOLERANCE if tolerance is None else tolerance
+    learned_tolerance = LEARNED_TOLERANCE if learned_tolerance is None else learned_tolerance
     old, new = load(before), load(after)
     values = (values_of(before, old), values_of(after, new))
     try:
-        verdict = diff(old, new, *allowed, gates=gates, values=values)
+        verdict = diff(old, new, tolerance, learned_tolerance, gates=gates, values=values)
     except NotComparable as refusal:  # also for programs that read the output and not the exit code
         if form is DiffFormat.json:
             say(json.dumps({"passed": False, "not_comparable": str(refusal)}, indent=1))

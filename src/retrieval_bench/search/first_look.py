@@ -22,7 +22,7 @@ _TO_SEE_ALL = 2  # queries for each column; of more, one may be compared with al
 
 
 class FirstLook:
-    """Some rows of a gallery as a small index of their own, made at the first search that is worth a look.
+    """Some rows of a gallery as a small index of their own, made by `ready` or at the first search that is worth it.
 
     It decides how the nearest are found, never which. kernel: of the index. faster: how many times as fast as float32
     the scan is that the look may save.

@@ -478,7 +478,7 @@ class ExactIndex:
         if not first:
             return 0
         from retrieval_bench.search.all_rows import nearest_of_all
-        from retrieval_bench.search.settling import PAIRS_AT_ONCE, Kept, best_of_each, distances_of
+        from retrieval_bench.search.settling import PAIRS_AT_ONCE, Asked, Kept, best_of_each, distances_of
 
         lines = np.concatenate([some.rows.start + done.doubtful for some, done in first])
         reach = np.nextafter(np.concatenate([done.distances[done.doubtful, -1] for _, done in first]), np.inf)
@@ -494,8 +494,7 @@ class ExactIndex:
             some = lines[again]
             in_question = self._in_question(queries[some], reach[again], exclude[some], threads, most)
             if in_question is None and start == 0:  # these tell that most rows are in question
-                parts = [_asked(some).part(done.doubtful) for some, done in first]
-                asked = type(parts[0])(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+                asked = Asked.joined([_asked(some).part(done.doubtful) for some, done in first])
                 nearest = nearest_of_all(asked, self._rows, exclude[lines], k, threads)
                 ranking.indices[lines, :k], ranking.distances[lines, :k] = nearest
                 return len(lines) * self._n
@@ -596,12 +595,14 @@ class ExactIndex:
         owners, rows, near = (np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True))
         if self.distance == "hamming":
             return None, owners, rows, near
+        from retrieval_bench.search.settling import Asked
+
         if len(self._rows.zeros):  # no scan finds them
             for query in np.flatnonzero(farthest >= 1.0):
                 some = np.setdiff1d(self._rows.zeros, exclude[query])
                 owners, rows = np.append(owners, np.full(len(some), query)), np.append(rows, some)
         asked = [_asked(share.queries) for share in (shares[:1] if shares[0].together else shares)]
-        together = type(asked[0])(*(np.concatenate(columns) for columns in zip(*asked, strict=True)))
+        together = Asked.joined(asked)
         order = np.argsort(owners, kind="stable")
         return together, owners[order], rows[order], near
 

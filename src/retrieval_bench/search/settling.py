@@ -6,7 +6,7 @@ What a gallery must keep for it: the rows as they were given (`Kept` in memory, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -38,6 +38,10 @@ class Asked(NamedTuple):
 
     def part(self, rows: slice | np.ndarray) -> Asked:
         return Asked(*(each[rows] for each in self))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Asked]) -> Asked:
+        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 class Kept:
