@@ -211,8 +211,8 @@ def test_two_threads_compile_one_engine():
 def test_a_forked_child_finds_the_same():
     code = """
 import os, warnings, numpy as np
-from retrieval_bench.search import index
-index._WORK_PER_THREAD = 1
+from retrieval_bench.search import index, packed
+packed._WORK_PER_THREAD = 1
 rng = np.random.default_rng(0)
 gallery, queries = rng.standard_normal((5000, 16), np.float32), rng.standard_normal((30, 16), np.float32)
 searcher = index.ExactIndex(gallery)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from retrieval_bench.core import Distance, Ranking
-from retrieval_bench.search import bounds, gpu, index
+from retrieval_bench.search import bounds, gpu, index, packed
 from retrieval_bench.search.gpu import TorchIndex
 from retrieval_bench.search.index import ExactIndex, topk
 from retrieval_bench.search.kernels import KINDS
@@ -131,12 +131,12 @@ def searches(draw: st.DrawFn) -> tuple[Any, ...]:
 @given(search=searches())
 def test_every_backend_equals_the_twin(name: str, search: tuple[Any, ...]) -> None:
     distance, queries, gallery, k, hidden, least = search
-    before = index._WORK_PER_THREAD, index._SMALL, gpu.SPARE
-    index._WORK_PER_THREAD, index._SMALL, gpu.SPARE = least, 2 * least, 3
+    before = packed._WORK_PER_THREAD, index._SMALL, gpu.SPARE
+    packed._WORK_PER_THREAD, index._SMALL, gpu.SPARE = least, 2 * least, 3
     try:
         found = SEARCHES[name](queries, gallery, k, distance, hidden)
     finally:
-        index._WORK_PER_THREAD, index._SMALL, gpu.SPARE = before
+        packed._WORK_PER_THREAD, index._SMALL, gpu.SPARE = before
     assert_equal(found, NumpyIndex(gallery, distance)(queries, k, hidden))
 
 
@@ -148,11 +148,11 @@ def test_a_radius_finds_what_the_twin_finds(search: tuple[Any, ...], share: floa
     everything = NumpyIndex(gallery, distance)(queries, len(gallery), hidden)
     real = everything.distances[everything.indices >= 0]
     radius = float(np.quantile(real, share)) if len(real) else 0.0
-    before, index._WORK_PER_THREAD = index._WORK_PER_THREAD, least
+    before, packed._WORK_PER_THREAD = packed._WORK_PER_THREAD, least
     try:
         found = ExactIndex(gallery, distance).search_radius(queries, radius, hidden)
     finally:
-        index._WORK_PER_THREAD = before
+        packed._WORK_PER_THREAD = before
     for query, (rows, distances) in enumerate(zip(everything.indices, everything.distances, strict=True)):
         near = (rows >= 0) & (distances <= np.float32(radius))
         part = slice(found.offsets[query], found.offsets[query + 1])
@@ -337,7 +337,7 @@ def test_data_that_defeats_the_bound_is_right_on_every_thread_count(
     gallery = maker(rng, 3000, 24).astype(np.float32)
     queries = np.concatenate([gallery[:70], maker(rng, 70, 24).astype(np.float32)])
     expected = NumpyIndex(gallery, distance)(queries, 12)
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
     for threads in (1, 2, 5):
         monkeypatch.setattr(numba, "get_num_threads", lambda threads=threads: threads)
         searcher = ExactIndex(gallery, distance)

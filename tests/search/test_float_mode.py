@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from retrieval_bench.registry import BACKENDS
-from retrieval_bench.search import index
+from retrieval_bench.search import index, packed
 from retrieval_bench.search.index import ExactIndex
 
 
@@ -31,7 +31,7 @@ def tiny_numbers_vanish() -> bool:
 def test_subnormal_rows_keep_their_order(
     backend: str, distance: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
     monkeypatch.setattr(index, "_SMALL", 0)
     rows = (np.random.default_rng(0).standard_normal((2000, 12)) * 1e-39).astype(np.float32)
     expected = ExactIndex(rows, distance).search(rows[:100], 5)  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def test_subnormal_rows_keep_their_order(
 
 
 def test_every_thread_count_finds_the_same(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
     monkeypatch.setattr(index, "_SMALL", 0)
     rows = (np.random.default_rng(1).standard_normal((2000, 12)) * 1e-39).astype(np.float32)
     request.getfixturevalue("flushing")

@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 import retrieval_bench
 from retrieval_bench.core import DISTANCES, BenchError, Ranking
 from retrieval_bench.registry import BACKENDS
-from retrieval_bench.search import certified, emit, index, kernels, scans, settling
+from retrieval_bench.search import certified, emit, index, kernels, packed, scans, second_look, settling
 from retrieval_bench.search import threads as search_threads
 from retrieval_bench.search.checks import check_radius, room_for
 from retrieval_bench.search.index import ExactIndex, topk, warm_up
@@ -98,7 +98,7 @@ def test_same_bits_for_every_thread_count_and_batch(monkeypatch, distance, k):
     searcher = ExactIndex(gallery, distance)
     expected = searcher.search(queries, k, exclude)  # in one call, but for the longest lists
     monkeypatch.setattr(index, "_SMALL", 0)
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
     for threads in (1, 2, 3, 7, 64):
         monkeypatch.setattr(numba, "get_num_threads", lambda threads=threads: threads)
         assert_equal(searcher.search(queries, k, exclude), expected)
@@ -106,14 +106,14 @@ def test_same_bits_for_every_thread_count_and_batch(monkeypatch, distance, k):
         parts = [searcher.search(queries[i : i + size], k, exclude[i : i + size]) for i in range(0, 35, size)]
         together = Ranking(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("indices", "distances")))
         assert_equal(together, expected)
-    monkeypatch.setattr(index, "_SCRATCH_BYTES", 1)  # one query after the other
+    monkeypatch.setattr(packed, "_SCRATCH_BYTES", 1)  # one query after the other
     assert_equal(searcher.search(queries, k, exclude), expected)
-    monkeypatch.setattr(index, "_ROWS_AT_ONCE", kernels.PANEL)  # the gallery panel by panel
+    monkeypatch.setattr(packed, "_ROWS_AT_ONCE", kernels.PANEL)  # the gallery panel by panel
     assert_equal(ExactIndex(gallery, distance).search(queries, k, exclude), expected)
 
 
 def test_numba_thread_count_is_respected_and_left_alone(monkeypatch):
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
     monkeypatch.setattr(index, "_SMALL", 0)
     started = []
     pool = search_threads._pool
@@ -138,7 +138,7 @@ def test_numba_thread_count_is_respected_and_left_alone(monkeypatch):
 
 def test_two_python_threads_may_search_one_index(monkeypatch):
     monkeypatch.setattr(index, "_SMALL", 0)
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
     rng = np.random.default_rng(0)
     searcher = ExactIndex(rng.standard_normal((3000, 16), np.float32))
     queries = rng.standard_normal((8, 50, 16), np.float32)
@@ -406,7 +406,7 @@ def test_threads_refused_at_the_door(threads):
 
 @pytest.mark.parametrize("scan", ["float32", "int8"])
 def test_no_more_threads_than_asked_for(monkeypatch, scan):
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
     monkeypatch.setattr(index, "_SMALL", 0)
     monkeypatch.setattr(certified, "_WORK_PER_THREAD", 1)
     monkeypatch.setattr(settling, "_WORK_PER_THREAD", 1)
@@ -429,7 +429,7 @@ def test_no_more_threads_than_asked_for(monkeypatch, scan):
 
 
 def test_bad_row_is_named_beyond_the_first_block(monkeypatch):
-    monkeypatch.setattr(index, "_ROWS_AT_ONCE", kernels.PANEL)
+    monkeypatch.setattr(packed, "_ROWS_AT_ONCE", kernels.PANEL)
     gallery = np.ones((1000, 2))
     gallery[777, 1] = np.nan
     with pytest.raises(BenchError, match="gallery row 777 "):
@@ -459,14 +459,14 @@ def test_every_batch_shape_shares_out_the_same_answer(monkeypatch):
     rng = np.random.default_rng(6)
     gallery, queries = rng.integers(-3, 4, (3000, 6)).astype(np.float32), rng.integers(-3, 4, (400, 6))
     monkeypatch.setattr(index, "_SMALL", 0)
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
     for distance in VECTOR_DISTANCES:
         searcher = ExactIndex(gallery, distance)
         monkeypatch.setattr(numba, "get_num_threads", lambda: 1)
         expected = searcher.search(queries, 11)
         monkeypatch.setattr(numba, "get_num_threads", lambda: 3)
         for least in (1, 10_000):
-            monkeypatch.setattr(index, "_BLOCKS_PER_THREAD", least)
+            monkeypatch.setattr(packed, "_BLOCKS_PER_THREAD", least)
             assert_equal(searcher.search(queries, 11), expected)
 
 
@@ -483,12 +483,12 @@ def test_long_rows_that_are_compared_strip_by_strip(monkeypatch, tmp_path, q, k)
     assert strips_for(emit.KERNELS["avx2"], q, k + 10, *gallery.shape)
     assert_equal(searcher.search(queries, k, exclude), expected)
     monkeypatch.setattr(index, "_SMALL", 0)
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
     for least in (1, 10_000):  # threads share out queries, or rows
-        monkeypatch.setattr(index, "_BLOCKS_PER_THREAD", least)
+        monkeypatch.setattr(packed, "_BLOCKS_PER_THREAD", least)
         assert_equal(searcher.search(queries, k, exclude, threads=3), expected)
-    monkeypatch.setattr(index, "_ROWS_AT_ONCE", 96)
-    monkeypatch.setattr(index, "_FILE_BYTES", 1)  # 22 pieces
+    monkeypatch.setattr(packed, "_ROWS_AT_ONCE", 96)
+    monkeypatch.setattr(packed, "_FILE_BYTES", 1)  # 22 pieces
     np.save(tmp_path / "gallery.npy", gallery)
     on_disk = ExactIndex.from_npy(tmp_path / "gallery.npy", "inner_product", kernel="avx2")
     assert_equal(on_disk.search(queries, k, exclude, threads=2), expected)
@@ -503,10 +503,10 @@ def test_a_gallery_on_disk_gives_the_bits_of_one_in_memory(monkeypatch, tmp_path
     if distance == "hamming":
         gallery, queries = (np.packbits(rows > 0, axis=1) for rows in (gallery, queries))
     exclude = rng.integers(-1, 1000, (37, 2))
-    monkeypatch.setattr(index, "_ROWS_AT_ONCE", 64)
-    monkeypatch.setattr(index, "_FILE_BYTES", 1)  # sixteen pieces
+    monkeypatch.setattr(packed, "_ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(packed, "_FILE_BYTES", 1)  # sixteen pieces
     monkeypatch.setattr(index, "_SMALL", 0)
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
     for order in "CF":
         np.save(tmp_path / "gallery.npy", np.asarray(gallery, order=order))
         on_disk = ExactIndex.from_npy(tmp_path / "gallery.npy", distance)
@@ -552,15 +552,15 @@ def test_few_rows_in_question_of_one_query_promise_nothing_of_the_next(monkeypat
     wide[:40] = rng.standard_normal((40, 8))
     gallery = np.concatenate([away + wide, narrow - away]).astype(np.float32)
     queries = np.concatenate([np.stack([away, away + 1]), rng.standard_normal((9, 8)) - away]).astype(np.float32)
-    monkeypatch.setattr(settling, "PAIRS_AT_ONCE", 3000)
-    monkeypatch.setattr(index, "_MOST_IN_DOUBT", 2)
-    looks, look = [], ExactIndex._in_question
+    monkeypatch.setattr(second_look, "_PAIRS_AT_ONCE", 3000)
+    monkeypatch.setattr(second_look, "_MOST_IN_DOUBT", 2)
+    looks, look = [], packed.PackedGallery.in_question
 
     def noted(*words):
         looks.append((len(words[1]), look(*words)))
         return looks[-1][1]
 
-    monkeypatch.setattr(ExactIndex, "_in_question", noted)
+    monkeypatch.setattr(packed.PackedGallery, "in_question", noted)
     found = ExactIndex(gallery, "euclidean").search(queries, 5)
     assert_equal(found, NumpyIndex(gallery, "euclidean")(queries, 5))
     sizes = [(count, result is None) for count, result in looks]
@@ -571,10 +571,10 @@ def test_threads_stop_when_all_together_have_found_too_many(monkeypatch):
     """Else each would hold as many pairs as all of them may."""
     rows = np.ones((3000, 8), np.float32)
     queries, nothing, scans, scan = rows[:2400], np.empty((2400, 0), np.int64), [], Within.scan
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
     monkeypatch.setattr(Within, "scan", lambda self, *words: (scans.append(self), scan(self, *words)))
     searcher = ExactIndex(rows, "euclidean")
-    assert searcher._in_question(queries, np.ones(2400), nothing, 3, 9000) is None
+    assert searcher._packed.in_question(queries, np.ones(2400), nothing, 3, 9000) is None
     assert len(scans) == 6, "three of them wait"
     assert sum(len(one.found()[0]) for one in scans) <= 9000 + 3 * 9000
 
@@ -588,7 +588,7 @@ def test_a_longer_list_is_kept_where_many_of_a_batch_were_in_doubt(monkeypatch):
     queries[::20] = gallery[0]
     monkeypatch.setattr(index, "_SMALL", 0)
     monkeypatch.setattr(index, "_FEW_DISTANCES", 0)
-    monkeypatch.setattr(index, "_SCRATCH_BYTES", 40_000)
+    monkeypatch.setattr(packed, "_SCRATCH_BYTES", 40_000)
     searcher = ExactIndex(gallery, "euclidean")
     assert_equal(searcher.search(queries, 5), NumpyIndex(gallery, "euclidean")(queries, 5))
     assert searcher.last.doubtful > 0
@@ -623,8 +623,8 @@ def test_radius_agrees_with_search_to_the_bit(monkeypatch, distance):
     ranked = searcher.search(queries, 100)
     radius = float(ranked.distances[3, 50])  # met exactly by one row
     monkeypatch.setattr(index, "_SMALL", 0)
-    monkeypatch.setattr(index, "_WORK_PER_THREAD", 1)
-    monkeypatch.setattr(index, "_SCRATCH_BYTES", 20_000)
+    monkeypatch.setattr(packed, "_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(packed, "_SCRATCH_BYTES", 20_000)
     found = searcher.search_radius(queries, radius)
     part = slice(found.offsets[3], found.offsets[4])
     assert_array_equal(found.indices[part], ranked.indices[3, :51])

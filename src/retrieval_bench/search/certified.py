@@ -44,7 +44,7 @@ from retrieval_bench.search.checks import (
 )
 from retrieval_bench.search.code_loops import coded_queries, queries_together, steps_of, tile_of
 from retrieval_bench.search.emit import borrowed, lowest_bit
-from retrieval_bench.search.first_look import FirstLook, without_scan
+from retrieval_bench.search.first_look import FirstLook
 from retrieval_bench.search.float_mode import tiny_numbers_kept
 from retrieval_bench.search.kernels import INNER_PRODUCT, KINDS, array
 from retrieval_bench.search.keys import bring_smallest_forward, contains, key_distance, key_of
@@ -379,14 +379,19 @@ class CertifiedIndex:
             quantise_rows(some, shifts, self._codes[tiles], self._facts[tiles])
             self._largest_norm = max(self._largest_norm, float(facts[:, NORM].max(initial=0.0)))
         self._rows.complete()
-        self._first_look = FirstLook(self._rows, self.kernel, 10 if self.inner_loop == "tiles" else 1).ready()
+        self._first_look = FirstLook(
+            self._rows,
+            self._largest_norm,
+            partial(ExactIndex, distance=distance, kernel=self.kernel),
+            faster=10 if self.inner_loop == "tiles" else 1,
+        ).ready()
         self._left_out = self._in_a_row = 0  # searches that will not scan codes, since these told too little
         self._idle: list[Any] = []  # scratch that no search is using
         self._last = LastSearch()
 
     @property
     def bytes(self) -> int:
-        own = self._codes.nbytes + self._facts.nbytes + self._rows.bytes
+        own = self._codes.nbytes + self._facts.nbytes + self._rows.bytes + self._first_look.bytes
         # The float32 engine refers to the rows that are counted here.
         return own + (0 if self._float32 is None else self._float32.bytes - self._rows.values.nbytes)
 
@@ -409,7 +414,8 @@ class CertifiedIndex:
         found = min(k, self._n)
         ranking = room_for(len(queries), k, self._n, unset=found)
         if self._first_look.in_vain(queries, found, exclude, threads):
-            return self._without_scan(queries, found, exclude, ranking, threads)
+            self._last.figures = self._first_look.without_scan(queries, found, exclude, ranking, threads)
+            return ranking
         left_out = self._left_out
         if left_out > 0:
             self._left_out = left_out - 1  # never less than 0, whoever else is searching
@@ -448,22 +454,6 @@ class CertifiedIndex:
         """Leave codes out of the next search, if they told too little; of 3, 7 and 15, as long as they go on to."""
         self._in_a_row = min(2 * self._in_a_row + 1, _LEFT_OUT) if in_vain else 0
         self._left_out = self._in_a_row
-
-    def _without_scan(
-        self, queries: np.ndarray, k: int, exclude: np.ndarray, ranking: Ranking, threads: int | None
-    ) -> Ranking:
-        """Fill the ranking by the float64 distances to every row."""
-        rescored = doubtful = 0
-        batch = max(_SCRATCH_BYTES // (16 * k + 24 * self.dim + 1024), 1)
-        for first in range(0, len(queries), batch):
-            part = slice(first, min(first + batch, len(queries)))
-            asked, _ = self._points(queries[part], first)
-            done = without_scan(asked, self._rows, exclude[part], k, threads)
-            ranking.indices[part, :k], ranking.distances[part, :k] = done[:2]
-            rescored += done.rescored
-            doubtful += len(done.doubtful)
-        self._last.figures = len(queries), self._n, rescored, doubtful
-        return ranking
 
     def _with_zeros(self, who: np.ndarray, near: np.ndarray, exclude: np.ndarray) -> None:
         """Rows that are all zeros, which no scan finds, lie at a cosine distance of 1."""

@@ -15,11 +15,9 @@ on the scan, thread count, vector width, or on how queries are grouped into call
 from __future__ import annotations
 
 import functools
-import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -38,18 +36,8 @@ from retrieval_bench.search.checks import (
     room_for,
 )
 from retrieval_bench.search.float_mode import tiny_numbers_kept
-from retrieval_bench.search.scans import (
-    Layout,
-    Nearest,
-    Piece,
-    Queries,
-    Share,
-    Turns,
-    Within,
-    aligned,
-    nearest_scans,
-    words_of,
-)
+from retrieval_bench.search.packed import PackedGallery
+from retrieval_bench.search.scans import Layout, Nearest, Queries, Turns, nearest_scans, words_of
 from retrieval_bench.search.stats import LastSearch, ScanStats
 from retrieval_bench.search.threads import on_threads
 
@@ -60,18 +48,10 @@ if TYPE_CHECKING:
 
 Scan = Literal["float32", "int8", "auto"]
 
-_ROWS_AT_ONCE = 4096  # gallery rows converted and packed at a time: the only copy beside the index itself
-_FILE_BYTES = 64 << 20  # what the packed piece of a gallery on disk may occupy
-_SCRATCH_BYTES = 48 << 20  # what the queries of one batch and their candidates may occupy
-_WORK_PER_THREAD = 10_000_000  # multiply-adds; below this, starting a thread costs more than it saves
-_SMALL = 2 * _WORK_PER_THREAD  # multiply-adds of a search that one thread does in one compiled call
+_SMALL = 20_000_000  # multiply-adds of a search that one thread does in one compiled call
 _FEW_DISTANCES = (
     2_000_000  # multiply-adds in float64 for the candidates of few queries; above this, threads share them out
 )
-_MOST_IN_DOUBT = 16  # of so many rows, one may be in doubt; of more, all rows are looked at, which is simpler work
-_WORDS_COST = 5  # a word of bits against a multiply-add
-_BLOCKS_PER_THREAD = 8  # blocks of queries; from here on, threads share out the queries instead of the gallery
-_PARTS_PER_THREAD = 2  # of shared-out queries, so that a thread that is held up leaves some to the others
 
 
 class RadiusResult(NamedTuple):
@@ -142,7 +122,7 @@ class ExactIndex:
         BenchError: NaN, inf, or a wrong shape, dtype, distance, scan or kernel.
     """
 
-    _piece: Piece | None  # None where the gallery stays on disk, or is held as codes
+    _packed: PackedGallery  # not there where the gallery is held as codes
     _certified: Any
 
     @tiny_numbers_kept
@@ -163,8 +143,7 @@ class ExactIndex:
 
             self._certified = CertifiedIndex(gallery, distance, kernel=kernel)
         else:
-            self._pack_all()
-        self._gallery = np.empty((0, self.dim), np.uint8)  # what is needed of it is in _rows
+            self._pack(gallery, in_memory=True)
         self.build_seconds = time.perf_counter() - started
 
     @classmethod
@@ -202,11 +181,9 @@ class ExactIndex:
         if not isinstance(gallery, np.ndarray):
             raise BenchError(f"{os.fspath(path)} holds several arrays; save the gallery alone, with np.save")
         index = cls.__new__(cls)
-        index._open(check_matrix("gallery", gallery, check_distance(distance)), distance, kernel)  # noqa: SLF001
-        if distance != "hamming":
-            from retrieval_bench.search.settling import OnDisk
-
-            index._rows = OnDisk(distance, gallery)  # noqa: SLF001
+        gallery = check_matrix("gallery", gallery, check_distance(distance))
+        index._open(gallery, distance, kernel)  # noqa: SLF001
+        index._pack(gallery, in_memory=False)  # noqa: SLF001
         index.build_seconds = time.perf_counter() - started
         return index
 
@@ -242,27 +219,26 @@ class ExactIndex:
             centre,
             float(np.sqrt((centre**2).sum())),
         )
-        self._gallery = gallery
         self._rows: Any = None
         self._more = 0  # candidates kept beyond the usual number, since it has been too small
-        self._piece = self._certified = None
+        self._certified = None
         self._first_look: FirstLook | None = None
-        self._bytes = 0
         self._last = LastSearch()
         self.build_seconds = 0.0
 
-    def _pack_all(self) -> None:
+    def _pack(self, gallery: np.ndarray, *, in_memory: bool) -> None:
         if self.distance != "hamming":
-            from retrieval_bench.search.first_look import FirstLook
-            from retrieval_bench.search.settling import Kept
+            from retrieval_bench.search.settling import Kept, OnDisk
 
-            self._rows = Kept.for_gallery(self.distance, self._gallery)
-        self._piece = piece = self._packed(0, self._n)
-        self._bytes = piece.panels.nbytes
-        if self._rows is not None:
+            self._rows = Kept.for_gallery(self.distance, gallery) if in_memory else OnDisk(self.distance, gallery)
+        self._packed = PackedGallery(self._layout, gallery, self._rows, in_memory=in_memory)
+        piece = self._packed.piece
+        if piece is not None and self._rows is not None:
+            from retrieval_bench.search.first_look import FirstLook
+
             self._rows.complete()
-            self._first_look = FirstLook(self._rows, self.kernel)
-            self._bytes += piece.starts.nbytes + self._rows.bytes
+            index_of = functools.partial(ExactIndex, distance=self.distance, kernel=self.kernel)
+            self._first_look = FirstLook(self._rows, piece.largest, index_of)
 
     def __len__(self) -> int:
         return self._n
@@ -270,7 +246,9 @@ class ExactIndex:
     @property
     def bytes(self) -> int:
         """Bytes that the index takes in memory."""
-        return self._bytes if self._certified is None else int(self._certified.bytes)
+        if self._certified is not None:
+            return int(self._certified.bytes)
+        return sum(part.bytes for part in (self._packed, self._rows, self._first_look) if part is not None)
 
     @property
     def last(self) -> ScanStats:
@@ -312,17 +290,17 @@ class ExactIndex:
             self._last.figures = len(queries), self._n, *done
             return ranking
         if self._first_look is not None and self._first_look.in_vain(queries, found, exclude, threads):
-            self._without_scan(queries, found, exclude, ranking, threads)
+            self._last.figures = self._first_look.without_scan(queries, found, exclude, ranking, threads)
             return ranking
-        rescored = doubtful = 0
-        for batch in self._batches(len(queries), 24 * kept + 16 * found + 8 * self.dim + 1024):
-            shares, running = self._shared_out(queries, batch, exclude, threads)
+        packed, rescored, doubtful = self._packed, 0, 0
+        for batch in packed.batches(len(queries), 24 * kept + 16 * found + 8 * self.dim + 1024):
+            shares, running = packed.shared_out(queries, batch, exclude, threads)
             parts = nearest_scans(shares, kept, self._n)
-            if found and self._rows is not None and self._piece is not None and not shares[0].together:
+            if found and self._rows is not None and packed.piece is not None and not shares[0].together:
                 tasks = [functools.partial(self._alone, part, found) for part in parts]
                 settled = list(zip((share.queries for share in shares), on_threads(tasks, running), strict=True))
             else:
-                self._scan_all(parts, running)
+                packed.scan_all(parts, running)
                 settled = []
                 for part in parts[:1] if shares[0].together else parts:
                     some = part.share.queries
@@ -370,12 +348,12 @@ class ExactIndex:
 
         queries = check_matrix("queries", queries, self.distance, self.dim)
         nothing = np.empty((len(queries), 0), np.int64)
-        for batch in self._batches(len(queries), 8 * self.dim + 24 * found.indices.shape[1] + 1024):
+        for batch in self._packed.batches(len(queries), 8 * self.dim + 24 * found.indices.shape[1] + 1024):
             some = Queries(self._layout, queries, batch, nothing)
             some.prepare()
             owners, places = (np.ascontiguousarray(each) for each in np.nonzero(found.indices[batch] >= 0))
             rows = found.indices[batch][owners, places]
-            distances[batch][owners, places] = distances_of(_asked(some), self._rows, owners, rows, threads)
+            distances[batch][owners, places] = distances_of(some.asked(), self._rows, owners, rows, threads)
         return Ranking(found.indices, distances)
 
     def _in_one_call(
@@ -386,12 +364,12 @@ class ExactIndex:
         Returns:
             How many float64 distances were computed, and how many queries needed a second look.
         """
-        piece, q, bits = self._piece, len(queries), self.distance == "hamming"
+        piece, q, bits = self._packed.piece, len(queries), self.distance == "hamming"
         if piece is None or not 0 < kept <= self._call.most:
             return None
         threads = 1
-        if self._work(q) >= _SMALL:
-            threads, together = self._threads_for(q, most_threads)
+        if self._packed.work(q) >= _SMALL:
+            threads, together = self._packed.threads_for(q, most_threads)
             if not together or not (bits or q * kept * self.dim < _FEW_DISTANCES):
                 return None
         whole = ranking.indices.shape[1] == k
@@ -413,7 +391,7 @@ class ExactIndex:
 
                 some = Queries(self._layout, queries, slice(0, q), exclude)
                 some.prepare()
-                asked, others = _asked(some), kept < self._n
+                asked, others = some.asked(), kept < self._n
                 first = concluded(asked, self._rows, exclude, indices, near, counts, others)
                 ranking.indices[:, :k], ranking.distances[:, :k] = first[:2]
                 more = self._second_look(queries, [(some, first)], exclude, ranking, k, most_threads)
@@ -422,30 +400,12 @@ class ExactIndex:
             ranking.indices[:, :k], ranking.distances[:, :k] = indices, distances
         return rescored, 0
 
-    def _without_scan(
-        self, queries: np.ndarray, k: int, exclude: np.ndarray, ranking: Ranking, threads: int | None
-    ) -> None:
-        """Fill the ranking by the float64 distances to every row."""
-        from retrieval_bench.search.first_look import without_scan
-
-        assert self._piece is not None
-        rescored = doubtful = 0
-        for batch in self._batches(len(queries), 16 * k + 16 * self.dim + 1024):
-            some = Queries(self._layout, queries, batch, exclude)
-            some.prepare()
-            check_range(self.distance, some.largest, self._piece.largest)
-            done = without_scan(_asked(some), self._rows, some.exclude, k, threads)
-            ranking.indices[batch, :k], ranking.distances[batch, :k] = done[:2]
-            rescored += done.rescored
-            doubtful += len(done.doubtful)
-        self._last.figures = len(queries), self._n, rescored, doubtful
-
     def _settled(self, some: Queries, keys: np.ndarray, k: int, threads: int | None) -> Settled:
         """The k nearest, from the best scores of each query."""
         from retrieval_bench.search.settling import settled
 
         return settled(
-            *(_asked(some), self._rows, some.exclude, keys, k),
+            *(some.asked(), self._rows, some.exclude, keys, k),
             slack=np.zeros(len(keys)),
             g=self._call.g,
             centre_length=self._layout.centre_length,
@@ -454,8 +414,9 @@ class ExactIndex:
 
     def _alone(self, part: Nearest, k: int) -> Settled:
         """Scan the whole gallery in memory for some queries, and settle at once, while much is in the caches."""
-        assert self._piece is not None
-        part.scan(self._piece, Turns(self._piece, 1))
+        piece = self._packed.piece
+        assert piece is not None
+        part.scan(piece, Turns(piece, 1))
         return self._settled(part.share.queries, part.nearest(), k, 1)
 
     def _spread(self, keys: np.ndarray, ranking: Ranking, rows: slice) -> None:
@@ -472,43 +433,15 @@ class ExactIndex:
         self, queries: np.ndarray, first: Sequence[tuple[Queries, Settled]], exclude: np.ndarray, ranking: Ranking,
         k: int, threads: int | None,
     ) -> int:  # fmt: skip
-        """Fill the lines of the ranking that need a second look -> how many float64 distances that took."""
-        scanned = sum(len(some) for some, _ in first)
-        first = [(some, done) for some, done in first if len(done.doubtful)]
-        if not first:
+        """Fill the lines of the ranking that need one -> how many float64 distances that took."""
+        doubtful = sum(len(done.doubtful) for _, done in first)
+        if not doubtful:
             return 0
-        from retrieval_bench.search.all_rows import nearest_of_all
-        from retrieval_bench.search.settling import PAIRS_AT_ONCE, Asked, Kept, best_of_each, distances_of
+        from retrieval_bench.search.second_look import second_look
 
-        lines = np.concatenate([some.rows.start + done.doubtful for some, done in first])
-        reach = np.nextafter(np.concatenate([done.distances[done.doubtful, -1] for _, done in first]), np.inf)
-        if len(lines) > scanned // 50:  # a second look costs more than a longer list
+        if doubtful > sum(len(some) for some, _ in first) // 50:  # a second look costs more than a longer list
             self._more = min(2 * self._more + k, 4 * k + 64)
-        rescored, start, size, most = 0, 0, 1, self._n
-        if isinstance(self._rows, Kept):
-            each = max(1, self._n // _MOST_IN_DOUBT)
-            size = min(len(lines), max(1, PAIRS_AT_ONCE // each))
-            most = each * size
-        while start < len(lines):
-            again = slice(start, min(start + size, len(lines)))
-            some = lines[again]
-            in_question = self._in_question(queries[some], reach[again], exclude[some], threads, most)
-            if in_question is None and start == 0:  # these tell that most rows are in question
-                asked = Asked.joined([_asked(some).part(done.doubtful) for some, done in first])
-                nearest = nearest_of_all(asked, self._rows, exclude[lines], k, threads)
-                ranking.indices[lines, :k], ranking.distances[lines, :k] = nearest
-                return len(lines) * self._n
-            if in_question is None:
-                size = max(1, size // 8)
-            else:
-                asking, owners, who, _ = in_question
-                distances = distances_of(asking, self._rows, owners, who, threads)
-                found = best_of_each(owners, who, distances, len(some), k)
-                ranking.indices[some, :k], ranking.distances[some, :k] = found
-                rescored, start = rescored + len(owners), start + len(some)
-                size = max(1, PAIRS_AT_ONCE * len(some) // max(1, 4 * len(owners)))
-            most = max(self._n, PAIRS_AT_ONCE)
-        return rescored
+        return second_look(self._packed, queries, first, exclude, ranking, k, threads)
 
     def _certified_search(
         self, queries: np.ndarray, k: int, exclude: np.ndarray | None, threads: int | None
@@ -553,7 +486,7 @@ class ExactIndex:
         exclude = check_exclude(exclude, len(queries), self._n)
         farthest = np.full(len(queries), np.nextafter(limit, np.float32(np.inf)), np.float64)
         counts, indices, distances = [], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-        for batch in self._batches(len(queries), 8 * self.dim + 1024):
+        for batch in self._packed.batches(len(queries), 8 * self.dim + 1024):
             owners, rows, near = self._within(queries[batch], farthest[batch], exclude[batch], threads)
             order = np.lexsort((rows, near, owners))
             order = order[near[order].astype(np.float32) <= limit]
@@ -569,7 +502,7 @@ class ExactIndex:
         self, queries: np.ndarray, farthest: np.ndarray, exclude: np.ndarray, threads: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(query, gallery row, float64 distance) of all rows at a distance of at most farthest[query]; others, too."""
-        found = self._in_question(queries, farthest, exclude, threads)
+        found = self._packed.in_question(queries, farthest, exclude, threads)
         assert found is not None  # as many as there are may be found
         asked, owners, rows, near = found
         if asked is None:
@@ -577,138 +510,6 @@ class ExactIndex:
         from retrieval_bench.search.settling import distances_of
 
         return owners, rows, distances_of(asked, self._rows, owners, rows, threads)
-
-    def _in_question(
-        self, queries: np.ndarray, farthest: np.ndarray, exclude: np.ndarray, threads: int | None,
-        most: float = math.inf,
-    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray] | None:  # fmt: skip
-        """The queries for `distances_of`, and (query, gallery row, score) of all rows that could be so near.
-
-        None where they are more than `most`. For hamming: None for the queries, and the distance in place of the score.
-        """
-        shares, running = self._shared_out(queries, slice(0, len(queries)), exclude, threads)
-        counts = [0] * len(shares)
-        parts = [Within(share, farthest, counts, place, most) for place, share in enumerate(shares)]
-        self._scan_all(parts, running)
-        if sum(counts) > most:
-            return None
-        owners, rows, near = (np.concatenate(column) for column in zip(*(part.found() for part in parts), strict=True))
-        if self.distance == "hamming":
-            return None, owners, rows, near
-        from retrieval_bench.search.settling import Asked
-
-        if len(self._rows.zeros):  # no scan finds them
-            for query in np.flatnonzero(farthest >= 1.0):
-                some = np.setdiff1d(self._rows.zeros, exclude[query])
-                owners, rows = np.append(owners, np.full(len(some), query)), np.append(rows, some)
-        asked = [_asked(share.queries) for share in (shares[:1] if shares[0].together else shares)]
-        together = Asked.joined(asked)
-        order = np.argsort(owners, kind="stable")
-        return together, owners[order], rows[order], near
-
-    def _batches(self, q: int, bytes_each: int) -> Iterator[slice]:
-        """Queries that are worked on together: as many as _SCRATCH_BYTES hold, each with its packed copy."""
-        size = max(1, _SCRATCH_BYTES // (bytes_each + self._layout.width * self._layout.value.itemsize))
-        for start in range(0, q, size):
-            yield slice(start, min(start + size, q))
-
-    def _shared_out(
-        self, queries: np.ndarray, batch: slice, exclude: np.ndarray, most_threads: int | None
-    ) -> tuple[list[Share], int]:
-        """Many queries: each thread takes some; few: each takes stretches of the gallery. -> (shares, threads)."""
-        q, most = batch.stop - batch.start, self._layout.engine.kernel.blocks[-1]
-        threads, together = self._threads_for(q, most_threads)
-        if not together:
-            blocks = -(-q // most)
-            parts = min(blocks // _BLOCKS_PER_THREAD, _PARTS_PER_THREAD * threads) if threads > 1 else 1
-            bounds = [batch.start + min(q, most * (blocks * part // parts)) for part in range(parts + 1)]
-            alone = [Queries(self._layout, queries, slice(a, b), exclude) for a, b in pairwise(bounds)]
-            return [Share(some, batch.start, False) for some in alone], threads
-        shared = Queries(self._layout, queries, batch, exclude)
-        shared.prepare()
-        return [Share(shared, batch.start, True)] * threads, threads
-
-    def _work(self, q: int) -> int:
-        """Multiply-adds of a search for q queries, or what costs as much."""
-        return q * self._n * self._layout.width * (_WORDS_COST if self.distance == "hamming" else 1)
-
-    def _threads_for(self, q: int, most: int | None) -> tuple[int, bool]:
-        """How many threads search for q queries, and whether all of them scan for all queries."""
-        import numba
-
-        threads = max(1, min(most or numba.get_num_threads(), self._work(q) // _WORK_PER_THREAD))
-        return threads, -(-q // self._layout.engine.kernel.blocks[-1]) < _BLOCKS_PER_THREAD * threads
-
-    def _scan_all(self, scans: Sequence[Nearest] | Sequence[Within], threads: int) -> None:
-        """Every scan meets the whole gallery: alone, or together with those who have the same queries."""
-        for piece in self._pieces():
-            shared = Turns(piece, threads)
-            on_threads(
-                [
-                    functools.partial(scan.scan, piece, shared if scan.share.together else Turns(piece, 1))
-                    for scan in scans
-                ],
-                threads,
-            )
-
-    def _pieces(self) -> Iterator[Piece]:
-        """The packed gallery: in one piece where it is in memory, else read from the file."""
-        if self._piece is not None:
-            yield self._piece
-            return
-        step = max(1, _FILE_BYTES // (self._layout.width * self._layout.value.itemsize))
-        step = -(-step // _ROWS_AT_ONCE) * _ROWS_AT_ONCE
-        for first in range(0, self._n, step):
-            yield self._packed(first, min(first + step, self._n))
-
-    def _packed(self, first: int, last: int) -> Piece:
-        """Gallery rows from `first` up to `last` in panels; first is a multiple of _ROWS_AT_ONCE."""
-        from retrieval_bench.search import kernels
-
-        n, layout = last - first, self._layout
-        panels = aligned((-(-n // kernels.PANEL), layout.width, kernels.PANEL), layout.value)
-        # What fills up the last panel of vectors is not near to anything.
-        starts = np.full((len(panels) if self.distance != "hamming" else 1, kernels.PANEL), -np.inf, np.float32)
-
-        def pack(begin: int, end: int) -> float:
-            largest = 0.0
-            for row in range(begin, end, _ROWS_AT_ONCE):
-                stop = min(row + _ROWS_AT_ONCE, end)
-                part = slice(row // kernels.PANEL, -(-stop // kernels.PANEL))
-                block = self._gallery[first + row : first + stop]
-                if self.distance == "hamming":
-                    layout.engine.pack(words_of(layout, block), panels[part])
-                else:
-                    where = slice(first + row, first + stop)
-                    largest = max(largest, self._pack_vectors(block, where, panels[part], starts[part]))
-            return largest
-
-        import numba
-
-        blocks = -(-n // _ROWS_AT_ONCE)
-        threads = max(1, min(numba.get_num_threads(), blocks, panels.size // _WORK_PER_THREAD))
-        bounds = [min(n, blocks * part // threads * _ROWS_AT_ONCE) for part in range(threads + 1)]
-        largest = on_threads([functools.partial(pack, begin, end) for begin, end in pairwise(bounds)])
-        return Piece(panels, starts, first, n, max(largest))
-
-    def _pack_vectors(self, block: np.ndarray, where: slice, panels: np.ndarray, starts: np.ndarray) -> float:
-        """Pack some rows of the gallery, note what float64 distances need of them -> the greatest length."""
-        from retrieval_bench.search import kernels
-        from retrieval_bench.search.bounds import LENGTH
-        from retrieval_bench.search.points import compiled_starts
-
-        layout = self._layout
-        some, facts, squares = self._rows.take(block, where, layout.centre)
-        layout.engine.pack(some, panels)
-        kind = kernels.KINDS[self.distance]
-        compiled_starts()(kind, facts, squares, self.dim, layout.centre_length, starts)
-        return float(facts[:, LENGTH].max(initial=0.0))
-
-
-def _asked(queries: Queries) -> Any:
-    from retrieval_bench.search.settling import Asked
-
-    return Asked(queries.values, queries.squares, queries.factors, queries.facts)
 
 
 @functools.lru_cache(maxsize=256)

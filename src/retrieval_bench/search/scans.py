@@ -17,6 +17,7 @@ from retrieval_bench.search.checks import check_finite, check_range
 
 if TYPE_CHECKING:
     from retrieval_bench.search import kernels
+    from retrieval_bench.search.settling import Asked
 
 POINTS_AT_ONCE = 1 << 18  # values of queries that are packed while they are in the first caches
 FOUND_AT_ONCE = 1 << 16  # rows within a radius that a thread writes down before it hands them over
@@ -106,6 +107,12 @@ class Queries:
     def _pack_words(self, some: slice, panels: np.ndarray) -> float:
         self.layout.engine.pack(words_of(self.layout, self._block[some]), panels)
         return 0.0
+
+    def asked(self) -> Asked:
+        """The same for float64 distances. Prepared, of vectors."""
+        from retrieval_bench.search.settling import Asked
+
+        return Asked(self.values, self.squares, self.factors, self.facts)
 
     def _pack_points(self, some: slice, panels: np.ndarray) -> float:
         """-> the greatest length of the queries in question."""

@@ -25,8 +25,6 @@ _WORK_PER_THREAD = 1_000_000  # multiply-adds in float64; below this, starting a
 
 _NONE = np.empty(0, np.int64)
 
-PAIRS_AT_ONCE = 1 << 22  # of query and row, that may wait for their distances
-
 
 class Asked(NamedTuple):
     """Queries that want distances: values (q, d) float32 or float64; squares, factors, facts of `points.points`."""
