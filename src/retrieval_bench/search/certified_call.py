@@ -1,7 +1,7 @@
 """The whole search of a few queries by codes in compiled code, as `one_call_steps.py` has it of vectors.
 
-Each thread scans a stretch of the gallery by itself (`certified.scanner`). Who begins late finds that another has taken
-its stretch.
+Each thread scans a stretch of the gallery by itself (`certified_scan.scanner`). Who begins late finds that another has
+taken its stretch.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ class CodeSteps(NamedTuple):
 
 @functools.cache
 def compiled(scan: Callable, how: str, asked: str, dtype: str) -> CodeSteps:
-    """The steps for a way to scan codes and the dtypes of queries and gallery. scan: `certified.scanner` for these, of
-    blocks of one query."""
+    """The steps for a way to scan codes and the dtypes of queries and gallery.
+
+    scan: `certified_scan.scanner` for these, of blocks of one query.
+    """
+
     variant = scan.py_func.__qualname__  # type: ignore[attr-defined]
     make_points, (_, in_layers) = compiled_points(asked), quantiser()
     fine, finely = fine_queries(), how == "widened"
@@ -88,9 +91,9 @@ def compiled(scan: Callable, how: str, asked: str, dtype: str) -> CodeSteps:
     ):  # fmt: skip
         """Thread number `place` scans its stretch, if no other has. Number 0 then scans those that nobody has taken ->
         whether all are done: then indices (q, k) int64, distances (q, k) float64 and rescored (q,) int64 are filled, as
-        of `certified.scanner`. Where not, call it once more when the others have returned.
+        of `certified_scan.scanner`. Where not, call it once more when the others have returned.
 
-        The arguments from `panels` to `capacity` are those of `certified.scanner`.
+        The arguments from `panels` to `capacity` are those of `certified_scan.scanner`.
         """
         queries, squares, factors, facts = borrowed(queries), borrowed(squares), borrowed(factors), borrowed(facts)
         codes, starts, terms, near = borrowed(codes), borrowed(starts), borrowed(terms), borrowed(near)
