@@ -376,13 +376,17 @@ def _dry_run(plan: Plan, folder: Path, resume: bool, as_json: bool) -> int:
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise BenchError(f"--out {printable(folder)}: cannot be written; name another")
+    finished: list[str] = []
     with Display() as display:
-        trial = runner.check(plan, display)
-        finished: list[str] = []
-        if resume:
+        if resume:  # the executor prepares the data, as it does for the run that went before
             with contextlib.closing(InProcessExecutor()) as executor:
-                before = finished_before(folder, executor.open(plan, display), plan.methods)
+                opened = executor.open(plan, display)
+                trial = executor.trial
+                runner.check_on(executor.plan, trial)
+                before = finished_before(folder, opened, plan.methods)
             finished = [] if before is None else list(before[1])
+        else:
+            trial = runner.check(plan, display)
     dataset = trial.dataset
     facts = {
         "dataset": str(plan.dataset),

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from benchmark import interrupt
 from benchmark import run as run_module
 from benchmark.cli import app
+from retrieval_bench.experiment import in_process, prepare, runner
 from retrieval_bench.records.files import load, save
 from retrieval_bench.search import jit
 from retrieval_bench.system.cache import CACHE_VARIABLE, cache_root, set_aside
@@ -92,6 +93,26 @@ def test_a_dry_run_that_resumes_says_what_is_finished_and_refuses_the_record_of_
     assert refused.exit_code == 2
     assert "seed 0 there, 5 here" in refused.stderr
     assert not (out / "earlier").exists()
+
+
+def test_a_dry_run_that_resumes_prepares_the_data_once(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = []
+
+    def counted(*given: Any) -> prepare.Trial:
+        prepared.append(given)
+        return prepare.prepare(*given)
+
+    for module in (runner, in_process):
+        monkeypatch.setattr(module, "prepare", counted)
+    result = run(shelf, tmp_path / "out", "--methods", "color", "--resume", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert len(prepared) == 1
+    others = tmp_path / "others.csv"
+    others.write_text("query,gallery,rank\nnobody.jpg,nothing.jpg,1\n")
+    result = run(shelf, tmp_path / "out", "--methods", f"ranking:{others}", "--resume", "--dry-run")
+    assert (result.exit_code, len(prepared)) == (2, 2), result.stderr  # methods meet the data as without --resume
 
 
 def test_perturbations_of_queries_that_no_method_reads_are_refused(shelf: Path, tmp_path: Path) -> None:

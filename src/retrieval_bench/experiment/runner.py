@@ -171,6 +171,12 @@ def check(plan: Plan, progress: Progress = silent) -> Trial:
     for method in plan.methods:
         refuse_wrong_options(method, plan.setup, plan.backend)
     trial = prepare(plan, progress)
+    check_on(plan, trial)
+    return trial
+
+
+def check_on(plan: Plan, trial: Trial) -> None:
+    """The part of `check` that looks at data which are prepared already. BenchError where a method cannot use them."""
     for method in plan.methods:
         if not method.deep:
             try:
@@ -184,7 +190,6 @@ def check(plan: Plan, progress: Progress = silent) -> Trial:
                 raise BenchError(f"{method}, which is of a plug-in, failed: {short(error)}") from error
             if pipeline.learns:
                 refuse_empty(trial.train, str(method))
-    return trial
 
 
 def unique(methods: tuple[Method, ...]) -> tuple[Method, ...]:
