@@ -82,6 +82,8 @@ def cost_command(
         if row.family != "control" and row.status == "ok"
     }
     wanted = list(rows) if methods is None else [str(parse_method(name)) for name in methods.split(",") if name.strip()]
+    if methods is not None and not wanted:
+        raise BenchError(f"--methods {methods!r} names no method; leave it out for all of the record's but controls")
     for name in wanted:
         if name not in rows:
             raise BenchError(f"--methods {name}: the record has {', '.join(rows) or 'no method that finished'}")

@@ -192,6 +192,8 @@ def test_what_was_measured_is_shown_when_the_rest_is_interrupted(
         (("--queries-per-second", "1e308"), "Invalid value for '--queries-per-second'"),
         (("--watts", "1e308"), "Invalid value for '--watts'"),
         (("--methods", "hog"), "the record has hsv, crop-resistant"),
+        (("--methods", ""), "--methods '' names no method; leave it out for all of the record's but controls"),
+        (("--methods", " , "), "--methods ' , ' names no method"),
         (("--methods", "crop-resistant"), "nothing was left whose cost could be told"),
     ],
 )
