@@ -211,6 +211,20 @@ def test_the_files_of_a_front_page(tmp_path: Path) -> None:
         write_front_page(history(tmp_path / "kept"), tmp_path / "file" / "front", "map@r")
 
 
+def test_a_front_page_takes_no_folder_of_a_record(tmp_path: Path) -> None:
+    record = keep(tmp_path / "kept", 1, {"sift": GOOD}) / "day-01"
+    (record / "table.md").write_text("the table of the record")
+    before = {file.name: file.read_bytes() for file in record.iterdir()}
+    refused = call("history", tmp_path / "kept", "--front-page", record)
+    assert refused.exit_code == 2
+    told = " ".join(refused.stderr.split())
+    assert "day-01: is the folder of a record, whose table.md would be lost; name another" in told
+    assert {file.name: file.read_bytes() for file in record.iterdir()} == before
+    (record / "run.json").rename(record / "aside.json")  # its rankings alone are still of a record
+    with pytest.raises(BenchError, match="is the folder of a record"):
+        write_front_page(history(keep(tmp_path / "others", 2, {"sift": GOOD})), record, "map@r")
+
+
 def test_the_history_command(tmp_path: Path) -> None:
     for day, sift in enumerate((GOOD, POOR), start=1):
         keep(tmp_path, day, {"sift": sift}, environment={"processor": str(day)})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.history.timeline import History
 from retrieval_bench.records.scores import is_marked
+from retrieval_bench.records.switch import RANKINGS_FILE, RUN_FILE
 from retrieval_bench.report import table
 from retrieval_bench.report.lines import shortened
 from retrieval_bench.report.markup import tag
@@ -30,7 +32,14 @@ def write_front_page(found: History, folder: Path, metric: str) -> list[Path]:
 
     Returns:
         What was written.
+
+    Raises:
+        BenchError: The folder is a record's, whose own table would be lost, or cannot be written.
     """
+    if any(os.path.lexists(folder / name) for name in (RUN_FILE, RANKINGS_FILE)):
+        raise BenchError(
+            f"--front-page {printable(folder)}: is the folder of a record, whose {TABLE} would be lost; name another"
+        )
     label, message, colour = badge(found, metric)
     record = found.newest.record
     heading = f"{record.dataset.spec}, {record.created[:10]}, commit {found.newest.commit}"
