@@ -372,10 +372,12 @@ def _dry_run(plan: Plan, folder: Path, resume: bool, as_json: bool) -> int:
     from retrieval_bench.experiment import runner
     from retrieval_bench.experiment.in_process import InProcessExecutor
     from retrieval_bench.experiment.resume import finished_before
+    from retrieval_bench.records.files import refuse_no_files
 
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise BenchError(f"--out {printable(folder)}: cannot be written; name another")
+    refuse_no_files(folder)
     finished: list[str] = []
     with Display() as display:
         if resume:  # the executor prepares the data, as it does for the run that went before

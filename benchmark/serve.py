@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -225,7 +226,7 @@ def _opened(
             indexes = [is_index(place) for place in places]
             if all(indexes):
                 return open_indexes(places, how)
-            if len(places) > 1 or not (places[0].is_file() or (places[0] / "run.json").exists()):
+            if len(places) > 1 or not (places[0].is_file() or os.path.lexists(places[0] / "run.json")):
                 odd = places[indexes.index(False)]
                 raise BenchError(
                     f"{printable(odd)}: is no index; name folders that `index build` made, or one record (run.json)"

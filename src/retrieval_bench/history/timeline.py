@@ -22,10 +22,9 @@ from retrieval_bench.compare.diff import (
 from retrieval_bench.compare.reload import Values, values_of
 from retrieval_bench.core import BenchError, NotComparable, printable
 from retrieval_bench.history.change_points import level_changes
-from retrieval_bench.records.files import load
+from retrieval_bench.records.files import load, run_files_below
 from retrieval_bench.records.schema import Record, Row, find_row
 from retrieval_bench.records.scores import is_marked
-from retrieval_bench.records.switch import RUN_FILE
 from retrieval_bench.system.other_processes import DISTURBED
 
 QUALITY = ("accuracy", "map@r")
@@ -163,9 +162,7 @@ def history(folder: Path, metrics: Sequence[str] = QUALITY) -> History:
     if not folder.is_dir():
         raise BenchError(f"{printable(folder)}: is not a folder; name the one in which records are kept")
     kept, left_out = [], []
-    for file in sorted(folder.rglob(RUN_FILE)):
-        if any(part.startswith(".") for part in file.relative_to(folder).parts):
-            continue
+    for file in run_files_below(folder):
         try:
             record, told = against_rankings(file.parent, load(file), "here the tolerances tell what changed")
         except BenchError as error:

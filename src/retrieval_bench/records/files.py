@@ -41,8 +41,7 @@ def claimed(folder: Path) -> Iterator[None]:
     made = not folder.exists()
     try:
         with _held(folder):
-            for name in (RUN_FILE, RANKINGS_FILE, *TABLE_FILES):
-                _refuse_no_file(folder, name)
+            refuse_no_files(folder)
             _settle(folder)
             try:
                 yield
@@ -73,6 +72,12 @@ def _held(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise BenchError(f"--out {printable(folder)}: cannot be written ({error.strerror}); name another") from None
         yield
+
+
+def refuse_no_files(folder: Path) -> None:
+    """Raise BenchError where what lies in `folder` under the name of a file of a record is none."""
+    for name in (RUN_FILE, RANKINGS_FILE, *TABLE_FILES):
+        _refuse_no_file(folder, name)
 
 
 def _refuse_no_file(folder: Path, name: str) -> None:
@@ -126,8 +131,22 @@ def save(
 
 
 def run_file(path: Path) -> Path:
-    """A record may be named by its folder or by its run.json."""
-    return path / RUN_FILE if path.is_dir() else path
+    """A record may be named by its folder or by its run.json; a folder of that name, which holds no record, is itself
+    what cannot be read."""
+    within = path / RUN_FILE
+    return within if path.is_dir() and (path.name != RUN_FILE or os.path.lexists(within)) else path
+
+
+def run_files_below(folder: Path) -> list[Path]:
+    """Whatever is called run.json below a folder, in order: also a folder without a record, or a link to nothing, which
+    `load` refuses in a sentence. Hidden folders are passed over."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        file = Path(place) / RUN_FILE
+        if RUN_FILE in files or (RUN_FILE in folders and run_file(file) == file):
+            found.append(file)
+    return sorted(found)
 
 
 def load(path: Path) -> Record:
@@ -136,9 +155,13 @@ def load(path: Path) -> Record:
     try:
         text = read_regular(file, MOST_BYTES).decode()
     except FileNotFoundError:
+        if file.is_symlink():
+            raise BenchError(
+                f"{printable(file)}: is a link to a file that is not there; name another record, or fix the link"
+            ) from None
         raise BenchError(f"{printable(file)}: no such record; name a run.json or the folder that holds it") from None
     except OSError as error:
-        raise BenchError(f"{printable(file)}: cannot be read as a record ({error.strerror})") from None
+        raise BenchError(f"{printable(file)}: cannot be read as a record ({error.strerror}); name another") from None
     except UnicodeDecodeError as error:
         raise BenchError(f"{printable(file)}: cannot be read as a record (byte {error.start} is no text)") from None
     content = _parsed(text, file)
