@@ -471,6 +471,9 @@ def _write(value: Any) -> str:
 EXTRACTORS = Registry("method", "extractors")
 DATASETS = Registry("dataset", "datasets")
 METRICS = Registry("metric", "evaluation.metrics")
+SCORE_RANGE = Range(0, 1)
+"""Where every metric has its values, and every classifier its scores. A metric that leaves it is left out of a run; a
+record that holds another score is refused."""
 CLEANINGS = Registry("cleaning", "images.cleaning")
 JOINS = Registry("way to join methods", "methods.fusion")
 STEPS = Registry("re-ranking step", "methods.reranking")

@@ -60,6 +60,15 @@ def change(folder: Path, path: str, value: Any) -> None:
 LACKS = type(None)
 
 
+def _blurred(accuracy: float, low: float = 0.1) -> dict[str, Any]:
+    reach = {"accuracy": {"low": low, "high": 0.6}}
+    return {"perturbation": "blur", "severity": 1, "scores": {"accuracy": accuracy}, "intervals": reach}
+
+
+def _open_set(auroc: float) -> dict[str, Any]:
+    return {"answerable": 1, "unanswerable": 1, "scores": {"auroc": auroc}}
+
+
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
@@ -71,6 +80,32 @@ LACKS = type(None)
         ("rows.0.method", "x" * 20_000, "at rows.0.method"),
         ("rows.0.times.end_to_end_p50.value", -0.5, "at rows.0.times.end_to_end_p50.value"),
         ("rows.0.intervals.accuracy", {"low": 0.9, "high": 0.1}, "rows.0.intervals.accuracy"),
+        ("rows.0.intervals.accuracy", {"low": 0.9, "high": 0.1}, "above its high one (method 'color')"),
+        ("rows.0.scores.accuracy", 7.0, "rows.0.scores.accuracy is 7, which is not between 0 and 1 (method 'color')"),
+        ("rows.0.scores.map@r", -0.25, "rows.0.scores.map@r is -0.25, which is not between 0 and 1 (method 'color')"),
+        (
+            "rows.0.scores.accuracy",
+            float("nan"),
+            "NaN is no number that a record can hold, at rows.0.scores.accuracy (m",
+        ),
+        (
+            "rows.0.intervals.accuracy",
+            {"low": -0.5, "high": 0.9},
+            "rows.0.intervals.accuracy.low is -0.5, which is not",
+        ),
+        ("rows.0.times.end_to_end_p50.value", -0.5, "at rows.0.times.end_to_end_p50.value (method 'color')"),
+        ("rows.0.ties", {"accuracy": {"worst": 0, "expected": 1, "best": 2}}, "rows.0.ties.accuracy.best is 2, which"),
+        ("rows.0.heads", {"svm": {"scores": {"accuracy": 50}}}, "rows.0.heads.svm.scores.accuracy is 50, which is not"),
+        ("rows.0.robustness", [_blurred(1.5)], "rows.0.robustness.0.scores.accuracy is 1.5, which is not between"),
+        ("rows.0.robustness", [_blurred(0.5, 0.9)], "rows.0.robustness.0.intervals.accuracy has its low end above"),
+        ("rows.0.open_set", _open_set(2.0), "rows.0.open_set.scores.auroc is 2, which is not between 0 and 1"),
+        (
+            "rows.0.by_threshold",
+            {"train": {"f1": 3}},
+            "rows.0.by_threshold.train.f1 is 3, which is not between 0 and 1",
+        ),
+        ("ceilings.accuracy", 1.5, "ceilings.accuracy is 1.5, which is not between 0 and 1"),
+        ("controls", {"oracle": {"accuracy": 9}}, "controls.oracle.accuracy is 9, which is not between 0 and 1"),
         ("dataset.notices", ["x" * 1_000_000], "at dataset.notices.0"),
         ("dataset.fingerprint", "</script>", "at dataset.fingerprint"),
         ("dataset.images.query", -5, "at dataset.images.query"),
@@ -112,6 +147,24 @@ def test_json_that_no_record_is(folder: Path, text: str, said: str) -> None:
     (folder / RUN).write_text(text)
     with pytest.raises(BenchError, match=said):
         load(folder)
+
+
+def test_a_rounding_above_one_is_a_score(folder: Path) -> None:
+    change(folder, "rows.0.scores.map@r", 1.0000000000000002)
+    assert load(folder).rows[0].scores["map@r"] > 1
+
+
+def test_a_score_beyond_its_range_is_told_without_rankings_and_left_out_of_a_history(folder: Path) -> None:
+    shutil.copytree(folder, folder.parent / "sound")
+    (folder / RANKINGS).unlink()
+    change(folder, "rows.0.scores.accuracy", 7.0)
+    said = "record/run.json: not a valid record: rows.0.scores.accuracy is 7, which is not between 0 and 1"
+    shown = call("show", folder)
+    assert shown.exit_code == 2
+    assert said in " ".join(shown.stderr.split())
+    shown = call("history", folder.parent)
+    assert shown.exit_code == 0
+    assert f"{said} (method 'color')" in " ".join(shown.output.split()).replace("/ ", "/")
 
 
 def test_a_file_that_is_too_large_is_not_read(folder: Path) -> None:

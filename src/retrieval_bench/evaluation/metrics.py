@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_bench.core import Judged
-from retrieval_bench.registry import METRICS, Entry
+from retrieval_bench.registry import METRICS, SCORE_RANGE, Entry
 from retrieval_bench.system.python_sources import short
 
 log = logging.getLogger("retrieval_bench")
@@ -181,7 +181,7 @@ def _computed(judged: Judged, ks: Iterable[int], fact: str = "") -> Iterator[tup
                 wanted = (len(judged),) if entry.facts["per_query"] else ()
                 if values.shape != wanted:
                     raise ValueError(f"it returned {values.shape} for {len(judged)} queries, not {wanted}")
-                if not ((values >= 0) & (values <= 1)).all():
+                if values.size and not (values.min() in SCORE_RANGE and values.max() in SCORE_RANGE):
                     raise ValueError("it returned a value that is not within 0 and 1")
             except Exception as error:  # whatever the code of others raises
                 _leave_out(entry, short(error))

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ def load(path: Path) -> Record:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = _short(".".join(map(str, first["loc"]))) or "the top"
-        wrong = f"{first['msg']} at {where}"
+        wrong = f"{first['msg']} at {where}{_of_method(content, first['loc'])}"
     else:
         wrong = validation.fault_of_record(record)
     if wrong:
@@ -186,23 +186,51 @@ def load(path: Path) -> Record:
 
 def _parsed(text: str, file: Path) -> Any:
     """What JSON says; BenchError where it is none, or no program could have written such a record."""
+    odd: list[str] = []
 
-    def refuse(number: str) -> float:
-        raise ValueError(f"{_short(number)} is no number that a record can hold")
-
-    def finite(number: str) -> float:
-        return value if math.isfinite(value := float(number)) else refuse(number)
+    def number(said: str) -> float:
+        if not math.isfinite(value := float(said)):
+            odd.append(said)
+        return value
 
     if sum(map(text.count, ",[{")) > MOST_VALUES:
         raise BenchError(f"{printable(file)}: more than {MOST_VALUES:,} values in it; it is no record")
     try:
-        content = json.loads(text, parse_constant=refuse, parse_float=finite)
+        content = json.loads(text, parse_constant=number, parse_float=number)
         text.encode() if "\\u" not in text else json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise BenchError(f"{printable(file)}: half a character (\\ud800 to \\udfff) is in it") from None
     except (ValueError, RecursionError) as error:
         raise BenchError(f"{printable(file)}: not JSON ({error}); the file is incomplete or not a record") from None
+    if odd:
+        place = _place_of_no_number(content)
+        where = _short(".".join(map(str, place)))
+        raise BenchError(
+            f"{printable(file)}: {_short(odd[0])} is no number that a record can hold, at "
+            f"{where}{_of_method(content, place)}; run again to get a complete one"
+        )
     return content
+
+
+def _place_of_no_number(content: Any) -> tuple[str | int, ...]:
+    """The keys and rows that lead to the first number in it that is not finite."""
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), content)]
+    while waiting:
+        place, one = waiting.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            return place
+        inner = one.items() if isinstance(one, dict) else enumerate(one) if isinstance(one, list) else ()
+        waiting += reversed([((*place, key), value) for key, value in inner])
+    return ()
+
+
+def _of_method(content: Any, place: Sequence[str | int]) -> str:
+    """The method of the row in which a place lies, in brackets; "" elsewhere, and where the row names none."""
+    try:
+        name = content["rows"][place[1]]["method"] if place[0] == "rows" else None
+    except (IndexError, KeyError, TypeError):
+        return ""
+    return f" (method {_short(repr(name))})" if isinstance(name, str) else ""
 
 
 def _short(text: str) -> str:

@@ -6,12 +6,13 @@ A file that was cut, edited, or written by another program is told in one senten
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
 
-from retrieval_bench.records.schema import MOMENT, Record, Row
+from retrieval_bench.records.schema import MOMENT, Interval, Record, Row
+from retrieval_bench.registry import SCORE_RANGE
 
 OF_EACH_QUERY = (
     "query_labels",
@@ -27,6 +28,9 @@ SETS = ("gallery_other_labels", "query_other_labels", "gallery_category_sets", "
 ACCURACY = "accuracy"
 """What every method has, and every reader of a record counts on."""
 
+DIGITS = 9
+"""Digits of a score that count: a mean of values up to 1 may come out a rounding above it."""
+
 NAMES = ("gallery_ids", "query_ids", "unanswerable_ids", "label_names", "category_names")
 COMMON = ("gallery_ids", "gallery_labels", "query_ids", "query_labels", "n_relevant")
 
@@ -40,12 +44,13 @@ def fault_of_record(record: Record) -> str:
         return f"two rows are called {twice!r}"
     for number, row in enumerate(record.rows):
         if wrong := _fault_of_row(row):
-            return f"rows.{number}.{wrong}"
+            return f"rows.{number}.{wrong} (method {row.method[:200]!r})"
     for metric, compared in record.comparisons.items():
         named = {*compared.groups, *(name for pair in compared.pairs for name in (pair.first, pair.second))}
         if named - names.keys():
             return f"comparisons.{metric} names methods that no row has"
-    return ""
+    every = {"ceilings": record.ceilings} | {f"controls.{name}": one for name, one in record.controls.items()}
+    return next((told for place, scores in every.items() if (told := _beyond(place, scores))), "")
 
 
 def _is_moment(text: str) -> bool:
@@ -61,13 +66,54 @@ def _fault_of_row(row: Row) -> str:
         return "" if row.error else "error is missing, and the method failed"
     if ACCURACY not in row.scores:
         return f"scores lacks {ACCURACY}"
-    for metric, reach in row.intervals.items():
-        if reach.low > reach.high:
-            return f"intervals.{metric} has its low end above its high one"
     for place, one in enumerate(row.robustness):
         if ACCURACY not in one.scores:
             return f"robustness.{place}.scores lacks {ACCURACY}"
+    for where, intervals in _intervals_of(row):
+        for metric, reach in intervals.items():
+            if reach.low > reach.high:
+                return f"{where}.{metric} has its low end above its high one"
+    return next((told for where, scores in _scores_of(row) if (told := _beyond(where, scores))), "")
+
+
+def _beyond(place: str, scores: Mapping[str, float]) -> str:
+    """Which of these is no score of a metric, whatever was measured."""
+    for metric, value in scores.items():
+        if value not in SCORE_RANGE and round(value, DIGITS) not in SCORE_RANGE:
+            return f"{place}.{metric} is {value:.6g}, which {SCORE_RANGE}"
     return ""
+
+
+def _intervals_of(row: Row) -> Iterator[tuple[str, Mapping[str, Interval]]]:
+    """All intervals of scores in a row, with the name of the field that holds them."""
+    yield "intervals", row.intervals
+    for place, one in enumerate(row.robustness):
+        yield f"robustness.{place}.intervals", one.intervals
+    if row.open_set is not None:
+        yield "open_set.intervals", row.open_set.intervals
+    if row.by_threshold is not None:
+        yield "by_threshold.intervals", row.by_threshold.intervals
+
+
+def _scores_of(row: Row) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """All scores in a row, and the ends of their intervals and ties, with the name of the field that holds them."""
+    yield "scores", row.scores
+    for classifier, facts in row.classifiers.items():
+        yield f"heads.{classifier}.scores", facts.scores
+    for place, one in enumerate(row.robustness):
+        yield f"robustness.{place}.scores", one.scores
+    if row.open_set is not None:
+        yield "open_set.scores", row.open_set.scores
+    if row.by_threshold is not None:
+        yield "by_threshold.train", row.by_threshold.train
+        yield "by_threshold.scores", row.by_threshold.scores
+    if row.approximation is not None:
+        yield "approximation.exact", row.approximation.exact
+    for where, intervals in _intervals_of(row):
+        for metric, reach in intervals.items():
+            yield f"{where}.{metric}", {"low": reach.low, "high": reach.high}
+    for metric, span in row.ties.items():
+        yield f"ties.{metric}", {"worst": span.worst, "expected": span.expected, "best": span.best}
 
 
 def fault(arrays: Mapping[str, np.ndarray], methods: Sequence[str]) -> str:
