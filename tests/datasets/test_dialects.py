@@ -249,6 +249,43 @@ def test_parquet(tmp_path: Path) -> None:
         manifest(tmp_path / "manifest.parquet")
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("", "mug", "train")], "manifest.parquet, row 1: path is missing"),
+        ([("a.png", "mug", "train"), ("b.png", "mug", "tran")], "manifest.parquet, row 2: unknown split 'tran'"),
+        (
+            [("a.png", "mug", "train"), ("a.png", "mug", "train")],
+            "row 2: id 'a.png' is in train already, by row 1; ids are unique",
+        ),
+        (
+            [("a.png", "mug", "gallery"), ("a.png", "mug", "query")],
+            "row 2: id 'a.png' is in two splits, gallery in row 1 and query here",
+        ),
+        (
+            [("a.png", "mug", "gallery"), ("a.png", "", "gallery")],
+            "row 2: 'a.png' has a label in another row and none here",
+        ),
+    ],
+)
+def test_rows_of_parquet_are_called_rows(tmp_path: Path, rows: list[tuple[str, ...]], said: str) -> None:
+    pyarrow, parquet = (
+        pytest.importorskip("pyarrow", reason='needs pip install "retrieval-bench[parquet]"'),
+        pytest.importorskip("pyarrow.parquet", reason='needs pip install "retrieval-bench[parquet]"'),
+    )
+    columns = dict(zip(("path", "label", "split"), map(list, zip(*rows, strict=True)), strict=True))
+    parquet.write_table(pyarrow.table(columns), tmp_path / "manifest.parquet")
+    with pytest.raises(BenchError) as caught:
+        manifest(tmp_path / "manifest.parquet")
+    assert said in str(caught.value)
+    assert "line" not in str(caught.value).replace(str(tmp_path), "")
+    del columns["label"]
+    parquet.write_table(pyarrow.table(columns), tmp_path / "manifest.parquet")
+    with pytest.raises(BenchError, match="no column 'label'") as caught:
+        manifest(tmp_path / "manifest.parquet")
+    assert "separated by" not in str(caught.value)
+
+
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(BenchError, match=r"pip install 'retrieval-bench\[parquet\]'"):

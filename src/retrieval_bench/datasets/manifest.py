@@ -18,7 +18,7 @@ from retrieval_bench.datasets.listed_files import ListedFiles, path_here
 from retrieval_bench.datasets.remote_files import listed_elsewhere
 from retrieval_bench.datasets.split_names import BOTH, LEFT_OUT, OURS, offered, offers, our_splits, parse_mapping
 from retrieval_bench.datasets.splits import LEAVE_ONE_OUT, content_splits, divide, observations, parse_shares, some
-from retrieval_bench.datasets.tables import IN_A_LIST, SUFFIXES_OF_TABLES, Table, at_line, read_table
+from retrieval_bench.datasets.tables import IN_A_LIST, SUFFIXES_OF_TABLES, Table, at_line, called_line, read_table
 from retrieval_bench.registry import DATASETS, unknown
 from retrieval_bench.remote.place import RemotePlace, is_url
 from retrieval_bench.remote.trees import Tree, lies_elsewhere, parted, tree_of
@@ -308,9 +308,8 @@ def _columns(file: Path, table: Table, wanted: Mapping[str, str]) -> tuple[dict[
                 notices.append(f"the column {names[ours]!r} is taken for {ours}")
         elif ours in ("path", "label"):
             here = ", ".join(table.columns)
-            raise _at(
-                file, table, f"no column {ours!r} among {here}; {COLUMNS}, separated by commas, semicolons or tabs"
-            )
+            divided = ", separated by commas, semicolons or tabs" if table.header else ""
+            raise _at(file, table, f"no column {ours!r} among {here}; {COLUMNS}{divided}")
     return names, notices
 
 
@@ -445,6 +444,7 @@ def _file_of(file: Path, row: ManifestRow) -> str:
 def _merged(file: Path, rows: Sequence[ManifestRow]) -> list[ManifestRow]:
     """Rows that give one image of a split different labels become one row with all of them, in place of the first."""
     together: dict[tuple[str, str], list[ManifestRow]] = {}
+    number = called_line(file)
     for row in rows:
         what = _file_of(file, row) or f"no picture of {row.id}"
         together.setdefault((row.split, what), []).append(row)
@@ -456,7 +456,8 @@ def _merged(file: Path, rows: Sequence[ManifestRow]) -> list[ManifestRow]:
         first = same[0]
         bare = next((row for row in same if not row.labels), None)
         if bare is not None:
-            raise at_line(file, bare.line, f"{bare.path!r} has a label in another line and none here; give it one row")
+            told = f"{bare.path!r} has a label in another {number} and none here; give it one row"
+            raise at_line(file, bare.line, told)
         by_label: dict[str, str] = {}
         for row in same:
             for place, label in enumerate(row.labels):
@@ -475,6 +476,7 @@ def _check(file: Path, rows: list[ManifestRow]) -> None:
     """What must hold between rows; the later of two rows is the one that is named first."""
     seen: dict[tuple[str, ...], tuple[ManifestRow, str]] = {}
     labelled = next((row for row in rows if row.labels), None)
+    number = called_line(file)
     for row in rows:
         if not row.labels and row.split not in ("gallery", "query"):
             raise at_line(
@@ -484,24 +486,24 @@ def _check(file: Path, rows: list[ManifestRow]) -> None:
             category = row.categories[place] if row.categories else ""
             first, known = seen.setdefault(("label", label), (row, category))
             if known != category:
-                told = f"{known!r} in line {first.line} and {category!r} here"
+                told = f"{known!r} in {number} {first.line} and {category!r} here"
                 raise at_line(file, row.line, f"label {label!r} has two categories, {told}; a label has one")
         if row.labels and labelled is not None and bool(row.categories) != bool(labelled.categories):
             has, lacks = (row, labelled) if row.categories else (labelled, row)
-            told = f"line {has.line} has one, line {lacks.line} has none"
+            told = f"{number} {has.line} has one, {number} {lacks.line} has none"
             raise at_line(file, row.line, f"give every row a category or none: {told}")
         for split in row.splits:
             first, _ = seen.setdefault(("in split", split, row.id), (row, ""))
             if first is not row:
                 raise at_line(
-                    file, row.line, f"id {row.id!r} is in {split} already, by line {first.line}; ids are unique"
+                    file, row.line, f"id {row.id!r} is in {split} already, by {number} {first.line}; ids are unique"
                 )
         group = row.more.get("group") if row.labels else None  # without a label, an image answers no other of its group
         for kind, name in (("id", row.id), ("file", _file_of(file, row)), ("group", group)):
             first, _ = seen.setdefault((kind, name), (row, "")) if name else (row, "")
             # train and gallery may share images, but a group is all in one
             if first.split != row.split and (kind == "group" or "query" in (*first.splits, *row.splits)):
-                told = f"{first.split} in line {first.line} and {row.split} here"
+                told = f"{first.split} in {number} {first.line} and {row.split} here"
                 rule = "a group stays in one split" if kind == "group" else "a query must be unseen"
                 raise at_line(file, row.line, f"{kind} {name!r} is in two splits, {told}; {rule}")
 

@@ -34,7 +34,8 @@ _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 
 @dataclass
 class Table:
-    """columns: the names that occur, in order. rows: (line from 1 at which the row begins, column -> text) of each.
+    """columns: the names that occur, in order. rows: (line from 1 at which the row begins, column -> text) of each. A
+    file without lines has its rows counted from 1.
 
     header: the line of the columns' names, 0 where each row names its own. notices: what was passed over.
     """
@@ -47,7 +48,12 @@ class Table:
 
 def at_line(file: Path, line: int, problem: str) -> BenchError:
     """The error sentence about one line of a file."""
-    return BenchError(f"{printable(file)}, line {line}: {problem}")
+    return BenchError(f"{printable(file)}, {called_line(file)} {line}: {problem}")
+
+
+def called_line(file: Path) -> str:
+    """What the number before a row's cells counts: lines of text, or rows where the format has no lines."""
+    return "row" if file.suffix.lower() == ".parquet" else "line"
 
 
 def read_table(
