@@ -207,6 +207,20 @@ def test_it_is_neither_reranked_nor_added_to_vectors(tmp_path: Path) -> None:
             Pipeline(parse_method(f"ranking:{file}{more}"), Setup(), "exact").meet(shop(4, 3))
 
 
+def test_a_record_whose_distances_do_not_ascend_is_refused(tmp_path: Path) -> None:
+    data = shop(4, 3)
+    n, queries = len(data.gallery), np.array(data.query.ids)
+    indices = np.tile(np.arange(n), (len(queries), 1))
+    distances = np.tile(np.arange(n, dtype=np.float32), (len(queries), 1))
+    arrays = {"gallery_ids": np.array(data.gallery.ids), "query_ids": queries, "hsv/indices": indices}
+    np.savez(tmp_path / "rankings.npz", **arrays, **{"hsv/distances": distances})
+    met(data, tmp_path / "rankings.npz")
+    distances[5, 2] = 9
+    np.savez(tmp_path / "rankings.npz", **arrays, **{"hsv/distances": distances})
+    with pytest.raises(BenchError, match=f"hsv/distances of the query '{queries[5]}' in .* do not ascend"):
+        met(data, tmp_path / "rankings.npz")
+
+
 @pytest.mark.slow(reason="three runs, written and read back")
 def test_what_convert_writes_reads_back_to_the_same_scores(tmp_path: Path) -> None:
     data = shop(5, 4)

@@ -62,6 +62,7 @@ def test_a_file_that_was_cut_is_refused(made: tuple, tmp_path: Path, keep: int) 
         ("color/indices", lambda a: a + 1000, "names rows that the gallery of 20 images does not have"),
         ("color/indices", lambda a: a.astype(float), "color/indices holds float64, not whole numbers"),
         ("color/distances", lambda a: a * np.nan, "color/distances holds what is no number"),
+        ("color/distances", lambda a: a[:, ::-1], r"color/distances of the query '.+' do not ascend"),
         ("color/relevant_ranks", lambda a: a[:3], "color/relevant_ranks has the shape 3 x 4, not 20 x any"),
         ("color/heads/knn/classes", lambda a: a[:2], "color/heads/knn/scores has the shape 20 x 5, not 20 x 2"),
         ("gallery_ids", lambda a: a[:3], "gallery_labels has the shape 20, not 3"),

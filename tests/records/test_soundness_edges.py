@@ -28,6 +28,10 @@ def arrays(**changes: list) -> dict[str, np.ndarray]:
 
 def test_the_last_row_and_padding_are_sound() -> None:
     assert fault(arrays(), ["sift"]) == ""
+    equal = {"sift__distances": [[0.5, 0.5], [np.inf, np.inf]]}
+    assert fault(arrays(**equal), ["sift"]) == ""
+    below_zero = {"sift__distances": [[-7, -2], [-1, 3]]}
+    assert fault(arrays(**below_zero), ["sift"]) == ""
     nothing = {"sift__indices": [[0, 1], [-1, -1]], "sift__distances": [[0.0, 1.0], [np.inf, np.inf]]}
     assert fault(arrays(**nothing), ["sift"]) == ""
 
@@ -43,6 +47,8 @@ def test_the_last_row_and_padding_are_sound() -> None:
         ({"query_labels": [0, -1]}, "query_labels holds labels that have no name"),
         ({"query_categories": [0, 2]}, "categories that have no name"),
         ({"sift__distances": [[0.0, np.nan], [0.5, np.inf]]}, "holds what is no number"),
+        ({"sift__distances": [[0.0, 1.0], [np.inf, 0.5]]}, "sift/distances of the query 'q1' do not ascend"),
+        ({"sift__distances": [[1.0, 0.5], [0.5, np.inf]]}, "sift/distances of the query 'q0' do not ascend"),
     ],
 )
 def test_one_beyond_is_told(changes: dict[str, list], said: str) -> None:

@@ -216,7 +216,15 @@ def _wrong_values(arrays: Mapping[str, np.ndarray], methods: Sequence[str], gall
             return f"{method}/indices names an image twice for one query"
         if distances.dtype.kind not in "fiu" or np.isnan(distances).any():
             return f"{method}/distances holds what is no number"
+        if (query := first_not_ascending(distances)) is not None:
+            return f"{method}/distances of the query {str(arrays['query_ids'][query])[:200]!r} do not ascend"
         aside = arrays.get(f"{method}/unanswerable_distances", np.empty(0))
         if aside.dtype.kind not in "fiu" or np.isnan(aside).any():
             return f"{method}/unanswerable_distances holds what is no number"
     return ""
+
+
+def first_not_ascending(distances: np.ndarray) -> int | None:
+    """The first row of (q, depth) distances in which one lies below the one before it; None where all ascend."""
+    falling = (distances[:, 1:] < distances[:, :-1]).any(axis=1)
+    return int(falling.argmax()) if falling.any() else None

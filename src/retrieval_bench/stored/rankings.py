@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from retrieval_bench.core import BenchError, printable
+from retrieval_bench.records.validation import first_not_ascending
 from retrieval_bench.stored.numpy_files import read_npz
 from retrieval_bench.stored.vectors import as_text, there
 
@@ -134,6 +135,12 @@ def _of_a_record(arrays: Mapping[str, np.ndarray], file: Path, called: str, meth
     fits = indices.ndim == 2 and len(indices) == len(arrays["query_ids"]) and distances is not None
     if not fits or distances is None or distances.shape != indices.shape or indices.max(initial=-1) >= len(gallery):
         raise BenchError(f"{called}: the arrays of {chosen} in {printable(file)} are no ranking of its gallery")
+    if (query := first_not_ascending(distances)) is not None:
+        name = as_text(arrays["query_ids"])[query]
+        raise BenchError(
+            f"{called}: {chosen}/distances of the query {name!r} in {printable(file)} do not ascend, and a record's "
+            "rankings have the nearest first; write them again"
+        )
     asked, place = np.nonzero(indices >= 0)
     return StoredRankings(
         as_text(arrays["query_ids"]),
