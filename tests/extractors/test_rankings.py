@@ -86,6 +86,9 @@ def test_every_format_gives_what_the_file_says(tmp_path: Path) -> None:
         table(tmp_path / "a.csv", shuffled),
         table(tmp_path / "b.csv", by_rank, "rank"),
         table(tmp_path / "a.tsv", shuffled, delimiter="\t"),
+        table(tmp_path / "semicolons.csv", shuffled, delimiter=";"),
+        table(tmp_path / "tabs.csv", by_rank, "rank", delimiter="\t"),
+        table(tmp_path / "commas.tsv", shuffled),
         npz(tmp_path / "a.npz", shuffled),
     ]
     right = [[data.gallery.ids.index(item) for item in ranked(lines, query)] for query in data.query.ids]
@@ -181,7 +184,14 @@ def test_unknown_names_are_sentences(tmp_path: Path) -> None:
         ("a.run", "q Q0 i 1 nan tag\n", "a score is nan, which ranks nothing"),
         ("a.run", "\n", "ranks nothing"),
         ("a.run", "q Q0 i 1 2 tag\nq Q0 i 2 1 tag\n", "ranks 'i' twice for the query 'q'"),
-        ("a.csv", "query,item\nq,i\n", "has query, item; it needs query, item, and score or rank"),
+        ("a.csv", "query,item\nq,i\n", "has query, item; it needs query, item, and score or rank, separated by commas"),
+        (
+            "a.csv",
+            "query item score\nq i 1\n",
+            "has query item score; it needs query, item, and score or rank, separated",
+        ),
+        ("a.csv", "", "has nothing; it needs query, item, and score or rank, separated by commas, semicolons or tabs"),
+        ("a.csv", "query;item;score\nq;i;0,5\n", "a score is no number .*'0,5'"),
         ("a.csv", "query,item,rank\nq,i\n", "line 2: 2 cells for 3 columns"),
         ("a.csv", "query,item,rank\nq,i,first\n", "a rank is no number"),
         ("a.csv", "query,item,score\nq,i,1e39\n", "scores or ranks that are too large for float32"),

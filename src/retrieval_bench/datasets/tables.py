@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_bench.core import BenchError, printable
+from retrieval_bench.system.csv_dialect import DELIMITERS, header, told_delimiter
 
 SUFFIXES_OF_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 IN_A_LIST = "\x1f"
 """Between the values of a cell that is a list, in JSONL and Parquet."""
-
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is the first half of it
@@ -106,8 +105,8 @@ def _text(file: Path, data: bytes) -> str:
 def _csv_table(file: Path, text: str, known: Collection[str]) -> Table:
     said = _SEP.match(text)
     start, text = (1, text[said.end() :]) if said else (0, text)
-    delimiter = _told_delimiter(text, known)
-    if said and not _header(text, delimiter, known)[0]:
+    delimiter = told_delimiter(text, known)
+    if said and not header(text, delimiter, known)[0]:
         delimiter = said[1]  # one that is told by no header
     lines = _csv_lines(file, text, delimiter, start)
     header_line, cells = next(lines, (start + 1, []))
@@ -134,22 +133,6 @@ def _csv_table(file: Path, text: str, known: Collection[str]) -> Table:
     if 0 in dropped:
         table.notices.append("the first column has no name of its own: it is taken for pandas' index and not read")
     return table
-
-
-def _told_delimiter(text: str, known: Collection[str]) -> str:
-    """The one that divides the first line into most of the known names, and then into most cells."""
-
-    return max(DELIMITERS, key=lambda delimiter: _header(text, delimiter, known))
-
-
-def _header(text: str, delimiter: str, known: Collection[str]) -> tuple[int, int]:
-    """How many cells of the first line are known names, and how many there are."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    try:
-        cells = next((row for row in reader if any(cell.strip() for cell in row)), [])
-    except csv.Error:
-        return 0, 0
-    return sum(cell.strip().casefold() in known for cell in cells), len(cells)
 
 
 def _csv_lines(file: Path, text: str, delimiter: str, before: int) -> Iterator[tuple[int, list[str]]]:

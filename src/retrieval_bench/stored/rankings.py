@@ -16,6 +16,7 @@ from retrieval_bench.core import BenchError, printable
 from retrieval_bench.records.validation import first_not_ascending
 from retrieval_bench.stored.numpy_files import read_npz
 from retrieval_bench.stored.vectors import as_text, there
+from retrieval_bench.system.csv_dialect import told_delimiter
 
 QUERY_NAMES = ("query", "query_id", "qid", "queries", "query_ids")
 ITEM_NAMES = ("item", "item_id", "docid", "doc_id", "image", "gallery", "items", "item_ids")
@@ -51,7 +52,7 @@ def read_rankings(file: Path, called: str, method: str = "") -> StoredRankings:
     if suffix == ".npz":
         found = _npz(file, called, method)
     elif suffix in (".csv", ".tsv"):
-        found = _csv(file, called, "\t" if suffix == ".tsv" else ",")
+        found = _csv(file, called)
     else:
         found = _trec(file, called)
     if not len(found.asked):
@@ -80,9 +81,12 @@ def _trec(file: Path, called: str) -> StoredRankings:
     return _of_columns(queries, items, _numbers(columns[2], "score", file, called), True)
 
 
-def _csv(file: Path, called: str, delimiter: str) -> StoredRankings:
+def _csv(file: Path, called: str) -> StoredRankings:
+    """Cells divided by what divides the names of the columns: spreadsheets write a .csv with semicolons, too."""
+    text = _text(file, called)
+    delimiter = told_delimiter(text, (*QUERY_NAMES, *ITEM_NAMES, *SCORE_NAMES, *RANK_NAMES))
     try:
-        return _of_lines(csv.reader(io.StringIO(_text(file, called)), delimiter=delimiter), file, called)
+        return _of_lines(csv.reader(io.StringIO(text), delimiter=delimiter), file, called)
     except csv.Error as error:
         raise BenchError(f"{called}: {printable(file)} is no table that can be read ({error})") from None
 
@@ -173,8 +177,10 @@ def _told(heads: Sequence[str], file: Path, called: str) -> tuple[tuple[str, str
     )
     value = score or rank
     if query is None or item is None or value is None:
+        divided = "" if file.suffix.lower() == ".npz" else ", separated by commas, semicolons or tabs"
         raise BenchError(
             f"{called}: {printable(file)} has {', '.join(heads) or 'nothing'}; it needs query, item, and score or rank"
+            f"{divided}"
         )
     return (query, item, value), score is not None
 
