@@ -66,8 +66,8 @@ def dedupe_command(
         str | None,
         typer.Option(
             metavar="folders|FILE",
-            help="What each image of a folder shows: the name of its own folder, or a CSV file with the columns path "
-            "and label. Pairs of one label are then no false pairs. A dataset has its labels.",
+            help="What each image of a folder shows: the name of its own folder, or a table (CSV, TSV, JSONL, Parquet) "
+            "with the columns path and label. Pairs of one label are then no false pairs. A dataset has its labels.",
         ),
     ] = None,
     within: Annotated[

@@ -116,7 +116,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         (("--data-root", "."), "--data-root is for a dataset"),
         (("--within", "-1"), "no pair lies within it"),
         (("--within", "nan"), "no pair lies within it"),
-        (("--labels", "nope"), "neither `folders` nor a CSV file that can be read (No such file or directory)"),
+        (("--labels", "nope"), "neither `folders` nor a table that can be read (No such file or directory)"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
@@ -198,6 +198,46 @@ def test_labels_of_folders_and_of_a_file(heap: Path, tmp_path: Path) -> None:
     for content in ("a,b\n1,2\n", "path,label\nnowhere.png,x\n", ""):
         listed.write_text(content)
         assert call("dedupe", heap, "--within", 0, "--labels", listed).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("semicolons.csv", "path;label\nsub/08.png;eight\nother/08.png;eight\n".encode("utf-8-sig")),
+        ("tabs.tsv", b"path\tlabel\nsub/08.png\teight\nother/08.png\teight\n"),
+        ("utf-16.csv", "label,path\neight,sub/08.png\neight,other/08.png\n".encode("utf-16")),
+        ("indexed.csv", b",path,label\n0,sub/08.png,eight\n1,other/08.png,eight\n2,sub/07.png,\n"),
+        (
+            "lines.jsonl",
+            b'{"path": "sub/08.png", "label": "eight"}\n{"path": "./other/08.png", "label": "eight"}\n',
+        ),
+    ],
+)
+def test_labels_are_read_as_a_manifest_is(heap: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    shutil.copytree(heap / "sub", heap / "other")
+    (tmp_path / name).write_bytes(content)
+    told = facts_of(heap, "--within", 0, "--labels", tmp_path / name)["methods"][0]["groups"]
+    members = next(group["members"] for group in told if group["members"][0]["id"] == "other/08.png")
+    assert {member["label"] for member in members} >= {"eight"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"path,name\nsub/08.png,x\n", "it needs the columns path and label, separated by commas, semicolons or tabs"),
+        (b"", "it needs the columns path and label"),
+        (b"path,label\nsub/08.png\n", "labels.csv, line 2: 1 cells for 2 columns"),
+        (b"path,label,label\nsub/08.png,x,y\n", "label is there twice"),
+        (b"path,label\nsub/08.png,caf\xe9\n", "line 2: byte 0xe9 is not UTF-8; save the file as UTF-8"),
+        (b"path,label\nsub/08.png,x\n./sub/08.png,y\n", "line 3: './sub/08.png' has another label in an earlier line"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_one_sentence(heap: Path, tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    done = call("dedupe", heap, "--within", 0, "--labels", tmp_path / "labels.csv")
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.split())
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow(reason="plants some thousand copies")

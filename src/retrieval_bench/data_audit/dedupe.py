@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import time
@@ -30,6 +29,7 @@ from retrieval_bench.data_audit.calibration import (
 from retrieval_bench.data_audit.duplicates import Describe, Gathered, check_within
 from retrieval_bench.data_audit.grouping import Group, Grouped, grouped, of_equal_pixels
 from retrieval_bench.data_audit.looks import Looks, look_at_all
+from retrieval_bench.datasets.tables import IN_A_LIST, at_line, called_line, read_table
 from retrieval_bench.images.formats import SUFFIXES
 from retrieval_bench.images.listing import PassedOver, image_files
 from retrieval_bench.images.reading import ImageFiles, files_of
@@ -38,6 +38,9 @@ from retrieval_bench.system.cache import FeatureCache
 THUMBNAIL = 144
 MOST_POINTS = 200
 """Points kept of a threshold sweep."""
+
+LABEL_COLUMNS = ("path", "label")
+"""Of the table that says what each image of a folder shows."""
 
 KEPT = "the one to keep: a file before a link, then most pixels, then most bytes, then the first name"
 
@@ -196,17 +199,25 @@ def _labelled(collection: Collection, folder: Path, labels: str) -> Collection:
 
 
 def _label_file(file: Path) -> dict[str, str]:
+    """Path below the folder -> label, of a table such as a manifest; rows that lack one of the two are passed over."""
     try:
-        rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline="")))
+        content = file.read_bytes()
     except OSError as error:
         raise BenchError(
-            f"--labels {printable(file)}: neither `folders` nor a CSV file that can be read ({error.strerror})"
+            f"--labels {printable(file)}: neither `folders` nor a table that can be read ({error.strerror})"
         ) from None
-    except (ValueError, csv.Error) as error:
-        raise BenchError(f"--labels {printable(file)}: is no CSV file ({error})") from None
-    if not rows or not {"path", "label"} <= {str(name) for name in rows[0]}:
-        raise BenchError(f"--labels {printable(file)}: it needs the columns path and label, and a row for each image")
-    return {os.path.normpath(row["path"]): row["label"] for row in rows if row["path"] and row["label"]}
+    table = read_table(file, LABEL_COLUMNS, LABEL_COLUMNS, content)
+    if not table.rows or not set(LABEL_COLUMNS) <= set(table.columns):
+        raise BenchError(
+            f"--labels {printable(file)}: it needs the columns {' and '.join(LABEL_COLUMNS)}, separated by commas, "
+            "semicolons or tabs, and a row for each image"
+        )
+    found: dict[str, str] = {}
+    for line, cells in table.rows:
+        path, label = (cells.get(column, "").replace(IN_A_LIST, ", ") for column in LABEL_COLUMNS)
+        if path and label and found.setdefault(os.path.normpath(path), label) != label:
+            raise at_line(file, line, f"{path!r} has another label in an earlier {called_line(file)}; give it one")
+    return found
 
 
 def usable(
