@@ -43,6 +43,26 @@ def test_half_a_line_is_cut_off(tmp_path: Path) -> None:
     assert [held.number for held in DecisionLog(log.path, OF).holding()] == [1, 2]
 
 
+@pytest.mark.parametrize("there", [b"", OF.model_dump_json().encode()[:20], OF.model_dump_json().encode()])
+def test_a_log_without_a_whole_line_is_empty(tmp_path: Path, there: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(there)
+    log = DecisionLog(path, OF)
+    assert log.decisions == []
+    log.add("skip", "person", one("a", ""))
+    assert [held.number for held in DecisionLog(path, OF).holding()] == [1]
+    assert len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("there", [b"hello", b"\n", b'{"format":1,"version":"another"'])
+def test_another_file_without_a_whole_line_is_refused_and_left_alone(tmp_path: Path, there: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(there)
+    with pytest.raises(BenchError, match="is no list of decisions"):
+        DecisionLog(path, OF)
+    assert path.read_bytes() == there
+
+
 def test_two_programs_do_not_count_from_the_same_number(tmp_path: Path) -> None:
     first, second = (DecisionLog(tmp_path / "log.jsonl", OF) for _ in range(2))
     first.add("skip", "person", one("a", ""))

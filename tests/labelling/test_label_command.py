@@ -60,6 +60,7 @@ def test_a_join_that_sees_labels_gives_way_to_one_that_does_not() -> None:
 
 def test_images_of_a_folder_beside_the_list_have_no_label(listed: Path, tmp_path: Path) -> None:
     more = shelf_at(tmp_path / "more")
+    (tmp_path / "log.jsonl").touch()  # an empty file is a log without decisions
     done = call(*words(listed, "--images", more, "--json", "--log", tmp_path / "log.jsonl"))
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["standing"]["open"] == LABELS * (EACH - KNOWN) + 36
