@@ -54,6 +54,12 @@ def test_pictures_texts_and_both_in_one_table(tmp_path: Path) -> None:
     assert [row.scores for row in record.rows] == [row.scores for row in again.rows]
 
 
+def test_methods_that_all_compare_in_a_way_of_their_own_are_added_up(tmp_path: Path) -> None:
+    record = run(plan(shop_with_texts(), "bm25+bm25:k1=2", "bm25+hsv", k=(1,)), tmp_path)
+    assert [row.error and row.error.sentence for row in record.rows] == [None, None]
+    assert record.rows[0].scores["accuracy"] == 1.0
+
+
 def test_texts_are_in_the_fingerprint_where_a_method_reads_them_and_only_there() -> None:
     told, otherwise = shop_with_texts(), shop_with_texts(query=("something else",) * 12)
     assert prepare(plan(told, "hsv")).fingerprint == prepare(plan(shop(), "hsv")).fingerprint

@@ -143,7 +143,7 @@ class Scores:
                     rows = centred(rows, self.means_[member.name])
                 similarity = rows[queries] @ rows.T
             similarity[np.arange(len(queries)), queries] = np.nan
-            deviation = float(np.nanstd(similarity)) if len(rows) > 1 else 0.0
+            deviation = float(np.nanstd(similarity)) if len(labels) > 1 else 0.0
             self.scales_[member.name] = deviation if deviation > 1e-9 else 1.0
             similarities.append(similarity / np.float32(self.scales_[member.name]))
         chosen = tuned(similarities, labels, queries)
