@@ -1,4 +1,4 @@
-"""`check`: whether a method keeps the contract that makes its numbers comparable, clause by clause."""
+"""`check`: whether a method or a classifier keeps the contract that makes its numbers comparable, clause by clause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from benchmark.options import Device, Plugins, checked_weights
 @command(app, "check")
 def check_command(
     method: Annotated[
-        str, typer.Argument(metavar="METHOD[:key=value...]", help="A method, as behind --methods; yours or built in.")
+        str,
+        typer.Argument(
+            metavar="METHOD[:key=value...]",
+            help="A method, as behind --methods, or the name of a classifier; yours or built in.",
+        ),
     ],
     plugin: Plugins = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of what the method draws.")] = 0,
@@ -27,18 +31,25 @@ def check_command(
     """Check that a method keeps its contract, clause by clause. Exit code 1: it breaks a clause.
 
     A few pictures are drawn, awkward ones among them (1 x 1, blank, grey, tall, large). Each extractor of the method is
-    built, fitted and asked about them: alone and together, in another order, twice, from several threads.
+    built, fitted and asked about them: alone and together, in another order, twice, from several threads. Of a method
+    with a join, re-ranking steps or a backend ("color on int8"), the search is checked, too.
     """
     from dataclasses import asdict
 
+    from retrieval_bench.contracts.classifier import check_classifier
     from retrieval_bench.contracts.extractor import check
     from retrieval_bench.core import Setup
     from retrieval_bench.experiment.device_choice import resolve_device
     from retrieval_bench.methods.parse import parse_method
+    from retrieval_bench.registry import CLASSIFIERS, EXTRACTORS, fill
 
-    asked = parse_method(method)
-    setup = Setup(seed, checked_weights(weights, asked.deep), resolve_device(device.value, (asked,)))
-    verdicts = check(method, setup)
+    fill()
+    if method in CLASSIFIERS and method not in EXTRACTORS:
+        verdicts = check_classifier(method, seed)
+    else:
+        asked = parse_method(method)
+        setup = Setup(seed, checked_weights(weights, asked.deep), resolve_device(device.value, (asked,)))
+        verdicts = check(method, setup)
     broken = [one for one in verdicts if one.verdict == "broken"]
     if as_json:
         say(json.dumps([asdict(one) for one in verdicts], indent=1))

@@ -211,4 +211,6 @@ def test_an_unknown_method_is_a_mistake_of_the_user() -> None:
 def test_methods_of_this_package_keep_it(method: str) -> None:
     found = check(method)
     assert [one for one in found if one.verdict == "broken"] == []
-    assert len(found) == len(CLAUSES) * (1 + method.count("+"))
+    assert len([one for one in found if one.part != method or "+" not in method]) == len(CLAUSES) * (
+        1 + method.count("+")
+    )

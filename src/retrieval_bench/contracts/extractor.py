@@ -1,6 +1,6 @@
 """The contract of an extractor, checked clause by clause on a few drawn pictures, or texts: `check("sift:words=64")`.
 
-`core.Extractor` states the contract. A clause that crashes has failed, and the others are checked all the same.
+`core.Extractor` states the contract. Where a method is more than one extractor, `contracts.search` checks its search.
 """
 
 from __future__ import annotations
@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from retrieval_bench.contracts.clauses import BrokenClause, ClauseVerdict, NotApplicable, verdicts
 from retrieval_bench.contracts.pictures import drawn
+from retrieval_bench.contracts.search import check_search
 from retrieval_bench.contracts.texts import written
-from retrieval_bench.core import DISTANCES, BenchError, Extractor, Setup, Split
+from retrieval_bench.core import DISTANCES, Extractor, Setup, Split
 from retrieval_bench.experiment.extraction import checked
 from retrieval_bench.methods.modalities import TEXT
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.registry import Spec, fill
-from retrieval_bench.system.python_sources import short
 from retrieval_bench.system.timing import pinned
 
 THREADS = 4
@@ -30,33 +31,15 @@ GPU_TOLERANCE = 1e-3
 """Of the largest number, for networks on a GPU, whose sums depend on the batch. Everywhere else every bit is equal."""
 
 
-@dataclass(frozen=True)
-class ClauseVerdict:
-    """One clause of the contract. verdict "n/a": the clause says nothing about this method, or cannot be reached."""
-
-    part: str
-    clause: str
-    verdict: Literal["kept", "broken", "n/a"]
-    detail: str
-
-
-class BrokenClause(Exception):
-    """The method does not keep the clause; the message says how."""
-
-
-class NotApplicable(Exception):
-    """The clause says nothing about this method; the message says why."""
-
-
 def check(method: str, setup: Setup | None = None) -> tuple[ClauseVerdict, ...]:
-    """Check each extractor of a method. How they are joined and re-ranked is not part of this contract.
+    """Check each extractor of a method, and its search where that is more: a join, steps or a backend of its own.
 
     Args:
         method: what one writes behind --methods: "sift:words=64", "color@trim".
         setup: seed, weights, device. None: as by default.
 
     Returns:
-        One verdict a clause, extractor by extractor.
+        One verdict a clause: extractor by extractor, then the search.
 
     Raises:
         BenchError: No method is called so, or an option is wrong.
@@ -65,8 +48,11 @@ def check(method: str, setup: Setup | None = None) -> tuple[ClauseVerdict, ...]:
     setup = setup or Setup()
     found: list[ClauseVerdict] = []
     with pinned(1):  # as a run has it: one thread a library, images are the unit of parallel work
-        for spec in parse_method(method).members:
+        asked = parse_method(method)
+        for spec in asked.members:
             found += _verdicts(Case(spec, setup, *(written() if spec.modalities == (TEXT,) else drawn())))
+        if not asked.plain or asked.backend is not None:
+            found += check_search(asked, setup)
     return tuple(found)
 
 
@@ -292,22 +278,4 @@ FIRST = ("builds", "fits")
 
 
 def _verdicts(case: Case) -> list[ClauseVerdict]:
-    found: list[ClauseVerdict] = []
-    for clause, keeps in CLAUSES.items():
-        missing = next((one.clause for one in found if one.clause in FIRST and one.verdict == "broken"), None)
-        if missing is not None:
-            found.append(
-                ClauseVerdict(str(case.spec), clause, "n/a", f"not reached, as the clause {missing!r} is broken")
-            )
-            continue
-        verdict: Literal["kept", "broken", "n/a"] = "kept"
-        try:
-            detail = keeps(case)
-        except NotApplicable as reason:
-            verdict, detail = "n/a", str(reason)
-        except (BrokenClause, BenchError) as reason:
-            verdict, detail = "broken", str(reason)
-        except (Exception, SystemExit) as error:  # whatever the code of others raises
-            verdict, detail = "broken", f"failed: {short(error)}"
-        found.append(ClauseVerdict(str(case.spec), clause, verdict, detail))
-    return found
+    return verdicts(str(case.spec), CLAUSES, case, FIRST)
