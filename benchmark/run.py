@@ -123,8 +123,8 @@ def run_command(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="A row of each method for each of these, e.g. exact,faiss:hnsw,faiss:ivf:probes=8; columns say "
-            "what an approximate one costs beside exact search.",
+            help="A row of each method for each of these, e.g. exact,faiss:hnsw,faiss:ivf:probes=8, and for --backend "
+            "where that is given; columns say what an approximate one costs beside exact search.",
         ),
     ] = None,
     engine: Annotated[
@@ -343,7 +343,10 @@ def _searches(backend: str | None, backends: str | None) -> tuple[str, tuple[Spe
         return of_run, (one,)
     if str(one) != of_run:
         raise BenchError(f"--backend {one} and --backends {backends}: name all of them in --backends")
-    return of_run, parse_backends(backends)
+    compared = parse_backends(backends)
+    if backend is not None and one not in compared:  # what is named stands beside the others, and first
+        compared = (one, *compared)
+    return of_run, compared
 
 
 @contextlib.contextmanager

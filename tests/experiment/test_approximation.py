@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,21 @@ def test_every_method_meets_every_backend_and_controls_none() -> None:
     methods = [parse_method(name) for name in ("color", "random", "hsv on numpy")]
     found = with_backends(methods, [parse(BACKENDS, name) for name in ("exact", "int8")], "exact")
     assert list(map(str, found)) == ["color", "color on int8", "random", "hsv on numpy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        (("--backend", "int8", "--backends", "faiss:flat"), "color, color on faiss:flat"),
+        (("--backend", "int8", "--backends", "faiss:flat,int8"), "color on faiss:flat, color"),
+        (("--backend", "exact", "--backends", "int8"), "color, color on int8"),
+        (("--backends", "int8"), "color on int8"),
+    ],
+)
+def test_the_backend_that_is_named_is_among_those_compared(tmp_path: Path, words: tuple[str, ...], rows: str) -> None:
+    told = call("run", "--methods", "color", *words, "--dry-run", "--limit", 20, "--out", tmp_path / "record")
+    assert told.exit_code == 0, told.output
+    assert re.search(r"^ *methods +(.*)$", told.output, re.M)[1] == rows
 
 
 # --- recall -----------------------------------------------------------------------------------------------------------
