@@ -13,11 +13,16 @@ import difflib
 import functools
 import inspect
 import math
+import numbers
+import os
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from retrieval_bench.core import BenchError
 
@@ -172,7 +177,7 @@ class Registry:
             **facts: more facts, which depend on the kind of the registry.
 
         Returns:
-            A decorator, which returns the function unchanged.
+            A decorator, which puts a check before the function: options of the wrong type are a `BenchError`.
 
         Raises:
             ValueError: The name is already registered.
@@ -181,8 +186,9 @@ class Registry:
         def register(build: Callable) -> Callable:
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self._entries[name] = Entry(name, build, about, family, facts, shares)
-            return build
+            entry = _with_checked_options(Entry(name, build, about, family, facts, shares))
+            self._entries[name] = entry
+            return entry.build
 
         return register
 
@@ -200,7 +206,7 @@ class Registry:
 
     def _all(self) -> dict[str, Entry]:
         while self._providers:
-            self._provided.update({entry.name: entry for entry in self._providers.pop()()})
+            self._provided.update({entry.name: _with_checked_options(entry) for entry in self._providers.pop()()})
         return self._provided | self._entries
 
     def __getitem__(self, name: str) -> Entry:
@@ -334,6 +340,7 @@ class Spec:
             *args: as for `build`.
         """
         if self.costly:
+            _refuse_wrong_types(self.entry, self.options)
             self.entry.build.check(**self.options)  # type: ignore[attr-defined]
         else:
             self.build(*args)
@@ -341,6 +348,11 @@ class Spec:
 
 _BETWEEN = re.compile(r"(?<![:=][A-Za-z]):|:(?![/\\])")
 """The colons between options; that of a drive is none, as in `onnx:C:\\model.onnx` and `vgg16:weights=C:/mine.pth`."""
+
+_WORDS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
 
 _PASSWORD = re.compile(r"://[^\s/@]*:[^\s@]*@|password\s*=")
 """Where the address of a server holds one."""
@@ -411,42 +423,90 @@ def _range(hint: Any) -> Range | None:
 
 
 def _read(owner: str, key: str, text: str, hint: Any) -> Any:
-    if get_origin(hint) is Annotated:
-        value = _read(owner, key, text, get_args(hint)[0])
-        limits = _range(hint)
-        if limits is not None and value not in limits:
-            raise BenchError(f"{owner}: {key}={text} {limits}")
-        return value
-    if get_origin(hint) is Literal:
-        allowed = get_args(hint)
-        for value in allowed:
-            if str(value) == text:
-                return value
-        raise BenchError(f"{owner}: {key}={text!r} is not one of {', '.join(map(str, allowed))}")
-    if hint is bool:
-        words = {
-            "true": True,
-            "yes": True,
-            "on": True,
-            "1": True,
-            "false": False,
-            "no": False,
-            "off": False,
-            "0": False,
-        }
-        if text.lower() not in words:
-            raise BenchError(f"{owner}: {key}={text!r} is neither true nor false")
-        return words[text.lower()]
-    if hint in (int, float):
+    kind = _kind(hint)
+    value = _meant(text, kind)
+    wrong = _wrong(value, kind)
+    if wrong:
+        raise BenchError(f"{owner}: {key}={value!r} {wrong}")
+    limits = _range(hint)
+    if limits is not None and value not in limits:
+        raise BenchError(f"{owner}: {key}={text} {limits}")
+    return value
+
+
+def _kind(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _meant(text: str, kind: Any) -> Any:
+    """The value that a text stands for; the text itself where it stands for none of this kind."""
+    if get_origin(kind) is Literal:
+        return next((value for value in get_args(kind) if str(value) == text), text)
+    if kind is bool:
+        return _WORDS.get(text.lower(), text)
+    if kind in (int, float):
         try:
-            number = hint(text)
-            if not math.isfinite(number):  # "nan" passes every comparison, and no record can hold it
-                raise ValueError
-        except (ValueError, OverflowError):
-            kind = "a whole number" if hint is int else "a finite number"
-            raise BenchError(f"{owner}: {key}={text!r} is not {kind}") from None
-        return number
+            number = kind(text)
+        except ValueError:
+            return text
+        return number if _finite(number) else text
     return text
+
+
+def _wrong(value: Any, kind: Any) -> str:
+    """What a value of an option is not, behind "it"; "" where its type is right, or `kind` says nothing of it."""
+    truth = isinstance(value, (bool, np.bool_))
+    if get_origin(kind) is Literal:
+        allowed = get_args(kind)
+        known = any(isinstance(value, type(one)) and value == one for one in allowed)
+        return "" if known else f"is not one of {', '.join(map(str, allowed))}"
+    if kind is bool:
+        return "" if truth else "is neither true nor false"
+    if kind is str:
+        return "" if isinstance(value, (str, os.PathLike)) else "is not text"
+    if kind is int and (truth or not isinstance(value, numbers.Integral)):
+        return "is not a whole number"
+    if kind is float and (truth or not isinstance(value, numbers.Real) or not _finite(value)):
+        return "is not a finite number"  # "nan" passes every comparison, and no record can hold it
+    return ""
+
+
+def _finite(number: Any) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
+
+
+def _with_checked_options(entry: Entry) -> Entry:
+    """The same entry; options that a program gives to its builder are checked as those in a text are."""
+
+    @functools.wraps(entry.build)
+    def build(*args: Any, **options: Any) -> Any:
+        if options:
+            _refuse_wrong_types(entry, options)
+        return entry.build(*args, **options)
+
+    return replace(entry, build=build)
+
+
+def _refuse_wrong_types(entry: Entry, options: Mapping[str, Any]) -> None:
+    """BenchError where an option is unknown, or its value is not of its type. Its range is the builder's to check."""
+    parameters, hints = _signature(entry.build)
+    for key, value in options.items():
+        parameter = parameters.get(key)
+        if parameter is None and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            raise BenchError(unknown(f"option of {entry.name}", key, entry.options))
+        if parameter is None or parameter.kind is not parameter.KEYWORD_ONLY or value is parameter.default:
+            continue
+        wrong = _wrong(value, _kind(hints.get(key, Any)))
+        if wrong:
+            raise BenchError(f"{entry.name}: {key}={' '.join(reprlib.repr(value).split())} {wrong}")
+
+
+@functools.cache
+def _signature(build: Callable[..., Any]) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
+    return inspect.signature(build).parameters, get_type_hints(build, include_extras=True)
 
 
 def at_least_one(owner: str, **options: int) -> None:

@@ -133,7 +133,7 @@ def test_a_crop_finds_its_picture_where_one_hash_does_not() -> None:
         ({"size": 1}, "size=1 is not between 2 and 64"),
         ({"errors": -0.1}, r"errors=-0\.1 is not a share"),
         ({"errors": 1.0}, r"errors=1\.0 is not a share"),
-        ({"errors": float("nan")}, "errors=nan is not a share"),
+        ({"errors": float("nan")}, "errors=nan is not a finite number"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, float], says: str) -> None:
