@@ -128,8 +128,23 @@ def test_a_classifier_that_breaks_ends_neither_the_others_nor_the_row(
 
 
 @pytest.mark.slow(reason="whole runs with classifiers")
-def test_the_oracle_teaches_nobody(tmp_path: Path) -> None:
-    assert with_classifiers(shop(), tmp_path, "oracle").rows[0].classifiers == {}
+def test_the_oracle_teaches_nobody_and_says_so(tmp_path: Path) -> None:
+    record = with_classifiers(shop(), tmp_path / "with", "oracle", "random", classifiers=("knn",))
+    assert record.rows[0].classifiers == {}
+    told = "it sees the labels of the queries, so no classifier learns from it"
+    assert [row.notices for row in record.rows] == [(told,), ()]
+    assert f"oracle: {told}." in caption(record)
+    assert not with_classifiers(shop(), tmp_path / "without", "oracle", classifiers=()).rows[0].notices
+
+
+@pytest.mark.slow(reason="whole runs with classifiers")
+def test_a_row_of_a_backend_says_where_classifiers_learn_if_that_is_nowhere(tmp_path: Path) -> None:
+    (row,) = with_classifiers(shop(), tmp_path / "alone", "hsv on numpy", classifiers=("knn",)).rows
+    told = "classifiers learn in the row of hsv, which this run does not have; search with exact, too"
+    assert (row.classifiers, row.notices) == ({}, (told,))
+    both = with_classifiers(shop(), tmp_path / "both", "hsv", "hsv on numpy", classifiers=("knn",)).rows
+    assert [row.notices for row in both] == [(), ()]
+    assert "knn" in both[0].classifiers
 
 
 @pytest.mark.slow(reason="whole runs with classifiers")

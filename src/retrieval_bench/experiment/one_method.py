@@ -157,7 +157,24 @@ def evaluate(
 
 
 def _not_done(pipeline: Pipeline, plan: Plan) -> list[str]:
-    """What was asked for and means nothing where features come from a file."""
+    """What was asked for and means nothing for this method."""
+    return [*_not_classified(pipeline, plan), *_not_asked(pipeline, plan)]
+
+
+def _not_classified(pipeline: Pipeline, plan: Plan) -> list[str]:
+    """Why the columns of classifiers are empty, where no classifier is asked."""
+    if not plan.classifiers:
+        return []
+    if pipeline.sees_labels:
+        return ["it sees the labels of the queries, so no classifier learns from it"]
+    method = pipeline.method
+    if method.backend is not None and str(plain := method.without_backend) not in map(str, plan.methods):
+        return [f"classifiers learn in the row of {plain}, which this run does not have; search with exact, too"]
+    return []
+
+
+def _not_asked(pipeline: Pipeline, plan: Plan) -> list[str]:
+    """What means nothing where features come from a file."""
     if not pipeline.by_id:
         return []
     sentences = ["its vectors do not change with the pixels, so no perturbed query was asked"] if plan.perturb else []
