@@ -16,7 +16,7 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 from retrieval_bench.classifiers.classifier import FittedClassifier
 from retrieval_bench.core import Dataset
 from retrieval_bench.datasets.splits import some
-from retrieval_bench.experiment.classification import unseen
+from retrieval_bench.experiment.classification import Learnable, classify_all, unseen
 from retrieval_bench.experiment.prepare import Plan, ready
 from retrieval_bench.experiment.runner import run
 from retrieval_bench.methods.parse import Method, parse_method
@@ -24,6 +24,7 @@ from retrieval_bench.records.files import load_rankings
 from retrieval_bench.records.schema import Record
 from retrieval_bench.registry import CLASSIFIERS, Entry, Spec
 from retrieval_bench.report.table import caption
+from tests.support import records
 from tests.support.methods import MeanColor, spec
 from tests.support.shop import shop
 
@@ -121,7 +122,7 @@ def test_a_classifier_that_breaks_ends_neither_the_others_nor_the_row(
     assert row.classifiers["knn"].scores["accuracy"] > 0
     (logged,) = (entry for entry in caplog.records if row.classifiers["svm"].error in entry.getMessage())
     assert logged.exc_info, "our own bug keeps its traceback"
-    assert row.classifiers["svm"].error in "\n".join(caption(record))
+    assert f"No svm: {row.classifiers['svm'].error.removeprefix('svm failed: ')}." in caption(record)
     kept = load_rankings(tmp_path, record)
     assert "color/heads/knn/scores" in kept
     assert "color/heads/svm/scores" not in kept
@@ -151,12 +152,43 @@ def test_a_row_of_a_backend_says_where_classifiers_learn_if_that_is_nowhere(tmp_
 def test_one_label_or_no_train_is_told(tmp_path: Path) -> None:
     data = shop(3, 3)
     alone = data.with_splits({"train": data.train.take([0, 1])})
-    (row,) = with_classifiers(alone, tmp_path / "a", "phash", classifiers=("svm",)).rows
-    assert "at least two labels" in (row.classifiers["svm"].error or "")
+    record = with_classifiers(alone, tmp_path / "a", "phash", "hsv", classifiers=("svm", "knn"))
+    one = some([data.label_names[data.train.labels[0]]])
+    told = f"classifiers learn from train and all of its images have one label, {one}; add images of another label"
+    assert {facts.error for row in record.rows for facts in row.classifiers.values()} == {told}
+    assert [line for line in caption(record) if "have one label" in line] == [f"No svm, knn: {told}."]
     none = data.with_splits({"train": data.train.take([])})
     (row,) = with_classifiers(none, tmp_path / "b", "phash", classifiers=("svm",)).rows
     assert "shop has none; add a train split" in (row.classifiers["svm"].error or "")
     assert row.status == "ok"
+
+
+@pytest.mark.slow(reason="a whole run with classifiers")
+def test_one_label_of_the_gallery_is_told_of_the_gallery(tmp_path: Path) -> None:
+    data = shop(2, 3)
+    asked = data.gallery.take(np.flatnonzero(data.gallery.labels == 1))
+    known = replace(asked, ids=tuple(f"again/{item}" for item in asked.ids))
+    mixed = data.with_splits({"query": known})
+    (row,) = with_classifiers(mixed, tmp_path, "phash", classifiers=("knn",), learn_from="gallery").rows
+    assert row.classifiers["knn"].error == (
+        "classifiers learn from gallery and all of its images that are no query have one label, "
+        f"{some([data.label_names[0]])}; add images of another label"
+    )
+
+
+def test_classifiers_that_fail_for_one_reason_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(lessons: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'sklearn'")
+
+    for name in EVERY:
+        monkeypatch.setitem(CLASSIFIERS._entries, name, Entry(name, broken, "for tests"))
+    rows = Learnable(np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1]), False)
+    done = classify_all(
+        EVERY, lambda: (rows, rows), seed=0, threads=1, timed=[0], progress=lambda what, number, total: None
+    )
+    row = records.row(classifiers={name: one.facts for name, one in done.items()})
+    told = [line for line in caption(records.record(row)) if "sklearn" in line]
+    assert told == [f"No {', '.join(EVERY)}: ModuleNotFoundError: No module named 'sklearn'."]
 
 
 def test_queries_that_no_classifier_can_be_right_about_are_counted() -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from retrieval_bench.core import BenchError, Ranking
+from retrieval_bench.datasets.splits import some
 from retrieval_bench.distributed.engine import WorkEngine
 from retrieval_bench.evaluation.relevance import Relevant
 from retrieval_bench.evaluation.uncertainty import class_mean_intervals_of, intervals_of, statistics
@@ -204,6 +205,13 @@ def _classified(
             raise BenchError(
                 f"classifiers learn from {plan.learn_from} and each of its images is a query; they would know the "
                 "answers"
+            )
+        labels = np.unique(train.labels[rows])
+        if len(labels) < 2:  # said once for all classifiers, each of which would refuse it
+            which = "all of its images" if len(rows) == len(train) else "all of its images that are no query"
+            raise BenchError(
+                f"classifiers learn from {plan.learn_from} and {which} have one label, "
+                f"{some(trial.dataset.label_names[label] for label in labels)}; add images of another label"
             )
         bits = pipeline.distance == "hamming"
         known, asked = found.train_and_query

@@ -213,7 +213,7 @@ def caption(record: Record, unknown: bool = False) -> list[str]:
     for row in record.rows:
         for name, facts in row.classifiers.items():
             if facts.error is not None:
-                refused.setdefault(facts.error, []).append(name)
+                refused.setdefault(_reason(facts.error, name), []).append(name)
     lines += [f"No {', '.join(dict.fromkeys(names))}: {sentence}." for sentence, names in refused.items()]
     lines += data.notices
     lines += _unanswerable(record, unknown)
@@ -224,6 +224,11 @@ def caption(record: Record, unknown: bool = False) -> list[str]:
         lines.append("The run did not finish; methods are missing.")
     lines += [f"{row.method} failed: {row.error.sentence}" for row in record.rows if row.error is not None]
     return lines
+
+
+def _reason(error: str, classifier: str) -> str:
+    """Why a classifier failed, without its name, so that several which fail for one reason are one line."""
+    return error.removeprefix(f"classifier {classifier}: ").removeprefix(f"{classifier} failed: ")
 
 
 def _notices(row: Row) -> list[str]:
