@@ -104,6 +104,16 @@ def test_what_failed_is_not_tried_on_more_data_unless_its_index_may_need_it() ->
     assert [part for name, part in world.asked if name == str(indexed)] == [0, 1, 2]
 
 
+def test_a_value_that_never_worked_is_not_tried_again_with_other_options() -> None:
+    world, board = World(limit=300), TrialBoard([], 1, CostLimits())
+    search([parse_method("sift")], 1, board, world, Setup(), world.left)
+    grey = [name for name, _ in world.asked if "colour=grey" in name]
+    assert grey == ["sift:colour=grey"]
+    assert board.unfit == {("sift:", "colour", "grey")}
+    beside = TrialBoard([tried("sift:words=64 on faiss:ivf", None, failed="too few")], 1, CostLimits())
+    assert not beside.unfit, "the index needs more images, which is no fault of the words"
+
+
 def test_what_would_be_best_were_it_cheaper_is_made_cheaper() -> None:
     class Dear(World):
         def __call__(self, method: Method, part: int) -> Tried:

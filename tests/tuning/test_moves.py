@@ -8,7 +8,7 @@ from retrieval_bench.core import Setup
 from retrieval_bench.methods.parse import parse_method
 from retrieval_bench.methods.pipeline import refuse_wrong_options
 from retrieval_bench.registry import fill
-from retrieval_bench.tuning.moves import changed, changes_of, joins_of, sizes_of, together_of, usable
+from retrieval_bench.tuning.moves import changed, changes_of, joins_of, sizes_of, together_of, usable, values_of
 
 fill()
 
@@ -27,6 +27,28 @@ def test_a_change_of_one_thing_at_a_time() -> None:
     joined = names(changes_of(parse_method("sift+color")))
     assert "sift+color+rrf" in joined
     assert "sift+color+scores" not in joined, "that is how they are joined already"
+
+
+@pytest.mark.parametrize(
+    ("network", "pools"),
+    [
+        ("resnet18", {"head", "avg", "max", "gem", "rmac"}),
+        ("efficientnet_lite0", {"head", "avg", "max", "gem", "rmac"}),
+        ("vit_b_16", {"head", "avg", "max", "gem", "token"}),
+        ("timm:some", {"head", "avg", "max", "gem", "rmac", "token"}),
+    ],
+)
+def test_a_network_is_tried_with_poolings_that_it_has(network: str, pools: set[str]) -> None:
+    found = names(changes_of(parse_method(network)))
+    assert {name.partition(":pool=")[2] for name in found if ":pool=" in name} == pools
+
+
+def test_values_are_of_an_extractor_and_what_it_is_made_from() -> None:
+    assert values_of(parse_method("timm:some:pool=avg:flip=yes+color:words=64")) == {
+        ("timm:some", "pool", "avg"),
+        ("timm:some", "flip", "True"),
+        ("color:", "words", "64"),
+    }
 
 
 def test_an_option_that_goes_back_to_its_default_is_not_written() -> None:

@@ -15,7 +15,7 @@ from retrieval_bench.evaluation.uncertainty import comparisons, statistics
 from retrieval_bench.methods.parse import Method, parse_method
 from retrieval_bench.methods.pipeline import refuse_wrong_options
 from retrieval_bench.records.tunings import Tried
-from retrieval_bench.tuning.moves import changes_of, joins_of, sizes_of, together_of, usable
+from retrieval_bench.tuning.moves import Value, changes_of, joins_of, sizes_of, together_of, usable, values_of
 
 WAVE = 8
 """Methods that are tried side by side."""
@@ -72,6 +72,22 @@ class TrialBoard:
     def over(self) -> list[Tried]:
         """Those on all of the data that break a limit, the best first."""
         return [one for one in self._done if self._limits.broken(one)]
+
+    @property
+    def unfit(self) -> set[Value]:
+        """Values of options with which an extractor failed whenever it had them, as pool=token of one without tokens.
+
+        Not those beside a backend, whose index may need more images than a part has.
+        """
+        failed: set[Value] = set()
+        worked: set[Value] = set()
+        for (name, _), one in self._known.items():
+            method = parse_method(name)
+            if one.score is not None:
+                worked |= values_of(method)
+            elif method.backend is None:
+                failed |= values_of(method)
+        return failed - worked
 
     @property
     def _done(self) -> list[Tried]:
@@ -141,10 +157,11 @@ def _halved(wave: Sequence[Method], parts: int, board: TrialBoard, try_one: Try,
 def _next(board: TrialBoard, setup: Setup, random: np.random.Generator) -> Iterator[Method]:
     """What was not tried yet: what is promising first."""
     seen: set[str] = set()
+    unfit = board.unfit
 
     def new(method: Method) -> bool:
         text = str(method)
-        if text in seen or board.knows(text):
+        if text in seen or board.knows(text) or values_of(method) & unfit:
             return False
         seen.add(text)
         return usable(method, setup, refuse_wrong_options)

@@ -33,6 +33,9 @@ TOGETHER: Sequence[Mapping[str, Any]] = (
 STEPS = ("qe=5", "reciprocal", "verify=50")
 CLEANINGS = ("trim", "contrast")
 
+Value = tuple[str, str, str]
+"""An extractor, one of its options, and the value of that."""
+
 
 def option_changes(member: Spec, *, sizes: bool) -> list[dict[str, Any]]:
     """Every change of one option of an extractor, and of some that belong together.
@@ -43,12 +46,14 @@ def option_changes(member: Spec, *, sizes: bool) -> list[dict[str, Any]]:
     """
     entry, now = member.entry, member.resolved
     changes: list[dict[str, Any]] = []
+    unfit = entry.facts.get("unfit", {})
     own = set(entry.options) - set(NEVER) - {entry.facts.get("argument", ""), entry.facts.get("main", "")}
     together = [dict(some) for some in TOGETHER if set(some) <= own]
     coupled = {name for some in together for name in some}
     for name, hint in entry.hints.items():
         if name in own and name not in coupled and (_is_size(hint) or name == "dtype") == sizes:
-            changes += [{name: value} for value in _values(name, hint, now[name]) if value != now[name]]
+            values = (value for value in _values(name, hint, now[name]) if value not in unfit.get(name, ()))
+            changes += [{name: value} for value in values if value != now[name]]
     if sizes:
         return changes
     return changes + [some for some in together if any(now[name] != value for name, value in some.items())]
@@ -88,6 +93,16 @@ def changed(method: Method, place: int, change: Mapping[str, Any]) -> Method:
     members = list(method.members)
     members[place] = replace(member, options=plain)
     return replace(method, members=tuple(members))
+
+
+def values_of(method: Method) -> set[Value]:
+    """The options that are given to the extractors of a method."""
+    found: set[Value] = set()
+    for member in method.members:
+        argument = member.entry.facts.get("argument", "")
+        name = f"{member.entry.name}:{member.options.get(argument, '')}"
+        found |= {(name, option, str(value)) for option, value in member.options.items() if option != argument}
+    return found
 
 
 def sizes_of(method: Method) -> Iterator[Method]:

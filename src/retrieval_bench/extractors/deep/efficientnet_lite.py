@@ -186,7 +186,8 @@ def _builder(packaged: Packaged) -> Callable[..., Backbone]:
 
 def _register(packaged: Packaged) -> None:
     trains = Trainable(lambda setup: lite_backbone(packaged, setup), lambda: whole_network(packaged))
-    register = EXTRACTORS(packaged.name, about=packaged.about, family="deep", shares=features_of, trains=trains)
+    facts = {"trains": trains, "unfit": {"pool": ("token",)}}
+    register = EXTRACTORS(packaged.name, about=packaged.about, family="deep", shares=features_of, **facts)
     register(with_options(_builder(packaged), compute="fused"))
 
 

@@ -443,7 +443,7 @@ def torchvision_backbone(setup: Setup, name: str, file: str = "") -> Backbone:
         dimensions,
         origin,
         mark="" if found else "untrained",
-        prefix=1 if name.startswith("vit_") else 0,
+        prefix=1 if _class_token(name) else 0,
         rectify=name.startswith("densenet"),
         trained_on=trained_on,
     )
@@ -537,11 +537,16 @@ def torchvision_networks() -> Iterator[Entry]:
 
         about = f"penultimate features of torchvision's {name}"
         trains = Trainable(lambda setup: torchvision_backbone(setup, name), lambda: _whole(name))
-        facts = {"provided": True, "trains": trains}
+        facts = {"provided": True, "trains": trains, "unfit": {"pool": ("rmac",) if _class_token(name) else ("token",)}}
         return Entry(name, with_options(make), about, family="deep", facts=facts, shares=features_of)
 
     for name in _torchvision_names():
         yield entry(name)
+
+
+def _class_token(name: str) -> bool:
+    """Whether a network of torchvision works on tokens, of which one is for the class: all others give maps."""
+    return name.startswith("vit_")
 
 
 _REGISTERED = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.M)
