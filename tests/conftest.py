@@ -77,8 +77,11 @@ def shelf(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def no_plugin_stays() -> Iterator[None]:
-    """What a test loads as a plug-in is forgotten after it, whatever became of it."""
+def no_plugin_stays(own_cache: None) -> Iterator[None]:
+    """What a test loads as a plug-in is forgotten after it, whatever became of it; but not that its import is harmless.
+
+    own_cache: where that is kept.
+    """
     before = set(plugins())
     yield
     for plugin in set(plugins()) - before:

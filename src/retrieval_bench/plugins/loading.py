@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import inspect
 import json
 import logging
 import os
 import re
 import sys
-import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from retrieval_bench.core import BenchError, Dataset, printable
+from retrieval_bench.plugins.importing import refuse_deadly, run_file, sources_of_module
 from retrieval_bench.registry import ALL, FAILED_PLUGINS, Entry
 from retrieval_bench.system.python_sources import short, sources_of, sources_sha256
 
@@ -152,8 +151,11 @@ def _load_installed(point: metadata.EntryPoint) -> None:
     begun = getattr(getattr(sys.modules.get(point.module), "__spec__", None), "_initializing", False)
 
     def load() -> Mapping[Path, bytes]:
+        sources = sources_of_module(point.module)
+        if point.module not in sys.modules:
+            refuse_deadly(point.module, sources)
         point.load()
-        return _sources_of_module(point.module)
+        return sources
 
     _known[point.module] = _loaded(plugin, load, may_be_empty=begun)
 
@@ -174,7 +176,12 @@ def _load_file(file: Path) -> Plugin:
             return before
     if before is not None:
         unload(before)
-    _known[key] = plugin if plugin.reason else _loaded(plugin, lambda: _run(file, sources))
+
+    def load() -> Mapping[Path, bytes]:
+        refuse_deadly(str(file), sources)
+        return run_file(file, sources)
+
+    _known[key] = plugin if plugin.reason else _loaded(plugin, load)
     if plugin.reason:
         FAILED_PLUGINS.append(plugin.failure)
     return _known[key]
@@ -252,39 +259,6 @@ def _guarded(entry: Entry) -> Entry:
         return made
 
     return replace(entry, build=guarded)
-
-
-def _run(file: Path, sources: Mapping[Path, bytes]) -> Mapping[Path, bytes]:
-    """Run the file as a module of its own; modules beside it can be imported, now and later."""
-    folder = file.parent.resolve()
-    beside = {path.resolve().relative_to(folder).parts[0].removesuffix(".py") for path in sources if path != file}
-    for name in [name for name in sys.modules if name.partition(".")[0] in beside]:
-        there = getattr(sys.modules[name], "__file__", None)
-        if there is None or not Path(there).resolve().is_relative_to(folder):
-            raise BenchError(f"{name} beside it has the name of a module that is loaded already; rename it")
-        del sys.modules[name]  # of before it changed
-    name = f"_plugin_{hashlib.sha256(os.fsencode(file)).hexdigest()[:16]}"
-    module = types.ModuleType(name)
-    module.__file__ = str(file)
-    sys.modules[name] = module  # where dataclasses look annotations up
-    home = str(folder)
-    sys.path.insert(0, home)
-    try:
-        exec(compile(sources[file], str(file), "exec", dont_inherit=True), vars(module))
-    finally:
-        sys.path.remove(home)
-        if home not in sys.path:
-            sys.path.append(home)  # for imports inside functions, behind everything that is installed
-    return sources
-
-
-def _sources_of_module(name: str) -> Mapping[Path, bytes]:
-    """All files of an installed package, or a module and what it imports beside it."""
-    top = import_module(name.partition(".")[0])
-    if hasattr(top, "__path__"):
-        return {file: file.read_bytes() for folder in top.__path__ for file in sorted(Path(folder).rglob("*.py"))}
-    file = getattr(top, "__file__", None)
-    return {} if file is None or not file.endswith(".py") else sources_of(name, Path(file))
 
 
 def _source_of(entry: Entry) -> Path | None:
