@@ -1,10 +1,12 @@
 """From rankings to judgements, against what a person would write with a loop."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from retrieval_bench.core import Ranking
+from retrieval_bench.core import BenchError, Ranking
 from retrieval_bench.evaluation import relevance as module
 from retrieval_bench.evaluation.relevance import count_relevant, judge, rank_gallery
 from retrieval_bench.registry import BACKENDS
@@ -152,3 +154,22 @@ def test_judge_refuses_what_no_metric_could_use():
     for row in (-2, 2):
         with pytest.raises(ValueError, match=f"indices run from .*{row}.* in a gallery of 2 items"):
             judge(labels, labels, Ranking(np.array([[0], [row]]), ranking.distances), np.array([1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("indices", "distances", "told"),
+    [
+        ([[0, 0, 1]] * 2, [[0, 1, 2]] * 2, "indices names an image twice for one query"),
+        ([[0, 1, 3]] * 2, [[0, 1, 2]] * 2, "indices names rows that the gallery of 3 images does not have"),
+        ([[-2, 1, 0]] * 2, [[0, 1, 2]] * 2, "indices names rows that the gallery of 3 images does not have"),
+        ([[0, 1, 2]] * 2, [[0, 1, 2], [0, np.nan, 2]], "distances holds what is no number"),
+        ([[0, 1, 2]] * 2, [[0, 1, 2], [0, 2, 1]], "distances of the query '1' do not ascend"),
+        ([[0]] * 2, [[0]] * 2, "answers 2 queries for 3 rows each with indices (2, 1) and distances (2, 1)"),
+    ],
+)
+def test_a_search_that_answers_with_no_ranking_is_refused(indices: Any, distances: Any, told: str) -> None:
+    """No record may hold it, so it must not be found out when the record is read."""
+    found = Ranking(np.array(indices), np.array(distances, np.float32))
+    with pytest.raises(BenchError) as refusal:
+        rank_gallery(lambda *_: found, np.eye(2), np.zeros(2, int), np.zeros(3, int), depth=3)  # type: ignore[arg-type]
+    assert told in str(refusal.value)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval_bench.core import Judged, Ranking, Rows, Searcher
+from retrieval_bench.core import BenchError, Judged, Ranking, Rows, Searcher
+from retrieval_bench.records.validation import fault_of_ranking
 
 FULL_LIMIT = 50_000  # a larger gallery is not ranked whole: that costs a sort of it for every query
 _BLOCK_BYTES = 64 << 20  # what the ranking of the whole gallery by one block of queries may occupy
@@ -211,6 +212,7 @@ def rank_gallery(
     full_limit: a larger gallery is searched to `depth` only, and the second result is None.
     progress: called after each block with the number of queries that are done.
     Returns the ranking, (q, depth), and the ranks of all relevant items with the ties that each of them is part of.
+    Raises BenchError where the search answers with what is no ranking: no record may hold that.
     """
     n, q = len(gallery_labels), len(queries)
     whole = n <= full_limit
@@ -223,6 +225,7 @@ def rank_gallery(
     for start in range(0, q, block):
         rows = slice(start, min(start + block, q))
         found = search(queries[rows], k, None if exclude is None else exclude[rows])
+        _refuse_no_ranking(found, np.arange(rows.start, rows.stop), k, depth, n)
         indices[rows], distances[rows] = found.indices[:, :depth], found.distances[:, :depth]
         if whole:
             relevant = relevant_among(found.indices, np.asarray(query_labels)[rows], gallery_labels)
@@ -235,6 +238,19 @@ def rank_gallery(
         return ranking, None
     owners, *values = np.concatenate(standings, axis=1)
     return ranking, Relevant(*(_side_by_side(owners, value, q) for value in values))
+
+
+def _refuse_no_ranking(found: Ranking, queries: np.ndarray, k: int, depth: int, gallery: int) -> None:
+    """queries: the numbers of those that found it. depth: how much of it is looked at closely."""
+    indices, distances = np.asarray(found.indices), np.asarray(found.distances)
+    shape = len(queries), k
+    if indices.shape != shape or distances.shape != shape:
+        raise BenchError(
+            f"the search answers {len(queries)} queries for {k} rows each with indices {indices.shape} and distances "
+            f"{distances.shape}; pad what it does not find with -1 and inf"
+        )
+    if wrong := fault_of_ranking(indices[:, :depth], distances[:, :depth], gallery, queries):
+        raise BenchError(f"the search answers with what is no ranking: {wrong}")
 
 
 def _standings(found: Ranking, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

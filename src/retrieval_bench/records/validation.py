@@ -209,18 +209,28 @@ def _wrong_values(arrays: Mapping[str, np.ndarray], methods: Sequence[str], gall
             return f"{name} holds {int(numbers.min()):,} to {int(numbers.max()):,}, beyond {least:,} to {most:,}"
     for method in methods:
         indices, distances = arrays[f"{method}/indices"], arrays[f"{method}/distances"]
-        if indices.size and (indices.min() < -1 or indices.max() >= gallery):
-            return f"{method}/indices names rows that the gallery of {gallery} images does not have"
-        ordered = np.sort(indices, axis=1)
-        if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
-            return f"{method}/indices names an image twice for one query"
-        if distances.dtype.kind not in "fiu" or np.isnan(distances).any():
-            return f"{method}/distances holds what is no number"
-        if (query := first_not_ascending(distances)) is not None:
-            return f"{method}/distances of the query {str(arrays['query_ids'][query])[:200]!r} do not ascend"
+        if wrong := fault_of_ranking(indices, distances, gallery, arrays["query_ids"]):
+            return f"{method}/{wrong}"
         aside = arrays.get(f"{method}/unanswerable_distances", np.empty(0))
         if aside.dtype.kind not in "fiu" or np.isnan(aside).any():
             return f"{method}/unanswerable_distances holds what is no number"
+    return ""
+
+
+def fault_of_ranking(indices: np.ndarray, distances: np.ndarray, gallery: int, queries: np.ndarray) -> str:
+    """Why these cannot be rows of the gallery with the nearest first; "" where they can.
+
+    indices, distances: (q, depth). gallery: how many images it has. queries: (q,) names for the message.
+    """
+    if indices.size and (indices.min() < -1 or indices.max() >= gallery):
+        return f"indices names rows that the gallery of {gallery} images does not have"
+    ordered = np.sort(indices, axis=1)
+    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+        return "indices names an image twice for one query"
+    if distances.dtype.kind not in "fiu" or np.isnan(distances).any():
+        return "distances holds what is no number"
+    if (query := first_not_ascending(distances)) is not None:
+        return f"distances of the query {str(queries[query])[:200]!r} do not ascend"
     return ""
 
 
