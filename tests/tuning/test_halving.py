@@ -158,6 +158,13 @@ def test_trials_are_read_again_up_to_a_line_that_was_cut_off(tmp_path: Path) -> 
     assert [one.method for one in TuningFile(tmp_path, OF).tried] == ["sift", "color", "hog"]
 
 
+@pytest.mark.parametrize("there", [b"", OF.model_dump_json().encode()[:20]])
+def test_a_list_that_was_cut_off_in_its_first_line_is_begun_anew(tmp_path: Path, there: bytes) -> None:
+    (tmp_path / FILE).write_bytes(there)
+    TuningFile(tmp_path, OF).add(tried("sift", 0.5))
+    assert [one.method for one in TuningFile(tmp_path, OF).tried] == ["sift"]
+
+
 def test_trials_of_another_search_are_refused(tmp_path: Path) -> None:
     TuningFile(tmp_path, OF)
     with pytest.raises(BenchError, match="of another search, with another metric, seed; name another --out"):

@@ -10,8 +10,7 @@ from pydantic import Field, ValidationError
 
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.records.schema import Count, Model, Sha256, Share, Text
-from retrieval_bench.system.files import read_regular
-from retrieval_bench.system.line_file import add_line, drop_half_line, read_lines
+from retrieval_bench.system.line_file import add_line, drop_half_line, is_beginning_of, read_lines
 
 MOST_BYTES = 1 << 30
 MOST_LABEL = 200
@@ -117,7 +116,7 @@ class DecisionLog:
     def _read(self) -> None:
         name = printable(self.path)
         lines = read_lines(self.path, MOST_BYTES)
-        if not lines and self._is_a_beginning():
+        if not lines and is_beginning_of(self.path, self._of.model_dump_json(), MOST_BYTES):
             drop_half_line(self.path, MOST_BYTES)
             return  # the first decision writes the first line
         try:
@@ -135,8 +134,3 @@ class DecisionLog:
             raise BenchError(f"{name} is of {known.images:,} other images ({known.dataset}); name another --log")
         drop_half_line(self.path, MOST_BYTES)
         self._bytes = self._size()
-
-    def _is_a_beginning(self) -> bool:
-        """Whether nothing is in the file, or no more than what a log that was cut off in its first line has of it."""
-        content = read_regular(self.path, MOST_BYTES)
-        return self._of.model_dump_json().encode().startswith(content)

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from retrieval_bench.core import BenchError, printable
 from retrieval_bench.records.schema import Amount, Count, Model, Seed, Text
 from retrieval_bench.system.files import read_regular, removed, write_whole
-from retrieval_bench.system.line_file import add_line, drop_half_line, read_lines
+from retrieval_bench.system.line_file import add_line, drop_half_line, is_beginning_of, read_lines
 
 FILE = "tuning.jsonl"
 BEGUN_FILE = "tuning.begun.json"
@@ -103,6 +103,10 @@ class TuningFile:
 
     def _read(self, of: TuningOf) -> None:
         lines = read_lines(self.path, MOST_BYTES)
+        if not lines and is_beginning_of(self.path, of.model_dump_json(), MOST_BYTES):
+            drop_half_line(self.path, MOST_BYTES)
+            add_line(self.path, of.model_dump_json())
+            return
         try:
             known = TuningOf.model_validate_json(lines[0] if lines else b"{}")
             self.tried = [Tried.model_validate_json(line) for line in lines[1:]]

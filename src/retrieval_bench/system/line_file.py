@@ -23,6 +23,14 @@ def read_lines(path: Path, most: int) -> list[bytes]:
     return content[: content.rfind(b"\n") + 1].splitlines()
 
 
+def is_beginning_of(path: Path, line: str, most: int) -> bool:
+    """Whether a file holds nothing, or a part of this line: what a process that was killed leaves of its first line.
+
+    Raises BenchError: It cannot be read.
+    """
+    return line.encode().startswith(_content(path, most))
+
+
 def drop_half_line(path: Path, most: int) -> None:
     """Cut off what follows the last whole line, so that the next line does not continue it. Raises BenchError."""
     content = _content(path, most)
