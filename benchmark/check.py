@@ -38,12 +38,15 @@ def check_command(
 
     from retrieval_bench.contracts.classifier import check_classifier
     from retrieval_bench.contracts.extractor import check
-    from retrieval_bench.core import Setup
+    from retrieval_bench.core import BenchError, Setup
     from retrieval_bench.experiment.device_choice import resolve_device
     from retrieval_bench.methods.parse import parse_method
-    from retrieval_bench.registry import CLASSIFIERS, EXTRACTORS, fill
+    from retrieval_bench.registry import CLASSIFIERS, EXTRACTORS, fill, unknown_name
 
     fill()
+    known = [entry.name for registry in (EXTRACTORS, CLASSIFIERS) for entry in registry]
+    if method.replace("-", "_").isidentifier() and method not in known:
+        raise BenchError(unknown_name("method or classifier", method, known))
     if method in CLASSIFIERS and method not in EXTRACTORS:
         verdicts = check_classifier(method, seed)
     else:

@@ -139,6 +139,9 @@ def test_the_command_checks_a_classifier_by_its_name(broken: Callable) -> None:
     assert done.exit_code == 0, done.output
     assert [one["clause"] for one in json.loads(done.stdout)] == list(CLAUSES)
     broken(infinite)
+    refused = call("check", "svmm")
+    assert refused.exit_code == 2
+    assert "unknown method or classifier 'svmm'; did you mean 'svm'?" in refused.stderr
     done = call("check", "probe")
     assert done.exit_code == 1
     assert "scores                  broken" in done.stdout

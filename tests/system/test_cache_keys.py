@@ -239,6 +239,7 @@ HOME = Path(retrieval_bench.__file__).parent
 
 NO_PART_OF_A_FEATURE = {
     "core": "types",
+    "records/ranking_faults": "refuses what is no ranking, and changes none",
     "registry": "names, and how options are read; what is read is in the recipe",
     "search": "exact: the same neighbours whatever the code. And how functions are compiled",
     "system/checkpoint": "facts of a weights file, for the record; the file itself is in the recipe by its sha256",

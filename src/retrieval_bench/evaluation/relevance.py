@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval_bench.core import BenchError, Judged, Ranking, Rows, Searcher
-from retrieval_bench.records.validation import fault_of_ranking
+from retrieval_bench.records.ranking_faults import fault_of_ranking
 
 FULL_LIMIT = 50_000  # a larger gallery is not ranked whole: that costs a sort of it for every query
 _BLOCK_BYTES = 64 << 20  # what the ranking of the whole gallery by one block of queries may occupy

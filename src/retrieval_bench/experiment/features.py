@@ -41,9 +41,9 @@ FEATURE_ROOMS = (
     "training_loop",
 )
 """Folders whose code a feature passes through: a change of any file in them, however deep, is another feature."""
-FEATURE_FILES = ("system/by_identity.py", "system/device.py", "texts/words.py")
-"""Files elsewhere of which the same holds: what is remembered of learned arrays, how a GPU rounds, and what the words
-of a text are."""
+FEATURE_FILES = ("system/by_identity.py", "system/csv_dialect.py", "system/device.py", "texts/words.py")
+"""Files elsewhere of which the same holds: what is remembered of learned arrays, where the cells of a line end, how a
+GPU rounds, and what the words of a text are."""
 GALLERY_SIDE = ("gallery", "train")
 """The splits whose items are what the gallery is; all others are what queries are."""
 _HOME = Path(retrieval_bench.__file__).parent

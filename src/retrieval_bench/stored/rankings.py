@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from retrieval_bench.core import BenchError, printable
-from retrieval_bench.records.validation import first_not_ascending
+from retrieval_bench.records.ranking_faults import first_not_ascending
 from retrieval_bench.stored.numpy_files import read_npz
 from retrieval_bench.stored.vectors import as_text, there
 from retrieval_bench.system.csv_dialect import told_delimiter
