@@ -113,7 +113,7 @@ class Crashes(NumpyIndex):
         (NotANumber, "nearest first", "a distance is NaN"),
         (ExcludesNothing, "leaves out", "query 0 finds the item that it must not find"),
         (OfTheBatch, "order-independent", "query 0 alone: the ranking is another"),
-        (Dice, "repeatable", "asked again: the ranking is another"),
+        (Dice, "repeatable", "searched again: the ranking is another"),
         (WritesIntoQueries, "leaves its input alone", "it writes into the features"),
         (Doubles, "exact", "distances are not those of plain numpy"),
         (Crashes, "shapes", "failed: ZeroDivisionError: no way"),

@@ -104,13 +104,13 @@ def _alone(case: ClassifierCase) -> str:
 def _repeatable(case: ClassifierCase) -> str:
     before = case.fitted.scores(case.rows)
     for what, again in (
-        ("asked again", case.fitted),
+        ("scored again", case.fitted),
         ("fitted again", case.fresh()),
         (f"fitted again with {THREADS} threads", case.fresh(THREADS)),
     ):
         if not np.array_equal(again.scores(case.rows), before):
             raise BrokenClause(f"{what}: the scores are others; draw from `seed` alone")
-    return "asked again, fitted again, with another number of threads: every bit is equal"
+    return "scored again, fitted again, with another number of threads: every bit is equal"
 
 
 def _input_untouched(case: ClassifierCase) -> str:

@@ -16,6 +16,7 @@ from retrieval_bench.core import BenchError, Bundle, Ranking, Rows, Searcher, Se
 from retrieval_bench.methods.modalities import TEXT
 from retrieval_bench.methods.parse import Method
 from retrieval_bench.methods.pipeline import Part, Pipeline
+from retrieval_bench.records.ranking_faults import first_not_ascending
 from retrieval_bench.search.reference import NumpyIndex
 
 ROUNDING = 1e-4
@@ -36,14 +37,14 @@ def check_search(method: Method, setup: Setup) -> list[ClauseVerdict]:
 
 
 class SearchCase:
-    """A method with the features of the items that it searches in, and of those that it is asked for."""
+    """A method with the features of the items that it searches in, and of those that it searches for."""
 
     def __init__(self, method: Method, setup: Setup) -> None:
         self.method, self.setup = method, setup
 
     @cached_property
     def pipeline(self) -> Pipeline:
-        """Fitted. NotApplicable where its parts cannot be asked about drawn items."""
+        """Fitted. NotApplicable where its parts cannot describe drawn items."""
         pipeline = Pipeline(self.method, self.setup, "exact")
         if any(hasattr(part.extractor, "describe_split") for part in pipeline.parts) or pipeline.sees_labels:
             raise NotApplicable("a part has its features from a file, or sees the labels")
@@ -148,7 +149,7 @@ def _shapes(case: SearchCase) -> str:
 def _each_once(case: SearchCase) -> str:
     found = case.found.indices
     if found.min(initial=-1) < -1 or found.max(initial=-1) >= case.n:
-        raise BrokenClause(f"it names row {found.max()}, and the last of {case.n} items is row {case.n - 1}")
+        raise BrokenClause(f"it names rows {found.min()} to {found.max()}; {case.n} items have rows 0 to {case.n - 1}")
     for query, rows in enumerate(found):
         held = rows[rows >= 0]
         if len(np.unique(held)) < len(held):
@@ -162,9 +163,8 @@ def _ascends(case: SearchCase) -> str:
     distances = case.found.distances
     if np.isnan(distances).any():
         raise BrokenClause("a distance is NaN")
-    falls = np.flatnonzero((distances[:, 1:] < distances[:, :-1]).any(axis=1))
-    if len(falls):
-        raise BrokenClause(f"the distances of query {falls[0]} do not ascend")
+    if (query := first_not_ascending(distances)) is not None:
+        raise BrokenClause(f"the distances of query {query} do not ascend")
     return ""
 
 
@@ -188,11 +188,11 @@ def _alone(case: SearchCase) -> str:
 
 
 def _repeats(case: SearchCase) -> str:
-    _equal(case.searcher(case.queries, case.n), case.found, "asked again")
+    _equal(case.searcher(case.queries, case.n), case.found, "searched again")
     if case.pipeline.approximate:
-        return "asked again; an approximate index may be built otherwise the next time"
+        return "searched again; an approximate index may be built otherwise the next time"
     _equal(case.pipeline.searcher(case.gallery)(case.queries, case.n), case.found, "built again")
-    return "asked again, built again"
+    return "searched again, built again"
 
 
 def _equal(again: Ranking, before: Ranking, what: str, rows: list[int] | None = None) -> None:

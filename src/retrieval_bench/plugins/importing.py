@@ -1,7 +1,7 @@
 """Importing a plug-in: tried first in a process of its own, since the code of others can end the one it runs in.
 
 `os._exit` and a library that crashes leave nothing to catch. So the first import of each state of a plug-in's source is
-made by a child process; one that has lived through it is remembered in the cache, and not asked again.
+made by a child process; one that has lived through it is remembered in the cache, and not tried again.
 """
 
 from __future__ import annotations
